@@ -1,0 +1,8 @@
+//! `ossnet`: memory-efficient segmentation of 3D medical images.
+
+pub mod device;
+pub mod error;
+pub mod memory;
+pub mod ops;
+
+pub use error::{Error, Result};

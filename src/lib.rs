@@ -3,6 +3,9 @@
 pub mod device;
 pub mod error;
 pub mod memory;
+pub mod nn;
 pub mod ops;
+pub mod tape;
+pub mod tensor;
 
 pub use error::{Error, Result};

@@ -2,7 +2,10 @@
 
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod memory;
 pub mod ops;
+#[cfg(feature = "report")]
+pub mod report;
 
 pub use error::{Error, Result};

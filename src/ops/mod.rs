@@ -4,12 +4,18 @@
 //! backward, FLOPs and bytes), `cpu.rs` (slices in, slices out) and the tests: a naive f64 twin, finite differences of
 //! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
 
+pub mod activation;
+pub(crate) mod lanes;
+pub(crate) mod layout;
 pub mod linear;
+pub mod moments;
 
 #[cfg(test)]
 pub mod testing;
 
+pub use activation::{Activation, activation};
 pub use linear::linear;
+pub use moments::{Grouping, moments};
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

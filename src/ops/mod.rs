@@ -20,6 +20,11 @@ mod separable;
 pub mod sigmoid;
 pub mod softmax;
 pub mod transpose_channels;
+pub mod activation;
+pub(crate) mod lanes;
+pub(crate) mod layout;
+pub mod linear;
+pub mod moments;
 
 #[cfg(test)]
 pub mod testing;
@@ -38,6 +43,9 @@ pub use select::select;
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
+pub use activation::{Activation, activation};
+pub use linear::linear;
+pub use moments::{Grouping, moments};
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

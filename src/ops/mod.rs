@@ -23,7 +23,6 @@ pub mod transpose_channels;
 pub mod activation;
 pub(crate) mod lanes;
 pub(crate) mod layout;
-pub mod linear;
 pub mod moments;
 
 #[cfg(test)]
@@ -44,7 +43,6 @@ pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
 pub use activation::{Activation, activation};
-pub use linear::linear;
 pub use moments::{Grouping, moments};
 
 use crate::device::{Backend, Device};

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::memory::{Phase, Role};
 use crate::models::{Network, OssNet, UNet};
 use crate::nn::Parameters;
-use crate::ops::{self, PatchSource};
+use crate::ops::patch_conv::{MidRange, PatchSource};
+use crate::ops::{self};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -100,9 +101,9 @@ fn predict_points(
             volume: &volume,
             coordinates: &coordinates,
             mid_range: config.mid_range.then_some(if config.reference {
-                ops::MidRange::Maximum
+                MidRange::Maximum
             } else {
-                ops::MidRange::Average
+                MidRange::Average
             }),
         });
         let logits = network.decode(&tape, parameters, &encoding, &coordinates, source)?;

@@ -191,10 +191,7 @@ impl Conv {
 /// # Errors
 /// No memory.
 pub fn dropout(tape: &Tape, x: Var, probability: f32) -> Result<Var> {
-    match tape.is_training() && probability > 0.0 {
-        true => ops::dropout(tape, &x, probability, tape.next_seed()),
-        false => Ok(x),
-    }
+    ops::dropout(tape, &x, probability, tape.next_seed())
 }
 
 /// An activation with its own coefficients, if it has any.

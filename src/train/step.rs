@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::models::Network;
 use crate::nn::Parameters;
-use crate::ops::{self, PatchSource};
+use crate::ops::patch_conv::{MidRange, PatchSource};
+use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
@@ -76,7 +77,7 @@ pub fn loss(
             let source = config.patches.then_some(PatchSource::Volume {
                 volume: &volumes,
                 coordinates: &coordinates,
-                mid_range: config.mid_range.then_some(ops::MidRange::Average),
+                mid_range: config.mid_range.then_some(MidRange::Average),
             });
             let logits = network.decode(tape, parameters, &encoding, &coordinates, source)?;
             drop(encoding);
@@ -111,18 +112,19 @@ fn classification_loss(
     settings: LossSettings,
 ) -> Result<Var> {
     let entropy = match (classes, settings.reference) {
-        (1, false) => ops::bce_with_logits(tape, logits, labels, ops::BceOptions::default())?,
+        (1, false) => ops::binary_loss(tape, logits, labels, BinaryLoss::default())?,
         (1, true) => {
             let probabilities = ops::sigmoid(tape, logits)?;
-            ops::bce(tape, &probabilities, labels, ops::BceOptions::default())?
+            let options = BinaryLoss { prediction: Prediction::Probabilities, reference: true, ..BinaryLoss::default() };
+            ops::binary_loss(tape, &probabilities, labels, options)?
         }
-        _ => ops::cross_entropy(tape, logits, labels)?,
+        _ => ops::cross_entropy(tape, logits, labels, CrossEntropy::default())?,
     };
     if settings.dice_factor == 0.0 {
         return Ok(entropy);
     }
     let probabilities = if classes == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
-    let dice = ops::soft_dice(tape, &probabilities, labels)?;
+    let dice = ops::dice_loss(tape, &probabilities, labels)?;
     ops::scale_add(tape, &entropy, &dice, settings.dice_factor)
 }
 

@@ -3,9 +3,14 @@
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod memory;
+pub mod nn;
 pub mod ops;
+pub mod report;
 pub mod rng;
+pub mod tape;
+pub mod tensor;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -6,20 +6,17 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
-use super::run::{
-    checkpoint_path, common_multiples, display, largest_shape, load_cases, open_dataset, preprocessing_of,
-    train_to_end,
-};
-use crate::data::Dataset;
+use super::run::{Grid, checkpoint_path, common_multiples, display, load_cases, open_dataset, train_to_end};
+use crate::data::{Dataset, Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{Claim, claim_folder, new_run_folder, write_atomic};
 use crate::models::NetworkConfig;
-use crate::report::{self, BaselineResult, CaseFacts, CaseSlices, Evidence, ModelMasks, ModelResult, Results, RunFacts};
+use crate::report::{self, BaselineResult, CaseScore, CaseFacts, CaseSlices, Evidence, ModelMasks, ModelResult, Results, RunFacts};
 use crate::train::baseline::{MeanMask, Threshold};
 use crate::train::evaluate;
 use crate::train::metrics::{self, Confusion, Rule};
-use crate::train::preprocessing::{Prepared, Preprocessing};
+use crate::train::cases::{Case, Task};
 use crate::train::state;
 use crate::train::trainer::Trainer;
 use crate::train::{evidence, interrupt, presets};
@@ -68,14 +65,14 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let dataset = open_dataset(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
-    let preprocessing = preprocessing_of(&dataset, common_multiples(&probe));
+    let task = Task::of(&dataset, common_multiples(&probe));
     let folder = output_folder(&args)?;
-    let (training, validation) = load_cases(&dataset, &preprocessing, verbosity)?;
+    let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
     if training.is_empty() || validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no training or no validation case", "give two labelled cases or more"));
     }
-    let shape = largest_shape(&[training.as_slice(), validation.as_slice()].concat());
-    let networks = networks(&args.models, dataset.channels.len(), preprocessing.outputs(), shape)?;
+    let shape = training[0].volume.shape;
+    let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
     verbosity.say(format!(
         "comparing {} on {} ({} training, {} validation cases) with {} threads; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
@@ -87,7 +84,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     ));
     let mut compared = Vec::new();
     for network in &networks {
-        compared.push(compare_one(&args, &device, network, &preprocessing, &training, &validation, &folder)?);
+        compared.push(compare_one(&args, &device, network, &task, &training, &validation, &folder)?);
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
@@ -149,9 +146,9 @@ fn compare_one(
     args: &CompareArgs,
     device: &Device,
     network: &NetworkConfig,
-    preprocessing: &Preprocessing,
-    training: &[Prepared],
-    validation: &[Prepared],
+    task: &Task,
+    training: &[Case],
+    validation: &[Case],
     folder: &Path,
 ) -> Result<Compared> {
     let started = Instant::now();
@@ -162,21 +159,20 @@ fn compare_one(
         state::resume(&mut trainer, &path)?;
     }
     let again = format!("--out {}", display(folder));
-    train_to_end(&mut trainer, training, preprocessing, &path, args.run.verbosity(), &again)?;
+    train_to_end(&mut trainer, training, task, &path, args.run.verbosity(), &again)?;
     let (mut cases, mut predictions) = (Vec::new(), Vec::new());
     for case in validation {
-        let evaluated =
-            evaluate::evaluate(device, trainer.network(), trainer.parameters(), preprocessing, case)?;
-        cases.push(evaluated.score);
-        predictions.push(evaluated.predicted);
+        let predicted = evaluate::predict(device, trainer.network(), trainer.parameters(), task, case)?;
+        cases.push(evaluate::score(task, case, &predicted)?);
+        predictions.push(predicted.voxels);
     }
     let history = trainer.history();
-    let mean = |of: fn(&report::CaseScore) -> f64| metrics::mean(&cases.iter().map(of).collect::<Vec<_>>());
+    let (dice, iou) = means(&cases);
     let result = ModelResult {
         name: network.title(),
         parameters: trainer.parameters().count() as u64,
-        dice: mean(|case| case.dice),
-        iou: mean(|case| case.iou),
+        dice,
+        iou,
         cases,
         peak_bytes: history.peak_bytes,
         peak_by_role: history.peak_by_role.iter().cloned().collect(),
@@ -194,50 +190,51 @@ fn compare_one(
     })
 }
 
-/// Trivial methods, fitted on the training cases and scored as the models are. A mean mask needs volumes of one shape.
-fn baselines(training: &[Prepared], validation: &[Prepared]) -> Result<Vec<BaselineResult>> {
-    let labels = |case: &'_ Prepared| case.labels.clone().map(|labels| (case.volume.clone(), labels));
-    let fit: Vec<_> = training.iter().filter_map(labels).collect();
-    let score = |name: &str, confusion: &dyn Fn(&Prepared) -> Result<Confusion>| -> Result<BaselineResult> {
-        let rule = Rule::DEFAULT;
-        let cases = validation
-            .iter()
-            .map(|case| {
-                let confusion = confusion(case)?;
-                Ok(report::CaseScore {
-                    name: case.name.clone(),
-                    dice: confusion.dice(&rule),
-                    iou: confusion.iou(&rule),
-                    classes: Vec::new(),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mean = |of: fn(&report::CaseScore) -> f64| metrics::mean(&cases.iter().map(of).collect::<Vec<_>>());
-        Ok(BaselineResult { name: name.into(), dice: mean(|case| case.dice), iou: mean(|case| case.iou), cases })
-    };
-    let mut rows = Vec::new();
-    let one_shape = training.iter().chain(validation).all(|case| case.volume.shape == training[0].volume.shape);
-    if one_shape {
-        let mean = MeanMask::fit(fit.iter().map(|(_, labels)| labels))?;
-        rows.push(score("mean of the training masks", &|case| mean.score(labels_of(case)?))?);
-    }
-    let threshold = Threshold::fit(fit.iter().map(|(image, labels)| (image, labels)))?;
-    rows.push(score("best single threshold", &|case| threshold.score(&case.volume, labels_of(case)?))?);
-    Ok(rows)
+/// Trivial methods, fitted on the training cases and scored as the models are.
+fn baselines(training: &[Case], validation: &[Case]) -> Result<Vec<BaselineResult>> {
+    let fit: Vec<(&Volume, &Labels)> =
+        training.iter().filter_map(|case| Some((&case.volume, case.labels.as_ref()?))).collect();
+    let mean = MeanMask::fit(fit.iter().map(|(_, labels)| *labels))?;
+    let threshold = Threshold::fit(fit.iter().copied())?;
+    Ok(vec![
+        baseline("mean of the training masks", validation, |_, labels| mean.score(labels))?,
+        baseline("best single threshold", validation, |volume, labels| threshold.score(volume, labels))?,
+    ])
 }
 
-fn labels_of(case: &Prepared) -> Result<&crate::data::Labels> {
-    case.labels.as_ref().ok_or_else(|| Error::Model(format!("case {} has no labels", case.name)))
+/// The scores of one trivial method.
+fn baseline(
+    name: &str,
+    validation: &[Case],
+    meet: impl Fn(&Volume, &Labels) -> Result<Confusion>,
+) -> Result<BaselineResult> {
+    let rule = Rule::DEFAULT;
+    let mut cases = Vec::new();
+    for case in validation {
+        let labels = case.labels.as_ref();
+        let labels = labels.ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))?;
+        let confusion = meet(&case.volume, labels)?;
+        let (dice, iou) = (confusion.dice(&rule), confusion.iou(&rule));
+        cases.push(CaseScore { name: case.name.clone(), dice, iou, classes: Vec::new() });
+    }
+    let (dice, iou) = means(&cases);
+    Ok(BaselineResult { name: name.into(), dice, iou, cases })
+}
+
+/// Mean Dice and IoU of some cases.
+fn means(cases: &[CaseScore]) -> (f64, f64) {
+    let mean = |of: fn(&CaseScore) -> f64| metrics::mean(&cases.iter().map(of).collect::<Vec<_>>());
+    (mean(|case| case.dice), mean(|case| case.iou))
 }
 
 /// What was run, and how to repeat it.
-fn facts(args: &CompareArgs, dataset: &Dataset, training: &[Prepared], validation: &[Prepared]) -> RunFacts {
+fn facts(args: &CompareArgs, dataset: &Dataset, training: &[Case], validation: &[Case]) -> RunFacts {
     let case = |validation: bool| {
-        move |case: &Prepared| CaseFacts {
+        move |case: &Case| CaseFacts {
             name: case.name.clone(),
             validation,
-            shape: case.shape,
-            spacing: case.geometry.spacing(),
+            shape: case.way.shape,
+            spacing: case.way.geometry.spacing(),
         }
     };
     let mut command = format!("ossnet compare --models {}", args.models.join(","));
@@ -265,18 +262,15 @@ fn class_names(dataset: &Dataset) -> String {
 }
 
 /// Three orthogonal slices of each validation case with every model's prediction.
-fn slices(validation: &[Prepared], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
+fn slices(validation: &[Case], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
     let mut all = Vec::new();
     for (i, case) in validation.iter().enumerate() {
-        let label = evaluate::labels_of(case)?;
-        let channels = case.volume.channels;
-        let first: Vec<f32> = case.volume.voxels.iter().step_by(channels).copied().collect();
-        let image = case.padding.crop(&first, case.shape, 1);
+        let label = evaluate::truth_of(case)?;
         let volume = report::Volume {
-            image: &image,
-            label: &label,
-            shape: case.shape,
-            spacing: case.geometry.spacing(),
+            image: &case.image,
+            label: &label.voxels,
+            shape: case.way.shape,
+            spacing: case.way.geometry.spacing(),
             axes: ['R', 'A', 'S'],
         };
         let predictions: Vec<&[u8]> = compared.iter().map(|model| model.predictions[i].as_slice()).collect();

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::run::{load_cases, open_dataset};
+use super::run::{Grid, load_cases, open_dataset};
 use crate::error::{Error, Result};
-use crate::train::preprocessing::Prepared;
+use crate::train::cases::Case;
 use crate::train::{evaluate, metrics, state};
 
 /// Which cases are scored.
@@ -49,8 +49,8 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let device = args.run.device()?;
     let model = state::load(&device, &args.load_model)?;
     let dataset = open_dataset(args.data.as_deref(), args.seed)?;
-    let (training, validation) = load_cases(&dataset, &model.preprocessing, verbosity)?;
-    let cases: Vec<Prepared> = match args.part {
+    let (training, validation) = load_cases(&dataset, &model.task, Grid::of(&model.network.config()), verbosity)?;
+    let cases: Vec<Case> = match args.part {
         Part::Validation => validation,
         Part::Training => training,
         Part::All => [training, validation].concat(),
@@ -58,14 +58,14 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     if cases.is_empty() {
         return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
     }
-    let mut task = verbosity.task("evaluating", cases.len() as u64);
+    let mut bar = verbosity.task("evaluating", cases.len() as u64);
     let mut scores = Vec::new();
     for case in &cases {
-        let evaluated = evaluate::evaluate(&device, &model.network, &model.parameters, &model.preprocessing, case)?;
-        task.advance(&case.name);
-        scores.push(evaluated.score);
+        let predicted = evaluate::predict(&device, &model.network, &model.parameters, &model.task, case)?;
+        scores.push(evaluate::score(&model.task, case, &predicted)?);
+        bar.advance(&case.name);
     }
-    task.finish("done");
+    bar.finish("done");
     let dice = metrics::mean(&scores.iter().map(|case| case.dice).collect::<Vec<_>>());
     let iou = metrics::mean(&scores.iter().map(|case| case.iou).collect::<Vec<_>>());
     if args.run.json {

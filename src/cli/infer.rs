@@ -6,8 +6,8 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
-use super::run::display;
-use crate::data::{Case, Labels, Source};
+use super::run::{Grid, display};
+use crate::data::{Case, Source};
 use crate::error::{Error, Result};
 use crate::train::{evaluate, state};
 
@@ -36,27 +36,26 @@ pub fn run(args: InferArgs) -> Result<()> {
     let device = args.run.device()?;
     let model = state::load(&device, &args.load_model)?;
     std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
-    let mut task = verbosity.task("segmenting", args.input.len() as u64);
+    let mut bar = verbosity.task("segmenting", args.input.len() as u64);
+    let grid = Grid::of(&model.network.config());
     let mut summaries = Vec::new();
     for input in &args.input {
         let started = Instant::now();
         let name = case_name(input);
-        let case = Case { name: name.clone(), images: vec![Source::Disk(input.clone())], label: None };
-        let scan = case.read(&[], model.preprocessing.axes())?;
-        let prepared = model.preprocessing.prepare(scan)?;
-        let classes = evaluate::predict(&device, &model.network, &model.parameters, &model.preprocessing, &prepared)?;
-        let voxels: Vec<u8> = classes.iter().map(|&class| model.preprocessing.value_of(class as usize)).collect();
-        let foreground = classes.iter().filter(|&&class| class > 0).count();
-        let labels = Labels { shape: prepared.shape, voxels, geometry: prepared.geometry.clone() };
+        let case = Case { name: name.clone(), images: vec![Source::File(input.clone())], label: None };
+        let scan = case.read(&[], model.task.preprocessing.axes)?;
+        let case = model.task.prepare(scan, grid.shape())?;
+        let labels = evaluate::predict(&device, &model.network, &model.parameters, &model.task, &case)?;
+        let background = model.task.preprocessing.classes.first().copied().unwrap_or(0);
+        let foreground = labels.voxels.iter().filter(|&&value| value != background).count();
         let path = args.out.join(format!("{name}.nii.gz"));
         if path.exists() {
             return Err(Error::data(&path, "exists already", "choose another --out"));
         }
         labels.write(&path)?;
-        let millilitres =
-            foreground as f64 * prepared.geometry.spacing().iter().product::<f64>() / 1000.0;
+        let millilitres = foreground as f64 * case.way.geometry.spacing().iter().product::<f64>() / 1000.0;
         let seconds = started.elapsed().as_secs_f64();
-        task.advance(&name);
+        bar.advance(&name);
         if !args.run.json {
             println!("{}: {millilitres:.1} ml of foreground, {seconds:.1} s", display(&path));
         }
@@ -64,7 +63,7 @@ pub fn run(args: InferArgs) -> Result<()> {
             "input": display(input), "output": display(&path), "foreground_ml": millilitres, "seconds": seconds,
         }));
     }
-    task.finish("done");
+    bar.finish("done");
     if args.run.json {
         println!("{:#}", serde_json::Value::from(summaries));
     }

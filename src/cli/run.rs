@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::RunArgs;
 use super::progress::Verbosity;
-use crate::data::{Dataset, sample};
+use crate::data::{Dataset, Scan, sample};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::default_cpu_budget;
 use crate::models::NetworkConfig;
-use crate::train::preprocessing::{Prepared, Preprocessing};
+use crate::train::cases::{Case, Task};
 use crate::train::state;
 use crate::train::trainer::Trainer;
 
@@ -37,42 +37,62 @@ pub fn open_dataset(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
     }
 }
 
-/// How a data set's scans become a network's input. `multiples` is what the sides are padded to.
-pub fn preprocessing_of(dataset: &Dataset, multiples: [usize; 3]) -> Preprocessing {
-    Preprocessing {
-        channels: dataset.channels.clone(),
-        clip: None,
-        canonical: true,
-        multiples,
-        shape: None,
-        label_values: dataset.class_values(),
-        class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
-        binary: dataset.classes.len() <= 2,
+/// What cases are padded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// Each to its own multiple.
+    Own,
+    /// All to the largest of them.
+    Largest,
+    /// All to one shape.
+    Given([usize; 3]),
+}
+
+impl Grid {
+    /// The grid that a network's cases need: latents belong to one shape.
+    pub fn of(network: &NetworkConfig) -> Self {
+        match network {
+            NetworkConfig::OssNet(config) => Grid::Given(config.volume_shape),
+            NetworkConfig::UNet(_) => Grid::Own,
+        }
+    }
+
+    /// The shape, where it does not depend on the case.
+    pub fn shape(self) -> Option<[usize; 3]> {
+        match self {
+            Grid::Given(shape) => Some(shape),
+            Grid::Own | Grid::Largest => None,
+        }
     }
 }
 
 /// All cases of a data set in memory: training, validation.
 pub fn load_cases(
     dataset: &Dataset,
-    preprocessing: &Preprocessing,
+    task: &Task,
+    grid: Grid,
     verbosity: Verbosity,
-) -> Result<(Vec<Prepared>, Vec<Prepared>)> {
+) -> Result<(Vec<Case>, Vec<Case>)> {
     for warning in &dataset.warnings {
         verbosity.say(format!("warning: {warning}"));
     }
-    let load = |cases: &[crate::data::Case]| {
-        cases
-            .iter()
-            .map(|case| {
-                let scan = dataset.read(case, preprocessing.axes())?;
-                for warning in &scan.warnings {
-                    verbosity.say(format!("warning: {warning}"));
-                }
-                preprocessing.prepare(scan)
-            })
-            .collect::<Result<Vec<_>>>()
+    let read = |cases: &[crate::data::Case]| {
+        let scans = cases.iter().map(|case| dataset.read(case, task.preprocessing.axes));
+        scans.collect::<Result<Vec<_>>>()
     };
-    Ok((load(&dataset.training)?, load(&dataset.validation)?))
+    let (training, validation) = (read(&dataset.training)?, read(&dataset.validation)?);
+    for warning in training.iter().chain(&validation).flat_map(|scan| &scan.warnings) {
+        verbosity.say(format!("warning: {warning}"));
+    }
+    let largest = training.iter().chain(&validation).fold([0; 3], |largest: [usize; 3], scan| {
+        let multiple = task.preprocessing.multiple;
+        [0, 1, 2].map(|k| largest[k].max(scan.image.shape[k].next_multiple_of(multiple[k].max(1))))
+    });
+    let shape = if grid == Grid::Largest { Some(largest) } else { grid.shape() };
+    let prepare = |scans: Vec<Scan>| {
+        scans.into_iter().map(|scan| task.prepare(scan, shape)).collect::<Result<Vec<_>>>()
+    };
+    Ok((prepare(training)?, prepare(validation)?))
 }
 
 /// The least common multiple, axis by axis, of what several networks need.
@@ -93,11 +113,6 @@ fn lcm(a: usize, b: usize) -> usize {
     a / gcd(a, b) * b
 }
 
-/// The largest padded shape of some cases.
-pub fn largest_shape(cases: &[Prepared]) -> [usize; 3] {
-    cases.iter().fold([0; 3], |largest, case| [0, 1, 2].map(|axis| largest[axis].max(case.volume.shape[axis])))
-}
-
 /// `path` relative to nothing: as the user can type it.
 pub fn display(path: &Path) -> String {
     path.display().to_string()
@@ -112,26 +127,26 @@ pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
 /// says that the same command with the flag `again` goes on.
 pub fn train_to_end(
     trainer: &mut Trainer,
-    training: &[Prepared],
-    preprocessing: &Preprocessing,
+    training: &[Case],
+    task: &Task,
     path: &Path,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<()> {
     let per_epoch = trainer.steps_per_epoch(training.len());
-    let mut task = verbosity.task(&trainer.network().config().title(), trainer.settings().epochs * per_epoch);
-    task.set_position(trainer.optimizer().steps());
+    let mut bar = verbosity.task(&trainer.network().config().title(), trainer.settings().epochs * per_epoch);
+    bar.set_position(trainer.optimizer().steps());
     let trained = trainer.train(training, |trainer| {
-        task.advance(&format!("loss {:.4}", trainer.history().recent_loss(per_epoch as usize)));
+        bar.advance(&format!("loss {:.4}", trainer.history().recent_loss(per_epoch as usize)));
     });
     match trained {
-        Ok(()) => state::save(trainer, preprocessing, path)?,
+        Ok(()) => state::save(trainer, task, path)?,
         Err(Error::Interrupted(progress)) => {
-            state::save(trainer, preprocessing, path)?;
+            state::save(trainer, task, path)?;
             return Err(Error::Interrupted(format!("{progress} and saved; run the same command with {again} to go on")));
         }
         Err(error) => return Err(error),
     }
-    task.finish(&format!("loss {:.4}", trainer.history().recent_loss(per_epoch as usize)));
+    bar.finish(&format!("loss {:.4}", trainer.history().recent_loss(per_epoch as usize)));
     Ok(())
 }

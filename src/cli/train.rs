@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::run::{checkpoint_path, display, largest_shape, load_cases, open_dataset, preprocessing_of, train_to_end};
+use super::run::{Grid, checkpoint_path, display, load_cases, open_dataset, train_to_end};
 use crate::error::{Error, Result};
 use crate::files::{claim_folder, new_run_folder, write_atomic};
 use crate::models::{Family, NetworkConfig};
-use crate::train::preprocessing::Prepared;
+use crate::train::cases::Task;
 use crate::train::{evaluate, interrupt, metrics, presets, state, trainer::Trainer};
 
 /// How large the network is and how it is trained.
@@ -77,7 +77,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let dataset = open_dataset(args.data.as_deref(), args.seed)?;
     let channels = dataset.channels.len();
     let probe = configuration(&args, channels, 1, [64; 3])?;
-    let preprocessing = preprocessing_of(&dataset, probe.multiples());
+    let task = Task::of(&dataset, probe.multiples());
     let folder = match (&args.resume, &args.out) {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) => {
@@ -86,9 +86,9 @@ pub fn run(args: TrainArgs) -> Result<()> {
         }
         (None, None) => new_run_folder("runs", "train")?,
     };
-    let (training, validation) = load_cases(&dataset, &preprocessing, verbosity)?;
-    let shape = largest_shape(&[training.as_slice(), validation.as_slice()].concat());
-    let network = configuration(&args, channels, preprocessing.outputs(), shape)?;
+    let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
+    let shape = training.first().map_or([0; 3], |case| case.volume.shape);
+    let network = configuration(&args, channels, task.outputs(), shape)?;
     let mut settings = match args.preset {
         Preset::Sample => presets::sample(&network, args.epochs, args.seed),
         Preset::Brats | Preset::Lits => presets::official(args.epochs, args.seed),
@@ -105,11 +105,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
         state::load_weights(trainer.parameters_mut(), weights)?;
     }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, display(&folder)));
-    train_to_end(&mut trainer, &training, &preprocessing, &path, verbosity, &format!("--resume {}", display(&folder)))?;
-    let labelled: Vec<&Prepared> = validation.iter().filter(|case| case.labels.is_some()).collect();
+    train_to_end(&mut trainer, &training, &task, &path, verbosity, &format!("--resume {}", display(&folder)))?;
     let mut cases = Vec::new();
-    for case in labelled {
-        cases.push(evaluate::evaluate(&device, trainer.network(), trainer.parameters(), &preprocessing, case)?.score);
+    for case in validation.iter().filter(|case| case.truth.is_some()) {
+        let predicted = evaluate::predict(&device, trainer.network(), trainer.parameters(), &task, case)?;
+        cases.push(evaluate::score(&task, case, &predicted)?);
     }
     let dice = metrics::mean(&cases.iter().map(|case| case.dice).collect::<Vec<_>>());
     let history = trainer.history();

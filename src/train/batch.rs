@@ -10,7 +10,7 @@ use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
 use crate::tensor::Tensor;
-use crate::train::preprocessing::Prepared;
+use crate::train::cases::Case;
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::{Batch, Targets};
 
@@ -47,7 +47,7 @@ pub fn make(
     device: &Device,
     network: &NetworkConfig,
     settings: &TrainSettings,
-    cases: &[&Prepared],
+    cases: &[&Case],
     step: u64,
 ) -> Result<Batch> {
     let mut items = Vec::new();

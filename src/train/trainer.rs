@@ -12,7 +12,7 @@ use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape};
-use crate::train::preprocessing::Prepared;
+use crate::train::cases::Case;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
 use crate::train::{batch, interrupt};
@@ -146,7 +146,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
     /// or no memory. The weights are those of the last whole step.
-    pub fn train(&mut self, cases: &[Prepared], mut after: impl FnMut(&Self)) -> Result<()> {
+    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&Self)) -> Result<()> {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
         }
@@ -162,13 +162,13 @@ impl Trainer {
         Ok(())
     }
 
-    fn step(&mut self, cases: &[Prepared], per_epoch: u64, total: u64) -> Result<()> {
+    fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
         let started = Instant::now();
         let step = self.optimizer.steps();
         let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
         let size = self.batch_size(cases.len());
         let order = batch::order(cases.len(), self.settings.seed, epoch);
-        let chosen: Vec<&Prepared> = order[within * size..][..size].iter().map(|&case| &cases[case]).collect();
+        let chosen: Vec<&Case> = order[within * size..][..size].iter().map(|&case| &cases[case]).collect();
         let recorded = step == RECORDED_STEP;
         if recorded {
             self.device.ledger(|ledger| ledger.record(true));

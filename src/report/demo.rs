@@ -1,8 +1,8 @@
 //! Made-up results for the tests of this room: three models, two baselines, two cases of a phantom head.
 
 use super::{
-    BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks,
-    ModelResult, Phase, Results, RunFacts, Timeline, Volume, orthogonal_planes,
+    BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelResult,
+    Phase, Results, RunFacts, Timeline, Volume, case_slices,
 };
 
 const CASES: [&str; 2] = ["pycortexS1", "pyradbrain2"];
@@ -161,8 +161,8 @@ fn slices(case: &str, number: usize) -> CaseSlices {
         }
     }
     let volume = Volume { image: &image, label: &masks[0], shape, spacing, axes: ['R', 'A', 'S'] };
-    let predictions: Vec<&[u8]> = masks[1..].iter().map(Vec::as_slice).collect();
-    let (slices, cut) = orthogonal_planes(&volume, &predictions).expect("a phantom of the stated shape");
-    let masks = |(model, masks): (ModelResult, _)| ModelMasks { model: model.name, masks };
-    CaseSlices { case: case.into(), slices, predictions: results().models.into_iter().zip(cut).map(masks).collect() }
+    let models = results().models;
+    let predictions: Vec<(&str, &[u8])> =
+        models.iter().zip(&masks[1..]).map(|(model, mask)| (model.name.as_str(), mask.as_slice())).collect();
+    case_slices(case, &volume, &predictions).expect("a phantom of the stated shape")
 }

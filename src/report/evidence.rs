@@ -140,7 +140,7 @@ impl Phase {
 pub struct CaseSlices {
     /// Name of the case, as in the results.
     pub case: String,
-    /// The three orthogonal slices, from [`orthogonal_planes`](super::orthogonal_planes).
+    /// The three orthogonal slices, from [`case_slices`](super::case_slices).
     pub slices: [Slice; 3],
     /// The models' predictions on these slices.
     pub predictions: Vec<ModelMasks>,

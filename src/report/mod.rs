@@ -32,7 +32,7 @@ pub use evidence::{
     Timeline,
 };
 pub use html::page;
-pub use image::{Volume, orthogonal_planes};
+pub use image::{Volume, case_slices};
 pub use numbers::human_bytes;
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use summary::conclusion;

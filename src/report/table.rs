@@ -63,15 +63,16 @@ fn by_role(results: &Results) -> Grid {
     grid
 }
 
-/// Roles that hold bytes at the peak of some model, in the order in which they are met.
+/// Roles that hold bytes at the peak of some model, in the glossary's order.
 pub(super) fn role_names(results: &Results) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
-    let roles = results.models.iter().flat_map(|model| &model.peak_by_role.0);
-    for (role, _) in roles.filter(|(_, bytes)| *bytes > 0) {
+    for (role, _) in results.models.iter().flat_map(|model| &model.peak_by_role.0) {
         if !names.contains(&role.as_str()) {
             names.push(role);
         }
     }
+    names.retain(|role| results.models.iter().any(|model| model.peak_by_role.get(role) > 0));
+    names.sort_by_key(|role| roles::rank(role));
     names
 }
 

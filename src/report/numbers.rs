@@ -19,15 +19,12 @@ pub fn human_bytes(bytes: u64) -> String {
     if value < 10.0 { format!("{value:.2} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Bytes as a bare number of MiB, for columns that name the unit: `41.2`, `0.031`.
+/// Bytes as a bare number of MiB with one decimal, for columns that name the unit: `41.2`, `< 0.1`.
 pub(super) fn mib(bytes: u64) -> String {
-    let value = bytes as f64 / (1 << 20) as f64;
-    match value {
+    match bytes as f64 / (1 << 20) as f64 {
         0.0 => "0".into(),
-        v if v < 0.0005 => "< 0.001".into(),
-        v if v < 0.1 => format!("{v:.3}"),
-        v if v < 10.0 => format!("{v:.2}"),
-        v => format!("{v:.1}"),
+        value if value < 0.1 => "< 0.1".into(),
+        value => format!("{value:.1}"),
     }
 }
 
@@ -89,7 +86,7 @@ mod tests {
         ] {
             assert_eq!(human_bytes(bytes), text);
         }
-        assert_eq!([0, 100, 32_768, 1 << 20, 43_200_000].map(mib), ["0", "< 0.001", "0.031", "1.00", "41.2"]);
+        assert_eq!([0, 100, 32_768, 1 << 20, 43_200_000].map(mib), ["0", "< 0.1", "< 0.1", "1.0", "41.2"]);
     }
 
     #[test]

@@ -1,2 +1,247 @@
-//! Devices.
+//! Devices: where buffers live and ops run.
+//!
+//! A [`Device`] is a budget, an arena, a ledger and a [`Backend`]. The planning backend goes through the same allocator,
+//! tape and op code as the others but owns no memory and runs no arithmetic; what it predicts is what they measure.
+
+mod buffer;
 pub mod cpu;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+pub use buffer::Buffer;
+use cpu::{Pool, SimdLevel};
+
+use crate::error::{Error, Result};
+use crate::memory::{Arena, Ledger, OutOfMemory, Phase, Role, RoleBytes};
+
+/// How a device computes.
+pub enum Backend {
+    /// On the CPU's threads, in an address range of the budget's size whose pages are touched only when used.
+    Cpu {
+        /// Threads and instruction set.
+        pool: Pool,
+        /// The arena's memory.
+        memory: MmapRaw,
+    },
+    /// Not at all: a plan of what a CPU with these properties would do.
+    Plan {
+        /// Threads of the planned machine (workspaces depend on them).
+        threads: usize,
+        /// Its instruction set.
+        simd: SimdLevel,
+    },
+}
+
+struct Inner {
+    backend: Backend,
+    books: Mutex<Books>,
+    budget: u64,
+}
+
+/// Arena and ledger, under one lock.
+struct Books {
+    arena: Arena,
+    ledger: Ledger,
+}
+
+/// A handle of a device; cheap to clone.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({})", self.name())
+    }
+}
+
+impl Device {
+    /// The CPU with `threads` threads (0: one for each core) and a budget in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the address range cannot be reserved.
+    pub fn cpu(threads: usize, budget: u64) -> Result<Self> {
+        Self::cpu_with_pool(Pool::new(threads), budget)
+    }
+
+    /// The CPU with a given pool.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the address range cannot be reserved.
+    pub fn cpu_with_pool(pool: Pool, budget: u64) -> Result<Self> {
+        let length = usize::try_from(budget).unwrap_or(usize::MAX).max(1);
+        let memory = MmapOptions::new().len(length).no_reserve_swap().map_anon().map_err(|error| {
+            Error::Usage(format!("cannot reserve {budget} bytes of address space ({error}); lower --memory-budget"))
+        })?;
+        Ok(Self::with_backend(Backend::Cpu { pool, memory: memory.into() }, budget))
+    }
+
+    /// A plan for a CPU with `threads` threads and the instruction set `simd`.
+    pub fn plan(threads: usize, simd: SimdLevel, budget: u64) -> Self {
+        Self::with_backend(Backend::Plan { threads: threads.max(1), simd }, budget)
+    }
+
+    fn with_backend(backend: Backend, budget: u64) -> Self {
+        let books = Mutex::new(Books { arena: Arena::new(budget), ledger: Ledger::default() });
+        Self(Arc::new(Inner { backend, books, budget }))
+    }
+
+    /// How the device computes.
+    pub fn backend(&self) -> &Backend {
+        &self.0.backend
+    }
+
+    /// The CPU's pool; `None` on a plan.
+    pub fn pool(&self) -> Option<&Pool> {
+        match self.backend() {
+            Backend::Cpu { pool, .. } => Some(pool),
+            Backend::Plan { .. } => None,
+        }
+    }
+
+    /// Name in reports.
+    pub fn name(&self) -> &'static str {
+        match self.backend() {
+            Backend::Cpu { .. } => "cpu",
+            Backend::Plan { .. } => "plan",
+        }
+    }
+
+    /// True if nothing is computed.
+    pub fn is_plan(&self) -> bool {
+        matches!(self.backend(), Backend::Plan { .. })
+    }
+
+    /// Threads whose scratch a workspace must hold.
+    pub fn threads(&self) -> usize {
+        match self.backend() {
+            Backend::Cpu { pool, .. } => pool.threads(),
+            Backend::Plan { threads, .. } => *threads,
+        }
+    }
+
+    /// Instruction set of the kernels.
+    pub fn simd(&self) -> SimdLevel {
+        match self.backend() {
+            Backend::Cpu { pool, .. } => pool.simd(),
+            Backend::Plan { simd, .. } => *simd,
+        }
+    }
+
+    /// The budget in bytes.
+    pub fn budget(&self) -> u64 {
+        self.0.budget
+    }
+
+    /// True if both handles name one device.
+    pub fn same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Allocates `bytes` for `role`; the contents are unspecified.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; the device stays usable.
+    pub fn allocate(&self, bytes: u64, role: Role) -> Result<Buffer> {
+        let mut books = self.books();
+        let fits = Arena::granted(bytes)
+            .and_then(|granted| books.ledger.live().total().checked_add(granted))
+            .is_some_and(|total| total <= self.0.budget);
+        let block = if fits { books.arena.allocate(bytes) } else { None };
+        let Some(block) = block else {
+            return Err(Error::from(OutOfMemory {
+                op: books.ledger.op(),
+                layer: books.ledger.layer(),
+                requested: bytes,
+                budget: self.0.budget,
+                largest_hole: books.arena.largest_hole(),
+                live: books.ledger.live(),
+            }));
+        };
+        let entry = books.ledger.allocate(role, bytes, block);
+        drop(books);
+        Ok(Buffer::new(self.clone(), entry, block, bytes))
+    }
+
+    /// Reads or changes the ledger.
+    pub fn ledger<T>(&self, access: impl FnOnce(&mut Ledger) -> T) -> T {
+        access(&mut self.books().ledger)
+    }
+
+    /// Live bytes by role.
+    pub fn live(&self) -> RoleBytes {
+        self.ledger(|ledger| ledger.live())
+    }
+
+    /// Bytes that the arena had to reserve so far, fragmentation included.
+    pub fn reserved(&self) -> u64 {
+        self.books().arena.reserved()
+    }
+
+    /// Runs `work` in a phase.
+    pub fn in_phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        let former = self.ledger(|ledger| ledger.set_phase(phase));
+        let result = work();
+        self.ledger(|ledger| ledger.set_phase(former));
+        result
+    }
+
+    /// Runs `work` with new entries belonging to `op`.
+    pub fn in_op<T>(&self, op: &'static str, work: impl FnOnce() -> T) -> T {
+        let former = self.ledger(|ledger| ledger.set_op(op));
+        let result = work();
+        self.ledger(|ledger| ledger.set_op(former));
+        result
+    }
+
+    /// Runs `work` with new entries belonging to `layer`, a path below the current one.
+    pub fn in_layer<T>(&self, layer: &str, work: impl FnOnce() -> T) -> T {
+        let former = self.ledger(|ledger| {
+            let path = ledger.layer();
+            let path: Arc<str> = if path.is_empty() { layer.into() } else { format!("{path}.{layer}").into() };
+            ledger.set_layer(path)
+        });
+        let result = work();
+        self.ledger(|ledger| ledger.set_layer(former));
+        result
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.books.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_request_leaves_the_device_usable() {
+        let device = Device::cpu(1, 1 << 20).unwrap();
+        let held = device.allocate(600 << 10, Role::Data).unwrap();
+        let error = device.in_op("linear", || device.allocate(600 << 10, Role::Transient)).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("linear") && message.contains("data 600.0 KiB"), "{message}");
+        drop(held);
+        assert_eq!(device.live().total(), 0);
+        device.allocate(600 << 10, Role::Transient).unwrap();
+    }
+
+    #[test]
+    fn a_plan_places_buffers_as_the_cpu_does() {
+        let cpu = Device::cpu(1, 1 << 20).unwrap();
+        let plan = Device::plan(1, cpu.simd(), 1 << 20);
+        let trace = |device: &Device| {
+            device.ledger(|ledger| ledger.record(true));
+            let a = device.allocate(1000, Role::Parameter).unwrap();
+            let b = device.in_layer("encoder", || device.allocate(5000, Role::Transient).unwrap());
+            drop(a);
+            let _c = device.allocate(700, Role::Saved).unwrap();
+            drop(b);
+            device.ledger(|ledger| ledger.take_events())
+        };
+        assert_eq!(trace(&cpu), trace(&plan));
+        assert_eq!(cpu.reserved(), plan.reserved());
+    }
+}

@@ -1,6 +1,12 @@
-//! Memory.
+//! Memory: who holds which bytes, and why.
+//!
+//! Every buffer of the engine is carved from one [`Arena`] and entered in one [`Ledger`]. The arena hands out offsets of
+//! an address range and owns no memory itself, so that planning, CPU and CUDA runs place their buffers alike.
 
-/// An allocation did not fit.
-#[derive(Debug, thiserror::Error)]
-#[error("out of memory")]
-pub struct OutOfMemory {}
+mod arena;
+mod budget;
+mod ledger;
+
+pub use arena::{Arena, Block};
+pub use budget::{default_cpu_budget, format_bytes, parse_bytes};
+pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Role, RoleBytes};

@@ -1,1 +1,136 @@
 //! Ops: one folder an op.
+//!
+//! An op is a pure function of tensors with a derivative. Its folder holds `mod.rs` (formula, shape rule, forward,
+//! backward, FLOPs and bytes), `cpu.rs` (slices in, slices out) and the tests: a naive f64 twin, finite differences of
+//! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
+
+pub mod linear;
+
+#[cfg(test)]
+pub mod testing;
+
+pub use linear::linear;
+
+use crate::device::{Backend, Device};
+use crate::error::Result;
+use crate::memory::Role;
+use crate::tape::Backward;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// What a backward pass reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// Bit `i`: the value of input `i`.
+    pub inputs: u32,
+    /// The value of the output.
+    pub output: bool,
+}
+
+impl Needs {
+    /// The values of the inputs `which`.
+    pub fn inputs(which: &[usize]) -> Self {
+        Self { inputs: which.iter().fold(0, |bits, i| bits | 1 << i), output: false }
+    }
+
+    /// Nothing.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// The value of the output.
+    pub fn output() -> Self {
+        Self { inputs: 0, output: true }
+    }
+
+    /// True if the value of input `i` is read.
+    pub fn input(self, i: usize) -> bool {
+        self.inputs >> i & 1 == 1
+    }
+}
+
+/// Work of one pass: floating-point operations (a fused multiply-add counts two) and the bytes that must move whatever
+/// the implementation (each input once, each output once).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Compulsory bytes.
+    pub bytes: u64,
+}
+
+/// A differentiable function of tensors.
+pub trait Op {
+    /// Name in the ledger and in errors.
+    fn name(&self) -> &'static str;
+
+    /// Shape of the output.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] that names the op and the shapes.
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape>;
+
+    /// Fills `output`, whose contents are unspecified.
+    ///
+    /// # Errors
+    /// No memory for a workspace.
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()>;
+
+    /// Hands on the gradient.
+    ///
+    /// # Errors
+    /// No memory.
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()>;
+
+    /// What the backward pass reads.
+    fn needs(&self) -> Needs;
+
+    /// True if the output is cheaper to make again than to keep.
+    fn recompute(&self) -> bool {
+        false
+    }
+
+    /// Work of the forward pass for these input shapes.
+    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost;
+
+    /// Work of the backward pass for these input shapes, if all gradients are wanted.
+    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost;
+}
+
+/// Scratch of `len` floats for an op, with unspecified contents.
+///
+/// # Errors
+/// No memory.
+pub fn workspace(device: &Device, len: usize) -> Result<Tensor> {
+    Tensor::empty(device, &[len], DType::F32, Role::Workspace)
+}
+
+/// Elements that one piece of an element-wise loop handles.
+pub(crate) const PIECE: usize = 1 << 14;
+
+/// `a + b` into `a`'s buffer if it is unshared, else into a new one.
+pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Tensor> {
+    let mut sum = match a.is_unique() {
+        true => a,
+        false => {
+            let mut copy = Tensor::empty(device, a.shape(), DType::F32, Role::Transient)?;
+            copy.data_mut().copy_from_slice(a.data());
+            copy
+        }
+    };
+    match device.backend() {
+        Backend::Cpu { pool, .. } => {
+            let b = b.data();
+            let len = b.len();
+            let out = crate::device::cpu::SharedMut::new(sum.data_mut());
+            pool.for_each(len.div_ceil(PIECE), |piece| {
+                let start = piece * PIECE;
+                let count = PIECE.min(len - start);
+                // SAFETY: pieces do not overlap.
+                let out = unsafe { out.slice(start, count) };
+                out.iter_mut().zip(&b[start..start + count]).for_each(|(a, b)| *a += b);
+            });
+        }
+        Backend::Plan { .. } => {}
+    }
+    Ok(sum)
+}

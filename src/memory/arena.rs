@@ -1,0 +1,154 @@
+//! Best-fit allocation of offsets in one address range.
+//!
+//! The range is the device's budget. A request is rounded up to [`GRANULE`] bytes and takes the smallest hole that holds
+//! it, the lowest of equals; freed neighbours merge at once. The same sequence of requests therefore always gives the
+//! same offsets, which is what lets a plan predict a run's placement and its high-water mark.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes to which every request is rounded up: four cache lines, CUDA's own alignment.
+pub const GRANULE: u64 = 256;
+
+/// A piece of the address range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes, a multiple of the granule.
+    pub bytes: u64,
+}
+
+/// An allocator of offsets.
+#[derive(Debug)]
+pub struct Arena {
+    capacity: u64,
+    high_water: u64,
+    holes: BTreeMap<u64, u64>,
+    holes_by_size: BTreeSet<(u64, u64)>,
+}
+
+impl Arena {
+    /// An empty arena over `capacity` bytes.
+    pub fn new(capacity: u64) -> Self {
+        let capacity = capacity / GRANULE * GRANULE;
+        let mut arena = Self { capacity, high_water: 0, holes: BTreeMap::new(), holes_by_size: BTreeSet::new() };
+        if capacity > 0 {
+            arena.insert_hole(0, capacity);
+        }
+        arena
+    }
+
+    /// Bytes in the range.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The highest end of any block so far: the bytes that had to be reserved, fragmentation included.
+    pub fn reserved(&self) -> u64 {
+        self.high_water
+    }
+
+    /// The largest request that could be met now.
+    pub fn largest_hole(&self) -> u64 {
+        self.holes_by_size.last().map_or(0, |(bytes, _)| *bytes)
+    }
+
+    /// What a request of `bytes` is rounded up to; `None` if that overflows.
+    pub fn granted(bytes: u64) -> Option<u64> {
+        bytes.max(1).checked_next_multiple_of(GRANULE)
+    }
+
+    /// Takes a block of at least `bytes`; `None` if no hole is large enough.
+    pub fn allocate(&mut self, bytes: u64) -> Option<Block> {
+        let wanted = Self::granted(bytes)?;
+        let (hole, offset) = *self.holes_by_size.range((wanted, 0)..).next()?;
+        self.remove_hole(offset, hole);
+        if hole > wanted {
+            self.insert_hole(offset + wanted, hole - wanted);
+        }
+        self.high_water = self.high_water.max(offset + wanted);
+        Some(Block { offset, bytes: wanted })
+    }
+
+    /// Gives a block back.
+    pub fn free(&mut self, block: Block) {
+        let Block { mut offset, mut bytes } = block;
+        if let Some((&before, &length)) = self.holes.range(..offset).next_back() {
+            debug_assert!(before + length <= offset, "block freed twice");
+            if before + length == offset {
+                self.remove_hole(before, length);
+                offset = before;
+                bytes += length;
+            }
+        }
+        if let Some(&length) = self.holes.get(&(offset + bytes)) {
+            self.remove_hole(offset + bytes, length);
+            bytes += length;
+        }
+        self.insert_hole(offset, bytes);
+    }
+
+    fn insert_hole(&mut self, offset: u64, bytes: u64) {
+        self.holes.insert(offset, bytes);
+        self.holes_by_size.insert((bytes, offset));
+    }
+
+    fn remove_hole(&mut self, offset: u64, bytes: u64) {
+        self.holes.remove(&offset);
+        self.holes_by_size.remove(&(bytes, offset));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_neighbours_and_reuses_the_best_hole() {
+        let mut arena = Arena::new(16 * GRANULE);
+        let blocks: Vec<_> = (0..4).map(|_| arena.allocate(4 * GRANULE).unwrap()).collect();
+        assert_eq!(arena.allocate(1), None);
+        arena.free(blocks[0]);
+        arena.free(blocks[2]);
+        arena.free(blocks[1]);
+        assert_eq!(arena.largest_hole(), 12 * GRANULE);
+        arena.free(blocks[3]);
+        assert_eq!(arena.largest_hole(), 16 * GRANULE);
+        assert_eq!(arena.reserved(), 16 * GRANULE);
+    }
+
+    #[test]
+    fn random_traffic_never_overlaps_and_always_returns_to_one_hole() {
+        let mut arena = Arena::new(1 << 20);
+        let mut live: Vec<Block> = Vec::new();
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let draw = state >> 33;
+            if !draw.is_multiple_of(3) || live.is_empty() {
+                if let Some(block) = arena.allocate(draw % 9000) {
+                    assert!(block.offset + block.bytes <= arena.capacity());
+                    for other in &live {
+                        assert!(
+                            block.offset + block.bytes <= other.offset || other.offset + other.bytes <= block.offset
+                        );
+                    }
+                    live.push(block);
+                }
+            } else {
+                let index = draw as usize % live.len();
+                arena.free(live.swap_remove(index));
+            }
+        }
+        live.drain(..).for_each(|block| arena.free(block));
+        assert_eq!(arena.largest_hole(), arena.capacity());
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        let mut arena = Arena::new(1 << 20);
+        assert_eq!(arena.allocate(u64::MAX), None);
+        assert_eq!(arena.allocate(u64::MAX - 100), None);
+        assert_eq!(Arena::granted(u64::MAX), None);
+    }
+}

@@ -1,0 +1,410 @@
+//! The ledger: every live buffer with its role, op, layer and phase; the peak and what was live then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::arena::Block;
+use super::budget::format_bytes;
+
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Trainable weights.
+    Parameter,
+    /// Gradients of the weights.
+    Gradient,
+    /// What the optimiser remembers of each weight.
+    OptimizerState,
+    /// Running statistics of normalisations.
+    NormBuffer,
+    /// Activations that the backward pass will read.
+    Saved,
+    /// Activations and gradients that live for a few ops.
+    Transient,
+    /// An op's scratch.
+    Workspace,
+    /// Volumes, labels, coordinates.
+    Data,
+    /// Host memory on its way to a device.
+    Staging,
+    /// Results kept after the step.
+    Output,
+}
+
+impl Role {
+    /// Every role, in the order of reports.
+    pub const ALL: [Role; 10] = [
+        Role::Parameter,
+        Role::Gradient,
+        Role::OptimizerState,
+        Role::NormBuffer,
+        Role::Saved,
+        Role::Transient,
+        Role::Workspace,
+        Role::Data,
+        Role::Staging,
+        Role::Output,
+    ];
+
+    /// The name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Parameter => "parameter",
+            Role::Gradient => "gradient",
+            Role::OptimizerState => "optimizer_state",
+            Role::NormBuffer => "norm_buffer",
+            Role::Saved => "saved",
+            Role::Transient => "transient",
+            Role::Workspace => "workspace",
+            Role::Data => "data",
+            Role::Staging => "staging",
+            Role::Output => "output",
+        }
+    }
+
+    /// True for what a step's activations cost: saved, transient and workspace.
+    pub fn is_activation(self) -> bool {
+        matches!(self, Role::Saved | Role::Transient | Role::Workspace)
+    }
+}
+
+/// Part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Building models and optimisers.
+    Setup,
+    /// Loading and preparing volumes.
+    Data,
+    /// Forward pass.
+    Forward,
+    /// Backward pass.
+    Backward,
+    /// Weight update.
+    Optimizer,
+    /// Validation and inference.
+    Evaluate,
+}
+
+impl Phase {
+    /// The name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Setup => "setup",
+            Phase::Data => "data",
+            Phase::Forward => "forward",
+            Phase::Backward => "backward",
+            Phase::Optimizer => "optimizer",
+            Phase::Evaluate => "evaluate",
+        }
+    }
+}
+
+/// Granted bytes by role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoleBytes([u64; Role::ALL.len()]);
+
+impl RoleBytes {
+    /// Bytes of one role.
+    pub fn get(&self, role: Role) -> u64 {
+        self.0[role as usize]
+    }
+
+    /// Sum over all roles.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Saved, transient and workspace bytes.
+    pub fn activations(&self) -> u64 {
+        Role::ALL.into_iter().filter(|role| role.is_activation()).map(|role| self.get(role)).sum()
+    }
+
+    /// Roles and bytes, in the order of reports.
+    pub fn iter(&self) -> impl Iterator<Item = (Role, u64)> + '_ {
+        Role::ALL.into_iter().map(|role| (role, self.get(role)))
+    }
+}
+
+/// Identity of a buffer in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(u64);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    role: Role,
+    op: &'static str,
+    layer: Arc<str>,
+    requested: u64,
+    block: Block,
+}
+
+/// What happened to a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// It was allocated.
+    Allocate,
+    /// It was freed.
+    Free,
+    /// Its role changed from this one.
+    Retag(Role),
+}
+
+/// One line of the ledger's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The buffer's role (after the event).
+    pub role: Role,
+    /// The op that asked for the buffer.
+    pub op: &'static str,
+    /// The layer's path in the model, for example `encoder.blocks.0`.
+    pub layer: Arc<str>,
+    /// When.
+    pub phase: Phase,
+    /// Bytes asked for.
+    pub requested: u64,
+    /// Bytes given.
+    pub granted: u64,
+    /// Where in the arena.
+    pub offset: u64,
+    /// Live bytes by role after the event.
+    pub live: RoleBytes,
+}
+
+/// The moment of most live bytes.
+#[derive(Clone, Debug)]
+pub struct Peak {
+    /// Live bytes by role at that moment.
+    pub by_role: RoleBytes,
+    /// The op whose allocation made the peak.
+    pub op: &'static str,
+    /// Its layer.
+    pub layer: Arc<str>,
+    /// Its phase.
+    pub phase: Phase,
+}
+
+/// Who holds which bytes.
+#[derive(Debug)]
+pub struct Ledger {
+    entries: BTreeMap<EntryId, Entry>,
+    next: u64,
+    live: RoleBytes,
+    peak: Peak,
+    peak_activations: u64,
+    events: Option<Vec<Event>>,
+    phase: Phase,
+    op: &'static str,
+    layer: Arc<str>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        let root: Arc<str> = "".into();
+        Self {
+            entries: BTreeMap::new(),
+            next: 0,
+            live: RoleBytes::default(),
+            peak: Peak { by_role: RoleBytes::default(), op: "", layer: root.clone(), phase: Phase::Setup },
+            peak_activations: 0,
+            events: None,
+            phase: Phase::Setup,
+            op: "",
+            layer: root,
+        }
+    }
+}
+
+impl Ledger {
+    /// Live bytes by role.
+    pub fn live(&self) -> RoleBytes {
+        self.live
+    }
+
+    /// The peak since the start or the last [`Ledger::reset_peak`].
+    pub fn peak(&self) -> &Peak {
+        &self.peak
+    }
+
+    /// The highest sum of saved, transient and workspace bytes since the last [`Ledger::reset_peak`].
+    pub fn peak_activations(&self) -> u64 {
+        self.peak_activations
+    }
+
+    /// Forgets the peaks; what is live now becomes the first candidate.
+    pub fn reset_peak(&mut self) {
+        self.peak = Peak { by_role: self.live, op: self.op, layer: self.layer.clone(), phase: self.phase };
+        self.peak_activations = self.live.activations();
+    }
+
+    /// Starts (with an empty log) or stops recording events.
+    pub fn record(&mut self, on: bool) {
+        self.events = on.then(Vec::new);
+    }
+
+    /// The recorded events so far; the log starts anew.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.events.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The phase that new entries belong to.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Sets the phase; returns the former one.
+    pub fn set_phase(&mut self, phase: Phase) -> Phase {
+        std::mem::replace(&mut self.phase, phase)
+    }
+
+    /// The layer that new entries belong to.
+    pub fn layer(&self) -> Arc<str> {
+        self.layer.clone()
+    }
+
+    /// Sets the layer; returns the former one.
+    pub fn set_layer(&mut self, layer: Arc<str>) -> Arc<str> {
+        std::mem::replace(&mut self.layer, layer)
+    }
+
+    /// Sets the op; returns the former one.
+    pub fn set_op(&mut self, op: &'static str) -> &'static str {
+        std::mem::replace(&mut self.op, op)
+    }
+
+    /// The op that new entries belong to.
+    pub fn op(&self) -> &'static str {
+        self.op
+    }
+
+    /// Enters a new buffer.
+    pub fn allocate(&mut self, role: Role, requested: u64, block: Block) -> EntryId {
+        let id = EntryId(self.next);
+        self.next += 1;
+        self.live.0[role as usize] += block.bytes;
+        let entry = Entry { role, op: self.op, layer: self.layer.clone(), requested, block };
+        self.log(EventKind::Allocate, &entry);
+        self.entries.insert(id, entry);
+        if self.live.total() > self.peak.by_role.total() {
+            self.peak = Peak { by_role: self.live, op: self.op, layer: self.layer.clone(), phase: self.phase };
+        }
+        self.peak_activations = self.peak_activations.max(self.live.activations());
+        id
+    }
+
+    /// Strikes a buffer out; returns its place. `None` if it is not there.
+    pub fn free(&mut self, id: EntryId) -> Option<Block> {
+        let entry = self.entries.remove(&id)?;
+        self.live.0[entry.role as usize] -= entry.block.bytes;
+        self.log(EventKind::Free, &entry);
+        Some(entry.block)
+    }
+
+    /// Gives a buffer another role.
+    pub fn retag(&mut self, id: EntryId, role: Role) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let former = std::mem::replace(&mut entry.role, role);
+        if former == role {
+            return;
+        }
+        let entry = entry.clone();
+        self.live.0[former as usize] -= entry.block.bytes;
+        self.live.0[role as usize] += entry.block.bytes;
+        self.peak_activations = self.peak_activations.max(self.live.activations());
+        self.log(EventKind::Retag(former), &entry);
+    }
+
+    /// Live bytes by layer, largest first.
+    pub fn live_by_layer(&self) -> Vec<(Arc<str>, u64)> {
+        let mut sums: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        for entry in self.entries.values() {
+            *sums.entry(entry.layer.clone()).or_default() += entry.block.bytes;
+        }
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        sums
+    }
+
+    fn log(&mut self, kind: EventKind, entry: &Entry) {
+        let (phase, live) = (self.phase, self.live);
+        if let Some(events) = &mut self.events {
+            events.push(Event {
+                kind,
+                role: entry.role,
+                op: entry.op,
+                layer: entry.layer.clone(),
+                phase,
+                requested: entry.requested,
+                granted: entry.block.bytes,
+                offset: entry.block.offset,
+                live,
+            });
+        }
+    }
+}
+
+/// A request that does not fit in the budget.
+#[derive(Debug)]
+pub struct OutOfMemory {
+    /// The op that asked.
+    pub op: &'static str,
+    /// Its layer.
+    pub layer: Arc<str>,
+    /// Bytes it asked for.
+    pub requested: u64,
+    /// The device's budget in bytes.
+    pub budget: u64,
+    /// The largest free piece.
+    pub largest_hole: u64,
+    /// Live bytes by role.
+    pub live: RoleBytes,
+}
+
+impl std::error::Error for OutOfMemory {}
+
+impl std::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = if self.layer.is_empty() { String::new() } else { format!(" of {}", self.layer) };
+        write!(f, "out of memory: {}{place} wants {}", self.op, format_bytes(self.requested))?;
+        write!(f, " but {} of {} are in use (", format_bytes(self.live.total()), format_bytes(self.budget))?;
+        let mut held: Vec<_> = self.live.iter().filter(|(_, bytes)| *bytes > 0).collect();
+        held.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        for (i, (role, bytes)) in held.iter().take(4).enumerate() {
+            write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, role.name(), format_bytes(*bytes))?;
+        }
+        write!(f, "); use fewer points, a smaller batch or volume, or raise --memory-budget")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_peak_and_log_agree() {
+        let mut ledger = Ledger::default();
+        ledger.record(true);
+        let block = |offset, bytes| Block { offset, bytes };
+        let a = ledger.allocate(Role::Parameter, 100, block(0, 256));
+        ledger.set_op("linear");
+        let b = ledger.allocate(Role::Transient, 500, block(256, 512));
+        ledger.retag(b, Role::Saved);
+        assert_eq!(ledger.live().get(Role::Saved), 512);
+        assert_eq!(ledger.peak().by_role.total(), 768);
+        assert_eq!(ledger.peak().op, "linear");
+        assert_eq!(ledger.free(b), Some(block(256, 512)));
+        assert_eq!(ledger.free(b), None);
+        assert_eq!(ledger.peak_activations(), 512);
+        ledger.reset_peak();
+        assert_eq!(ledger.peak().by_role.total(), 256);
+        assert_eq!(ledger.peak_activations(), 0);
+        let events = ledger.take_events();
+        assert_eq!(events.len(), 4);
+        assert_eq!(events[2].kind, EventKind::Retag(Role::Transient));
+        ledger.free(a);
+        assert_eq!(ledger.live(), RoleBytes::default());
+    }
+}

@@ -1,0 +1,176 @@
+//! The parameters and buffers of a model, under their official names.
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::memory::Role;
+use crate::tensor::Tensor;
+
+/// Identity of a parameter within its [`Parameters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(usize);
+
+/// Identity of a buffer within its [`Parameters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BufferId(usize);
+
+/// What a parameter is, for learning rates and initialisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Weight or bias.
+    Weight,
+    /// Coefficient of a learnable activation (Padé): has a learning rate of its own.
+    Activation,
+}
+
+/// A trainable tensor.
+pub struct Parameter {
+    name: String,
+    kind: Kind,
+    value: Tensor,
+    gradient: Option<Tensor>,
+    trainable: bool,
+}
+
+impl Parameter {
+    /// Official name, for example `encoder.blocks.0.main_mapping.0.weight`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its weights.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// Its gradient, if the last backward pass reached it.
+    pub fn gradient(&self) -> Option<&Tensor> {
+        self.gradient.as_ref()
+    }
+
+    /// Weights for writing and gradient for reading, for the optimiser.
+    pub fn value_and_gradient(&mut self) -> (&mut Tensor, Option<&Tensor>) {
+        (&mut self.value, self.gradient.as_ref())
+    }
+
+    /// False if no gradient is wanted.
+    pub fn trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// Sets whether a gradient is wanted.
+    pub fn set_trainable(&mut self, trainable: bool) {
+        self.trainable = trainable;
+    }
+}
+
+/// Running statistics of one normalisation, or a fixed table. Statistics are `[2, groups]`: mean, then variance.
+struct NamedBuffer {
+    name: String,
+    value: Tensor,
+    updates: u64,
+}
+
+/// All parameters and buffers of a model.
+pub struct Parameters {
+    device: Device,
+    parameters: Vec<Parameter>,
+    buffers: Vec<NamedBuffer>,
+}
+
+impl Parameters {
+    /// None yet.
+    pub fn new(device: &Device) -> Self {
+        Self { device: device.clone(), parameters: Vec::new(), buffers: Vec::new() }
+    }
+
+    /// The device that holds them.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Adds a parameter with its initial values.
+    ///
+    /// # Errors
+    /// No memory, or `values` of another length than the shape's.
+    pub fn add(&mut self, name: impl Into<String>, kind: Kind, shape: &[usize], values: &[f32]) -> Result<ParamId> {
+        let value = Tensor::from_slice(&self.device, shape, Role::Parameter, values)?;
+        self.parameters.push(Parameter { name: name.into(), kind, value, gradient: None, trainable: true });
+        Ok(ParamId(self.parameters.len() - 1))
+    }
+
+    /// Adds a buffer with its initial values.
+    ///
+    /// # Errors
+    /// No memory, or `values` of another length than the shape's.
+    pub fn add_buffer(&mut self, name: impl Into<String>, shape: &[usize], values: &[f32]) -> Result<BufferId> {
+        let value = Tensor::from_slice(&self.device, shape, Role::NormBuffer, values)?;
+        self.buffers.push(NamedBuffer { name: name.into(), value, updates: 0 });
+        Ok(BufferId(self.buffers.len() - 1))
+    }
+
+    /// One parameter.
+    pub fn get(&self, id: ParamId) -> &Parameter {
+        &self.parameters[id.0]
+    }
+
+    /// All parameters, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter()
+    }
+
+    /// All parameters for writing, in the order they were added.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        self.parameters.iter_mut()
+    }
+
+    /// Trainable scalars.
+    pub fn count(&self) -> usize {
+        self.parameters.iter().map(|parameter| parameter.value.len()).sum()
+    }
+
+    /// A buffer's tensor.
+    pub fn buffer(&self, id: BufferId) -> &Tensor {
+        &self.buffers[id.0].value
+    }
+
+    /// Names, values and numbers of updates of all buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = (&str, &Tensor, u64)> {
+        self.buffers.iter().map(|buffer| (buffer.name.as_str(), &buffer.value, buffer.updates))
+    }
+
+    /// Names, values and numbers of updates of all buffers, for loading.
+    pub fn buffers_mut(&mut self) -> impl Iterator<Item = (&str, &mut Tensor, &mut u64)> {
+        self.buffers.iter_mut().map(|buffer| (buffer.name.as_str(), &mut buffer.value, &mut buffer.updates))
+    }
+
+    /// Forgets all gradients and frees their memory.
+    pub fn clear_gradients(&mut self) {
+        self.parameters.iter_mut().for_each(|parameter| parameter.gradient = None);
+    }
+
+    pub(crate) fn take_gradient(&mut self, id: ParamId) -> Option<Tensor> {
+        self.parameters[id.0].gradient.take()
+    }
+
+    pub(crate) fn set_gradient(&mut self, id: ParamId, gradient: Tensor) {
+        self.parameters[id.0].gradient = Some(gradient);
+    }
+
+    /// Moves running statistics towards those of a batch; the variance becomes unbiased (`count / (count − 1)`), as
+    /// PyTorch has it.
+    pub(crate) fn update_buffer(&mut self, id: BufferId, statistics: &[f32], count: usize, momentum: f32) {
+        let buffer = &mut self.buffers[id.0];
+        buffer.updates += 1;
+        let groups = buffer.value.channels();
+        let unbiased = count as f32 / count.saturating_sub(1).max(1) as f32;
+        for (i, (running, &new)) in buffer.value.data_mut().iter_mut().zip(statistics).enumerate() {
+            let new = if i < groups { new } else { new * unbiased };
+            *running += momentum * (new - *running);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The linear layer on the CPU, on the `gemm` crate.
+//!
+//! The crate is always called single-threaded on pieces of a fixed number of rows, so that the bits do not depend on the
+//! number of threads and its packing scratch stays small (one panel of the weight a thread).
+
+use gemm::Parallelism;
+
+use super::Dims;
+use crate::device::cpu::{Pool, SharedMut};
+
+/// Rows of one piece. Large enough to amortise packing the weight, small enough to stay in the second-level cache.
+const ROWS: usize = 512;
+
+/// Rows that one partial weight gradient sums over: short enough for f32 sums, long enough to be worth a product.
+const SPLIT: usize = 2048;
+
+/// Weight gradients are computed in this many blocks of outputs, to keep all threads busy.
+const OUTPUT_BLOCK: usize = 128;
+
+/// A matrix: elements, distance between rows, distance between columns.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    data: &'a [f32],
+    row: usize,
+    column: usize,
+}
+
+/// `c[m, n] (+)= a[m, k]·b[k, n]`, `c` row-major with rows `c_row` apart.
+fn product(c: &mut [f32], c_row: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>, [m, n, k]: [usize; 3]) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let last = |matrix: Matrix<'_>, rows: usize, columns: usize| {
+        rows == 0 || columns == 0 || (rows - 1) * matrix.row + (columns - 1) * matrix.column < matrix.data.len()
+    };
+    assert!(last(a, m, k) && last(b, k, n) && (m - 1) * c_row + n <= c.len(), "matrix sizes {m}×{n}×{k}");
+    // SAFETY: the assertion bounds every element that the strides reach.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            c_row as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.data.as_ptr(),
+            b.column as isize,
+            b.row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// `y = x·Wᵀ + b`.
+pub(super) fn forward(pool: &Pool, dims: Dims, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let Dims { rows, features, outputs, stride, first, rows_per_bias } = dims;
+    let y = SharedMut::new(y);
+    pool.for_each(rows.div_ceil(ROWS), |piece| {
+        let start = piece * ROWS;
+        let count = ROWS.min(rows - start);
+        // SAFETY: pieces are disjoint rows.
+        let y = unsafe { y.slice(start * outputs, count * outputs) };
+        if let Some(bias) = bias {
+            for (i, row) in y.chunks_exact_mut(outputs).enumerate() {
+                let item = (start + i) / rows_per_bias;
+                row.copy_from_slice(&bias[item * outputs..][..outputs]);
+            }
+        }
+        let x = Matrix { data: &x[start * features..][..count * features], row: features, column: 1 };
+        let w = Matrix { data: &weight[first.min(weight.len())..], row: 1, column: stride };
+        product(y, outputs, bias.is_some(), x, w, [count, outputs, features]);
+    });
+}
+
+/// `dx (+)= dy·W`.
+pub(super) fn input_gradient(pool: &Pool, dims: Dims, dy: &[f32], weight: &[f32], dx: &mut [f32], accumulate: bool) {
+    let Dims { rows, features, outputs, stride, first, .. } = dims;
+    let dx = SharedMut::new(dx);
+    pool.for_each(rows.div_ceil(ROWS), |piece| {
+        let start = piece * ROWS;
+        let count = ROWS.min(rows - start);
+        // SAFETY: pieces are disjoint rows.
+        let dx = unsafe { dx.slice(start * features, count * features) };
+        let dy = Matrix { data: &dy[start * outputs..][..count * outputs], row: outputs, column: 1 };
+        let w = Matrix { data: &weight[first.min(weight.len())..], row: stride, column: 1 };
+        product(dx, features, accumulate, dy, w, [count, features, outputs]);
+    });
+}
+
+/// Floats of scratch that [`weight_gradient`] needs: one partial gradient for each split but the first.
+pub(super) fn weight_gradient_workspace(dims: Dims) -> usize {
+    dims.rows.div_ceil(SPLIT).max(1) * dims.features * dims.outputs
+}
+
+/// `dW[:, columns] (+)= dyᵀ·x`: partial gradients over [`SPLIT`] rows, then a pairwise sum of the partials.
+pub(super) fn weight_gradient(
+    pool: &Pool,
+    dims: Dims,
+    x: &[f32],
+    dy: &[f32],
+    scratch: &mut [f32],
+    dw: &mut [f32],
+    accumulate: bool,
+) {
+    let Dims { rows, features, outputs, stride, first, .. } = dims;
+    let splits = rows.div_ceil(SPLIT).max(1);
+    let blocks = outputs.div_ceil(OUTPUT_BLOCK);
+    let size = features * outputs;
+    {
+        let scratch = SharedMut::new(scratch);
+        pool.for_each(splits * blocks, |piece| {
+            let (split, block) = (piece / blocks, piece % blocks);
+            let (start, column) = (split * SPLIT, block * OUTPUT_BLOCK);
+            let (count, width) = (SPLIT.min(rows - start), OUTPUT_BLOCK.min(outputs - column));
+            // SAFETY: each piece owns the rows `column..column + width` of its split's partial.
+            let partial = unsafe { scratch.slice(split * size + column * features, width * features) };
+            let a = Matrix { data: &dy[(start * outputs + column).min(dy.len())..], row: 1, column: outputs };
+            let b = Matrix { data: &x[start * features..], row: features, column: 1 };
+            product(partial, features, false, a, b, [width, features, count]);
+        });
+    }
+    let dw = SharedMut::new(dw);
+    let scratch = &*scratch;
+    pool.for_each(outputs, |output| {
+        // SAFETY: each piece owns one row of the gradient.
+        let row = unsafe { dw.slice(output * stride + first, features) };
+        for (i, value) in row.iter_mut().enumerate() {
+            let sum = pairwise(splits, &|split| scratch[split * size + output * features + i]);
+            *value = if accumulate { *value + sum } else { sum };
+        }
+    });
+}
+
+/// Pairwise sum of `term(0..count)`: the error grows with the logarithm of the count.
+fn pairwise(count: usize, term: &dyn Fn(usize) -> f32) -> f32 {
+    fn range(from: usize, to: usize, term: &dyn Fn(usize) -> f32) -> f32 {
+        match to - from {
+            0 => 0.0,
+            1 => term(from),
+            n => range(from, from + n / 2, term) + range(from + n / 2, to, term),
+        }
+    }
+    range(0, count, term)
+}
+
+/// `db (+)= Σ dy` over the rows of each bias row, in f64.
+pub(super) fn bias_gradient(pool: &Pool, dims: Dims, dy: &[f32], db: &mut [f32], accumulate: bool) {
+    /// Outputs of one piece: a cache line's worth of columns at a time.
+    const WIDTH: usize = 64;
+    let Dims { rows, outputs, rows_per_bias, .. } = dims;
+    let (items, blocks) = (rows / rows_per_bias, outputs.div_ceil(WIDTH));
+    let db = SharedMut::new(db);
+    pool.for_each(items * blocks, |piece| {
+        let (item, column) = (piece / blocks, piece % blocks * WIDTH);
+        let width = WIDTH.min(outputs - column);
+        let mut sums = [0.0f64; WIDTH];
+        for row in item * rows_per_bias..(item + 1) * rows_per_bias {
+            let dy = &dy[row * outputs + column..][..width];
+            sums.iter_mut().zip(dy).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        // SAFETY: each piece owns its columns of its item.
+        let db = unsafe { db.slice(item * outputs + column, width) };
+        for (value, &sum) in db.iter_mut().zip(&sums) {
+            *value = if accumulate { *value + sum as f32 } else { sum as f32 };
+        }
+    });
+}

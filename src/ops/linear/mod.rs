@@ -1,0 +1,182 @@
+//! Linear layer: `y = x·W[:, columns]ᵀ + b`.
+//!
+//! * `x` `[rows…, features]`, `W` `[outputs, inputs]` as PyTorch stores it, `y` `[rows…, outputs]`.
+//! * `columns` selects `features` of the weight's `inputs` columns. A layer whose input is a concatenation is thereby one
+//!   product a part, and a part that is equal for all rows of a volume (the latent) is multiplied once a volume.
+//! * `b` is `[outputs]`, or `[batch, outputs]` with rows divided evenly among the batch: that shared part's result.
+//!
+//! Gradients: `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy` (within each batch item).
+//! Work: `2·rows·features·outputs` FLOPs forward, twice that backward.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::device::{Backend, Device};
+use crate::error::{Error, Result};
+use crate::ops::{Cost, Needs, Op, workspace};
+use crate::tape::{Backward, Tape, Var};
+use crate::tensor::{Shape, Tensor};
+
+struct Linear {
+    columns: Range<usize>,
+    bias: bool,
+}
+
+/// `y = x·W[:, columns]ᵀ + b`; see the module's page for shapes. `columns: None` means all.
+///
+/// # Errors
+/// Shapes that do not fit, or no memory.
+pub fn linear(tape: &Tape, x: &Var, weight: &Var, columns: Option<Range<usize>>, bias: Option<&Var>) -> Result<Var> {
+    let columns = columns.unwrap_or(0..weight.shape().last().copied().unwrap_or(0));
+    let op = Linear { columns, bias: bias.is_some() };
+    match bias {
+        Some(bias) => tape.apply(op, &[x, weight, bias]),
+        None => tape.apply(op, &[x, weight]),
+    }
+}
+
+/// Sizes of one product.
+#[derive(Clone, Copy, Debug)]
+struct Dims {
+    rows: usize,
+    features: usize,
+    outputs: usize,
+    /// Distance between rows of the weight.
+    stride: usize,
+    /// First column of the weight.
+    first: usize,
+    /// Rows that share one row of the bias.
+    rows_per_bias: usize,
+}
+
+impl Linear {
+    fn dims(&self, x: &[usize], weight: &[usize], bias: Option<&[usize]>) -> Dims {
+        let (features, leading) = x.split_last().map_or((1, &[][..]), |(last, rest)| (*last, rest));
+        let rows: usize = leading.iter().product();
+        let batch: usize = bias.map_or(1, |shape| shape[..shape.len() - 1].iter().product());
+        Dims {
+            rows,
+            features,
+            outputs: weight[0],
+            stride: weight[1],
+            first: self.columns.start,
+            rows_per_bias: (rows / batch.max(1)).max(1),
+        }
+    }
+
+    fn dims_of(&self, inputs: &[&[usize]]) -> Dims {
+        self.dims(inputs[0], inputs[1], inputs.get(2).copied())
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let (x, weight) = (inputs[0], inputs[1]);
+        let columns = &self.columns;
+        let fits = weight.len() == 2
+            && !x.is_empty()
+            && columns.start <= columns.end
+            && columns.end <= weight[1]
+            && x[x.len() - 1] == columns.len();
+        if !fits {
+            let problem = format!("input {x:?} does not fit columns {columns:?} of weight {weight:?}");
+            return Err(Error::shape("linear", problem));
+        }
+        let rows: usize = x[..x.len() - 1].iter().product();
+        if let Some(bias) = inputs.get(2) {
+            let batch: usize = bias[..bias.len().saturating_sub(1)].iter().product();
+            if bias.last() != Some(&weight[0]) || batch == 0 || !rows.is_multiple_of(batch) {
+                return Err(Error::shape(
+                    "linear",
+                    format!("bias {bias:?} does not fit input {x:?}, weight {weight:?}"),
+                ));
+            }
+        }
+        let mut shape = x.to_vec();
+        shape[x.len() - 1] = weight[0];
+        Ok(shape)
+    }
+
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
+        match device.backend() {
+            Backend::Cpu { pool, .. } => {
+                let bias = inputs.get(2).map(|bias| bias.data());
+                cpu::forward(pool, dims, inputs[0].data(), inputs[1].data(), bias, output.data_mut());
+            }
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let bias = self.bias.then(|| backward.shape(2).to_vec());
+        let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
+        let dy = backward.gradient().clone();
+        if backward.wants(1) {
+            let x = backward.value(0)?;
+            backward.write_gradient(1, |device, dw, accumulate| {
+                let mut scratch = workspace(device, cpu::weight_gradient_workspace(dims))?;
+                match device.backend() {
+                    Backend::Cpu { pool, .. } => {
+                        // A part of the columns leaves the others' gradient at zero.
+                        if !accumulate && dims.features != dims.stride {
+                            dw.data_mut().fill(0.0);
+                        }
+                        let add = accumulate || dims.features != dims.stride;
+                        cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
+                    }
+                    Backend::Plan { .. } => {}
+                }
+                Ok(())
+            })?;
+        }
+        if self.bias {
+            backward.write_gradient(2, |device, db, accumulate| {
+                match device.backend() {
+                    Backend::Cpu { pool, .. } => cpu::bias_gradient(pool, dims, dy.data(), db.data_mut(), accumulate),
+                    Backend::Plan { .. } => {}
+                }
+                Ok(())
+            })?;
+        }
+        if backward.wants(0) {
+            let weight = backward.value(1)?;
+            backward.write_gradient(0, |device, dx, accumulate| {
+                match device.backend() {
+                    Backend::Cpu { pool, .. } => {
+                        cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
+                    }
+                    Backend::Plan { .. } => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::inputs(&[0, 1])
+    }
+
+    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let Dims { rows, features, outputs, .. } = self.dims_of(inputs);
+        let (rows, features, outputs) = (rows as u64, features as u64, outputs as u64);
+        Cost {
+            flops: 2 * rows * features * outputs,
+            bytes: 4 * (rows * features + features * outputs + rows * outputs),
+        }
+    }
+
+    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let forward = self.forward_cost(inputs);
+        Cost { flops: 2 * forward.flops, bytes: 2 * forward.bytes }
+    }
+}

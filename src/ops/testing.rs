@@ -1,0 +1,181 @@
+//! How an op is tested: against a naive twin in f64, on every device.
+//!
+//! [`check_op`] runs an op forward and backward and compares both with the twin: the output with the twin's, each
+//! gradient with central differences of the twin. The twin is plain f64 code without any of the engine's parts.
+
+use crate::device::Device;
+use crate::device::cpu::{Pool, SimdLevel};
+use crate::error::Result;
+use crate::memory::Role;
+use crate::nn::Parameters;
+use crate::ops;
+use crate::tape::{Mode, Tape, Var};
+use crate::tensor::Tensor;
+
+/// A tensor of a test: shape and elements.
+#[derive(Clone, Debug)]
+pub struct Array {
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// Elements in C order.
+    pub data: Vec<f64>,
+}
+
+impl Array {
+    /// Uniform numbers in `[-1, 1)` that depend on `seed` only; representable in f32.
+    pub fn random(shape: &[usize], seed: u64) -> Self {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+        let data = (0..shape.iter().product())
+            .map(|_| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                f64::from(((state >> 40) as f32 / (1u64 << 24) as f32) * 2.0 - 1.0)
+            })
+            .collect();
+        Self { shape: shape.to_vec(), data }
+    }
+
+    /// Element-wise map (results rounded to f32).
+    pub fn map(mut self, f: impl Fn(f64) -> f64) -> Self {
+        self.data.iter_mut().for_each(|x| *x = f64::from(f(*x) as f32));
+        self
+    }
+
+    /// The elements in f32.
+    pub fn f32s(&self) -> Vec<f32> {
+        self.data.iter().map(|&x| x as f32).collect()
+    }
+}
+
+/// Every device that tests run on: the CPU at each instruction set, with one and with two threads.
+pub fn devices() -> Vec<Device> {
+    let mut devices = Vec::new();
+    for simd in SimdLevel::available() {
+        for threads in [1, 2] {
+            devices.push(Device::cpu_with_pool(Pool::with_simd(threads, simd), 1 << 30).unwrap());
+        }
+    }
+    devices
+}
+
+/// Tolerances of [`check_op`], relative to the largest magnitude of what is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Of the output.
+    pub forward: f64,
+    /// Of each gradient.
+    pub backward: f64,
+}
+
+/// Runs `op` on `inputs` on every device and compares output and gradients with `twin`.
+///
+/// `op` gets the inputs as vars; `twin` gets them as arrays and returns the output. Gradients are those of the output's
+/// product with fixed random numbers, for each input that `differentiable` names, at up to 48 elements each.
+/// All devices of one instruction set must agree to the bit.
+pub fn check_op(
+    inputs: &[Array],
+    differentiable: &[usize],
+    tolerance: Tolerance,
+    op: impl Fn(&Tape, &[Var]) -> Result<Var>,
+    twin: impl Fn(&[Array]) -> Array,
+) {
+    let expected = twin(inputs);
+    let weights = Array::random(&expected.shape, 0xC0FFEE);
+    let project = |array: &Array| -> f64 { array.data.iter().zip(&weights.data).map(|(a, b)| a * b).sum() };
+    let mut earlier: Option<(SimdLevel, Vec<Vec<f32>>)> = None;
+    for device in devices() {
+        let tape = Tape::new(&device, Mode::Train);
+        let vars: Vec<Var> = inputs
+            .iter()
+            .map(|array| tape.input(Tensor::from_slice(&device, &array.shape, Role::Data, &array.f32s()).unwrap()))
+            .collect();
+        let y = op(&tape, &vars).unwrap();
+        assert_eq!(y.shape(), expected.shape, "output shape");
+        let mut results = vec![y.tensor().to_vec()];
+        compare("output", &results[0], &expected.data, tolerance.forward);
+        let weights = Tensor::from_slice(&device, &expected.shape, Role::Data, &weights.f32s()).unwrap();
+        let loss = ops::testing::dot(&tape, &y, weights).unwrap();
+        drop(y);
+        tape.backward(loss, &mut Parameters::new(&device)).unwrap();
+        for &i in differentiable {
+            let gradient = tape.gradient(&vars[i]).unwrap_or_else(|| panic!("no gradient for input {i}")).to_vec();
+            let stride = (gradient.len() / 48).max(1);
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for element in (0..gradient.len()).step_by(stride) {
+                let step = 1e-5;
+                let at = |delta: f64| {
+                    let mut moved = inputs.to_vec();
+                    moved[i].data[element] += delta;
+                    project(&twin(&moved))
+                };
+                theirs.push((at(step) - at(-step)) / (2.0 * step));
+                ours.push(gradient[element]);
+            }
+            compare(&format!("gradient of input {i}"), &ours, &theirs, tolerance.backward);
+            results.push(gradient);
+        }
+        if let Some((simd, earlier)) = &earlier
+            && *simd == device.simd()
+        {
+            assert_eq!(earlier, &results, "{simd:?}: one and two threads differ");
+        }
+        earlier = Some((device.simd(), results));
+    }
+}
+
+/// Fails if any element differs by more than `tolerance` times the largest expected magnitude.
+pub fn compare(what: &str, ours: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(ours.len(), expected.len(), "{what}: lengths");
+    let scale = expected.iter().fold(1e-12f64, |max, x| max.max(x.abs()));
+    for (i, (&a, &b)) in ours.iter().zip(expected).enumerate() {
+        let error = (f64::from(a) - b).abs() / scale;
+        assert!(error <= tolerance, "{what}[{i}] = {a}, expected {b}: off by {error:.2e} of {scale:.3e}");
+    }
+}
+
+/// Scalar `Σ x·w` with fixed weights, to turn any output into a loss.
+pub fn dot(tape: &Tape, x: &Var, weights: Tensor) -> Result<Var> {
+    tape.apply(Dot { weights }, &[x])
+}
+
+struct Dot {
+    weights: Tensor,
+}
+
+impl ops::Op for Dot {
+    fn name(&self) -> &'static str {
+        "dot"
+    }
+
+    fn output_shape(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(vec![1])
+    }
+
+    fn forward(&self, _: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        let sum: f64 = inputs[0].data().iter().zip(self.weights.data()).map(|(a, b)| f64::from(a * b)).sum();
+        output.data_mut().fill(sum as f32);
+        Ok(())
+    }
+
+    fn backward(&self, backward: &mut crate::tape::Backward<'_>) -> Result<()> {
+        let scale = backward.gradient().to_vec()[0];
+        let weights = self.weights.clone();
+        backward.write_gradient(0, |_, dx, accumulate| {
+            for (dx, w) in dx.data_mut().iter_mut().zip(weights.data()) {
+                *dx = if accumulate { *dx + scale * w } else { scale * w };
+            }
+            Ok(())
+        })
+    }
+
+    fn needs(&self) -> ops::Needs {
+        ops::Needs::nothing()
+    }
+
+    fn forward_cost(&self, _: &[&[usize]]) -> ops::Cost {
+        ops::Cost::default()
+    }
+
+    fn backward_cost(&self, _: &[&[usize]]) -> ops::Cost {
+        ops::Cost::default()
+    }
+}

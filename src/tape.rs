@@ -1,0 +1,527 @@
+//! The autodiff tape: reverse mode, define by run, with recomputation built in.
+//!
+//! A [`Var`] is a *promise* of a tensor. While the user holds it the tensor is there. Afterwards the tape keeps it only if
+//! a later op said that its backward needs it ([`Op::needs`]), and even then not if the op that made it is cheap to run
+//! again ([`Op::recompute`]): then the backward pass makes it anew from its inputs, recursively, just before use. So the
+//! default step stores pre-activations only, and a stricter policy is a matter of marking more vars, not of other code.
+//!
+//! Ops are pure functions of their inputs: running one again gives the same bits (dropout draws from a counter, norm
+//! statistics are inputs). Buffers are freed at their last use, in the forward as in the backward pass, and a backward
+//! that is the last user of a value may overwrite it ([`Backward::take_value`]).
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::memory::{Phase, Role};
+use crate::nn::{BufferId, ParamId, Parameters};
+use crate::ops::{self, Op};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// A tensor-to-be: see the module's page.
+#[derive(Clone)]
+pub struct Var(Rc<Handle>);
+
+/// Dropped when the user holds no more clones of a [`Var`].
+struct Handle(Rc<Slot>);
+
+struct Slot {
+    shape: Shape,
+    value: RefCell<Option<Tensor>>,
+    gradient: RefCell<Option<Tensor>>,
+    needs_gradient: bool,
+    /// The node that made this value; `None` for leaves and for values that no gradient flows through.
+    producer: Option<usize>,
+    /// Backward passes (or recomputations) that will still read the value.
+    pending: Cell<usize>,
+    /// Make the value anew instead of keeping it.
+    recompute: Cell<bool>,
+    held: Cell<bool>,
+    parameter: Option<ParamId>,
+}
+
+struct Node {
+    op: Box<dyn Op>,
+    inputs: Vec<Rc<Slot>>,
+    output: Rc<Slot>,
+    layer: Arc<str>,
+}
+
+/// A running statistic that is due for an update: `running ← (1 − momentum)·running + momentum·statistics`.
+struct BufferUpdate {
+    buffer: BufferId,
+    statistics: Tensor,
+    /// Elements behind each statistic, for the unbiased variance.
+    count: usize,
+    momentum: f32,
+}
+
+/// What a tape is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, dropout on, gradients recorded.
+    Train,
+    /// Running statistics, dropout off, gradients recorded.
+    EvalWithGradients,
+    /// Running statistics, dropout off, nothing recorded.
+    Eval,
+}
+
+/// Records ops and plays them backwards.
+pub struct Tape {
+    device: Device,
+    mode: Mode,
+    nodes: RefCell<Vec<Node>>,
+    parameters: RefCell<Vec<Rc<Slot>>>,
+    updates: RefCell<Vec<BufferUpdate>>,
+    first_not_finite: RefCell<Option<String>>,
+    check_finite: Cell<bool>,
+    recompute_all: Cell<bool>,
+}
+
+impl Var {
+    /// Lengths of the axes.
+    pub fn shape(&self) -> &[usize] {
+        &self.0.0.shape
+    }
+
+    /// The tensor.
+    pub fn tensor(&self) -> Tensor {
+        self.0.0.value.borrow().clone().expect("a var holds its tensor while its handle lives")
+    }
+
+    /// True if gradients flow to this var.
+    pub fn needs_gradient(&self) -> bool {
+        self.0.0.needs_gradient
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.held.set(false);
+        if self.0.pending.get() == 0 || self.0.recompute.get() {
+            self.0.value.take();
+        }
+    }
+}
+
+impl Slot {
+    /// One more backward pass will read the value.
+    fn add_reader(&self) {
+        self.pending.set(self.pending.get() + 1);
+        if !self.recompute.get() {
+            self.mark_saved();
+        }
+    }
+
+    fn mark_saved(&self) {
+        if self.parameter.is_none()
+            && self.producer.is_some()
+            && let Some(value) = self.value.borrow().as_ref()
+        {
+            value.retag(Role::Saved);
+        }
+    }
+
+    /// One reader is done.
+    fn remove_reader(&self) {
+        self.pending.set(self.pending.get() - 1);
+        if self.pending.get() == 0 && !self.held.get() {
+            self.value.take();
+        }
+    }
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new(device: &Device, mode: Mode) -> Self {
+        Self {
+            device: device.clone(),
+            mode,
+            nodes: RefCell::default(),
+            parameters: RefCell::default(),
+            updates: RefCell::default(),
+            first_not_finite: RefCell::default(),
+            check_finite: Cell::new(false),
+            recompute_all: Cell::new(false),
+        }
+    }
+
+    /// The device that ops run on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What the tape is for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// True if normalisations use the batch's statistics and dropout drops.
+    pub fn is_training(&self) -> bool {
+        self.mode == Mode::Train
+    }
+
+    /// A leaf that no gradient flows to: data.
+    pub fn constant(&self, tensor: Tensor) -> Var {
+        self.leaf(tensor, false, None)
+    }
+
+    /// A leaf whose gradient is wanted: see [`Tape::gradient`].
+    pub fn input(&self, tensor: Tensor) -> Var {
+        self.leaf(tensor, self.mode != Mode::Eval, None)
+    }
+
+    /// A parameter. Repeated calls with one id give one leaf.
+    pub fn parameter(&self, parameters: &Parameters, id: ParamId) -> Var {
+        let known = self.parameters.borrow().iter().find(|slot| slot.parameter == Some(id)).cloned();
+        match known {
+            Some(slot) => Var(Rc::new(Handle(slot))),
+            None => {
+                let parameter = parameters.get(id);
+                let wanted = self.mode != Mode::Eval && parameter.trainable();
+                let var = self.leaf(parameter.value().clone(), wanted, Some(id));
+                self.parameters.borrow_mut().push(var.0.0.clone());
+                var
+            }
+        }
+    }
+
+    fn leaf(&self, tensor: Tensor, needs_gradient: bool, parameter: Option<ParamId>) -> Var {
+        let slot = self.slot(tensor, needs_gradient, None, parameter);
+        // A parameter may be asked for again at any time: the tape itself counts as a reader.
+        slot.pending.set(usize::from(parameter.is_some()));
+        Var(Rc::new(Handle(slot)))
+    }
+
+    fn slot(
+        &self,
+        tensor: Tensor,
+        needs_gradient: bool,
+        producer: Option<usize>,
+        parameter: Option<ParamId>,
+    ) -> Rc<Slot> {
+        Rc::new(Slot {
+            shape: tensor.shape().to_vec(),
+            value: RefCell::new(Some(tensor)),
+            gradient: RefCell::default(),
+            needs_gradient,
+            producer,
+            pending: Cell::new(0),
+            recompute: Cell::new(false),
+            held: Cell::new(true),
+            parameter,
+        })
+    }
+
+    /// Runs `op` on `inputs` and records it.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn apply(&self, op: impl Op + 'static, inputs: &[&Var]) -> Result<Var> {
+        let slots: Vec<Rc<Slot>> = inputs.iter().map(|var| var.0.0.clone()).collect();
+        let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
+        let output = self.run(&op, &tensors)?;
+        let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
+        if !needs_gradient {
+            return Ok(Var(Rc::new(Handle(self.slot(output, false, None, None)))));
+        }
+        let slot = self.slot(output, true, Some(self.nodes.borrow().len()), None);
+        slot.recompute.set(op.recompute() || self.recompute_all.get());
+        let (needs, again) = (op.needs(), slot.recompute.get());
+        for (i, input) in slots.iter().enumerate() {
+            if needs.input(i) || again {
+                input.add_reader();
+            }
+        }
+        if needs.output {
+            slot.add_reader();
+        }
+        let layer = self.device.ledger(|ledger| ledger.layer());
+        self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, output: slot.clone(), layer });
+        Ok(Var(Rc::new(Handle(slot))))
+    }
+
+    /// Runs `op` on `inputs` without recording it: the output is a constant. For statistics whose derivative another op
+    /// accounts for.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn apply_detached(&self, op: impl Op, inputs: &[&Var]) -> Result<Var> {
+        let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
+        let output = self.run(&op, &tensors)?;
+        Ok(Var(Rc::new(Handle(self.slot(output, false, None, None)))))
+    }
+
+    /// Keeps `var` for the backward pass even if its op is cheap to run again: the end of a recomputed stretch.
+    pub fn keep(&self, var: &Var) {
+        var.0.0.recompute.set(false);
+        if var.0.0.pending.get() > 0 {
+            var.0.0.mark_saved();
+        }
+    }
+
+    /// Ops recorded inside `work` are run again in the backward pass instead of keeping their outputs.
+    pub fn recomputed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let former = self.recompute_all.replace(true);
+        let result = work();
+        self.recompute_all.set(former);
+        result
+    }
+
+    /// Notes that a running statistic is to be updated from `statistics` (`[2, groups]`: mean, biased variance, each of
+    /// `count` elements) once the step is done.
+    pub fn update_buffer(&self, buffer: BufferId, statistics: &Var, count: usize, momentum: f32) {
+        let statistics = statistics.tensor();
+        self.updates.borrow_mut().push(BufferUpdate { buffer, statistics, count, momentum });
+    }
+
+    /// Applies the updates noted by [`Tape::update_buffer`]. [`Tape::backward`] does so by itself.
+    pub fn apply_buffer_updates(&self, parameters: &mut Parameters) {
+        for update in self.updates.take() {
+            parameters.update_buffer(update.buffer, update.statistics.data(), update.count, update.momentum);
+        }
+    }
+
+    /// From now on looks at every op's output for NaN and infinity; see [`Tape::first_not_finite`].
+    pub fn check_finite(&self) {
+        self.check_finite.set(true);
+    }
+
+    /// Layer and name of the first op whose output was not finite, if [`Tape::check_finite`] was called.
+    pub fn first_not_finite(&self) -> Option<String> {
+        self.first_not_finite.borrow().clone()
+    }
+
+    /// Plays the tape backwards from `loss` (one element) and adds the gradients to the parameters' own.
+    ///
+    /// # Errors
+    /// No memory, or a `loss` that is not a scalar of this tape.
+    pub fn backward(&self, loss: Var, parameters: &mut Parameters) -> Result<()> {
+        if loss.shape().iter().product::<usize>() != 1 {
+            return Err(Error::shape("backward", format!("the loss has shape {:?}, not one element", loss.shape())));
+        }
+        let seed = Tensor::from_slice(&self.device, loss.shape(), Role::Transient, &[1.0])?;
+        *loss.0.0.gradient.borrow_mut() = Some(seed);
+        drop(loss);
+        for slot in self.parameters.borrow().iter() {
+            if let Some(id) = slot.parameter {
+                *slot.gradient.borrow_mut() = parameters.take_gradient(id);
+            }
+        }
+        let result = self.device.in_phase(Phase::Backward, || self.play_backwards());
+        for slot in self.parameters.take() {
+            if let (Some(id), Some(gradient)) = (slot.parameter, slot.gradient.take()) {
+                parameters.set_gradient(id, gradient);
+            }
+        }
+        result?;
+        self.apply_buffer_updates(parameters);
+        Ok(())
+    }
+
+    /// The gradient that [`Tape::backward`] left at a leaf made by [`Tape::input`].
+    pub fn gradient(&self, var: &Var) -> Option<Tensor> {
+        var.0.0.gradient.borrow().clone()
+    }
+
+    fn play_backwards(&self) -> Result<()> {
+        while let Some(node) = { self.nodes.borrow_mut().pop() } {
+            let gradient = node.output.gradient.take();
+            let needs = node.op.needs();
+            if let Some(gradient) = gradient {
+                let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
+                let mut backward = Backward { tape: self, node: &node, gradient: Some(gradient) };
+                let result = self.device.in_op(node.op.name(), || node.op.backward(&mut backward));
+                self.device.ledger(|ledger| ledger.set_layer(layer));
+                result?;
+            }
+            let again = node.output.recompute.get();
+            for (i, input) in node.inputs.iter().enumerate() {
+                if needs.input(i) || again {
+                    input.remove_reader();
+                }
+            }
+            if needs.output {
+                node.output.remove_reader();
+            }
+        }
+        Ok(())
+    }
+
+    /// Allocates the output and runs the op.
+    fn run(&self, op: &dyn Op, inputs: &[Tensor]) -> Result<Tensor> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(Tensor::shape).collect();
+        let shape = op.output_shape(&shapes)?;
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        let output = self.device.in_op(op.name(), || {
+            let mut output = Tensor::empty(&self.device, &shape, DType::F32, Role::Transient)?;
+            op.forward(&self.device, &inputs, &mut output)?;
+            Ok::<_, Error>(output)
+        })?;
+        if self.check_finite.get() && !output.data().iter().all(|value| value.is_finite()) {
+            let layer = self.device.ledger(|ledger| ledger.layer());
+            let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };
+            self.first_not_finite.borrow_mut().get_or_insert(place);
+        }
+        Ok(output)
+    }
+
+    /// The value of a slot, made anew if it was not kept.
+    fn materialise(&self, slot: &Rc<Slot>) -> Result<Tensor> {
+        if let Some(value) = slot.value.borrow().as_ref() {
+            return Ok(value.clone());
+        }
+        let producer = slot.producer.expect("only produced values are recomputed");
+        // The op and its inputs are cloned out of reach of the borrow, for the inputs may have to be made anew as well.
+        let inputs: Vec<Rc<Slot>> = self.nodes.borrow()[producer].inputs.clone();
+        let inputs = inputs.iter().map(|input| self.materialise(input)).collect::<Result<Vec<_>>>()?;
+        let value = {
+            let nodes = self.nodes.borrow();
+            let node = &nodes[producer];
+            let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
+            let value = self.run(node.op.as_ref(), &inputs);
+            self.device.ledger(|ledger| ledger.set_layer(layer));
+            value?
+        };
+        if slot.pending.get() > 0 {
+            *slot.value.borrow_mut() = Some(value.clone());
+        }
+        Ok(value)
+    }
+}
+
+/// What an op's backward works with.
+pub struct Backward<'a> {
+    tape: &'a Tape,
+    node: &'a Node,
+    gradient: Option<Tensor>,
+}
+
+impl Backward<'_> {
+    /// The device to run on.
+    pub fn device(&self) -> &Device {
+        &self.tape.device
+    }
+
+    /// The gradient of the output.
+    pub fn gradient(&self) -> &Tensor {
+        self.gradient.as_ref().expect("the gradient was already taken")
+    }
+
+    /// The gradient of the output, to be overwritten or handed on. It is unshared: copied if it was not.
+    ///
+    /// # Errors
+    /// No memory for the copy.
+    pub fn take_gradient(&mut self) -> Result<Tensor> {
+        let gradient = self.gradient.take().expect("the gradient was already taken");
+        if gradient.is_unique() {
+            return Ok(gradient);
+        }
+        let mut copy = Tensor::empty(self.device(), gradient.shape(), DType::F32, Role::Transient)?;
+        copy.data_mut().copy_from_slice(gradient.data());
+        Ok(copy)
+    }
+
+    /// The value of input `i` (which [`Op::needs`] must name).
+    ///
+    /// # Errors
+    /// No memory to make it anew.
+    pub fn value(&self, i: usize) -> Result<Tensor> {
+        self.tape.materialise(&self.node.inputs[i])
+    }
+
+    /// The value of the output (which [`Op::needs`] must name).
+    ///
+    /// # Errors
+    /// No memory to make it anew.
+    pub fn output(&self) -> Result<Tensor> {
+        if let Some(value) = self.node.output.value.borrow().as_ref() {
+            return Ok(value.clone());
+        }
+        let inputs = self.node.inputs.iter().map(|slot| self.tape.materialise(slot)).collect::<Result<Vec<_>>>()?;
+        self.tape.run(self.node.op.as_ref(), &inputs)
+    }
+
+    /// Input `i`'s own buffer, to be overwritten, if nobody will read it again; `None` if somebody will.
+    ///
+    /// # Errors
+    /// No memory to make it anew.
+    pub fn take_value(&mut self, i: usize) -> Result<Option<Tensor>> {
+        let slot = &self.node.inputs[i];
+        if slot.producer.is_none() || slot.held.get() || slot.pending.get() != 1 {
+            return Ok(None);
+        }
+        let value = self.tape.materialise(slot)?;
+        slot.value.take();
+        if value.is_unique() {
+            value.retag(Role::Transient);
+            return Ok(Some(value));
+        }
+        *slot.value.borrow_mut() = Some(value);
+        Ok(None)
+    }
+
+    /// Shape of input `i`.
+    pub fn shape(&self, i: usize) -> &[usize] {
+        &self.node.inputs[i].shape
+    }
+
+    /// True if a gradient flows to input `i`.
+    pub fn wants(&self, i: usize) -> bool {
+        self.node.inputs[i].needs_gradient
+    }
+
+    /// Adds `gradient` to that of input `i`, or hands it over if it is the first.
+    ///
+    /// # Errors
+    /// No memory for the sum.
+    pub fn accumulate(&mut self, i: usize, gradient: Tensor) -> Result<()> {
+        let slot = &self.node.inputs[i];
+        if !slot.needs_gradient {
+            return Ok(());
+        }
+        let former = slot.gradient.take();
+        let sum = match former {
+            None => gradient.reshaped(&slot.shape)?,
+            Some(former) => ops::add_gradients(self.device(), former, &gradient)?,
+        };
+        if slot.parameter.is_some() {
+            sum.retag(Role::Gradient);
+        }
+        *slot.gradient.borrow_mut() = Some(sum);
+        Ok(())
+    }
+
+    /// Lets `write` fill the gradient of input `i`, if one is wanted. Its second argument says whether the tensor holds
+    /// an earlier part that must be added to (`true`) or unspecified contents that must be overwritten (`false`).
+    ///
+    /// # Errors
+    /// No memory, or what `write` returns.
+    pub fn write_gradient(
+        &mut self,
+        i: usize,
+        write: impl FnOnce(&Device, &mut Tensor, bool) -> Result<()>,
+    ) -> Result<()> {
+        let slot = &self.node.inputs[i];
+        if !slot.needs_gradient {
+            return Ok(());
+        }
+        let role = if slot.parameter.is_some() { Role::Gradient } else { Role::Transient };
+        let former = slot.gradient.take();
+        let (mut tensor, accumulate) = match former {
+            Some(former) if former.is_unique() => (former, true),
+            Some(former) => {
+                let mut copy = Tensor::empty(self.device(), &slot.shape, DType::F32, role)?;
+                copy.data_mut().copy_from_slice(former.data());
+                (copy, true)
+            }
+            None => (Tensor::empty(self.device(), &slot.shape, DType::F32, role)?, false),
+        };
+        write(self.device(), &mut tensor, accumulate)?;
+        *slot.gradient.borrow_mut() = Some(tensor);
+        Ok(())
+    }
+}

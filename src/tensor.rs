@@ -1,0 +1,187 @@
+//! Tensors: a shape over a buffer.
+//!
+//! Elements lie in C order (last axis fastest). Activations are channels-last: `[batch, D, H, W, C]` for volumes,
+//! `[points, features]` for points. A tensor is shared by cloning (no copy); it can be written only while unshared.
+
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use crate::device::{Buffer, Device};
+use crate::error::{Error, Result};
+use crate::memory::Role;
+
+/// Storage type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 16-bit IEEE float.
+    F16,
+    /// 16-bit brain float.
+    Bf16,
+    /// Unsigned byte.
+    U8,
+    /// Signed 16-bit integer.
+    I16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> u64 {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::Bf16 | DType::I16 => 2,
+            DType::U8 => 1,
+        }
+    }
+}
+
+/// Lengths of the axes.
+pub type Shape = Vec<usize>;
+
+/// Number of elements of `shape`; `None` on overflow.
+pub fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length))
+}
+
+/// A shape over a shared buffer.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    shape: Shape,
+    dtype: DType,
+    buffer: Arc<Buffer>,
+}
+
+impl Tensor {
+    /// A tensor with unspecified contents.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], or [`Error::Shape`] if the element count overflows.
+    pub fn empty(device: &Device, shape: &[usize], dtype: DType, role: Role) -> Result<Self> {
+        let bytes = elements(shape)
+            .and_then(|count| (count as u64).checked_mul(dtype.size()))
+            .ok_or_else(|| Error::shape("tensor", format!("shape {shape:?} has too many elements")))?;
+        let buffer = Arc::new(device.allocate(bytes, role)?);
+        Ok(Self { shape: shape.to_vec(), dtype, buffer })
+    }
+
+    /// An f32 tensor of zeros.
+    ///
+    /// # Errors
+    /// As [`Tensor::empty`].
+    pub fn zeros(device: &Device, shape: &[usize], role: Role) -> Result<Self> {
+        let mut tensor = Self::empty(device, shape, DType::F32, role)?;
+        tensor.data_mut().fill(0.0);
+        Ok(tensor)
+    }
+
+    /// An f32 tensor with the given elements (ignored on a plan, which holds none).
+    ///
+    /// # Errors
+    /// As [`Tensor::empty`], or [`Error::Shape`] if the number of elements differs from the shape's.
+    pub fn from_slice(device: &Device, shape: &[usize], role: Role, values: &[f32]) -> Result<Self> {
+        if elements(shape) != Some(values.len()) {
+            return Err(Error::shape("tensor", format!("{} values for shape {shape:?}", values.len())));
+        }
+        let mut tensor = Self::empty(device, shape, DType::F32, role)?;
+        if !device.is_plan() {
+            tensor.data_mut().copy_from_slice(values);
+        }
+        Ok(tensor)
+    }
+
+    /// Lengths of the axes.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True if there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Length of the last axis: features or channels.
+    pub fn channels(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Product of all axes but the last.
+    pub fn rows(&self) -> usize {
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device that holds the elements.
+    pub fn device(&self) -> &Device {
+        self.buffer.device()
+    }
+
+    /// Gives the buffer another role in the ledger.
+    pub fn retag(&self, role: Role) {
+        self.buffer.retag(role);
+    }
+
+    /// The same elements under another shape of equal length.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths differ.
+    pub fn reshaped(mut self, shape: &[usize]) -> Result<Self> {
+        if elements(shape) != Some(self.len()) {
+            return Err(Error::shape("reshape", format!("{:?} cannot become {shape:?}", self.shape)));
+        }
+        self.shape = shape.to_vec();
+        Ok(self)
+    }
+
+    /// The f32 elements; empty on a plan.
+    pub fn data(&self) -> &[f32] {
+        self.typed()
+    }
+
+    /// The elements as `T`, whose size must be the storage type's; empty on a plan.
+    pub fn typed<T: Pod>(&self) -> &[T] {
+        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        self.buffer.as_slice()
+    }
+
+    /// True if no other tensor shares the buffer.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.buffer) == 1
+    }
+
+    /// The f32 elements for writing; empty on a plan.
+    ///
+    /// # Panics
+    /// If the buffer is shared: that is a bug in the engine, never a user's input.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        self.typed_mut()
+    }
+
+    /// The elements as `T` for writing; empty on a plan.
+    ///
+    /// # Panics
+    /// As [`Tensor::data_mut`].
+    pub fn typed_mut<T: Pod>(&mut self) -> &mut [T] {
+        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        Arc::get_mut(&mut self.buffer).expect("a shared tensor was written").as_mut_slice()
+    }
+
+    /// The f32 elements on the host; zeros on a plan.
+    pub fn to_vec(&self) -> Vec<f32> {
+        match self.device().is_plan() {
+            true => vec![0.0; self.len()],
+            false => self.data().to_vec(),
+        }
+    }
+}

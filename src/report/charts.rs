@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::evidence::{LossCurve, Phase, Timeline};
-use super::numbers::{MISSING, human_bytes, score, short};
+use super::evidence::{LossCurve, Timeline};
+use super::numbers::{MISSING, score, short};
 use super::results::{ModelResult, Results, score_of};
 use super::roles;
 use super::svg::{Axis, Frame, Svg};
+use crate::memory::format_bytes;
 
 const WIDTH: f64 = 820.0;
 const MIB: f64 = (1 << 20) as f64;
@@ -102,9 +103,9 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
 
     for (number, (phase, start, end)) in phases(timeline).into_iter().enumerate() {
         let class = if number % 2 == 0 { "band" } else { "band other" };
-        svg.rect(class, [x(start), frame.top], [x(end) - x(start), frame.height], phase.name());
-        if x(end) - x(start) > 7.0 * phase.name().len() as f64 {
-            svg.text("phase", "middle", [(x(start) + x(end)) / 2.0, frame.bottom() + 18.0], phase.name());
+        svg.rect(class, [x(start), frame.top], [x(end) - x(start), frame.height], phase);
+        if x(end) - x(start) > 7.0 * phase.chars().count() as f64 {
+            svg.text("phase", "middle", [(x(start) + x(end)) / 2.0, frame.bottom() + 18.0], phase);
         }
     }
     frame.draw_left_axis(&mut svg, &vertical, "MiB");
@@ -125,7 +126,7 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
                 let _ = write!(path, "V{}H{}", y(bytes), short(x(column.start)));
             }
             path.push('Z');
-            let title = format!("{}: {} at the peak", roles::display(role), human_bytes(held(peak)));
+            let title = format!("{}: {} at the peak", roles::display(role), format_bytes(held(peak)));
             svg.path(&format!("area c{}", roles::rank(role)), &path, &title);
         }
         below = above;
@@ -146,8 +147,8 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
             event.index,
             event.op,
             event.layer,
-            event.phase.name(),
-            human_bytes(event.total())
+            event.phase.as_str(),
+            format_bytes(event.total())
         );
         svg.rect("hover", [x(column.start), frame.top], [x(column.end) - x(column.start), frame.height], &title);
     }
@@ -158,8 +159,8 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
 fn draw_peak(svg: &mut Svg, frame: &Frame, timeline: &Timeline, peak: usize, [x, y]: [f64; 2]) {
     let event = &timeline.events[peak];
     let place = [event.op.as_str(), event.layer.as_str()].into_iter().filter(|word| !word.is_empty());
-    let place = place.chain([event.phase.name()]).collect::<Vec<_>>().join(", ");
-    let mut label = format!("peak {}: {place}", human_bytes(event.total()));
+    let place = place.chain([event.phase.as_str()]).collect::<Vec<_>>().join(", ");
+    let mut label = format!("peak {}: {place}", format_bytes(event.total()));
     // What would not fit in the width of the chart; the tooltip has it all.
     if let Some((end, _)) = label.char_indices().nth(100) {
         label.truncate(end);
@@ -200,12 +201,12 @@ fn highest_of_groups(timeline: &Timeline, limit: usize) -> Vec<Column> {
 }
 
 /// Runs of events of one phase: the phase, its first event, and the event after its last.
-fn phases(timeline: &Timeline) -> Vec<(Phase, usize, usize)> {
-    let mut runs: Vec<(Phase, usize, usize)> = Vec::new();
+fn phases(timeline: &Timeline) -> Vec<(&str, usize, usize)> {
+    let mut runs: Vec<(&str, usize, usize)> = Vec::new();
     for (position, event) in timeline.events.iter().enumerate() {
         match runs.last_mut() {
             Some((phase, _, end)) if *phase == event.phase => *end = position + 1,
-            _ => runs.push((event.phase, position, position + 1)),
+            _ => runs.push((&event.phase, position, position + 1)),
         }
     }
     runs
@@ -235,11 +236,11 @@ pub(super) fn peaks(models: &[ModelResult]) -> Option<String> {
             let start = frame.x(axis.share(sum as f64 / MIB));
             sum = sum.saturating_add(*bytes);
             let end = frame.x(axis.share(sum as f64 / MIB));
-            let title = format!("{}: {} {}", model.name, roles::display(role), human_bytes(*bytes));
+            let title = format!("{}: {} {}", model.name, roles::display(role), format_bytes(*bytes));
             svg.rect(&format!("area c{}", roles::rank(role)), [start, top], [end - start, 22.0], &title);
         }
         let end = frame.x(axis.share(model.peak_bytes as f64 / MIB));
-        svg.text("strong", "start", [end + 6.0, top + 15.0], &human_bytes(model.peak_bytes));
+        svg.text("strong", "start", [end + 6.0, top + 15.0], &format_bytes(model.peak_bytes));
     }
     Some(svg.finish())
 }

@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use super::escape::Escaped;
 use super::evidence::{CaseFacts, CaseSlices, Evidence, RunFacts, Timeline};
-use super::numbers::{MISSING, count, duration, human_bytes, mib, score, short};
+use super::numbers::{MISSING, count, duration, mib, score, short};
 use super::results::{CaseScore, Results, score_of};
 use super::table::role_names;
 use super::{charts, conclusion, image, roles};
 use crate::Result;
+use crate::memory::format_bytes;
 
 /// Most bytes that the slices of several cases may take, so that the page stays under 2 MB and easy to send.
 const SLICES_BYTES: usize = 3 << 19;
@@ -219,13 +220,13 @@ fn memory_section(results: &Results, evidence: &Evidence) -> String {
                 "{} allocations and releases of one training step in their order; the highest holds {}. Every chart has \
                  its own scale.",
                 count(timeline.events.len() as u64),
-                human_bytes(highest(timeline))
+                format_bytes(highest(timeline))
             );
             html.push_str(&figure(&format!("One training step of {}", timeline.model), &roles, &chart, &caption));
         }
     }
     html.push_str("<h3>What the roles mean</h3>\n<dl>\n");
-    for (position, (name, meaning)) in roles::GLOSSARY.into_iter().enumerate() {
+    for (position, roles::Entry { name, meaning, .. }) in roles::GLOSSARY.iter().enumerate() {
         let swatch = swatch(&format!("area c{position}"));
         let _ = writeln!(html, "<div><dt>{swatch}{name}</dt><dd>{meaning}</dd></div>");
     }

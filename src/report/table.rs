@@ -165,17 +165,17 @@ mean training mask           –  0.790  0.650            0.810             0.77
 best threshold               –  0.650  0.650            0.640             0.660         –       –           –
 
 Bytes at the peak, MiB
-role                  O-Net  OSS-Net C  3D residual U-Net
-────────────────────  ─────  ─────────  ─────────────────
-parameter               2.0        2.0                5.0
-optimiser state         4.0        4.0               10.0
-normalisation buffer      0          0                1.0
-data                    4.0        4.0                4.0
-gradient                2.0        2.0                5.0
-saved activation       52.0       22.0              110.0
-transient              18.0        9.0               33.0
-workspace               6.0        5.0                8.0
-total                  88.0       48.0              176.0
+role                   O-Net  OSS-Net C  3D residual U-Net
+─────────────────────  ─────  ─────────  ─────────────────
+parameters               2.0        2.0                5.0
+optimiser state          4.0        4.0               10.0
+normalisation buffers      0          0                1.0
+data                     4.0        4.0                4.0
+gradients                2.0        2.0                5.0
+saved activations       52.0       22.0              110.0
+transient               18.0        9.0               33.0
+workspace                6.0        5.0                8.0
+total                   88.0       48.0              176.0
 
 3D residual U-Net is the most accurate (mean Dice 0.921) with a peak of 176.0 MiB; OSS-Net C needs the least
 memory (48.0 MiB, 3.7 times less, with mean Dice 0.903). The best baseline (mean training mask) reaches 0.790,

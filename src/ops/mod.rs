@@ -4,6 +4,7 @@
 //! backward, FLOPs and bytes), `cpu.rs` (slices in, slices out) and the tests: a naive f64 twin, finite differences of
 //! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
 
+pub mod conv3d;
 pub mod linear;
 
 #[cfg(test)]

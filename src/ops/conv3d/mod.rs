@@ -1,0 +1,13 @@
+//! Convolution over three spatial axes.
+
+pub(crate) mod cpu;
+mod correlation;
+mod direct;
+mod geometry;
+mod microkernel;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod weight_gradient;
+
+pub use geometry::{Geometry, Window};

@@ -18,8 +18,9 @@ const SLAB: usize = 1 << 17;
 /// Pieces that suffice to keep every thread busy.
 const PIECES: usize = 16;
 
-/// Terms of one chain of f32 additions; longer sums are cut at planes of taps.
-const CHAIN: usize = 4096;
+/// Terms of one chain of f32 additions, if a run is not longer: longer sums are cut between runs. Also keeps the part of
+/// a panel in use (128 KiB) in the second-level cache.
+const CHAIN: usize = 1024;
 
 /// How the work is cut.
 #[derive(Clone, Copy, Debug)]
@@ -246,12 +247,11 @@ impl Piece<'_> {
         let [depth, height, width] = &correlation.axes;
         let [d_axis, h_axis, w_axis] = &phase.axes;
         let run = w_axis.taps * inputs;
-        // One offset for each pair of depth and height taps; long sums are cut at depth taps.
+        // One offset for each pair of depth and height taps.
         let taps: Vec<usize> = (0..d_axis.taps)
             .flat_map(|i| (0..h_axis.taps).map(move |j| i * plane + j * line))
             .collect();
-        let per_depth_tap = h_axis.taps * run;
-        let chain = (CHAIN / per_depth_tap.max(1)).max(1) * h_axis.taps;
+        let chain = (CHAIN / run.max(1)).max(1);
         let origin = (d_axis.lead - depth.lead()) as usize * plane
             + (h_axis.lead - height.lead()) as usize * line
             + (w_axis.lead - width.lead()) as usize * inputs;
@@ -259,7 +259,7 @@ impl Piece<'_> {
         let destination = correlation.destination();
         let mut done = 0;
         loop {
-            let part = &taps[done..taps.len().min(done + chain.max(1))];
+            let part = &taps[done..taps.len().min(done + chain)];
             let start = match self.job.start {
                 _ if done > 0 => Start::Output,
                 Start::Bias(bias) => Start::Bias(bias.wrapping_add(first)),

@@ -1,6 +1,8 @@
 //! Convolution over three spatial axes.
 
 pub(crate) mod cpu;
+#[cfg(test)]
+mod bench_tmp;
 mod correlation;
 mod direct;
 mod geometry;

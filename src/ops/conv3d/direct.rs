@@ -287,12 +287,11 @@ impl Piece<'_> {
                             panel: weights.as_ptr().wrapping_add(done * run * vectors * lanes),
                             output,
                             output_row,
-                            columns,
                             start,
                         };
                         // SAFETY: the slab spans every source voxel of the block, the panel every tap; the range in
                         // the destination was checked, and its columns of the block's voxels are this piece's own.
-                        unsafe { tile.run(simd, rows, vectors) };
+                        unsafe { tile.run(simd, rows, vectors, columns) };
                     }
                 }
             }

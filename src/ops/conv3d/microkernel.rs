@@ -52,19 +52,44 @@ pub(super) struct Tile<'a> {
     pub output: *mut f32,
     /// Floats between rows of the output.
     pub output_row: usize,
-    /// Columns of the output, at most `vectors·lanes`.
-    pub columns: usize,
     /// What the sums are added to.
     pub start: Start,
 }
 
 impl Tile<'_> {
-    /// Computes `rows × vectors` vectors.
+    /// Computes `rows` rows of `vectors` vectors, of which the first `columns` columns reach the output.
     ///
     /// # Safety
     /// Every element the formula names must be inside its buffer, and `output` free of other accesses.
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd>(&self, simd: S, rows: usize, vectors: usize) {
+    pub(super) unsafe fn run<S: Simd>(&self, simd: S, rows: usize, vectors: usize, columns: usize) {
+        // SAFETY: the caller's promise; a tile with fewer columns works on a copy of whole vectors.
+        unsafe {
+            if columns == vectors * S::F32_LANES {
+                return self.whole(simd, rows, vectors);
+            }
+            let width = vectors * S::F32_LANES;
+            let mut copy = [0.0f32; 14 * PANEL_VECTORS * 16];
+            for r in 0..rows {
+                let output = self.output.add(r * self.output_row);
+                if matches!(self.start, Start::Output) {
+                    copy.as_mut_ptr().add(r * width).copy_from_nonoverlapping(output, columns);
+                }
+            }
+            Tile { output: copy.as_mut_ptr(), output_row: width, ..*self }.whole(simd, rows, vectors);
+            for r in 0..rows {
+                let output = self.output.add(r * self.output_row);
+                output.copy_from_nonoverlapping(copy.as_ptr().add(r * width), columns);
+            }
+        }
+    }
+
+    /// Computes `rows × vectors` vectors.
+    ///
+    /// # Safety
+    /// As [`Tile::run`], for all columns of the vectors.
+    #[inline(always)]
+    unsafe fn whole<S: Simd>(&self, simd: S, rows: usize, vectors: usize) {
         debug_assert!(rows <= max_rows(S::F32_LANES) && vectors <= PANEL_VECTORS);
         macro_rules! arms {
             ($($n:literal)*) => {
@@ -112,28 +137,29 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, Tile<'_>, R
                     }
                 }
             }
-            if let Start::Bias(bias) = tile.start {
-                for v in 0..VECTORS {
-                    let bias = load::<S>(bias.add(v * lanes));
-                    for row in &mut sums {
-                        row[v] = simd.add_f32s(row[v], bias);
+            // Loops with bodies this small are unrolled, which keeps the sums in registers.
+            match tile.start {
+                Start::Zero => {}
+                Start::Bias(bias) => {
+                    for v in 0..VECTORS {
+                        let bias = load::<S>(bias.add(v * lanes));
+                        for r in 0..ROWS {
+                            sums[r][v] = simd.add_f32s(sums[r][v], bias);
+                        }
+                    }
+                }
+                Start::Output => {
+                    for r in 0..ROWS {
+                        for v in 0..VECTORS {
+                            let former = load::<S>(tile.output.add(r * tile.output_row + v * lanes));
+                            sums[r][v] = simd.add_f32s(sums[r][v], former);
+                        }
                     }
                 }
             }
-            let accumulate = matches!(tile.start, Start::Output);
-            for (r, row) in sums.iter().enumerate() {
-                for (v, &sum) in row.iter().enumerate() {
-                    let output = tile.output.add(r * tile.output_row + v * lanes);
-                    let columns = tile.columns - v * lanes;
-                    if columns >= lanes {
-                        let sum = if accumulate { simd.add_f32s(sum, load::<S>(output)) } else { sum };
-                        store::<S>(output, sum);
-                    } else {
-                        let output = std::slice::from_raw_parts_mut(output, columns);
-                        let sum =
-                            if accumulate { simd.add_f32s(sum, simd.partial_load_f32s(output)) } else { sum };
-                        simd.partial_store_f32s(output, sum);
-                    }
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    store::<S>(tile.output.add(r * tile.output_row + v * lanes), sums[r][v]);
                 }
             }
         }

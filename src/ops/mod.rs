@@ -5,11 +5,14 @@
 //! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
 
 pub mod conv3d;
+pub mod conv_transpose3d;
 pub mod linear;
 
 #[cfg(test)]
 pub mod testing;
 
+pub use conv3d::conv3d;
+pub use conv_transpose3d::conv_transpose3d;
 pub use linear::linear;
 
 use crate::device::{Backend, Device};

@@ -78,13 +78,7 @@ impl Axis {
                 outputs: (length - residue).div_ceil(stride),
             }
         });
-        Self {
-            source: geometry.output[axis],
-            destination: length,
-            step: 1,
-            spread: stride,
-            phases: phases.collect(),
-        }
+        Self { source: geometry.output[axis], destination: length, step: 1, spread: stride, phases: phases.collect() }
     }
 
     /// Destinations of the longest phase.

@@ -1,7 +1,4 @@
-//! Convolution on the CPU: which kernel handles which shape.
-//!
-//! * 1×1×1, stride 1: a matrix product over voxels, as the linear layer's.
-//! * everything else: [`direct`](super::direct).
+//! Convolution on the CPU: slices in, slices out. Each kernel's scratch is stated by its `…_workspace` function.
 
 use super::correlation::Correlation;
 use super::geometry::Geometry;

@@ -163,9 +163,8 @@ fn source_taps(phase: &Phase, kernel: [usize; 3]) -> impl Iterator<Item = usize>
     let [d, h, w] = phase.axes;
     let tap = |axis: super::correlation::AxisPhase, i: usize| (axis.first_tap + axis.tap_step * i as isize) as usize;
     (0..d.taps).flat_map(move |i| {
-        (0..h.taps).flat_map(move |j| {
-            (0..w.taps).map(move |k| (tap(d, i) * kernel[1] + tap(h, j)) * kernel[2] + tap(w, k))
-        })
+        (0..h.taps)
+            .flat_map(move |j| (0..w.taps).map(move |k| (tap(d, i) * kernel[1] + tap(h, j)) * kernel[2] + tap(w, k)))
     })
 }
 
@@ -200,10 +199,8 @@ impl WithSimd for Piece<'_> {
         let (item, d) = (block / cut.blocks[0], block % cut.blocks[0]);
         let [depth, height, width] = &correlation.axes;
         let from = [d * cut.block[0], h * cut.block[1]];
-        let count =
-            [cut.block[0].min(depth.outputs() - from[0]), cut.block[1].min(height.outputs() - from[1])];
-        let spans =
-            [depth.span(from[0], count[0]), height.span(from[1], count[1]), width.span(0, width.outputs())];
+        let count = [cut.block[0].min(depth.outputs() - from[0]), cut.block[1].min(height.outputs() - from[1])];
+        let spans = [depth.span(from[0], count[0]), height.span(from[1], count[1]), width.span(0, width.outputs())];
         let voxels: usize = correlation.source().iter().product();
         let volume = &self.job.source[item * voxels * correlation.inputs..][..voxels * correlation.inputs];
         slab::fill(volume, correlation.source(), correlation.inputs, spans, self.slab);
@@ -248,9 +245,8 @@ impl Piece<'_> {
         let [d_axis, h_axis, w_axis] = &phase.axes;
         let run = w_axis.taps * inputs;
         // One offset for each pair of depth and height taps.
-        let taps: Vec<usize> = (0..d_axis.taps)
-            .flat_map(|i| (0..h_axis.taps).map(move |j| i * plane + j * line))
-            .collect();
+        let taps: Vec<usize> =
+            (0..d_axis.taps).flat_map(|i| (0..h_axis.taps).map(move |j| i * plane + j * line)).collect();
         let chain = (CHAIN / run.max(1)).max(1);
         let origin = (d_axis.lead - depth.lead()) as usize * plane
             + (h_axis.lead - height.lead()) as usize * line
@@ -267,10 +263,8 @@ impl Piece<'_> {
             };
             for d in 0..count[0].min(d_axis.outputs.saturating_sub(from[0])) {
                 for h in 0..count[1].min(h_axis.outputs.saturating_sub(from[1])) {
-                    let target = [
-                        (from[0] + d) * depth.spread + d_axis.place,
-                        (from[1] + h) * height.spread + h_axis.place,
-                    ];
+                    let target =
+                        [(from[0] + d) * depth.spread + d_axis.place, (from[1] + h) * height.spread + h_axis.place];
                     let target = (item * destination[0] + target[0]) * destination[1] + target[1];
                     let target = (target * destination[2] + w_axis.place) * correlation.outputs + first;
                     let source = origin + d * depth.step * plane + h * height.step * line;

@@ -1,6 +1,7 @@
 //! Sizes of a convolution.
 
 use crate::error::{Error, Result};
+use crate::ops::Cost;
 
 /// What a convolution does to the three spatial axes. Two-dimensional nets have depth 1 and a kernel of depth 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +88,12 @@ impl Geometry {
         self.window.taps() * self.in_channels * self.out_channels
     }
 
-    /// True if the convolution is a matrix product over voxels.
-    pub fn is_pointwise(&self) -> bool {
-        self.window == Window::cubic(1, 1, 0)
+    /// Work of one pass: `2·output voxels·taps·in·out` FLOPs (padding counted), each tensor's bytes once.
+    pub fn cost(&self) -> Cost {
+        let (input, output) = (self.input_voxels() * self.in_channels, self.output_voxels() * self.out_channels);
+        Cost {
+            flops: 2 * self.output_voxels() as u64 * self.weights() as u64,
+            bytes: 4 * (input + self.weights() + output) as u64,
+        }
     }
 }

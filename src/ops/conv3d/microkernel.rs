@@ -4,6 +4,9 @@
 //! [`OuterTile`] sums outer products over positions (weight gradient). A tile has `ROWS` rows of `VECTORS` SIMD vectors
 //! whose sums stay in registers: 14×2 of the 32 AVX-512 registers, 6×2 of the 16 AVX2 ones, 4×2 scalars.
 
+// Counted loops over a tile read like its formula, and are unrolled.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::{Simd, WithSimd};
 
 /// Vectors of a panel of weights.

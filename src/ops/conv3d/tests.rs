@@ -1,9 +1,8 @@
 //! Kernels against a naive f64 twin, at every instruction set, with one and with two threads.
 
-use super::geometry::{Geometry, Window};
-use super::cpu;
+use super::{Geometry, Window, conv3d, cpu};
 use crate::device::cpu::{Pool, SimdLevel};
-use crate::ops::testing::{Array, compare};
+use crate::ops::testing::{Array, Tolerance, check_op, compare};
 
 /// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
 pub(crate) fn products(g: &Geometry, mut visit: impl FnMut(usize, usize, usize)) {
@@ -73,15 +72,16 @@ fn table() -> Vec<Geometry> {
     ]
 }
 
+/// Chains of at most 1024 additions (or one run of taps) of random signs: rounding errors grow with the root of the
+/// length, 32 · 2^-24 of a term's size, while the largest of many sums is about 3 · 32 terms. That is 2e-8 of it; 2e-6
+/// leaves a hundred times as much for the unluckiest of up to 10^5 sums, and for long runs.
+const TOLERANCE: f64 = 2e-6;
+
 /// What one kernel call leaves in its output.
 type Run<'a> = Box<dyn Fn(&Pool, &mut [f32], bool) + 'a>;
 
 /// Runs a kernel overwriting and accumulating, on all pools; compares with the twin and between thread counts.
 fn check(what: &str, g: &Geometry, expected: &[f64], run: Run<'_>) {
-    // Chains of at most 4096 additions of random signs: rounding errors grow with the root of the length, 64 · 2^-24 of
-    // a term's size, while the largest sum is about 4 · 64 terms; 2e-6 of it leaves room for unlucky signs and for
-    // Winograd's transforms.
-    const TOLERANCE: f64 = 2e-6;
     for simd in SimdLevel::available() {
         let mut earlier: Option<Vec<f32>> = None;
         for threads in [1, 2] {
@@ -148,4 +148,84 @@ fn every_shape_equals_its_twin() {
             }),
         );
     }
+}
+
+/// The convolution by definition, in f64.
+fn twin(inputs: &[Array], stride: [usize; 3], padding: [usize; 3]) -> Array {
+    let (x, w) = (&inputs[0], &inputs[1]);
+    let window = Window { kernel: [w.shape[2], w.shape[3], w.shape[4]], stride, padding };
+    let g = Geometry::new("conv3d", &x.shape, w.shape[0], window).unwrap();
+    let mut data = vec![0.0; g.output_voxels() * g.out_channels];
+    if let Some(bias) = inputs.get(2) {
+        data.chunks_exact_mut(g.out_channels).for_each(|voxel| voxel.copy_from_slice(&bias.data));
+    }
+    products(&g, |i, k, o| data[o] += x.data[i] * w.data[k]);
+    let [d, h, w] = g.output;
+    Array { shape: vec![g.batch, d, h, w, g.out_channels], data }
+}
+
+#[test]
+fn the_op_equals_its_twin() {
+    let table = [
+        ([1, 5, 4, 6, 3], [4, 3, 3, 3, 3], [1; 3], [1; 3]),
+        ([2, 4, 5, 4, 4], [16, 4, 3, 3, 3], [2; 3], [1; 3]),
+        ([1, 1, 7, 6, 3], [5, 3, 1, 3, 3], [1, 2, 2], [0, 1, 1]),
+        ([1, 3, 3, 4, 6], [7, 6, 1, 1, 1], [1; 3], [0; 3]),
+    ];
+    for (x, w, stride, padding) in table {
+        let inputs = [Array::random(&x, 1), Array::random(&w, 2), Array::random(&w[..1], 3)];
+        for count in [2, 3] {
+            check_op(
+                &inputs[..count],
+                &[0, 1, 2][..count],
+                Tolerance { forward: TOLERANCE, backward: TOLERANCE },
+                |tape, v| conv3d(tape, &v[0], &v[1], v.get(2), stride, padding),
+                |arrays| twin(arrays, stride, padding),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bias_gradient_over_many_voxels_is_exact_enough() {
+    let (voxels, channels) = (13_001, 37);
+    let dy = Array::random(&[voxels * channels], 5);
+    let mut expected = vec![0.0; channels];
+    dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+    for threads in [1, 2] {
+        let pool = Pool::new(threads);
+        let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
+        let mut db = vec![f32::NAN; channels];
+        cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);
+        compare("bias gradient", &db, &expected, TOLERANCE);
+    }
+}
+
+#[test]
+fn workspaces_stay_small() {
+    // The hottest layer of the encoder at true size, two threads, widest vectors: at most 24 MiB for any pass.
+    for (input, channels) in [([1, 128, 128, 80], [4, 16]), ([1, 128, 128, 80], [16, 16])] {
+        let g = shape(input, channels, Window::cubic(3, 1, 1));
+        let lengths = [cpu::forward_workspace, cpu::input_gradient_workspace, cpu::weight_gradient_workspace]
+            .map(|workspace| workspace(&g, SimdLevel::Avx512, 2));
+        assert!(lengths.iter().all(|&floats| floats * 4 <= 24 << 20), "{lengths:?} floats");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    use crate::device::Device;
+    use crate::memory::Role;
+    use crate::tape::{Mode, Tape};
+    use crate::tensor::Tensor;
+    let device = Device::cpu(1, 1 << 20).unwrap();
+    let tape = Tape::new(&device, Mode::Train);
+    let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
+    let (x, w) = (var(&[1, 3, 3, 3, 2]), var(&[4, 2, 3, 3, 3]));
+    assert!(conv3d(&tape, &x, &w, None, [1; 3], [1; 3]).is_ok());
+    assert!(conv3d(&tape, &x, &w, None, [0; 3], [1; 3]).is_err(), "stride 0");
+    assert!(conv3d(&tape, &var(&[1, 2, 3, 3, 2]), &w, None, [1; 3], [0; 3]).is_err(), "the kernel is too long");
+    assert!(conv3d(&tape, &x, &var(&[4, 3, 3, 3, 3]), None, [1; 3], [1; 3]).is_err(), "channels");
+    assert!(conv3d(&tape, &x, &var(&[4, 2, 3, 3]), None, [1; 3], [1; 3]).is_err(), "weight of a plane");
+    assert!(conv3d(&tape, &x, &w, Some(&var(&[2])), [1; 3], [1; 3]).is_err(), "bias of the inputs' length");
 }

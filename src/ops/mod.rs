@@ -4,6 +4,8 @@
 //! backward, FLOPs and bytes), `cpu.rs` (slices in, slices out) and the tests: a naive f64 twin, finite differences of
 //! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
 
+pub mod conv3d;
+pub mod conv_transpose3d;
 pub mod add;
 pub mod avg_pool;
 pub mod concat;
@@ -28,6 +30,8 @@ pub mod moments;
 #[cfg(test)]
 pub mod testing;
 
+pub use conv3d::conv3d;
+pub use conv_transpose3d::conv_transpose3d;
 pub use add::{add, scale_add};
 pub use avg_pool::avg_pool;
 pub use concat::concat;

@@ -9,6 +9,7 @@ pub(crate) mod lanes;
 pub(crate) mod layout;
 pub mod linear;
 pub mod moments;
+pub mod norm_act;
 
 #[cfg(test)]
 pub mod testing;
@@ -16,6 +17,7 @@ pub mod testing;
 pub use activation::{Activation, activation};
 pub use linear::linear;
 pub use moments::{Grouping, moments};
+pub use norm_act::{NormAct, ResidualPlace, norm_act};
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

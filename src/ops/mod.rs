@@ -26,6 +26,7 @@ pub mod activation;
 pub(crate) mod lanes;
 pub(crate) mod layout;
 pub mod moments;
+pub mod norm_act;
 
 #[cfg(test)]
 pub mod testing;
@@ -48,6 +49,7 @@ pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
 pub use activation::{Activation, activation};
 pub use moments::{Grouping, moments};
+pub use norm_act::{NormAct, ResidualPlace, norm_act};
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

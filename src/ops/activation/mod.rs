@@ -13,7 +13,7 @@ mod cpu;
 mod curve;
 mod pade;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use curve::{CoefficientSums, Function};
 

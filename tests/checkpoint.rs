@@ -284,7 +284,6 @@ fn archives_that_are_not_pytorchs_are_refused() {
     let pickle = b"\x80\x02}.";
     for (problem, bytes) in [
         ("no member data.pkl", archive(&[("w/readme", b"")])),
-        ("no member data.pkl", archive(&[])[..].to_vec()),
         ("ends in the middle", torch_archive(b"")),
         ("ends in the middle", torch_archive(b"\x80\x02X\xff\xff\xff\xffab")),
         ("opcode 0x70", torch_archive(b"\x80\x02p")),
@@ -292,11 +291,10 @@ fn archives_that_are_not_pytorchs_are_refused() {
         ("64 bits", torch_archive(b"\x80\x02\x8a\x09123456789.")),
         ("holds no tensors", torch_archive(pickle)),
         ("data/0", archive(&[("w/data.pkl", &[&dict(&[("w", &tensor(24, 0, &[2], &[1]))])[..], b"."].concat())])),
-        ("legacy", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec()),
+        ("legacy format", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec()),
     ] {
-        // An empty zip archive has no local header to be known by.
-        let message = refusal(&if bytes.starts_with(b"PK\x05\x06") { b"PK\x03\x04".to_vec() } else { bytes });
-        assert!(message.contains(problem) || message.contains("the archive cannot be read"), "{problem}: {message}");
+        let message = refusal(&bytes);
+        assert!(message.contains(problem), "{problem}: {message}");
     }
 }
 
@@ -417,9 +415,12 @@ fn damaged_files_are_refused_and_never_panic() {
         .collect();
     let pickle = &members.iter().find(|(name, _)| name.ends_with("/data.pkl")).unwrap().1;
     let wrap = |pickle: &[u8]| {
-        let content = |(name, content)| (name, if name.ends_with("/data.pkl") { pickle } else { content });
-        let members = members.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        self::archive(&members.map(content).collect::<Vec<_>>())
+        let member = |(name, content): &'_ (String, Vec<u8>)| match name.ends_with("/data.pkl") {
+            true => (name.clone(), pickle.to_vec()),
+            false => (name.clone(), content.clone()),
+        };
+        let members: Vec<_> = members.iter().map(member).collect();
+        self::archive(&members.iter().map(|(name, content)| (&**name, &**content)).collect::<Vec<_>>())
     };
     assert!(damage(pickle, rounds, &path, wrap) > rounds / 2);
 

@@ -13,3 +13,6 @@ pub mod settings;
 pub mod state;
 pub mod step;
 pub mod trainer;
+//! Training: checkpoints.
+
+pub mod checkpoint;

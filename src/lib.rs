@@ -1,11 +1,17 @@
 //! `ossnet`: memory-efficient segmentation of 3D medical images.
 
+pub mod data;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod memory;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "report")]
+pub mod report;
+pub mod rng;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Error, Result};

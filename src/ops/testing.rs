@@ -132,6 +132,17 @@ pub fn compare(what: &str, ours: &[f32], expected: &[f64], tolerance: f64) {
     }
 }
 
+/// Fails unless `op` refuses inputs of these shapes with an error that begins with its `name`.
+pub fn refused(name: &str, shapes: &[&[usize]], op: impl Fn(&Tape, &[Var]) -> Result<Var>) {
+    let device = Device::cpu(1, 1 << 20).unwrap();
+    let tape = Tape::new(&device, Mode::Train);
+    let inputs = shapes.iter().map(|shape| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap()));
+    match op(&tape, &inputs.collect::<Vec<_>>()) {
+        Ok(y) => panic!("{name} took {shapes:?} and gave {:?}", y.shape()),
+        Err(error) => assert!(error.to_string().starts_with(&format!("{name}: ")), "{error}"),
+    }
+}
+
 /// Scalar `Σ x·w` with fixed weights, to turn any output into a loss.
 pub fn dot(tape: &Tape, x: &Var, weights: Tensor) -> Result<Var> {
     tape.apply(Dot { weights }, &[x])

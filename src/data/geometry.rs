@@ -1,0 +1,366 @@
+//! Where voxels lie in the patient: affines, stored axes, and the canonical (RAS) order used inside the engine.
+//!
+//! A scan stores its axes in any order and direction. Inside, axis 0 runs to the patient's right, 1 to anterior, 2 to
+//! superior (as nearly as a permutation and flips of the stored axes allow; nothing is interpolated). [`Orientation`]
+//! remembers the way back, so that what is computed on a scan is written on the scan's own grid.
+
+use std::fmt;
+
+/// Voxel index to millimetres: `mm[r] = Σ a[r][c]·index[c] + a[r][3]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affine(pub [[f64; 4]; 3]);
+
+/// Largest distance, in voxels of the finer grid, by which corners of an image and of its label may lie apart.
+pub const GEOMETRY_TOLERANCE: f64 = 0.1;
+
+impl Affine {
+    /// Axes along the patient's, first voxel at the origin.
+    pub fn from_spacing(spacing: [f64; 3]) -> Self {
+        let [x, y, z] = spacing;
+        Affine([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0]])
+    }
+
+    /// The position of a (possibly fractional) voxel index, in mm.
+    pub fn apply(&self, index: [f64; 3]) -> [f64; 3] {
+        self.0.map(|row| row[0] * index[0] + row[1] * index[1] + row[2] * index[2] + row[3])
+    }
+
+    /// Distance between neighbours along each axis, in mm.
+    pub fn spacing(&self) -> [f64; 3] {
+        [0, 1, 2].map(|c| self.column(c).iter().map(|v| v * v).sum::<f64>().sqrt())
+    }
+
+    /// Signed volume of one voxel in mm³; negative for a left-handed grid.
+    pub fn determinant(&self) -> f64 {
+        let [a, b, c] = [0, 1, 2].map(|c| self.column(c));
+        a[0] * (b[1] * c[2] - b[2] * c[1]) - b[0] * (a[1] * c[2] - a[2] * c[1]) + c[0] * (a[1] * b[2] - a[2] * b[1])
+    }
+
+    /// The affine of a grid whose voxel `i` is this grid's `start + step·i` on each axis.
+    pub fn regrid(&self, start: [f64; 3], step: [f64; 3]) -> Self {
+        let origin = self.apply(start);
+        let mut out = *self;
+        for (row, &shift) in out.0.iter_mut().zip(&origin) {
+            (0..3).for_each(|c| row[c] *= step[c]);
+            row[3] = shift;
+        }
+        out
+    }
+
+    /// The largest distance in mm between where `self` and `other` put one of the eight corner voxels of `shape`.
+    pub fn corner_distance(&self, other: &Affine, shape: [usize; 3]) -> f64 {
+        (0..8)
+            .map(|corner: usize| {
+                let index = [0, 1, 2].map(|c| if corner >> c & 1 == 1 { shape[c] as f64 - 1.0 } else { 0.0 });
+                let (a, b) = (self.apply(index), other.apply(index));
+                (0..3).map(|r| (a[r] - b[r]).powi(2)).sum::<f64>().sqrt()
+            })
+            .fold(0.0, f64::max)
+    }
+
+    /// True if all entries are finite and the axes span space.
+    pub fn is_valid(&self) -> bool {
+        let spacing = self.spacing();
+        let product = spacing.iter().product::<f64>();
+        self.0.iter().flatten().all(|v| v.is_finite()) && product > 0.0 && self.determinant().abs() > 1e-6 * product
+    }
+
+    fn column(&self, c: usize) -> [f64; 3] {
+        [self.0[0][c], self.0[1][c], self.0[2][c]]
+    }
+}
+
+impl fmt::Display for Affine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (r, row) in self.0.iter().enumerate() {
+            let [a, b, c, d] = row.map(|v| (v * 1e4).round() / 1e4 + 0.0);
+            write!(f, "{}[{a} {b} {c} {d}]", if r > 0 { " " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// How the axes in memory run along the axes of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orientation {
+    /// Axis `k` in memory is the file's axis `axes[k]` …
+    pub axes: [usize; 3],
+    /// … in the opposite direction if `flips[k]`.
+    pub flips: [bool; 3],
+}
+
+impl Orientation {
+    /// The file's own axes.
+    pub const STORED: Orientation = Orientation { axes: [0, 1, 2], flips: [false; 3] };
+
+    /// The permutation and flips that bring the axes of a stored grid nearest to right, anterior, superior: the
+    /// permutation with the largest sum of direction cosines (the first of equal ones).
+    pub fn canonical(stored: &Affine) -> Self {
+        const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let spacing = stored.spacing();
+        let cosine = |world: usize, axis: usize| stored.0[world][axis] / spacing[axis];
+        let score = |axes: &[usize; 3]| (0..3).map(|k| cosine(k, axes[k]).abs()).sum::<f64>();
+        let mut axes = ORDERS[0];
+        for order in &ORDERS[1..] {
+            // Rounding in a 45° scan must not decide: only a real gain does.
+            if score(order) > score(&axes) + 1e-9 {
+                axes = *order;
+            }
+        }
+        Orientation { axes, flips: [0, 1, 2].map(|k| cosine(k, axes[k]) < 0.0) }
+    }
+
+    /// Shape in memory of a stored shape.
+    pub fn shape(&self, stored: [usize; 3]) -> [usize; 3] {
+        self.axes.map(|axis| stored[axis])
+    }
+
+    /// Affine of the grid in memory.
+    pub fn affine(&self, stored: &Affine, stored_shape: [usize; 3]) -> Affine {
+        let mut start = [0.0; 3];
+        for k in 0..3 {
+            if self.flips[k] {
+                start[self.axes[k]] = stored_shape[self.axes[k]] as f64 - 1.0;
+            }
+        }
+        let origin = stored.apply(start);
+        Affine([0, 1, 2].map(|r| {
+            let [x, y, z] = [0, 1, 2].map(|k| stored.0[r][self.axes[k]] * if self.flips[k] { -1.0 } else { 1.0 });
+            [x, y, z, origin[r]]
+        }))
+    }
+
+    /// From a file's order (first axis fastest, channels slowest) to the engine's: `[shape…, channels]`, last fastest.
+    ///
+    /// # Panics
+    /// If `stored.len()` is not the product of `stored_shape` and `channels`.
+    pub fn unpack<T: Copy + Default>(&self, stored: &[T], stored_shape: [usize; 3], channels: usize) -> Vec<T> {
+        let mut out = vec![T::default(); stored.len()];
+        self.walk(stored_shape, channels, stored.len(), |inside, outside| out[inside] = stored[outside]);
+        out
+    }
+
+    /// The inverse of [`Orientation::unpack`].
+    ///
+    /// # Panics
+    /// If `voxels.len()` is not the product of `stored_shape` and `channels`.
+    pub fn pack<T: Copy + Default>(&self, voxels: &[T], stored_shape: [usize; 3], channels: usize) -> Vec<T> {
+        let mut out = vec![T::default(); voxels.len()];
+        self.walk(stored_shape, channels, voxels.len(), |inside, outside| out[outside] = voxels[inside]);
+        out
+    }
+
+    /// Calls `visit(index in memory, index in the file)` for each element.
+    fn walk(&self, stored: [usize; 3], channels: usize, len: usize, mut visit: impl FnMut(usize, usize)) {
+        assert_eq!(stored.iter().product::<usize>() * channels, len, "array of {stored:?} × {channels} channels");
+        let strides = [1, stored[0], stored[0] * stored[1]];
+        let volume = strides[2] * stored[2];
+        let shape = self.shape(stored);
+        let place = |k: usize, i: usize| strides[self.axes[k]] * if self.flips[k] { shape[k] - 1 - i } else { i };
+        let mut inside = 0;
+        for i in 0..shape[0] {
+            for j in 0..shape[1] {
+                let row = place(0, i) + place(1, j);
+                for k in 0..shape[2] {
+                    let voxel = row + place(2, k);
+                    for channel in 0..channels {
+                        visit(inside, voxel + channel * volume);
+                        inside += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The grid as a NIfTI header states it, kept to write it back unchanged. Lengths in mm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StoredGrid {
+    /// Voxels along the file's axes.
+    pub shape: [usize; 3],
+    /// `qfac` and the three spacings.
+    pub pixdim: [f64; 4],
+    /// Code of the units of space and time.
+    pub units: u8,
+    /// What the quaternion's space is; 0: there is none.
+    pub qform_code: i32,
+    /// Rotation quaternion b, c, d.
+    pub quaternion: [f64; 3],
+    /// Position of the first voxel under the quaternion.
+    pub offset: [f64; 3],
+    /// What the affine's space is; 0: there is none.
+    pub sform_code: i32,
+    /// The affine's rows.
+    pub sform: Affine,
+}
+
+impl StoredGrid {
+    /// A grid given by an affine alone (as `sform`, code 2: aligned to some other image).
+    pub fn from_affine(affine: Affine, shape: [usize; 3]) -> Self {
+        let [x, y, z] = affine.spacing();
+        Self {
+            shape,
+            pixdim: [1.0, x, y, z],
+            units: 2,
+            qform_code: 0,
+            quaternion: [0.0; 3],
+            offset: [0.0; 3],
+            sform_code: 2,
+            sform: affine,
+        }
+    }
+
+    /// The affine by the standard's rule: `sform` if its code is positive, else the quaternion, else the spacing.
+    pub fn affine(&self) -> Affine {
+        if self.sform_code > 0 {
+            self.sform
+        } else if self.qform_code > 0 {
+            self.quaternion_affine()
+        } else {
+            Affine::from_spacing(self.spacing())
+        }
+    }
+
+    /// Spacings as the standard's reader takes them: the sign dropped, 0 read as 1.
+    fn spacing(&self) -> [f64; 3] {
+        [1, 2, 3].map(|k| if self.pixdim[k] == 0.0 { 1.0 } else { self.pixdim[k].abs() })
+    }
+
+    fn quaternion_affine(&self) -> Affine {
+        let [mut b, mut c, mut d] = self.quaternion;
+        let squared = b * b + c * c + d * d;
+        let a = if squared > 1.0 {
+            // Rounding of a half turn: a is 0 and the rest is brought back to length 1.
+            let length = squared.sqrt();
+            (b, c, d) = (b / length, c / length, d / length);
+            0.0
+        } else {
+            (1.0 - squared).sqrt()
+        };
+        let rotation = [
+            [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
+            [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
+            [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ];
+        let spacing = self.spacing();
+        let hand = if self.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
+        Affine([0, 1, 2].map(|r| {
+            let row = rotation[r];
+            [row[0] * spacing[0], row[1] * spacing[1], row[2] * spacing[2] * hand, self.offset[r]]
+        }))
+    }
+}
+
+/// The grid of a volume in memory and the way back to its file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Geometry {
+    /// Voxel index in memory to mm.
+    pub affine: Affine,
+    /// Axes in memory along the axes of the file.
+    pub orientation: Orientation,
+    /// The file's own statement.
+    pub stored: StoredGrid,
+}
+
+impl Geometry {
+    /// The grid of a file, canonical inside, or on the file's own axes.
+    pub fn new(stored: StoredGrid, canonical: bool) -> Self {
+        let affine = stored.affine();
+        let orientation = if canonical { Orientation::canonical(&affine) } else { Orientation::STORED };
+        Self { affine: orientation.affine(&affine, stored.shape), orientation, stored }
+    }
+
+    /// A grid that belongs to no file, stored as it is in memory.
+    pub fn from_affine(affine: Affine, shape: [usize; 3]) -> Self {
+        Self { affine, orientation: Orientation::STORED, stored: StoredGrid::from_affine(affine, shape) }
+    }
+
+    /// The grid whose voxel `i` is this one's `start + step·i`, of another `shape` (after padding, cropping, resampling).
+    pub fn regrid(&self, start: [f64; 3], step: [f64; 3], shape: [usize; 3]) -> Self {
+        Self::from_affine(self.affine.regrid(start, step), shape)
+    }
+
+    /// Distance between neighbours along each axis in memory, in mm.
+    pub fn spacing(&self) -> [f64; 3] {
+        self.affine.spacing()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: &Affine, b: &Affine) {
+        for (x, y) in a.0.iter().flatten().zip(b.0.iter().flatten()) {
+            assert!((x - y).abs() < 1e-12, "{a} is not {b}");
+        }
+    }
+
+    /// A quarter turn about z: b = c = 0, d = sin 45°.
+    #[test]
+    fn the_quaternion_rule() {
+        let mut grid = StoredGrid::from_affine(Affine::from_spacing([2.0, 3.0, 4.0]), [5, 6, 7]);
+        grid.sform_code = 0;
+        close(&grid.affine(), &Affine::from_spacing([2.0, 3.0, 4.0]));
+        grid.qform_code = 1;
+        grid.pixdim[0] = -1.0;
+        grid.quaternion = [0.0, 0.0, 0.5f64.sqrt()];
+        grid.offset = [1.0, 2.0, 3.0];
+        close(&grid.affine(), &Affine([[0.0, -3.0, 0.0, 1.0], [2.0, 0.0, 0.0, 2.0], [0.0, 0.0, -4.0, 3.0]]));
+        grid.sform_code = 1;
+        close(&grid.affine(), &Affine::from_spacing([2.0, 3.0, 4.0]));
+        grid.pixdim = [1.0, 0.0, -2.0, 1.0];
+        (grid.sform_code, grid.qform_code) = (0, 0);
+        close(&grid.affine(), &Affine::from_spacing([1.0, 2.0, 1.0]));
+    }
+
+    /// All 48 axis orders and directions: each voxel keeps its place in the patient, and packing undoes unpacking.
+    #[test]
+    fn every_orientation_goes_to_ras_and_back() {
+        let shape = [2, 3, 4];
+        let stored: Vec<u16> = (0..2 * 24).collect();
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            for signs in 0..8 {
+                let mut rows = [[0.0; 4]; 3];
+                for (world, &axis) in order.iter().enumerate() {
+                    rows[world][axis] = if signs >> world & 1 == 1 { -1.5 } else { 1.5 };
+                    rows[world][(axis + 1) % 3] = 0.1; // slightly oblique
+                    rows[world][3] = world as f64;
+                }
+                let affine = Affine(rows);
+                let geometry = Geometry::new(StoredGrid::from_affine(affine, shape), true);
+                let orientation = geometry.orientation;
+                assert_eq!(orientation.axes, order);
+                assert!((0..3).all(|k| geometry.affine.0[k][k] > 0.0));
+                let inside = orientation.unpack(&stored, shape, 2);
+                let [_, b, c] = orientation.shape(shape);
+                for (place, &value) in inside.iter().enumerate() {
+                    let voxel = place / 2;
+                    let here =
+                        geometry.affine.apply([(voxel / (b * c)) as f64, (voxel / c % b) as f64, (voxel % c) as f64]);
+                    let v = value as usize % 24;
+                    let there = affine.apply([(v % 2) as f64, (v / 2 % 3) as f64, (v / 6) as f64]);
+                    assert!((0..3).all(|r| (here[r] - there[r]).abs() < 1e-12));
+                    assert_eq!(value as usize / 24, place % 2, "channel");
+                }
+                assert_eq!(orientation.pack(&inside, shape, 2), stored);
+            }
+        }
+    }
+
+    #[test]
+    fn distances_and_validity() {
+        let a = Affine::from_spacing([1.0, 1.0, 2.0]);
+        let mut b = a;
+        b.0[0][0] = 1.01;
+        // Only the far corners move, by 0.01 mm for each of 99 steps.
+        assert!((a.corner_distance(&b, [100, 5, 5]) - 0.99).abs() < 1e-12);
+        assert!(a.is_valid());
+        assert!(!Affine([[0.0; 4]; 3]).is_valid());
+        b.0[1][3] = f64::NAN;
+        assert!(!b.is_valid());
+        let half = a.regrid([0.5; 3], [2.0; 3]);
+        assert_eq!(half.apply([1.0, 0.0, 0.0]), a.apply([2.5, 0.5, 0.5]));
+        assert_eq!(a.to_string(), "[1 0 0 0] [0 1 0 0] [0 0 2 0]");
+    }
+}

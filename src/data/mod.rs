@@ -1,0 +1,34 @@
+//! From files to arrays: reading scans and labels, their geometry, data sets by layout, and what training draws from them.
+//!
+//! Plain vectors, independent of the tensor engine. A file is a [`Source`]; [`Volume::read`] and [`Labels::read`] turn it
+//! into voxels in canonical order with a [`geometry::Geometry`] that knows the way back to the file's grid. A [`Dataset`]
+//! finds and pairs the files of a folder, [`sample`] those embedded in the binary.
+
+pub mod augment;
+pub mod border;
+pub mod brats;
+pub mod check;
+pub mod dataset;
+pub mod decathlon;
+pub mod geometry;
+pub mod lits;
+pub mod nifti;
+pub mod padding;
+pub mod preprocess;
+pub mod resample;
+pub mod sample;
+pub mod sampling;
+pub mod source;
+pub mod volume;
+
+pub use augment::Augmentation;
+pub use border::BorderPoints;
+pub use check::Warning;
+pub use dataset::{Case, Class, Dataset, Scan, Split};
+pub use geometry::{Affine, Geometry};
+pub use padding::Padding;
+pub use preprocess::{Preprocessing, Way};
+pub use resample::{Corners, Nearest};
+pub use sampling::Sampling;
+pub use source::{Folder, Source};
+pub use volume::{Axes, ChannelStats, Labels, Volume};

@@ -1,0 +1,252 @@
+//! Reading: header, then voxels as f32 in the file's order.
+
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
+
+use super::header::{Datatype, Header, SIZE_2};
+use crate::data::source::Source;
+use crate::{Error, Result};
+
+/// The most elements (voxels times channels) that one file may declare: 2³², 16 GiB as f32.
+pub const MAX_ELEMENTS: u64 = 1 << 32;
+
+/// Deflate cannot expand its input by more than this factor (258 bytes from 2 bits).
+const MAX_EXPANSION: u64 = 1032;
+
+/// Bytes decoded at a time; a multiple of every voxel size.
+const CHUNK: usize = 1 << 16;
+
+const AGAIN: &str = "copy or download it again";
+
+/// A file's content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// The header, checked.
+    pub header: Header,
+    /// Scaled voxels in the file's order: first axis fastest.
+    pub voxels: Vec<f32>,
+}
+
+/// Reads the header alone (of a `.hdr` or `.img`, the pair's).
+///
+/// # Errors
+/// [`Error::File`] if the file cannot be opened, [`Error::Data`] if it is no NIfTI file.
+pub fn read_header(source: &Source) -> Result<Header> {
+    Ok(Opened::new(source)?.header)
+}
+
+/// Reads a whole file (a pair by the name of either part). All voxels are finite.
+///
+/// # Errors
+/// [`Error::File`] if the file cannot be opened; [`Error::Data`] if it is no NIfTI file, is truncated or damaged, declares
+/// more than it holds or more than [`MAX_ELEMENTS`], or holds NaN or infinity.
+pub fn read(source: &Source) -> Result<Image> {
+    let Opened { header, mut stream } = Opened::new(source)?;
+    if !header.single_file {
+        stream = Stream::new(mate(source, "img")?)?;
+    }
+    let elements = stream.check_size(&header)?;
+    stream.skip_to(header.offset)?;
+    let voxels = stream.voxels(&header, elements)?;
+    check_finite(&voxels, &header, &stream.source)?;
+    Ok(Image { header, voxels })
+}
+
+/// A file whose header has been read.
+struct Opened {
+    header: Header,
+    /// Just behind the bytes taken for the header.
+    stream: Stream,
+}
+
+impl Opened {
+    fn new(source: &Source) -> Result<Self> {
+        let name = source.path().to_string_lossy().to_lowercase();
+        let source = if name.trim_end_matches(".gz").ends_with(".img") { mate(source, "hdr")? } else { source.clone() };
+        let mut stream = Stream::new(source)?;
+        let mut bytes = Vec::with_capacity(SIZE_2);
+        let read = stream.reader.by_ref().take(SIZE_2 as u64).read_to_end(&mut bytes);
+        // A header of 348 bytes may be all there is, so only a real failure counts.
+        read.map_err(|e| stream.failure(e, "its header"))?;
+        stream.position = bytes.len() as u64;
+        let header = Header::parse(&bytes, stream.source.path())?;
+        if header.single_file {
+            // An offset may lie inside what was taken: begin again.
+            stream = Stream::new(stream.source)?;
+        }
+        Ok(Self { header, stream })
+    }
+}
+
+/// The other part of a `.hdr` + `.img` pair.
+fn mate(source: &Source, extension: &str) -> Result<Source> {
+    let Source::File(path) = source else {
+        return Err(Error::data(source.path(), "is one half of a pair", "embed single files"));
+    };
+    let plain = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) {
+        path.with_extension("")
+    } else {
+        path.clone()
+    };
+    let candidates = [plain.with_extension(extension), plain.with_extension(format!("{extension}.gz"))];
+    match candidates.iter().find(|candidate| candidate.is_file()) {
+        Some(found) => Ok(Source::File(found.clone())),
+        None => {
+            let wanted = candidates[0].file_name().unwrap_or_default().to_string_lossy();
+            let problem = format!("is one half of a pair whose other half '{wanted}' is missing");
+            Err(Error::data(path, problem, "put both files into one folder"))
+        }
+    }
+}
+
+/// Decompressed bytes of a file, with what is needed to judge it.
+struct Stream {
+    source: Source,
+    reader: Box<dyn Read>,
+    /// Bytes on disk.
+    length: u64,
+    compressed: bool,
+    position: u64,
+}
+
+impl Stream {
+    /// Opens `source`; compression is recognised by content, not by name.
+    fn new(source: Source) -> Result<Self> {
+        let length = source.len()?;
+        if length == 0 {
+            return Err(Error::data(source.path(), "is empty (0 bytes)", AGAIN));
+        }
+        let mut start = Vec::with_capacity(2);
+        source.open()?.take(2).read_to_end(&mut start).map_err(|e| Error::file(source.path(), e))?;
+        let compressed = start == [0x1f, 0x8b];
+        let raw = source.open()?;
+        let reader: Box<dyn Read> = if compressed { Box::new(MultiGzDecoder::new(raw)) } else { raw };
+        Ok(Self { source, reader, length, compressed, position: 0 })
+    }
+
+    /// Elements that the header declares, if the file can hold them.
+    fn check_size(&self, header: &Header) -> Result<u64> {
+        let path = self.source.path();
+        let dims = &header.dims;
+        let elements = header.elements().filter(|&n| n <= MAX_ELEMENTS).ok_or_else(|| {
+            let problem = format!("declares {dims:?} voxels, more than the limit of {MAX_ELEMENTS}");
+            Error::data(path, problem, "if the header is right, crop or resample the scan")
+        })?;
+        let wanted = elements * header.datatype.bytes() + header.offset;
+        let possible = if self.compressed { self.length.saturating_mul(MAX_EXPANSION) } else { self.length };
+        if wanted > possible {
+            let (held, what) = if self.compressed {
+                (possible, "its compressed size can hold at most")
+            } else {
+                (self.length, "it has")
+            };
+            let problem = format!("is truncated: {dims:?} voxels need {wanted} bytes, {what} {held}");
+            return Err(Error::data(path, problem, AGAIN));
+        }
+        Ok(elements)
+    }
+
+    fn skip_to(&mut self, offset: u64) -> Result<()> {
+        let distance = offset - self.position;
+        let skipped = io::copy(&mut self.reader.by_ref().take(distance), &mut io::sink());
+        let skipped = skipped.map_err(|e| self.failure(e, "the bytes before its voxels"))?;
+        if skipped < distance {
+            return Err(self.failure(io::ErrorKind::UnexpectedEof.into(), "the bytes before its voxels"));
+        }
+        Ok(())
+    }
+
+    /// Decodes `elements` voxels, then reads to the end so that a damaged checksum is noticed.
+    fn voxels(&mut self, header: &Header, elements: u64) -> Result<Vec<f32>> {
+        let path = self.source.path().to_owned();
+        let mut voxels: Vec<f32> = Vec::new();
+        let bytes = elements * header.datatype.bytes();
+        // Memory is taken as the file proves that it has the voxels: at once if it is not compressed.
+        let first = if self.compressed { elements.min(64 << 20) } else { elements } as usize;
+        let refused = |_| {
+            let problem = format!("needs {} MiB of memory for {:?} voxels", elements >> 18, header.dims);
+            Error::data(&path, problem, "close other programs, or crop or resample the scan")
+        };
+        voxels.try_reserve_exact(first).map_err(refused)?;
+        let mut chunk = vec![0u8; CHUNK];
+        let mut left = bytes;
+        while left > 0 {
+            let part = &mut chunk[..left.min(CHUNK as u64) as usize];
+            self.reader.read_exact(part).map_err(|e| self.failure(e, &format!("{:?} voxels", header.dims)))?;
+            let more = part.len() / header.datatype.bytes() as usize;
+            if voxels.capacity() - voxels.len() < more {
+                let step = voxels.len().min(elements as usize - voxels.len());
+                voxels.try_reserve_exact(step).map_err(refused)?;
+            }
+            decode(part, header, &mut voxels);
+            left -= part.len() as u64;
+        }
+        if self.compressed {
+            // What follows the voxels is not used; 1 MiB of it is enough to reach the checksum of any honest file.
+            let rest = io::copy(&mut self.reader.by_ref().take(1 << 20), &mut io::sink());
+            rest.map_err(|e| self.failure(e, "its checksum"))?;
+        }
+        Ok(voxels)
+    }
+
+    /// A failure while reading `what`, in words.
+    fn failure(&self, error: io::Error, what: &str) -> Error {
+        let path = self.source.path();
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                Error::data(path, format!("is truncated: the file ends inside {what}"), AGAIN)
+            }
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if self.compressed => {
+                Error::data(path, format!("is damaged: its gzip stream is not valid at {what}"), AGAIN)
+            }
+            _ => Error::file(path, error),
+        }
+    }
+}
+
+/// Appends the voxels of `bytes`, scaled.
+fn decode(bytes: &[u8], header: &Header, out: &mut Vec<f32>) {
+    fn each<const N: usize>(bytes: &[u8], header: &Header, out: &mut Vec<f32>, value: impl Fn([u8; N]) -> f64) {
+        let numbers = bytes.as_chunks::<N>().0.iter().map(|&(mut raw)| {
+            if header.big_endian {
+                raw.reverse();
+            }
+            value(raw)
+        });
+        match header.scaling {
+            None => out.extend(numbers.map(|v| v as f32)),
+            Some((slope, intercept)) => out.extend(numbers.map(|v| (v * slope + intercept) as f32)),
+        }
+    }
+    match header.datatype {
+        Datatype::U8 => each(bytes, header, out, |b: [u8; 1]| b[0] as f64),
+        Datatype::I8 => each(bytes, header, out, |b: [u8; 1]| b[0] as i8 as f64),
+        Datatype::U16 => each(bytes, header, out, |b| u16::from_le_bytes(b) as f64),
+        Datatype::I16 => each(bytes, header, out, |b| i16::from_le_bytes(b) as f64),
+        Datatype::U32 => each(bytes, header, out, |b| u32::from_le_bytes(b) as f64),
+        Datatype::I32 => each(bytes, header, out, |b| i32::from_le_bytes(b) as f64),
+        Datatype::U64 => each(bytes, header, out, |b| u64::from_le_bytes(b) as f64),
+        Datatype::I64 => each(bytes, header, out, |b| i64::from_le_bytes(b) as f64),
+        Datatype::F32 => each(bytes, header, out, |b| f32::from_le_bytes(b) as f64),
+        Datatype::F64 => each(bytes, header, out, f64::from_le_bytes),
+    }
+}
+
+/// Refuses NaN and infinity, which would spread to every voxel at the first normalisation.
+fn check_finite(voxels: &[f32], header: &Header, source: &Source) -> Result<()> {
+    let Some(first) = voxels.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let count = voxels[first..].iter().filter(|v| !v.is_finite()).count();
+    let mut rest = first;
+    let index: Vec<usize> = header
+        .dims
+        .iter()
+        .map(|&n| {
+            let i = rest % n;
+            rest /= n;
+            i
+        })
+        .collect();
+    let problem = format!("holds {count} voxels that are NaN or infinite in 32-bit floats, the first at {index:?}");
+    Err(Error::data(source.path(), problem, "replace them, for example by the background value"))
+}

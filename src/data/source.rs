@@ -1,0 +1,184 @@
+//! Where bytes come from: files on disk and files embedded in the binary.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// A readable file: on disk, or embedded in the binary. Everything downstream treats both alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file on disk.
+    File(PathBuf),
+    /// A file compiled into the binary.
+    Embedded {
+        /// Its path below `assets/`, for messages.
+        name: &'static str,
+        /// Its content.
+        bytes: &'static [u8],
+    },
+}
+
+impl Source {
+    /// The path to show in messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            Source::File(path) => path,
+            Source::Embedded { name, .. } => Path::new(name),
+        }
+    }
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// If the file cannot be looked up, or is a folder, pipe or device.
+    pub fn len(&self) -> Result<u64> {
+        match self {
+            Source::File(path) => {
+                let found = path.metadata().map_err(|e| Error::file(path, e))?;
+                // Opening a pipe would wait for a writer for ever.
+                if !found.is_file() {
+                    return Err(Error::data(path, "is not a regular file", "give the path of a file"));
+                }
+                Ok(found.len())
+            }
+            Source::Embedded { bytes, .. } => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// True if there are no bytes.
+    ///
+    /// # Errors
+    /// As for [`Source::len`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// A buffered reader at the first byte.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn open(&self) -> Result<Box<dyn Read>> {
+        self.len()?;
+        match self {
+            Source::File(path) => {
+                Ok(Box::new(BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| Error::file(path, e))?)))
+            }
+            Source::Embedded { bytes, .. } => Ok(Box::new(*bytes)),
+        }
+    }
+
+    /// The whole content as text, if it is at most `limit` bytes of UTF-8.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is longer, or is not UTF-8.
+    pub fn text(&self, limit: u64) -> Result<String> {
+        let length = self.len()?;
+        if length > limit {
+            let problem = format!("has {length} bytes where a text of at most {limit} is expected");
+            return Err(Error::data(self.path(), problem, "check that it is the right file"));
+        }
+        let mut text = String::new();
+        self.open()?.take(limit).read_to_string(&mut text).map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => Error::data(self.path(), "is not UTF-8 text", "save it as UTF-8"),
+            _ => Error::file(self.path(), e),
+        })?;
+        Ok(text)
+    }
+}
+
+/// A folder of a data set: on disk, or embedded in the binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Folder {
+    /// A folder on disk.
+    Disk(PathBuf),
+    /// The embedded files whose names begin with `prefix` (which ends with `/`).
+    Embedded {
+        /// Start of the names.
+        prefix: String,
+        /// All embedded files: name below `assets/`, content.
+        files: &'static [(&'static str, &'static [u8])],
+    },
+}
+
+impl Folder {
+    /// The path to show in messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            Folder::Disk(path) => path,
+            Folder::Embedded { prefix, .. } => Path::new(prefix.trim_end_matches('/')),
+        }
+    }
+
+    /// The file at `relative` (parts joined by `/`, a leading `./` is ignored), or `None` if there is none.
+    ///
+    /// # Errors
+    /// If `relative` leaves the folder.
+    pub fn file(&self, relative: &str) -> Result<Option<Source>> {
+        let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        if parts.is_empty() || parts.contains(&"..") || relative.starts_with('/') {
+            let problem = format!("names the file '{relative}', which is not below the folder");
+            return Err(Error::data(self.path(), problem, "use paths relative to the data set's folder"));
+        }
+        Ok(match self {
+            Folder::Disk(path) => {
+                let path = parts.iter().fold(path.clone(), |path, part| path.join(part));
+                path.is_file().then_some(Source::File(path))
+            }
+            Folder::Embedded { prefix, files } => {
+                let name = format!("{prefix}{}", parts.join("/"));
+                files.iter().find(|file| file.0 == name).map(|&(name, bytes)| Source::Embedded { name, bytes })
+            }
+        })
+    }
+
+    /// Names of the files and folders directly inside `relative` (empty for the folder itself), sorted; hidden ones left
+    /// out.
+    ///
+    /// # Errors
+    /// If the folder does not exist or cannot be read.
+    pub fn list(&self, relative: &str) -> Result<Vec<String>> {
+        let mut names: Vec<String> = match self {
+            Folder::Disk(path) => {
+                let path = if relative.is_empty() { path.clone() } else { path.join(relative) };
+                let entries = path.read_dir().map_err(|e| Error::file(&path, e))?;
+                entries
+                    .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                    .collect::<io::Result<_>>()
+                    .map_err(|e| Error::file(&path, e))?
+            }
+            Folder::Embedded { prefix, files } => {
+                let start = if relative.is_empty() { prefix.clone() } else { format!("{prefix}{relative}/") };
+                let below = files.iter().filter_map(|file| file.0.strip_prefix(start.as_str()));
+                below.map(|rest| rest.split('/').next().unwrap_or(rest).to_owned()).collect()
+            }
+        };
+        names.retain(|name| !name.starts_with('.'));
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_outside_the_folder_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::Disk(folder.path().into());
+        for bad in ["../x", "/etc/passwd", "a/../../x", "", "./"] {
+            assert!(folder.file(bad).is_err(), "{bad}");
+        }
+        assert_eq!(folder.file("./not/here.nii").unwrap(), None);
+    }
+
+    #[test]
+    fn a_folder_is_not_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = Source::File(folder.path().into()).open().err().unwrap().to_string();
+        assert!(message.contains("not a regular file"), "{message}");
+    }
+}

@@ -1,0 +1,362 @@
+//! The page: one file, no network, no scripts.
+
+use std::fmt::Write;
+
+use super::escape::Escaped;
+use super::evidence::{CaseFacts, CaseSlices, Evidence, RunFacts, Timeline};
+use super::numbers::{MISSING, count, duration, mib, score, short};
+use super::results::{CaseScore, Results, score_of};
+use super::table::role_names;
+use super::{charts, conclusion, image, roles};
+use crate::Result;
+use crate::memory::format_bytes;
+
+/// Most bytes that the slices of several cases may take, so that the page stays under 2 MB and easy to send.
+const SLICES_BYTES: usize = 3 << 19;
+
+/// Beyond this number, the scores of single cases get a table of their own.
+const CASE_COLUMNS: usize = 4;
+
+/// The report as a self-contained HTML page.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when a mask or image among the slices does not have its stated size.
+pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
+    let title = match evidence.facts.data_set.as_str() {
+        "" => "Comparison".to_string(),
+        data_set => format!("Comparison on {data_set}"),
+    };
+    let sections = [
+        scores_section(results),
+        loss_section(results, evidence),
+        memory_section(results, evidence),
+        slices_section(results, &evidence.slices)?,
+        run_section(results, &evidence.facts),
+    ];
+    let values = [
+        ("title", Escaped(title).to_string()),
+        ("style", include_str!("style.css").trim_end().into()),
+        // A figure is not parted from its unit.
+        ("conclusion", Escaped(conclusion(results)).to_string().replace(" MiB", "\u{a0}MiB")),
+        ("run", Escaped(run_line(results)).to_string()),
+        ("sections", sections.concat()),
+    ];
+    Ok(filled(include_str!("template.html"), &values))
+}
+
+/// `template` with each `{{name}}` replaced; the values themselves are not searched.
+fn filled(template: &str, values: &[(&str, String)]) -> String {
+    let mut page = String::new();
+    for piece in template.split("{{") {
+        match piece.split_once("}}") {
+            None => page.push_str(piece),
+            Some((name, rest)) => {
+                let value = values.iter().find(|(key, _)| *key == name);
+                page.push_str(value.map_or("", |(_, value)| value));
+                page.push_str(rest);
+            }
+        }
+    }
+    page
+}
+
+fn run_line(results: &Results) -> String {
+    let threads = if results.threads == 1 { "1 thread".into() } else { format!("{} threads", results.threads) };
+    format!("{}, {threads}, seed {}, ossnet {}", results.device, results.seed, results.version)
+}
+
+// ---------------------------------------------------------------- scores
+
+fn scores_section(results: &Results) -> String {
+    let mut html = String::from("<section>\n<h2>Accuracy and cost</h2>\n");
+    html.push_str(&main_table(results));
+    html.push_str(&role_table(results));
+    if let Some(chart) = charts::scores(results) {
+        let models =
+            results.models.iter().enumerate().map(|(n, row)| (format!("bar {}", charts::model_class(n)), &row.name));
+        let baselines = results.baselines.iter().enumerate().map(|(n, row)| (format!("bar b{}", n % 3), &row.name));
+        let legend = legend(models.chain(baselines));
+        let caption = "Dice on each validation case, over all voxels. Baselines are grey.";
+        html.push_str(&figure("Dice by case", &legend, &chart, caption));
+    }
+    html.push_str(&case_table(results));
+    html + "</section>\n"
+}
+
+/// Models and baselines with all figures.
+fn main_table(results: &Results) -> String {
+    let cases = results.case_names();
+    let columns = if cases.len() <= CASE_COLUMNS { cases.as_slice() } else { &[] };
+    let mut html = String::from(
+        "<div class=\"scroll\"><table>\n<caption>Scores are means over the validation cases, evaluated at all voxels; \
+         the best figure of a column is coloured.</caption>\n<thead><tr><th scope=\"col\">Model</th>\
+         <th scope=\"col\">Parameters</th><th scope=\"col\">Dice</th><th scope=\"col\">IoU</th>",
+    );
+    for case in columns {
+        let _ = write!(html, "<th scope=\"col\">Dice<br><small>{}</small></th>", Escaped(case));
+    }
+    html.push_str(
+        "<th scope=\"col\">Peak<br><small>MiB</small></th><th scope=\"col\">A step</th><th scope=\"col\">In all</th></tr></thead>\n<tbody>\n",
+    );
+    let models = &results.models;
+    let best_dice = models.iter().map(|model| model.dice).fold(f64::NEG_INFINITY, f64::max);
+    let best_iou = models.iter().map(|model| model.iou).fold(f64::NEG_INFINITY, f64::max);
+    let least_bytes = models.iter().map(|model| model.peak_bytes).min();
+    let fastest = models.iter().map(|model| model.step_seconds).fold(f64::INFINITY, f64::min);
+    for (number, model) in models.iter().enumerate() {
+        let class = charts::model_class(number);
+        let _ = write!(html, "<tr><th scope=\"row\">{}{}</th>", swatch(&format!("bar {class}")), Escaped(&model.name));
+        html.push_str(&cell(&count(model.parameters), false));
+        html.push_str(&cell(&score(model.dice), model.dice == best_dice));
+        html.push_str(&cell(&score(model.iou), model.iou == best_iou));
+        html.push_str(&case_cells(&model.cases, columns));
+        html.push_str(&cell(&mib(model.peak_bytes), Some(model.peak_bytes) == least_bytes));
+        html.push_str(&cell(&duration(model.step_seconds), model.step_seconds == fastest));
+        html.push_str(&cell(&duration(model.total_seconds), false));
+        html.push_str("</tr>\n");
+    }
+    for (number, row) in results.baselines.iter().enumerate() {
+        let swatch = swatch(&format!("bar b{}", number % 3));
+        let _ = write!(html, "<tr class=\"baseline\"><th scope=\"row\">{swatch}{}</th>", Escaped(&row.name));
+        html.push_str(&cell(MISSING, false));
+        html.push_str(&cell(&score(row.dice), false));
+        html.push_str(&cell(&score(row.iou), false));
+        html.push_str(&case_cells(&row.cases, columns));
+        html.push_str(&cell(MISSING, false).repeat(3));
+        html.push_str("</tr>\n");
+    }
+    html + "</tbody></table></div>\n"
+}
+
+fn cell(text: &str, best: bool) -> String {
+    if best { format!("<td class=\"best\">{}</td>", Escaped(text)) } else { format!("<td>{}</td>", Escaped(text)) }
+}
+
+fn case_cells(scores: &[CaseScore], cases: &[&str]) -> String {
+    let dice = |case: &&str| cell(&score(score_of(scores, case).map_or(f64::NAN, |score| score.dice)), false);
+    cases.iter().map(dice).collect()
+}
+
+/// Who held the bytes at the peak: roles as rows.
+fn role_table(results: &Results) -> String {
+    let (models, names) = (&results.models, role_names(results));
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut html = String::from(
+        "<div class=\"scroll\"><table>\n<caption>Bytes held at the peak of training by role, MiB</caption>\n\
+         <thead><tr><th scope=\"col\">Role</th>",
+    );
+    for model in models {
+        let _ = write!(html, "<th scope=\"col\">{}</th>", Escaped(&model.name));
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    for role in names {
+        let swatch = swatch(&format!("area c{}", roles::rank(role)));
+        let _ = write!(html, "<tr><th scope=\"row\">{swatch}{}</th>", Escaped(roles::display(role)));
+        let cells = models.iter().map(|model| cell(&mib(model.peak_by_role.get(role)), false));
+        html.extend(cells);
+        html.push_str("</tr>\n");
+    }
+    html.push_str("<tr class=\"total\"><th scope=\"row\">total</th>");
+    html.extend(models.iter().map(|model| cell(&mib(model.peak_bytes), false)));
+    html + "</tr>\n</tbody></table></div>\n"
+}
+
+/// Scores by case and class, folded away: needed with many cases or several classes only.
+fn case_table(results: &Results) -> String {
+    let models = results.models.iter().map(|row| (&row.name, &row.cases));
+    let rows: Vec<_> = models.chain(results.baselines.iter().map(|row| (&row.name, &row.cases))).collect();
+    let classes = rows.iter().any(|(_, cases)| cases.iter().any(|case| !case.classes.is_empty()));
+    if !classes && results.case_names().len() <= CASE_COLUMNS {
+        return String::new();
+    }
+    let mut html = String::from(
+        "<details><summary>Scores by case and class</summary>\n<div class=\"scroll\"><table>\n<thead><tr>\
+         <th scope=\"col\">Model</th><th scope=\"col\">Case</th><th scope=\"col\">Class</th><th scope=\"col\">Dice</th>\
+         <th scope=\"col\">IoU</th></tr></thead>\n<tbody>\n",
+    );
+    for (name, case) in rows.iter().flat_map(|(name, cases)| cases.iter().map(move |case| (name, case))) {
+        let all = std::iter::once(("all", case.dice, case.iou));
+        let classes = case.classes.iter().map(|class| (class.name.as_str(), class.dice, class.iou));
+        for (class, dice, iou) in all.chain(classes) {
+            let _ = write!(html, "<tr><th scope=\"row\">{}</th>", Escaped(name));
+            html.extend([&case.name, class, &score(dice), &score(iou)].map(|text| cell(text, false)));
+            html.push_str("</tr>\n");
+        }
+    }
+    html + "</tbody></table></div></details>\n"
+}
+
+// ---------------------------------------------------------------- loss and memory
+
+fn loss_section(results: &Results, evidence: &Evidence) -> String {
+    let Some(chart) = charts::losses(&evidence.losses, &results.models) else { return String::new() };
+    let number =
+        |name: &str, otherwise| results.models.iter().position(|model| model.name == name).unwrap_or(otherwise);
+    let entry =
+        |(n, model): (usize, &String)| (format!("line {}", charts::model_class(number(model, n))), model.clone());
+    let models: Vec<_> = evidence.losses.iter().map(|curve| &curve.model).enumerate().map(entry).collect();
+    let legend = legend(models.iter().map(|(class, name)| (class.clone(), name)));
+    let caption = "Pale: the loss of each step; strong: its moving average. Models that are trained with different losses \
+                   are comparable in shape only.";
+    format!("<section>\n<h2>Training loss</h2>\n{}</section>\n", figure("", &legend, &chart, caption))
+}
+
+fn memory_section(results: &Results, evidence: &Evidence) -> String {
+    let used = charts::roles_in_use(&results.models, &evidence.timelines);
+    if used.is_empty() {
+        return String::new();
+    }
+    let roles = legend(used.iter().map(|(name, colour)| (format!("area c{colour}"), name)));
+    let mut html = String::from("<section>\n<h2>Memory</h2>\n");
+    if let Some(chart) = charts::peaks(&results.models) {
+        html.push_str(&figure("Peak of training, side by side", &roles, &chart, ""));
+    }
+    let highest = |line: &Timeline| line.events.iter().map(|event| event.total()).max().unwrap_or(0);
+    for timeline in &evidence.timelines {
+        if let Some(chart) = charts::memory(timeline, highest(timeline)) {
+            let caption = format!(
+                "{} allocations and releases of one training step in their order; the highest holds {}. Every chart has \
+                 its own scale.",
+                count(timeline.events.len() as u64),
+                format_bytes(highest(timeline))
+            );
+            html.push_str(&figure(&format!("One training step of {}", timeline.model), &roles, &chart, &caption));
+        }
+    }
+    html.push_str("<h3>What the roles mean</h3>\n<dl>\n");
+    for (position, roles::Entry { name, meaning, .. }) in roles::GLOSSARY.iter().enumerate() {
+        let swatch = swatch(&format!("area c{position}"));
+        let _ = writeln!(html, "<div><dt>{swatch}{name}</dt><dd>{meaning}</dd></div>");
+    }
+    html + "</dl>\n</section>\n"
+}
+
+// ---------------------------------------------------------------- slices
+
+fn slices_section(results: &Results, slices: &[CaseSlices]) -> Result<String> {
+    if slices.is_empty() {
+        return Ok(String::new());
+    }
+    let mut html = String::from(
+        "<section>\n<h2>Slices</h2>\n<p>Three orthogonal slices through the centre of each label, in radiological view \
+         (the patient's right is at the left of coronal and axial slices). Letters name the anatomical directions.</p>\n\
+         <ul class=\"legend\"><li><svg class=\"swatch onfilm\" viewBox=\"0 0 24 12\" aria-hidden=\"true\">\
+         <line class=\"truth\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>label</li>\
+         <li><svg class=\"swatch onfilm\" viewBox=\"0 0 24 12\" aria-hidden=\"true\">\
+         <line class=\"prediction\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>prediction</li></ul>\n",
+    );
+    for (number, case) in slices.iter().enumerate() {
+        let shown = case_figures(results, case, number)?;
+        if number > 0 && html.len() + shown.len() > SLICES_BYTES {
+            let _ = writeln!(html, "<p class=\"note\">The first {number} of {} cases are shown.</p>", slices.len());
+            break;
+        }
+        html.push_str(&shown);
+    }
+    Ok(html + "</section>\n")
+}
+
+/// The slices of one case, a row a model.
+fn case_figures(results: &Results, case: &CaseSlices, number: usize) -> Result<String> {
+    let mut html = image::definitions(case, number)?;
+    let _ = writeln!(html, "<h3>{}</h3>", Escaped(&case.case));
+    for prediction in &case.predictions {
+        let model = results.models.iter().find(|model| model.name == prediction.model);
+        let dice = model.and_then(|model| score_of(&model.cases, &case.case)).map(|score| score.dice);
+        let dice = score(dice.unwrap_or(f64::NAN));
+        let _ = writeln!(html, "<figure>\n<div class=\"slices\" style=\"{}\">", image::columns(case));
+        for (slice, mask) in case.slices.iter().zip(&prediction.masks) {
+            let (plane, index) = (slice.plane.name(), slice.index);
+            let title = format!("{}, {plane} slice {index}, {}", case.case, prediction.model);
+            html.push_str(&image::picture(case, slice, number, &title, mask)?);
+            html.push('\n');
+        }
+        let model = Escaped(&prediction.model);
+        let _ =
+            writeln!(html, "</div>\n<figcaption>{model}: Dice {dice} over the whole volume</figcaption>\n</figure>");
+    }
+    Ok(html)
+}
+
+// ---------------------------------------------------------------- the run
+
+fn run_section(results: &Results, facts: &RunFacts) -> String {
+    let mut html = String::from("<section>\n<h2>What was run and how to repeat it</h2>\n");
+    if !facts.command.is_empty() {
+        let _ = writeln!(html, "<pre><code>{}</code></pre>", Escaped(&facts.command));
+    }
+    let names = results.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ");
+    let epochs = if facts.epochs == 1 { "1 epoch".into() } else { format!("{} epochs", count(facts.epochs)) };
+    let what = format!(
+        "{names}: each trained from scratch for {epochs} on the training cases and scored on the validation cases, on {}. \
+         The same command on the same machine gives the same bits, whatever the number of threads; times vary.",
+        run_line(results)
+    );
+    let _ = writeln!(html, "<p>{}</p>", Escaped(what));
+    if !facts.description.is_empty() {
+        let _ = writeln!(
+            html,
+            "<p>Data: {}: {}.</p>",
+            Escaped(&facts.data_set),
+            Escaped(facts.description.trim_end_matches('.'))
+        );
+    }
+    html.push_str(&list("What the scores can and cannot say", &facts.caveats));
+    html.push_str(&list("Warnings of this run", &facts.warnings));
+    if !facts.cases.is_empty() {
+        html.push_str(
+            "<h3>Cases</h3>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Case</th><th scope=\"col\">Use</th>\
+             <th scope=\"col\">Voxels</th><th scope=\"col\">Spacing<br><small>mm</small></th></tr></thead>\n<tbody>\n",
+        );
+        for CaseFacts { name, validation, shape, spacing } in &facts.cases {
+            let _ = write!(html, "<tr><th scope=\"row\">{}</th>", Escaped(name));
+            let shape = shape.map(|n| n.to_string()).join(" × ");
+            let spacing = spacing.map(short).join(" × ");
+            let used = if *validation { "validation" } else { "training" };
+            html.extend([used, &shape, &spacing].map(|text| cell(text, false)));
+            html.push_str("</tr>\n");
+        }
+        html.push_str("</tbody></table></div>\n");
+    }
+    html + "</section>\n"
+}
+
+fn list(title: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", Escaped(item))).collect();
+    format!("<h3>{}</h3>\n<ul>\n{items}</ul>\n", Escaped(title))
+}
+
+// ---------------------------------------------------------------- parts
+
+/// A chart with its heading, legend and caption; each may be empty.
+fn figure(heading: &str, legend: &str, chart: &str, caption: &str) -> String {
+    let heading = if heading.is_empty() { String::new() } else { format!("<h3>{}</h3>\n", Escaped(heading)) };
+    let caption =
+        if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", Escaped(caption)) };
+    format!("{heading}<figure>\n{legend}<div class=\"scroll\">\n{chart}</div>\n{caption}</figure>\n")
+}
+
+fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {
+    let entry = |(class, name): (String, &String)| format!("<li>{}{}</li>\n", swatch(&class), Escaped(name));
+    format!("<ul class=\"legend\">\n{}</ul>\n", entries.map(entry).collect::<String>())
+}
+
+/// A sample of a line or a filled area.
+fn swatch(class: &str) -> String {
+    let shape = if class.starts_with("line") {
+        format!("<path class=\"{class}\" d=\"M1 6H23\"/>")
+    } else {
+        format!("<rect class=\"{class}\" width=\"24\" height=\"12\" rx=\"2\"/>")
+    };
+    format!(
+        "<svg class=\"swatch\" viewBox=\"0 0 24 12\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{shape}</svg>"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,38 @@
+//! What `ossnet compare` shows: the results object, the table on the terminal and the HTML page.
+//!
+//! The room knows nothing of the engine but how bytes are written. Its input is plain data: [`Results`], which is also `results.json`, and
+//! [`Evidence`], the larger arrays that only the page draws.
+//!
+//! ```
+//! use ossnet::report::{Evidence, Results, page, table};
+//!
+//! let results = Results { device: "cpu".into(), threads: 2, seed: 1, version: "0.1.0".into(), ..Results::default() };
+//! assert!(page(&results, &Evidence::default())?.starts_with("<!DOCTYPE html>"));
+//! assert!(table(&results).contains("seed 1"));
+//! # Ok::<(), ossnet::Error>(())
+//! ```
+
+mod charts;
+mod contour;
+#[cfg(test)]
+mod demo;
+mod escape;
+mod evidence;
+mod html;
+mod image;
+mod numbers;
+mod results;
+mod roles;
+mod summary;
+mod svg;
+mod table;
+
+pub use evidence::{
+    CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
+    Timeline,
+};
+pub use html::page;
+pub use image::{Volume, case_slices};
+pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
+pub use summary::conclusion;
+pub use table::table;

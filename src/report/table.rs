@@ -1,0 +1,229 @@
+//! The tables on the terminal.
+
+use super::numbers::{MISSING, count, duration, mib, score};
+use super::results::{CaseScore, Results, score_of};
+use super::{conclusion, roles};
+
+/// Columns of a terminal that the tables keep to where they can.
+const WIDTH: usize = 110;
+/// Blanks between columns.
+const GAP: usize = 2;
+
+/// The scores and costs of all models, the baselines, and the peak by role, as aligned plain text.
+///
+/// Columns for single cases are left out when they would make lines wider than 110 characters (they are in
+/// `results.json`); the roles are spread over several blocks instead.
+pub fn table(results: &Results) -> String {
+    let cases = results.case_names();
+    let with_cases = scores(results, &cases);
+    let main = if with_cases.width() <= WIDTH { with_cases } else { scores(results, &[]) };
+    let mut text = main.render();
+    if results.models.iter().any(|model| !model.peak_by_role.0.is_empty()) {
+        text.push_str("\nBytes at the peak, MiB\n");
+        text.push_str(&by_role(results).blocks().join("\n"));
+    }
+    let threads = if results.threads == 1 { "1 thread".into() } else { format!("{} threads", results.threads) };
+    let run = format!("{}, {threads}, seed {}, ossnet {}", results.device, results.seed, results.version);
+    format!("{text}\n{}\n{run}\n", wrapped(&conclusion(results)))
+}
+
+fn scores(results: &Results, cases: &[&str]) -> Grid {
+    let heads = ["model", "parameters", "Dice", "IoU"].map(String::from).into_iter();
+    let heads = heads.chain(cases.iter().map(|case| format!("Dice {case}")));
+    let mut grid = Grid::new(heads.chain(["peak MiB", "a step", "in all"].map(String::from)).collect());
+    let by_case = |scores: &[CaseScore]| {
+        let dice = |case: &&str| score(score_of(scores, case).map_or(f64::NAN, |score| score.dice));
+        cases.iter().map(dice).collect::<Vec<_>>()
+    };
+    for model in &results.models {
+        let mut row = vec![model.name.clone(), count(model.parameters), score(model.dice), score(model.iou)];
+        row.extend(by_case(&model.cases));
+        row.extend([mib(model.peak_bytes), duration(model.step_seconds), duration(model.total_seconds)]);
+        grid.rows.push(row);
+    }
+    for baseline in &results.baselines {
+        let mut row = vec![baseline.name.clone(), MISSING.into(), score(baseline.dice), score(baseline.iou)];
+        row.extend(by_case(&baseline.cases));
+        row.extend([MISSING; 3].map(String::from));
+        grid.rows.push(row);
+    }
+    grid
+}
+
+/// Roles as rows, models as columns.
+fn by_role(results: &Results) -> Grid {
+    let models = &results.models;
+    let mut grid =
+        Grid::new(std::iter::once("role".into()).chain(models.iter().map(|model| model.name.clone())).collect());
+    for role in role_names(results) {
+        let bytes = models.iter().map(|model| mib(model.peak_by_role.get(role)));
+        grid.rows.push(std::iter::once(roles::display(role)).chain(bytes).collect());
+    }
+    grid.rows.push(std::iter::once("total".into()).chain(models.iter().map(|model| mib(model.peak_bytes))).collect());
+    grid
+}
+
+/// Roles that hold bytes at the peak of some model, in the glossary's order.
+pub(super) fn role_names(results: &Results) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (role, _) in results.models.iter().flat_map(|model| &model.peak_by_role.0) {
+        if !names.contains(&role.as_str()) {
+            names.push(role);
+        }
+    }
+    names.retain(|role| results.models.iter().any(|model| model.peak_by_role.get(role) > 0));
+    names.sort_by_key(|role| roles::rank(role));
+    names
+}
+
+/// `text` broken at blanks so that no line is wider than the tables.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|line| line.chars().count() + word.chars().count() < WIDTH);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.into()),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Cells in rows and columns: the first column is text, the others are figures.
+struct Grid {
+    heads: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Grid {
+    fn new(heads: Vec<String>) -> Self {
+        Grid { heads, rows: Vec::new() }
+    }
+
+    fn column_width(&self, column: usize) -> usize {
+        self.rows.iter().chain([&self.heads]).map(|row| row[column].chars().count()).max().unwrap_or(0)
+    }
+
+    fn width(&self) -> usize {
+        (0..self.heads.len()).map(|column| self.column_width(column) + GAP).sum::<usize>() - GAP
+    }
+
+    fn render(&self) -> String {
+        let widths: Vec<usize> = (0..self.heads.len()).map(|column| self.column_width(column)).collect();
+        let rule: Vec<String> = widths.iter().map(|&width| "─".repeat(width)).collect();
+        let mut text = String::new();
+        for row in [&self.heads, &rule].into_iter().chain(&self.rows) {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                // `format!` pads by characters, as the widths were counted.
+                match column {
+                    0 => line.push_str(&format!("{cell:<width$}")),
+                    _ => line.push_str(&format!("{:GAP$}{cell:>width$}", "")),
+                }
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The table, cut into several with the first column repeated where it is too wide.
+    fn blocks(&self) -> Vec<String> {
+        let mut blocks = Vec::new();
+        let mut start = 1;
+        while start < self.heads.len() {
+            let mut end = start + 1;
+            let mut width = self.column_width(0) + GAP + self.column_width(start);
+            while end < self.heads.len() && width + GAP + self.column_width(end) <= WIDTH {
+                width += GAP + self.column_width(end);
+                end += 1;
+            }
+            let part = |row: &Vec<String>| row[..1].iter().chain(&row[start..end]).cloned().collect::<Vec<_>>();
+            blocks.push(Grid { heads: part(&self.heads), rows: self.rows.iter().map(part).collect() }.render());
+            start = end;
+        }
+        blocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::demo;
+
+    const EXPECTED: &str = "\
+model               parameters   Dice    IoU  Dice pycortexS1  Dice pyradbrain2  peak MiB  a step      in all
+──────────────────  ──────────  ─────  ─────  ───────────────  ────────────────  ────────  ──────  ──────────
+O-Net                  412,673  0.861  0.756            0.872             0.850      88.0  0.21 s      48.2 s
+OSS-Net C              398,213  0.903  0.823            0.911             0.895      48.0  0.16 s      41.7 s
+3D residual U-Net    1,198,034  0.921  0.854            0.930             0.912     176.0  0.39 s  2 min 17 s
+mean training mask           –  0.790  0.650            0.810             0.770         –       –           –
+best threshold               –  0.650  0.650            0.640             0.660         –       –           –
+
+Bytes at the peak, MiB
+role                   O-Net  OSS-Net C  3D residual U-Net
+─────────────────────  ─────  ─────────  ─────────────────
+parameters               2.0        2.0                5.0
+optimiser state          4.0        4.0               10.0
+normalisation buffers      0          0                1.0
+data                     4.0        4.0                4.0
+gradients                2.0        2.0                5.0
+saved activations       52.0       22.0              110.0
+transient               18.0        9.0               33.0
+workspace                6.0        5.0                8.0
+total                   88.0       48.0              176.0
+
+3D residual U-Net is the most accurate (mean Dice 0.921) with a peak of 176.0 MiB; OSS-Net C needs the least
+memory (48.0 MiB, 3.7 times less, with mean Dice 0.903). The best baseline (mean training mask) reaches 0.790,
+which all 3 models beat.
+cpu (AVX-512), 2 threads, seed 7, ossnet 0.1.0 (train, report)
+";
+
+    #[test]
+    fn the_demo_prints_as_expected() {
+        let text = table(&demo::results());
+        assert_eq!(text, EXPECTED);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
+    }
+
+    #[test]
+    fn columns_are_aligned_whatever_the_alphabet() {
+        let mut results = demo::results();
+        results.models[0].name = "Überblick–Netz".into();
+        let text = table(&results);
+        let widths: Vec<usize> = text.lines().take(3).map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|&width| width == widths[0]), "{text}");
+    }
+
+    #[test]
+    fn missing_figures_are_dashes() {
+        let mut results = demo::results();
+        results.models[0].dice = f64::NAN;
+        results.models[0].step_seconds = f64::INFINITY;
+        results.models[0].cases.clear();
+        let text = table(&results);
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+        assert!(text.lines().nth(2).unwrap().matches(MISSING).count() == 4, "{text}");
+    }
+
+    #[test]
+    fn many_cases_and_models_stay_within_the_width() {
+        let mut results = demo::results();
+        let model = results.models[0].clone();
+        for number in 0..9 {
+            let mut model = model.clone();
+            model.name = format!("another model {number}");
+            for case in 0..12 {
+                model.cases.push(CaseScore { name: format!("case {case}"), dice: 0.5, ..CaseScore::default() });
+            }
+            results.models.push(model);
+        }
+        let text = table(&results);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.contains("another model 8"));
+    }
+}

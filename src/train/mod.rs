@@ -1,0 +1,4 @@
+//! Training and scoring.
+
+pub mod baseline;
+pub mod metrics;

@@ -116,10 +116,17 @@ fn saturated_probabilities_have_no_gradient_and_logits_have() {
 
 #[test]
 fn focal_exponents_below_one_stay_finite() {
+    let ends = |prediction| match prediction {
+        Prediction::Logits => [-200.0, 200.0, -200.0],
+        // Just above 1, as a softmax can round.
+        Prediction::Probabilities => [0.0, 1.0 + f32::EPSILON, 0.0],
+    };
     for prediction in [Prediction::Logits, Prediction::Probabilities] {
         let options = BinaryLoss { prediction, gamma: 0.5, ..BinaryLoss::default() };
-        let (loss, gradient) = run(&[0.0, 1.0, 200.0], &[0.0, 1.0, 1.0], options);
+        let (loss, gradient) = run(&ends(prediction), &[0.0, 1.0, 1.0], options);
         assert!(loss.is_finite() && gradient.iter().all(|slope| slope.is_finite()), "{loss} {gradient:?}");
+        // Right predictions weigh nothing; the wrong one pulls.
+        assert!(gradient[2] < 0.0 && loss > 1.0, "{loss} {gradient:?}");
     }
 }
 

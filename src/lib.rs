@@ -7,6 +7,7 @@ pub mod files;
 pub mod memory;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod rng;
 pub mod tape;

@@ -1,5 +1,6 @@
 //! Parameters, layers, optimisers and losses.
 
+pub mod optim;
 mod parameters;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};

@@ -4,6 +4,8 @@
 //! backward, FLOPs and bytes), `cpu.rs` (slices in, slices out) and the tests: a naive f64 twin, finite differences of
 //! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
 
+pub mod conv3d;
+pub mod conv_transpose3d;
 pub mod add;
 pub mod avg_pool;
 pub mod concat;
@@ -20,10 +22,17 @@ mod separable;
 pub mod sigmoid;
 pub mod softmax;
 pub mod transpose_channels;
+pub mod activation;
+pub(crate) mod lanes;
+pub(crate) mod layout;
+pub mod moments;
+pub mod norm_act;
 
 #[cfg(test)]
 pub mod testing;
 
+pub use conv3d::conv3d;
+pub use conv_transpose3d::conv_transpose3d;
 pub use add::{add, scale_add};
 pub use avg_pool::avg_pool;
 pub use concat::concat;
@@ -38,6 +47,9 @@ pub use select::select;
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
+pub use activation::{Activation, activation};
+pub use moments::{Grouping, moments};
+pub use norm_act::{NormAct, ResidualPlace, norm_act};
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

@@ -19,7 +19,7 @@ impl Buffer {
         let mut buffer = Self { device, entry, block, bytes };
         if cfg!(debug_assertions) {
             // All bits set is a NaN in every float format: reading what nobody wrote shows.
-            buffer.bytes_mut().fill(0xff);
+            buffer.as_mut_slice::<u8>().fill(0xff);
         }
         buffer
     }

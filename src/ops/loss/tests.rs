@@ -146,10 +146,10 @@ fn of_equal_losses_the_first_are_kept() {
 #[test]
 fn the_worst_are_found() {
     assert_eq!([kept(0.8, 100), kept(0.7, 10), kept(0.01, 10), kept(1.0, 7)], [80, 7, 1, 7]);
+    assert_eq!(Worst::of(&mut [3.0, 1.0, 2.0, 2.0], 3).sum, 7.0);
     let losses = [3.0, 1.0, 2.0, 2.0, f32::NAN, 2.0];
-    let worst = Worst::of(&mut losses.clone()[..4], 3);
-    assert_eq!(worst.sum, 7.0);
-    let worst = Worst::of(&mut losses.clone(), 4);
+    let mut reordered = losses;
+    let worst = Worst::of(&mut reordered, 4);
     assert!(worst.sum.is_nan());
     let pool = Pool::new(1);
     let mut chooser = worst.choose(&pool, 6, |i| losses[i])(0);

@@ -12,11 +12,11 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{Claim, claim_folder, new_run_folder, write_atomic};
 use crate::models::NetworkConfig;
-use crate::report::{self, BaselineResult, CaseScore, CaseFacts, CaseSlices, Evidence, ModelMasks, ModelResult, Results, RunFacts};
+use crate::report::{self, BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, ModelResult, Results, RunFacts};
 use crate::train::baseline::{MeanMask, Threshold};
+use crate::train::cases::{Case, Task};
 use crate::train::evaluate;
 use crate::train::metrics::{self, Confusion, Rule};
-use crate::train::cases::{Case, Task};
 use crate::train::state;
 use crate::train::trainer::Trainer;
 use crate::train::{evidence, interrupt, presets};
@@ -69,7 +69,11 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let folder = output_folder(&args)?;
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
     if training.is_empty() || validation.is_empty() {
-        return Err(Error::data(&dataset.path, "has no training or no validation case", "give two labelled cases or more"));
+        return Err(Error::data(
+            &dataset.path,
+            "has no training or no validation case",
+            "give two labelled cases or more",
+        ));
     }
     let shape = training[0].volume.shape;
     let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
@@ -114,7 +118,10 @@ pub fn run(args: CompareArgs) -> Result<()> {
 fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]) -> Result<Vec<NetworkConfig>> {
     let names: Vec<&str> = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
-        return Err(Error::Usage(format!("--models names no model; use some of {}", crate::models::network::names().join(", "))));
+        return Err(Error::Usage(format!(
+            "--models names no model; use some of {}",
+            crate::models::network::names().join(", ")
+        )));
     }
     let mut networks: Vec<NetworkConfig> = Vec::new();
     for name in names {
@@ -273,14 +280,9 @@ fn slices(validation: &[Case], compared: &[Compared]) -> Result<Vec<CaseSlices>>
             spacing: case.way.geometry.spacing(),
             axes: ['R', 'A', 'S'],
         };
-        let predictions: Vec<&[u8]> = compared.iter().map(|model| model.predictions[i].as_slice()).collect();
-        let (slices, masks) = report::orthogonal_planes(&volume, &predictions)?;
-        let predictions = compared
-            .iter()
-            .zip(masks)
-            .map(|(model, masks)| ModelMasks { model: model.result.name.clone(), masks })
-            .collect();
-        all.push(CaseSlices { case: case.name.clone(), slices, predictions });
+        let predictions: Vec<(&str, &[u8])> =
+            compared.iter().map(|model| (model.result.name.as_str(), model.predictions[i].as_slice())).collect();
+        all.push(report::case_slices(&case.name, &volume, &predictions)?);
     }
     Ok(all)
 }

@@ -67,12 +67,7 @@ impl Grid {
 }
 
 /// All cases of a data set in memory: training, validation.
-pub fn load_cases(
-    dataset: &Dataset,
-    task: &Task,
-    grid: Grid,
-    verbosity: Verbosity,
-) -> Result<(Vec<Case>, Vec<Case>)> {
+pub fn load_cases(dataset: &Dataset, task: &Task, grid: Grid, verbosity: Verbosity) -> Result<(Vec<Case>, Vec<Case>)> {
     for warning in &dataset.warnings {
         verbosity.say(format!("warning: {warning}"));
     }
@@ -89,9 +84,8 @@ pub fn load_cases(
         [0, 1, 2].map(|k| largest[k].max(scan.image.shape[k].next_multiple_of(multiple[k].max(1))))
     });
     let shape = if grid == Grid::Largest { Some(largest) } else { grid.shape() };
-    let prepare = |scans: Vec<Scan>| {
-        scans.into_iter().map(|scan| task.prepare(scan, shape)).collect::<Result<Vec<_>>>()
-    };
+    let prepare =
+        |scans: Vec<Scan>| scans.into_iter().map(|scan| task.prepare(scan, shape)).collect::<Result<Vec<_>>>();
     Ok((prepare(training)?, prepare(validation)?))
 }
 
@@ -143,7 +137,9 @@ pub fn train_to_end(
         Ok(()) => state::save(trainer, task, path)?,
         Err(Error::Interrupted(progress)) => {
             state::save(trainer, task, path)?;
-            return Err(Error::Interrupted(format!("{progress} and saved; run the same command with {again} to go on")));
+            return Err(Error::Interrupted(format!(
+                "{progress} and saved; run the same command with {again} to go on"
+            )));
         }
         Err(error) => return Err(error),
     }

@@ -100,11 +100,7 @@ fn predict_points(
         let source = config.patches.then_some(PatchSource::Volume {
             volume: &volume,
             coordinates: &coordinates,
-            mid_range: config.mid_range.then_some(if config.reference {
-                MidRange::Maximum
-            } else {
-                MidRange::Average
-            }),
+            mid_range: config.mid_range.then_some(if config.reference { MidRange::Maximum } else { MidRange::Average }),
         });
         let logits = network.decode(&tape, parameters, &encoding, &coordinates, source)?;
         probabilities.extend(to_probabilities(&tape, logits)?);

@@ -98,7 +98,10 @@ impl OssNetConfig {
     pub fn official(name: &str, family: Family) -> Result<Self> {
         let row = TABLE.iter().find(|row| !name.is_empty() && (row.0 == name || row.1.eq_ignore_ascii_case(name)));
         let Some(&(name, _, patches, mid_range, skip_encoder, fourier, auxiliary, width)) = row else {
-            return Err(Error::Usage(format!("unknown network configuration '{name}'; use one of {}", names().join(", "))));
+            return Err(Error::Usage(format!(
+                "unknown network configuration '{name}'; use one of {}",
+                names().join(", ")
+            )));
         };
         let (image_channels, volume_shape, channels): (_, _, &[usize]) = match family {
             Family::Brats => (4, [256, 256, 160], &[4, 16, 32, 64, 128]),

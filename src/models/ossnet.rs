@@ -199,13 +199,7 @@ impl Encoder {
         Ok(Self { blocks, outputs, last, auxiliary })
     }
 
-    fn forward(
-        &self,
-        tape: &Tape,
-        parameters: &Parameters,
-        config: &OssNetConfig,
-        volume: &Var,
-    ) -> Result<Encoding> {
+    fn forward(&self, tape: &Tape, parameters: &Parameters, config: &OssNetConfig, volume: &Var) -> Result<Encoding> {
         let device = tape.device();
         let mut x = volume.clone();
         let mut scales = Vec::new();
@@ -329,7 +323,7 @@ impl PatchMapping {
         let features = conv(&self.second, PatchSource::Patches(&hidden))?;
         drop(hidden);
         let points = features.shape()[0];
-        let features = ops::reshape(tape, features, &[points, crate::models::config::PATCH_FEATURES])?;
+        let features = ops::reshape(tape, &features, &[points, crate::models::config::PATCH_FEATURES])?;
         self.second_act.forward(tape, parameters, &features)
     }
 }

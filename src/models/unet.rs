@@ -83,8 +83,7 @@ impl UNet {
     pub fn new(config: UNetConfig, parameters: &mut Parameters, rng: &mut Rng) -> Result<Self> {
         config.check()?;
         let mut builder = Builder::new(parameters, rng);
-        let root =
-            Level::new(&mut builder.child("model"), &config, 0, config.image_channels, config.classes)?;
+        let root = Level::new(&mut builder.child("model"), &config, 0, config.image_channels, config.classes)?;
         Ok(Self { config, root })
     }
 
@@ -155,7 +154,7 @@ impl ResidualUnit {
         let (kernel, padding) = (config.sides(3, 1), config.sides(1, 0));
         let stages = (0..stages)
             .map(|i| {
-                let unit = &mut builder.child("conv").child(format!("unit{i}"));
+                let unit = &mut builder.child(format!("conv.unit{i}"));
                 let (inputs, stride) = if i == 0 { (inputs, stride) } else { (outputs, 1) };
                 let strides = config.sides(stride, 1);
                 let conv = Conv::new(&mut unit.child("conv"), inputs, outputs, kernel, strides, padding, true)?;
@@ -226,8 +225,7 @@ impl Level {
             let (kernel, strides) = (config.sides(3, 1), config.sides(stride, 1));
             let (padding, extra) = (config.sides(1, 0), config.sides(stride - 1, 0));
             let inputs = channels + below_outputs;
-            let conv =
-                Conv::transposed(&mut builder.child("conv"), inputs, outputs, kernel, strides, padding, extra)?;
+            let conv = Conv::transposed(&mut builder.child("conv"), inputs, outputs, kernel, strides, padding, extra)?;
             Stage::new(builder, conv, false)?
         };
         let unit = ResidualUnit::new(&mut builder.child(2).child(1), config, [outputs, outputs, 1, 1], top)?;

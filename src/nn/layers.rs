@@ -5,7 +5,6 @@
 use crate::error::Result;
 use crate::nn::{BufferId, Kind, ParamId, Parameters};
 use crate::ops::activation::{self, Activation};
-use crate::ops::conv3d::Geometry;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
 use crate::ops::{self};
@@ -47,8 +46,7 @@ impl<'a> Builder<'a> {
 
     /// A parameter drawn uniformly from `[-bound, bound)`.
     fn uniform(&mut self, leaf: &str, shape: &[usize], bound: f32) -> Result<ParamId> {
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| (self.rng.uniform() * 2.0 - 1.0) * bound).collect();
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| (self.rng.uniform() * 2.0 - 1.0) * bound).collect();
         self.parameters.add(self.name(leaf), Kind::Weight, shape, &values)
     }
 
@@ -127,7 +125,8 @@ pub struct Conv {
     pub weight: ParamId,
     /// `[outputs]`.
     pub bias: Option<ParamId>,
-    geometry: Geometry,
+    stride: [usize; 3],
+    padding: [usize; 3],
     /// Extra length at the far end of each axis, of a transposed convolution.
     transposed: Option<[usize; 3]>,
 }
@@ -149,7 +148,7 @@ impl Conv {
         let bound = 1.0 / ((inputs * kernel.iter().product::<usize>()) as f32).sqrt();
         let weight = builder.uniform("weight", &[outputs, inputs, kernel[0], kernel[1], kernel[2]], bound)?;
         let bias = bias.then(|| builder.uniform("bias", &[outputs], bound)).transpose()?;
-        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: None })
+        Ok(Self { weight, bias, stride, padding, transposed: None })
     }
 
     /// The same for `nn.ConvTranspose3d`.
@@ -169,7 +168,7 @@ impl Conv {
         let bound = 1.0 / ((outputs * kernel.iter().product::<usize>()) as f32).sqrt();
         let weight = builder.uniform("weight", &[inputs, outputs, kernel[0], kernel[1], kernel[2]], bound)?;
         let bias = Some(builder.uniform("bias", &[outputs], bound)?);
-        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: Some(output_padding) })
+        Ok(Self { weight, bias, stride, padding, transposed: Some(output_padding) })
     }
 
     /// `x` `[batch, D, H, W, inputs]` → `[batch, D', H', W', outputs]`.
@@ -180,8 +179,8 @@ impl Conv {
         let weight = tape.parameter(parameters, self.weight);
         let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
         match self.transposed {
-            None => ops::conv3d(tape, x, &weight, bias.as_ref(), self.geometry),
-            Some(extra) => ops::conv_transpose3d(tape, x, &weight, bias.as_ref(), self.geometry, extra),
+            None => ops::conv3d(tape, x, &weight, bias.as_ref(), self.stride, self.padding),
+            Some(extra) => ops::conv_transpose3d(tape, x, &weight, bias.as_ref(), self.stride, self.padding, extra),
         }
     }
 }
@@ -214,9 +213,7 @@ impl Act {
         let parameters = names
             .iter()
             .zip(&values)
-            .map(|(name, values)| {
-                builder.parameters.add(builder.name(name), Kind::Activation, &[values.len()], values)
-            })
+            .map(|(name, values)| builder.parameters.add(builder.name(name), Kind::Activation, &[values.len()], values))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { activation, parameters })
     }
@@ -247,7 +244,6 @@ enum Affine {
 
 /// Normalisation, affine map, optional residual and activation, fused.
 pub struct NormAct {
-    grouping: Grouping,
     affine: Affine,
     running: Option<BufferId>,
 }
@@ -261,7 +257,7 @@ impl NormAct {
         let scale = builder.constant("weight", Kind::Weight, &[channels], 1.0)?;
         let shift = builder.constant("bias", Kind::Weight, &[channels], 0.0)?;
         let running = Some(running_statistics(builder, channels)?);
-        Ok(Self { grouping: Grouping::Channel, affine: Affine::Channel { scale, shift }, running })
+        Ok(Self { affine: Affine::Channel { scale, shift }, running })
     }
 
     /// The reference's conditional normalisation: one scalar mean and variance, scale and shift from a latent.
@@ -272,12 +268,21 @@ impl NormAct {
         let scale = Linear::constant(&mut builder.child("linear_gamma"), latent, features, 1.0)?;
         let shift = Linear::constant(&mut builder.child("linear_beta"), latent, features, 0.0)?;
         let running = Some(running_statistics(&mut builder.child("normalization"), 1)?);
-        Ok(Self { grouping: Grouping::Scalar, affine: Affine::Conditional { scale, shift }, running })
+        Ok(Self { affine: Affine::Conditional { scale, shift }, running })
     }
 
     /// Instance normalisation without affine map: statistics of the input in training and evaluation.
     pub fn instance() -> Self {
-        Self { grouping: Grouping::Instance, affine: Affine::None, running: None }
+        Self { affine: Affine::None, running: None }
+    }
+
+    /// Which elements share statistics.
+    fn grouping(&self, x: &Var) -> Grouping {
+        match self.affine {
+            Affine::None => Grouping::Instance { batch: x.shape()[0] },
+            Affine::Channel { .. } => Grouping::Channel,
+            Affine::Conditional { .. } => Grouping::Scalar,
+        }
     }
 
     /// `act(norm(x) [+ residual])`, or `act(norm(x)) [+ residual]`. `condition` `[batch, latent]` is for the conditional
@@ -294,10 +299,11 @@ impl NormAct {
         residual: Option<(&Var, ResidualPlace)>,
         act: Option<&Act>,
     ) -> Result<Var> {
+        let grouping = self.grouping(x);
         let through = tape.is_training() || self.running.is_none();
         let statistics = match (self.running, through) {
             (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
-            _ => ops::moments(tape, x, self.grouping)?,
+            _ => ops::moments(tape, x, grouping)?,
         };
         if let (Some(running), true) = (self.running, tape.is_training()) {
             let groups = statistics.shape()[1];
@@ -318,7 +324,7 @@ impl NormAct {
         };
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
         let parts = norm_act::NormAct {
-            statistics: Some((&statistics, self.grouping)),
+            statistics: Some((&statistics, grouping)),
             through_statistics: through,
             epsilon: EPSILON,
             gamma: scale.as_ref(),

@@ -1,5 +1,6 @@
 //! Parameters, layers, optimisers and losses.
 
+pub mod layers;
 pub mod optim;
 mod parameters;
 

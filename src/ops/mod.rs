@@ -19,6 +19,7 @@ pub mod loss;
 pub mod max_pool;
 pub mod moments;
 pub mod norm_act;
+pub mod patch_conv;
 mod pieces;
 pub mod reshape;
 pub mod resize;
@@ -44,6 +45,7 @@ pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy,
 pub use max_pool::{adaptive_max_pool, max_pool};
 pub use moments::{Grouping, moments};
 pub use norm_act::{NormAct, ResidualPlace, norm_act};
+pub use patch_conv::patch_conv;
 pub use reshape::reshape;
 pub use resize::{Corners, resize};
 pub use select::select;

@@ -87,7 +87,10 @@ pub fn make(
                 labels: Tensor::from_slice(device, &[count, 1], Role::Data, &classes)?,
                 label_volumes,
             };
-            Ok(Batch { volumes: volume_tensor(device, &items.iter().map(|item| &item.0).collect::<Vec<_>>())?, targets })
+            Ok(Batch {
+                volumes: volume_tensor(device, &items.iter().map(|item| &item.0).collect::<Vec<_>>())?,
+                targets,
+            })
         }
         NetworkConfig::UNet(config) if config.dimensions == 2 => slices(device, settings, &items, &mut rng),
         NetworkConfig::UNet(_) => Ok(Batch {
@@ -112,12 +115,7 @@ fn label_tensor(device: &Device, labels: &[&Labels]) -> Result<Tensor> {
 }
 
 /// Random axial slices of random items, as a batch of volumes with one plane.
-fn slices<B>(
-    device: &Device,
-    settings: &TrainSettings,
-    items: &[(Volume, Labels, B)],
-    rng: &mut Rng,
-) -> Result<Batch> {
+fn slices<B>(device: &Device, settings: &TrainSettings, items: &[(Volume, Labels, B)], rng: &mut Rng) -> Result<Batch> {
     let ([d, h, depth], channels) = (items[0].0.shape, items[0].0.channels);
     let (mut voxels, mut classes) = (Vec::new(), Vec::new());
     for _ in 0..settings.slices {

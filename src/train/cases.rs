@@ -91,7 +91,9 @@ impl Task {
             1 => probabilities.iter().map(|&p| u8::from(p > 0.5)).collect(),
             outputs => probabilities
                 .chunks_exact(outputs)
-                .map(|row| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }) as u8)
+                .map(|row| {
+                    (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }) as u8
+                })
                 .collect(),
         }
     }

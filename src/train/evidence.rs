@@ -1,7 +1,7 @@
 //! What a training run leaves for the report: its loss curve and its memory over one step.
 
-use crate::memory::{Event, Phase, Role};
-use crate::report::{self, LossCurve, MemoryEvent, Timeline};
+use crate::memory::{Event, Role};
+use crate::report::{LossCurve, MemoryEvent, Timeline};
 use crate::train::trainer::History;
 
 /// Points of a loss curve: enough for a picture.
@@ -33,12 +33,7 @@ pub fn timeline(model: &str, events: &[Event]) -> Timeline {
             index: index as u64,
             op: event.op.to_string(),
             layer: event.layer.to_string(),
-            phase: match event.phase {
-                Phase::Setup | Phase::Data => report::Phase::Setup,
-                Phase::Forward | Phase::Evaluate => report::Phase::Forward,
-                Phase::Backward => report::Phase::Backward,
-                Phase::Optimizer => report::Phase::Optimiser,
-            },
+            phase: event.phase.name().to_string(),
             bytes: roles.iter().map(|&role| event.live.get(role)).collect(),
         })
         .collect();

@@ -1,4 +1,15 @@
 //! Training and scoring.
 
 pub mod baseline;
+pub mod batch;
+pub mod cases;
+pub mod checkpoint;
+pub mod evaluate;
+pub mod evidence;
+pub mod interrupt;
 pub mod metrics;
+pub mod presets;
+pub mod settings;
+pub mod state;
+pub mod step;
+pub mod trainer;

@@ -23,7 +23,10 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
             activation_rate: Some(1e-2),
         },
         schedule: Schedule::Cosine { warm_up: 0.02, last: 0.01 },
-        loss: LossSettings { dice_factor: if matches!(network, NetworkConfig::UNet(_)) { 1.0 } else { 0.0 }, ..LossSettings::default() },
+        loss: LossSettings {
+            dice_factor: if matches!(network, NetworkConfig::UNet(_)) { 1.0 } else { 0.0 },
+            ..LossSettings::default()
+        },
         augment: Augment::Sample,
         seed,
     }

@@ -104,18 +104,13 @@ pub fn loss(
 }
 
 /// Cross entropy (binary or over classes), plus soft Dice if wished.
-fn classification_loss(
-    tape: &Tape,
-    logits: &Var,
-    labels: &Var,
-    classes: usize,
-    settings: LossSettings,
-) -> Result<Var> {
+fn classification_loss(tape: &Tape, logits: &Var, labels: &Var, classes: usize, settings: LossSettings) -> Result<Var> {
     let entropy = match (classes, settings.reference) {
         (1, false) => ops::binary_loss(tape, logits, labels, BinaryLoss::default())?,
         (1, true) => {
             let probabilities = ops::sigmoid(tape, logits)?;
-            let options = BinaryLoss { prediction: Prediction::Probabilities, reference: true, ..BinaryLoss::default() };
+            let options =
+                BinaryLoss { prediction: Prediction::Probabilities, reference: true, ..BinaryLoss::default() };
             ops::binary_loss(tape, &probabilities, labels, options)?
         }
         _ => ops::cross_entropy(tape, logits, labels, CrossEntropy::default())?,
@@ -129,13 +124,7 @@ fn classification_loss(
 }
 
 /// The low-resolution segmentation against the labels, max-pooled to its grid.
-fn auxiliary_loss(
-    tape: &Tape,
-    logits: &Var,
-    labels: Var,
-    classes: usize,
-    settings: LossSettings,
-) -> Result<Var> {
+fn auxiliary_loss(tape: &Tape, logits: &Var, labels: Var, classes: usize, settings: LossSettings) -> Result<Var> {
     let grid = [logits.shape()[1], logits.shape()[2], logits.shape()[3]];
     let target = ops::adaptive_max_pool(tape, &labels, grid)?;
     drop(labels);

@@ -213,7 +213,8 @@ impl Trainer {
     }
 
     fn tape(&self) -> Tape {
-        Tape::new(&self.device, Mode::Train).with_seed(Rng::named(self.settings.seed, "dropout").split(self.optimizer.steps()).next_u64())
+        Tape::new(&self.device, Mode::Train)
+            .with_seed(Rng::named(self.settings.seed, "dropout").split(self.optimizer.steps()).next_u64())
     }
 
     /// Runs the forward pass again, looking at every op, to name the first whose output is not finite.

@@ -24,7 +24,8 @@ use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
 /// A function of one variable, with learnt coefficients or without.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Padé unit; the orders are those of the polynomials: 5/4, 3/3, 4/4, 5/5, 6/6, 7/7 or 8/8. Learnt.
     Pade {

@@ -5,7 +5,7 @@
 //! `dx[s·j + r] = Σ_u dy[j + (r + padding − t₀)/s − u]·w[t₀ + s·u]` with `t₀ = (r + padding) mod s`. So no inserted zero
 //! is ever multiplied. A [`Phase`] is one such sum; the forward pass has one, the adjoint `s` an axis.
 
-use super::geometry::Geometry;
+use super::sizes::Sizes;
 use super::slab::Span;
 
 /// One residue of one axis.
@@ -42,19 +42,19 @@ pub(super) struct Axis {
 
 impl Axis {
     /// `y[o] = Σ_t x[o·stride + t − padding]·w[t]`.
-    pub fn forward(geometry: &Geometry, axis: usize) -> Self {
-        let window = &geometry.window;
+    pub fn forward(sizes: &Sizes, axis: usize) -> Self {
+        let window = &sizes.window;
         let phase = AxisPhase {
             taps: window.kernel[axis],
             first_tap: 0,
             tap_step: 1,
             lead: -(window.padding[axis] as isize),
             place: 0,
-            outputs: geometry.output[axis],
+            outputs: sizes.output[axis],
         };
         Self {
-            source: geometry.input[axis],
-            destination: geometry.output[axis],
+            source: sizes.input[axis],
+            destination: sizes.output[axis],
             step: window.stride[axis],
             spread: 1,
             phases: vec![phase],
@@ -62,10 +62,10 @@ impl Axis {
     }
 
     /// The adjoint of [`Axis::forward`].
-    pub fn adjoint(geometry: &Geometry, axis: usize) -> Self {
-        let window = &geometry.window;
+    pub fn adjoint(sizes: &Sizes, axis: usize) -> Self {
+        let window = &sizes.window;
         let (kernel, stride, padding) = (window.kernel[axis], window.stride[axis], window.padding[axis]);
-        let length = geometry.input[axis];
+        let length = sizes.input[axis];
         let phases = (0..stride.min(length)).map(|residue| {
             let first = (residue + padding) % stride;
             let taps = if first < kernel { (kernel - first).div_ceil(stride) } else { 0 };
@@ -78,7 +78,7 @@ impl Axis {
                 outputs: (length - residue).div_ceil(stride),
             }
         });
-        Self { source: geometry.output[axis], destination: length, step: 1, spread: stride, phases: phases.collect() }
+        Self { source: sizes.output[axis], destination: length, step: 1, spread: stride, phases: phases.collect() }
     }
 
     /// Destinations of the longest phase.
@@ -137,15 +137,15 @@ pub(super) struct Correlation {
 
 impl Correlation {
     /// `y` from `x`.
-    pub fn forward(geometry: &Geometry) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(geometry, axis));
-        Self::new(geometry.batch, axes, geometry.in_channels, geometry.out_channels, false)
+    pub fn forward(sizes: &Sizes) -> Self {
+        let axes = [0, 1, 2].map(|axis| Axis::forward(sizes, axis));
+        Self::new(sizes.batch, axes, sizes.in_channels, sizes.out_channels, false)
     }
 
     /// `dx` from `dy`.
-    pub fn adjoint(geometry: &Geometry) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::adjoint(geometry, axis));
-        Self::new(geometry.batch, axes, geometry.out_channels, geometry.in_channels, true)
+    pub fn adjoint(sizes: &Sizes) -> Self {
+        let axes = [0, 1, 2].map(|axis| Axis::adjoint(sizes, axis));
+        Self::new(sizes.batch, axes, sizes.out_channels, sizes.in_channels, true)
     }
 
     fn new(batch: usize, axes: [Axis; 3], inputs: usize, outputs: usize, adjoint: bool) -> Self {

@@ -1,20 +1,20 @@
 //! Convolution on the CPU: slices in, slices out. Each kernel's scratch is stated by its `…_workspace` function.
 
 use super::correlation::Correlation;
-use super::geometry::Geometry;
+use super::sizes::Sizes;
 use super::{direct, weight_gradient as outer};
 use crate::device::cpu::{Pool, SharedMut, SimdLevel};
 
 /// Floats of scratch of [`forward`].
-pub(crate) fn forward_workspace(geometry: &Geometry, simd: SimdLevel, threads: usize) -> usize {
-    direct::workspace(&Correlation::forward(geometry), simd, threads)
+pub(crate) fn forward_workspace(sizes: &Sizes, simd: SimdLevel, threads: usize) -> usize {
+    direct::workspace(&Correlation::forward(sizes), simd, threads)
 }
 
 /// `y (+)= conv(x, weight)`, plus `bias` (which is ignored when accumulating).
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn forward(
     pool: &Pool,
-    geometry: &Geometry,
+    sizes: &Sizes,
     x: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
@@ -22,20 +22,20 @@ pub(crate) fn forward(
     accumulate: bool,
     scratch: &mut [f32],
 ) {
-    let correlation = Correlation::forward(geometry);
-    direct::run(pool, &correlation, geometry.window.kernel, x, weight, bias, y, accumulate, scratch);
+    let correlation = Correlation::forward(sizes);
+    direct::run(pool, &correlation, sizes.window.kernel, x, weight, bias, y, accumulate, scratch);
 }
 
 /// Floats of scratch of [`input_gradient`].
-pub(crate) fn input_gradient_workspace(geometry: &Geometry, simd: SimdLevel, threads: usize) -> usize {
-    direct::workspace(&Correlation::adjoint(geometry), simd, threads)
+pub(crate) fn input_gradient_workspace(sizes: &Sizes, simd: SimdLevel, threads: usize) -> usize {
+    direct::workspace(&Correlation::adjoint(sizes), simd, threads)
 }
 
 /// `dx (+)= convᵀ(dy, weight)`, plus `bias` (for the transposed convolution; ignored when accumulating).
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn input_gradient(
     pool: &Pool,
-    geometry: &Geometry,
+    sizes: &Sizes,
     dy: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
@@ -43,26 +43,26 @@ pub(crate) fn input_gradient(
     accumulate: bool,
     scratch: &mut [f32],
 ) {
-    let correlation = Correlation::adjoint(geometry);
-    direct::run(pool, &correlation, geometry.window.kernel, dy, weight, bias, dx, accumulate, scratch);
+    let correlation = Correlation::adjoint(sizes);
+    direct::run(pool, &correlation, sizes.window.kernel, dy, weight, bias, dx, accumulate, scratch);
 }
 
 /// Floats of scratch of [`weight_gradient`].
-pub(crate) fn weight_gradient_workspace(geometry: &Geometry, simd: SimdLevel, threads: usize) -> usize {
-    outer::workspace(geometry, simd, threads)
+pub(crate) fn weight_gradient_workspace(sizes: &Sizes, simd: SimdLevel, threads: usize) -> usize {
+    outer::workspace(sizes, simd, threads)
 }
 
 /// `dw (+)= Σ_voxel x·dy`.
 pub(crate) fn weight_gradient(
     pool: &Pool,
-    geometry: &Geometry,
+    sizes: &Sizes,
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
     accumulate: bool,
     scratch: &mut [f32],
 ) {
-    outer::run(pool, geometry, x, dy, dw, accumulate, scratch);
+    outer::run(pool, sizes, x, dy, dw, accumulate, scratch);
 }
 
 /// Voxels of one piece of a bias gradient.

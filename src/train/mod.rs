@@ -13,6 +13,4 @@ pub mod settings;
 pub mod state;
 pub mod step;
 pub mod trainer;
-//! Training: checkpoints.
 
-pub mod checkpoint;

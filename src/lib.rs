@@ -3,6 +3,7 @@
 pub mod device;
 pub mod error;
 pub mod memory;
+pub mod nn;
 pub mod ops;
 pub mod train;
 

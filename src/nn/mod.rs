@@ -1,0 +1,3 @@
+//! Parts of networks and of their training: optimisers and learning-rate schedules.
+
+pub mod optim;

@@ -180,6 +180,26 @@ fn safetensors_are_aligned_to_their_elements() {
 }
 
 #[test]
+fn every_element_type_converts_to_f32() {
+    let state = every_type();
+    for (name, values) in [
+        ("mask", &[0.0, 255.0, 7.0][..]),
+        ("steps", &[-7.0]),
+        ("f64", &[1.0 / 3.0]),
+        // A tenth in half precision, whose eleven bits are 1638 / 2^14, and in the upper half of an f32, 205 / 2^11.
+        ("f16", &[65504.0, 1638.0 / 16384.0]),
+        ("bf16", &[205.0 / 2048.0]),
+        ("i32", &[-2147483648.0, 1.0]),
+        ("i16", &[-2.0]),
+        ("i8", &[-128.0]),
+        ("bool", &[1.0, 0.0]),
+    ] {
+        assert_eq!(*state.get(name).unwrap().to_f32(), *values, "{name}");
+    }
+    assert!(Array::f32([2, 2], [1.0]).is_none() && View::f32(&[usize::MAX, 2], &[]).is_none());
+}
+
+#[test]
 fn two_tensors_of_one_name_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let view = View::f32(&[1], &[1.0]).unwrap();
@@ -380,6 +400,8 @@ fn damage(original: &[u8], rounds: usize, path: &Path, wrap: impl Fn(&[u8]) -> V
                 };
             }
         }
+        // A new file each time: truncating an old one makes some file systems wait for the disk.
+        fs::remove_file(path).unwrap();
         fs::write(path, wrap(&bytes)).unwrap();
         match load(path) {
             Ok(_) => (),

@@ -16,8 +16,10 @@ use super::npz::Npz;
 const FINAL_WEIGHT: &str = "decoder.final_mapping.0.weight";
 
 /// Initial PAU coefficients, the leaky-ReLU fit of orders 5/4 (official `Pade.py`).
+#[expect(clippy::excessive_precision, reason = "the digits are those that were published")]
 const NUMERATOR: [f32; 6] =
     [3.35583603e-02, 5.05000375e-01, 1.65343934e+00, 2.01001052e+00, 9.31901999e-01, 1.52424124e-01];
+#[expect(clippy::excessive_precision, reason = "the digits are those that were published")]
 const DENOMINATOR: [f32; 4] = [3.30847488e-06, 3.98021568e+00, 5.12471206e-07, 3.01830109e-01];
 
 /// The folders that golden files may lie in; the repository's own comes first.

@@ -5,6 +5,3 @@ pub mod optim;
 mod parameters;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};
-//! Parts of networks and of their training: optimisers and learning-rate schedules.
-
-pub mod optim;

@@ -12,6 +12,7 @@ pub mod patch_sample;
 pub mod testing;
 
 pub use linear::linear;
+pub use patch_conv::patch_conv;
 pub use patch_sample::patch_sample;
 
 use crate::device::{Backend, Device};

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd, bytemuck};
 
 use super::dft::{BINS, Complex, Dft, HALF};
 use super::lanes::transpose;
-use super::source::PatchSource;
+use super::source::Source;
 use super::spectra::{self, Direction, SPECTRUM};
 use super::{Dims, PATCH};
 use crate::device::cpu::{Pool, SharedMut};
@@ -40,7 +40,7 @@ fn line_vectors(dims: Dims, lanes: usize) -> usize {
 }
 
 /// Floats of one thread's scratch.
-pub(super) fn scratch_len<V: VoxelSource + ?Sized>(source: &PatchSource<'_, V>, dims: Dims, lanes: usize) -> usize {
+pub(super) fn scratch_len<V: VoxelSource + ?Sized>(source: &Source<'_, V>, dims: Dims, lanes: usize) -> usize {
     let Dims { inputs, outputs, .. } = dims;
     let vectors = 2 * PLANES * (inputs + outputs) + 2 * HALF * SIDE + PATCH + line_vectors(dims, lanes);
     lanes * (vectors + inputs.max(outputs) * PATCH) + source.scratch().next_multiple_of(16)
@@ -175,7 +175,7 @@ fn products<S: Simd, const J: usize>(simd: S, weights: &[f32], x: &[Complex<S::f
 
 /// What all pieces of one convolution share.
 struct Convolution<'a, V: ?Sized> {
-    source: &'a PatchSource<'a, V>,
+    source: &'a Source<'a, V>,
     spectra: &'a [f32],
     bias: Option<&'a [f32]>,
     dims: Dims,
@@ -252,7 +252,7 @@ impl<V: VoxelSource + ?Sized> WithSimd for Piece<'_, V> {
 pub(super) fn workspace<V: VoxelSource + ?Sized>(
     threads: usize,
     lanes: usize,
-    source: &PatchSource<'_, V>,
+    source: &Source<'_, V>,
     dims: Dims,
 ) -> usize {
     weight_spectra_len(dims) + threads * scratch_len(source, dims, lanes)
@@ -268,7 +268,7 @@ fn weight_spectra_len(dims: Dims) -> usize {
 #[allow(clippy::too_many_arguments)] // one convolution's operands
 pub(super) fn convolve<V: VoxelSource + ?Sized>(
     pool: &Pool,
-    source: &PatchSource<'_, V>,
+    source: &Source<'_, V>,
     weight: &[f32],
     bias: Option<&[f32]>,
     (dims, direction): (Dims, Direction),

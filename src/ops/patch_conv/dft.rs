@@ -34,7 +34,6 @@ pub(super) type Complex<V> = [V; 2];
 pub(super) struct Dft<S: Simd> {
     pub simd: S,
     zero: S::f32s,
-    two: S::f32s,
     cos: [S::f32s; 2],
     sin: [S::f32s; 2],
 }
@@ -48,13 +47,7 @@ impl<S: Simd> Dft<S> {
     #[inline(always)]
     pub fn new(simd: S) -> Self {
         let splat = |value| simd.splat_f32s(value);
-        Self {
-            simd,
-            zero: splat(0.0),
-            two: splat(2.0),
-            cos: [splat(COS1), splat(COS2)],
-            sin: [splat(SIN1), splat(SIN2)],
-        }
+        Self { simd, zero: splat(0.0), cos: [splat(COS1), splat(COS2)], sin: [splat(SIN1), splat(SIN2)] }
     }
 
     #[inline(always)]

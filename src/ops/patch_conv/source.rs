@@ -7,16 +7,16 @@ use crate::ops::patch_sample::{Samples, VoxelSource};
 
 /// Patches `[points, channels, 343]`, or a recipe for them. A volume's patches are cut group by group while they are
 /// needed, so those of all points never exist at once.
-pub enum PatchSource<'a, V: ?Sized = [f32]> {
+pub(super) enum Source<'a, V: ?Sized = [f32]> {
     /// Cut from volumes.
     Volume(Samples<'a, V>),
     /// Given.
     Patches(&'a [f32]),
 }
 
-impl<V: VoxelSource + ?Sized> PatchSource<'_, V> {
-    /// Floats of scratch that [`PatchSource::load`] needs.
-    pub(super) fn scratch(&self) -> usize {
+impl<V: VoxelSource + ?Sized> Source<'_, V> {
+    /// Floats of scratch that [`Source::load`] needs.
+    pub fn scratch(&self) -> usize {
         match self {
             Self::Volume(samples) => Samples::<V>::scratch(samples.grid),
             Self::Patches(_) => 0,
@@ -25,7 +25,7 @@ impl<V: VoxelSource + ?Sized> PatchSource<'_, V> {
 
     /// The patches of `points` one after the other, followed by zeros up to a whole group of `group` patches. Given
     /// patches of a whole group are used in place; others are put into `staging`.
-    pub(super) fn load<'b>(
+    pub fn load<'b>(
         &'b self,
         points: Range<usize>,
         group: usize,

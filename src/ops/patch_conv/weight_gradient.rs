@@ -16,9 +16,9 @@
 use pulp::{Simd, WithSimd, bytemuck};
 
 use super::cpu::{LINES, Scratch, group_forward, lines_forward, scratch_len};
-use super::dft::{BINS, Complex, Dft};
+use super::dft::{BINS, Dft};
 use super::lanes::transpose;
-use super::source::PatchSource;
+use super::source::Source;
 use super::spectra::{SPECTRUM, to_kernel};
 use super::{Dims, PATCH};
 use crate::device::cpu::{Pool, SharedMut};
@@ -79,8 +79,8 @@ impl Layout {
 
 /// One piece.
 struct Piece<'a, V: ?Sized> {
-    source: &'a PatchSource<'a, V>,
-    dy: &'a PatchSource<'a>,
+    source: &'a Source<'a, V>,
+    dy: &'a Source<'a>,
     layout: Layout,
     points: std::ops::Range<usize>,
     sums: &'a mut [f32],
@@ -146,13 +146,7 @@ fn add_line<S: Simd>(simd: S, layout: Layout, q: usize, x: &[S::f32s], dy: &[f32
 
 /// `sums[j·stride] += Σ_l dy[j][l]·x[l]` for `J` rows of `dy`.
 #[inline(always)]
-fn add_products<S: Simd, const J: usize>(
-    simd: S,
-    x: &[S::f32s],
-    dy: &[f32],
-    sums: &mut [S::f32s],
-    stride: usize,
-) {
+fn add_products<S: Simd, const J: usize>(simd: S, x: &[S::f32s], dy: &[f32], sums: &mut [S::f32s], stride: usize) {
     let lanes = S::F32_LANES;
     let (x, dy) = (&x[..lanes], &dy[..J * lanes]);
     let mut totals: [S::f32s; J] = std::array::from_fn(|j| sums[j * stride]);
@@ -170,7 +164,7 @@ fn add_products<S: Simd, const J: usize>(
 pub(super) fn workspace<V: VoxelSource + ?Sized>(
     threads: usize,
     lanes: usize,
-    source: &PatchSource<'_, V>,
+    source: &Source<'_, V>,
     dims: Dims,
 ) -> usize {
     let layout = Layout { dims, lanes };
@@ -180,7 +174,7 @@ pub(super) fn workspace<V: VoxelSource + ?Sized>(
 /// `dW (+)= Σ_points dy ⋆ x`, `[Co, Ci, 7³]`, from `dy` `[points, Co, 343]`.
 pub(super) fn weight_gradient<V: VoxelSource + ?Sized>(
     pool: &Pool,
-    source: &PatchSource<'_, V>,
+    source: &Source<'_, V>,
     dy: &[f32],
     dims: Dims,
     dw: &mut [f32],
@@ -191,7 +185,7 @@ pub(super) fn weight_gradient<V: VoxelSource + ?Sized>(
     let (pieces, len) = (layout.pieces(), layout.len());
     let (sums, scratch) = scratch.split_at_mut(pieces * len);
     let per_thread = scratch_len(source, dims, layout.lanes);
-    let dy = &PatchSource::Patches(dy);
+    let dy = &Source::Patches(dy);
     {
         let (sums, scratch) = (SharedMut::new(sums), SharedMut::new(scratch));
         pool.for_each_with_thread(pieces, |piece, thread| {
@@ -215,8 +209,7 @@ pub(super) fn weight_gradient<V: VoxelSource + ?Sized>(
             sums.chunks_exact(len).map(|sums| f64::from(sums[place])).sum()
         };
         // conj(DY)·X.
-        let spectrum =
-            |bin| [total(bin, 0, 0) + total(bin, 1, 1), total(bin, 0, 1) - total(bin, 1, 0)];
+        let spectrum = |bin| [total(bin, 0, 0) + total(bin, 1, 1), total(bin, 0, 1) - total(bin, 1, 0)];
         to_kernel(spectrum, |place, value| {
             dw[place] = if accumulate { dw[place] + value as f32 } else { value as f32 };
         });

@@ -81,7 +81,9 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
                 match (corner, pooling) {
                     (0, _) => pooled.copy_from_slice(row),
                     (_, Pooling::Average) => pooled.iter_mut().zip(&*row).for_each(|(sum, value)| *sum += value),
-                    (_, Pooling::Max) => pooled.iter_mut().zip(&*row).for_each(|(max, value)| *max = larger(*max, *value)),
+                    (_, Pooling::Max) => {
+                        pooled.iter_mut().zip(&*row).for_each(|(max, value)| *max = larger(*max, *value))
+                    }
                 }
             }
             for (channel, voxels) in patch.chunks_exact_mut(PATCH).skip(channels).enumerate() {
@@ -241,9 +243,15 @@ pub(super) fn coordinate_gradient(
         for point in piece * POINTS..points.min((piece + 1) * POINTS) {
             let mut sums = [0.0f64; 3];
             let gradient = &gradient[point * len..][..len];
-            samples.for_each_row(point, gradient, |_| true, scratch, |window, at, row, scratch| {
-                window.add_coordinate_gradient(at, row, &mut sums, scratch);
-            });
+            samples.for_each_row(
+                point,
+                gradient,
+                |_| true,
+                scratch,
+                |window, at, row, scratch| {
+                    window.add_coordinate_gradient(at, row, &mut sums, scratch);
+                },
+            );
             // SAFETY: each point has its own coordinates.
             let target = unsafe { coordinates.slice(3 * point, 3) };
             for (target, sum) in target.iter_mut().zip(sums) {

@@ -109,7 +109,10 @@ pub(crate) fn check_shapes(op: &'static str, volume: &[usize], coordinates: &[us
         [points, 3] if points.is_multiple_of(volume[0]) => Ok((grid, points / volume[0])),
         _ => Err(Error::shape(
             op,
-            format!("coordinates {coordinates:?} are not [points, 3] with equally many points for each of {} volumes", volume[0]),
+            format!(
+                "coordinates {coordinates:?} are not [points, 3] with equally many points for each of {} volumes",
+                volume[0]
+            ),
         )),
     }
 }
@@ -192,7 +195,10 @@ impl Op for PatchSample {
             Some(_) => (9 * PATCH as u64, 8 * PATCH as u64),
         };
         let patch = 4 * PATCH as u64 * self.options.channels(channels as usize) as u64;
-        Cost { flops: points * channels * (11 * voxels + pooling), bytes: points * (4 * channels * voxels + 12 + patch) }
+        Cost {
+            flops: points * channels * (11 * voxels + pooling),
+            bytes: points * (4 * channels * voxels + 12 + patch),
+        }
     }
 
     fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {

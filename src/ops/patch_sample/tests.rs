@@ -163,8 +163,7 @@ fn at_whole_coordinates_the_derivative_is_from_the_right() {
     let g = Array::random(&[1, 1, PATCH], 51);
     let (voxels, coordinates, gradient) = (volume.f32s(), at.f32s(), g.f32s());
     let grid = Grid::of("test", &volume.shape).unwrap();
-    let samples =
-        Samples { voxels: &voxels[..], grid, coordinates: &coordinates, points_per_volume: 1, options: NONE };
+    let samples = Samples { voxels: &voxels[..], grid, coordinates: &coordinates, points_per_volume: 1, options: NONE };
     let mut ours = [0.0; 3];
     let mut scratch = vec![0.0; cpu::workspace(1, grid)];
     cpu::coordinate_gradient(&Pool::new(1), samples, &gradient, &mut ours, false, &mut scratch);

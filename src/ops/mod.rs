@@ -28,6 +28,8 @@ mod separable;
 pub mod sigmoid;
 pub mod softmax;
 pub mod transpose_channels;
+pub mod patch_conv;
+pub mod patch_sample;
 
 #[cfg(test)]
 pub mod testing;
@@ -52,6 +54,8 @@ pub use select::select;
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
+pub use patch_conv::patch_conv;
+pub use patch_sample::patch_sample;
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

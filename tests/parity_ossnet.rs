@@ -218,7 +218,16 @@ fn gradients(case: &Case) {
         // The stored gradients are f32: rounding them alone costs 6e-8 of each. A sum of thousands of terms that nearly
         // cancel keeps about 1e-5 of its largest terms, whatever its order.
         let allowed = TIMES * fixture.gradient_error(name) + 1e-5;
-        assert!(f64::from(mine) <= allowed, "{}: gradient of {name} off by {mine:.2e}, allowed {allowed:.2e}", fixture.name);
+        // A bias before a normalisation has gradient 0: terms as large as the largest gradients cancel, each rounded a few
+        // times on its way.
+        if mine * scale <= 8.0 * f32::EPSILON * largest {
+            continue;
+        }
+        assert!(
+            f64::from(mine) <= allowed,
+            "{}: gradient of {name} off by {mine:.2e}, allowed {allowed:.2e}",
+            fixture.name
+        );
     }
     assert_eq!(seen, full.len() + samples.len(), "{}: gradients that no parameter has", fixture.name);
 }

@@ -20,6 +20,7 @@ pub mod max_pool;
 pub mod moments;
 pub mod norm_act;
 pub mod patch_conv;
+pub mod patch_sample;
 mod pieces;
 pub mod reshape;
 pub mod resize;
@@ -28,8 +29,6 @@ mod separable;
 pub mod sigmoid;
 pub mod softmax;
 pub mod transpose_channels;
-pub mod patch_conv;
-pub mod patch_sample;
 
 #[cfg(test)]
 pub mod testing;
@@ -48,14 +47,13 @@ pub use max_pool::{adaptive_max_pool, max_pool};
 pub use moments::{Grouping, moments};
 pub use norm_act::{NormAct, ResidualPlace, norm_act};
 pub use patch_conv::patch_conv;
+pub use patch_sample::patch_sample;
 pub use reshape::reshape;
 pub use resize::{Corners, resize};
 pub use select::select;
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
-pub use patch_conv::patch_conv;
-pub use patch_sample::patch_sample;
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

@@ -13,4 +13,3 @@ pub mod settings;
 pub mod state;
 pub mod step;
 pub mod trainer;
-

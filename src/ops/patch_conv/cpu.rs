@@ -81,14 +81,17 @@ fn planes_forward<S: Simd>(
 ) {
     for x in 0..SIDE {
         for y in 0..SIDE {
-            let line = std::array::from_fn(|z| voxels[(x * SIDE + y) * SIDE + z]);
+            let mut line = [dft.zero(); SIDE];
+            line.copy_from_slice(&voxels[(x * SIDE + y) * SIDE..][..SIDE]);
             let bins = dft.forward_real(line);
             for k in 0..HALF {
                 plane[k * SIDE + y] = bins[k];
             }
         }
         for k in 0..HALF {
-            let bins = dft.forward(std::array::from_fn(|y| plane[k * SIDE + y]));
+            let mut line = [[dft.zero(); 2]; SIDE];
+            line.copy_from_slice(&plane[k * SIDE..][..SIDE]);
+            let bins = dft.forward(line);
             planes[x * LINES + k * BINS..][..BINS].copy_from_slice(&bins);
         }
     }
@@ -106,13 +109,19 @@ fn planes_inverse<S: Simd>(
     let bias = dft.simd.splat_f32s(bias);
     for x in 0..SIDE {
         for k in 0..HALF {
-            let line = dft.inverse(std::array::from_fn(|j| planes[x * LINES + k * BINS + j]));
+            let mut bins = [[dft.zero(); 2]; BINS];
+            bins.copy_from_slice(&planes[x * LINES + k * BINS..][..BINS]);
+            let line = dft.inverse(bins);
             for y in 0..SIDE {
                 plane[k * SIDE + y] = line[y];
             }
         }
         for y in 0..SIDE {
-            let line = dft.inverse_real(std::array::from_fn(|k| plane[k * SIDE + y]));
+            let mut bins = [[dft.zero(); 2]; HALF];
+            for k in 0..HALF {
+                bins[k] = plane[k * SIDE + y];
+            }
+            let line = dft.inverse_real(bins);
             for z in 0..SIDE {
                 voxels[(x * SIDE + y) * SIDE + z] = dft.simd.add_f32s(line[z], bias);
             }
@@ -148,7 +157,11 @@ pub(super) fn lines_forward<S: Simd>(
     let channels = planes.len();
     let lines = &mut lines[..BINS * channels];
     for (channel, planes) in planes.iter().enumerate() {
-        let bins = dft.forward(std::array::from_fn(|x| planes[x * LINES + q]));
+        let mut line = [[dft.zero(); 2]; SIDE];
+        for x in 0..SIDE {
+            line[x] = planes[x * LINES + q];
+        }
+        let bins = dft.forward(line);
         for k in 0..BINS {
             lines[k * channels + channel] = bins[k];
         }
@@ -162,7 +175,8 @@ fn products<S: Simd, const J: usize>(simd: S, weights: &[f32], x: &[Complex<S::f
     let (weights, _) = weights.as_chunks::<2>();
     for (c, &[re, im]) in x.iter().enumerate() {
         for o in 0..J {
-            let [wr, wi] = weights[o * x.len() + c].map(|w| simd.splat_f32s(w));
+            let [wr, wi] = weights[o * x.len() + c];
+            let (wr, wi) = (simd.splat_f32s(wr), simd.splat_f32s(wi));
             let [sr, si] = sums[o];
             sums[o] = [
                 simd.negate_mul_add_e_f32s(wi, im, simd.mul_add_e_f32s(wr, re, sr)),
@@ -212,21 +226,24 @@ impl<V: VoxelSource + ?Sized> WithSimd for Piece<'_, V> {
                 for k in 0..BINS {
                     let weights = &spectra[(q * BINS + k) * dims.inputs * dims.outputs * 2..];
                     let x = &x[k * dims.inputs..][..dims.inputs];
-                    let mut store = |o: usize, value| y[o * BINS + k] = value;
                     let mut o = 0;
                     while o + 4 <= dims.outputs {
                         let sums = products::<S, 4>(simd, &weights[o * dims.inputs * 2..], x);
-                        sums.into_iter().enumerate().for_each(|(i, sum)| store(o + i, sum));
+                        for i in 0..4 {
+                            y[(o + i) * BINS + k] = sums[i];
+                        }
                         o += 4;
                     }
                     while o < dims.outputs {
                         let [sum] = products::<S, 1>(simd, &weights[o * dims.inputs * 2..], x);
-                        store(o, sum);
+                        y[o * BINS + k] = sum;
                         o += 1;
                     }
                 }
                 for (o, planes) in outputs.iter_mut().enumerate() {
-                    let line = dft.inverse(std::array::from_fn(|k| y[o * BINS + k]));
+                    let mut bins = [[dft.zero(); 2]; BINS];
+                    bins.copy_from_slice(&y[o * BINS..][..BINS]);
+                    let line = dft.inverse(bins);
                     for i in 0..SIDE {
                         planes[i * LINES + q] = line[i];
                     }

@@ -12,6 +12,9 @@
 //! so even bins are the five-point transform of the sums, odd bins that of the differences (bin `k` is its element
 //! `k mod 5`). Inputs 7, 8 and 9 are zero, which leaves two additions of each kind. The inverse is the same with the
 //! opposite sign in the exponent, and only its outputs 3 … 9 are wanted.
+//!
+//! There are no closures over vectors here and in the kernels: one that the compiler leaves out of line is compiled
+//! without the instruction set and calls each vector instruction as a function.
 
 use pulp::Simd;
 
@@ -38,16 +41,21 @@ pub(super) struct Dft<S: Simd> {
     sin: [S::f32s; 2],
 }
 
-#[inline(always)]
-fn both<V: Copy>(f: impl Fn(V, V) -> V, a: Complex<V>, b: Complex<V>) -> Complex<V> {
-    [f(a[0], b[0]), f(a[1], b[1])]
-}
-
 impl<S: Simd> Dft<S> {
     #[inline(always)]
     pub fn new(simd: S) -> Self {
-        let splat = |value| simd.splat_f32s(value);
-        Self { simd, zero: splat(0.0), cos: [splat(COS1), splat(COS2)], sin: [splat(SIN1), splat(SIN2)] }
+        Self {
+            simd,
+            zero: simd.splat_f32s(0.0),
+            cos: [simd.splat_f32s(COS1), simd.splat_f32s(COS2)],
+            sin: [simd.splat_f32s(SIN1), simd.splat_f32s(SIN2)],
+        }
+    }
+
+    /// A vector of zeros.
+    #[inline(always)]
+    pub fn zero(self) -> S::f32s {
+        self.zero
     }
 
     #[inline(always)]
@@ -68,29 +76,40 @@ impl<S: Simd> Dft<S> {
     /// `a + b`, complex.
     #[inline(always)]
     fn plus(self, a: Complex<S::f32s>, b: Complex<S::f32s>) -> Complex<S::f32s> {
-        both(|a, b| self.add(a, b), a, b)
+        [self.add(a[0], b[0]), self.add(a[1], b[1])]
     }
 
     /// `a − b`, complex.
     #[inline(always)]
     fn minus(self, a: Complex<S::f32s>, b: Complex<S::f32s>) -> Complex<S::f32s> {
-        both(|a, b| self.sub(a, b), a, b)
+        [self.sub(a[0], b[0]), self.sub(a[1], b[1])]
+    }
+
+    /// `a*`.
+    #[inline(always)]
+    fn conjugate(self, a: Complex<S::f32s>) -> Complex<S::f32s> {
+        [a[0], self.neg(a[1])]
+    }
+
+    /// `x·y + z`.
+    #[inline(always)]
+    fn fma(self, x: S::f32s, y: S::f32s, z: S::f32s) -> S::f32s {
+        self.simd.mul_add_e_f32s(x, y, z)
     }
 
     /// `base + cos1·a + cos2·b` and `base + cos2·a + cos1·b`.
     #[inline(always)]
     fn cosines(self, base: S::f32s, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
-        let fma = |x, y, z| self.simd.mul_add_e_f32s(x, y, z);
         let [c1, c2] = self.cos;
-        [fma(c1, a, fma(c2, b, base)), fma(c2, a, fma(c1, b, base))]
+        [self.fma(c1, a, self.fma(c2, b, base)), self.fma(c2, a, self.fma(c1, b, base))]
     }
 
     /// `sin1·a + sin2·b` and `sin2·a − sin1·b`.
     #[inline(always)]
     fn sines(self, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
         let [s1, s2] = self.sin;
-        let mul = |x, y| self.simd.mul_f32s(x, y);
-        [self.simd.mul_add_e_f32s(s1, a, mul(s2, b)), self.simd.negate_mul_add_e_f32s(s1, b, mul(s2, a))]
+        let (s2a, s2b) = (self.simd.mul_f32s(s2, a), self.simd.mul_f32s(s2, b));
+        [self.fma(s1, a, s2b), self.simd.negate_mul_add_e_f32s(s1, b, s2a)]
     }
 
     /// Five-point transform `Σ x[n]·e^(∓2πi·n·k/5)`: upper sign (forward) or lower sign (inverse).
@@ -124,9 +143,20 @@ impl<S: Simd> Dft<S> {
     /// Elements 3 … 9 of the inverse transform, times ten.
     #[inline(always)]
     pub fn inverse(self, x: [Complex<S::f32s>; BINS]) -> [Complex<S::f32s>; 7] {
-        let pairs = [(0, 5), (2, 7), (4, 9), (6, 1), (8, 3)];
-        let even = self.five::<true>(pairs.map(|(a, b)| self.plus(x[a], x[b])));
-        let odd = self.five::<true>(pairs.map(|(a, b)| self.minus(x[a], x[b])));
+        let even = self.five::<true>([
+            self.plus(x[0], x[5]),
+            self.plus(x[2], x[7]),
+            self.plus(x[4], x[9]),
+            self.plus(x[6], x[1]),
+            self.plus(x[8], x[3]),
+        ]);
+        let odd = self.five::<true>([
+            self.minus(x[0], x[5]),
+            self.minus(x[2], x[7]),
+            self.minus(x[4], x[9]),
+            self.minus(x[6], x[1]),
+            self.minus(x[8], x[3]),
+        ]);
         [odd[3], even[4], odd[0], even[1], odd[2], even[3], odd[4]]
     }
 
@@ -144,15 +174,13 @@ impl<S: Simd> Dft<S> {
     pub fn forward_real(self, x: [S::f32s; 7]) -> [Complex<S::f32s>; HALF] {
         let even = self.five_real([self.add(x[0], x[5]), x[2], x[4], self.add(x[6], x[1]), x[3]]);
         let odd = self.five_real([self.sub(x[0], x[5]), x[2], x[4], self.sub(x[6], x[1]), self.neg(x[3])]);
-        let conjugate = |z: Complex<S::f32s>| [z[0], self.neg(z[1])];
-        [even[0], odd[1], even[2], conjugate(odd[2]), conjugate(even[1]), odd[0]]
+        [even[0], odd[1], even[2], self.conjugate(odd[2]), self.conjugate(even[1]), odd[0]]
     }
 
     /// Five-point inverse of the spectrum `[h₀, h₁, h₂, h₂*, h₁*]` of a real line, `h₀` real.
     #[inline(always)]
     fn five_to_real(self, h0: S::f32s, h1: Complex<S::f32s>, h2: Complex<S::f32s>) -> [S::f32s; 5] {
-        let double = |x| self.add(x, x);
-        let (h1, h2) = (h1.map(double), h2.map(double));
+        let (h1, h2) = (self.plus(h1, h1), self.plus(h2, h2));
         let [m1, m2] = self.cosines(h0, h1[0], h2[0]);
         let [s1, s2] = self.sines(h1[1], h2[1]);
         [self.add(h0, self.add(h1[0], h2[0])), self.sub(m1, s1), self.sub(m2, s2), self.add(m2, s2), self.add(m1, s1)]
@@ -162,12 +190,9 @@ impl<S: Simd> Dft<S> {
     #[inline(always)]
     pub fn inverse_real(self, x: [Complex<S::f32s>; HALF]) -> [S::f32s; 7] {
         // Bins 7 and 9 are the conjugates of 3 and 1.
-        let plus_conjugate = |a: Complex<S::f32s>, b: Complex<S::f32s>| [self.add(a[0], b[0]), self.sub(a[1], b[1])];
-        let minus_conjugate = |a: Complex<S::f32s>, b: Complex<S::f32s>| [self.sub(a[0], b[0]), self.add(a[1], b[1])];
-        let even =
-            self.five_to_real(self.add(x[0][0], x[5][0]), plus_conjugate(x[2], x[3]), plus_conjugate(x[4], x[1]));
-        let odd =
-            self.five_to_real(self.sub(x[0][0], x[5][0]), minus_conjugate(x[2], x[3]), minus_conjugate(x[4], x[1]));
+        let (x7, x9) = (self.conjugate(x[3]), self.conjugate(x[1]));
+        let even = self.five_to_real(self.add(x[0][0], x[5][0]), self.plus(x[2], x7), self.plus(x[4], x9));
+        let odd = self.five_to_real(self.sub(x[0][0], x[5][0]), self.minus(x[2], x7), self.minus(x[4], x9));
         [odd[3], even[4], odd[0], even[1], odd[2], even[3], odd[4]]
     }
 }

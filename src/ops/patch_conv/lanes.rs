@@ -76,25 +76,31 @@ fn tile_of<const L: usize>(source: &[f32], source_stride: usize, target: &mut [f
 #[inline(always)]
 fn tile16(simd: pulp::x86::V4, source: &[f32], source_stride: usize, target: &mut [f32], target_stride: usize) {
     let avx = simd.avx512f;
-    let load = |row: usize| {
-        let row = &source[row * source_stride..][..16];
+    let mut rows = [avx._mm512_setzero_ps(); 16];
+    for (i, row) in rows.iter_mut().enumerate() {
+        let source = &source[i * source_stride..][..16];
         // SAFETY: the slice holds sixteen floats.
-        unsafe { avx._mm512_loadu_ps(row.as_ptr()) }
-    };
-    let rows: [_; 16] = std::array::from_fn(load);
+        *row = unsafe { avx._mm512_loadu_ps(source.as_ptr()) };
+    }
     // Pairs of rows: within each 128-bit part, columns alternate between the two rows.
-    let pairs: [_; 16] = std::array::from_fn(|i| match (rows[i & !1], rows[i | 1]) {
-        (a, b) if i & 1 == 0 => avx._mm512_castps_pd(avx._mm512_unpacklo_ps(a, b)),
-        (a, b) => avx._mm512_castps_pd(avx._mm512_unpackhi_ps(a, b)),
-    });
-    // Fours of rows: each 128-bit part holds one column of four rows; vector 4·g + c holds columns c, 4 + c, 8 + c, 12 + c.
-    let fours: [_; 16] = std::array::from_fn(|i| {
-        let (a, b) = (pairs[i & !3 | i >> 1 & 1], pairs[i & !3 | 2 | i >> 1 & 1]);
-        avx._mm512_castpd_ps(if i & 1 == 0 { avx._mm512_unpacklo_pd(a, b) } else { avx._mm512_unpackhi_pd(a, b) })
-    });
-    // Now a 4 × 4 transposition of whole 128-bit parts for each c, in two rounds.
+    let mut pairs = [avx._mm512_setzero_pd(); 16];
+    for i in 0..8 {
+        let (a, b) = (rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i] = avx._mm512_castps_pd(avx._mm512_unpacklo_ps(a, b));
+        pairs[2 * i + 1] = avx._mm512_castps_pd(avx._mm512_unpackhi_ps(a, b));
+    }
+    // Fours of rows: part p of vector 4·g + c holds column 4·p + c of rows 4·g … 4·g + 3.
+    let mut fours = rows;
+    for group in 0..4 {
+        for half in 0..2 {
+            let (a, b) = (pairs[4 * group + half], pairs[4 * group + 2 + half]);
+            fours[4 * group + 2 * half] = avx._mm512_castpd_ps(avx._mm512_unpacklo_pd(a, b));
+            fours[4 * group + 2 * half + 1] = avx._mm512_castpd_ps(avx._mm512_unpackhi_pd(a, b));
+        }
+    }
+    // For each c a 4 × 4 transposition of whole parts, in two rounds.
     for column in 0..4 {
-        let [a, b, c, d] = std::array::from_fn(|group| fours[4 * group + column]);
+        let (a, b, c, d) = (fours[column], fours[4 + column], fours[8 + column], fours[12 + column]);
         let even = (avx._mm512_shuffle_f32x4::<0x88>(a, b), avx._mm512_shuffle_f32x4::<0x88>(c, d));
         let odd = (avx._mm512_shuffle_f32x4::<0xdd>(a, b), avx._mm512_shuffle_f32x4::<0xdd>(c, d));
         let columns = [

@@ -149,7 +149,10 @@ fn add_line<S: Simd>(simd: S, layout: Layout, q: usize, x: &[S::f32s], dy: &[f32
 fn add_products<S: Simd, const J: usize>(simd: S, x: &[S::f32s], dy: &[f32], sums: &mut [S::f32s], stride: usize) {
     let lanes = S::F32_LANES;
     let (x, dy) = (&x[..lanes], &dy[..J * lanes]);
-    let mut totals: [S::f32s; J] = std::array::from_fn(|j| sums[j * stride]);
+    let mut totals = [simd.splat_f32s(0.0); J];
+    for j in 0..J {
+        totals[j] = sums[j * stride];
+    }
     for (l, &x) in x.iter().enumerate() {
         for j in 0..J {
             totals[j] = simd.mul_add_e_f32s(simd.splat_f32s(dy[j * lanes + l]), x, totals[j]);

@@ -18,6 +18,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
+mod winograd;
 
 pub use sizes::Geometry;
 pub(crate) use sizes::Sizes;

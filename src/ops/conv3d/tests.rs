@@ -65,7 +65,12 @@ fn table() -> Vec<Sizes> {
         shape([1, 12, 12, 12], [16, 1], cubic(3, 1, 1)),
         shape([1, 10, 12, 14], [16, 32], cubic(3, 1, 1)),
         shape([2, 9, 11, 13], [32, 16], cubic(3, 1, 1)),
-        shape([1, 8, 8, 8], [48, 48], cubic(3, 1, 2)),
+        shape([1, 9, 8, 9], [48, 48], cubic(3, 1, 2)),
+        // Few outputs and lines of a multiple of 8 or 16: folded.
+        shape([2, 3, 4, 32], [1, 1], cubic(3, 1, 1)),
+        shape([1, 4, 6, 16], [5, 2], cubic(3, 2, 1)),
+        shape([1, 4, 6, 32], [1, 32], cubic(3, 2, 1)),
+        shape([1, 3, 4, 16], [2, 3], window([3, 1, 5], [1, 1, 1], [1, 0, 2])),
         // Sums of 5·5·5·64 terms are cut into chains.
         shape([1, 5, 5, 5], [64, 16], cubic(5, 1, 2)),
         // Stride larger than the kernel: inputs that no output reads.
@@ -189,16 +194,17 @@ fn the_op_equals_its_twin() {
 
 #[test]
 fn a_bias_gradient_over_many_voxels_is_exact_enough() {
-    let (voxels, channels) = (13_001, 37);
-    let dy = Array::random(&[voxels * channels], 5);
-    let mut expected = vec![0.0; channels];
-    dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
-    for threads in [1, 2] {
-        let pool = Pool::new(threads);
-        let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
-        let mut db = vec![f32::NAN; channels];
-        cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);
-        compare("bias gradient", &db, &expected, TOLERANCE);
+    for (voxels, channels) in [(13_001, 37), (13_001, 5), (4_099, 1), (300, 16)] {
+        let dy = Array::random(&[voxels * channels], 5);
+        let mut expected = vec![0.0; channels];
+        dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+        for threads in [1, 2] {
+            let pool = Pool::new(threads);
+            let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
+            let mut db = vec![f32::NAN; channels];
+            cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);
+            compare("bias gradient", &db, &expected, TOLERANCE);
+        }
     }
 }
 

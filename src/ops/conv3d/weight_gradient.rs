@@ -50,12 +50,13 @@ impl Cut {
     fn new(sizes: &Sizes, lanes: usize) -> Self {
         let axes = [0, 1, 2].map(|axis| Axis::forward(sizes, axis));
         let outputs = sizes.out_channels.next_multiple_of(lanes);
-        let in_place = outputs == sizes.out_channels;
+        // One panel of whole vectors is read where it lies.
+        let one_panel = outputs == sizes.out_channels && outputs <= PANEL_VECTORS * lanes;
         let [depth, height, width] = sizes.output;
         let slabs = |block: [usize; 2]| {
             let lines = axes[0].span(0, block[0]).length * axes[1].span(0, block[1]).length;
             let inputs = lines * axes[2].span(0, width).length * sizes.in_channels;
-            (inputs, if in_place { 0 } else { block[0] * block[1] * width * outputs })
+            (inputs, if one_panel { 0 } else { block[0] * block[1] * width * outputs })
         };
         let count = |block: [usize; 2]| sizes.batch * depth.div_ceil(block[0]) * height.div_ceil(block[1]);
         let partial = sizes.window.taps() * sizes.in_channels * outputs;
@@ -84,9 +85,31 @@ impl Cut {
     }
 }
 
+/// Treats neighbouring outputs of a line as further output channels, as [`Correlation::folded`] does, if that fills
+/// vectors: the sizes, and how many outputs became one.
+///
+/// [`Correlation::folded`]: super::correlation::Correlation::folded
+fn folded(sizes: &Sizes, lanes: usize) -> (Sizes, usize) {
+    let mut fold = 1;
+    while 2 * fold * sizes.out_channels <= lanes && sizes.output[2].is_multiple_of(2 * fold) {
+        fold *= 2;
+    }
+    let (kernel, stride) = (sizes.window.kernel[2], sizes.window.stride[2]);
+    let run = (fold - 1) * stride + kernel;
+    if run >= fold * kernel {
+        return (*sizes, 1);
+    }
+    let mut folded = *sizes;
+    folded.out_channels *= fold;
+    folded.output[2] /= fold;
+    folded.window.kernel[2] = run;
+    folded.window.stride[2] *= fold;
+    (folded, fold)
+}
+
 /// Floats of scratch: the partial gradients and, for each thread, slabs of inputs and output gradients.
 pub(super) fn workspace(sizes: &Sizes, simd: SimdLevel, threads: usize) -> usize {
-    let cut = Cut::new(sizes, simd.lanes());
+    let cut = Cut::new(&folded(sizes, simd.lanes()).0, simd.lanes());
     cut.splits * cut.partial + threads * (cut.inputs + cut.gradients)
 }
 
@@ -100,14 +123,15 @@ pub(super) fn run(
     accumulate: bool,
     scratch: &mut [f32],
 ) {
-    let cut = Cut::new(sizes, pool.simd().lanes());
+    let (folded, fold) = folded(sizes, pool.simd().lanes());
+    let cut = Cut::new(&folded, pool.simd().lanes());
     let (partials, slabs) = scratch.split_at_mut(cut.splits * cut.partial);
     {
         let slabs = SharedMut::new(slabs);
         let job = Job {
-            sizes,
+            sizes: &folded,
             cut,
-            axes: [0, 1, 2].map(|axis| Axis::forward(sizes, axis)),
+            axes: [0, 1, 2].map(|axis| Axis::forward(&folded, axis)),
             x,
             dy,
             partials: SharedMut::new(partials),
@@ -120,7 +144,10 @@ pub(super) fn run(
         });
     }
     add_pairwise(pool, partials, cut.splits, cut.partial);
-    unpack(pool, sizes, &partials[..cut.partial], dw, accumulate);
+    match fold {
+        1 => unpack(pool, sizes, &partials[..cut.partial], dw, accumulate),
+        _ => unfold(sizes, &folded, fold, &partials[..cut.partial], dw, accumulate),
+    }
 }
 
 /// Adds `count` arrays of `len` floats into the first, pairwise.
@@ -167,6 +194,23 @@ fn unpack(pool: &Pool, sizes: &Sizes, sums: &[f32], dw: &mut [f32], accumulate: 
             }
         }
     });
+}
+
+/// `dw[out, in, taps] (+)= Σ_i sums[taps of the folded kernel, in, folded out]` over the outputs `i` that became one.
+fn unfold(sizes: &Sizes, folded: &Sizes, fold: usize, sums: &[f32], dw: &mut [f32], accumulate: bool) {
+    let (taps, inputs, outputs) = (sizes.window.taps(), sizes.in_channels, sizes.out_channels);
+    let (short, long) = (sizes.window.kernel[2], folded.window.kernel[2]);
+    let row = sums.len() / (folded.window.taps() * inputs).max(1);
+    for (i, value) in dw.iter_mut().enumerate() {
+        let (output, input, tap) = (i / (inputs * taps), i / taps % inputs, i % taps);
+        let (line, tap) = (tap / short, tap % short);
+        let sum: f32 = (0..fold)
+            .map(|j| {
+                sums[((line * long + tap + j * sizes.window.stride[2]) * inputs + input) * row + j * outputs + output]
+            })
+            .sum();
+        *value = if accumulate { *value + sum } else { sum };
+    }
 }
 
 /// What all pieces share.
@@ -225,32 +269,26 @@ impl Piece<'_> {
         let voxels: usize = sizes.input.iter().product();
         let volume = &x[item * voxels * sizes.in_channels..][..voxels * sizes.in_channels];
         slab::fill(volume, sizes.input, sizes.in_channels, spans, self.inputs);
-        // Output gradients: in place, or with the channels padded to whole vectors.
-        let channels = sizes.out_channels;
-        let outputs = channels.next_multiple_of(lanes);
-        let corner = (item * sizes.output[0] + from[0]) * height + from[1];
-        let (gradients, gradient_plane) = match cut.gradients {
-            0 => (&dy[corner * width * channels..], height * width * outputs),
+        let voxels = count[0] * count[1] * width;
+        let first = ((item * sizes.output[0] + from[0]) * height + from[1]) * width * sizes.out_channels;
+        let (gradients, gradient_lines) = match cut.gradients {
+            0 => (&dy[first..], height),
             _ => {
-                for d in 0..count[0] {
-                    let lines = &dy[(corner + d * height) * width * channels..][..count[1] * width * channels];
-                    let target = &mut self.gradients[d * count[1] * width * outputs..];
-                    for (target, voxel) in target.chunks_exact_mut(outputs).zip(lines.chunks_exact(channels)) {
-                        target[..channels].copy_from_slice(voxel);
-                        target[channels..].fill(0.0);
-                    }
-                }
-                (&*self.gradients, count[1] * width * outputs)
+                self.copy_gradients(lanes, item, from, count, columns.clone());
+                (&*self.gradients, count[1])
             }
         };
+        let outputs = sizes.out_channels.next_multiple_of(lanes);
         let [kd, kh, kw] = sizes.window.kernel;
         let [sd, sh, sw] = sizes.window.stride;
         let line = spans[2].length * sizes.in_channels;
         let plane = spans[1].length * line;
         let run = kw * sizes.in_channels;
-        let (_, rows) = even_cuts(run, max_rows(lanes));
+        let (_, rows) = even_cuts(run, max_rows(lanes, PANEL_VECTORS));
         let lines = (CHAIN / width).clamp(1, count[1]);
-        for d in 0..count[0] {
+        let planes = if lines < count[1] { 1 } else { (CHAIN / (lines * width)).clamp(1, count[0]) };
+        for d in (0..count[0]).step_by(planes) {
+            let planes = planes.min(count[0] - d);
             for h in (0..count[1]).step_by(lines) {
                 let lines = lines.min(count[1] - h);
                 for tap in 0..kd * kh {
@@ -258,18 +296,24 @@ impl Piece<'_> {
                     for row in (0..run).step_by(rows) {
                         for column in columns.clone().step_by(PANEL_VECTORS * lanes) {
                             let vectors = PANEL_VECTORS.min((columns.end - column) / lanes);
+                            let panel = vectors * lanes;
                             let rows = rows.min(run - row);
                             let place = split * cut.partial + (tap * run + row) * outputs + column;
                             let tile = OuterTile {
                                 x: self.inputs[(d * sd + i) * plane + (h * sh + j) * line + row..].as_ptr(),
+                                x_plane: sd * plane,
                                 x_line: sh * line,
                                 x_step: sw * sizes.in_channels,
-                                dy: gradients[d * gradient_plane + h * width * outputs + column..].as_ptr(),
-                                dy_line: width * outputs,
-                                dy_step: outputs,
+                                dy: gradients
+                                    [(column - columns.start) * voxels + (d * gradient_lines + h) * width * panel..]
+                                    .as_ptr(),
+                                dy_plane: gradient_lines * width * panel,
+                                dy_line: width * panel,
+                                dy_step: panel,
+                                planes,
                                 lines,
                                 positions: width,
-                                sums: partials.pointer(place, (rows - 1) * outputs + vectors * lanes),
+                                sums: partials.pointer(place, (rows - 1) * outputs + panel),
                                 sums_row: outputs,
                             };
                             // SAFETY: the slab spans every input of the block, the gradients are whole vectors, and
@@ -278,6 +322,37 @@ impl Piece<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Copies a block's output gradients, the channels `columns`, as `[panel][voxels][columns of the panel]`: contiguous, for
+    /// whole cache lines a power of two apart would evict each other. Channels beyond the last are zero.
+    #[inline(always)]
+    fn copy_gradients(
+        &mut self,
+        lanes: usize,
+        item: usize,
+        from: [usize; 2],
+        count: [usize; 2],
+        columns: std::ops::Range<usize>,
+    ) {
+        let Job { sizes, dy, .. } = self.job;
+        let [depth, height, width] = sizes.output;
+        let channels = sizes.out_channels;
+        let mut rest = &mut *self.gradients;
+        for column in columns.clone().step_by(PANEL_VECTORS * lanes) {
+            let panel = (PANEL_VECTORS * lanes).min(columns.end - column);
+            let used = panel.min(channels - column);
+            for d in from[0]..from[0] + count[0] {
+                let (target, after) = rest.split_at_mut(count[1] * width * panel);
+                let first = ((item * depth + d) * height + from[1]) * width * channels;
+                let voxels = dy[first..first + count[1] * width * channels].chunks_exact(channels);
+                for (target, voxel) in target.chunks_exact_mut(panel).zip(voxels) {
+                    target[..used].copy_from_slice(&voxel[column..column + used]);
+                    target[used..].fill(0.0);
+                }
+                rest = after;
             }
         }
     }

@@ -82,7 +82,9 @@ fn planes_forward<S: Simd>(
     for x in 0..SIDE {
         for y in 0..SIDE {
             let mut line = [dft.zero(); SIDE];
-            line.copy_from_slice(&voxels[(x * SIDE + y) * SIDE..][..SIDE]);
+            for z in 0..SIDE {
+                line[z] = voxels[(x * SIDE + y) * SIDE + z];
+            }
             let bins = dft.forward_real(line);
             for k in 0..HALF {
                 plane[k * SIDE + y] = bins[k];
@@ -90,9 +92,13 @@ fn planes_forward<S: Simd>(
         }
         for k in 0..HALF {
             let mut line = [[dft.zero(); 2]; SIDE];
-            line.copy_from_slice(&plane[k * SIDE..][..SIDE]);
+            for y in 0..SIDE {
+                line[y] = plane[k * SIDE + y];
+            }
             let bins = dft.forward(line);
-            planes[x * LINES + k * BINS..][..BINS].copy_from_slice(&bins);
+            for j in 0..BINS {
+                planes[x * LINES + k * BINS + j] = bins[j];
+            }
         }
     }
 }
@@ -110,7 +116,9 @@ fn planes_inverse<S: Simd>(
     for x in 0..SIDE {
         for k in 0..HALF {
             let mut bins = [[dft.zero(); 2]; BINS];
-            bins.copy_from_slice(&planes[x * LINES + k * BINS..][..BINS]);
+            for j in 0..BINS {
+                bins[j] = planes[x * LINES + k * BINS + j];
+            }
             let line = dft.inverse(bins);
             for y in 0..SIDE {
                 plane[k * SIDE + y] = line[y];
@@ -242,7 +250,9 @@ impl<V: VoxelSource + ?Sized> WithSimd for Piece<'_, V> {
                 }
                 for (o, planes) in outputs.iter_mut().enumerate() {
                     let mut bins = [[dft.zero(); 2]; BINS];
-                    bins.copy_from_slice(&y[o * BINS..][..BINS]);
+                    for k in 0..BINS {
+                        bins[k] = y[o * BINS + k];
+                    }
                     let line = dft.inverse(bins);
                     for i in 0..SIDE {
                         planes[i * LINES + q] = line[i];

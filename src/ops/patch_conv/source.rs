@@ -25,6 +25,7 @@ impl<V: VoxelSource + ?Sized> Source<'_, V> {
 
     /// The patches of `points` one after the other, followed by zeros up to a whole group of `group` patches. Given
     /// patches of a whole group are used in place; others are put into `staging`.
+    #[inline(always)]
     pub fn load<'b>(
         &'b self,
         points: Range<usize>,

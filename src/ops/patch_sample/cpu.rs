@@ -1,5 +1,7 @@
 //! Patch sampling on the CPU.
 
+use pulp::{Simd, WithSimd};
+
 use super::window::{Shape, Window};
 use super::{Grid, PATCH, PatchOptions, Pooling, SIDE, VoxelSource};
 use crate::device::cpu::{Pool, SharedMut};
@@ -58,41 +60,57 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
     }
 
     /// The patch `[channels, 343]` of `point`.
+    // Inlined so that it is compiled for the instruction set of the kernel that calls it.
+    #[inline(always)]
     pub fn patch(&self, point: usize, patch: &mut [f32], scratch: &mut [f32]) {
         let channels = self.grid.channels;
         let (rows, scratch) = scratch.split_at_mut(5 * MID_RANGE.size * channels);
+        let (local, mid_range) = patch.split_at_mut(channels * PATCH);
         let window = self.window(point, LOCAL);
         let row = &mut rows[..SIDE * channels];
         for line in 0..SIDE * SIDE {
-            window.row(line / SIDE, line % SIDE, row, scratch);
-            for (channel, voxels) in patch.chunks_exact_mut(PATCH).take(channels).enumerate() {
-                let values = row[channel..].iter().step_by(channels);
-                voxels[line * SIDE..][..SIDE].iter_mut().zip(values).for_each(|(to, from)| *to = *from);
-            }
-        }
-        let Some(pooling) = self.options.mid_range else { return };
-        let window = self.window(point, MID_RANGE);
-        let (pooled, rows) = rows.split_at_mut(MID_RANGE.size * channels);
-        for line in 0..SIDE * SIDE {
-            let mut four = rows.chunks_exact_mut(MID_RANGE.size * channels);
-            for (corner, row) in (0..4).zip(&mut four) {
-                let [i, j] = window_row(line, corner);
-                window.row(i, j, row, scratch);
-                match (corner, pooling) {
-                    (0, _) => pooled.copy_from_slice(row),
-                    (_, Pooling::Average) => pooled.iter_mut().zip(&*row).for_each(|(sum, value)| *sum += value),
-                    (_, Pooling::Max) => {
-                        pooled.iter_mut().zip(&*row).for_each(|(max, value)| *max = larger(*max, *value))
-                    }
+            window.combine_row(line / SIDE, line % SIDE, row, scratch, |to, value| *to = value);
+            for (k, voxel) in row.chunks_exact(channels).enumerate() {
+                for (channel, &value) in voxel.iter().enumerate() {
+                    local[channel * PATCH + line * SIDE + k] = value;
                 }
             }
-            for (channel, voxels) in patch.chunks_exact_mut(PATCH).skip(channels).enumerate() {
-                let pairs = pooled.chunks_exact(2 * channels).map(|pair| (pair[channel], pair[channels + channel]));
-                for (voxel, (a, b)) in voxels[line * SIDE..][..SIDE].iter_mut().zip(pairs) {
-                    *voxel = match pooling {
-                        Pooling::Average => (a + b) * 0.125,
-                        Pooling::Max => larger(a, b),
-                    };
+        }
+        let row = &mut rows[..MID_RANGE.size * channels];
+        match self.options.mid_range {
+            None => {}
+            Some(Pooling::Average) => self.pooled(point, mid_range, (row, scratch), |sum, value| *sum += value, 0.125),
+            Some(Pooling::Max) => {
+                self.pooled(point, mid_range, (row, scratch), |max, value| *max = larger(*max, value), 1.0)
+            }
+        }
+    }
+
+    /// The mid-range window of `point`, eight voxels combined into one and the result times `scale`.
+    #[inline(always)]
+    fn pooled(
+        &self,
+        point: usize,
+        patch: &mut [f32],
+        (row, scratch): (&mut [f32], &mut [f32]),
+        combine: impl Fn(&mut f32, f32) + Copy,
+        scale: f32,
+    ) {
+        let channels = self.grid.channels;
+        let window = self.window(point, MID_RANGE);
+        for line in 0..SIDE * SIDE {
+            let [i, j] = window_row(line, 0);
+            window.combine_row(i, j, row, scratch, |to, value| *to = value);
+            for corner in 1..4 {
+                let [i, j] = window_row(line, corner);
+                window.combine_row(i, j, row, scratch, combine);
+            }
+            for (k, pair) in row.chunks_exact(2 * channels).enumerate() {
+                let (first, second) = pair.split_at(channels);
+                for (channel, (&first, &second)) in first.iter().zip(second).enumerate() {
+                    let mut value = first;
+                    combine(&mut value, second);
+                    patch[channel * PATCH + line * SIDE + k] = value * scale;
                 }
             }
         }
@@ -127,7 +145,7 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
             if pooling == Pooling::Max {
                 for (corner, row) in (0..4).zip(rows.chunks_exact_mut(size)) {
                     let [i, j] = window_row(line, corner);
-                    window.row(i, j, row, scratch);
+                    window.combine_row(i, j, row, scratch, |to, value| *to = value);
                 }
             }
             for k in 0..SIDE {
@@ -183,16 +201,36 @@ fn for_each_with_scratch(
     });
 }
 
+/// One piece of [`forward`].
+struct Piece<'a> {
+    samples: Samples<'a, [f32]>,
+    first_point: usize,
+    patches: &'a mut [f32],
+    scratch: &'a mut [f32],
+}
+
+impl WithSimd for Piece<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let patches = self.patches.chunks_exact_mut(self.samples.channels() * PATCH);
+        for (point, patch) in (self.first_point..).zip(patches) {
+            self.samples.patch(point, patch, self.scratch);
+        }
+    }
+}
+
 /// All patches `[points, channels, 343]`.
 pub(super) fn forward(pool: &Pool, samples: Samples<'_, [f32]>, patches: &mut [f32], scratch: &mut [f32]) {
     let (points, len) = (samples.points(), samples.channels() * PATCH);
     let patches = SharedMut::new(patches);
     for_each_with_scratch(pool, points.div_ceil(POINTS), samples.grid, scratch, |piece, scratch| {
-        for point in piece * POINTS..points.min((piece + 1) * POINTS) {
-            // SAFETY: each point has its own patch.
-            let patch = unsafe { patches.slice(point * len, len) };
-            samples.patch(point, patch, scratch);
-        }
+        let first_point = piece * POINTS;
+        let points = POINTS.min(points - first_point);
+        // SAFETY: pieces own disjoint points.
+        let patches = unsafe { patches.slice(first_point * len, points * len) };
+        pool.simd().dispatch(Piece { samples, first_point, patches, scratch });
     });
 }
 

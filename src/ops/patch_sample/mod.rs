@@ -89,13 +89,15 @@ impl Grid {
 
 /// Storage that voxels can be read from as f32.
 pub trait VoxelSource: Sync {
-    /// Copies the values `first..first + row.len()` (C order over the whole batch) to `row`.
-    fn read(&self, first: usize, row: &mut [f32]);
+    /// Calls `combine(row[n], value)` with the values `first..first + row.len()` (C order over the whole batch).
+    fn read(&self, first: usize, row: &mut [f32], combine: impl Fn(&mut f32, f32));
 }
 
 impl VoxelSource for [f32] {
-    fn read(&self, first: usize, row: &mut [f32]) {
-        row.copy_from_slice(&self[first..first + row.len()]);
+    #[inline(always)]
+    fn read(&self, first: usize, row: &mut [f32], combine: impl Fn(&mut f32, f32)) {
+        let values = &self[first..first + row.len()];
+        row.iter_mut().zip(values).for_each(|(to, &value)| combine(to, value));
     }
 }
 

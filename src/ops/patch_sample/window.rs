@@ -68,26 +68,37 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         first..first + 2
     }
 
-    /// Row `(i, j)` of the window into `row` `[size, C]`.
-    pub fn row(&self, i: usize, j: usize, row: &mut [f32], scratch: &mut [f32]) {
+    /// Calls `combine(row[n], value n)` for all values of row `(i, j)` of the window, `[size, C]`.
+    #[inline(always)]
+    pub fn combine_row(
+        &self,
+        i: usize,
+        j: usize,
+        row: &mut [f32],
+        scratch: &mut [f32],
+        combine: impl Fn(&mut f32, f32) + Copy,
+    ) {
         let [x, y, z] = self.axes;
         let (channels, first) = (self.grid.channels, self.shape.first);
-        let plain = [x, y, z].iter().all(|axis| axis.weights[1] == 0.0);
         let (x0, y0) = (x.below + first + i as isize, y.below + first + j as isize);
-        if plain {
-            return self.read(x0, y0, row);
+        if self.axes.iter().all(|axis| axis.weights[1] == 0.0) {
+            return self.read(x0, y0, row, combine);
         }
-        let (blend, source) = scratch.split_at_mut(LONGEST_ROW * channels);
-        let len = (self.shape.size + 1) * channels;
-        let (blend, source) = (&mut blend[..len], &mut source[..len]);
+        let blend = &mut scratch[..(self.shape.size + 1) * channels];
         blend.fill(0.0);
         for (dx, wx) in x.neighbours() {
             for (dy, wy) in y.neighbours() {
-                self.read(x0 + dx, y0 + dy, source);
-                blend.iter_mut().zip(&*source).for_each(|(sum, value)| *sum += wx * wy * value);
+                let weight = wx * wy;
+                self.read(x0 + dx, y0 + dy, blend, |sum, value| *sum += weight * value);
             }
         }
-        blend_along(blend, z, channels, row);
+        let blend = &*blend;
+        if z.weights[1] == 0.0 {
+            return row.iter_mut().zip(blend).for_each(|(to, &value)| combine(to, value));
+        }
+        for ((to, a), b) in row.iter_mut().zip(blend).zip(&blend[channels..]) {
+            combine(to, z.weights[0] * a + z.weights[1] * b);
+        }
     }
 
     /// Adds the gradient of row `(i, j)` to the planes `own` of the volume's gradient; `planes` holds those planes only.
@@ -134,7 +145,9 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         for dx in 0..2 {
             for dy in 0..2 {
                 let Some(row) = rows.next() else { continue };
-                self.read(x.below + first + i as isize + dx, y.below + first + j as isize + dy, row);
+                self.read(x.below + first + i as isize + dx, y.below + first + j as isize + dy, row, |to, value| {
+                    *to = value
+                });
                 let signs = [-1.0, 1.0];
                 let (wx, wy) = (x.weights[dx as usize], y.weights[dy as usize]);
                 // ⟨gradient, row blended along z⟩ and ⟨gradient, the row's own difference along z⟩.
@@ -152,6 +165,7 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
 
     /// The part of a row of `len` floats on plane `x`, line `y` that lies inside the volume: its place within the item's
     /// voxels, its place within the row, its length.
+    #[inline(always)]
     fn inside(&self, x: isize, y: isize, len: usize) -> Option<(usize, usize, usize)> {
         let Grid { size: [depth, height, width], channels } = self.grid;
         let (x, y) = (usize::try_from(x).ok()?, usize::try_from(y).ok()?);
@@ -165,21 +179,15 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         (to > from).then(|| (start, (from - z) as usize * channels, (to - from) as usize * channels))
     }
 
-    /// The volume's own voxels on plane `x`, line `y`, from the window's first voxel on; zeros outside.
-    fn read(&self, x: isize, y: isize, row: &mut [f32]) {
-        let Some((start, from, len)) = self.inside(x, y, row.len()) else { return row.fill(0.0) };
-        row[..from].fill(0.0);
-        self.voxels.read(self.item * self.grid.len() + start, &mut row[from..from + len]);
-        row[from + len..].fill(0.0);
-    }
-}
-
-/// `row[k] = w₀·wide[k] + w₁·wide[k + 1]` for voxels of `channels` values.
-fn blend_along(wide: &[f32], z: Position, channels: usize, row: &mut [f32]) {
-    if z.weights[1] == 0.0 {
-        return row.copy_from_slice(&wide[..row.len()]);
-    }
-    for ((value, a), b) in row.iter_mut().zip(wide).zip(&wide[channels..]) {
-        *value = z.weights[0] * a + z.weights[1] * b;
+    /// Calls `combine(row[n], value n)` for the volume's own voxels on plane `x`, line `y`, from the window's first voxel
+    /// on; values outside are zero.
+    #[inline(always)]
+    fn read(&self, x: isize, y: isize, row: &mut [f32], combine: impl Fn(&mut f32, f32) + Copy) {
+        let (start, from, len) = self.inside(x, y, row.len()).unwrap_or((0, 0, 0));
+        let (before, rest) = row.split_at_mut(from);
+        let (inside, after) = rest.split_at_mut(len);
+        before.iter_mut().for_each(|to| combine(to, 0.0));
+        self.voxels.read(self.item * self.grid.len() + start, inside, combine);
+        after.iter_mut().for_each(|to| combine(to, 0.0));
     }
 }

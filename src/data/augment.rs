@@ -1,4 +1,4 @@
-//! Random changes to a training case: flips, whole-voxel shifts, brightness and noise. Labels and border points follow the
+//! Random changes to a training case: flips, whole-voxel shifts, brightness, contrast and noise. Labels and border points follow the
 //! geometric ones.
 
 use super::border::BorderPoints;
@@ -17,6 +17,10 @@ pub struct Augmentation {
     pub brightness: f32,
     /// See [`Augmentation::brightness`].
     pub brightness_scale: f32,
+    /// Probability of multiplying the volume by one number within 1 ± [`Augmentation::contrast_scale`].
+    pub contrast: f32,
+    /// See [`Augmentation::contrast`].
+    pub contrast_scale: f32,
     /// Probability of adding normal noise to each value.
     pub noise: f32,
     /// Standard deviation of the noise.
@@ -34,6 +38,8 @@ impl Augmentation {
         flip_axes: [false; 3],
         brightness: 0.0,
         brightness_scale: 0.0,
+        contrast: 0.0,
+        contrast_scale: 0.0,
         noise: 0.0,
         noise_sigma: 0.0,
         shift: 0.0,
@@ -62,6 +68,8 @@ impl Augmentation {
         }
         let brightness = rng.uniform_in(-1.0, 1.0) * self.brightness_scale;
         change.brightness = rng.chance(self.brightness).then_some(brightness);
+        let contrast = 1.0 + rng.uniform_in(-1.0, 1.0) * self.contrast_scale;
+        change.contrast = rng.chance(self.contrast).then_some(contrast);
         let noise = rng.split(rng.state()[2]);
         change.noise = rng.chance(self.noise).then_some((self.noise_sigma, noise.state()));
         let shift = self.max_shift.map(|most| rng.below(2 * most as u64 + 1) as isize - most as isize);
@@ -81,6 +89,8 @@ pub struct Change {
     pub shift: [isize; 3],
     /// Share of the volume's maximum that is added to each value.
     pub brightness: Option<f32>,
+    /// What each value is multiplied by, before that.
+    pub contrast: Option<f32>,
     /// Standard deviation, and state of the generator, of the noise added to each value.
     pub noise: Option<(f32, [u64; 3])>,
 }
@@ -89,6 +99,9 @@ impl Change {
     /// The image after the change. Its geometry is kept: a change invents a case, it does not move the patient.
     pub fn apply(&self, volume: &Volume) -> Volume {
         let mut out = volume.clone();
+        if let Some(factor) = self.contrast {
+            out.voxels.iter_mut().for_each(|v| *v *= factor);
+        }
         if let Some(share) = self.brightness {
             let most = out.voxels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             out.voxels.iter_mut().for_each(|v| *v += share * most);

@@ -31,6 +31,8 @@ fn augmentation(augment: Augment) -> Augmentation {
             flip_axes: [true, false, false],
             brightness: 0.5,
             brightness_scale: 0.1,
+            contrast: 0.5,
+            contrast_scale: 0.25,
             noise: 0.3,
             noise_sigma: 0.1,
             shift: 0.8,

@@ -6,14 +6,17 @@ use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::LossSettings;
 
 /// Epochs of the comparison on the embedded sample.
-pub const SAMPLE_EPOCHS: u64 = 120;
+pub const SAMPLE_EPOCHS: u64 = 150;
 
-/// For a few small volumes, as the embedded sample's: high rates, strong augmentation, one case a step.
+/// For a few small volumes, as the embedded sample's: high rates, strong augmentation. Occupancy networks take four cases
+/// a step, since their batch norms' running statistics must fit scans of different machines; U-Nets, which normalise each
+/// scan by itself, take one.
 pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings {
+    let occupancy = matches!(network, NetworkConfig::OssNet(_));
     TrainSettings {
         epochs,
-        batch_size: 1,
-        points: 4096,
+        batch_size: if occupancy { 4 } else { 1 },
+        points: 1536,
         border_share: 0.5,
         slices: 16,
         optimizer: OptimizerSettings {
@@ -23,10 +26,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
             activation_rate: Some(1e-2),
         },
         schedule: Schedule::Cosine { warm_up: 0.02, last: 0.01 },
-        loss: LossSettings {
-            dice_factor: if matches!(network, NetworkConfig::UNet(_)) { 1.0 } else { 0.0 },
-            ..LossSettings::default()
-        },
+        loss: LossSettings { dice_factor: if occupancy { 0.0 } else { 1.0 }, ..LossSettings::default() },
         augment: Augment::Sample,
         seed,
     }

@@ -28,8 +28,6 @@
 //! axes, the line along the first axis is transformed, multiplied and transformed back in registers and first-level cache.
 //! Pieces hold a fixed number of groups. The lanes depend on the machine; the threads change nothing.
 
-#[cfg(test)]
-mod bench_tmp;
 mod cpu;
 mod dft;
 mod lanes;

@@ -186,6 +186,36 @@ fn a_volume_as_source_equals_its_patches() {
 }
 
 #[test]
+fn a_plan_foresees_every_allocation() {
+    let options = PatchOptions { mid_range: Some(Pooling::Max) };
+    let events = |device: &Device, fused: bool| {
+        device.ledger(|ledger| ledger.record(true));
+        let tape = Tape::new(device, Mode::Train);
+        let zeros = |shape: &[usize]| Tensor::zeros(device, shape, Role::Data).unwrap();
+        let volume = if fused { tape.constant(zeros(&[2, 9, 8, 10, 2])) } else { tape.input(zeros(&[2, 9, 8, 10, 2])) };
+        let coordinates = tape.constant(zeros(&[38, 3]));
+        let (weight, bias) = (tape.input(zeros(&[3, 4, 7, 7, 7])), tape.input(zeros(&[3])));
+        let patches = (!fused).then(|| patch_sample(&tape, &volume, &coordinates, options).unwrap());
+        let source = match &patches {
+            None => PatchSource::Volume { volume: &volume, coordinates: &coordinates, options },
+            Some(patches) => PatchSource::Patches(patches),
+        };
+        let y = patch_conv(&tape, source, &weight, Some(&bias)).unwrap();
+        let summands = Tensor::zeros(device, &[38, 3, PATCH], Role::Data).unwrap();
+        let loss = dot(&tape, &y, summands).unwrap();
+        drop((y, patches));
+        tape.backward(loss, &mut Parameters::new(device)).unwrap();
+        device.ledger(|ledger| ledger.take_events())
+    };
+    for device in devices() {
+        for fused in [false, true] {
+            let plan = Device::plan(device.threads(), device.simd(), device.budget());
+            assert_eq!(events(&plan, fused), events(&device, fused), "{device:?}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let device = Device::cpu(1, 1 << 22).unwrap();
     let tape = Tape::new(&device, Mode::Train);

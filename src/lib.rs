@@ -1,12 +1,16 @@
 //! `ossnet`: memory-efficient segmentation of 3D medical images.
 
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod infer;
 pub mod memory;
+pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod rng;
 pub mod tape;

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{BufferId, ParamId, Parameters};
 use crate::ops::{self, Op};
+use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A tensor-to-be: see the module's page.
@@ -79,6 +80,8 @@ pub struct Tape {
     first_not_finite: RefCell<Option<String>>,
     check_finite: Cell<bool>,
     recompute_all: Cell<bool>,
+    /// Seed of the tape's random ops, and how many were handed out.
+    seeds: Cell<(u64, u64)>,
 }
 
 impl Var {
@@ -146,7 +149,21 @@ impl Tape {
             first_not_finite: RefCell::default(),
             check_finite: Cell::new(false),
             recompute_all: Cell::new(false),
+            seeds: Cell::new((0, 0)),
         }
+    }
+
+    /// The same tape with another seed for its random ops.
+    pub fn with_seed(self, seed: u64) -> Self {
+        self.seeds.set((seed, 0));
+        self
+    }
+
+    /// A fresh seed for a random op (dropout): a function of the tape's seed and of how many were asked for.
+    pub fn next_seed(&self) -> u64 {
+        let (seed, count) = self.seeds.get();
+        self.seeds.set((seed, count + 1));
+        Rng::new(seed).split(count).next_u64()
     }
 
     /// The device that ops run on.

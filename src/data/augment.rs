@@ -95,7 +95,9 @@ impl Change {
         }
         if let Some((sigma, state)) = self.noise {
             let mut rng = Rng::from_state(state);
-            out.voxels.iter_mut().for_each(|v| *v += sigma * rng.normal());
+            for pair in out.voxels.chunks_mut(2) {
+                pair.iter_mut().zip(rng.normal_pair()).for_each(|(v, z)| *v += sigma * z);
+            }
         }
         // Last, so that what moves in is 0 as padding is.
         if self.moves() {

@@ -1,8 +1,7 @@
-//! Where bytes come from and go to: files on disk, files embedded in the binary, and files that appear whole or not at all.
+//! Where bytes come from: files on disk and files embedded in the binary.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -162,49 +161,9 @@ impl Folder {
     }
 }
 
-/// Writes `path` through `write`: to a temporary name in the same folder first, then renamed, so that a reader sees either
-/// the old file or the whole new one. On failure nothing is left behind.
-///
-/// # Errors
-/// If the folder is missing or not writable, the disk is full, or `write` fails.
-pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(Error::data(path, "is not the name of a file", "give the path of the file to write"));
-    };
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let attempt = || {
-        let mut writer = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
-        write(&mut writer)?;
-        writer.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    attempt().map_err(|e| {
-        // The first failure is the one to report; there may be nothing to remove.
-        let _ = std::fs::remove_file(&temporary);
-        Error::file(path, e)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.txt");
-        write_whole(&path, |w| w.write_all(b"old")).unwrap();
-        let failed = write_whole(&path, |w| {
-            w.write_all(b"half of the n")?;
-            Err(io::Error::from(io::ErrorKind::StorageFull))
-        });
-        assert!(failed.unwrap_err().to_string().contains("a.txt"));
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
-    }
 
     #[test]
     fn files_outside_the_folder_are_refused() {

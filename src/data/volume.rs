@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::geometry::{Affine, Geometry};
 use super::nifti;
 use super::source::Source;
@@ -32,7 +34,8 @@ pub struct Labels {
 }
 
 /// Which way the axes run in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Axes {
     /// Right, anterior, superior, whatever the file's order.
     #[default]
@@ -199,6 +202,11 @@ impl Labels {
         let mut counts = [0; 256];
         self.voxels.iter().for_each(|&v| counts[v as usize] += 1);
         counts
+    }
+
+    /// The same labels with each value `v` replaced by `table[v]`.
+    pub fn mapped(&self, table: &[u8; 256]) -> Self {
+        Self { voxels: self.voxels.iter().map(|&v| table[v as usize]).collect(), ..*self }
     }
 
     /// 1 where the label is not background.

@@ -1,5 +1,7 @@
 //! Parameters, layers, optimisers and losses.
 
+pub mod layers;
+pub mod optim;
 mod parameters;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};

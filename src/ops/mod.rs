@@ -4,16 +4,56 @@
 //! backward, FLOPs and bytes), `cpu.rs` (slices in, slices out) and the tests: a naive f64 twin, finite differences of
 //! that twin, the golden file where there is one. Adding an op touches its folder, its kernel file and one line here.
 
+pub mod activation;
+pub mod add;
+pub mod avg_pool;
+pub mod concat;
+pub mod conv3d;
+pub mod conv_transpose3d;
+pub mod dropout;
+pub mod fourier_features;
+pub(crate) mod lanes;
+pub(crate) mod layout;
 pub mod linear;
+pub mod loss;
+pub mod max_pool;
+pub mod moments;
+pub mod norm_act;
 pub mod patch_conv;
 pub mod patch_sample;
+mod pieces;
+pub mod reshape;
+pub mod resize;
+pub mod select;
+mod separable;
+pub mod sigmoid;
+pub mod softmax;
+pub mod transpose_channels;
 
 #[cfg(test)]
 pub mod testing;
 
+pub use activation::{Activation, activation};
+pub use add::{add, scale_add};
+pub use avg_pool::avg_pool;
+pub use concat::concat;
+pub use conv_transpose3d::conv_transpose3d;
+pub use conv3d::conv3d;
+pub use dropout::dropout;
+pub use fourier_features::fourier_features;
 pub use linear::linear;
+pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
+pub use max_pool::{adaptive_max_pool, max_pool};
+pub use moments::{Grouping, moments};
+pub use norm_act::{NormAct, ResidualPlace, norm_act};
 pub use patch_conv::patch_conv;
 pub use patch_sample::patch_sample;
+pub use reshape::reshape;
+pub use resize::{Corners, resize};
+pub use select::select;
+pub use sigmoid::sigmoid;
+pub use softmax::softmax;
+pub use transpose_channels::transpose_channels;
 
 use crate::device::{Backend, Device};
 use crate::error::Result;

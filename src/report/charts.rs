@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::evidence::{LossCurve, Phase, Timeline};
-use super::numbers::{MISSING, human_bytes, score, short};
-use super::results::{ModelResult, Results, RoleBytes, score_of};
+use super::evidence::{LossCurve, Timeline};
+use super::numbers::{MISSING, score, short};
+use super::results::{ModelResult, Results, score_of};
 use super::roles;
 use super::svg::{Axis, Frame, Svg};
+use crate::memory::format_bytes;
 
 const WIDTH: f64 = 820.0;
 const MIB: f64 = (1 << 20) as f64;
@@ -93,7 +94,7 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
     // `max_by_key` would give the last of equals; the peak is where that height was first reached.
     let peak = (0..events.len()).rev().max_by_key(|&event| events[event].total())?;
     let columns = highest_of_groups(timeline, 300);
-    let frame = Frame { left: 56.0, top: 52.0, width: WIDTH - 72.0, height: 230.0 };
+    let frame = Frame { left: 56.0, top: 60.0, width: WIDTH - 72.0, height: 230.0 };
     let vertical = Axis::linear(0.0, highest as f64 / MIB, 5);
     let y = |bytes: u64| short(frame.y(vertical.share(bytes as f64 / MIB)));
     let x = |event: usize| frame.x(event as f64 / events.len() as f64);
@@ -102,15 +103,17 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
 
     for (number, (phase, start, end)) in phases(timeline).into_iter().enumerate() {
         let class = if number % 2 == 0 { "band" } else { "band other" };
-        svg.rect(class, [x(start), frame.top], [x(end) - x(start), frame.height], phase.name());
-        if x(end) - x(start) > 7.0 * phase.name().len() as f64 {
-            svg.text("phase", "middle", [(x(start) + x(end)) / 2.0, frame.bottom() + 18.0], phase.name());
+        svg.rect(class, [x(start), frame.top], [x(end) - x(start), frame.height], phase);
+        if x(end) - x(start) > 7.0 * phase.chars().count() as f64 {
+            svg.text("phase", "middle", [(x(start) + x(end)) / 2.0, frame.bottom() + 18.0], phase);
         }
     }
     frame.draw_left_axis(&mut svg, &vertical, "MiB");
 
     let mut below = vec![0u64; columns.len()];
-    for (number, role) in timeline.roles.iter().enumerate() {
+    let mut order: Vec<(usize, &String)> = timeline.roles.iter().enumerate().collect();
+    order.sort_by_key(|(_, role)| roles::rank(role));
+    for (number, role) in order {
         let held = |event: usize| events[event].bytes.get(number).copied().unwrap_or(0);
         let above: Vec<u64> =
             columns.iter().zip(&below).map(|(column, &below)| held(column.highest).saturating_add(below)).collect();
@@ -123,8 +126,8 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
                 let _ = write!(path, "V{}H{}", y(bytes), short(x(column.start)));
             }
             path.push('Z');
-            let title = format!("{}: {} at the peak", roles::display(role), human_bytes(held(peak)));
-            svg.path(&format!("area c{}", roles::colour(role, number)), &path, &title);
+            let title = format!("{}: {} at the peak", roles::display(role), format_bytes(held(peak)));
+            svg.path(&format!("area c{}", roles::rank(role)), &path, &title);
         }
         below = above;
     }
@@ -144,8 +147,8 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
             event.index,
             event.op,
             event.layer,
-            event.phase.name(),
-            human_bytes(event.total())
+            event.phase.as_str(),
+            format_bytes(event.total())
         );
         svg.rect("hover", [x(column.start), frame.top], [x(column.end) - x(column.start), frame.height], &title);
     }
@@ -156,13 +159,26 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
 fn draw_peak(svg: &mut Svg, frame: &Frame, timeline: &Timeline, peak: usize, [x, y]: [f64; 2]) {
     let event = &timeline.events[peak];
     let place = [event.op.as_str(), event.layer.as_str()].into_iter().filter(|word| !word.is_empty());
-    let place = place.chain([event.phase.name()]).collect::<Vec<_>>().join(", ");
-    let label = format!("peak {}: {place}", human_bytes(event.total()));
-    svg.line("peak", [x, frame.top - 18.0], [x, frame.bottom()]);
+    let place = place.chain([event.phase.as_str()]).collect::<Vec<_>>().join(", ");
+    let mut label = format!("peak {}: {place}", format_bytes(event.total()));
+    // What would not fit in the width of the chart; the tooltip has it all.
+    if let Some((end, _)) = label.char_indices().nth(100) {
+        label.truncate(end);
+        label.push('…');
+    }
+    svg.line("peak", [x, frame.top - 26.0], [x, frame.bottom()]);
     svg.dot("peak", [x, y], 4.0);
-    // The label grows towards the side with more room.
-    let (anchor, shift) = if x < frame.left + frame.width / 2.0 { ("start", 6.0) } else { ("end", -6.0) };
-    svg.text("strong", anchor, [x + shift, frame.top - 22.0], &label);
+    // The label stands to the right of its line where it fits, at about 7.6 units a character, and to the left
+    // otherwise; one that fits on neither side starts at the frame.
+    let (length, right) = (7.6 * label.chars().count() as f64, frame.left + frame.width);
+    let (anchor, at) = if x + 6.0 + length <= right {
+        ("start", x + 6.0)
+    } else if x - 6.0 - length >= 0.0 {
+        ("end", x - 6.0)
+    } else {
+        ("start", 4.0)
+    };
+    svg.text("strong", anchor, [at, frame.top - 32.0], &label);
 }
 
 /// A run of neighbouring events that is drawn as one column.
@@ -185,12 +201,12 @@ fn highest_of_groups(timeline: &Timeline, limit: usize) -> Vec<Column> {
 }
 
 /// Runs of events of one phase: the phase, its first event, and the event after its last.
-fn phases(timeline: &Timeline) -> Vec<(Phase, usize, usize)> {
-    let mut runs: Vec<(Phase, usize, usize)> = Vec::new();
+fn phases(timeline: &Timeline) -> Vec<(&str, usize, usize)> {
+    let mut runs: Vec<(&str, usize, usize)> = Vec::new();
     for (position, event) in timeline.events.iter().enumerate() {
         match runs.last_mut() {
             Some((phase, _, end)) if *phase == event.phase => *end = position + 1,
-            _ => runs.push((event.phase, position, position + 1)),
+            _ => runs.push((&event.phase, position, position + 1)),
         }
     }
     runs
@@ -214,15 +230,17 @@ pub(super) fn peaks(models: &[ModelResult]) -> Option<String> {
         let top = frame.top + 34.0 * number as f64 + 6.0;
         svg.text("label", "end", [frame.left - 8.0, top + 15.0], &model.name);
         let mut sum = 0u64;
-        for (position, (role, bytes)) in model.peak_by_role.0.iter().enumerate().filter(|(_, (_, bytes))| *bytes > 0) {
+        let mut roles: Vec<_> = model.peak_by_role.0.iter().filter(|(_, bytes)| *bytes > 0).collect();
+        roles.sort_by_key(|(role, _)| roles::rank(role));
+        for (role, bytes) in roles {
             let start = frame.x(axis.share(sum as f64 / MIB));
             sum = sum.saturating_add(*bytes);
             let end = frame.x(axis.share(sum as f64 / MIB));
-            let title = format!("{}: {} {}", model.name, roles::display(role), human_bytes(*bytes));
-            svg.rect(&format!("area c{}", roles::colour(role, position)), [start, top], [end - start, 22.0], &title);
+            let title = format!("{}: {} {}", model.name, roles::display(role), format_bytes(*bytes));
+            svg.rect(&format!("area c{}", roles::rank(role)), [start, top], [end - start, 22.0], &title);
         }
         let end = frame.x(axis.share(model.peak_bytes as f64 / MIB));
-        svg.text("strong", "start", [end + 6.0, top + 15.0], &human_bytes(model.peak_bytes));
+        svg.text("strong", "start", [end + 6.0, top + 15.0], &format_bytes(model.peak_bytes));
     }
     Some(svg.finish())
 }
@@ -244,16 +262,19 @@ pub(super) fn scores(results: &Results) -> Option<String> {
     let group = frame.width / cases.len() as f64;
     // A bar is a share of its group, but not so broad that two models on one case look like walls.
     let bar = (0.86 * group / rows.len() as f64).min(64.0);
+    let gap = (0.1 * bar).min(1.5);
     for (number, case) in cases.iter().enumerate() {
         let middle = frame.left + (number as f64 + 0.5) * group;
-        svg.text("label", "middle", [middle, frame.bottom() + 20.0], case);
+        if 7.2 * case.chars().count() as f64 <= group {
+            svg.text("label", "middle", [middle, frame.bottom() + 20.0], case);
+        }
         for (position, (class, name, scores)) in rows.iter().enumerate() {
             let x = middle + (position as f64 - rows.len() as f64 / 2.0) * bar;
             let dice = score_of(scores, case).map_or(f64::NAN, |score| score.dice);
             let share = if dice.is_finite() { axis.share(dice) } else { 0.0 };
             let title = format!("{name}, {case}: Dice {}", score(dice));
             let class = format!("bar {class}");
-            svg.rect(&class, [x + 1.5, frame.y(share)], [bar - 3.0, share * frame.height], &title);
+            svg.rect(&class, [x + gap, frame.y(share)], [bar - 2.0 * gap, share * frame.height], &title);
             if bar >= 30.0 {
                 svg.text("value", "middle", [x + bar / 2.0, frame.y(share) - 5.0], &score(dice));
             }
@@ -263,22 +284,22 @@ pub(super) fn scores(results: &Results) -> Option<String> {
     Some(svg.finish())
 }
 
-/// Roles that hold bytes anywhere in the comparison, each with its colour, in the order in which they are met.
+/// Names of the roles that hold bytes anywhere in the comparison, each with its colour, in the glossary's order.
 pub(super) fn roles_in_use(models: &[ModelResult], timelines: &[Timeline]) -> Vec<(String, usize)> {
+    let at_peaks = models.iter().flat_map(|model| &model.peak_by_role.0);
+    let at_peaks = at_peaks.filter(|(_, bytes)| *bytes > 0).map(|(role, _)| role);
+    let in_steps = timelines.iter().flat_map(|timeline| {
+        let held =
+            |role: usize| timeline.events.iter().any(|event| event.bytes.get(role).is_some_and(|&bytes| bytes > 0));
+        timeline.roles.iter().enumerate().filter(move |(number, _)| held(*number)).map(|(_, role)| role)
+    });
     let mut used: Vec<(String, usize)> = Vec::new();
-    let mut meet = |roles: &RoleBytes| {
-        for (position, (role, _)) in roles.0.iter().enumerate().filter(|(_, (_, bytes))| *bytes > 0) {
-            let entry = (roles::display(role), roles::colour(role, position));
-            if !used.contains(&entry) {
-                used.push(entry);
-            }
+    for role in at_peaks.chain(in_steps) {
+        let entry = (roles::display(role), roles::rank(role));
+        if !used.contains(&entry) {
+            used.push(entry);
         }
-    };
-    models.iter().for_each(|model| meet(&model.peak_by_role));
-    timelines
-        .iter()
-        .flat_map(|line| line.events.iter().map(|event| event.by_role(&line.roles)))
-        .for_each(|roles| meet(&roles));
+    }
     used.sort_by_key(|(_, colour)| *colour);
     used
 }

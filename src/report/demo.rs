@@ -1,21 +1,13 @@
 //! Made-up results for the tests of this room: three models, two baselines, two cases of a phantom head.
 
 use super::{
-    BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks,
-    ModelResult, Phase, Results, RunFacts, Timeline, Volume, orthogonal_planes,
+    BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelResult,
+    Results, RunFacts, Timeline, Volume, case_slices,
 };
 
 const CASES: [&str; 2] = ["pycortexS1", "pyradbrain2"];
-const ROLES: [&str; 8] = [
-    "parameter",
-    "gradient",
-    "optimiser state",
-    "normalisation buffer",
-    "saved activation",
-    "transient",
-    "workspace",
-    "data",
-];
+const ROLES: [&str; 8] =
+    ["parameter", "gradient", "optimizer_state", "norm_buffer", "saved", "transient", "workspace", "data"];
 
 fn scores(dice: [f64; 2]) -> Vec<CaseScore> {
     let score = |(name, dice): (&str, f64)| CaseScore {
@@ -107,29 +99,29 @@ fn timeline(model: &ModelResult) -> Timeline {
     const LAYERS: u64 = 24;
     let peak = |role: &str| model.peak_by_role.get(role);
     let mut events = Vec::new();
-    let mut event = |phase, op: &str, layer: String, saved: u64, transient: u64, gradient: u64| {
+    let mut event = |phase: &str, op: &str, layer: String, saved: u64, transient: u64, gradient: u64| {
         let bytes = ROLES.map(|role| match role {
-            "saved activation" => peak(role) * saved / LAYERS,
+            "saved" => peak(role) * saved / LAYERS,
             "transient" | "workspace" => peak(role) * transient / 4,
             "gradient" => peak(role) * gradient / LAYERS,
             role => peak(role),
         });
         let index = events.len() as u64;
-        events.push(MemoryEvent { index, op: op.into(), layer, phase, bytes: bytes.to_vec() });
+        events.push(MemoryEvent { index, op: op.into(), layer, phase: phase.into(), bytes: bytes.to_vec() });
     };
-    event(Phase::Setup, "read", "batch".into(), 0, 1, 0);
+    event("data", "read", "batch".into(), 0, 1, 0);
     for layer in 1..=LAYERS {
         for part in [1, 3, 2] {
-            event(Phase::Forward, "conv3d", format!("encoder.block{layer}.conv"), layer, part, 0);
+            event("forward", "conv3d", format!("encoder.block{layer}.conv"), layer, part, 0);
         }
     }
     for layer in (0..LAYERS).rev() {
         for part in [2, 4, 3] {
-            event(Phase::Backward, "conv3d", format!("encoder.block{layer}.conv"), layer + 1, part, LAYERS - layer);
+            event("backward", "conv3d", format!("encoder.block{layer}.conv"), layer + 1, part, LAYERS - layer);
         }
     }
     for layer in 0..8 {
-        event(Phase::Optimiser, "adam", format!("group{layer}"), 0, 1, LAYERS);
+        event("optimizer", "adam", format!("group{layer}"), 0, 1, LAYERS);
     }
     Timeline { model: model.name.clone(), roles: ROLES.map(String::from).to_vec(), events }
 }
@@ -161,8 +153,8 @@ fn slices(case: &str, number: usize) -> CaseSlices {
         }
     }
     let volume = Volume { image: &image, label: &masks[0], shape, spacing, axes: ['R', 'A', 'S'] };
-    let predictions: Vec<&[u8]> = masks[1..].iter().map(Vec::as_slice).collect();
-    let (slices, cut) = orthogonal_planes(&volume, &predictions).expect("a phantom of the stated shape");
-    let masks = |(model, masks): (ModelResult, _)| ModelMasks { model: model.name, masks };
-    CaseSlices { case: case.into(), slices, predictions: results().models.into_iter().zip(cut).map(masks).collect() }
+    let models = results().models;
+    let predictions: Vec<(&str, &[u8])> =
+        models.iter().zip(&masks[1..]).map(|(model, mask)| (model.name.as_str(), mask.as_slice())).collect();
+    case_slices(case, &volume, &predictions).expect("a phantom of the stated shape")
 }

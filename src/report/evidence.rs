@@ -75,7 +75,7 @@ pub struct LossCurve {
 pub struct Timeline {
     /// Name of the model, as in the results.
     pub model: String,
-    /// The roles that the events count, in the ledger's order.
+    /// Keys of the roles that the events count, e.g. `optimizer_state`.
     pub roles: Vec<String>,
     /// The state after each allocation or release, in order.
     pub events: Vec<MemoryEvent>,
@@ -90,8 +90,8 @@ pub struct MemoryEvent {
     pub op: String,
     /// Path of the layer, e.g. `encoder.block1.conv`.
     pub layer: String,
-    /// Where in the step the event lies.
-    pub phase: Phase,
+    /// Where in the step the event lies: `forward`, `backward`, `optimizer`, …
+    pub phase: String,
     /// Bytes held, one figure for each of the timeline's roles.
     pub bytes: Vec<u64>,
 }
@@ -108,39 +108,12 @@ impl MemoryEvent {
     }
 }
 
-/// Parts of a training step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Before the forward pass: reading and augmenting the batch.
-    Setup,
-    /// The forward pass with the loss.
-    #[default]
-    Forward,
-    /// The backward pass.
-    Backward,
-    /// The optimiser's update.
-    Optimiser,
-}
-
-impl Phase {
-    /// The word for it on the page.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Setup => "setup",
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            Phase::Optimiser => "optimiser",
-        }
-    }
-}
-
 /// Slices of one validation case.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CaseSlices {
     /// Name of the case, as in the results.
     pub case: String,
-    /// The three orthogonal slices, from [`orthogonal_planes`](super::orthogonal_planes).
+    /// The three orthogonal slices, from [`case_slices`](super::case_slices).
     pub slices: [Slice; 3],
     /// The models' predictions on these slices.
     pub predictions: Vec<ModelMasks>,

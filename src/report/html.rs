@@ -4,11 +4,15 @@ use std::fmt::Write;
 
 use super::escape::Escaped;
 use super::evidence::{CaseFacts, CaseSlices, Evidence, RunFacts, Timeline};
-use super::numbers::{MISSING, count, duration, human_bytes, mib, score, short};
-use super::results::{CaseScore, ModelResult, Results, score_of};
+use super::numbers::{MISSING, count, duration, mib, score, short};
+use super::results::{CaseScore, Results, score_of};
 use super::table::role_names;
 use super::{charts, conclusion, image, roles};
 use crate::Result;
+use crate::memory::format_bytes;
+
+/// Most bytes that the slices of several cases may take, so that the page stays under 2 MB and easy to send.
+const SLICES_BYTES: usize = 3 << 19;
 
 /// Beyond this number, the scores of single cases get a table of their own.
 const CASE_COLUMNS: usize = 4;
@@ -32,7 +36,8 @@ pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
     let values = [
         ("title", Escaped(title).to_string()),
         ("style", include_str!("style.css").trim_end().into()),
-        ("conclusion", Escaped(conclusion(results)).to_string()),
+        // A figure is not parted from its unit.
+        ("conclusion", Escaped(conclusion(results)).to_string().replace(" MiB", "\u{a0}MiB")),
         ("run", Escaped(run_line(results)).to_string()),
         ("sections", sections.concat()),
     ];
@@ -146,8 +151,8 @@ fn role_table(results: &Results) -> String {
         let _ = write!(html, "<th scope=\"col\">{}</th>", Escaped(&model.name));
     }
     html.push_str("</tr></thead>\n<tbody>\n");
-    for (position, role) in names.into_iter().enumerate() {
-        let swatch = swatch(&format!("area c{}", roles::colour(role, position)));
+    for role in names {
+        let swatch = swatch(&format!("area c{}", roles::rank(role)));
         let _ = write!(html, "<tr><th scope=\"row\">{swatch}{}</th>", Escaped(roles::display(role)));
         let cells = models.iter().map(|model| cell(&mib(model.peak_by_role.get(role)), false));
         html.extend(cells);
@@ -215,15 +220,15 @@ fn memory_section(results: &Results, evidence: &Evidence) -> String {
                 "{} allocations and releases of one training step in their order; the highest holds {}. Every chart has \
                  its own scale.",
                 count(timeline.events.len() as u64),
-                human_bytes(highest(timeline))
+                format_bytes(highest(timeline))
             );
             html.push_str(&figure(&format!("One training step of {}", timeline.model), &roles, &chart, &caption));
         }
     }
     html.push_str("<h3>What the roles mean</h3>\n<dl>\n");
-    for (position, (name, meaning)) in roles::GLOSSARY.into_iter().enumerate() {
+    for (position, roles::Entry { name, meaning, .. }) in roles::GLOSSARY.iter().enumerate() {
         let swatch = swatch(&format!("area c{position}"));
-        let _ = writeln!(html, "<dt>{swatch}{name}</dt><dd>{meaning}</dd>");
+        let _ = writeln!(html, "<div><dt>{swatch}{name}</dt><dd>{meaning}</dd></div>");
     }
     html + "</dl>\n</section>\n"
 }
@@ -238,37 +243,41 @@ fn slices_section(results: &Results, slices: &[CaseSlices]) -> Result<String> {
         "<section>\n<h2>Slices</h2>\n<p>Three orthogonal slices through the centre of each label, in radiological view \
          (the patient's right is at the left of coronal and axial slices). Letters name the anatomical directions.</p>\n\
          <ul class=\"legend\"><li><svg class=\"swatch onfilm\" viewBox=\"0 0 24 12\" aria-hidden=\"true\">\
-         <line class=\"label\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>label</li>\
+         <line class=\"truth\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>label</li>\
          <li><svg class=\"swatch onfilm\" viewBox=\"0 0 24 12\" aria-hidden=\"true\">\
          <line class=\"prediction\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>prediction</li></ul>\n",
     );
     for (number, case) in slices.iter().enumerate() {
-        html.push_str(&image::definitions(case, number)?);
-        let _ = writeln!(html, "<h3>{}</h3>", Escaped(&case.case));
-        for prediction in &case.predictions {
-            let model = results.models.iter().find(|model| model.name == prediction.model);
-            let dice = model.and_then(|model: &ModelResult| score_of(&model.cases, &case.case)).map(|score| score.dice);
-            let dice = score(dice.unwrap_or(f64::NAN));
-            html.push_str("<figure>\n<div class=\"slices\">\n");
-            for (slice, mask) in case.slices.iter().zip(&prediction.masks) {
-                let title = format!(
-                    "{}, {} slice {}, {}: Dice of the whole volume {dice}",
-                    case.case,
-                    slice.plane.name(),
-                    slice.index,
-                    prediction.model
-                );
-                html.push_str(&image::picture(slice, number, &title, mask)?);
-                html.push('\n');
-            }
-            let _ = write!(
-                html,
-                "</div>\n<figcaption>{}: Dice {dice} over the whole volume</figcaption>\n</figure>\n",
-                Escaped(&prediction.model)
-            );
+        let shown = case_figures(results, case, number)?;
+        if number > 0 && html.len() + shown.len() > SLICES_BYTES {
+            let _ = writeln!(html, "<p class=\"note\">The first {number} of {} cases are shown.</p>", slices.len());
+            break;
         }
+        html.push_str(&shown);
     }
     Ok(html + "</section>\n")
+}
+
+/// The slices of one case, a row a model.
+fn case_figures(results: &Results, case: &CaseSlices, number: usize) -> Result<String> {
+    let mut html = image::definitions(case, number)?;
+    let _ = writeln!(html, "<h3>{}</h3>", Escaped(&case.case));
+    for prediction in &case.predictions {
+        let model = results.models.iter().find(|model| model.name == prediction.model);
+        let dice = model.and_then(|model| score_of(&model.cases, &case.case)).map(|score| score.dice);
+        let dice = score(dice.unwrap_or(f64::NAN));
+        let _ = writeln!(html, "<figure>\n<div class=\"slices\" style=\"{}\">", image::columns(case));
+        for (slice, mask) in case.slices.iter().zip(&prediction.masks) {
+            let (plane, index) = (slice.plane.name(), slice.index);
+            let title = format!("{}, {plane} slice {index}, {}", case.case, prediction.model);
+            html.push_str(&image::picture(case, slice, number, &title, mask)?);
+            html.push('\n');
+        }
+        let model = Escaped(&prediction.model);
+        let _ =
+            writeln!(html, "</div>\n<figcaption>{model}: Dice {dice} over the whole volume</figcaption>\n</figure>");
+    }
+    Ok(html)
 }
 
 // ---------------------------------------------------------------- the run

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use super::contour::outline;
 use super::escape::Escaped;
-use super::evidence::{CaseSlices, Plane, Slice};
+use super::evidence::{CaseSlices, ModelMasks, Plane, Slice};
 use super::numbers::short;
 use crate::{Error, Result};
 
-/// A scan on its own grid, for [`orthogonal_planes`].
+/// A scan on its own grid, for [`case_slices`].
 #[derive(Debug, Clone, Copy)]
 pub struct Volume<'a> {
     /// Intensities, `shape` in C order; values that are not finite are shown black.
@@ -23,49 +23,55 @@ pub struct Volume<'a> {
     pub axes: [char; 3],
 }
 
-/// The sagittal, coronal and axial slice through the centroid of the label (the volume's centre without one), with
-/// the same pixels of each of `predictions` (classes on the volume's grid).
+/// The sagittal, coronal and axial slice of `case` through the centroid of the label (the volume's centre without one),
+/// with the same pixels of each prediction (name of the model, classes on the volume's grid).
 ///
 /// The grey window runs from the 0.5th to the 99.5th percentile of the whole volume, so that the slices compare.
 ///
 /// # Errors
 /// [`Error::Shape`] when a length does not fit `shape`, an axis is empty, or `axes` does not name three different
 /// anatomical axes.
-pub fn orthogonal_planes(volume: &Volume, predictions: &[&[u8]]) -> Result<([Slice; 3], Vec<[Vec<u8>; 3]>)> {
+pub fn case_slices(case: &str, volume: &Volume, predictions: &[(&str, &[u8])]) -> Result<CaseSlices> {
     let voxels = volume.shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)).unwrap_or(0);
-    let lengths = predictions.iter().map(|mask| mask.len()).chain([volume.image.len(), volume.label.len()]);
+    let lengths = predictions.iter().map(|(_, mask)| mask.len()).chain([volume.image.len(), volume.label.len()]);
     if voxels == 0 || lengths.into_iter().any(|length| length != voxels) {
         return Err(Error::shape("slices", format!("image, label and predictions must all fill {:?}", volume.shape)));
     }
     let [right, anterior, superior] = anatomical_axes(volume.axes)?;
     let centre = centroid(volume);
-    let window = Window::of(volume.image);
-    // The picture's column and row axes, with the direction in which they grow in it: see `Plane::marks`.
+    let cut = |plane, normal: Axis, columns, rows| Cut {
+        plane,
+        shape: volume.shape,
+        normal: normal.number,
+        index: centre[normal.number],
+        columns,
+        rows,
+    };
+    // The picture's columns and rows with the direction in which they grow: see `Plane::marks`.
     let cuts = [
-        (Plane::Sagittal, right, anterior.towards('P'), superior.towards('I')),
-        (Plane::Coronal, anterior, right.towards('L'), superior.towards('I')),
-        (Plane::Axial, superior, right.towards('L'), anterior.towards('P')),
+        cut(Plane::Sagittal, right, anterior.towards('P'), superior.towards('I')),
+        cut(Plane::Coronal, anterior, right.towards('L'), superior.towards('I')),
+        cut(Plane::Axial, superior, right.towards('L'), anterior.towards('P')),
     ];
-    let cut = |(plane, normal, columns, rows): (Plane, Axis, Direction, Direction)| {
-        let index = centre[normal.number];
-        let cut = Cut { shape: volume.shape, normal: normal.number, index, columns, rows };
-        Slice {
-            plane,
-            index,
-            width: cut.width(),
-            height: cut.height(),
-            pixel: [volume.spacing[columns.axis], volume.spacing[rows.axis]],
-            image: cut.pixels(volume.image).map(|value| window.grey(value)).collect(),
-            label: cut.pixels(volume.label).collect(),
-        }
+    let window = Window::of(volume.image);
+    let slice = |cut: &Cut| Slice {
+        plane: cut.plane,
+        index: cut.index,
+        width: cut.width(),
+        height: cut.height(),
+        pixel: [volume.spacing[cut.columns.axis], volume.spacing[cut.rows.axis]],
+        image: cut.pixels(volume.image).map(|value| window.grey(value)).collect(),
+        label: cut.pixels(volume.label).collect(),
     };
-    let masks = |mask: &&[u8]| {
-        cuts.map(|(_, normal, columns, rows)| {
-            let index = centre[normal.number];
-            Cut { shape: volume.shape, normal: normal.number, index, columns, rows }.pixels(mask).collect()
-        })
+    let masks = |&(model, mask): &(&str, &[u8])| ModelMasks {
+        model: model.into(),
+        masks: cuts.each_ref().map(|cut| cut.pixels(mask).collect()),
     };
-    Ok((cuts.map(cut), predictions.iter().map(masks).collect()))
+    Ok(CaseSlices {
+        case: case.into(),
+        slices: cuts.each_ref().map(slice),
+        predictions: predictions.iter().map(masks).collect(),
+    })
 }
 
 /// An axis of the volume and the anatomical direction in which its index grows.
@@ -119,6 +125,7 @@ fn centroid(volume: &Volume) -> [usize; 3] {
 
 /// One slice of a volume, turned into the picture's orientation.
 struct Cut {
+    plane: Plane,
     shape: [usize; 3],
     normal: usize,
     index: usize,
@@ -223,32 +230,55 @@ pub(super) fn definitions(case: &CaseSlices, number: usize) -> Result<String> {
         let _ = write!(
             html,
             "<image id=\"scan-{number}-{plane}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
-             href=\"{uri}\"/>\n<path id=\"label-{number}-{plane}\" class=\"label\" d=\"{path}\"/>\n",
+             href=\"{uri}\"/>\n<path id=\"truth-{number}-{plane}\" class=\"truth\" d=\"{path}\"/>\n",
         );
     }
     html.push_str("</defs></svg>\n");
     Ok(html)
 }
 
-/// One slice with the label's outline and that of `prediction`, as an SVG figure in millimetres.
-pub(super) fn picture(slice: &Slice, number: usize, title: &str, prediction: &[u8]) -> Result<String> {
-    // Spacing that a damaged header makes useless is drawn as 1 mm.
-    let [dx, dy] = slice.pixel.map(|size| if size.is_finite() && size > 0.0 { size } else { 1.0 });
-    let (width, height) = (slice.width as f64 * dx, slice.height as f64 * dy);
-    let margin = 0.07 * width.max(height);
+/// Millimetres that a slice is wide and high. Spacing that a damaged header makes useless is taken as 1 mm.
+fn extent(slice: &Slice) -> [f64; 2] {
+    let [dx, dy] = pixel(slice);
+    [slice.width as f64 * dx, slice.height as f64 * dy]
+}
+
+fn pixel(slice: &Slice) -> [f64; 2] {
+    slice.pixel.map(|size| if size.is_finite() && size > 0.0 { size } else { 1.0 })
+}
+
+/// Millimetres around a slice for the marks: the same for all slices of a case.
+fn margin(case: &CaseSlices) -> f64 {
+    0.06 * case.slices.iter().flat_map(extent).fold(0.0, f64::max)
+}
+
+/// Style of the grid that shows the slices of `case` side by side at one scale.
+pub(super) fn columns(case: &CaseSlices) -> String {
+    let widths = case.slices.each_ref().map(|slice| format!("{}fr", short(extent(slice)[0] + 2.0 * margin(case))));
+    format!("grid-template-columns:{}", widths.join(" "))
+}
+
+/// One slice of `case` with the label's outline and that of `prediction`, as an SVG figure in millimetres.
+pub(super) fn picture(
+    case: &CaseSlices,
+    slice: &Slice,
+    number: usize,
+    title: &str,
+    prediction: &[u8],
+) -> Result<String> {
+    let ([dx, dy], [width, height], margin) = (pixel(slice), extent(slice), margin(case));
     let path = outline(checked(prediction, slice)?, slice.width, slice.height);
     let plane = slice.plane.name();
     let [left, right, top, bottom] = slice.plane.marks();
     let mut svg = format!(
-        "<svg class=\"slice\" role=\"img\" aria-label=\"{title}\" viewBox=\"{} {} {} {}\" style=\"aspect-ratio:{}\">\
+        "<svg class=\"slice\" role=\"img\" aria-label=\"{title}\" viewBox=\"{} {} {} {}\">\
          <title>{title}</title>\n<rect class=\"film\" x=\"{0}\" y=\"{1}\" width=\"{2}\" height=\"{3}\"/>\n\
-         <g transform=\"scale({} {})\"><use href=\"#scan-{number}-{plane}\"/><use href=\"#label-{number}-{plane}\"/>\
+         <g transform=\"scale({} {})\"><use href=\"#scan-{number}-{plane}\"/><use href=\"#truth-{number}-{plane}\"/>\
          <path class=\"prediction\" d=\"{path}\"/></g>\n",
         short(-margin),
         short(-margin),
         short(width + 2.0 * margin),
         short(height + 2.0 * margin),
-        short((width + 2.0 * margin) / (height + 2.0 * margin)),
         dx,
         dy,
         title = Escaped(title),
@@ -304,8 +334,8 @@ mod tests {
         let (image, label) = counted([3, 4, 2], [2, 1, 1]);
         let volume =
             Volume { image: &image, label: &label, shape: [3, 4, 2], spacing: [1.0, 2.0, 3.0], axes: ['R', 'A', 'S'] };
-        let (slices, masks) = orthogonal_planes(&volume, &[&label]).unwrap();
-        let [sagittal, coronal, axial] = &slices;
+        let case = case_slices("x", &volume, &[("perfect", &label)]).unwrap();
+        let [sagittal, coronal, axial] = &case.slices;
         assert_eq!([sagittal.index, coronal.index, axial.index], [2, 1, 1]);
         assert_eq!((sagittal.width, sagittal.height, sagittal.pixel), (4, 2, [2.0, 3.0]));
         assert_eq!((coronal.width, coronal.height, coronal.pixel), (3, 2, [1.0, 3.0]));
@@ -316,9 +346,10 @@ mod tests {
         assert_eq!(coronal.label, [1, 0, 0, 0, 0, 0]);
         // Axial: right left, anterior top. Label at i = 2, j = 1: row 2, column 0.
         assert_eq!(axial.label, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
-        assert_eq!(masks, [slices.each_ref().map(|slice| slice.label.clone())]);
-        // Grey falls from left to right and top to bottom in the axial plane, as i and j do.
-        assert!(axial.image.is_sorted_by(|a, b| a >= b) == false && axial.image[0] == 255);
+        assert_eq!(case.predictions[0].model, "perfect");
+        assert_eq!(case.predictions[0].masks, case.slices.each_ref().map(|slice| slice.label.clone()));
+        // The axial corners are the largest value, 231, and the second smallest, 1, in a window from 0 to 231.
+        assert_eq!((axial.image[0], axial.image[11]), (255, 1));
     }
 
     #[test]
@@ -345,8 +376,8 @@ mod tests {
             spacing: [2.0, 3.0, 1.0],
             axes: ['P', 'I', 'L'],
         };
-        let (expected, _) = orthogonal_planes(&ras, &[]).unwrap();
-        let (slices, _) = orthogonal_planes(&pil, &[]).unwrap();
+        let expected = case_slices("x", &ras, &[]).unwrap().slices;
+        let slices = case_slices("x", &pil, &[]).unwrap().slices;
         for (slice, expected) in slices.iter().zip(&expected) {
             assert_eq!((&slice.image, &slice.label, slice.pixel), (&expected.image, &expected.label, expected.pixel));
         }
@@ -355,13 +386,13 @@ mod tests {
     #[test]
     fn bad_volumes_are_errors() {
         let good = Volume { image: &[0.0; 8], label: &[0; 8], shape: [2; 3], spacing: [1.0; 3], axes: ['R', 'A', 'S'] };
-        assert!(orthogonal_planes(&good, &[&[0; 7]]).is_err());
-        assert!(orthogonal_planes(&Volume { image: &[0.0; 7], ..good }, &[]).is_err());
-        assert!(orthogonal_planes(&Volume { axes: ['R', 'L', 'S'], ..good }, &[]).is_err());
-        assert!(orthogonal_planes(&Volume { image: &[], label: &[], shape: [0, 2, 2], ..good }, &[]).is_err());
-        assert!(orthogonal_planes(&Volume { shape: [usize::MAX, 2, 2], ..good }, &[]).is_err());
-        let (slices, _) = orthogonal_planes(&good, &[]).unwrap();
-        assert!(picture(&slices[0], 0, "", &[0; 3]).is_err());
+        assert!(case_slices("x", &good, &[("m", &[0; 7])]).is_err());
+        assert!(case_slices("x", &Volume { image: &[0.0; 7], ..good }, &[]).is_err());
+        assert!(case_slices("x", &Volume { axes: ['R', 'L', 'S'], ..good }, &[]).is_err());
+        assert!(case_slices("x", &Volume { image: &[], label: &[], shape: [0, 2, 2], ..good }, &[]).is_err());
+        assert!(case_slices("x", &Volume { shape: [usize::MAX, 2, 2], ..good }, &[]).is_err());
+        let case = case_slices("x", &good, &[]).unwrap();
+        assert!(picture(&case, &case.slices[0], 0, "", &[0; 3]).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What `ossnet compare` shows: the results object, the table on the terminal and the HTML page.
 //!
-//! The room knows nothing of the engine. Its input is plain data: [`Results`], which is also `results.json`, and
+//! The room knows nothing of the engine but how bytes are written. Its input is plain data: [`Results`], which is also `results.json`, and
 //! [`Evidence`], the larger arrays that only the page draws.
 //!
 //! ```
@@ -28,12 +28,11 @@ mod svg;
 mod table;
 
 pub use evidence::{
-    CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Phase, Plane, RunFacts, Slice,
+    CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
     Timeline,
 };
 pub use html::page;
-pub use image::{Volume, orthogonal_planes};
-pub use numbers::human_bytes;
+pub use image::{Volume, case_slices};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use summary::conclusion;
 pub use table::table;

@@ -1,7 +1,8 @@
 //! What the figures say, in two sentences.
 
-use super::numbers::{duration, human_bytes, score};
+use super::numbers::{duration, score};
 use super::results::{BaselineResult, ModelResult, Results};
+use crate::memory::format_bytes;
 
 /// The comparison's outcome: the most accurate model, the one with the least memory, and the baselines.
 pub fn conclusion(results: &Results) -> String {
@@ -26,7 +27,7 @@ pub fn conclusion(results: &Results) -> String {
 
 fn compared(best: &ModelResult, leanest: &ModelResult, models: usize) -> String {
     let dice = |model: &ModelResult| format!("mean Dice {}", score(model.dice));
-    let cost = |model: &ModelResult| format!("a peak of {}", human_bytes(model.peak_bytes));
+    let cost = |model: &ModelResult| format!("a peak of {}", format_bytes(model.peak_bytes));
     if models == 1 {
         let time = duration(best.step_seconds);
         return format!("{} reaches {} with {} and {time} a training step.", best.name, dice(best), cost(best));
@@ -45,7 +46,7 @@ fn compared(best: &ModelResult, leanest: &ModelResult, models: usize) -> String 
         dice(best),
         cost(best),
         leanest.name,
-        human_bytes(leanest.peak_bytes),
+        format_bytes(leanest.peak_bytes),
         dice(leanest),
     )
 }

@@ -63,15 +63,16 @@ fn by_role(results: &Results) -> Grid {
     grid
 }
 
-/// Roles that hold bytes at the peak of some model, in the order in which they are met.
+/// Roles that hold bytes at the peak of some model, in the glossary's order.
 pub(super) fn role_names(results: &Results) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
-    let roles = results.models.iter().flat_map(|model| &model.peak_by_role.0);
-    for (role, _) in roles.filter(|(_, bytes)| *bytes > 0) {
+    for (role, _) in results.models.iter().flat_map(|model| &model.peak_by_role.0) {
         if !names.contains(&role.as_str()) {
             names.push(role);
         }
     }
+    names.retain(|role| results.models.iter().any(|model| model.peak_by_role.get(role) > 0));
+    names.sort_by_key(|role| roles::rank(role));
     names
 }
 
@@ -154,22 +155,39 @@ mod tests {
     use super::*;
     use crate::report::demo;
 
+    const EXPECTED: &str = "\
+model               parameters   Dice    IoU  Dice pycortexS1  Dice pyradbrain2  peak MiB  a step      in all
+──────────────────  ──────────  ─────  ─────  ───────────────  ────────────────  ────────  ──────  ──────────
+O-Net                  412,673  0.861  0.756            0.872             0.850      88.0  0.21 s      48.2 s
+OSS-Net C              398,213  0.903  0.823            0.911             0.895      48.0  0.16 s      41.7 s
+3D residual U-Net    1,198,034  0.921  0.854            0.930             0.912     176.0  0.39 s  2 min 17 s
+mean training mask           –  0.790  0.650            0.810             0.770         –       –           –
+best threshold               –  0.650  0.650            0.640             0.660         –       –           –
+
+Bytes at the peak, MiB
+role                   O-Net  OSS-Net C  3D residual U-Net
+─────────────────────  ─────  ─────────  ─────────────────
+parameters               2.0        2.0                5.0
+optimiser state          4.0        4.0               10.0
+normalisation buffers      0          0                1.0
+data                     4.0        4.0                4.0
+gradients                2.0        2.0                5.0
+saved activations       52.0       22.0              110.0
+transient               18.0        9.0               33.0
+workspace                6.0        5.0                8.0
+total                   88.0       48.0              176.0
+
+3D residual U-Net is the most accurate (mean Dice 0.921) with a peak of 176.0 MiB; OSS-Net C needs the least
+memory (48.0 MiB, 3.7 times less, with mean Dice 0.903). The best baseline (mean training mask) reaches 0.790,
+which all 3 models beat.
+cpu (AVX-512), 2 threads, seed 7, ossnet 0.1.0 (train, report)
+";
+
     #[test]
     fn the_demo_prints_as_expected() {
         let text = table(&demo::results());
-        let expected = "\
-model                parameters   Dice    IoU  Dice pycortexS1  Dice pyradbrain2  peak MiB   a step        in all
-───────────────────  ──────────  ─────  ─────  ───────────────  ────────────────  ────────  ───────  ────────────
-O-Net                   412,673  0.861  0.757            0.872             0.850      88.0   0.21 s        48.2 s
-OSS-Net C               398,213  0.903  0.824            0.911             0.895      48.0   0.16 s        41.7 s
-3D residual U-Net     1,198,034  0.921  0.854            0.930             0.912     176.0   0.39 s  2 min 17 s
-";
-        let head = |text: &str| text.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(head(&text), head(expected));
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        for figure in ["0.903", "398,213", "48.0", "0.16 s", "mean training mask", "saved activation", "seed 7"] {
-            assert!(text.contains(figure), "{figure} in\n{text}");
-        }
+        assert_eq!(text, EXPECTED);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
     }
 
     #[test]

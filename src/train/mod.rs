@@ -1,4 +1,16 @@
 //! Training and scoring.
 
 pub mod baseline;
+pub mod batch;
+pub mod cases;
+pub mod checkpoint;
+pub mod evaluate;
+pub mod evidence;
+pub mod interrupt;
 pub mod metrics;
+pub mod presets;
+pub mod rehearsal;
+pub mod settings;
+pub mod state;
+pub mod step;
+pub mod trainer;

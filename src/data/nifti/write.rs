@@ -7,8 +7,8 @@ use flate2::{Compression, GzBuilder};
 
 use super::header::SIZE_1;
 use crate::data::geometry::Geometry;
-use crate::data::source::write_whole;
 use crate::data::volume::{Labels, Volume};
+use crate::files::write_atomic_with;
 use crate::{Error, Result};
 
 /// Where voxels begin: the header, and four bytes that say that no extension follows.
@@ -46,7 +46,7 @@ pub fn write_volume(path: &Path, volume: &Volume) -> Result<()> {
 /// Header, then voxels, compressed by name.
 fn write(path: &Path, header: &[u8], voxels: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let compressed = path.extension().is_some_and(|e| e == "gz");
-    write_whole(path, |file| {
+    write_atomic_with(path, |file| {
         if !compressed {
             file.write_all(header)?;
             return voxels(file);

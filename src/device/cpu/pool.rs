@@ -99,6 +99,16 @@ impl<'a, T> SharedMut<'a, T> {
         self.len == 0
     }
 
+    /// Where the elements `start..start + len` begin, for pieces whose elements interleave (columns of a matrix), which
+    /// no slices can express.
+    ///
+    /// # Panics
+    /// If the range lies outside the slice.
+    pub fn pointer(&self, start: usize, len: usize) -> *mut T {
+        assert!(start <= self.len && len <= self.len - start, "piece {start}+{len} of {}", self.len);
+        self.start.wrapping_add(start)
+    }
+
     /// The elements `start..start + len`.
     ///
     /// # Safety

@@ -1,0 +1,288 @@
+//! `ossnet compare`: networks side by side on one data set, in bytes, time and accuracy.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+
+use super::RunArgs;
+use super::run::{Grid, checkpoint_path, common_multiples, display, load_cases, open_dataset, train_to_end};
+use crate::data::{Dataset, Labels, Volume};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::files::{Claim, claim_folder, new_run_folder, write_atomic};
+use crate::models::NetworkConfig;
+use crate::report::{self, BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, ModelResult, Results, RunFacts};
+use crate::train::baseline::{MeanMask, Threshold};
+use crate::train::cases::{Case, Task};
+use crate::train::evaluate;
+use crate::train::metrics::{self, Confusion, Rule};
+use crate::train::state;
+use crate::train::trainer::Trainer;
+use crate::train::{evidence, interrupt, presets};
+
+/// Models of the comparison if `--models` is not given.
+const MODELS: &str = "o-net,oss-net-c,unet3d";
+
+/// Flags of `ossnet compare`.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// Models, separated by commas
+    #[arg(long, default_value = MODELS, value_delimiter = ',', value_name = "NAMES")]
+    models: Vec<String>,
+    /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Passes over the training cases
+    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: u64,
+    /// Seed of initial weights, order, points and augmentation
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Output folder; an interrupted comparison there is resumed [default: a new folder in runs/]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// A trained and scored model.
+struct Compared {
+    result: ModelResult,
+    predictions: Vec<Vec<u8>>,
+    losses: report::LossCurve,
+    timeline: report::Timeline,
+}
+
+/// Runs the comparison.
+///
+/// # Errors
+/// Unusable data or flags, an interrupt (progress is saved), a full disk.
+pub fn run(args: CompareArgs) -> Result<()> {
+    interrupt::listen();
+    let verbosity = args.run.verbosity();
+    let device = args.run.device()?;
+    let dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    // Unknown names are an error before anything is read or written.
+    let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
+    let task = Task::of(&dataset, common_multiples(&probe));
+    let folder = output_folder(&args)?;
+    let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
+    if training.is_empty() || validation.is_empty() {
+        return Err(Error::data(
+            &dataset.path,
+            "has no training or no validation case",
+            "give two labelled cases or more",
+        ));
+    }
+    let shape = training[0].volume.shape;
+    let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
+    verbosity.say(format!(
+        "comparing {} on {} ({} training, {} validation cases) with {} threads; results go to {}",
+        networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
+        dataset.name,
+        training.len(),
+        validation.len(),
+        device.threads(),
+        display(&folder)
+    ));
+    let mut compared = Vec::new();
+    for network in &networks {
+        compared.push(compare_one(&args, &device, network, &task, &training, &validation, &folder)?);
+    }
+    let results = Results {
+        models: compared.iter().map(|model| model.result.clone()).collect(),
+        baselines: baselines(&training, &validation)?,
+        device: format!("{} ({:?})", device.name(), device.simd()).to_lowercase(),
+        threads: device.threads(),
+        seed: args.seed,
+        version: format!("{} ({})", super::VERSION, super::features()),
+    };
+    let facts = facts(&args, &dataset, &training, &validation);
+    let slices = slices(&validation, &compared)?;
+    let (losses, timelines) = compared.into_iter().map(|model| (model.losses, model.timeline)).unzip();
+    let page = report::page(&results, &Evidence { facts, losses, timelines, slices })?;
+    let json = results.to_json()?;
+    write_atomic(folder.join("results.json"), json.as_bytes())?;
+    write_atomic(folder.join("report.html"), page.as_bytes())?;
+    if args.run.json {
+        print!("{json}");
+    } else {
+        println!("{}", report::table(&results));
+        println!("report: {}", display(&folder.join("report.html")));
+    }
+    Ok(())
+}
+
+/// The configurations named by `--models`.
+fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]) -> Result<Vec<NetworkConfig>> {
+    let names: Vec<&str> = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err(Error::Usage(format!(
+            "--models names no model; use some of {}",
+            crate::models::network::names().join(", ")
+        )));
+    }
+    let mut networks: Vec<NetworkConfig> = Vec::new();
+    for name in names {
+        let network = NetworkConfig::sample(name, channels, classes, shape)?;
+        if networks.iter().any(|known| known.slug() == network.slug()) {
+            return Err(Error::Usage(format!("--models names {name} twice")));
+        }
+        networks.push(network);
+    }
+    Ok(networks)
+}
+
+/// `--out`, or the next numbered folder in `runs/`.
+fn output_folder(args: &CompareArgs) -> Result<PathBuf> {
+    let Some(folder) = &args.out else { return new_run_folder("runs", "compare") };
+    let unfinished = |folder: &Path| {
+        let holds_checkpoint = std::fs::read_dir(folder).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "safetensors")))
+        });
+        holds_checkpoint && !folder.join("results.json").exists()
+    };
+    match claim_folder(folder, unfinished)? {
+        Claim::Fresh | Claim::Resume => Ok(folder.clone()),
+    }
+}
+
+/// Trains (or resumes) and scores one model.
+fn compare_one(
+    args: &CompareArgs,
+    device: &Device,
+    network: &NetworkConfig,
+    task: &Task,
+    training: &[Case],
+    validation: &[Case],
+    folder: &Path,
+) -> Result<Compared> {
+    let started = Instant::now();
+    let settings = presets::sample(network, args.epochs, args.seed);
+    let mut trainer = Trainer::new(device, network, settings)?;
+    let path = checkpoint_path(folder, network);
+    if path.exists() {
+        state::resume(&mut trainer, &path)?;
+    }
+    let again = format!("--out {}", display(folder));
+    train_to_end(&mut trainer, training, task, &path, args.run.verbosity(), &again)?;
+    let (mut cases, mut predictions) = (Vec::new(), Vec::new());
+    for case in validation {
+        let predicted = evaluate::predict(device, trainer.network(), trainer.parameters(), task, case)?;
+        cases.push(evaluate::score(task, case, &predicted)?);
+        predictions.push(predicted.voxels);
+    }
+    let history = trainer.history();
+    let (dice, iou) = means(&cases);
+    let result = ModelResult {
+        name: network.title(),
+        parameters: trainer.parameters().count() as u64,
+        dice,
+        iou,
+        cases,
+        peak_bytes: history.peak_bytes,
+        peak_by_role: history.peak_by_role.iter().cloned().collect(),
+        step_seconds: history.median_step_seconds(),
+        total_seconds: started.elapsed().as_secs_f64(),
+        epochs: args.epochs,
+        steps: trainer.optimizer().steps(),
+        final_loss: history.recent_loss(trainer.steps_per_epoch(training.len()) as usize),
+    };
+    Ok(Compared {
+        losses: evidence::loss_curve(&network.title(), history),
+        timeline: evidence::timeline(&network.title(), trainer.events()),
+        result,
+        predictions,
+    })
+}
+
+/// Trivial methods, fitted on the training cases and scored as the models are.
+fn baselines(training: &[Case], validation: &[Case]) -> Result<Vec<BaselineResult>> {
+    let fit: Vec<(&Volume, &Labels)> =
+        training.iter().filter_map(|case| Some((&case.volume, case.labels.as_ref()?))).collect();
+    let mean = MeanMask::fit(fit.iter().map(|(_, labels)| *labels))?;
+    let threshold = Threshold::fit(fit.iter().copied())?;
+    Ok(vec![
+        baseline("mean of the training masks", validation, |_, labels| mean.score(labels))?,
+        baseline("best single threshold", validation, |volume, labels| threshold.score(volume, labels))?,
+    ])
+}
+
+/// The scores of one trivial method.
+fn baseline(
+    name: &str,
+    validation: &[Case],
+    meet: impl Fn(&Volume, &Labels) -> Result<Confusion>,
+) -> Result<BaselineResult> {
+    let rule = Rule::DEFAULT;
+    let mut cases = Vec::new();
+    for case in validation {
+        let labels = case.labels.as_ref();
+        let labels = labels.ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))?;
+        let confusion = meet(&case.volume, labels)?;
+        let (dice, iou) = (confusion.dice(&rule), confusion.iou(&rule));
+        cases.push(CaseScore { name: case.name.clone(), dice, iou, classes: Vec::new() });
+    }
+    let (dice, iou) = means(&cases);
+    Ok(BaselineResult { name: name.into(), dice, iou, cases })
+}
+
+/// Mean Dice and IoU of some cases.
+fn means(cases: &[CaseScore]) -> (f64, f64) {
+    let mean = |of: fn(&CaseScore) -> f64| metrics::mean(&cases.iter().map(of).collect::<Vec<_>>());
+    (mean(|case| case.dice), mean(|case| case.iou))
+}
+
+/// What was run, and how to repeat it.
+fn facts(args: &CompareArgs, dataset: &Dataset, training: &[Case], validation: &[Case]) -> RunFacts {
+    let case = |validation: bool| {
+        move |case: &Case| CaseFacts {
+            name: case.name.clone(),
+            validation,
+            shape: case.way.shape,
+            spacing: case.way.geometry.spacing(),
+        }
+    };
+    let mut command = format!("ossnet compare --models {}", args.models.join(","));
+    if let Some(data) = &args.data {
+        command += &format!(" --data {}", display(data));
+    }
+    command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
+    let embedded = args.data.is_none();
+    RunFacts {
+        data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },
+        description: match embedded {
+            true => "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain.".into(),
+            false => format!("{} with classes {}.", display(&dataset.path), class_names(dataset)),
+        },
+        cases: training.iter().map(case(false)).chain(validation.iter().map(case(true))).collect(),
+        epochs: args.epochs,
+        command,
+        caveats: if embedded { report::HEADS_CAVEATS.map(String::from).to_vec() } else { Vec::new() },
+        warnings: dataset.warnings.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn class_names(dataset: &Dataset) -> String {
+    dataset.classes.iter().map(|class| class.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Three orthogonal slices of each validation case with every model's prediction.
+fn slices(validation: &[Case], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
+    let mut all = Vec::new();
+    for (i, case) in validation.iter().enumerate() {
+        let label = evaluate::truth_of(case)?;
+        let volume = report::Volume {
+            image: &case.image,
+            label: &label.voxels,
+            shape: case.way.shape,
+            spacing: case.way.geometry.spacing(),
+            axes: ['R', 'A', 'S'],
+        };
+        let predictions: Vec<(&str, &[u8])> =
+            compared.iter().map(|model| (model.result.name.as_str(), model.predictions[i].as_slice())).collect();
+        all.push(report::case_slices(&case.name, &volume, &predictions)?);
+    }
+    Ok(all)
+}

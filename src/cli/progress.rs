@@ -1,0 +1,96 @@
+//! Progress on standard error: a bar on a terminal, plain lines in a log, nothing when quiet.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Seconds between plain lines in a log.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Nothing.
+    Quiet,
+    /// Lines, for logs.
+    Lines,
+    /// Bars, for terminals.
+    Bars,
+}
+
+impl Verbosity {
+    /// Bars if standard error is a terminal, else lines; nothing if `quiet`.
+    pub fn detect(quiet: bool) -> Self {
+        match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Bars,
+            (false, false) => Self::Lines,
+        }
+    }
+
+    /// A line that is always worth saying.
+    pub fn say(self, line: impl AsRef<str>) {
+        if self != Self::Quiet {
+            eprintln!("{}", line.as_ref());
+        }
+    }
+
+    /// A task of `length` steps.
+    pub fn task(self, name: &str, length: u64) -> Task {
+        let bar = match self {
+            Self::Bars => ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()),
+            _ => ProgressBar::hidden(),
+        };
+        let style = ProgressStyle::with_template("{prefix:>18} {bar:32} {pos:>5}/{len} {elapsed} (left {eta}) {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style);
+        bar.set_prefix(name.to_string());
+        Task { verbosity: self, name: name.into(), length, position: 0, bar, started: Instant::now(), said: None }
+    }
+}
+
+/// One bar.
+pub struct Task {
+    verbosity: Verbosity,
+    name: String,
+    length: u64,
+    position: u64,
+    bar: ProgressBar,
+    started: Instant,
+    said: Option<Instant>,
+}
+
+impl Task {
+    /// One step further.
+    pub fn advance(&mut self, message: &str) {
+        self.position += 1;
+        self.bar.set_position(self.position);
+        self.bar.set_message(message.to_string());
+        let due = self.said.is_none_or(|said| said.elapsed() >= LOG_EVERY);
+        if self.verbosity == Verbosity::Lines && due && self.position < self.length {
+            self.said = Some(Instant::now());
+            self.line(message);
+        }
+    }
+
+    /// Starts at `position`, as a resumed run does.
+    pub fn set_position(&mut self, position: u64) {
+        self.position = position;
+        self.bar.set_position(position);
+        self.bar.reset_eta();
+    }
+
+    /// The last word.
+    pub fn finish(self, message: &str) {
+        self.bar.finish_and_clear();
+        if self.verbosity != Verbosity::Quiet {
+            self.line(message);
+        }
+    }
+
+    fn line(&self, message: &str) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        eprintln!("{}: {}/{} after {seconds:.0} s, {message}", self.name, self.position, self.length);
+    }
+}

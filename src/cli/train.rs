@@ -1,0 +1,152 @@
+//! `ossnet train`: one network on one data set, resumable at any moment.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::RunArgs;
+use super::run::{Grid, checkpoint_path, display, load_cases, open_dataset, train_to_end};
+use crate::error::{Error, Result};
+use crate::files::{claim_folder, new_run_folder, write_atomic};
+use crate::models::{Family, NetworkConfig};
+use crate::train::cases::Task;
+use crate::train::{evaluate, interrupt, metrics, presets, state, trainer::Trainer};
+
+/// How large the network is and how it is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// Small network, high rates: for volumes of some hundred thousand voxels
+    Sample,
+    /// The published BraTS configuration (four encoder blocks)
+    Brats,
+    /// The published LiTS configuration (five encoder blocks)
+    Lits,
+}
+
+/// Flags of `ossnet train`.
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    /// Model, for example oss-net-c, o-net, unet3d
+    #[arg(long, default_value = "oss-net-c", value_name = "NAME")]
+    model: String,
+    /// Size of the network and training settings
+    #[arg(long, value_enum, default_value_t = Preset::Sample)]
+    preset: Preset,
+    /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Passes over the training cases
+    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: u64,
+    /// Cases a step [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    batch_size: Option<u64>,
+    /// Points a case and step [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    points: Option<u64>,
+    /// Learning rate [default: the preset's]
+    #[arg(long, value_name = "RATE")]
+    rate: Option<f32>,
+    /// Seed of initial weights, order, points and augmentation
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Start from the weights of this checkpoint (.safetensors or official .pt)
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    load_model: Option<PathBuf>,
+    /// Go on with the run in this folder, with the same flags
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    resume: Option<PathBuf>,
+    /// Output folder [default: a new folder in runs/]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Trains.
+///
+/// # Errors
+/// Unusable data or flags, an interrupt (progress is saved), a full disk.
+pub fn run(args: TrainArgs) -> Result<()> {
+    interrupt::listen();
+    if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+        return Err(Error::Usage("--rate must be a positive number, for example 3e-4".into()));
+    }
+    let verbosity = args.run.verbosity();
+    let device = args.run.device()?;
+    let dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    let channels = dataset.channels.len();
+    let probe = configuration(&args, channels, 1, [64; 3])?;
+    let task = Task::of(&dataset, probe.multiples());
+    let folder = match (&args.resume, &args.out) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) => {
+            claim_folder(folder, |_| false)?;
+            folder.clone()
+        }
+        (None, None) => new_run_folder("runs", "train")?,
+    };
+    let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
+    let shape = training.first().map_or([0; 3], |case| case.volume.shape);
+    let network = configuration(&args, channels, task.outputs(), shape)?;
+    let mut settings = match args.preset {
+        Preset::Sample => presets::sample(&network, args.epochs, args.seed),
+        Preset::Brats | Preset::Lits => presets::official(args.epochs, args.seed),
+    };
+    settings.batch_size = args.batch_size.map_or(settings.batch_size, |size| size as usize);
+    settings.points = args.points.map_or(settings.points, |points| points as usize);
+    settings.optimizer.rate = args.rate.unwrap_or(settings.optimizer.rate);
+    let mut trainer = Trainer::new(&device, &network, settings)?;
+    let path = checkpoint_path(&folder, &network);
+    if args.resume.is_some() {
+        state::resume(&mut trainer, &path)?;
+    }
+    if let Some(weights) = &args.load_model {
+        state::load_weights(trainer.parameters_mut(), weights)?;
+    }
+    verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, display(&folder)));
+    train_to_end(&mut trainer, &training, &task, &path, verbosity, &format!("--resume {}", display(&folder)))?;
+    let mut cases = Vec::new();
+    for case in validation.iter().filter(|case| case.truth.is_some()) {
+        let predicted = evaluate::predict(&device, trainer.network(), trainer.parameters(), &task, case)?;
+        cases.push(evaluate::score(&task, case, &predicted)?);
+    }
+    let dice = metrics::mean(&cases.iter().map(|case| case.dice).collect::<Vec<_>>());
+    let history = trainer.history();
+    let summary = serde_json::json!({
+        "model": network.title(),
+        "checkpoint": display(&path),
+        "parameters": trainer.parameters().count(),
+        "steps": trainer.optimizer().steps(),
+        "final_loss": history.recent_loss(trainer.steps_per_epoch(training.len()) as usize),
+        "step_seconds": history.median_step_seconds(),
+        "peak_bytes": history.peak_bytes,
+        "dice": dice,
+        "cases": cases,
+    });
+    let text = format!("{summary:#}\n");
+    write_atomic(folder.join("summary.json"), text.as_bytes())?;
+    if args.run.json {
+        print!("{text}");
+    } else {
+        println!(
+            "{}: mean Dice {dice:.4} on {} validation cases, peak {}, {:.3} s a step",
+            network.title(),
+            cases.len(),
+            crate::memory::format_bytes(history.peak_bytes),
+            history.median_step_seconds()
+        );
+        println!("checkpoint: {}", display(&path));
+    }
+    Ok(())
+}
+
+/// The network that the flags name.
+fn configuration(args: &TrainArgs, channels: usize, classes: usize, shape: [usize; 3]) -> Result<NetworkConfig> {
+    let family = match args.preset {
+        Preset::Sample => return NetworkConfig::sample(&args.model, channels, classes, shape),
+        Preset::Brats => Family::Brats,
+        Preset::Lits => Family::Lits,
+    };
+    NetworkConfig::official(&args.model, family).map(|network| network.adapted(channels, classes, shape))
+}

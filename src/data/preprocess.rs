@@ -1,0 +1,248 @@
+//! What happens to a scan before a network sees it, and how the answer finds back onto the scan's own grid.
+//!
+//! A checkpoint carries its [`Preprocessing`], so that inference repeats what training did. In order: clip, z-score of each
+//! channel over all voxels, resampling to a spacing, zero padding to the network's multiple. Zero is then each channel's
+//! mean, as with the official code.
+
+use serde::{Deserialize, Serialize};
+
+use super::geometry::Geometry;
+use super::nifti::MAX_ELEMENTS;
+use super::padding::Padding;
+use super::resample::{Corners, Nearest};
+use super::volume::{Axes, Labels, Volume};
+use crate::{Error, Result};
+
+/// The most voxels along one axis after resampling; three of them and a channel count fit u64.
+const LONGEST: f64 = 65_536.0;
+
+/// How scans are prepared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// Name of each image channel, in order.
+    pub channels: Vec<String>,
+    /// The value that label files give to each class the network knows, in the network's order; background first.
+    pub classes: Vec<u8>,
+    /// Which way the axes run in memory.
+    pub axes: Axes,
+    /// Limits of the stored values, if any (Hounsfield units for CT).
+    pub clip: Option<[f32; 2]>,
+    /// Spacing to resample to, in mm along the axes in memory; `None` keeps each scan's own.
+    pub spacing: Option<[f64; 3]>,
+    /// Shapes are padded to multiples of this.
+    pub multiple: [usize; 3],
+}
+
+/// The way back from the network's grid to a scan's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Way {
+    /// The scan's shape.
+    pub shape: [usize; 3],
+    /// The scan's grid and its file's.
+    pub geometry: Geometry,
+    /// Shape after resampling.
+    pub resampled: [usize; 3],
+    /// Padding after that.
+    pub padding: Padding,
+}
+
+impl Preprocessing {
+    /// Prepares an image as read.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the channels are not as many as expected; [`Error::Usage`] if the clip limits or the spacing
+    /// cannot be applied.
+    pub fn image(&self, mut volume: Volume) -> Result<(Volume, Way)> {
+        if volume.channels != self.channels.len() {
+            let problem = format!(
+                "the image has {} channels, the network takes {} ({})",
+                volume.channels,
+                self.channels.len(),
+                self.channels.join(", ")
+            );
+            return Err(Error::shape("preprocess", problem));
+        }
+        if let Some([low, high]) = self.clip {
+            if low.is_nan() || high.is_nan() || low >= high {
+                return Err(Error::Usage(format!("clip limits {low} and {high}: give the lower one first")));
+            }
+            volume.clip(low, high);
+        }
+        if self.multiple.contains(&0) {
+            return Err(Error::Usage(format!("padding to multiples of {:?} voxels: none may be 0", self.multiple)));
+        }
+        volume.normalise();
+        let (shape, geometry) = (volume.shape, volume.geometry);
+        let resampled = self.resampled(shape, &geometry)?;
+        if resampled != shape {
+            volume = volume.resample(resampled, Corners::Faces)?;
+        }
+        let padding = Padding::to_multiple(resampled, self.multiple);
+        Ok((volume.pad(&padding, 0.0), Way { shape, geometry, resampled, padding }))
+    }
+
+    /// Prepares the labels of the image that `way` leads back to: class numbers in the network's order. Values that are no
+    /// class of the network become background.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are not on the image's grid.
+    pub fn labels(&self, labels: &Labels, way: &Way) -> Result<Labels> {
+        if labels.shape != way.shape {
+            let problem = format!("labels of {:?} for an image of {:?}", labels.shape, way.shape);
+            return Err(Error::shape("preprocess", problem));
+        }
+        let mut table = [0; 256];
+        self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
+        let mut out = labels.mapped(&table);
+        if way.resampled != way.shape {
+            out = out.resample(way.resampled, Nearest::Centre)?;
+        }
+        Ok(out.pad(&way.padding))
+    }
+
+    /// Predicted class numbers on the network's grid as labels of the scan: its grid, its original values.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are not on the network's grid.
+    pub fn restore_labels(&self, predicted: &Labels, way: &Way) -> Result<Labels> {
+        let mut table = [0; 256];
+        self.classes.iter().zip(&mut table).for_each(|(&value, entry)| *entry = value);
+        let mut out = predicted.crop(&way.padding)?.mapped(&table);
+        way.check(out.shape)?;
+        if way.resampled != way.shape {
+            out = out.resample(way.shape, Nearest::Centre)?;
+        }
+        Ok(Labels { geometry: way.geometry, ..out })
+    }
+
+    fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
+        let Some(target) = self.spacing else { return Ok(shape) };
+        let spacing = geometry.spacing();
+        let mut resampled = [0; 3];
+        for k in 0..3 {
+            let length = (shape[k] as f64 * spacing[k] / target[k]).round().max(1.0);
+            // Also refuses a spacing that is no number.
+            if !(target[k] > 0.0 && length <= LONGEST) {
+                let problem =
+                    format!("a spacing of {target:?} mm makes {length} voxels of {} along axis {k}", shape[k]);
+                return Err(Error::Usage(format!("{problem}; choose a spacing near the scan's own, {spacing:?}")));
+            }
+            resampled[k] = length as usize;
+        }
+        let elements = resampled.iter().product::<usize>() * self.channels.len();
+        if elements as u64 > MAX_ELEMENTS {
+            let problem =
+                format!("a spacing of {target:?} mm makes {resampled:?} voxels, more than {MAX_ELEMENTS} in all");
+            return Err(Error::Usage(format!("{problem}; choose a spacing near the scan's own, {spacing:?}")));
+        }
+        Ok(resampled)
+    }
+}
+
+impl Way {
+    /// Values on the network's grid (probabilities, say) on the scan's.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are not on the network's grid.
+    pub fn restore(&self, volume: &Volume) -> Result<Volume> {
+        let mut out = volume.crop(&self.padding)?;
+        self.check(out.shape)?;
+        if self.resampled != self.shape {
+            out = out.resample(self.shape, Corners::Faces)?;
+        }
+        Ok(Volume { geometry: self.geometry, ..out })
+    }
+
+    fn check(&self, cropped: [usize; 3]) -> Result<()> {
+        if cropped == self.resampled {
+            return Ok(());
+        }
+        let (got, wanted) = (self.padding.outer(cropped), self.padding.outer(self.resampled));
+        Err(Error::shape("restore", format!("{got:?} voxels are not on the network's grid of {wanted:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::geometry::{Affine, StoredGrid};
+
+    fn preprocessing() -> Preprocessing {
+        Preprocessing {
+            channels: vec!["CT".into()],
+            classes: vec![0, 4, 2],
+            axes: Axes::Canonical,
+            clip: Some([-100.0, 200.0]),
+            spacing: None,
+            multiple: [8; 3],
+        }
+    }
+
+    /// A scan of 5 × 6 × 7 voxels of 2 mm, stored from left to right reversed.
+    fn scan() -> (Volume, Labels) {
+        let mut affine = Affine::from_spacing([2.0; 3]);
+        affine.0[0] = [-2.0, 0.0, 0.0, 8.0];
+        let geometry = Geometry::new(StoredGrid::from_affine(affine, [5, 6, 7]), true);
+        let values = (0..210).map(|i| i as f32 * 10.0 - 500.0).collect();
+        let labels = (0..210).map(|i| [0, 4, 2, 9][i % 4]).collect();
+        let (mut volume, mut labels) = (Volume::new([5, 6, 7], 1, values), Labels::new([5, 6, 7], labels));
+        (volume.geometry, labels.geometry) = (geometry, geometry);
+        (volume, labels)
+    }
+
+    #[test]
+    fn labels_come_back_on_the_scans_grid_with_their_values() {
+        let (volume, labels) = scan();
+        for spacing in [None, Some([1.0; 3])] {
+            let preprocessing = Preprocessing { spacing, ..preprocessing() };
+            let (image, way) = preprocessing.image(volume.clone()).unwrap();
+            let prepared = preprocessing.labels(&labels, &way).unwrap();
+            assert_eq!(image.shape, if spacing.is_some() { [16; 3] } else { [8; 3] });
+            assert_eq!(prepared.shape, image.shape);
+            assert!(prepared.voxels.iter().all(|&v| v < 3));
+            let back = preprocessing.restore_labels(&prepared, &way).unwrap();
+            let mut expected = labels.clone();
+            expected.voxels.iter_mut().filter(|v| **v == 9).for_each(|v| *v = 0);
+            assert_eq!(back, expected);
+            let restored = way.restore(&image).unwrap();
+            assert_eq!((restored.shape, restored.geometry), (volume.shape, volume.geometry));
+        }
+    }
+
+    #[test]
+    fn the_order_is_clip_then_score_then_pad() {
+        let (volume, _) = scan();
+        let (image, way) = preprocessing().image(volume).unwrap();
+        let inside = way.restore(&image).unwrap();
+        let stats = inside.stats()[0];
+        // Rounded to f32, values up to 2: the mean of 210 is good to 1e-7.
+        assert!(stats.mean.abs() < 1e-6 && (stats.std - 1.0).abs() < 1e-6);
+        let lowest = inside.voxels[0];
+        assert_eq!(inside.voxels.iter().filter(|&&v| v == lowest).count(), 41, "−500 to −100 are one value");
+        assert_eq!(image.voxels.iter().filter(|&&v| v == 0.0).count(), 512 - 210);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_applied() {
+        let (volume, _) = scan();
+        let error = |change: &dyn Fn(&mut Preprocessing)| {
+            let mut preprocessing = preprocessing();
+            change(&mut preprocessing);
+            preprocessing.image(volume.clone()).unwrap_err().to_string()
+        };
+        assert!(error(&|p| p.channels.push("MR".into())).contains("1 channels, the network takes 2 (CT, MR)"));
+        assert!(error(&|p| p.clip = Some([5.0, -5.0])).contains("lower one first"));
+        assert!(error(&|p| p.spacing = Some([1e-9; 3])).contains("[2.0, 2.0, 2.0]"));
+        assert!(error(&|p| p.spacing = Some([0.001; 3])).contains("more than"));
+        assert!(error(&|p| p.multiple = [8, 0, 8]).contains("[8, 0, 8]"));
+        assert!(error(&|p| p.spacing = Some([1.0, 0.0, 1.0])).contains("axis 1"));
+        assert!(error(&|p| p.spacing = Some([f64::NAN; 3])).contains("NaN"));
+    }
+
+    #[test]
+    fn it_survives_a_checkpoint() {
+        let preprocessing = Preprocessing { spacing: Some([1.5, 1.5, 3.0]), ..preprocessing() };
+        let text = serde_json::to_string(&preprocessing).unwrap();
+        assert_eq!(serde_json::from_str::<Preprocessing>(&text).unwrap(), preprocessing);
+    }
+}

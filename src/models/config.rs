@@ -1,0 +1,285 @@
+//! The configurations of OSS-Net: the official twelve, their published names, and the small preset.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ops::activation::Activation;
+use crate::ops::patch_sample::{PatchOptions, Pooling};
+
+/// Side of a patch in voxels.
+pub const PATCH: usize = 7;
+
+/// Voxels of a patch: what its mapping hands to the decoder.
+pub const PATCH_FEATURES: usize = PATCH * PATCH * PATCH;
+
+/// Everything that determines an OSS-Net's parameters and what it computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OssNetConfig {
+    /// The configuration's name, for example `full`.
+    pub name: String,
+    /// Channels of the volume.
+    pub image_channels: usize,
+    /// Outputs of the decoder: 1 for inside against outside, else one a class (background included).
+    pub classes: usize,
+    /// Shape of the full-resolution volume, padded to the encoder's multiple.
+    pub volume_shape: [usize; 3],
+    /// Input and output channels of each encoder block.
+    pub encoder_channels: Vec<(usize, usize)>,
+    /// Each encoder block feeds the latents, not only the last.
+    pub skip_encoder: bool,
+    /// Grid of the skip encoder's latents; by default the last block's.
+    pub encoder_output_shape: Option<[usize; 3]>,
+    /// Low-resolution segmentation from the encoder's last block. The official code ignores it without skip encoder;
+    /// so do we under `reference`.
+    pub auxiliary: bool,
+    /// Local patches at full resolution.
+    pub patches: bool,
+    /// Mid-range patches beside them.
+    pub mid_range: bool,
+    /// Fourier features of the coordinates.
+    pub fourier: bool,
+    /// Features of each decoder block.
+    pub width: usize,
+    /// Decoder blocks.
+    pub blocks: usize,
+    /// Activation everywhere.
+    pub activation: Activation,
+    /// Dropout probability everywhere.
+    pub dropout: f32,
+    /// Behave as the official code where the two differ (see the README).
+    pub reference: bool,
+}
+
+/// The data sets that official configurations exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Four channels, 256×256×160, four encoder blocks.
+    Brats,
+    /// One channel, 512³, five encoder blocks.
+    Lits,
+}
+
+/// Columns: name, published name, patches, mid-range, skip encoder, Fourier, auxiliary, width.
+type Row = (&'static str, &'static str, bool, bool, bool, bool, bool, usize);
+
+/// REFERENCE: the table of configurations.
+const TABLE: [Row; 12] = [
+    ("vanilla_o_net", "", false, false, false, false, false, 256),
+    ("vanilla_o_net_wide", "o-net", false, false, false, false, false, 512),
+    ("A", "oss-net-a", true, false, false, false, false, 512),
+    ("B", "oss-net-b", true, true, false, false, false, 512),
+    ("C1", "", true, false, true, false, false, 512),
+    ("C2", "", true, true, true, false, false, 512),
+    ("D1", "", true, false, false, true, false, 512),
+    ("D2", "", true, true, false, true, false, 512),
+    ("E1", "", true, false, false, false, true, 512),
+    ("E2", "", true, true, false, false, true, 512),
+    ("full", "oss-net-c", true, false, true, false, true, 512),
+    ("full2", "oss-net-d", true, true, true, false, true, 512),
+];
+
+/// Names that [`OssNetConfig::official`] knows, published names included.
+pub fn names() -> Vec<&'static str> {
+    TABLE.iter().flat_map(|row| [row.0, row.1]).filter(|name| !name.is_empty()).collect()
+}
+
+/// The published name of a configuration, or its own if it was not published.
+pub fn published_name(name: &str) -> &str {
+    match TABLE.iter().find(|row| row.0 == name) {
+        Some(row) if !row.1.is_empty() => row.1,
+        _ => name,
+    }
+}
+
+impl OssNetConfig {
+    /// An official configuration by its config name (`full`) or published name (`oss-net-c`).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the names.
+    pub fn official(name: &str, family: Family) -> Result<Self> {
+        let row = TABLE.iter().find(|row| !name.is_empty() && (row.0 == name || row.1.eq_ignore_ascii_case(name)));
+        let Some(&(name, _, patches, mid_range, skip_encoder, fourier, auxiliary, width)) = row else {
+            return Err(Error::Usage(format!(
+                "unknown network configuration '{name}'; use one of {}",
+                names().join(", ")
+            )));
+        };
+        let (image_channels, volume_shape, channels): (_, _, &[usize]) = match family {
+            Family::Brats => (4, [256, 256, 160], &[4, 16, 32, 64, 128]),
+            Family::Lits => (1, [512, 512, 512], &[1, 8, 16, 32, 64, 128]),
+        };
+        Ok(Self {
+            name: name.into(),
+            image_channels,
+            classes: 1,
+            volume_shape,
+            encoder_channels: pairs(channels),
+            skip_encoder,
+            encoder_output_shape: None,
+            auxiliary,
+            patches,
+            mid_range,
+            fourier,
+            width,
+            blocks: 5,
+            activation: Activation::PADE,
+            dropout: 0.0,
+            reference: false,
+        })
+    }
+
+    /// An official configuration shrunk to volumes of a few hundred thousand voxels, for the embedded sample.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the names.
+    pub fn sample(name: &str, image_channels: usize, volume_shape: [usize; 3]) -> Result<Self> {
+        let official = Self::official(name, Family::Brats)?;
+        let blocks = usable_blocks(volume_shape.map(|side| side / 2), 3);
+        let channels: Vec<usize> = [image_channels, 16, 32, 64].into_iter().take(blocks + 1).collect();
+        Ok(Self {
+            image_channels,
+            volume_shape,
+            encoder_channels: pairs(&channels),
+            width: if official.width == 512 { 128 } else { 64 },
+            ..official
+        })
+    }
+
+    /// Shape that the encoder sees: half of the volume's.
+    pub fn encoder_input(&self) -> [usize; 3] {
+        self.volume_shape.map(|side| side / 2)
+    }
+
+    /// Grid of the encoder's last block.
+    pub fn last_grid(&self) -> [usize; 3] {
+        self.encoder_input().map(|side| side >> self.encoder_channels.len())
+    }
+
+    /// Grid of the latents.
+    pub fn latent_grid(&self) -> [usize; 3] {
+        match self.encoder_output_shape {
+            Some(shape) if self.skip_encoder => shape,
+            _ => self.last_grid(),
+        }
+    }
+
+    /// Length of one latent.
+    pub fn latent_features(&self) -> usize {
+        self.latent_grid().iter().product()
+    }
+
+    /// Number of latents a volume: with the skip encoder one for the input and one for each decoder block.
+    pub fn latents(&self) -> usize {
+        if self.skip_encoder { self.blocks + 1 } else { 1 }
+    }
+
+    /// True if the encoder has an auxiliary output.
+    pub fn has_auxiliary(&self) -> bool {
+        self.auxiliary && (self.skip_encoder || !self.reference)
+    }
+
+    /// Channels of the auxiliary output.
+    pub fn auxiliary_channels(&self) -> usize {
+        self.classes
+    }
+
+    /// Channels of one patch.
+    pub fn patch_channels(&self) -> usize {
+        self.image_channels * if self.mid_range { 2 } else { 1 }
+    }
+
+    /// How patches are cut. The official inference pools mid-range patches by their maximum, its training by their mean.
+    pub fn patch_options(&self, training: bool) -> PatchOptions {
+        PatchOptions {
+            mid_range: self.mid_range.then_some(match self.reference && !training {
+                true => Pooling::Max,
+                false => Pooling::Average,
+            }),
+        }
+    }
+
+    /// Features a point brings by itself: coordinates and patch.
+    pub fn point_features(&self) -> usize {
+        let coordinates = if self.fourier { 2 * FOURIER_FREQUENCIES + 3 } else { 3 };
+        coordinates + if self.patches { PATCH_FEATURES } else { 0 }
+    }
+
+    /// Voxels that every side of the full volume must be a multiple of.
+    pub fn multiple(&self) -> usize {
+        2 << self.encoder_channels.len()
+    }
+
+    /// Checks that the encoder admits the volume.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that states the smallest side.
+    pub fn check(&self) -> Result<()> {
+        let smallest = self.multiple();
+        if self.last_grid().contains(&0) {
+            return Err(Error::Model(format!(
+                "a volume of {:?} voxels is too small for {} encoder blocks; every side needs {smallest} voxels or more, \
+                 so resample it or use fewer blocks",
+                self.volume_shape,
+                self.encoder_channels.len()
+            )));
+        }
+        if self.image_channels == 0 || self.classes == 0 || self.blocks == 0 || self.width == 0 {
+            return Err(Error::Model("channels, classes, blocks and width must be at least 1".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Frequencies of the Fourier features.
+pub const FOURIER_FREQUENCIES: usize = 16;
+
+/// Standard deviation of the Fourier features' frequencies.
+pub const FOURIER_DEVIATION: f32 = 4.0;
+
+/// Consecutive pairs: `[4, 16, 32]` → `[(4, 16), (16, 32)]`.
+fn pairs(channels: &[usize]) -> Vec<(usize, usize)> {
+    channels.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// Halvings, at most `most`, that leave every side at least 2 voxels, and at least one.
+fn usable_blocks(shape: [usize; 3], most: usize) -> usize {
+    let side = shape.into_iter().min().unwrap_or(1).max(1);
+    (side.ilog2() as usize).saturating_sub(1).clamp(1, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn official_sizes() {
+        for name in names() {
+            let brats = OssNetConfig::official(name, Family::Brats).unwrap();
+            assert_eq!(brats.latent_grid(), [8, 8, 5]);
+            assert_eq!(OssNetConfig::official(name, Family::Lits).unwrap().latent_features(), 512);
+            brats.check().unwrap();
+        }
+        let full = OssNetConfig::official("oss-net-c", Family::Brats).unwrap();
+        assert_eq!((full.name.as_str(), full.latents()), ("full", 6));
+        assert_eq!(full.point_features() + full.latent_features(), 666);
+        let o_net = OssNetConfig::official("O-Net", Family::Brats).unwrap();
+        assert_eq!(o_net.point_features() + o_net.latent_features(), 323);
+    }
+
+    #[test]
+    fn unknown_and_empty_names_list_the_known_ones() {
+        for name in ["", "resnet"] {
+            let message = OssNetConfig::official(name, Family::Brats).unwrap_err().to_string();
+            assert!(message.contains("oss-net-d") && message.contains("vanilla_o_net"), "{message}");
+        }
+    }
+
+    #[test]
+    fn small_volumes_are_refused_with_the_smallest_side() {
+        let mut config = OssNetConfig::official("full", Family::Brats).unwrap();
+        config.volume_shape = [64, 64, 16];
+        assert!(config.check().unwrap_err().to_string().contains("32 voxels"));
+        OssNetConfig::sample("full", 1, [64, 80, 64]).unwrap().check().unwrap();
+        OssNetConfig::sample("full", 1, [64, 64, 16]).unwrap().check().unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! One type for every network, and its serialisable configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::models::{Family, OssNet, OssNetConfig, UNet, UNetConfig};
+use crate::nn::Parameters;
+use crate::rng::Rng;
+
+/// The configuration of any network, as stored in checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "architecture", rename_all = "snake_case")]
+pub enum NetworkConfig {
+    /// An occupancy network.
+    OssNet(OssNetConfig),
+    /// A residual U-Net.
+    UNet(UNetConfig),
+}
+
+/// Names that [`NetworkConfig::sample`] and [`NetworkConfig::official`] know.
+pub fn names() -> Vec<&'static str> {
+    let mut names = crate::models::config::names();
+    names.extend(["unet3d", "unet2d"]);
+    names
+}
+
+impl NetworkConfig {
+    /// A network at its published size. U-Nets take the channels of `family`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the names.
+    pub fn official(name: &str, family: Family) -> Result<Self> {
+        let channels = if family == Family::Brats { 4 } else { 1 };
+        match unet_dimensions(name) {
+            Some(dimensions) => Ok(Self::UNet(UNetConfig::standard(dimensions, channels, 1))),
+            None => Ok(Self::OssNet(OssNetConfig::official(name, family).map_err(|_| unknown(name))?)),
+        }
+    }
+
+    /// A network for small volumes of `shape`, as the embedded sample's. U-Nets keep their published size.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the names.
+    pub fn sample(name: &str, channels: usize, classes: usize, shape: [usize; 3]) -> Result<Self> {
+        match unet_dimensions(name) {
+            Some(dimensions) => Ok(Self::UNet(UNetConfig::standard(dimensions, channels, classes))),
+            None => {
+                let config = OssNetConfig::sample(name, channels, shape).map_err(|_| unknown(name))?;
+                Ok(Self::OssNet(OssNetConfig { classes, ..config }))
+            }
+        }
+    }
+
+    /// The same network for volumes of `shape` with other channels and classes.
+    pub fn adapted(self, channels: usize, classes: usize, shape: [usize; 3]) -> Self {
+        match self {
+            Self::UNet(config) => Self::UNet(UNetConfig { image_channels: channels, classes, ..config }),
+            Self::OssNet(mut config) => {
+                config.image_channels = channels;
+                config.classes = classes;
+                config.volume_shape = shape;
+                if let Some(first) = config.encoder_channels.first_mut() {
+                    first.0 = channels;
+                }
+                Self::OssNet(config)
+            }
+        }
+    }
+
+    /// The name people know the network by.
+    pub fn title(&self) -> String {
+        match self {
+            Self::UNet(config) => format!("{}D residual U-Net", config.dimensions),
+            Self::OssNet(config) => match config.name.as_str() {
+                "vanilla_o_net" => "O-Net (narrow)".into(),
+                "vanilla_o_net_wide" => "O-Net".into(),
+                "full" => "OSS-Net C".into(),
+                "full2" => "OSS-Net D".into(),
+                name @ ("A" | "B") => format!("OSS-Net {name}"),
+                name => format!("OSS-Net ({name})"),
+            },
+        }
+    }
+
+    /// The name for files and flags.
+    pub fn slug(&self) -> String {
+        match self {
+            Self::UNet(config) => format!("unet{}d", config.dimensions),
+            Self::OssNet(config) => crate::models::config::published_name(&config.name).to_lowercase(),
+        }
+    }
+
+    /// Channels of the volume.
+    pub fn image_channels(&self) -> usize {
+        match self {
+            Self::UNet(config) => config.image_channels,
+            Self::OssNet(config) => config.image_channels,
+        }
+    }
+
+    /// Outputs: 1 for inside against outside, else one a class.
+    pub fn classes(&self) -> usize {
+        match self {
+            Self::UNet(config) => config.classes,
+            Self::OssNet(config) => config.classes,
+        }
+    }
+
+    /// Voxels that each side of a volume must be a multiple of.
+    pub fn multiples(&self) -> [usize; 3] {
+        match self {
+            Self::UNet(config) if config.dimensions == 2 => [config.multiple(), config.multiple(), 1],
+            Self::UNet(config) => [config.multiple(); 3],
+            Self::OssNet(_) => [2; 3],
+        }
+    }
+}
+
+fn unet_dimensions(name: &str) -> Option<usize> {
+    match name.to_ascii_lowercase().as_str() {
+        "unet3d" | "unet-3d" | "unet" => Some(3),
+        "unet2d" | "unet-2d" => Some(2),
+        _ => None,
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::Usage(format!("unknown model '{name}'; use one of {}", names().join(", ")))
+}
+
+/// A network. Its weights live in a [`Parameters`].
+pub enum Network {
+    /// An occupancy network.
+    OssNet(OssNet),
+    /// A residual U-Net.
+    UNet(UNet),
+}
+
+impl Network {
+    /// A network with fresh weights, added to `parameters`.
+    ///
+    /// # Errors
+    /// An impossible configuration, or no memory.
+    pub fn new(config: &NetworkConfig, parameters: &mut Parameters, rng: &mut Rng) -> Result<Self> {
+        Ok(match config {
+            NetworkConfig::OssNet(config) => Self::OssNet(OssNet::new(config.clone(), parameters, rng)?),
+            NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> NetworkConfig {
+        match self {
+            Self::OssNet(network) => NetworkConfig::OssNet(network.config().clone()),
+            Self::UNet(network) => NetworkConfig::UNet(network.config().clone()),
+        }
+    }
+}

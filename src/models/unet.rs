@@ -1,0 +1,250 @@
+//! The residual U-Net, 3D and 2D: identical in structure and parameter names to MONAI's
+//! `UNet(spatial_dims, in, out, channels, strides, num_res_units=2)` (Kerfoot et al. 2018).
+//!
+//! A down unit is two `conv3 → instance norm → PReLU` (the first with stride 2) plus a residual convolution; an up unit is
+//! a transposed convolution and one such stage with an identity residual. 2D networks run on volumes whose first axis is
+//! a stack of independent slices: kernels, strides and paddings of that axis are 1, 1 and 0, and each slice is a batch item.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nn::Parameters;
+use crate::nn::layers::{Act, Builder, Conv, NormAct};
+use crate::ops::activation::Activation;
+use crate::ops::norm_act::ResidualPlace;
+use crate::ops::{self};
+use crate::rng::Rng;
+use crate::tape::{Tape, Var};
+
+/// Everything that determines a U-Net's parameters and what it computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UNetConfig {
+    /// 2 or 3.
+    pub dimensions: usize,
+    /// Channels of the volume.
+    pub image_channels: usize,
+    /// Channels of the logits.
+    pub classes: usize,
+    /// Channels of each level.
+    pub channels: Vec<usize>,
+    /// Stride of each level but the last.
+    pub strides: Vec<usize>,
+}
+
+impl UNetConfig {
+    /// MONAI's usual five levels: 16, 32, 64, 128, 256 channels, strides 2.
+    pub fn standard(dimensions: usize, image_channels: usize, classes: usize) -> Self {
+        Self { dimensions, image_channels, classes, channels: vec![16, 32, 64, 128, 256], strides: vec![2; 4] }
+    }
+
+    /// Voxels that every (in 2D: the last two) side must be a multiple of.
+    pub fn multiple(&self) -> usize {
+        self.strides.iter().product()
+    }
+
+    fn check(&self) -> Result<()> {
+        let fits = matches!(self.dimensions, 2 | 3)
+            && self.channels.len() >= 2
+            && self.strides.len() + 1 == self.channels.len()
+            && self.strides.iter().all(|stride| matches!(stride, 1 | 2))
+            && !self.channels.contains(&0)
+            && self.image_channels > 0
+            && self.classes > 0;
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Model(format!(
+            "U-Net with {} dimensions, channels {:?} and strides {:?}: needs 2 or 3 dimensions, two levels or more, one \
+             stride (1 or 2) between neighbouring levels",
+            self.dimensions, self.channels, self.strides
+        )))
+    }
+
+    /// `length` along the network's own axes, `other` along the stack of a 2D one.
+    fn sides(&self, length: usize, other: usize) -> [usize; 3] {
+        match self.dimensions {
+            3 => [length; 3],
+            _ => [other, length, length],
+        }
+    }
+}
+
+/// The network. Its weights live in a [`Parameters`].
+pub struct UNet {
+    config: UNetConfig,
+    root: Level,
+}
+
+impl UNet {
+    /// A network with fresh weights, added to `parameters`.
+    ///
+    /// # Errors
+    /// An impossible configuration, or no memory.
+    pub fn new(config: UNetConfig, parameters: &mut Parameters, rng: &mut Rng) -> Result<Self> {
+        config.check()?;
+        let mut builder = Builder::new(parameters, rng);
+        let root = Level::new(&mut builder.child("model"), &config, 0, config.image_channels, config.classes)?;
+        Ok(Self { config, root })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// Logits `[batch, D, H, W, classes]` of volumes `[batch, D, H, W, channels]` whose sides are multiples of
+    /// [`UNetConfig::multiple`]. A 2D network takes slices as batch items with `D = 1`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward(&self, tape: &Tape, parameters: &Parameters, volume: &Var) -> Result<Var> {
+        let (shape, multiple) = (volume.shape(), self.config.multiple());
+        let own = &shape[4usize.saturating_sub(self.config.dimensions).min(shape.len())..shape.len().saturating_sub(1)];
+        if shape.len() != 5 || own.iter().any(|side| side % multiple != 0) {
+            return Err(Error::Model(format!(
+                "the U-Net needs [batch, D, H, W, channels] with sides that are multiples of {multiple}, not {shape:?}; pad it"
+            )));
+        }
+        tape.device().in_layer("model", || self.root.forward(tape, parameters, volume))
+    }
+}
+
+/// `conv → instance norm → PReLU`; the last one of a network is the convolution alone.
+struct Stage {
+    conv: Conv,
+    act: Option<Act>,
+}
+
+impl Stage {
+    fn new(builder: &mut Builder<'_>, conv: Conv, bare: bool) -> Result<Self> {
+        let act = match bare {
+            true => None,
+            false => Some(Act::new(&mut builder.child("adn").child("A"), Activation::PRelu)?),
+        };
+        Ok(Self { conv, act })
+    }
+
+    /// The stage's output plus `residual`.
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, residual: Option<&Var>) -> Result<Var> {
+        let y = self.conv.forward(tape, parameters, x)?;
+        match (&self.act, residual) {
+            (Some(act), _) => {
+                let residual = residual.map(|residual| (residual, ResidualPlace::AfterActivation));
+                NormAct::instance().forward(tape, parameters, &y, None, residual, Some(act))
+            }
+            (None, Some(residual)) => ops::add(tape, &y, residual),
+            (None, None) => Ok(y),
+        }
+    }
+}
+
+/// Stages in a row plus a residual.
+struct ResidualUnit {
+    stages: Vec<Stage>,
+    residual: Option<Conv>,
+}
+
+impl ResidualUnit {
+    fn new(
+        builder: &mut Builder<'_>,
+        config: &UNetConfig,
+        [inputs, outputs, stride, stages]: [usize; 4],
+        last_bare: bool,
+    ) -> Result<Self> {
+        let (kernel, padding) = (config.sides(3, 1), config.sides(1, 0));
+        let stages = (0..stages)
+            .map(|i| {
+                let unit = &mut builder.child(format!("conv.unit{i}"));
+                let (inputs, stride) = if i == 0 { (inputs, stride) } else { (outputs, 1) };
+                let strides = config.sides(stride, 1);
+                let conv = Conv::new(&mut unit.child("conv"), inputs, outputs, kernel, strides, padding, true)?;
+                Stage::new(unit, conv, last_bare && i + 1 == stages)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let residual = match (stride, inputs == outputs) {
+            (1, true) => None,
+            (1, false) => {
+                let builder = &mut builder.child("residual");
+                Some(Conv::new(builder, inputs, outputs, [1; 3], [1; 3], [0; 3], true)?)
+            }
+            _ => {
+                let builder = &mut builder.child("residual");
+                Some(Conv::new(builder, inputs, outputs, kernel, config.sides(stride, 1), padding, true)?)
+            }
+        };
+        Ok(Self { stages, residual })
+    }
+
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+        let residual = match &self.residual {
+            Some(conv) => conv.forward(tape, parameters, x)?,
+            None => x.clone(),
+        };
+        let mut y = x.clone();
+        for (i, stage) in self.stages.iter().enumerate() {
+            let residual = (i + 1 == self.stages.len()).then_some(&residual);
+            y = stage.forward(tape, parameters, &y, residual)?;
+        }
+        Ok(y)
+    }
+}
+
+/// One level and all below it.
+enum Level {
+    /// The deepest: one residual unit.
+    Bottom(ResidualUnit),
+    /// Down, the level below beside a skip connection, up.
+    Between { down: ResidualUnit, below: Box<Level>, up: Stage, unit: ResidualUnit },
+}
+
+impl Level {
+    /// `builder` is at the official sequential of this level (at the unit itself for the deepest).
+    fn new(
+        builder: &mut Builder<'_>,
+        config: &UNetConfig,
+        depth: usize,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Self> {
+        let channels = config.channels[depth];
+        if depth + 1 == config.channels.len() {
+            return Ok(Level::Bottom(ResidualUnit::new(builder, config, [inputs, channels, 1, 2], false)?));
+        }
+        let stride = config.strides[depth];
+        let top = depth == 0;
+        let down = ResidualUnit::new(&mut builder.child(0), config, [inputs, channels, stride, 2], false)?;
+        let deepest = depth + 2 == config.channels.len();
+        let below_outputs = if deepest { config.channels[depth + 1] } else { channels };
+        let below = {
+            let builder = &mut builder.child(1);
+            Level::new(&mut builder.child("submodule"), config, depth + 1, channels, below_outputs)?
+        };
+        let up = {
+            let builder = &mut builder.child(2);
+            let builder = &mut builder.child(0);
+            let (kernel, strides) = (config.sides(3, 1), config.sides(stride, 1));
+            let (padding, extra) = (config.sides(1, 0), config.sides(stride - 1, 0));
+            let inputs = channels + below_outputs;
+            let conv = Conv::transposed(&mut builder.child("conv"), inputs, outputs, kernel, strides, padding, extra)?;
+            Stage::new(builder, conv, false)?
+        };
+        let unit = ResidualUnit::new(&mut builder.child(2).child(1), config, [outputs, outputs, 1, 1], top)?;
+        Ok(Level::Between { down, below: Box::new(below), up, unit })
+    }
+
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+        let device = tape.device();
+        match self {
+            Level::Bottom(unit) => unit.forward(tape, parameters, x),
+            Level::Between { down, below, up, unit } => {
+                let skip = device.in_layer("0", || down.forward(tape, parameters, x))?;
+                let deep = device.in_layer("1.submodule", || below.forward(tape, parameters, &skip))?;
+                let both = ops::concat(tape, &[&skip, &deep])?;
+                drop((skip, deep));
+                let y = device.in_layer("2.0", || up.forward(tape, parameters, &both, None))?;
+                drop(both);
+                device.in_layer("2.1", || unit.forward(tape, parameters, &y))
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Layers: parameters with official names, and the ops that use them.
+//!
+//! A layer holds ids; the weights live in [`Parameters`]. Initial values follow PyTorch's defaults.
+
+use crate::error::Result;
+use crate::nn::{BufferId, Kind, ParamId, Parameters};
+use crate::ops::activation::{self, Activation};
+use crate::ops::conv3d::Geometry;
+use crate::ops::moments::Grouping;
+use crate::ops::norm_act::{self, ResidualPlace};
+use crate::ops::{self};
+use crate::rng::Rng;
+use crate::tape::{Tape, Var};
+
+/// ε of every normalisation.
+pub const EPSILON: f32 = 1e-5;
+
+/// Share of a batch's statistics in the running ones.
+pub const MOMENTUM: f32 = 0.1;
+
+/// Adds parameters below one path of the module tree.
+pub struct Builder<'a> {
+    parameters: &'a mut Parameters,
+    rng: &'a mut Rng,
+    path: String,
+}
+
+impl<'a> Builder<'a> {
+    /// A builder at the root.
+    pub fn new(parameters: &'a mut Parameters, rng: &'a mut Rng) -> Self {
+        Self { parameters, rng, path: String::new() }
+    }
+
+    /// A builder for the module `name` below this one.
+    pub fn child(&mut self, name: impl std::fmt::Display) -> Builder<'_> {
+        let path = self.name(name);
+        Builder { parameters: self.parameters, rng: self.rng, path }
+    }
+
+    /// The official name of `leaf` here.
+    fn name(&self, leaf: impl std::fmt::Display) -> String {
+        match self.path.is_empty() {
+            true => leaf.to_string(),
+            false => format!("{}.{leaf}", self.path),
+        }
+    }
+
+    /// A parameter drawn uniformly from `[-bound, bound)`.
+    fn uniform(&mut self, leaf: &str, shape: &[usize], bound: f32) -> Result<ParamId> {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| (self.rng.uniform() * 2.0 - 1.0) * bound).collect();
+        self.parameters.add(self.name(leaf), Kind::Weight, shape, &values)
+    }
+
+    /// A parameter with one value everywhere.
+    fn constant(&mut self, leaf: &str, kind: Kind, shape: &[usize], value: f32) -> Result<ParamId> {
+        self.parameters.add(self.name(leaf), kind, shape, &vec![value; shape.iter().product()])
+    }
+
+    /// A fixed table of normal numbers.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn normal_buffer(&mut self, leaf: &str, shape: &[usize], deviation: f32) -> Result<BufferId> {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.rng.normal() * deviation).collect();
+        self.parameters.add_buffer(self.name(leaf), shape, &values)
+    }
+}
+
+/// `y = x·Wᵀ + b`.
+pub struct Linear {
+    /// `[outputs, inputs]`.
+    pub weight: ParamId,
+    /// `[outputs]`.
+    pub bias: Option<ParamId>,
+}
+
+impl Linear {
+    /// Kaiming-uniform weights and biases, as PyTorch's `nn.Linear`.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(builder: &mut Builder<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
+        let bound = 1.0 / (inputs as f32).sqrt();
+        let weight = builder.uniform("weight", &[outputs, inputs], bound)?;
+        let bias = bias.then(|| builder.uniform("bias", &[outputs], bound)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// Zero weights and a constant bias: the start of a conditional normalisation's γ (1) and β (0).
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn constant(builder: &mut Builder<'_>, inputs: usize, outputs: usize, bias: f32) -> Result<Self> {
+        let weight = builder.constant("weight", Kind::Weight, &[outputs, inputs], 0.0)?;
+        let bias = Some(builder.constant("bias", Kind::Weight, &[outputs], bias)?);
+        Ok(Self { weight, bias })
+    }
+
+    /// `x` `[rows…, inputs]` → `[rows…, outputs]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+        let weight = tape.parameter(parameters, self.weight);
+        let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
+        ops::linear(tape, x, &weight, None, bias.as_ref())
+    }
+
+    /// The same for an input that is `[x | shared]`, where `shared` `[batch, features]` is equal for all rows of a batch
+    /// item: its share is one product an item.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward_shared(&self, tape: &Tape, parameters: &Parameters, x: &Var, shared: &Var) -> Result<Var> {
+        let weight = tape.parameter(parameters, self.weight);
+        let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
+        let (own, all) = (x.shape()[x.shape().len() - 1], weight.shape()[1]);
+        let bias = ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref())?;
+        ops::linear(tape, x, &weight, Some(0..own), Some(&bias))
+    }
+}
+
+/// A convolution, or a transposed one.
+pub struct Conv {
+    /// `[outputs, inputs, kernel…]`, transposed `[inputs, outputs, kernel…]`.
+    pub weight: ParamId,
+    /// `[outputs]`.
+    pub bias: Option<ParamId>,
+    geometry: Geometry,
+    /// Extra length at the far end of each axis, of a transposed convolution.
+    transposed: Option<[usize; 3]>,
+}
+
+impl Conv {
+    /// Kaiming-uniform weights and biases, as PyTorch's `nn.Conv3d`.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(
+        builder: &mut Builder<'_>,
+        inputs: usize,
+        outputs: usize,
+        kernel: [usize; 3],
+        stride: [usize; 3],
+        padding: [usize; 3],
+        bias: bool,
+    ) -> Result<Self> {
+        let bound = 1.0 / ((inputs * kernel.iter().product::<usize>()) as f32).sqrt();
+        let weight = builder.uniform("weight", &[outputs, inputs, kernel[0], kernel[1], kernel[2]], bound)?;
+        let bias = bias.then(|| builder.uniform("bias", &[outputs], bound)).transpose()?;
+        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: None })
+    }
+
+    /// The same for `nn.ConvTranspose3d`.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn transposed(
+        builder: &mut Builder<'_>,
+        inputs: usize,
+        outputs: usize,
+        kernel: [usize; 3],
+        stride: [usize; 3],
+        padding: [usize; 3],
+        output_padding: [usize; 3],
+    ) -> Result<Self> {
+        // PyTorch computes the fan-in of a transposed convolution from its second axis.
+        let bound = 1.0 / ((outputs * kernel.iter().product::<usize>()) as f32).sqrt();
+        let weight = builder.uniform("weight", &[inputs, outputs, kernel[0], kernel[1], kernel[2]], bound)?;
+        let bias = Some(builder.uniform("bias", &[outputs], bound)?);
+        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: Some(output_padding) })
+    }
+
+    /// `x` `[batch, D, H, W, inputs]` → `[batch, D', H', W', outputs]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+        let weight = tape.parameter(parameters, self.weight);
+        let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
+        match self.transposed {
+            None => ops::conv3d(tape, x, &weight, bias.as_ref(), self.geometry),
+            Some(extra) => ops::conv_transpose3d(tape, x, &weight, bias.as_ref(), self.geometry, extra),
+        }
+    }
+}
+
+/// Dropout in training, the identity otherwise.
+///
+/// # Errors
+/// No memory.
+pub fn dropout(tape: &Tape, x: Var, probability: f32) -> Result<Var> {
+    ops::dropout(tape, &x, probability, tape.next_seed())
+}
+
+/// An activation with its own coefficients, if it has any.
+pub struct Act {
+    activation: Activation,
+    parameters: Vec<ParamId>,
+}
+
+impl Act {
+    /// Coefficients at their initial values, under the official names.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(builder: &mut Builder<'_>, activation: Activation) -> Result<Self> {
+        let names: &[&str] = match activation {
+            Activation::Pade { .. } => &["weight_numerator", "weight_denominator"],
+            _ => &["weight"],
+        };
+        let values = activation.initial_parameters()?;
+        let parameters = names
+            .iter()
+            .zip(&values)
+            .map(|(name, values)| builder.parameters.add(builder.name(name), Kind::Activation, &[values.len()], values))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { activation, parameters })
+    }
+
+    fn vars(&self, tape: &Tape, parameters: &Parameters) -> Vec<Var> {
+        self.parameters.iter().map(|id| tape.parameter(parameters, *id)).collect()
+    }
+
+    /// Element-wise.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+        let vars = self.vars(tape, parameters);
+        activation::activation(tape, x, self.activation, &vars.iter().collect::<Vec<_>>())
+    }
+}
+
+/// Where a normalisation's scale and shift come from.
+enum Affine {
+    /// None: instance normalisation.
+    None,
+    /// A scale and a shift a channel.
+    Channel { scale: ParamId, shift: ParamId },
+    /// Linear functions of a latent: conditional normalisation.
+    Conditional { scale: Linear, shift: Linear },
+}
+
+/// Normalisation, affine map, optional residual and activation, fused.
+pub struct NormAct {
+    affine: Affine,
+    running: Option<BufferId>,
+}
+
+impl NormAct {
+    /// Batch normalisation with a scale and a shift a channel.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn batch(builder: &mut Builder<'_>, channels: usize) -> Result<Self> {
+        let scale = builder.constant("weight", Kind::Weight, &[channels], 1.0)?;
+        let shift = builder.constant("bias", Kind::Weight, &[channels], 0.0)?;
+        let running = Some(running_statistics(builder, channels)?);
+        Ok(Self { affine: Affine::Channel { scale, shift }, running })
+    }
+
+    /// The reference's conditional normalisation: one scalar mean and variance, scale and shift from a latent.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn conditional(builder: &mut Builder<'_>, latent: usize, features: usize) -> Result<Self> {
+        let scale = Linear::constant(&mut builder.child("linear_gamma"), latent, features, 1.0)?;
+        let shift = Linear::constant(&mut builder.child("linear_beta"), latent, features, 0.0)?;
+        let running = Some(running_statistics(&mut builder.child("normalization"), 1)?);
+        Ok(Self { affine: Affine::Conditional { scale, shift }, running })
+    }
+
+    /// Instance normalisation without affine map: statistics of the input in training and evaluation.
+    pub fn instance() -> Self {
+        Self { affine: Affine::None, running: None }
+    }
+
+    /// Which elements share statistics.
+    fn grouping(&self, x: &Var) -> Grouping {
+        match self.affine {
+            Affine::None => Grouping::Instance { batch: x.shape()[0] },
+            Affine::Channel { .. } => Grouping::Channel,
+            Affine::Conditional { .. } => Grouping::Scalar,
+        }
+    }
+
+    /// `act(norm(x) [+ residual])`, or `act(norm(x)) [+ residual]`. `condition` `[batch, latent]` is for the conditional
+    /// kind.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: &Var,
+        condition: Option<&Var>,
+        residual: Option<(&Var, ResidualPlace)>,
+        act: Option<&Act>,
+    ) -> Result<Var> {
+        let grouping = self.grouping(x);
+        let through = tape.is_training() || self.running.is_none();
+        let statistics = match (self.running, through) {
+            (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
+            _ => ops::moments(tape, x, grouping)?,
+        };
+        if let (Some(running), true) = (self.running, tape.is_training()) {
+            let groups = statistics.shape()[1];
+            let elements: usize = x.shape().iter().product();
+            tape.update_buffer(running, &statistics, elements / groups, MOMENTUM);
+        }
+        let (scale, shift) = match (&self.affine, condition) {
+            (Affine::None, _) => (None, None),
+            (Affine::Channel { scale, shift }, _) => {
+                (Some(tape.parameter(parameters, *scale)), Some(tape.parameter(parameters, *shift)))
+            }
+            (Affine::Conditional { scale, shift }, Some(latent)) => {
+                (Some(scale.forward(tape, parameters, latent)?), Some(shift.forward(tape, parameters, latent)?))
+            }
+            (Affine::Conditional { .. }, None) => {
+                return Err(crate::Error::Model("a conditional normalisation needs a latent".into()));
+            }
+        };
+        let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
+        let parts = norm_act::NormAct {
+            statistics: Some((&statistics, grouping)),
+            through_statistics: through,
+            epsilon: EPSILON,
+            gamma: scale.as_ref(),
+            beta: shift.as_ref(),
+            residual,
+            activation: act.map_or(Activation::Identity, |act| act.activation),
+            parameters: &coefficients.iter().collect::<Vec<_>>(),
+        };
+        ops::norm_act(tape, x, &parts)
+    }
+}
+
+/// Running mean 0 and variance 1 for `groups` groups.
+fn running_statistics(builder: &mut Builder<'_>, groups: usize) -> Result<BufferId> {
+    let mut values = vec![0.0; 2 * groups];
+    values[groups..].fill(1.0);
+    let name = builder.name("running");
+    builder.parameters.add_buffer(name, &[2, groups], &values)
+}

@@ -1,0 +1,176 @@
+//! Optimisers: SGD, Adam, AdamW, RAdam, and Lookahead around any.
+//!
+//! A [`Rule`] says how one step moves one weight; [`Optimizer`] holds the state of all parameters in the device's ledger.
+//! Learnable activations have a rate of their own (OSS-Net's authors meant 1e-2 for Padé coefficients; their code moves
+//! them with the common rate, which `activation_rate: None` reproduces).
+
+mod rule;
+mod schedule;
+
+use serde::{Deserialize, Serialize};
+
+pub use rule::Rule;
+pub use schedule::Schedule;
+
+use crate::device::cpu::SharedMut;
+use crate::device::{Backend, Device};
+use crate::error::{Error, Result};
+use crate::memory::{Phase, Role};
+use crate::nn::{Kind, Parameters};
+use crate::ops::PIECE;
+use crate::tensor::Tensor;
+
+/// Lookahead (Zhang et al., NeurIPS 2019): every `every` steps the weights go `alpha` of the way from a slow copy to where
+/// the inner optimiser took them, and the slow copy follows. As in the official code the copy is made *after* the first
+/// inner step and the weights are drawn back at steps 6, 11, … (for `every` 5).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lookahead {
+    /// Inner steps between two corrections.
+    pub every: u64,
+    /// Share of the way that is kept.
+    pub alpha: f32,
+}
+
+impl Default for Lookahead {
+    fn default() -> Self {
+        Self { every: 5, alpha: 0.8 }
+    }
+}
+
+/// What an optimiser is told.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerSettings {
+    /// How a step moves a weight.
+    pub rule: Rule,
+    /// Slow weights around it.
+    pub lookahead: Option<Lookahead>,
+    /// Learning rate of weights.
+    pub rate: f32,
+    /// Learning rate of learnable activations; `None`: the common one.
+    pub activation_rate: Option<f32>,
+}
+
+impl Default for OptimizerSettings {
+    /// The official training's: Lookahead around RAdam, 3e-4, and 1e-2 for Padé coefficients as its authors meant.
+    fn default() -> Self {
+        Self { rule: Rule::radam(), lookahead: Some(Lookahead::default()), rate: 3e-4, activation_rate: Some(1e-2) }
+    }
+}
+
+/// An optimiser and its state.
+pub struct Optimizer {
+    settings: OptimizerSettings,
+    /// `[slots, length]` of each parameter, in the parameters' order, one piece of weights after the other.
+    state: Vec<Tensor>,
+    steps: u64,
+}
+
+impl Optimizer {
+    /// An optimiser at rest.
+    ///
+    /// # Errors
+    /// No memory for its state.
+    pub fn new(settings: OptimizerSettings, parameters: &Parameters) -> Result<Self> {
+        let slots = settings.slots();
+        let state = parameters
+            .iter()
+            .map(|parameter| {
+                Tensor::zeros(parameters.device(), &[slots, parameter.value().len()], Role::OptimizerState)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { settings, state, steps: 0 })
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// State of each parameter `[slots, length]`, in the parameters' order.
+    pub fn state(&self) -> &[Tensor] {
+        &self.state
+    }
+
+    /// Goes on from a stored state.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if it belongs to other parameters or settings.
+    pub fn restore(&mut self, steps: u64, state: &[Vec<f32>]) -> Result<()> {
+        let fits = state.len() == self.state.len() && state.iter().zip(&self.state).all(|(a, b)| a.len() == b.len());
+        if !fits {
+            return Err(Error::Model("the stored optimiser state belongs to another network or optimiser".into()));
+        }
+        for (tensor, values) in self.state.iter_mut().zip(state) {
+            tensor.data_mut().copy_from_slice(values);
+        }
+        self.steps = steps;
+        Ok(())
+    }
+
+    /// Moves every parameter that has a gradient; `factor` multiplies the rates (see [`Schedule`]).
+    pub fn step(&mut self, parameters: &mut Parameters, factor: f32) {
+        self.steps += 1;
+        let device = parameters.device().clone();
+        device.in_phase(Phase::Optimizer, || {
+            for (parameter, state) in parameters.iter_mut().zip(&mut self.state) {
+                let rate = match (parameter.kind(), self.settings.activation_rate) {
+                    (Kind::Activation, Some(rate)) => rate,
+                    _ => self.settings.rate,
+                };
+                let (value, gradient) = parameter.value_and_gradient();
+                if let Some(gradient) = gradient {
+                    update(&device, &self.settings, self.steps, rate * factor, value, gradient, state);
+                }
+            }
+        });
+    }
+}
+
+/// One step of one parameter. Each piece of weights has its piece of state.
+fn update(
+    device: &Device,
+    settings: &OptimizerSettings,
+    step: u64,
+    rate: f32,
+    value: &mut Tensor,
+    gradient: &Tensor,
+    state: &mut Tensor,
+) {
+    let Backend::Cpu { pool, .. } = device.backend() else { return };
+    let (len, slots) = (value.len(), settings.slots());
+    let (value, state) = (SharedMut::new(value.data_mut()), SharedMut::new(state.data_mut()));
+    pool.for_each(len.div_ceil(PIECE), |piece| {
+        let start = piece * PIECE;
+        let count = PIECE.min(len - start);
+        // SAFETY: pieces are disjoint ranges of the weights.
+        let weights = unsafe { value.slice(start, count) };
+        // SAFETY: and of the state.
+        let state = unsafe { state.slice(start * slots, count * slots) };
+        settings.step(step, rate, weights, &gradient.data()[start..start + count], state);
+    });
+}
+
+impl OptimizerSettings {
+    /// Numbers remembered a weight.
+    pub fn slots(&self) -> usize {
+        self.rule.slots() + usize::from(self.lookahead.is_some())
+    }
+
+    /// Step `step` (from 1) of some weights at learning rate `rate`; `state` holds [`OptimizerSettings::slots`] numbers a
+    /// weight, zero before the first step.
+    pub fn step(&self, step: u64, rate: f32, weights: &mut [f32], gradient: &[f32], state: &mut [f32]) {
+        let count = weights.len();
+        let (inner, slow) = state.split_at_mut(self.rule.slots() * count);
+        let (first, second) = inner.split_at_mut(count);
+        self.rule.apply(&self.rule.prepare(rate, step), weights, gradient, first, second);
+        let Some(Lookahead { every, alpha }) = self.lookahead else { return };
+        if step == 1 {
+            slow.copy_from_slice(weights);
+        } else if (step - 1).is_multiple_of(every.max(1)) {
+            for (slow, weight) in slow.iter_mut().zip(weights) {
+                *slow += (*weight - *slow) * alpha;
+                *weight = *slow;
+            }
+        }
+    }
+}

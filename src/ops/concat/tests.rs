@@ -1,0 +1,47 @@
+use super::concat;
+use crate::ops::testing::{Array, Tolerance, check_op, refused};
+
+/// Nothing is computed but f32 copies; the gradient's twin is a finite difference.
+const TOLERANCE: Tolerance = Tolerance { forward: 0.0, backward: 1e-6 };
+
+fn twin(inputs: &[Array]) -> Array {
+    let rows: usize = inputs[0].shape[..inputs[0].shape.len() - 1].iter().product();
+    let mut data = Vec::new();
+    for row in 0..rows {
+        for x in inputs {
+            let width = *x.shape.last().unwrap();
+            data.extend_from_slice(&x.data[row * width..(row + 1) * width]);
+        }
+    }
+    let mut shape = inputs[0].shape.clone();
+    *shape.last_mut().unwrap() = data.len() / rows;
+    Array { shape, data }
+}
+
+#[test]
+fn points_and_volumes() {
+    let inputs = [Array::random(&[5, 3], 1), Array::random(&[5, 1], 2), Array::random(&[5, 7], 3)];
+    check_op(&inputs, &[0, 1, 2], TOLERANCE, |tape, v| concat(tape, &[&v[0], &v[1], &v[2]]), twin);
+    let inputs = [Array::random(&[2, 3, 4, 5, 3], 1), Array::random(&[2, 3, 4, 5, 2], 2)];
+    check_op(&inputs, &[0, 1], TOLERANCE, |tape, v| concat(tape, &[&v[0], &v[1]]), twin);
+}
+
+#[test]
+fn many_pieces() {
+    let inputs = [Array::random(&[5000, 3], 1), Array::random(&[5000, 5], 2)];
+    check_op(&inputs, &[0, 1], TOLERANCE, |tape, v| concat(tape, &[&v[0], &v[1]]), twin);
+}
+
+#[test]
+fn an_input_given_twice_gets_both_gradients() {
+    let inputs = [Array::random(&[4, 2], 1)];
+    let twice = |a: &[Array]| twin(&[a[0].clone(), a[0].clone()]);
+    check_op(&inputs, &[0], TOLERANCE, |tape, v| concat(tape, &[&v[0], &v[0]]), twice);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    refused("concat", &[&[4, 2], &[5, 2]], |tape, v| concat(tape, &[&v[0], &v[1]]));
+    refused("concat", &[&[4, 2], &[2, 2, 2]], |tape, v| concat(tape, &[&v[0], &v[1]]));
+    refused("concat", &[], |tape, _| concat(tape, &[]));
+}

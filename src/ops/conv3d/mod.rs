@@ -1,0 +1,155 @@
+//! Convolution over three spatial axes, channels last: `y[o, co] = b[co] + Σ_t Σ_ci x[o·stride + t − padding, ci]·W[co, ci, t]`.
+//!
+//! * `x` `[batch, D, H, W, in]`, `W` `[out, in, kd, kh, kw]` as PyTorch stores it, `b` `[out]`,
+//!   `y` `[batch, D', H', W', out]` with `D' = ⌊(D + 2·padding − kd) / stride⌋ + 1`.
+//! * Voxels outside the input count as zero. Two-dimensional nets use depth 1 and kernels of depth 1.
+//!
+//! Gradients: `dx[i] = Σ_t dy[(i + padding − t) / stride]·W[t]` over the taps that divide, `dW[t] = Σ_o x[o·stride + t −
+//! padding]·dy[o]`, `db = Σ_o dy[o]`.
+//! Work: `2·voxels'·taps·in·out` FLOPs forward (padding counted), twice that backward. Compulsory bytes: each tensor once.
+
+mod correlation;
+pub(crate) mod cpu;
+mod direct;
+
+mod microkernel;
+mod sizes;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod weight_gradient;
+mod winograd;
+
+pub use sizes::Geometry;
+pub(crate) use sizes::Sizes;
+
+use crate::device::{Backend, Device};
+use crate::error::{Error, Result};
+use crate::ops::{Cost, Needs, Op, workspace};
+use crate::tape::{Backward, Tape, Var};
+use crate::tensor::{Shape, Tensor};
+
+struct Conv3d {
+    geometry: Geometry,
+    bias: bool,
+}
+
+/// Convolution of `x` with `weight`; see the module's page for shapes.
+///
+/// # Errors
+/// Shapes that do not fit, or no memory.
+pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: Geometry) -> Result<Var> {
+    let op = Conv3d { geometry, bias: bias.is_some() };
+    match bias {
+        Some(bias) => tape.apply(op, &[x, weight, bias]),
+        None => tape.apply(op, &[x, weight]),
+    }
+}
+
+impl Conv3d {
+    fn sizes(&self, x: &[usize], weight: &[usize]) -> Result<Sizes> {
+        let &[outputs, inputs, kd, kh, kw] = weight else {
+            return Err(Error::shape("conv3d", format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
+        };
+        if x.last() != Some(&inputs) {
+            let problem = format!("weight {weight:?} wants {inputs} channels, the input {x:?} has another number");
+            return Err(Error::shape("conv3d", problem));
+        }
+        Sizes::new("conv3d", x, outputs, self.geometry.window([kd, kh, kw]))
+    }
+}
+
+impl Op for Conv3d {
+    fn name(&self) -> &'static str {
+        "conv3d"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let sizes = self.sizes(inputs[0], inputs[1])?;
+        if let Some(bias) = inputs.get(2)
+            && **bias != [sizes.out_channels]
+        {
+            return Err(Error::shape("conv3d", format!("bias {bias:?} does not fit weight {:?}", inputs[1])));
+        }
+        let [d, h, w] = sizes.output;
+        Ok(vec![sizes.batch, d, h, w, sizes.out_channels])
+    }
+
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
+        let mut scratch = workspace(device, cpu::forward_workspace(&sizes, device.simd(), device.threads()))?;
+        match device.backend() {
+            Backend::Cpu { pool, .. } => {
+                let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
+                cpu::forward(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
+            }
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let sizes = self.sizes(backward.shape(0), backward.shape(1))?;
+        let dy = backward.gradient().clone();
+        if backward.wants(1) {
+            let x = backward.value(0)?;
+            backward.write_gradient(1, |device, dw, accumulate| {
+                let len = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
+                let mut scratch = workspace(device, len)?;
+                match device.backend() {
+                    Backend::Cpu { pool, .. } => {
+                        let scratch = scratch.data_mut();
+                        cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
+                    }
+                    Backend::Plan { .. } => {}
+                }
+                Ok(())
+            })?;
+        }
+        if self.bias {
+            backward.write_gradient(2, |device, db, accumulate| bias_gradient(device, &dy, db, accumulate))?;
+        }
+        if backward.wants(0) {
+            let weight = backward.value(1)?;
+            backward.write_gradient(0, |device, dx, accumulate| {
+                let len = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
+                let mut scratch = workspace(device, len)?;
+                match device.backend() {
+                    Backend::Cpu { pool, .. } => {
+                        let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
+                        cpu::input_gradient(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
+                    }
+                    Backend::Plan { .. } => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::inputs(&[0, 1])
+    }
+
+    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        self.sizes(inputs[0], inputs[1]).map(|sizes| sizes.cost()).unwrap_or_default()
+    }
+
+    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let forward = self.forward_cost(inputs);
+        Cost { flops: 2 * forward.flops, bytes: 2 * forward.bytes }
+    }
+}
+
+/// `db (+)= Σ_voxel dy`.
+pub(super) fn bias_gradient(device: &Device, dy: &Tensor, db: &mut Tensor, accumulate: bool) -> Result<()> {
+    let channels = dy.channels();
+    let mut scratch = workspace(device, cpu::bias_gradient_workspace(dy.rows(), channels))?;
+    match device.backend() {
+        Backend::Cpu { pool, .. } => {
+            cpu::bias_gradient(pool, channels, dy.data(), db.data_mut(), accumulate, scratch.data_mut());
+        }
+        Backend::Plan { .. } => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Kernels against a naive f64 twin, at every instruction set, with one and with two threads.
+
+use super::sizes::{Geometry, Sizes, Window};
+use super::{conv3d, cpu};
+use crate::device::cpu::{Pool, SimdLevel};
+use crate::ops::testing::{Array, Tolerance, check_op, compare};
+
+/// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
+pub(crate) fn products(g: &Sizes, mut visit: impl FnMut(usize, usize, usize)) {
+    let Window { kernel, stride, padding } = g.window;
+    for n in 0..g.batch {
+        for (y, o) in voxels(g.output) {
+            for (tap, t) in voxels(kernel) {
+                let at = [0, 1, 2].map(|a| (o[a] * stride[a] + t[a]) as isize - padding[a] as isize);
+                if (0..3).any(|a| at[a] < 0 || at[a] >= g.input[a] as isize) {
+                    continue;
+                }
+                let at = at.map(|i| i as usize);
+                let x = ((n * g.input[0] + at[0]) * g.input[1] + at[1]) * g.input[2] + at[2];
+                let y = n * g.output.iter().product::<usize>() + y;
+                for co in 0..g.out_channels {
+                    for ci in 0..g.in_channels {
+                        let w = (co * g.in_channels + ci) * g.window.taps() + tap;
+                        visit(x * g.in_channels + ci, w, y * g.out_channels + co);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All coordinates of a box with their index.
+fn voxels(lengths: [usize; 3]) -> impl Iterator<Item = (usize, [usize; 3])> {
+    let [d, h, w] = lengths;
+    (0..d * h * w).map(move |i| (i, [i / (h * w), i / w % h, i % w]))
+}
+
+/// One shape of the table: input, channels in and out, window.
+pub(crate) fn shape(input: [usize; 4], channels: [usize; 2], window: Window) -> Sizes {
+    let [n, d, h, w] = input;
+    Sizes::new("conv3d", &[n, d, h, w, channels[0]], channels[1], window).unwrap()
+}
+
+fn table() -> Vec<Sizes> {
+    let window = |kernel, stride, padding| Window { kernel, stride, padding };
+    let cubic = Window::cubic;
+    vec![
+        shape([2, 5, 4, 7], [3, 5], cubic(3, 1, 1)),
+        shape([1, 6, 7, 17], [16, 16], cubic(3, 1, 1)),
+        shape([1, 6, 6, 6], [22, 40], cubic(3, 1, 1)),
+        shape([1, 9, 8, 7], [4, 16], cubic(3, 2, 1)),
+        shape([2, 4, 6, 31], [6, 10], cubic(3, 2, 1)),
+        shape([1, 8, 8, 5], [16, 8], cubic(5, 1, 2)),
+        shape([1, 8, 8, 5], [120, 6], cubic(5, 1, 2)),
+        shape([1, 7, 7, 7], [8, 4], cubic(7, 1, 3)),
+        shape([1, 7, 7, 7], [1, 1], cubic(7, 1, 0)),
+        shape([1, 4, 5, 6], [10, 33], cubic(1, 1, 0)),
+        shape([1, 5, 5, 5], [3, 4], cubic(1, 2, 0)),
+        shape([1, 6, 5, 5], [3, 4], cubic(1, 2, 1)),
+        shape([2, 1, 9, 10], [3, 16], window([1, 3, 3], [1, 2, 2], [0, 1, 1])),
+        shape([2, 1, 9, 10], [16, 16], window([1, 3, 3], [1, 1, 1], [0, 1, 1])),
+        shape([1, 5, 9, 10], [4, 6], window([1, 5, 7], [2, 1, 2], [0, 2, 0])),
+        shape([1, 12, 12, 12], [1, 1], cubic(3, 1, 1)),
+        shape([1, 12, 12, 12], [1, 16], cubic(3, 2, 1)),
+        shape([1, 12, 12, 12], [16, 1], cubic(3, 1, 1)),
+        shape([1, 10, 12, 14], [16, 32], cubic(3, 1, 1)),
+        shape([2, 9, 11, 13], [32, 16], cubic(3, 1, 1)),
+        shape([1, 9, 8, 9], [48, 48], cubic(3, 1, 2)),
+        // Few outputs and lines of a multiple of 8 or 16: folded.
+        shape([2, 3, 4, 32], [1, 1], cubic(3, 1, 1)),
+        shape([1, 4, 6, 16], [5, 2], cubic(3, 2, 1)),
+        shape([1, 4, 6, 32], [1, 32], cubic(3, 2, 1)),
+        shape([1, 3, 4, 16], [2, 3], window([3, 1, 5], [1, 1, 1], [1, 0, 2])),
+        // Sums of 5·5·5·64 terms are cut into chains.
+        shape([1, 5, 5, 5], [64, 16], cubic(5, 1, 2)),
+        // Stride larger than the kernel: inputs that no output reads.
+        shape([1, 7, 7, 7], [2, 2], cubic(3, 5, 0)),
+    ]
+}
+
+/// Chains of at most 1024 additions (or one run of taps) of random signs: rounding errors grow with the root of the
+/// length, 32 · 2^-24 of a term's size, while the largest of many sums is about 3 · 32 terms. That is 2e-8 of it; 2e-6
+/// leaves a hundred times as much for the unluckiest of up to 10^5 sums, and for long runs.
+const TOLERANCE: f64 = 2e-6;
+
+/// What one kernel call leaves in its output.
+type Run<'a> = Box<dyn Fn(&Pool, &mut [f32], bool) + 'a>;
+
+/// Runs a kernel overwriting and accumulating, on all pools; compares with the twin and between thread counts.
+fn check(what: &str, g: &Sizes, expected: &[f64], run: Run<'_>) {
+    for simd in SimdLevel::available() {
+        let mut earlier: Option<Vec<f32>> = None;
+        for threads in [1, 2] {
+            let pool = Pool::with_simd(threads, simd);
+            let what = format!("{what} at {simd:?}, {threads} threads, {g:?}");
+            let mut out = vec![f32::NAN; expected.len()];
+            run(&pool, &mut out, false);
+            compare(&what, &out, expected, TOLERANCE);
+            let before = Array::random(&[expected.len()], 9);
+            let mut sum = before.f32s();
+            run(&pool, &mut sum, true);
+            let twice: Vec<f64> = before.data.iter().zip(expected).map(|(a, b)| a + b).collect();
+            compare(&format!("accumulated {what}"), &sum, &twice, TOLERANCE);
+            out.extend(sum);
+            if let Some(earlier) = &earlier {
+                assert!(*earlier == out, "{what}: one and two threads differ");
+            }
+            earlier = Some(out);
+        }
+    }
+}
+
+#[test]
+fn every_shape_equals_its_twin() {
+    for g in table() {
+        let x = Array::random(&[g.input_voxels() * g.in_channels], 1);
+        let w = Array::random(&[g.weights()], 2);
+        let dy = Array::random(&[g.output_voxels() * g.out_channels], 3);
+        let mut y = vec![0.0; dy.data.len()];
+        let mut dx = vec![0.0; x.data.len()];
+        let mut dw = vec![0.0; w.data.len()];
+        products(&g, |i, k, o| {
+            y[o] += x.data[i] * w.data[k];
+            dx[i] += dy.data[o] * w.data[k];
+            dw[k] += x.data[i] * dy.data[o];
+        });
+        let (x, w, dy) = (x.f32s(), w.f32s(), dy.f32s());
+        let scratch = |len: usize| vec![f32::NAN; len];
+        check(
+            "forward",
+            &g,
+            &y,
+            Box::new(|pool, out, add| {
+                let mut scratch = scratch(cpu::forward_workspace(&g, pool.simd(), pool.threads()));
+                cpu::forward(pool, &g, &x, &w, None, out, add, &mut scratch);
+            }),
+        );
+        check(
+            "input gradient",
+            &g,
+            &dx,
+            Box::new(|pool, out, add| {
+                let mut scratch = scratch(cpu::input_gradient_workspace(&g, pool.simd(), pool.threads()));
+                cpu::input_gradient(pool, &g, &dy, &w, None, out, add, &mut scratch);
+            }),
+        );
+        check(
+            "weight gradient",
+            &g,
+            &dw,
+            Box::new(|pool, out, add| {
+                let mut scratch = scratch(cpu::weight_gradient_workspace(&g, pool.simd(), pool.threads()));
+                cpu::weight_gradient(pool, &g, &x, &dy, out, add, &mut scratch);
+            }),
+        );
+    }
+}
+
+/// The convolution by definition, in f64.
+fn twin(inputs: &[Array], stride: [usize; 3], padding: [usize; 3]) -> Array {
+    let (x, w) = (&inputs[0], &inputs[1]);
+    let window = Window { kernel: [w.shape[2], w.shape[3], w.shape[4]], stride, padding };
+    let g = Sizes::new("conv3d", &x.shape, w.shape[0], window).unwrap();
+    let mut data = vec![0.0; g.output_voxels() * g.out_channels];
+    if let Some(bias) = inputs.get(2) {
+        data.chunks_exact_mut(g.out_channels).for_each(|voxel| voxel.copy_from_slice(&bias.data));
+    }
+    products(&g, |i, k, o| data[o] += x.data[i] * w.data[k]);
+    let [d, h, w] = g.output;
+    Array { shape: vec![g.batch, d, h, w, g.out_channels], data }
+}
+
+#[test]
+fn the_op_equals_its_twin() {
+    let table = [
+        ([1, 5, 4, 6, 3], [4, 3, 3, 3, 3], [1; 3], [1; 3]),
+        ([2, 4, 5, 4, 4], [16, 4, 3, 3, 3], [2; 3], [1; 3]),
+        ([1, 1, 7, 6, 3], [5, 3, 1, 3, 3], [1, 2, 2], [0, 1, 1]),
+        ([1, 3, 3, 4, 6], [7, 6, 1, 1, 1], [1; 3], [0; 3]),
+    ];
+    for (x, w, stride, padding) in table {
+        let inputs = [Array::random(&x, 1), Array::random(&w, 2), Array::random(&w[..1], 3)];
+        for count in [2, 3] {
+            check_op(
+                &inputs[..count],
+                &[0, 1, 2][..count],
+                Tolerance { forward: TOLERANCE, backward: TOLERANCE },
+                |tape, v| conv3d(tape, &v[0], &v[1], v.get(2), Geometry { stride, padding }),
+                |arrays| twin(arrays, stride, padding),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bias_gradient_over_many_voxels_is_exact_enough() {
+    for (voxels, channels) in [(13_001, 37), (13_001, 5), (4_099, 1), (300, 16)] {
+        let dy = Array::random(&[voxels * channels], 5);
+        let mut expected = vec![0.0; channels];
+        dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+        for threads in [1, 2] {
+            let pool = Pool::new(threads);
+            let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
+            let mut db = vec![f32::NAN; channels];
+            cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);
+            compare("bias gradient", &db, &expected, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn workspaces_stay_small() {
+    // The hottest layer of the encoder at true size, two threads, widest vectors: at most 24 MiB for any pass.
+    for (input, channels) in [([1, 128, 128, 80], [4, 16]), ([1, 128, 128, 80], [16, 16])] {
+        let g = shape(input, channels, Window::cubic(3, 1, 1));
+        let lengths = [cpu::forward_workspace, cpu::input_gradient_workspace, cpu::weight_gradient_workspace]
+            .map(|workspace| workspace(&g, SimdLevel::Avx512, 2));
+        assert!(lengths.iter().all(|&floats| floats * 4 <= 24 << 20), "{lengths:?} floats");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    use crate::device::Device;
+    use crate::memory::Role;
+    use crate::tape::{Mode, Tape};
+    use crate::tensor::Tensor;
+    let device = Device::cpu(1, 1 << 20).unwrap();
+    let tape = Tape::new(&device, Mode::Train);
+    let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
+    let cubic = |stride, padding| Geometry { stride: [stride; 3], padding: [padding; 3] };
+    let (x, w) = (var(&[1, 3, 3, 3, 2]), var(&[4, 2, 3, 3, 3]));
+    assert!(conv3d(&tape, &x, &w, None, cubic(1, 1)).is_ok());
+    assert!(conv3d(&tape, &x, &w, None, cubic(0, 1)).is_err(), "stride 0");
+    assert!(conv3d(&tape, &var(&[1, 2, 3, 3, 2]), &w, None, cubic(1, 0)).is_err(), "the kernel is too long");
+    assert!(conv3d(&tape, &x, &var(&[4, 3, 3, 3, 3]), None, cubic(1, 1)).is_err(), "channels");
+    assert!(conv3d(&tape, &x, &var(&[0, 2, 3, 3, 3]), None, cubic(1, 1)).is_err(), "no outputs");
+    assert!(conv3d(&tape, &x, &var(&[4, 2, 3, 3]), None, cubic(1, 1)).is_err(), "weight of a plane");
+    assert!(conv3d(&tape, &x, &w, Some(&var(&[2])), cubic(1, 1)).is_err(), "bias of the inputs' length");
+}

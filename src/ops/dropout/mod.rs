@@ -1,0 +1,163 @@
+//! Dropout: `y_i = x_i·m_i/(1 − p)`, where `m_i` is 0 with probability `p` and 1 otherwise.
+//!
+//! * The mask is a pure function of seed and element index: `m_i = 0` if word `i` of the seed's stream `dropout` (see
+//!   [`crate::rng`]) is below `p·2³²`. So no mask is stored, any thread can make any part of it, and the output is made
+//!   anew rather than kept.
+//! * Outside of training, and for `p = 0`, it is the identity and records nothing.
+//! * Gradient: `dx = dy·m/(1 − p)`, written over `dy`.
+//! * Work: 1 FLOP an element and bytes `8·|y|` either way (the generator's integer operations are not counted).
+
+use super::pieces::by_elements;
+use crate::device::cpu::Pool;
+use crate::device::{Backend, Device};
+use crate::error::{Error, Result};
+use crate::ops::{Cost, Needs, Op};
+use crate::rng::Rng;
+use crate::tape::{Backward, Tape, Var};
+use crate::tensor::{Shape, Tensor};
+
+struct Dropout {
+    probability: f32,
+    seed: u64,
+}
+
+/// Sets elements to zero with `probability` and scales the others, if the tape is in training. Each layer and step needs
+/// a `seed` of its own.
+///
+/// # Errors
+/// A probability outside `[0, 1)`, or no memory.
+pub fn dropout(tape: &Tape, x: &Var, probability: f32, seed: u64) -> Result<Var> {
+    if !(0.0..1.0).contains(&probability) {
+        return Err(Error::Usage(format!("the dropout probability is {probability}; choose one in [0, 1)")));
+    }
+    match tape.is_training() && probability > 0.0 {
+        true => tape.apply(Dropout { probability, seed }, &[x]),
+        false => Ok(x.clone()),
+    }
+}
+
+impl Dropout {
+    /// `values *= m/(1 − p)`, where `values` starts at element `first`.
+    fn apply(&self, first: usize, values: &mut [f32]) {
+        let scale = 1.0 / (1.0 - self.probability);
+        let threshold = (f64::from(self.probability) * 4_294_967_296.0).ceil() as u64;
+        let [seed, stream, _] = Rng::named(self.seed, "dropout").state();
+        let mut words = Rng::from_state([seed, stream, first as u64]);
+        for value in values {
+            *value = if u64::from(words.next_u32()) < threshold { 0.0 } else { *value * scale };
+        }
+    }
+
+    fn run(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        by_elements(pool, y, |first, y| {
+            y.copy_from_slice(&x[first..][..y.len()]);
+            self.apply(first, y);
+        });
+    }
+}
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        Ok(inputs[0].to_vec())
+    }
+
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        match device.backend() {
+            Backend::Cpu { pool, .. } => self.run(pool, inputs[0].data(), output.data_mut()),
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let mut gradient = backward.take_gradient()?;
+        match backward.device().backend() {
+            Backend::Cpu { pool, .. } => {
+                by_elements(pool, gradient.data_mut(), |first, gradient| self.apply(first, gradient));
+            }
+            Backend::Plan { .. } => {}
+        }
+        backward.accumulate(0, gradient)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::nothing()
+    }
+
+    fn recompute(&self) -> bool {
+        true
+    }
+
+    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let len = inputs[0].iter().product::<usize>() as u64;
+        Cost { flops: len, bytes: 8 * len }
+    }
+
+    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        self.forward_cost(inputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dropout;
+    use crate::device::Device;
+    use crate::memory::Role;
+    use crate::ops::testing::{Array, Tolerance, check_op};
+    use crate::rng::Rng;
+    use crate::tape::{Mode, Tape};
+    use crate::tensor::Tensor;
+
+    /// The mask by its definition.
+    fn keeps(seed: u64, i: usize, probability: f64) -> bool {
+        let stream = Rng::named(seed, "dropout").state()[1];
+        f64::from(Rng::word_at(seed, stream, i as u64)) >= probability * 2f64.powi(32)
+    }
+
+    #[test]
+    fn follows_the_definition() {
+        // More than one piece of 2^14 elements.
+        let inputs = [Array::random(&[300, 70], 1)];
+        let twin = |a: &[Array]| {
+            let element = |(i, x): (usize, &f64)| if keeps(9, i, 0.25) { x / 0.75 } else { 0.0 };
+            Array { shape: a[0].shape.clone(), data: a[0].data.iter().enumerate().map(element).collect() }
+        };
+        // The rounded factor and product forward; a finite difference of exact products backward.
+        let tolerance = Tolerance { forward: 2e-7, backward: 1e-6 };
+        check_op(&inputs, &[0], tolerance, |tape, v| dropout(tape, &v[0], 0.25, 9), twin);
+    }
+
+    #[test]
+    fn masks_have_the_right_share_and_no_relation() {
+        let n = 1 << 16;
+        let share = |test: &dyn Fn(usize) -> bool| (0..n).filter(|&i| test(i)).count() as f64 / n as f64;
+        // Standard deviation of a share of 2^16 draws: at most 0.5/256 = 0.002; five of them.
+        for p in [0.1, 0.5, 0.9] {
+            assert!((share(&|i| keeps(3, i, p)) - (1.0 - p)).abs() < 0.01, "{p}");
+        }
+        assert!((share(&|i| keeps(3, i, 0.5) == keeps(4, i, 0.5)) - 0.5).abs() < 0.01);
+        assert!((share(&|i| keeps(3, i, 0.5) == keeps(3, i + 1, 0.5)) - 0.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn it_is_the_identity_outside_of_training() {
+        let device = Device::cpu(1, 1 << 20).unwrap();
+        let values = Array::random(&[50], 2).f32s();
+        let run = |mode, probability| {
+            let tape = Tape::new(&device, mode);
+            let x = tape.input(Tensor::from_slice(&device, &[50], Role::Data, &values).unwrap());
+            dropout(&tape, &x, probability, 1).map(|y| y.tensor().to_vec())
+        };
+        assert_eq!(run(Mode::Eval, 0.5).unwrap(), values);
+        assert_eq!(run(Mode::EvalWithGradients, 0.5).unwrap(), values);
+        assert_eq!(run(Mode::Train, 0.0).unwrap(), values);
+        assert_ne!(run(Mode::Train, 0.5).unwrap(), values);
+        for wrong in [1.0, -0.1, f32::NAN] {
+            assert!(run(Mode::Train, wrong).unwrap_err().to_string().contains("dropout"));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Cases in memory, as a network takes them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::preprocess::{Preprocessing, Way};
+use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume};
+use crate::error::{Error, Result};
+
+/// What a network is asked to do, stored in every checkpoint: how scans are prepared, and what its classes are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Name of the data set it was trained on.
+    pub name: String,
+    /// From a scan to the network's grid and back.
+    pub preprocessing: Preprocessing,
+    /// Name of each class, background first.
+    pub class_names: Vec<String>,
+}
+
+/// A scan on the network's grid.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    /// Normalised, resampled and padded.
+    pub volume: Volume,
+    /// Class numbers on the same grid, if labelled.
+    pub labels: Option<Labels>,
+    /// Voxels near a class border of them.
+    pub border: Option<BorderPoints>,
+    /// The labels as read, on the scan's own grid with the stored values.
+    pub truth: Option<Labels>,
+    /// The first channel as read, on the scan's own grid.
+    pub image: Vec<f32>,
+    /// From the network's grid to the scan's.
+    pub way: Way,
+}
+
+impl Task {
+    /// The task that a data set poses; sides are padded to a multiple of `multiple`.
+    pub fn of(dataset: &Dataset, multiple: [usize; 3]) -> Self {
+        Self {
+            name: dataset.name.clone(),
+            preprocessing: Preprocessing {
+                channels: dataset.channels.clone(),
+                classes: dataset.class_values(),
+                axes: Axes::Canonical,
+                clip: None,
+                spacing: None,
+                multiple,
+            },
+            class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
+        }
+    }
+
+    /// Outputs a network needs: 1 for inside against outside, else one a class.
+    pub fn outputs(&self) -> usize {
+        match self.preprocessing.classes.len() {
+            0..=2 => 1,
+            classes => classes,
+        }
+    }
+
+    /// Prepares a scan. A network whose latents belong to one `shape` needs every case padded to it.
+    ///
+    /// # Errors
+    /// Another number of channels than the network's, or a scan that is larger than `shape`.
+    pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
+        let Scan { name, image, labels: truth, .. } = scan;
+        let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
+        let (mut volume, mut way) = self.preprocessing.image(image)?;
+        if let Some(shape) = shape.filter(|&shape| shape != volume.shape) {
+            volume = volume.crop(&way.padding)?;
+            way.padding = Padding::to_shape(volume.shape, shape).map_err(|_| {
+                Error::Model(format!(
+                    "case {name} has {:?} voxels but the network was made for {shape:?}; crop or resample it",
+                    volume.shape
+                ))
+            })?;
+            volume = volume.pad(&way.padding, 0.0);
+        }
+        let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
+        let border = labels.as_ref().map(BorderPoints::of);
+        Ok(Case { name, volume, labels, border, truth, image: first, way })
+    }
+
+    /// Class numbers from probabilities `[voxels, outputs]`: 1 above one half if there is one output, else the most
+    /// probable (the lowest of equals).
+    pub fn classify(&self, probabilities: &[f32]) -> Vec<u8> {
+        match self.outputs() {
+            1 => probabilities.iter().map(|&p| u8::from(p > 0.5)).collect(),
+            outputs => probabilities
+                .chunks_exact(outputs)
+                .map(|row| {
+                    (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }) as u8
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Training settings by purpose.
+
+use crate::models::NetworkConfig;
+use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::train::settings::{Augment, TrainSettings};
+use crate::train::step::LossSettings;
+
+/// Epochs of the comparison on the embedded sample.
+pub const SAMPLE_EPOCHS: u64 = 120;
+
+/// For a few small volumes, as the embedded sample's: high rates, strong augmentation, one case a step.
+pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings {
+    TrainSettings {
+        epochs,
+        batch_size: 1,
+        points: 4096,
+        border_share: 0.5,
+        slices: 16,
+        optimizer: OptimizerSettings {
+            rule: Rule::radam(),
+            lookahead: Some(Lookahead::default()),
+            rate: 3e-3,
+            activation_rate: Some(1e-2),
+        },
+        schedule: Schedule::Cosine { warm_up: 0.02, last: 0.01 },
+        loss: LossSettings {
+            dice_factor: if matches!(network, NetworkConfig::UNet(_)) { 1.0 } else { 0.0 },
+            ..LossSettings::default()
+        },
+        augment: Augment::Sample,
+        seed,
+    }
+}
+
+/// The official training run: Lookahead around RAdam at 3e-4 (Padé coefficients 1e-2), rates ×0.1 at epochs 20 and 30
+/// of 50, batches of 8, 2¹⁴ points a volume.
+pub fn official(epochs: u64, seed: u64) -> TrainSettings {
+    TrainSettings {
+        epochs,
+        batch_size: 8,
+        points: 1 << 14,
+        border_share: 0.5,
+        slices: 16,
+        optimizer: OptimizerSettings::default(),
+        schedule: Schedule::MultiStep { epochs: vec![20, 30], factor: 0.1 },
+        loss: LossSettings::default(),
+        augment: Augment::Reference,
+        seed,
+    }
+}

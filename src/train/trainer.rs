@@ -1,0 +1,249 @@
+//! The training loop.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::memory::{Event, Phase, RoleBytes};
+use crate::models::{Network, NetworkConfig};
+use crate::nn::Parameters;
+use crate::nn::optim::Optimizer;
+use crate::rng::Rng;
+use crate::tape::{Mode, Tape};
+use crate::train::cases::Case;
+use crate::train::settings::TrainSettings;
+use crate::train::step::{self, Batch};
+use crate::train::{batch, interrupt};
+
+/// The step (from 0) whose memory events are kept: the first in which everything that lives across steps exists.
+const RECORDED_STEP: u64 = 1;
+
+/// What training has been like so far; part of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Loss of each step.
+    pub losses: Vec<f32>,
+    /// Seconds of each step, data included.
+    pub step_seconds: Vec<f32>,
+    /// Most bytes held at once.
+    pub peak_bytes: u64,
+    /// Most bytes of saved and transient activations and workspace.
+    pub peak_activations: u64,
+    /// Who held the peak's bytes.
+    pub peak_by_role: Vec<(String, u64)>,
+    /// The op that made the peak.
+    pub peak_op: String,
+}
+
+impl History {
+    /// Median seconds of a step; NaN before the first.
+    pub fn median_step_seconds(&self) -> f64 {
+        let mut seconds = self.step_seconds.clone();
+        seconds.sort_by(f32::total_cmp);
+        seconds.get(seconds.len() / 2).map_or(f64::NAN, |&s| f64::from(s))
+    }
+
+    /// Mean loss of the last `steps` steps; NaN before the first.
+    pub fn recent_loss(&self, steps: usize) -> f64 {
+        let recent = &self.losses[self.losses.len().saturating_sub(steps.max(1))..];
+        match recent.is_empty() {
+            true => f64::NAN,
+            false => recent.iter().map(|&loss| f64::from(loss)).sum::<f64>() / recent.len() as f64,
+        }
+    }
+}
+
+/// A network in training.
+pub struct Trainer {
+    device: Device,
+    network: Network,
+    parameters: Parameters,
+    optimizer: Optimizer,
+    settings: TrainSettings,
+    history: History,
+    events: Vec<Event>,
+}
+
+impl Trainer {
+    /// A fresh network and optimiser on `device`.
+    ///
+    /// # Errors
+    /// An impossible configuration, or no memory.
+    pub fn new(device: &Device, config: &NetworkConfig, settings: TrainSettings) -> Result<Self> {
+        let mut parameters = Parameters::new(device);
+        let network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
+        device.ledger(|ledger| ledger.reset_peak());
+        Ok(Self {
+            device: device.clone(),
+            network,
+            parameters,
+            optimizer,
+            settings,
+            history: History::default(),
+            events: Vec::new(),
+        })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Its weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Its weights, for loading.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// The optimiser.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The optimiser, for loading.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// What the run was told.
+    pub fn settings(&self) -> &TrainSettings {
+        &self.settings
+    }
+
+    /// What it was like so far.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Goes on from a stored history.
+    pub fn set_history(&mut self, history: History) {
+        self.history = history;
+    }
+
+    /// Memory events of one training step, once that step has been made in this process.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Steps an epoch over `cases` cases takes; an incomplete last batch is dropped.
+    pub fn steps_per_epoch(&self, cases: usize) -> u64 {
+        (cases / self.batch_size(cases)) as u64
+    }
+
+    fn batch_size(&self, cases: usize) -> usize {
+        self.settings.batch_size.clamp(1, cases.max(1))
+    }
+
+    /// Trains until all epochs are done. `after` hears of each step.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
+    /// or no memory. The weights are those of the last whole step.
+    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&Self)) -> Result<()> {
+        if cases.is_empty() {
+            return Err(Error::Model("there are no training cases".into()));
+        }
+        let per_epoch = self.steps_per_epoch(cases.len());
+        let total = self.settings.epochs * per_epoch;
+        while self.optimizer.steps() < total {
+            if interrupt::requested() {
+                return Err(Error::Interrupted(format!("{} of {total} steps are done", self.optimizer.steps())));
+            }
+            self.step(cases, per_epoch, total)?;
+            after(self);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
+        let started = Instant::now();
+        let step = self.optimizer.steps();
+        let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
+        let size = self.batch_size(cases.len());
+        let order = batch::order(cases.len(), self.settings.seed, epoch);
+        let chosen: Vec<&Case> = order[within * size..][..size].iter().map(|&case| &cases[case]).collect();
+        let recorded = step == RECORDED_STEP;
+        if recorded {
+            self.device.ledger(|ledger| ledger.record(true));
+        }
+        let batch = self.device.in_phase(Phase::Data, || {
+            batch::make(&self.device, &self.network.config(), &self.settings, &chosen, step)
+        })?;
+        self.parameters.clear_gradients();
+        let loss = self.forward_and_backward(&batch)?;
+        drop(batch);
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { what: "the loss".into(), step: step + 1, op: "the loss".into() });
+        }
+        let factor = self.settings.schedule.factor(epoch, step as f32 / total.max(1) as f32);
+        self.optimizer.step(&mut self.parameters, factor);
+        self.parameters.clear_gradients();
+        if recorded {
+            self.events = self.device.ledger(|ledger| {
+                let events = ledger.take_events();
+                ledger.record(false);
+                events
+            });
+        }
+        self.history.losses.push(loss);
+        self.history.step_seconds.push(started.elapsed().as_secs_f32());
+        self.note_peak();
+        Ok(())
+    }
+
+    /// The loss of `batch`; its gradients are left in the parameters.
+    fn forward_and_backward(&mut self, batch: &Batch) -> Result<f32> {
+        let tape = self.tape();
+        let loss = self.device.in_phase(Phase::Forward, || {
+            step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss)
+        })?;
+        let value = loss.tensor().to_vec()[0];
+        if !value.is_finite() {
+            return Err(self.blame(batch));
+        }
+        tape.backward(loss, &mut self.parameters)?;
+        Ok(value)
+    }
+
+    fn tape(&self) -> Tape {
+        Tape::new(&self.device, Mode::Train)
+            .with_seed(Rng::named(self.settings.seed, "dropout").split(self.optimizer.steps()).next_u64())
+    }
+
+    /// Runs the forward pass again, looking at every op, to name the first whose output is not finite.
+    fn blame(&self, batch: &Batch) -> Error {
+        let tape = self.tape();
+        tape.check_finite();
+        let again = step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss);
+        let op = match again {
+            Ok(_) => tape.first_not_finite().unwrap_or_else(|| "the loss".into()),
+            Err(error) => return error,
+        };
+        Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
+    }
+
+    fn note_peak(&mut self) {
+        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak().clone(), ledger.peak_activations()));
+        if peak.by_role.total() > self.history.peak_bytes {
+            self.history.peak_bytes = peak.by_role.total();
+            self.history.peak_by_role = by_role(&peak.by_role);
+            self.history.peak_op = match peak.layer.is_empty() {
+                true => peak.op.to_string(),
+                false => format!("{} of {}", peak.op, peak.layer),
+            };
+        }
+        self.history.peak_activations = self.history.peak_activations.max(activations);
+    }
+}
+
+/// Names and bytes of the roles that hold any.
+fn by_role(bytes: &RoleBytes) -> Vec<(String, u64)> {
+    bytes.iter().filter(|(_, bytes)| *bytes > 0).map(|(role, bytes)| (role.name().to_string(), bytes)).collect()
+}

@@ -24,7 +24,7 @@
 //! # How the work is cut
 //!
 //! A *group* is as many patches as a vector has lanes. For each group the inputs are transformed along the last two axes
-//! and kept (54 KiB a channel for 16 lanes: they stay in the second-level cache); then for each of the 60 bins of those
+//! and kept (53 KiB a channel for 16 lanes: they stay in the second-level cache); then for each of the 60 bins of those
 //! axes, the line along the first axis is transformed, multiplied and transformed back in registers and first-level cache.
 //! Pieces hold a fixed number of groups. The lanes depend on the machine; the threads change nothing.
 

@@ -38,9 +38,9 @@ fn twin(dims: Dims, x: &[f64], w: &[f64], b: &[f64], dy: &[f64]) -> [Vec<f64>; 4
     let mut y: Vec<f64> = (0..points * outputs * PATCH).map(|i| b[i / PATCH % outputs]).collect();
     let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; outputs]);
     for p in 0..points {
-        for o in 0..outputs {
+        for (o, db) in db.iter_mut().enumerate() {
             let out = (p * outputs + o) * PATCH;
-            db[o] += dy[out..out + PATCH].iter().sum::<f64>();
+            *db += dy[out..out + PATCH].iter().sum::<f64>();
             for c in 0..inputs {
                 let (from, kernel) = ((p * inputs + c) * PATCH, (o * inputs + c) * PATCH);
                 for_each_tap(|n, m, at| {
@@ -141,16 +141,22 @@ fn several_pieces() {
 
 /// The output by definition.
 fn twin_op(inputs: &[Array]) -> Array {
-    let (points, outputs) = (inputs[0].shape[0], inputs[1].shape[0]);
-    let dims = Dims { points, inputs: inputs[0].shape[1], outputs };
-    let dy = vec![0.0; points * outputs * PATCH];
-    let [data, ..] = twin(dims, &inputs[0].data, &inputs[1].data, &inputs[2].data, &dy);
+    let [x, weight, bias] = inputs else { panic!("three inputs") };
+    let (points, channels, outputs) = (x.shape[0], x.shape[1], weight.shape[0]);
+    let mut data: Vec<f64> = (0..points * outputs * PATCH).map(|i| bias.data[i / PATCH % outputs]).collect();
+    for (pair, y) in data.chunks_exact_mut(PATCH).enumerate() {
+        let (point, output) = (pair / outputs, pair % outputs);
+        for c in 0..channels {
+            let (x, w) = (&x.data[(point * channels + c) * PATCH..], &weight.data[(output * channels + c) * PATCH..]);
+            for_each_tap(|n, m, at| y[n] += w[m] * x[at]);
+        }
+    }
     Array { shape: vec![points, outputs, PATCH], data }
 }
 
 #[test]
 fn the_op_on_given_patches() {
-    let inputs = [Array::random(&[3, 2, PATCH], 5), Array::random(&[3, 2, 7, 7, 7], 6), Array::random(&[3], 7)];
+    let inputs = [Array::random(&[2, 1, PATCH], 5), Array::random(&[2, 1, 7, 7, 7], 6), Array::random(&[2], 7)];
     // The reference's differences over 2·10⁻⁵ of a linear function in f64 are good to 10⁻⁹.
     let tolerance = Tolerance { forward: TOLERANCE, backward: TOLERANCE };
     let op = |tape: &Tape, v: &[Var]| patch_conv(tape, PatchSource::Patches(&v[0]), &v[1], Some(&v[2]));
@@ -182,6 +188,36 @@ fn a_volume_as_source_equals_its_patches() {
             [y, tape.gradient(&weight).unwrap().to_vec(), tape.gradient(&bias).unwrap().to_vec()]
         };
         assert!(run(true) == run(false), "{device:?}");
+    }
+}
+
+#[test]
+fn a_plan_foresees_every_allocation() {
+    let options = PatchOptions { mid_range: Some(Pooling::Max) };
+    let events = |device: &Device, fused: bool| {
+        device.ledger(|ledger| ledger.record(true));
+        let tape = Tape::new(device, Mode::Train);
+        let zeros = |shape: &[usize]| Tensor::zeros(device, shape, Role::Data).unwrap();
+        let volume = if fused { tape.constant(zeros(&[2, 9, 8, 10, 2])) } else { tape.input(zeros(&[2, 9, 8, 10, 2])) };
+        let coordinates = tape.constant(zeros(&[38, 3]));
+        let (weight, bias) = (tape.input(zeros(&[3, 4, 7, 7, 7])), tape.input(zeros(&[3])));
+        let patches = (!fused).then(|| patch_sample(&tape, &volume, &coordinates, options).unwrap());
+        let source = match &patches {
+            None => PatchSource::Volume { volume: &volume, coordinates: &coordinates, options },
+            Some(patches) => PatchSource::Patches(patches),
+        };
+        let y = patch_conv(&tape, source, &weight, Some(&bias)).unwrap();
+        let summands = Tensor::zeros(device, &[38, 3, PATCH], Role::Data).unwrap();
+        let loss = dot(&tape, &y, summands).unwrap();
+        drop((y, patches));
+        tape.backward(loss, &mut Parameters::new(device)).unwrap();
+        device.ledger(|ledger| ledger.take_events())
+    };
+    for device in devices() {
+        for fused in [false, true] {
+            let plan = Device::plan(device.threads(), device.simd(), device.budget());
+            assert_eq!(events(&plan, fused), events(&device, fused), "{device:?}");
+        }
     }
 }
 

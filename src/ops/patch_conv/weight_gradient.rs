@@ -34,23 +34,23 @@ const SUMS: usize = 4 << 20;
 struct Layout {
     dims: Dims,
     lanes: usize,
+    /// First and end of the tiles of `lanes` rows that each bin of a line has part in.
+    tiles_of: [(usize, usize); BINS],
+    /// Most tiles of a bin.
+    tiles: usize,
 }
 
 impl Layout {
-    /// The tiles of `lanes` rows that bin `k` of a line has part in.
-    fn tiles_of(self, k: usize) -> std::ops::Range<usize> {
-        let rows = 2 * self.dims.inputs;
-        k * rows / self.lanes..((k + 1) * rows).div_ceil(self.lanes)
-    }
-
-    /// Most tiles of a bin.
-    fn tiles(self) -> usize {
-        (0..BINS).map(|k| self.tiles_of(k).len()).max().unwrap_or(0)
+    fn new(dims: Dims, lanes: usize) -> Self {
+        let rows = 2 * dims.inputs;
+        let tiles_of = std::array::from_fn(|k| (k * rows / lanes, ((k + 1) * rows).div_ceil(lanes)));
+        let tiles = tiles_of.iter().map(|(first, end)| end - first).max().unwrap_or(0);
+        Self { dims, lanes, tiles_of, tiles }
     }
 
     /// Floats of one piece's sums.
     fn len(self) -> usize {
-        SPECTRUM * 2 * self.dims.outputs * self.tiles() * self.lanes
+        SPECTRUM * 2 * self.dims.outputs * self.tiles * self.lanes
     }
 
     /// Groups of patches of one piece.
@@ -72,8 +72,8 @@ impl Layout {
     /// Place of the product of the outputs' row `j` (2·output + part) and the inputs' row `i` for `bin`.
     fn place(self, bin: usize, j: usize, i: usize) -> usize {
         let k = bin % BINS;
-        let row = k * 2 * self.dims.inputs + i - self.tiles_of(k).start * self.lanes;
-        (bin * 2 * self.dims.outputs + j) * self.tiles() * self.lanes + row
+        let row = k * 2 * self.dims.inputs + i - self.tiles_of[k].0 * self.lanes;
+        (bin * 2 * self.dims.outputs + j) * self.tiles * self.lanes + row
     }
 }
 
@@ -92,7 +92,7 @@ impl<V: VoxelSource + ?Sized> WithSimd for Piece<'_, V> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Layout { dims, lanes } = self.layout;
+        let Layout { dims, lanes, .. } = self.layout;
         let dft = Dft::new(simd);
         let Scratch { planes, plane, voxels, lines, staging, source: scratch } = Scratch::<S>::new(self.scratch, dims);
         let (inputs, outputs) = planes.split_at_mut(dims.inputs);
@@ -116,7 +116,7 @@ impl<V: VoxelSource + ?Sized> WithSimd for Piece<'_, V> {
                 for (rows, columns) in rows.chunks_exact(lanes * lanes).zip(columns.chunks_exact_mut(lanes * lanes)) {
                     transpose(simd, [lanes, lanes], rows, lanes, columns, lanes);
                 }
-                add_line(simd, self.layout, q, transposed, bytemuck::cast_slice(dy), sums);
+                add_line(simd, &self.layout, q, transposed, bytemuck::cast_slice(dy), sums);
             }
         }
     }
@@ -124,12 +124,14 @@ impl<V: VoxelSource + ?Sized> WithSimd for Piece<'_, V> {
 
 /// Adds the products of line `q`.
 #[inline(always)]
-fn add_line<S: Simd>(simd: S, layout: Layout, q: usize, x: &[S::f32s], dy: &[f32], sums: &mut [S::f32s]) {
-    let (tiles, rows) = (layout.tiles(), 2 * layout.dims.outputs);
+fn add_line<S: Simd>(simd: S, layout: &Layout, q: usize, x: &[S::f32s], dy: &[f32], sums: &mut [S::f32s]) {
+    let (tiles, rows) = (layout.tiles, 2 * layout.dims.outputs);
     for k in 0..BINS {
         let dy = &dy[k * rows * layout.lanes..][..rows * layout.lanes];
         let sums = &mut sums[(q * BINS + k) * rows * tiles..][..rows * tiles];
-        for (t, tile) in layout.tiles_of(k).enumerate() {
+        let (first, end) = layout.tiles_of[k];
+        for tile in first..end {
+            let t = tile - first;
             let x = &x[tile * layout.lanes..][..layout.lanes];
             let mut j = 0;
             while j + 8 <= rows {
@@ -170,7 +172,7 @@ pub(super) fn workspace<V: VoxelSource + ?Sized>(
     source: &Source<'_, V>,
     dims: Dims,
 ) -> usize {
-    let layout = Layout { dims, lanes };
+    let layout = Layout::new(dims, lanes);
     layout.pieces() * layout.len() + threads * scratch_len(source, dims, lanes)
 }
 
@@ -184,7 +186,7 @@ pub(super) fn weight_gradient<V: VoxelSource + ?Sized>(
     accumulate: bool,
     scratch: &mut [f32],
 ) {
-    let layout = Layout { dims, lanes: pool.simd().lanes() };
+    let layout = Layout::new(dims, pool.simd().lanes());
     let (pieces, len) = (layout.pieces(), layout.len());
     let (sums, scratch) = scratch.split_at_mut(pieces * len);
     let per_thread = scratch_len(source, dims, layout.lanes);
@@ -201,21 +203,43 @@ pub(super) fn weight_gradient<V: VoxelSource + ?Sized>(
             pool.simd().dispatch(Piece { source, dy, layout, points, sums, scratch });
         });
     }
-    let sums = &*sums;
+    add_pieces(pool, sums, len);
+    let sums = &sums[..len.min(sums.len())];
     let dw = SharedMut::new(dw);
     pool.for_each(dims.outputs * dims.inputs, |pair| {
         let (output, input) = (pair / dims.inputs, pair % dims.inputs);
         // SAFETY: each piece owns one pair's kernel.
         let dw = unsafe { dw.slice(pair * PATCH, PATCH) };
-        let total = |bin: usize, j: usize, i: usize| -> f64 {
-            let place = layout.place(bin, 2 * output + j, 2 * input + i);
-            sums.chunks_exact(len).map(|sums| f64::from(sums[place])).sum()
+        let sum = |bin: usize, j: usize, i: usize| match pieces {
+            0 => 0.0,
+            _ => f64::from(sums[layout.place(bin, 2 * output + j, 2 * input + i)]),
         };
         // conj(DY)·X.
-        let spectrum = |bin| [total(bin, 0, 0) + total(bin, 1, 1), total(bin, 0, 1) - total(bin, 1, 0)];
+        let spectrum = |bin| [sum(bin, 0, 0) + sum(bin, 1, 1), sum(bin, 0, 1) - sum(bin, 1, 0)];
         to_kernel(spectrum, |place, value| {
             dw[place] = if accumulate { dw[place] + value as f32 } else { value as f32 };
         });
+    });
+}
+
+/// Adds the pieces' `sums`, each of `len` floats, to the first, in order and in f64.
+fn add_pieces(pool: &Pool, sums: &mut [f32], len: usize) {
+    /// Floats that one piece of this loop adds: a stack array of f64.
+    const WIDTH: usize = 512;
+    let pieces = sums.len() / len;
+    let sums = SharedMut::new(sums);
+    pool.for_each(if pieces > 1 { len.div_ceil(WIDTH) } else { 0 }, |piece| {
+        let start = piece * WIDTH;
+        let width = WIDTH.min(len - start);
+        let mut totals = [0.0f64; WIDTH];
+        for part in 0..pieces {
+            // SAFETY: each piece of the loop owns these columns of all parts.
+            let part = unsafe { sums.slice(part * len + start, width) };
+            totals.iter_mut().zip(&*part).for_each(|(total, &value)| *total += f64::from(value));
+        }
+        // SAFETY: as above, and the slices before are gone.
+        let first = unsafe { sums.slice(start, width) };
+        first.iter_mut().zip(&totals).for_each(|(to, &total)| *to = total as f32);
     });
 }
 

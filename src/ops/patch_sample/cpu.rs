@@ -70,11 +70,7 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
         let row = &mut rows[..SIDE * channels];
         for line in 0..SIDE * SIDE {
             window.combine_row(line / SIDE, line % SIDE, row, scratch, |to, value| *to = value);
-            for (k, voxel) in row.chunks_exact(channels).enumerate() {
-                for (channel, &value) in voxel.iter().enumerate() {
-                    local[channel * PATCH + line * SIDE + k] = value;
-                }
-            }
+            scatter(row, channels, 1, &mut local[line * SIDE..], |pair, channel| pair[channel]);
         }
         let row = &mut rows[..MID_RANGE.size * channels];
         match self.options.mid_range {
@@ -105,14 +101,11 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
                 let [i, j] = window_row(line, corner);
                 window.combine_row(i, j, row, scratch, combine);
             }
-            for (k, pair) in row.chunks_exact(2 * channels).enumerate() {
-                let (first, second) = pair.split_at(channels);
-                for (channel, (&first, &second)) in first.iter().zip(second).enumerate() {
-                    let mut value = first;
-                    combine(&mut value, second);
-                    patch[channel * PATCH + line * SIDE + k] = value * scale;
-                }
-            }
+            scatter(row, channels, 2, &mut patch[line * SIDE..], |pair, channel| {
+                let mut value = pair[channel];
+                combine(&mut value, pair[channels + channel]);
+                value * scale
+            });
         }
     }
 
@@ -165,6 +158,42 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
             for (corner, row) in (0..4).zip(rows.chunks_exact(size)) {
                 visit(&window, window_row(line, corner), row, scratch);
             }
+        }
+    }
+}
+
+/// Puts the seven voxels of a row into the channels of a patch, `patch[c·343 + k] = value(voxels, c)` with so many `voxels`
+/// of the row for each `k`.
+#[inline(always)]
+fn scatter(
+    row: &[f32],
+    channels: usize,
+    voxels: usize,
+    patch: &mut [f32],
+    value: impl Fn(&[f32], usize) -> f32 + Copy,
+) {
+    // A constant number of channels lets the compiler unroll everything.
+    match channels {
+        1 => scatter_channels(row, 1, voxels, patch, value),
+        2 => scatter_channels(row, 2, voxels, patch, value),
+        4 => scatter_channels(row, 4, voxels, patch, value),
+        _ => scatter_channels(row, channels, voxels, patch, value),
+    }
+}
+
+#[inline(always)]
+fn scatter_channels(
+    row: &[f32],
+    channels: usize,
+    voxels: usize,
+    patch: &mut [f32],
+    value: impl Fn(&[f32], usize) -> f32 + Copy,
+) {
+    let row = &row[..SIDE * voxels * channels];
+    for channel in 0..channels {
+        let target = &mut patch[channel * PATCH..][..SIDE];
+        for k in 0..SIDE {
+            target[k] = value(&row[k * voxels * channels..][..voxels * channels], channel);
         }
     }
 }

@@ -97,7 +97,9 @@ impl VoxelSource for [f32] {
     #[inline(always)]
     fn read(&self, first: usize, row: &mut [f32], combine: impl Fn(&mut f32, f32)) {
         let values = &self[first..first + row.len()];
-        row.iter_mut().zip(values).for_each(|(to, &value)| combine(to, value));
+        for n in 0..values.len() {
+            combine(&mut row[n], values[n]);
+        }
     }
 }
 

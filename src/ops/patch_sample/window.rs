@@ -59,7 +59,7 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
 
     /// Floats of scratch that the methods need.
     pub fn scratch(channels: usize) -> usize {
-        4 * LONGEST_ROW * channels
+        LONGEST_ROW * channels
     }
 
     /// Planes of the volume that row plane `i` of the window depends on; may reach outside the volume.
@@ -79,17 +79,17 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         combine: impl Fn(&mut f32, f32) + Copy,
     ) {
         let [x, y, z] = self.axes;
-        let (channels, first) = (self.grid.channels, self.shape.first);
+        let (channels, Shape { first, size }) = (self.grid.channels, self.shape);
         let (x0, y0) = (x.below + first + i as isize, y.below + first + j as isize);
         if self.axes.iter().all(|axis| axis.weights[1] == 0.0) {
-            return self.read(x0, y0, row, combine);
+            return self.read([x0, y0], size, row, combine);
         }
-        let blend = &mut scratch[..(self.shape.size + 1) * channels];
+        let blend = &mut scratch[..(size + 1) * channels];
         blend.fill(0.0);
         for (dx, wx) in x.neighbours() {
             for (dy, wy) in y.neighbours() {
                 let weight = wx * wy;
-                self.read(x0 + dx, y0 + dy, blend, |sum, value| *sum += weight * value);
+                self.read([x0 + dx, y0 + dy], size + 1, blend, |sum, value| *sum += weight * value);
             }
         }
         let blend = &*blend;
@@ -123,7 +123,7 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
             let Some(plane) = usize::try_from(plane).ok().filter(|plane| own.contains(plane)) else { continue };
             for (dy, wy) in y.neighbours() {
                 let line = y.below + self.shape.first + j as isize + dy;
-                let Some((start, from, len)) = self.inside(plane as isize, line, wide.len()) else { continue };
+                let Some((start, from, len)) = self.inside(plane as isize, line, self.shape.size + 1) else { continue };
                 let target = &mut planes[start - own.start * self.grid.size[1] * self.grid.size[2] * channels..][..len];
                 target.iter_mut().zip(&wide[from..]).for_each(|(sum, value)| *sum += wx * wy * value);
             }
@@ -139,15 +139,12 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         scratch: &mut [f32],
     ) {
         let [x, y, z] = self.axes;
-        let (channels, first) = (self.grid.channels, self.shape.first);
-        let len = gradient.len() + channels;
-        let mut rows = scratch.chunks_exact_mut(LONGEST_ROW * channels).map(|row| &mut row[..len]);
+        let (channels, Shape { first, size }) = (self.grid.channels, self.shape);
+        let row = &mut scratch[..(size + 1) * channels];
         for dx in 0..2 {
             for dy in 0..2 {
-                let Some(row) = rows.next() else { continue };
-                self.read(x.below + first + i as isize + dx, y.below + first + j as isize + dy, row, |to, value| {
-                    *to = value
-                });
+                let at = [x.below + first + i as isize + dx, y.below + first + j as isize + dy];
+                self.read(at, size + 1, row, |to, value| *to = value);
                 let signs = [-1.0, 1.0];
                 let (wx, wy) = (x.weights[dx as usize], y.weights[dy as usize]);
                 // ⟨gradient, row blended along z⟩ and ⟨gradient, the row's own difference along z⟩.
@@ -163,10 +160,10 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         }
     }
 
-    /// The part of a row of `len` floats on plane `x`, line `y` that lies inside the volume: its place within the item's
+    /// The part of a row of so many `voxels` on plane `x`, line `y` that lies inside the volume: its place within the item's
     /// voxels, its place within the row, its length.
     #[inline(always)]
-    fn inside(&self, x: isize, y: isize, len: usize) -> Option<(usize, usize, usize)> {
+    fn inside(&self, x: isize, y: isize, voxels: usize) -> Option<(usize, usize, usize)> {
         let Grid { size: [depth, height, width], channels } = self.grid;
         let (x, y) = (usize::try_from(x).ok()?, usize::try_from(y).ok()?);
         if x >= depth || y >= height {
@@ -174,7 +171,7 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
         }
         let z = self.axes[2].below + self.shape.first;
         let from = z.clamp(0, width as isize);
-        let to = (z + (len / channels) as isize).clamp(from, width as isize);
+        let to = (z + voxels as isize).clamp(from, width as isize);
         let start = ((x * height + y) * width + from as usize) * channels;
         (to > from).then(|| (start, (from - z) as usize * channels, (to - from) as usize * channels))
     }
@@ -182,8 +179,8 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
     /// Calls `combine(row[n], value n)` for the volume's own voxels on plane `x`, line `y`, from the window's first voxel
     /// on; values outside are zero.
     #[inline(always)]
-    fn read(&self, x: isize, y: isize, row: &mut [f32], combine: impl Fn(&mut f32, f32) + Copy) {
-        let (start, from, len) = self.inside(x, y, row.len()).unwrap_or((0, 0, 0));
+    fn read(&self, [x, y]: [isize; 2], voxels: usize, row: &mut [f32], combine: impl Fn(&mut f32, f32) + Copy) {
+        let (start, from, len) = self.inside(x, y, voxels).unwrap_or((0, 0, 0));
         let (before, rest) = row.split_at_mut(from);
         let (inside, after) = rest.split_at_mut(len);
         before.iter_mut().for_each(|to| combine(to, 0.0));

@@ -46,7 +46,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     let mut summaries = Vec::new();
     for (input, path) in args.input.iter().zip(&outputs) {
         interrupt::check(|| {
-            format!("{} of {} scans are segmented; run again for the others", summaries.len(), outputs.len())
+            format!("{} of {} scans are segmented; run again with the others", summaries.len(), outputs.len())
         })?;
         let started = Instant::now();
         let name = case_name(input);

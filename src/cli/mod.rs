@@ -4,6 +4,7 @@ mod compare;
 mod evaluate;
 mod infer;
 mod licences;
+mod memory;
 mod output;
 mod progress;
 mod run;
@@ -55,6 +56,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Segment scans with a checkpoint
     Infer(infer::InferArgs),
+    /// What one training step costs in bytes, planned or measured
+    Memory(memory::MemoryArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -88,6 +91,7 @@ pub fn run() -> Result<()> {
         Some(Command::Train(args)) => train::run(*args),
         Some(Command::Evaluate(args)) => evaluate::run(args),
         Some(Command::Infer(args)) => infer::run(args),
+        Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

@@ -19,7 +19,7 @@ impl Buffer {
         let mut buffer = Self { device, entry, block, bytes };
         if cfg!(debug_assertions) {
             // All bits set is a NaN in every float format: reading what nobody wrote shows.
-            buffer.bytes_mut().fill(0xff);
+            buffer.as_mut_slice::<u8>().fill(0xff);
         }
         buffer
     }
@@ -58,15 +58,11 @@ impl Buffer {
 
     /// The contents for writing; empty on a plan.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(self.bytes_mut())
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
         match self.device.backend() {
             // SAFETY: as above, and `&mut self` makes the borrow unique.
-            Backend::Cpu { memory, .. } => unsafe {
+            Backend::Cpu { memory, .. } => bytemuck::cast_slice_mut(unsafe {
                 std::slice::from_raw_parts_mut(memory.as_mut_ptr().add(self.block.offset as usize), self.bytes as usize)
-            },
+            }),
             Backend::Plan { .. } => &mut [],
         }
     }

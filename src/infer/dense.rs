@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::memory::{Phase, Role};
 use crate::models::{Network, OssNet, UNet};
 use crate::nn::Parameters;
-use crate::ops::patch_conv::{MidRange, PatchSource};
+use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::{DType, Tensor};
@@ -100,7 +100,7 @@ fn predict_points(
         let source = config.patches.then_some(PatchSource::Volume {
             volume: &volume,
             coordinates: &coordinates,
-            mid_range: config.mid_range.then_some(if config.reference { MidRange::Maximum } else { MidRange::Average }),
+            options: config.patch_options(false),
         });
         let logits = network.decode(&tape, parameters, &encoding, &coordinates, source)?;
         probabilities.extend(to_probabilities(&tape, logits)?);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
+use crate::ops::patch_sample::{PatchOptions, Pooling};
 
 /// Side of a patch in voxels.
 pub const PATCH: usize = 7;
@@ -185,6 +186,16 @@ impl OssNetConfig {
     /// Channels of one patch.
     pub fn patch_channels(&self) -> usize {
         self.image_channels * if self.mid_range { 2 } else { 1 }
+    }
+
+    /// How patches are cut. The official inference pools mid-range patches by their maximum, its training by their mean.
+    pub fn patch_options(&self, training: bool) -> PatchOptions {
+        PatchOptions {
+            mid_range: self.mid_range.then_some(match self.reference && !training {
+                true => Pooling::Max,
+                false => Pooling::Average,
+            }),
+        }
     }
 
     /// Features a point brings by itself: coordinates and patch.

@@ -397,7 +397,8 @@ impl Decoder {
         };
         let waves = match self.frequencies {
             Some(buffer) => {
-                let frequencies = tape.constant(parameters.buffer(buffer).clone());
+                let table = parameters.buffer(buffer).clone().reshaped(&[3, FOURIER_FREQUENCIES])?;
+                let frequencies = tape.constant(table);
                 Some(ops::fourier_features(tape, &coordinates, &frequencies)?)
             }
             None => None,

@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::nn::{BufferId, Kind, ParamId, Parameters};
 use crate::ops::activation::{self, Activation};
+use crate::ops::conv3d::Geometry;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
 use crate::ops::{self};
@@ -125,8 +126,7 @@ pub struct Conv {
     pub weight: ParamId,
     /// `[outputs]`.
     pub bias: Option<ParamId>,
-    stride: [usize; 3],
-    padding: [usize; 3],
+    geometry: Geometry,
     /// Extra length at the far end of each axis, of a transposed convolution.
     transposed: Option<[usize; 3]>,
 }
@@ -148,7 +148,7 @@ impl Conv {
         let bound = 1.0 / ((inputs * kernel.iter().product::<usize>()) as f32).sqrt();
         let weight = builder.uniform("weight", &[outputs, inputs, kernel[0], kernel[1], kernel[2]], bound)?;
         let bias = bias.then(|| builder.uniform("bias", &[outputs], bound)).transpose()?;
-        Ok(Self { weight, bias, stride, padding, transposed: None })
+        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: None })
     }
 
     /// The same for `nn.ConvTranspose3d`.
@@ -168,7 +168,7 @@ impl Conv {
         let bound = 1.0 / ((outputs * kernel.iter().product::<usize>()) as f32).sqrt();
         let weight = builder.uniform("weight", &[inputs, outputs, kernel[0], kernel[1], kernel[2]], bound)?;
         let bias = Some(builder.uniform("bias", &[outputs], bound)?);
-        Ok(Self { weight, bias, stride, padding, transposed: Some(output_padding) })
+        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: Some(output_padding) })
     }
 
     /// `x` `[batch, D, H, W, inputs]` → `[batch, D', H', W', outputs]`.
@@ -179,8 +179,8 @@ impl Conv {
         let weight = tape.parameter(parameters, self.weight);
         let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
         match self.transposed {
-            None => ops::conv3d(tape, x, &weight, bias.as_ref(), self.stride, self.padding),
-            Some(extra) => ops::conv_transpose3d(tape, x, &weight, bias.as_ref(), self.stride, self.padding, extra),
+            None => ops::conv3d(tape, x, &weight, bias.as_ref(), self.geometry),
+            Some(extra) => ops::conv_transpose3d(tape, x, &weight, bias.as_ref(), self.geometry, extra),
         }
     }
 }

@@ -5,6 +5,8 @@ use pulp::Simd;
 /// `outputs[·][i] = f(inputs[·][i], outputs[·][i])` for each `i`, vector by vector. The lanes past the end of the last
 /// vector hold zeros, and what `f` makes of them is dropped.
 ///
+/// Write `f` as `#[inline(always)] |…| …`: a closure left out of line is compiled without the vectors' instructions.
+///
 /// # Panics
 /// If the slices differ in length.
 #[inline(always)]
@@ -58,7 +60,13 @@ mod tests {
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            zip(simd, self.0, self.1, |[a, b], [c]| [simd.mul_add_e_f32s(a, b, c)]);
+            zip(
+                simd,
+                self.0,
+                self.1,
+                #[inline(always)]
+                |[a, b], [c]| [simd.mul_add_e_f32s(a, b, c)],
+            );
         }
     }
 

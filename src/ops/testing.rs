@@ -70,7 +70,7 @@ pub struct Tolerance {
 ///
 /// `op` gets the inputs as vars; `twin` gets them as arrays and returns the output. Gradients are those of the output's
 /// product with fixed random numbers, for each input that `differentiable` names, at up to 48 elements each.
-/// All devices of one instruction set must agree to the bit.
+/// All devices of one instruction set must agree to the bit, and a plan of each must allocate exactly what it did.
 pub fn check_op(
     inputs: &[Array],
     differentiable: &[usize],
@@ -83,21 +83,12 @@ pub fn check_op(
     let project = |array: &Array| -> f64 { array.data.iter().zip(&weights.data).map(|(a, b)| a * b).sum() };
     let mut earlier: Option<(SimdLevel, Vec<Vec<f32>>)> = None;
     for device in devices() {
-        let tape = Tape::new(&device, Mode::Train);
-        let vars: Vec<Var> = inputs
-            .iter()
-            .map(|array| tape.input(Tensor::from_slice(&device, &array.shape, Role::Data, &array.f32s()).unwrap()))
-            .collect();
-        let y = op(&tape, &vars).unwrap();
-        assert_eq!(y.shape(), expected.shape, "output shape");
-        let mut results = vec![y.tensor().to_vec()];
-        compare("output", &results[0], &expected.data, tolerance.forward);
-        let weights = Tensor::from_slice(&device, &expected.shape, Role::Data, &weights.f32s()).unwrap();
-        let loss = ops::testing::dot(&tape, &y, weights).unwrap();
-        drop(y);
-        tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-        for &i in differentiable {
-            let gradient = tape.gradient(&vars[i]).unwrap_or_else(|| panic!("no gradient for input {i}")).to_vec();
+        device.ledger(|ledger| ledger.record(true));
+        let Run { output, gradients } = run(&device, inputs, differentiable, &weights, &op);
+        let events = device.ledger(|ledger| ledger.take_events());
+        assert_eq!(output.0, expected.shape, "output shape");
+        compare("output", &output.1, &expected.data, tolerance.forward);
+        for (gradient, &i) in gradients.iter().zip(differentiable) {
             let stride = (gradient.len() / 48).max(1);
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for element in (0..gradient.len()).step_by(stride) {
@@ -111,8 +102,12 @@ pub fn check_op(
                 ours.push(gradient[element]);
             }
             compare(&format!("gradient of input {i}"), &ours, &theirs, tolerance.backward);
-            results.push(gradient);
         }
+        let plan = Device::plan(device.threads(), device.simd(), device.budget());
+        plan.ledger(|ledger| ledger.record(true));
+        run(&plan, inputs, differentiable, &weights, &op);
+        assert!(plan.ledger(|ledger| ledger.take_events()) == events, "{device:?}: plan and run allocate differently");
+        let results = [vec![output.1], gradients].concat();
         if let Some((simd, earlier)) = &earlier
             && *simd == device.simd()
         {
@@ -120,6 +115,32 @@ pub fn check_op(
         }
         earlier = Some((device.simd(), results));
     }
+}
+
+/// What one forward and backward pass leave.
+struct Run {
+    output: (Vec<usize>, Vec<f32>),
+    gradients: Vec<Vec<f32>>,
+}
+
+/// One training step of `op` on `device` with the loss `Σ output·weights`.
+fn run(
+    device: &Device,
+    inputs: &[Array],
+    differentiable: &[usize],
+    weights: &Array,
+    op: impl Fn(&Tape, &[Var]) -> Result<Var>,
+) -> Run {
+    let tensor = |array: &Array| Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).unwrap();
+    let tape = Tape::new(device, Mode::Train);
+    let vars: Vec<Var> = inputs.iter().map(|array| tape.input(tensor(array))).collect();
+    let y = op(&tape, &vars).unwrap();
+    let output = (y.shape().to_vec(), y.tensor().to_vec());
+    let loss = dot(&tape, &y, tensor(weights)).unwrap();
+    drop(y);
+    tape.backward(loss, &mut Parameters::new(device)).unwrap();
+    let gradient = |&i: &usize| tape.gradient(&vars[i]).unwrap_or_else(|| panic!("no gradient for input {i}")).to_vec();
+    Run { output, gradients: differentiable.iter().map(gradient).collect() }
 }
 
 /// Fails if any element differs by more than `tolerance` times the largest expected magnitude.

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod interrupt;
 pub mod metrics;
 pub mod presets;
+pub mod rehearsal;
 pub mod settings;
 pub mod state;
 pub mod step;

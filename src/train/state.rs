@@ -92,7 +92,7 @@ pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Resu
     const REMEDY: &str = "it is a checkpoint of another model: name that model, or another checkpoint";
     let array = |name: &str, shape: &[usize]| {
         let array = state.get(name).ok_or_else(|| Error::data(path, format!("lacks {name}"), REMEDY))?;
-        if array.shape() != shape {
+        if array.shape() != shape && array.shape() != planar(shape) {
             let problem = format!("has {name} of shape {:?}, the model {shape:?}", array.shape());
             return Err(Error::data(path, problem, REMEDY));
         }
@@ -130,6 +130,14 @@ pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Resu
         return Err(Error::data(path, format!("has {odd}, which the model lacks"), REMEDY));
     }
     Ok(())
+}
+
+/// The shape of a kernel of depth 1 in a 2D framework; any other shape as it is.
+fn planar(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [outputs, inputs, 1, height, width] => vec![*outputs, *inputs, *height, *width],
+        _ => shape.to_vec(),
+    }
 }
 
 /// Fills the weights from a checkpoint of the same network (.safetensors or official .pt).

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::models::Network;
 use crate::nn::Parameters;
-use crate::ops::patch_conv::{MidRange, PatchSource};
+use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -77,7 +77,7 @@ pub fn loss(
             let source = config.patches.then_some(PatchSource::Volume {
                 volume: &volumes,
                 coordinates: &coordinates,
-                mid_range: config.mid_range.then_some(MidRange::Average),
+                options: config.patch_options(true),
             });
             let logits = network.decode(tape, parameters, &encoding, &coordinates, source)?;
             drop(encoding);

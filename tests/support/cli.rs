@@ -50,7 +50,10 @@ impl Outcome {
         } else {
             assert_eq!(lines.len(), 1, "not one line: {err}");
             assert!(lines[0].starts_with("ossnet: "), "{err}");
-            assert!(err.contains("; ") || err.contains(", for example ") || lines[0].ends_with(')'), "no remedy: {err}");
+            assert!(
+                err.contains("; ") || err.contains(", for example ") || lines[0].ends_with(')'),
+                "no remedy: {err}"
+            );
         }
         parts.iter().for_each(|part| assert!(err.contains(part), "'{part}' is missing: {err}"));
     }
@@ -135,9 +138,9 @@ pub fn ball(side: i64, number: u64) -> [Nifti; 2] {
 /// A Decathlon data set of cubes with balls, in `root`.
 pub fn data_set(root: &Path, side: i64, training: &[&str], validation: &[&str]) {
     let list = |names: &[&str]| {
-        let entries = names.iter().map(|name| {
-            format!(r#"{{"image": "./imagesTr/{name}.nii.gz", "label": "./labelsTr/{name}.nii.gz"}}"#)
-        });
+        let entries = names
+            .iter()
+            .map(|name| format!(r#"{{"image": "./imagesTr/{name}.nii.gz", "label": "./labelsTr/{name}.nii.gz"}}"#));
         entries.collect::<Vec<_>>().join(", ")
     };
     for (number, name) in training.iter().chain(validation).enumerate() {

@@ -60,7 +60,7 @@ impl Default for OptimizerSettings {
 /// An optimiser and its state.
 pub struct Optimizer {
     settings: OptimizerSettings,
-    /// `[slots, length]` of each parameter, in the parameters' order.
+    /// `[slots, length]` of each parameter, in the parameters' order, one piece of weights after the other.
     state: Vec<Tensor>,
     steps: u64,
 }
@@ -71,7 +71,7 @@ impl Optimizer {
     /// # Errors
     /// No memory for its state.
     pub fn new(settings: OptimizerSettings, parameters: &Parameters) -> Result<Self> {
-        let slots = settings.rule.slots() + usize::from(settings.lookahead.is_some());
+        let slots = settings.slots();
         let state = parameters
             .iter()
             .map(|parameter| {
@@ -126,7 +126,7 @@ impl Optimizer {
     }
 }
 
-/// One step of one parameter.
+/// One step of one parameter. Each piece of weights has its piece of state.
 fn update(
     device: &Device,
     settings: &OptimizerSettings,
@@ -137,33 +137,40 @@ fn update(
     state: &mut Tensor,
 ) {
     let Backend::Cpu { pool, .. } = device.backend() else { return };
-    let len = value.len();
-    let inner = settings.rule.slots();
-    let step_of = settings.rule.prepare(rate, step);
+    let (len, slots) = (value.len(), settings.slots());
     let (value, state) = (SharedMut::new(value.data_mut()), SharedMut::new(state.data_mut()));
     pool.for_each(len.div_ceil(PIECE), |piece| {
         let start = piece * PIECE;
         let count = PIECE.min(len - start);
-        // SAFETY: pieces are disjoint ranges of the weights and of each slot.
+        // SAFETY: pieces are disjoint ranges of the weights.
         let weights = unsafe { value.slice(start, count) };
-        // SAFETY: as above.
-        let slot = |i: usize| unsafe { state.slice(i * len + start, count) };
-        let gradient = &gradient.data()[start..start + count];
-        match inner {
-            0 => settings.rule.apply(&step_of, weights, gradient, &mut [], &mut []),
-            1 => settings.rule.apply(&step_of, weights, gradient, slot(0), &mut []),
-            _ => settings.rule.apply(&step_of, weights, gradient, slot(0), slot(1)),
-        }
-        let Some(Lookahead { every, alpha }) = settings.lookahead else { return };
-        if (step - 1).is_multiple_of(every.max(1)) {
-            let slow = slot(inner);
-            if step == 1 {
-                slow.copy_from_slice(weights);
-            }
+        // SAFETY: and of the state.
+        let state = unsafe { state.slice(start * slots, count * slots) };
+        settings.step(step, rate, weights, &gradient.data()[start..start + count], state);
+    });
+}
+
+impl OptimizerSettings {
+    /// Numbers remembered a weight.
+    pub fn slots(&self) -> usize {
+        self.rule.slots() + usize::from(self.lookahead.is_some())
+    }
+
+    /// Step `step` (from 1) of some weights at learning rate `rate`; `state` holds [`OptimizerSettings::slots`] numbers a
+    /// weight, zero before the first step.
+    pub fn step(&self, step: u64, rate: f32, weights: &mut [f32], gradient: &[f32], state: &mut [f32]) {
+        let count = weights.len();
+        let (inner, slow) = state.split_at_mut(self.rule.slots() * count);
+        let (first, second) = inner.split_at_mut(count);
+        self.rule.apply(&self.rule.prepare(rate, step), weights, gradient, first, second);
+        let Some(Lookahead { every, alpha }) = self.lookahead else { return };
+        if step == 1 {
+            slow.copy_from_slice(weights);
+        } else if (step - 1).is_multiple_of(every.max(1)) {
             for (slow, weight) in slow.iter_mut().zip(weights) {
                 *slow += (*weight - *slow) * alpha;
                 *weight = *slow;
             }
         }
-    });
+    }
 }

@@ -181,12 +181,9 @@ impl<S: Simd> Exponential<S> {
         const ROUNDER: f32 = 12_582_912.0;
         /// `ln 2` in two parts; products of the first with |n| < 128 are exact.
         const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-        let clamp = |x, limit: f32, beyond: fn(S, S::f32s, S::f32s) -> S::m32s| {
-            let limit = simd.splat_f32s(limit);
-            simd.select_f32s(beyond(simd, x, limit), limit, x)
-        };
-        let x = clamp(x, -87.0, S::less_than_f32s);
-        let x = clamp(x, 0.0, S::greater_than_f32s);
+        let (lowest, highest) = (simd.splat_f32s(-87.0), simd.splat_f32s(0.0));
+        let x = simd.select_f32s(simd.less_than_f32s(x, lowest), lowest, x);
+        let x = simd.select_f32s(simd.greater_than_f32s(x, highest), highest, x);
         let shifted = simd.mul_add_e_f32s(x, simd.splat_f32s(std::f32::consts::LOG2_E), simd.splat_f32s(ROUNDER));
         let n = simd.sub_f32s(shifted, simd.splat_f32s(ROUNDER));
         let r = simd.negate_mul_add_e_f32s(n, simd.splat_f32s(LN_2[0]), x);

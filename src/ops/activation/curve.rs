@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::Activation;
 use super::classic::{Leaky, Selu, Sigmoid, Softplus, Swish, Tanh};
 use super::pade::Pade;
+use crate::ops::lanes;
 
 /// Coefficients of the largest curve: the Padé unit of orders 8/8.
 pub(crate) const MAX_COEFFICIENTS: usize = 17;
@@ -149,18 +150,16 @@ impl Kernel for Apply<'_> {
     #[inline(always)]
     fn run<S: Simd, C: Curve>(self, simd: S, curve: C) {
         let careful = any_extreme::<S, C>(simd, self.x);
-        let one = |x: S::f32s| {
-            let y = curve.value(simd, x);
-            if careful { extreme_values::<S, C>(curve, x, y) } else { y }
-        };
-        let (head, tail) = S::as_mut_simd_f32s(self.x);
-        for x in head {
-            *x = one(*x);
-        }
-        if !tail.is_empty() {
-            let y = one(simd.partial_load_f32s(tail));
-            simd.partial_store_f32s(tail, y);
-        }
+        lanes::zip(
+            simd,
+            [],
+            [self.x],
+            #[inline(always)]
+            |[], [x]| {
+                let y = curve.value(simd, x);
+                [if careful { extreme_values::<S, C>(curve, x, y) } else { y }]
+            },
+        );
     }
 }
 
@@ -170,17 +169,19 @@ fn any_extreme<S: Simd, C: Curve>(simd: S, x: &[f32]) -> bool {
     if C::BOUND.is_infinite() {
         return false;
     }
-    let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
-    let beyond = |x| {
-        let within = simd.less_than_or_equal_f32s(simd.abs_f32s(x), simd.splat_f32s(C::BOUND));
-        simd.select_f32s(within, zero, one)
-    };
     let (head, tail) = S::as_simd_f32s(x);
-    let mut any = beyond(simd.partial_load_f32s(tail));
+    let mut any = mark_extremes::<S, C>(simd, simd.partial_load_f32s(tail), simd.splat_f32s(0.0));
     for &x in head {
-        any = simd.max_f32s(any, beyond(x));
+        any = mark_extremes::<S, C>(simd, x, any);
     }
     simd.reduce_max_f32s(any) > 0.0
+}
+
+/// `marks`, with ones in the lanes where `x` is extreme.
+#[inline(always)]
+fn mark_extremes<S: Simd, C: Curve>(simd: S, x: S::f32s, marks: S::f32s) -> S::f32s {
+    let within = simd.less_than_or_equal_f32s(simd.abs_f32s(x), simd.splat_f32s(C::BOUND));
+    simd.select_f32s(within, marks, simd.splat_f32s(1.0))
 }
 
 /// True if `x` is left to the scalar functions.
@@ -210,34 +211,31 @@ impl Kernel for Differentiate<'_> {
     #[inline(always)]
     fn run<S: Simd, C: Curve>(self, simd: S, curve: C) {
         let Self { x, g, sums } = self;
-        assert_eq!(x.len(), g.len());
         let zero = simd.splat_f32s(0.0);
-        let mut lanes = [zero; MAX_COEFFICIENTS];
-        for k in 0..C::COEFFICIENTS {
-            lanes[k] = S::as_simd_f32s(&sums.lanes[k]).0[0];
+        let mut terms = [zero; MAX_COEFFICIENTS];
+        for (terms, sums) in terms.iter_mut().zip(&sums.lanes[..C::COEFFICIENTS]) {
+            *terms = S::as_simd_f32s(sums).0[0];
         }
         let totals = &mut sums.totals;
         let careful = any_extreme::<S, C>(simd, x);
-        let mut one = |x: S::f32s, g: S::f32s| {
-            if careful {
-                // Extreme lanes leave the vector, and their results are put in afterwards.
-                let regular = simd.less_than_or_equal_f32s(simd.abs_f32s(x), simd.splat_f32s(C::BOUND));
-                let (tame, g0) = (simd.select_f32s(regular, x, zero), simd.select_f32s(regular, g, zero));
-                let d = curve.gradient(simd, tame, g0, &mut lanes);
-                return extreme_gradients::<S, C>(curve, x, g, d, totals);
-            }
-            curve.gradient(simd, x, g, &mut lanes)
-        };
-        let ((xs, x_tail), (gs, g_tail)) = (S::as_simd_f32s(x), S::as_mut_simd_f32s(g));
-        for (&x, g) in xs.iter().zip(gs) {
-            *g = one(x, *g);
-        }
-        if !g_tail.is_empty() {
-            let d = one(simd.partial_load_f32s(x_tail), simd.partial_load_f32s(g_tail));
-            simd.partial_store_f32s(g_tail, d);
-        }
-        for k in 0..C::COEFFICIENTS {
-            S::as_mut_simd_f32s(&mut sums.lanes[k]).0[0] = lanes[k];
+        lanes::zip(
+            simd,
+            [x],
+            [g],
+            #[inline(always)]
+            |[x], [g]| {
+                if careful {
+                    // Extreme lanes leave the vector, and their results are put in afterwards.
+                    let regular = simd.less_than_or_equal_f32s(simd.abs_f32s(x), simd.splat_f32s(C::BOUND));
+                    let (tame, g0) = (simd.select_f32s(regular, x, zero), simd.select_f32s(regular, g, zero));
+                    let d = curve.gradient(simd, tame, g0, &mut terms);
+                    return [extreme_gradients::<S, C>(curve, x, g, d, totals)];
+                }
+                [curve.gradient(simd, x, g, &mut terms)]
+            },
+        );
+        for (&terms, sums) in terms.iter().zip(&mut sums.lanes[..C::COEFFICIENTS]) {
+            S::as_mut_simd_f32s(sums).0[0] = terms;
         }
         sums.terms += x.len().div_ceil(S::F32_LANES);
         if sums.terms >= LANE_TERMS {

@@ -28,7 +28,7 @@ fn points_and_volumes() {
 
 #[test]
 fn many_pieces() {
-    let inputs = [Array::random(&[9000, 3], 1), Array::random(&[9000, 5], 2)];
+    let inputs = [Array::random(&[5000, 3], 1), Array::random(&[5000, 5], 2)];
     check_op(&inputs, &[0, 1], TOLERANCE, |tape, v| concat(tape, &[&v[0], &v[1]]), twin);
 }
 

@@ -7,8 +7,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::correlation::{Correlation, Phase};
-use super::microkernel::{PANEL_VECTORS, Start, Tile, even_cuts, max_rows};
+use super::correlation::{AxisPhase, Correlation, Phase};
+use super::microkernel::{Start, Tile, even_cuts, max_rows, panel_vectors};
 use super::slab;
 use crate::device::cpu::{Pool, SharedMut, SimdLevel};
 
@@ -29,8 +29,12 @@ struct Cut {
     block: [usize; 2],
     /// Blocks along depth and height.
     blocks: [usize; 2],
-    /// Panels of a group.
+    /// Vectors of a panel (the last one may have fewer).
+    vectors: usize,
+    /// Panels.
     panels: usize,
+    /// Panels of a group.
+    group: usize,
     /// Groups of panels.
     groups: usize,
     /// Floats of a slab.
@@ -39,7 +43,8 @@ struct Cut {
 
 impl Cut {
     fn new(correlation: &Correlation, lanes: usize) -> Self {
-        let panels = correlation.outputs.div_ceil(PANEL_VECTORS * lanes).max(1);
+        let vectors = panel_vectors(lanes, correlation.axes[2].outputs());
+        let panels = correlation.outputs.div_ceil(vectors * lanes).max(1);
         let slab = |block: [usize; 2]| {
             let [depth, height, width] = &correlation.axes;
             let lines = depth.span(0, block[0]).length * height.span(0, block[1]).length;
@@ -53,12 +58,14 @@ impl Cut {
             block[longer] = block[longer].div_ceil(2);
         }
         let groups = PIECES.div_ceil(count(block).max(1)).clamp(1, panels);
-        let per_group = panels.div_ceil(groups);
+        let group = panels.div_ceil(groups);
         Self {
             block,
             blocks: [limits[0].div_ceil(block[0]), limits[1].div_ceil(block[1])],
-            panels: per_group,
-            groups: panels.div_ceil(per_group),
+            vectors,
+            panels,
+            group,
+            groups: panels.div_ceil(group),
             slab: slab(block),
         }
     }
@@ -100,9 +107,9 @@ pub(super) fn run(
     let (padded_bias, slabs) = rest.split_at_mut(outputs);
     padded_bias.fill(0.0);
     if let Some(bias) = bias {
-        padded_bias[..bias.len()].copy_from_slice(bias);
+        padded_bias[..correlation.outputs].iter_mut().zip(bias.iter().cycle()).for_each(|(to, from)| *to = *from);
     }
-    pack(pool, correlation, kernel, weight, packed);
+    pack(pool, correlation, cut, kernel, weight, packed);
     let (packed, padded_bias) = (&*packed, &*padded_bias);
     let slabs = SharedMut::new(slabs);
     let destination = SharedMut::new(destination);
@@ -121,13 +128,12 @@ pub(super) fn run(
 }
 
 /// Weights as `[phase][panel][taps][inputs][columns of the panel]`, zero beyond the last output.
-fn pack(pool: &Pool, correlation: &Correlation, kernel: [usize; 3], weight: &[f32], packed: &mut [f32]) {
-    /// Inputs handled together: their columns stay in the first-level cache while the outputs are gone through.
-    const INPUTS: usize = 8;
+fn pack(pool: &Pool, correlation: &Correlation, cut: Cut, kernel: [usize; 3], weight: &[f32], packed: &mut [f32]) {
+    /// Inputs handled together: their taps stay in the first-level cache while they are gone through.
+    const INPUTS: usize = 4;
     let lanes = pool.simd().lanes();
     let outputs = padded(correlation.outputs, lanes);
-    let width = PANEL_VECTORS * lanes;
-    let panels = outputs.div_ceil(width);
+    let (width, panels) = (cut.vectors * lanes, cut.panels);
     let inputs = correlation.inputs;
     let (input_stride, output_stride) = correlation.weight_strides(kernel);
     let packed = SharedMut::new(packed);
@@ -143,29 +149,39 @@ fn pack(pool: &Pool, correlation: &Correlation, kernel: [usize; 3], weight: &[f3
         if used < columns {
             panel.fill(0.0);
         }
+        // Without folding there is one band: the phase itself.
+        let whole = [AxisPhase { lead: 0, ..phase.axes[2] }];
+        let bands = if correlation.bands.is_empty() { &whole[..] } else { &correlation.bands };
+        let channels = correlation.channels();
+        let [d, h, w] = phase.axes;
         for chunk in (0..inputs).step_by(INPUTS) {
-            for output in 0..used {
+            for i in 0..taps {
+                let [depth, height, width] = [i / (h.taps * w.taps), i / w.taps % h.taps, i % w.taps];
+                let line = (d.tap(depth) * kernel[1] + h.tap(height)) * kernel[2];
                 for input in chunk..inputs.min(chunk + INPUTS) {
-                    let weight = &weight[(first + output) * output_stride + input * input_stride..];
-                    let mut row = input;
-                    for tap in source_taps(phase, kernel) {
-                        panel[row * columns + output] = weight[tap];
-                        row += inputs;
+                    let row = &mut panel[(i * inputs + input) * columns..][..used];
+                    for (band, b) in bands.iter().enumerate() {
+                        let from = (band * channels).max(first);
+                        let to = ((band + 1) * channels).min(first + used);
+                        if from >= to {
+                            continue;
+                        }
+                        let row = &mut row[from - first..to - first];
+                        let tap = width as isize - b.lead;
+                        if !(0..b.taps as isize).contains(&tap) {
+                            row.fill(0.0);
+                            continue;
+                        }
+                        let tap = line + b.tap(tap as usize);
+                        let weights = &weight[(from - band * channels) * output_stride + input * input_stride + tap..];
+                        for (value, weight) in row.iter_mut().zip(weights.iter().step_by(output_stride)) {
+                            *value = *weight;
+                        }
                     }
                 }
             }
         }
     });
-}
-
-/// Index in the kernel of each tap of a phase, in the order of the packed weights.
-fn source_taps(phase: &Phase, kernel: [usize; 3]) -> impl Iterator<Item = usize> {
-    let [d, h, w] = phase.axes;
-    let tap = |axis: super::correlation::AxisPhase, i: usize| (axis.first_tap + axis.tap_step * i as isize) as usize;
-    (0..d.taps).flat_map(move |i| {
-        (0..h.taps)
-            .flat_map(move |j| (0..w.taps).map(move |k| (tap(d, i) * kernel[1] + tap(h, j)) * kernel[2] + tap(w, k)))
-    })
 }
 
 /// What all pieces share.
@@ -206,17 +222,12 @@ impl WithSimd for Piece<'_> {
         slab::fill(volume, correlation.source(), correlation.inputs, spans, self.slab);
         let line = spans[2].length * correlation.inputs;
         let plane = spans[1].length * line;
-        for panel in group * cut.panels..((group + 1) * cut.panels).min(panels::<S>(correlation)) {
+        for panel in group * cut.group..((group + 1) * cut.group).min(cut.panels) {
             for phase in &correlation.phases {
                 self.phase(simd, phase, panel, item, from, count, [plane, line]);
             }
         }
     }
-}
-
-/// Number of panels.
-fn panels<S: Simd>(correlation: &Correlation) -> usize {
-    correlation.outputs.div_ceil(PANEL_VECTORS * S::F32_LANES)
 }
 
 impl Piece<'_> {
@@ -233,12 +244,12 @@ impl Piece<'_> {
         count: [usize; 2],
         [plane, line]: [usize; 2],
     ) {
-        let Job { correlation, packed, .. } = self.job;
+        let Job { correlation, cut, packed, .. } = self.job;
         let lanes = S::F32_LANES;
         let inputs = correlation.inputs;
         let outputs = padded(correlation.outputs, lanes);
-        let first = panel * PANEL_VECTORS * lanes;
-        let vectors = PANEL_VECTORS.min((outputs - first) / lanes);
+        let first = panel * cut.vectors * lanes;
+        let vectors = cut.vectors.min((outputs - first) / lanes);
         let columns = (vectors * lanes).min(correlation.outputs - first);
         let weights = &packed[phase.taps_before * inputs * outputs + phase.taps() * inputs * first..];
         let [depth, height, width] = &correlation.axes;
@@ -251,7 +262,7 @@ impl Piece<'_> {
         let origin = (d_axis.lead - depth.lead()) as usize * plane
             + (h_axis.lead - height.lead()) as usize * line
             + (w_axis.lead - width.lead()) as usize * inputs;
-        let (_, rows) = even_cuts(w_axis.outputs, max_rows(lanes));
+        let (_, rows) = even_cuts(w_axis.outputs, max_rows(lanes, vectors));
         let destination = correlation.destination();
         let mut done = 0;
         loop {

@@ -2,22 +2,29 @@
 //!
 //! [`Tile`] multiplies a few rows by a packed panel of weights (forward and data gradient, and Winograd's products);
 //! [`OuterTile`] sums outer products over positions (weight gradient). A tile has `ROWS` rows of `VECTORS` SIMD vectors
-//! whose sums stay in registers: 14×2 of the 32 AVX-512 registers, 6×2 of the 16 AVX2 ones, 4×2 scalars.
+//! whose sums stay in registers: 14×2 or, for short lines, 6×4 of the 32 AVX-512 registers, 6×2 of the 16 AVX2 ones, 4×2
+//! scalars.
 
 // Counted loops over a tile read like its formula, and are unrolled.
 #![allow(clippy::needless_range_loop)]
 
 use pulp::{Simd, WithSimd};
 
-/// Vectors of a panel of weights.
+/// Vectors of a panel of weights, for lines of usual length.
 pub(super) const PANEL_VECTORS: usize = 2;
 
-/// Rows of the largest tile for vectors of `lanes` floats.
-pub(super) const fn max_rows(lanes: usize) -> usize {
-    match lanes {
-        16 => 14,
-        8 => 6,
-        _ => 4,
+/// Vectors of a panel for lines of `length` outputs: short lines fill the registers with more columns.
+pub(super) const fn panel_vectors(lanes: usize, length: usize) -> usize {
+    if lanes == 16 && length <= max_rows(lanes, 4) { 4 } else { PANEL_VECTORS }
+}
+
+/// Rows of the largest tile of `vectors` vectors of `lanes` floats.
+pub(super) const fn max_rows(lanes: usize, vectors: usize) -> usize {
+    match (lanes, vectors) {
+        (16, 1 | 2) => 14,
+        (16, _) | (8, 1 | 2) => 6,
+        (_, 1 | 2) => 4,
+        _ => 0,
     }
 }
 
@@ -93,16 +100,21 @@ impl Tile<'_> {
     /// As [`Tile::run`], for all columns of the vectors.
     #[inline(always)]
     unsafe fn whole<S: Simd>(&self, simd: S, rows: usize, vectors: usize) {
-        debug_assert!(rows <= max_rows(S::F32_LANES) && vectors <= PANEL_VECTORS);
+        debug_assert!(rows <= max_rows(S::F32_LANES, vectors));
         macro_rules! arms {
-            ($($n:literal)*) => {
+            ($($vectors:literal: $($rows:literal)*;)*) => {
                 match (rows, vectors) {
-                    $(($n, 1) => simd.vectorize(Sized::<_, $n, 1>(self)), ($n, _) => simd.vectorize(Sized::<_, $n, 2>(self)),)*
-                    _ => unreachable!("a tile of {rows} rows"),
+                    $($(($rows, $vectors) => simd.vectorize(Sized::<_, $rows, $vectors>(self)),)*)*
+                    _ => unreachable!("a tile of {rows} rows of {vectors} vectors"),
                 }
             };
         }
-        arms!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+        arms! {
+            1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+            2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+            3: 1 2 3 4 5 6;
+            4: 1 2 3 4 5 6;
+        }
     }
 }
 
@@ -115,7 +127,7 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, Tile<'_>, R
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         // Larger tiles than the registers hold are never asked for; not compiling them saves code.
-        if ROWS > max_rows(S::F32_LANES) {
+        if ROWS > max_rows(S::F32_LANES, VECTORS) {
             return;
         }
         let tile = self.0;
@@ -169,24 +181,31 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, Tile<'_>, R
     }
 }
 
-/// `sums[r, c] += Σ_line Σ_position x[line·x_line + position·x_step + r] · dy[line·dy_line + position·dy_step + c]`.
+/// `sums[r, c] += Σ_plane Σ_line Σ_position x[plane·x_plane + line·x_line + position·x_step + r]
+/// · dy[plane·dy_plane + line·dy_line + position·dy_step + c]`.
 ///
-/// The sum over all lines and positions is one chain of f32 additions a register, so the caller keeps it short.
+/// The sum over all positions is one chain of f32 additions a register, so the caller keeps it short.
 #[derive(Clone, Copy)]
 pub(super) struct OuterTile {
     /// First element of the left factor.
     pub x: *const f32,
+    /// Floats between planes of `x`.
+    pub x_plane: usize,
     /// Floats between lines of `x`.
     pub x_line: usize,
     /// Floats between positions of `x`.
     pub x_step: usize,
     /// First element of the right factor.
     pub dy: *const f32,
+    /// Floats between planes of `dy`.
+    pub dy_plane: usize,
     /// Floats between lines of `dy`.
     pub dy_line: usize,
     /// Floats between positions of `dy`.
     pub dy_step: usize,
-    /// Number of lines.
+    /// Number of planes.
+    pub planes: usize,
+    /// Lines of a plane.
     pub lines: usize,
     /// Positions of a line.
     pub positions: usize,
@@ -203,12 +222,15 @@ impl OuterTile {
     /// Every element the formula names must be inside its buffer, and `sums` free of other accesses.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(&self, simd: S, rows: usize, vectors: usize) {
-        debug_assert!(rows <= max_rows(S::F32_LANES) && vectors <= PANEL_VECTORS);
+        debug_assert!(rows <= max_rows(S::F32_LANES, vectors));
         macro_rules! arms {
-            ($($n:literal)*) => {
+            ($($rows:literal)*) => {
                 match (rows, vectors) {
-                    $(($n, 1) => simd.vectorize(Sized::<_, $n, 1>(self)), ($n, _) => simd.vectorize(Sized::<_, $n, 2>(self)),)*
-                    _ => unreachable!("a tile of {rows} rows"),
+                    $(
+                        ($rows, 1) => simd.vectorize(Sized::<_, $rows, 1>(self)),
+                        ($rows, 2) => simd.vectorize(Sized::<_, $rows, 2>(self)),
+                    )*
+                    _ => unreachable!("a tile of {rows} rows of {vectors} vectors"),
                 }
             };
         }
@@ -221,7 +243,7 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, OuterTile, 
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if ROWS > max_rows(S::F32_LANES) {
+        if ROWS > max_rows(S::F32_LANES, VECTORS) {
             return;
         }
         let tile = self.0;
@@ -229,9 +251,10 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, OuterTile, 
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         // SAFETY: `OuterTile::run`'s caller vouches for every element.
         unsafe {
-            for line in 0..tile.lines {
-                let mut x = tile.x.add(line * tile.x_line);
-                let mut dy = tile.dy.add(line * tile.dy_line);
+            for line in 0..tile.planes * tile.lines {
+                let (plane, line) = (line / tile.lines, line % tile.lines);
+                let mut x = tile.x.add(plane * tile.x_plane + line * tile.x_line);
+                let mut dy = tile.dy.add(plane * tile.dy_plane + line * tile.dy_line);
                 for _ in 0..tile.positions {
                     let mut gradient = [simd.splat_f32s(0.0); VECTORS];
                     for v in 0..VECTORS {

@@ -11,14 +11,17 @@
 mod correlation;
 pub(crate) mod cpu;
 mod direct;
-mod geometry;
+
 mod microkernel;
+mod sizes;
 mod slab;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
+mod winograd;
 
-pub use geometry::{Geometry, Window};
+pub use sizes::Geometry;
+pub(crate) use sizes::Sizes;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
@@ -27,8 +30,7 @@ use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
 struct Conv3d {
-    stride: [usize; 3],
-    padding: [usize; 3],
+    geometry: Geometry,
     bias: bool,
 }
 
@@ -36,15 +38,8 @@ struct Conv3d {
 ///
 /// # Errors
 /// Shapes that do not fit, or no memory.
-pub fn conv3d(
-    tape: &Tape,
-    x: &Var,
-    weight: &Var,
-    bias: Option<&Var>,
-    stride: [usize; 3],
-    padding: [usize; 3],
-) -> Result<Var> {
-    let op = Conv3d { stride, padding, bias: bias.is_some() };
+pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: Geometry) -> Result<Var> {
+    let op = Conv3d { geometry, bias: bias.is_some() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -52,7 +47,7 @@ pub fn conv3d(
 }
 
 impl Conv3d {
-    fn geometry(&self, x: &[usize], weight: &[usize]) -> Result<Geometry> {
+    fn sizes(&self, x: &[usize], weight: &[usize]) -> Result<Sizes> {
         let &[outputs, inputs, kd, kh, kw] = weight else {
             return Err(Error::shape("conv3d", format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
         };
@@ -60,8 +55,7 @@ impl Conv3d {
             let problem = format!("weight {weight:?} wants {inputs} channels, the input {x:?} has another number");
             return Err(Error::shape("conv3d", problem));
         }
-        let window = Window { kernel: [kd, kh, kw], stride: self.stride, padding: self.padding };
-        Geometry::new("conv3d", x, outputs, window)
+        Sizes::new("conv3d", x, outputs, self.geometry.window([kd, kh, kw]))
     }
 }
 
@@ -71,23 +65,23 @@ impl Op for Conv3d {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        let geometry = self.geometry(inputs[0], inputs[1])?;
+        let sizes = self.sizes(inputs[0], inputs[1])?;
         if let Some(bias) = inputs.get(2)
-            && **bias != [geometry.out_channels]
+            && **bias != [sizes.out_channels]
         {
             return Err(Error::shape("conv3d", format!("bias {bias:?} does not fit weight {:?}", inputs[1])));
         }
-        let [d, h, w] = geometry.output;
-        Ok(vec![geometry.batch, d, h, w, geometry.out_channels])
+        let [d, h, w] = sizes.output;
+        Ok(vec![sizes.batch, d, h, w, sizes.out_channels])
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
-        let geometry = self.geometry(inputs[0].shape(), inputs[1].shape())?;
-        let mut scratch = workspace(device, cpu::forward_workspace(&geometry, device.simd(), device.threads()))?;
+        let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
+        let mut scratch = workspace(device, cpu::forward_workspace(&sizes, device.simd(), device.threads()))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
-                cpu::forward(pool, &geometry, x, weight, bias, output.data_mut(), false, scratch.data_mut());
+                cpu::forward(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
             }
             Backend::Plan { .. } => {}
         }
@@ -95,17 +89,17 @@ impl Op for Conv3d {
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
-        let geometry = self.geometry(backward.shape(0), backward.shape(1))?;
+        let sizes = self.sizes(backward.shape(0), backward.shape(1))?;
         let dy = backward.gradient().clone();
         if backward.wants(1) {
             let x = backward.value(0)?;
             backward.write_gradient(1, |device, dw, accumulate| {
-                let len = cpu::weight_gradient_workspace(&geometry, device.simd(), device.threads());
+                let len = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
                 let mut scratch = workspace(device, len)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let scratch = scratch.data_mut();
-                        cpu::weight_gradient(pool, &geometry, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
+                        cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -118,12 +112,12 @@ impl Op for Conv3d {
         if backward.wants(0) {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
-                let len = cpu::input_gradient_workspace(&geometry, device.simd(), device.threads());
+                let len = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
                 let mut scratch = workspace(device, len)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
-                        cpu::input_gradient(pool, &geometry, dy, weight, None, dx, accumulate, scratch.data_mut());
+                        cpu::input_gradient(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -138,7 +132,7 @@ impl Op for Conv3d {
     }
 
     fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
-        self.geometry(inputs[0], inputs[1]).map(|geometry| geometry.cost()).unwrap_or_default()
+        self.sizes(inputs[0], inputs[1]).map(|sizes| sizes.cost()).unwrap_or_default()
     }
 
     fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {

@@ -1,11 +1,12 @@
 //! Kernels against a naive f64 twin, at every instruction set, with one and with two threads.
 
-use super::{Geometry, Window, conv3d, cpu};
+use super::sizes::{Geometry, Sizes, Window};
+use super::{conv3d, cpu};
 use crate::device::cpu::{Pool, SimdLevel};
 use crate::ops::testing::{Array, Tolerance, check_op, compare};
 
 /// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
-pub(crate) fn products(g: &Geometry, mut visit: impl FnMut(usize, usize, usize)) {
+pub(crate) fn products(g: &Sizes, mut visit: impl FnMut(usize, usize, usize)) {
     let Window { kernel, stride, padding } = g.window;
     for n in 0..g.batch {
         for (y, o) in voxels(g.output) {
@@ -35,12 +36,12 @@ fn voxels(lengths: [usize; 3]) -> impl Iterator<Item = (usize, [usize; 3])> {
 }
 
 /// One shape of the table: input, channels in and out, window.
-pub(crate) fn shape(input: [usize; 4], channels: [usize; 2], window: Window) -> Geometry {
+pub(crate) fn shape(input: [usize; 4], channels: [usize; 2], window: Window) -> Sizes {
     let [n, d, h, w] = input;
-    Geometry::new("conv3d", &[n, d, h, w, channels[0]], channels[1], window).unwrap()
+    Sizes::new("conv3d", &[n, d, h, w, channels[0]], channels[1], window).unwrap()
 }
 
-fn table() -> Vec<Geometry> {
+fn table() -> Vec<Sizes> {
     let window = |kernel, stride, padding| Window { kernel, stride, padding };
     let cubic = Window::cubic;
     vec![
@@ -64,7 +65,12 @@ fn table() -> Vec<Geometry> {
         shape([1, 12, 12, 12], [16, 1], cubic(3, 1, 1)),
         shape([1, 10, 12, 14], [16, 32], cubic(3, 1, 1)),
         shape([2, 9, 11, 13], [32, 16], cubic(3, 1, 1)),
-        shape([1, 8, 8, 8], [48, 48], cubic(3, 1, 2)),
+        shape([1, 9, 8, 9], [48, 48], cubic(3, 1, 2)),
+        // Few outputs and lines of a multiple of 8 or 16: folded.
+        shape([2, 3, 4, 32], [1, 1], cubic(3, 1, 1)),
+        shape([1, 4, 6, 16], [5, 2], cubic(3, 2, 1)),
+        shape([1, 4, 6, 32], [1, 32], cubic(3, 2, 1)),
+        shape([1, 3, 4, 16], [2, 3], window([3, 1, 5], [1, 1, 1], [1, 0, 2])),
         // Sums of 5·5·5·64 terms are cut into chains.
         shape([1, 5, 5, 5], [64, 16], cubic(5, 1, 2)),
         // Stride larger than the kernel: inputs that no output reads.
@@ -81,7 +87,7 @@ const TOLERANCE: f64 = 2e-6;
 type Run<'a> = Box<dyn Fn(&Pool, &mut [f32], bool) + 'a>;
 
 /// Runs a kernel overwriting and accumulating, on all pools; compares with the twin and between thread counts.
-fn check(what: &str, g: &Geometry, expected: &[f64], run: Run<'_>) {
+fn check(what: &str, g: &Sizes, expected: &[f64], run: Run<'_>) {
     for simd in SimdLevel::available() {
         let mut earlier: Option<Vec<f32>> = None;
         for threads in [1, 2] {
@@ -154,7 +160,7 @@ fn every_shape_equals_its_twin() {
 fn twin(inputs: &[Array], stride: [usize; 3], padding: [usize; 3]) -> Array {
     let (x, w) = (&inputs[0], &inputs[1]);
     let window = Window { kernel: [w.shape[2], w.shape[3], w.shape[4]], stride, padding };
-    let g = Geometry::new("conv3d", &x.shape, w.shape[0], window).unwrap();
+    let g = Sizes::new("conv3d", &x.shape, w.shape[0], window).unwrap();
     let mut data = vec![0.0; g.output_voxels() * g.out_channels];
     if let Some(bias) = inputs.get(2) {
         data.chunks_exact_mut(g.out_channels).for_each(|voxel| voxel.copy_from_slice(&bias.data));
@@ -179,7 +185,7 @@ fn the_op_equals_its_twin() {
                 &inputs[..count],
                 &[0, 1, 2][..count],
                 Tolerance { forward: TOLERANCE, backward: TOLERANCE },
-                |tape, v| conv3d(tape, &v[0], &v[1], v.get(2), stride, padding),
+                |tape, v| conv3d(tape, &v[0], &v[1], v.get(2), Geometry { stride, padding }),
                 |arrays| twin(arrays, stride, padding),
             );
         }
@@ -188,16 +194,17 @@ fn the_op_equals_its_twin() {
 
 #[test]
 fn a_bias_gradient_over_many_voxels_is_exact_enough() {
-    let (voxels, channels) = (13_001, 37);
-    let dy = Array::random(&[voxels * channels], 5);
-    let mut expected = vec![0.0; channels];
-    dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
-    for threads in [1, 2] {
-        let pool = Pool::new(threads);
-        let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
-        let mut db = vec![f32::NAN; channels];
-        cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);
-        compare("bias gradient", &db, &expected, TOLERANCE);
+    for (voxels, channels) in [(13_001, 37), (13_001, 5), (4_099, 1), (300, 16)] {
+        let dy = Array::random(&[voxels * channels], 5);
+        let mut expected = vec![0.0; channels];
+        dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+        for threads in [1, 2] {
+            let pool = Pool::new(threads);
+            let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
+            let mut db = vec![f32::NAN; channels];
+            cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);
+            compare("bias gradient", &db, &expected, TOLERANCE);
+        }
     }
 }
 
@@ -221,11 +228,12 @@ fn shapes_that_do_not_fit_are_errors() {
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
+    let cubic = |stride, padding| Geometry { stride: [stride; 3], padding: [padding; 3] };
     let (x, w) = (var(&[1, 3, 3, 3, 2]), var(&[4, 2, 3, 3, 3]));
-    assert!(conv3d(&tape, &x, &w, None, [1; 3], [1; 3]).is_ok());
-    assert!(conv3d(&tape, &x, &w, None, [0; 3], [1; 3]).is_err(), "stride 0");
-    assert!(conv3d(&tape, &var(&[1, 2, 3, 3, 2]), &w, None, [1; 3], [0; 3]).is_err(), "the kernel is too long");
-    assert!(conv3d(&tape, &x, &var(&[4, 3, 3, 3, 3]), None, [1; 3], [1; 3]).is_err(), "channels");
-    assert!(conv3d(&tape, &x, &var(&[4, 2, 3, 3]), None, [1; 3], [1; 3]).is_err(), "weight of a plane");
-    assert!(conv3d(&tape, &x, &w, Some(&var(&[2])), [1; 3], [1; 3]).is_err(), "bias of the inputs' length");
+    assert!(conv3d(&tape, &x, &w, None, cubic(1, 1)).is_ok());
+    assert!(conv3d(&tape, &x, &w, None, cubic(0, 1)).is_err(), "stride 0");
+    assert!(conv3d(&tape, &var(&[1, 2, 3, 3, 2]), &w, None, cubic(1, 0)).is_err(), "the kernel is too long");
+    assert!(conv3d(&tape, &x, &var(&[4, 3, 3, 3, 3]), None, cubic(1, 1)).is_err(), "channels");
+    assert!(conv3d(&tape, &x, &var(&[4, 2, 3, 3]), None, cubic(1, 1)).is_err(), "weight of a plane");
+    assert!(conv3d(&tape, &x, &w, Some(&var(&[2])), cubic(1, 1)).is_err(), "bias of the inputs' length");
 }

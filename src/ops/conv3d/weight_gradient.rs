@@ -8,8 +8,8 @@
 use pulp::{Simd, WithSimd};
 
 use super::correlation::Axis;
-use super::geometry::Geometry;
 use super::microkernel::{OuterTile, PANEL_VECTORS, even_cuts, max_rows};
+use super::sizes::Sizes;
 use super::slab;
 use crate::device::cpu::{Pool, SharedMut, SimdLevel};
 
@@ -47,21 +47,22 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(geometry: &Geometry, lanes: usize) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(geometry, axis));
-        let outputs = geometry.out_channels.next_multiple_of(lanes);
-        let in_place = outputs == geometry.out_channels;
-        let [depth, height, width] = geometry.output;
-        let sizes = |block: [usize; 2]| {
+    fn new(sizes: &Sizes, lanes: usize) -> Self {
+        let axes = [0, 1, 2].map(|axis| Axis::forward(sizes, axis));
+        let outputs = sizes.out_channels.next_multiple_of(lanes);
+        // One panel of whole vectors is read where it lies.
+        let one_panel = outputs == sizes.out_channels && outputs <= PANEL_VECTORS * lanes;
+        let [depth, height, width] = sizes.output;
+        let slabs = |block: [usize; 2]| {
             let lines = axes[0].span(0, block[0]).length * axes[1].span(0, block[1]).length;
-            let inputs = lines * axes[2].span(0, width).length * geometry.in_channels;
-            (inputs, if in_place { 0 } else { block[0] * block[1] * width * outputs })
+            let inputs = lines * axes[2].span(0, width).length * sizes.in_channels;
+            (inputs, if one_panel { 0 } else { block[0] * block[1] * width * outputs })
         };
-        let count = |block: [usize; 2]| geometry.batch * depth.div_ceil(block[0]) * height.div_ceil(block[1]);
-        let partial = geometry.window.taps() * geometry.in_channels * outputs;
+        let count = |block: [usize; 2]| sizes.batch * depth.div_ceil(block[0]) * height.div_ceil(block[1]);
+        let partial = sizes.window.taps() * sizes.in_channels * outputs;
         let most = (PARTIALS / partial.max(1)).clamp(1, 2 * PIECES);
         let mut block = [depth, height];
-        let too_large = |block| sizes(block).0 + sizes(block).1 > SLAB || count(block) < most.min(PIECES);
+        let too_large = |block| slabs(block).0 + slabs(block).1 > SLAB || count(block) < most.min(PIECES);
         while block != [1, 1] && too_large(block) {
             let longer = usize::from(block[1] >= block[0]);
             block[longer] = block[longer].div_ceil(2);
@@ -70,7 +71,7 @@ impl Cut {
         let all_panels = outputs.div_ceil(PANEL_VECTORS * lanes).max(1);
         let groups = PIECES.div_ceil(splits).clamp(1, all_panels);
         let panels = all_panels.div_ceil(groups);
-        let (inputs, gradients) = sizes(block);
+        let (inputs, gradients) = slabs(block);
         Self {
             block,
             blocks: [depth.div_ceil(block[0]), height.div_ceil(block[1])],
@@ -84,30 +85,53 @@ impl Cut {
     }
 }
 
+/// Treats neighbouring outputs of a line as further output channels, as [`Correlation::folded`] does, if that fills
+/// vectors: the sizes, and how many outputs became one.
+///
+/// [`Correlation::folded`]: super::correlation::Correlation::folded
+fn folded(sizes: &Sizes, lanes: usize) -> (Sizes, usize) {
+    let mut fold = 1;
+    while 2 * fold * sizes.out_channels <= lanes && sizes.output[2].is_multiple_of(2 * fold) {
+        fold *= 2;
+    }
+    let (kernel, stride) = (sizes.window.kernel[2], sizes.window.stride[2]);
+    let run = (fold - 1) * stride + kernel;
+    if run >= fold * kernel {
+        return (*sizes, 1);
+    }
+    let mut folded = *sizes;
+    folded.out_channels *= fold;
+    folded.output[2] /= fold;
+    folded.window.kernel[2] = run;
+    folded.window.stride[2] *= fold;
+    (folded, fold)
+}
+
 /// Floats of scratch: the partial gradients and, for each thread, slabs of inputs and output gradients.
-pub(super) fn workspace(geometry: &Geometry, simd: SimdLevel, threads: usize) -> usize {
-    let cut = Cut::new(geometry, simd.lanes());
+pub(super) fn workspace(sizes: &Sizes, simd: SimdLevel, threads: usize) -> usize {
+    let cut = Cut::new(&folded(sizes, simd.lanes()).0, simd.lanes());
     cut.splits * cut.partial + threads * (cut.inputs + cut.gradients)
 }
 
 /// `dw[out, in, taps] (+)= Σ_voxel x·dy`.
 pub(super) fn run(
     pool: &Pool,
-    geometry: &Geometry,
+    sizes: &Sizes,
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
     accumulate: bool,
     scratch: &mut [f32],
 ) {
-    let cut = Cut::new(geometry, pool.simd().lanes());
+    let (folded, fold) = folded(sizes, pool.simd().lanes());
+    let cut = Cut::new(&folded, pool.simd().lanes());
     let (partials, slabs) = scratch.split_at_mut(cut.splits * cut.partial);
     {
         let slabs = SharedMut::new(slabs);
         let job = Job {
-            geometry,
+            sizes: &folded,
             cut,
-            axes: [0, 1, 2].map(|axis| Axis::forward(geometry, axis)),
+            axes: [0, 1, 2].map(|axis| Axis::forward(&folded, axis)),
             x,
             dy,
             partials: SharedMut::new(partials),
@@ -120,7 +144,10 @@ pub(super) fn run(
         });
     }
     add_pairwise(pool, partials, cut.splits, cut.partial);
-    unpack(pool, geometry, &partials[..cut.partial], dw, accumulate);
+    match fold {
+        1 => unpack(pool, sizes, &partials[..cut.partial], dw, accumulate),
+        _ => unfold(sizes, &folded, fold, &partials[..cut.partial], dw, accumulate),
+    }
 }
 
 /// Adds `count` arrays of `len` floats into the first, pairwise.
@@ -146,10 +173,10 @@ pub(super) fn add_pairwise(pool: &Pool, arrays: &mut [f32], count: usize, len: u
 }
 
 /// `dw[out, in, taps] (+)= sums[taps, in, padded out]`.
-fn unpack(pool: &Pool, geometry: &Geometry, sums: &[f32], dw: &mut [f32], accumulate: bool) {
+fn unpack(pool: &Pool, sizes: &Sizes, sums: &[f32], dw: &mut [f32], accumulate: bool) {
     /// Outputs handled together: one cache line of the sums.
     const OUTPUTS: usize = 16;
-    let (taps, inputs, outputs) = (geometry.window.taps(), geometry.in_channels, geometry.out_channels);
+    let (taps, inputs, outputs) = (sizes.window.taps(), sizes.in_channels, sizes.out_channels);
     let row = sums.len() / (taps * inputs).max(1);
     let dw = SharedMut::new(dw);
     pool.for_each(outputs.div_ceil(OUTPUTS), |piece| {
@@ -169,9 +196,26 @@ fn unpack(pool: &Pool, geometry: &Geometry, sums: &[f32], dw: &mut [f32], accumu
     });
 }
 
+/// `dw[out, in, taps] (+)= Σ_i sums[taps of the folded kernel, in, folded out]` over the outputs `i` that became one.
+fn unfold(sizes: &Sizes, folded: &Sizes, fold: usize, sums: &[f32], dw: &mut [f32], accumulate: bool) {
+    let (taps, inputs, outputs) = (sizes.window.taps(), sizes.in_channels, sizes.out_channels);
+    let (short, long) = (sizes.window.kernel[2], folded.window.kernel[2]);
+    let row = sums.len() / (folded.window.taps() * inputs).max(1);
+    for (i, value) in dw.iter_mut().enumerate() {
+        let (output, input, tap) = (i / (inputs * taps), i / taps % inputs, i % taps);
+        let (line, tap) = (tap / short, tap % short);
+        let sum: f32 = (0..fold)
+            .map(|j| {
+                sums[((line * long + tap + j * sizes.window.stride[2]) * inputs + input) * row + j * outputs + output]
+            })
+            .sum();
+        *value = if accumulate { *value + sum } else { sum };
+    }
+}
+
 /// What all pieces share.
 struct Job<'a> {
-    geometry: &'a Geometry,
+    sizes: &'a Sizes,
     cut: Cut,
     axes: [Axis; 3],
     x: &'a [f32],
@@ -192,10 +236,10 @@ impl WithSimd for Piece<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let Job { geometry, cut, partials, .. } = self.job;
+        let Job { sizes, cut, partials, .. } = self.job;
         let lanes = S::F32_LANES;
         let (split, group) = (self.piece / cut.groups, self.piece % cut.groups);
-        let outputs = geometry.out_channels.next_multiple_of(lanes);
+        let outputs = sizes.out_channels.next_multiple_of(lanes);
         let first = group * cut.panels * PANEL_VECTORS * lanes;
         let columns = (cut.panels * PANEL_VECTORS * lanes).min(outputs - first);
         for row in 0..cut.partial / outputs {
@@ -203,7 +247,7 @@ impl WithSimd for Piece<'_> {
             // SAFETY: each piece owns its columns of its split's partial; the range was checked.
             unsafe { row.write_bytes(0, columns) };
         }
-        let blocks = geometry.batch * cut.blocks[0] * cut.blocks[1];
+        let blocks = sizes.batch * cut.blocks[0] * cut.blocks[1];
         for block in split * blocks / cut.splits..(split + 1) * blocks / cut.splits {
             self.block(simd, block, split, first..first + columns);
         }
@@ -214,43 +258,37 @@ impl Piece<'_> {
     /// Adds one block of output voxels to the columns `columns` of partial `split`.
     #[inline(always)]
     fn block<S: Simd>(&mut self, simd: S, block: usize, split: usize, columns: std::ops::Range<usize>) {
-        let Job { geometry, cut, axes, x, dy, partials } = self.job;
+        let Job { sizes, cut, axes, x, dy, partials } = self.job;
         let lanes = S::F32_LANES;
         let (rest, h) = (block / cut.blocks[1], block % cut.blocks[1]);
         let (item, d) = (rest / cut.blocks[0], rest % cut.blocks[0]);
-        let [_, height, width] = geometry.output;
+        let [_, height, width] = sizes.output;
         let from = [d * cut.block[0], h * cut.block[1]];
-        let count = [cut.block[0].min(geometry.output[0] - from[0]), cut.block[1].min(height - from[1])];
+        let count = [cut.block[0].min(sizes.output[0] - from[0]), cut.block[1].min(height - from[1])];
         let spans = [axes[0].span(from[0], count[0]), axes[1].span(from[1], count[1]), axes[2].span(0, width)];
-        let voxels: usize = geometry.input.iter().product();
-        let volume = &x[item * voxels * geometry.in_channels..][..voxels * geometry.in_channels];
-        slab::fill(volume, geometry.input, geometry.in_channels, spans, self.inputs);
-        // Output gradients: in place, or with the channels padded to whole vectors.
-        let channels = geometry.out_channels;
-        let outputs = channels.next_multiple_of(lanes);
-        let corner = (item * geometry.output[0] + from[0]) * height + from[1];
-        let (gradients, gradient_plane) = match cut.gradients {
-            0 => (&dy[corner * width * channels..], height * width * outputs),
+        let voxels: usize = sizes.input.iter().product();
+        let volume = &x[item * voxels * sizes.in_channels..][..voxels * sizes.in_channels];
+        slab::fill(volume, sizes.input, sizes.in_channels, spans, self.inputs);
+        let voxels = count[0] * count[1] * width;
+        let first = ((item * sizes.output[0] + from[0]) * height + from[1]) * width * sizes.out_channels;
+        let (gradients, gradient_lines) = match cut.gradients {
+            0 => (&dy[first..], height),
             _ => {
-                for d in 0..count[0] {
-                    let lines = &dy[(corner + d * height) * width * channels..][..count[1] * width * channels];
-                    let target = &mut self.gradients[d * count[1] * width * outputs..];
-                    for (target, voxel) in target.chunks_exact_mut(outputs).zip(lines.chunks_exact(channels)) {
-                        target[..channels].copy_from_slice(voxel);
-                        target[channels..].fill(0.0);
-                    }
-                }
-                (&*self.gradients, count[1] * width * outputs)
+                self.copy_gradients(lanes, item, from, count, columns.clone());
+                (&*self.gradients, count[1])
             }
         };
-        let [kd, kh, kw] = geometry.window.kernel;
-        let [sd, sh, sw] = geometry.window.stride;
-        let line = spans[2].length * geometry.in_channels;
+        let outputs = sizes.out_channels.next_multiple_of(lanes);
+        let [kd, kh, kw] = sizes.window.kernel;
+        let [sd, sh, sw] = sizes.window.stride;
+        let line = spans[2].length * sizes.in_channels;
         let plane = spans[1].length * line;
-        let run = kw * geometry.in_channels;
-        let (_, rows) = even_cuts(run, max_rows(lanes));
+        let run = kw * sizes.in_channels;
+        let (_, rows) = even_cuts(run, max_rows(lanes, PANEL_VECTORS));
         let lines = (CHAIN / width).clamp(1, count[1]);
-        for d in 0..count[0] {
+        let planes = if lines < count[1] { 1 } else { (CHAIN / (lines * width)).clamp(1, count[0]) };
+        for d in (0..count[0]).step_by(planes) {
+            let planes = planes.min(count[0] - d);
             for h in (0..count[1]).step_by(lines) {
                 let lines = lines.min(count[1] - h);
                 for tap in 0..kd * kh {
@@ -258,18 +296,24 @@ impl Piece<'_> {
                     for row in (0..run).step_by(rows) {
                         for column in columns.clone().step_by(PANEL_VECTORS * lanes) {
                             let vectors = PANEL_VECTORS.min((columns.end - column) / lanes);
+                            let panel = vectors * lanes;
                             let rows = rows.min(run - row);
                             let place = split * cut.partial + (tap * run + row) * outputs + column;
                             let tile = OuterTile {
                                 x: self.inputs[(d * sd + i) * plane + (h * sh + j) * line + row..].as_ptr(),
+                                x_plane: sd * plane,
                                 x_line: sh * line,
-                                x_step: sw * geometry.in_channels,
-                                dy: gradients[d * gradient_plane + h * width * outputs + column..].as_ptr(),
-                                dy_line: width * outputs,
-                                dy_step: outputs,
+                                x_step: sw * sizes.in_channels,
+                                dy: gradients
+                                    [(column - columns.start) * voxels + (d * gradient_lines + h) * width * panel..]
+                                    .as_ptr(),
+                                dy_plane: gradient_lines * width * panel,
+                                dy_line: width * panel,
+                                dy_step: panel,
+                                planes,
                                 lines,
                                 positions: width,
-                                sums: partials.pointer(place, (rows - 1) * outputs + vectors * lanes),
+                                sums: partials.pointer(place, (rows - 1) * outputs + panel),
                                 sums_row: outputs,
                             };
                             // SAFETY: the slab spans every input of the block, the gradients are whole vectors, and
@@ -278,6 +322,37 @@ impl Piece<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Copies a block's output gradients, the channels `columns`, as `[panel][voxels][columns of the panel]`: contiguous, for
+    /// whole cache lines a power of two apart would evict each other. Channels beyond the last are zero.
+    #[inline(always)]
+    fn copy_gradients(
+        &mut self,
+        lanes: usize,
+        item: usize,
+        from: [usize; 2],
+        count: [usize; 2],
+        columns: std::ops::Range<usize>,
+    ) {
+        let Job { sizes, dy, .. } = self.job;
+        let [depth, height, width] = sizes.output;
+        let channels = sizes.out_channels;
+        let mut rest = &mut *self.gradients;
+        for column in columns.clone().step_by(PANEL_VECTORS * lanes) {
+            let panel = (PANEL_VECTORS * lanes).min(columns.end - column);
+            let used = panel.min(channels - column);
+            for d in from[0]..from[0] + count[0] {
+                let (target, after) = rest.split_at_mut(count[1] * width * panel);
+                let first = ((item * depth + d) * height + from[1]) * width * channels;
+                let voxels = dy[first..first + count[1] * width * channels].chunks_exact(channels);
+                for (target, voxel) in target.chunks_exact_mut(panel).zip(voxels) {
+                    target[..used].copy_from_slice(&voxel[column..column + used]);
+                    target[used..].fill(0.0);
+                }
+                rest = after;
             }
         }
     }

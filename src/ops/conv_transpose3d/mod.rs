@@ -13,7 +13,7 @@ mod tests;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::conv3d::{Geometry, Window, bias_gradient, cpu};
+use crate::ops::conv3d::{Geometry, Sizes, bias_gradient, cpu};
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
@@ -22,8 +22,7 @@ use crate::tensor::{Shape, Tensor};
 const NAME: &str = "conv_transpose3d";
 
 struct ConvTranspose3d {
-    stride: [usize; 3],
-    padding: [usize; 3],
+    geometry: Geometry,
     output_padding: [usize; 3],
     bias: bool,
 }
@@ -37,11 +36,10 @@ pub fn conv_transpose3d(
     x: &Var,
     weight: &Var,
     bias: Option<&Var>,
-    stride: [usize; 3],
-    padding: [usize; 3],
+    geometry: Geometry,
     output_padding: [usize; 3],
 ) -> Result<Var> {
-    let op = ConvTranspose3d { stride, padding, output_padding, bias: bias.is_some() };
+    let op = ConvTranspose3d { geometry, output_padding, bias: bias.is_some() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -50,7 +48,7 @@ pub fn conv_transpose3d(
 
 impl ConvTranspose3d {
     /// The convolution whose adjoint this is.
-    fn geometry(&self, x: &[usize], weight: &[usize]) -> Result<Geometry> {
+    fn sizes(&self, x: &[usize], weight: &[usize]) -> Result<Sizes> {
         let (&[batch, d, h, w, inputs], &[wanted, outputs, kd, kh, kw]) = (x, weight) else {
             let problem =
                 format!("input {x:?} and weight {weight:?} are not [batch, D, H, W, in], [in, out, kd, kh, kw]");
@@ -60,22 +58,22 @@ impl ConvTranspose3d {
             let problem = format!("weight {weight:?} wants {wanted} channels, the input {x:?} has another number");
             return Err(Error::shape(NAME, problem));
         }
-        let window = Window { kernel: [kd, kh, kw], stride: self.stride, padding: self.padding };
+        let window = self.geometry.window([kd, kh, kw]);
         let length = |axis: usize, input: usize| {
-            let reach = input.checked_sub(1)?.checked_mul(self.stride[axis])?;
+            let reach = input.checked_sub(1)?.checked_mul(window.stride[axis])?;
             let full = reach.checked_add(window.kernel[axis])?.checked_add(self.output_padding[axis])?;
-            full.checked_sub(self.padding[axis].checked_mul(2)?)
+            full.checked_sub(window.padding[axis].checked_mul(2)?)
         };
         let large = [length(0, d), length(1, h), length(2, w)];
         let [Some(a), Some(b), Some(c)] = large else {
             return Err(Error::shape(NAME, format!("{window:?} leaves nothing of input {x:?}; lower the padding")));
         };
-        let geometry = Geometry::new(NAME, &[batch, a, b, c, outputs], inputs, window)?;
-        if geometry.output != [d, h, w] {
-            let problem = format!("output padding {:?} is not below stride {:?}", self.output_padding, self.stride);
+        let sizes = Sizes::new(NAME, &[batch, a, b, c, outputs], inputs, window)?;
+        if sizes.output != [d, h, w] {
+            let problem = format!("output padding {:?} is not below stride {:?}", self.output_padding, window.stride);
             return Err(Error::shape(NAME, problem));
         }
-        Ok(geometry)
+        Ok(sizes)
     }
 }
 
@@ -85,24 +83,24 @@ impl Op for ConvTranspose3d {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        let geometry = self.geometry(inputs[0], inputs[1])?;
+        let sizes = self.sizes(inputs[0], inputs[1])?;
         if let Some(bias) = inputs.get(2)
-            && **bias != [geometry.in_channels]
+            && **bias != [sizes.in_channels]
         {
             return Err(Error::shape(NAME, format!("bias {bias:?} does not fit weight {:?}", inputs[1])));
         }
-        let [d, h, w] = geometry.input;
-        Ok(vec![geometry.batch, d, h, w, geometry.in_channels])
+        let [d, h, w] = sizes.input;
+        Ok(vec![sizes.batch, d, h, w, sizes.in_channels])
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
-        let geometry = self.geometry(inputs[0].shape(), inputs[1].shape())?;
-        let len = cpu::input_gradient_workspace(&geometry, device.simd(), device.threads());
+        let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
+        let len = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
         let mut scratch = workspace(device, len)?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
-                cpu::input_gradient(pool, &geometry, x, weight, bias, output.data_mut(), false, scratch.data_mut());
+                cpu::input_gradient(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
             }
             Backend::Plan { .. } => {}
         }
@@ -110,17 +108,17 @@ impl Op for ConvTranspose3d {
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
-        let geometry = self.geometry(backward.shape(0), backward.shape(1))?;
+        let sizes = self.sizes(backward.shape(0), backward.shape(1))?;
         let dy = backward.gradient().clone();
         if backward.wants(1) {
             let x = backward.value(0)?;
             backward.write_gradient(1, |device, dw, accumulate| {
-                let len = cpu::weight_gradient_workspace(&geometry, device.simd(), device.threads());
+                let len = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
                 let mut scratch = workspace(device, len)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let scratch = scratch.data_mut();
-                        cpu::weight_gradient(pool, &geometry, dy.data(), x.data(), dw.data_mut(), accumulate, scratch);
+                        cpu::weight_gradient(pool, &sizes, dy.data(), x.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -133,12 +131,12 @@ impl Op for ConvTranspose3d {
         if backward.wants(0) {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
-                let len = cpu::forward_workspace(&geometry, device.simd(), device.threads());
+                let len = cpu::forward_workspace(&sizes, device.simd(), device.threads());
                 let mut scratch = workspace(device, len)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
-                        cpu::forward(pool, &geometry, dy, weight, None, dx, accumulate, scratch.data_mut());
+                        cpu::forward(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -153,7 +151,7 @@ impl Op for ConvTranspose3d {
     }
 
     fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
-        self.geometry(inputs[0], inputs[1]).map(|geometry| geometry.cost()).unwrap_or_default()
+        self.sizes(inputs[0], inputs[1]).map(|sizes| sizes.cost()).unwrap_or_default()
     }
 
     fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {

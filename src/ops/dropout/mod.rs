@@ -1,9 +1,8 @@
 //! Dropout: `y_i = x_i·m_i/(1 − p)`, where `m_i` is 0 with probability `p` and 1 otherwise.
 //!
-//! * The mask is a pure function of seed and element index: `m_i = 0` if the upper 32 bits of
-//!   `mix(mix(seed) + (i + 1)·γ)` are below `p·2³²`, with `mix` and `γ` those of SplitMix64 (Steele, Lea, Flood, *Fast
-//!   splittable pseudorandom number generators*, OOPSLA 2014). So no mask is stored, any thread can make any part of it,
-//!   and the output is made anew rather than kept.
+//! * The mask is a pure function of seed and element index: `m_i = 0` if word `i` of the seed's stream `dropout` (see
+//!   [`crate::rng`]) is below `p·2³²`. So no mask is stored, any thread can make any part of it, and the output is made
+//!   anew rather than kept.
 //! * Outside of training, and for `p = 0`, it is the identity and records nothing.
 //! * Gradient: `dx = dy·m/(1 − p)`, written over `dy`.
 //! * Work: 1 FLOP an element and bytes `8·|y|` either way (the generator's integer operations are not counted).
@@ -13,6 +12,7 @@ use crate::device::cpu::Pool;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
+use crate::rng::Rng;
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -36,25 +36,15 @@ pub fn dropout(tape: &Tape, x: &Var, probability: f32, seed: u64) -> Result<Var>
     }
 }
 
-/// The increment of SplitMix64: 2⁶⁴ divided by the golden ratio.
-const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// The finaliser of SplitMix64.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 impl Dropout {
     /// `values *= m/(1 − p)`, where `values` starts at element `first`.
     fn apply(&self, first: usize, values: &mut [f32]) {
         let scale = 1.0 / (1.0 - self.probability);
-        let threshold = (f64::from(self.probability) * 4_294_967_296.0) as u64;
-        let key = mix(self.seed);
-        for (i, value) in values.iter_mut().enumerate() {
-            let word = mix(key.wrapping_add(((first + i) as u64).wrapping_add(1).wrapping_mul(GAMMA)));
-            *value = if word >> 32 < threshold { 0.0 } else { *value * scale };
+        let threshold = (f64::from(self.probability) * 4_294_967_296.0).ceil() as u64;
+        let [seed, stream, _] = Rng::named(self.seed, "dropout").state();
+        let mut words = Rng::from_state([seed, stream, first as u64]);
+        for value in values {
+            *value = if u64::from(words.next_u32()) < threshold { 0.0 } else { *value * scale };
         }
     }
 
@@ -114,16 +104,18 @@ impl Op for Dropout {
 
 #[cfg(test)]
 mod tests {
-    use super::{GAMMA, dropout, mix};
+    use super::dropout;
     use crate::device::Device;
     use crate::memory::Role;
     use crate::ops::testing::{Array, Tolerance, check_op};
+    use crate::rng::Rng;
     use crate::tape::{Mode, Tape};
     use crate::tensor::Tensor;
 
     /// The mask by its definition.
     fn keeps(seed: u64, i: usize, probability: f64) -> bool {
-        (mix(mix(seed).wrapping_add((i as u64 + 1).wrapping_mul(GAMMA))) >> 32) as f64 >= probability * 2f64.powi(32)
+        let stream = Rng::named(seed, "dropout").state()[1];
+        f64::from(Rng::word_at(seed, stream, i as u64)) >= probability * 2f64.powi(32)
     }
 
     #[test]
@@ -139,13 +131,6 @@ mod tests {
         check_op(&inputs, &[0], tolerance, |tape, v| dropout(tape, &v[0], 0.25, 9), twin);
     }
 
-    /// The published first outputs of SplitMix64 from state 1234567.
-    #[test]
-    fn the_generator_is_splitmix() {
-        let word = |i: u64| mix(1_234_567u64.wrapping_add((i + 1).wrapping_mul(GAMMA)));
-        assert_eq!([word(0), word(1), word(2)], [6457827717110365317, 3203168211198807973, 9817491932198370423]);
-    }
-
     #[test]
     fn masks_have_the_right_share_and_no_relation() {
         let n = 1 << 16;
@@ -156,7 +141,6 @@ mod tests {
         }
         assert!((share(&|i| keeps(3, i, 0.5) == keeps(4, i, 0.5)) - 0.5).abs() < 0.01);
         assert!((share(&|i| keeps(3, i, 0.5) == keeps(3, i + 1, 0.5)) - 0.5).abs() < 0.01);
-        assert!((share(&|i| keeps(3, i, 0.5) == keeps(GAMMA + 3, i + 1, 0.5)) - 0.5).abs() < 0.01);
     }
 
     #[test]

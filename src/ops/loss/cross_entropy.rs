@@ -43,7 +43,7 @@ pub fn cross_entropy(tape: &Tape, prediction: &Var, label: &Var, options: CrossE
     if options.reference && options.prediction == Prediction::Logits {
         return Err(Error::Usage("cross_entropy: the reference rule takes probabilities, not logits".into()));
     }
-    if !(options.gamma >= 0.0) {
+    if options.gamma.is_nan() || options.gamma < 0.0 {
         return Err(Error::Usage(format!("cross_entropy: gamma is {}; choose 0 or more", options.gamma)));
     }
     tape.apply(options, &[prediction, label])

@@ -37,8 +37,10 @@ fn clamped_ln(p: f32) -> (f32, f32) {
 
 /// `miss^gamma` and its slope with respect to `miss`, for the focal factor.
 ///
-/// For exponents below 1 the slope is infinite at 0; there it is taken at [`CLAMP`].
+/// A rounded sum of probabilities can leave `miss` just below 0, which counts as 0. For exponents below 1 the slope is
+/// infinite at 0; there it is taken at [`CLAMP`].
 fn focal(miss: f32, gamma: f32) -> (f32, f32) {
+    let miss = miss.max(0.0);
     match gamma {
         0.0 => (1.0, 0.0),
         gamma => (miss.powf(gamma), gamma * if gamma < 1.0 { miss.max(CLAMP) } else { miss }.powf(gamma - 1.0)),

@@ -77,7 +77,7 @@ fn bins_that_enlarge() {
 
 #[test]
 fn many_pieces() {
-    check_fixed(&[1, 48, 40, 20, 16], [2; 3], [2; 3]);
+    check_fixed(&[1, 32, 24, 8, 16], [2, 2, 1], [2, 2, 1]);
 }
 
 /// PyTorch: `floor(i·in/out) .. ceil((i+1)·in/out)`, written out for 5 → 8 and 7 → 3.

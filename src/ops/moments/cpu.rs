@@ -105,7 +105,13 @@ impl WithSimd for PieceMoments<'_> {
         let (mut sums, mut squares, mut shift) = ([0.0f32; TILE], [0.0f32; TILE], [0.0f32; TILE]);
         for block in piece.blocks() {
             let len = block.len();
-            lanes::zip(simd, [&x[block]], [&mut sums[..len]], |[x], [sum]| [simd.add_f32s(sum, x)]);
+            lanes::zip(
+                simd,
+                [&x[block]],
+                [&mut sums[..len]],
+                #[inline(always)]
+                |[x], [sum]| [simd.add_f32s(sum, x)],
+            );
         }
         // A group's slots in the tile: all of them, or every `width`-th.
         let groups = if scalar { 1 } else { width };
@@ -122,6 +128,7 @@ impl WithSimd for PieceMoments<'_> {
                 simd,
                 [&x[block], &shift[..len]],
                 [&mut sums[..len], &mut squares[..len]],
+                #[inline(always)]
                 |[x, shift], [sum, square]| {
                     let centred = simd.sub_f32s(x, shift);
                     [simd.add_f32s(sum, centred), simd.mul_add_e_f32s(centred, centred, square)]

@@ -150,19 +150,35 @@ impl Argument<'_> {
         let residual = self.before.map(|before| &before[block.clone()]);
         match (self.vectors, residual) {
             (None, None) => v.copy_from_slice(x),
-            (None, Some(r)) => lanes::zip(simd, [x, r], [v], |[x, r], _| [simd.add_f32s(x, r)]),
+            (None, Some(r)) => lanes::zip(
+                simd,
+                [x, r],
+                [v],
+                #[inline(always)]
+                |[x, r], _| [simd.add_f32s(x, r)],
+            ),
             (Some(vectors), None) => {
                 let [mean, scale, shift, _] = vectors.map(|vector| &vector[..len]);
-                lanes::zip(simd, [x, mean, scale, shift], [v], |[x, mean, scale, shift], _| {
-                    [simd.mul_add_e_f32s(simd.sub_f32s(x, mean), scale, shift)]
-                });
+                lanes::zip(
+                    simd,
+                    [x, mean, scale, shift],
+                    [v],
+                    #[inline(always)]
+                    |[x, mean, scale, shift], _| [simd.mul_add_e_f32s(simd.sub_f32s(x, mean), scale, shift)],
+                );
             }
             (Some(vectors), Some(r)) => {
                 let [mean, scale, shift, _] = vectors.map(|vector| &vector[..len]);
-                lanes::zip(simd, [x, mean, scale, shift, r], [v], |[x, mean, scale, shift, r], _| {
-                    let shift = simd.add_f32s(shift, r);
-                    [simd.mul_add_e_f32s(simd.sub_f32s(x, mean), scale, shift)]
-                });
+                lanes::zip(
+                    simd,
+                    [x, mean, scale, shift, r],
+                    [v],
+                    #[inline(always)]
+                    |[x, mean, scale, shift, r], _| {
+                        let shift = simd.add_f32s(shift, r);
+                        [simd.mul_add_e_f32s(simd.sub_f32s(x, mean), scale, shift)]
+                    },
+                );
             }
         }
     }
@@ -187,7 +203,13 @@ impl WithSimd for Forward<'_> {
             self.argument.write(simd, &block, y);
             self.function.apply(simd, y);
             if let Some(after) = self.after {
-                lanes::zip(simd, [&after[block]], [y], |[r], [y]| [simd.add_f32s(y, r)]);
+                lanes::zip(
+                    simd,
+                    [&after[block]],
+                    [y],
+                    #[inline(always)]
+                    |[r], [y]| [simd.add_f32s(y, r)],
+                );
             }
         }
     }

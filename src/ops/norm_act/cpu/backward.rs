@@ -127,6 +127,7 @@ impl WithSimd for FirstPiece<'_> {
                     simd,
                     [g, &first.x[block], &vectors[MEAN][..len]],
                     [&mut sums[..len], &mut products[..len]],
+                    #[inline(always)]
                     |[g, x, mean], [sum, product]| {
                         [simd.add_f32s(sum, g), simd.mul_add_e_f32s(g, simd.sub_f32s(x, mean), product)]
                     },
@@ -273,6 +274,13 @@ fn fill_offsets_and_slopes(norm: &Norm<'_>, scratch: &mut [f32]) {
     }
 }
 
+/// `SCALE·g + SLOPE·(x − MEAN) + OFFSET`.
+#[inline(always)]
+fn through_statistics<S: Simd>(simd: S, g: S::f32s, x: S::f32s, [mean, scale, slope, offset]: [S::f32s; 4]) -> S::f32s {
+    let rest = simd.mul_add_e_f32s(simd.sub_f32s(x, mean), slope, offset);
+    simd.mul_add_e_f32s(g, scale, rest)
+}
+
 struct SecondPiece<'a> {
     vectors: [&'a [f32]; super::VECTORS],
     through: bool,
@@ -294,31 +302,51 @@ impl WithSimd for SecondPiece<'_> {
             // SAFETY: the blocks of all pieces are disjoint.
             let dx = unsafe { dx.slice(block.start, len) };
             let [mean, scale, slope, offset] = [MEAN, SCALE, SLOPE, OFFSET].map(|vector| &vectors[vector][..len]);
-            let full = |g, x, [mean, scale, slope, offset]: [S::f32s; 4]| {
-                let centred = simd.mul_add_e_f32s(simd.sub_f32s(x, mean), slope, offset);
-                simd.mul_add_e_f32s(g, scale, centred)
-            };
             match (through, source.g.map(|g| &g[block.clone()]), source.x.map(|x| &x[block.clone()])) {
-                (false, None, _) => lanes::zip(simd, [scale], [dx], |[scale], [g]| [simd.mul_f32s(g, scale)]),
-                (false, Some(g), _) => lanes::zip(simd, [g, scale], [dx], |[g, scale], [dx]| {
-                    [simd.mul_add_e_f32s(g, scale, if accumulate { dx } else { zero })]
-                }),
+                (false, None, _) => lanes::zip(
+                    simd,
+                    [scale],
+                    [dx],
+                    #[inline(always)]
+                    |[scale], [g]| [simd.mul_f32s(g, scale)],
+                ),
+                (false, Some(g), _) => lanes::zip(
+                    simd,
+                    [g, scale],
+                    [dx],
+                    #[inline(always)]
+                    |[g, scale], [dx]| [simd.mul_add_e_f32s(g, scale, if accumulate { dx } else { zero })],
+                ),
                 (true, None, x) => {
                     let x = x.expect("x is given if g is not");
-                    lanes::zip(simd, [x, mean, scale, slope, offset], [dx], |[x, m, k, q, p], [g]| {
-                        [full(g, x, [m, k, q, p])]
-                    });
+                    lanes::zip(
+                        simd,
+                        [x, mean, scale, slope, offset],
+                        [dx],
+                        #[inline(always)]
+                        |[x, m, k, q, p], [g]| [through_statistics(simd, g, x, [m, k, q, p])],
+                    );
                 }
                 (true, Some(g), None) => {
-                    lanes::zip(simd, [g, mean, scale, slope, offset], [dx], |[g, m, k, q, p], [x]| {
-                        [full(g, x, [m, k, q, p])]
-                    });
+                    lanes::zip(
+                        simd,
+                        [g, mean, scale, slope, offset],
+                        [dx],
+                        #[inline(always)]
+                        |[g, m, k, q, p], [x]| [through_statistics(simd, g, x, [m, k, q, p])],
+                    );
                 }
                 (true, Some(g), Some(x)) => {
-                    lanes::zip(simd, [g, x, mean, scale, slope, offset], [dx], |[g, x, m, k, q, p], [dx]| {
-                        let full = full(g, x, [m, k, q, p]);
-                        [if accumulate { simd.add_f32s(dx, full) } else { full }]
-                    });
+                    lanes::zip(
+                        simd,
+                        [g, x, mean, scale, slope, offset],
+                        [dx],
+                        #[inline(always)]
+                        |[g, x, m, k, q, p], [dx]| {
+                            let full = through_statistics(simd, g, x, [m, k, q, p]);
+                            [if accumulate { simd.add_f32s(dx, full) } else { full }]
+                        },
+                    );
                 }
             }
         }

@@ -3,9 +3,25 @@
 use crate::error::{Error, Result};
 use crate::ops::Cost;
 
+/// How a convolution moves along the three spatial axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Input voxels between neighbouring outputs.
+    pub stride: [usize; 3],
+    /// Zeros before and after each axis.
+    pub padding: [usize; 3],
+}
+
+impl Geometry {
+    /// The geometry with its kernel's lengths.
+    pub(crate) fn window(self, kernel: [usize; 3]) -> Window {
+        Window { kernel, stride: self.stride, padding: self.padding }
+    }
+}
+
 /// What a convolution does to the three spatial axes. Two-dimensional nets have depth 1 and a kernel of depth 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     /// Taps along each axis.
     pub kernel: [usize; 3],
     /// Input voxels between neighbouring outputs.
@@ -16,6 +32,7 @@ pub struct Window {
 
 impl Window {
     /// A cubic kernel with the same stride and padding along each axis.
+    #[cfg(test)]
     pub fn cubic(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { kernel: [kernel; 3], stride: [stride; 3], padding: [padding; 3] }
     }
@@ -43,7 +60,7 @@ impl Window {
 ///
 /// A transposed convolution is described by the convolution whose adjoint it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Geometry {
+pub(crate) struct Sizes {
     /// Volumes.
     pub batch: usize,
     /// Lengths of the input's spatial axes.
@@ -58,7 +75,7 @@ pub struct Geometry {
     pub window: Window,
 }
 
-impl Geometry {
+impl Sizes {
     /// The sizes of `window` moved over `input` (`[batch, D, H, W, in_channels]`).
     ///
     /// # Errors

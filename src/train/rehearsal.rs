@@ -1,0 +1,110 @@
+//! One training step on made-up data: what a configuration costs, measured or planned.
+
+use std::time::Instant;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::memory::{Event, Peak, Phase, Role};
+use crate::models::{Network, NetworkConfig};
+use crate::nn::Parameters;
+use crate::nn::optim::{Optimizer, OptimizerSettings};
+use crate::rng::Rng;
+use crate::tape::{Mode, Tape};
+use crate::tensor::Tensor;
+use crate::train::step::{self, Batch, LossSettings, Targets};
+
+/// What a step works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Full-resolution volume.
+    pub volume: [usize; 3],
+    /// Volumes (of a 2D network: slices) a step.
+    pub batch: usize,
+    /// Points a volume.
+    pub points: usize,
+}
+
+/// What a step cost.
+pub struct Rehearsal {
+    /// Trainable scalars.
+    pub parameters: usize,
+    /// The moment of most bytes during the last step.
+    pub peak: Peak,
+    /// Most bytes of saved and transient activations and workspace during the last step.
+    pub peak_activations: u64,
+    /// Bytes that the arena reserved, fragmentation included.
+    pub reserved: u64,
+    /// Seconds of each step.
+    pub seconds: Vec<f64>,
+    /// The ledger's log of the last step.
+    pub events: Vec<Event>,
+}
+
+/// Runs `steps` training steps of a fresh network on `device` (which may be a plan).
+///
+/// # Errors
+/// Sizes that the network does not admit, or no memory.
+pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: usize) -> Result<Rehearsal> {
+    let mut parameters = Parameters::new(device);
+    let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+    let mut optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
+    let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
+    let (mut seconds, mut events) = (Vec::new(), Vec::new());
+    for _ in 0..steps.max(1) {
+        device.ledger(|ledger| {
+            ledger.reset_peak();
+            ledger.record(true);
+        });
+        let started = Instant::now();
+        let tape = Tape::new(device, Mode::Train);
+        let loss = device
+            .in_phase(Phase::Forward, || step::loss(&tape, &parameters, &network, &batch, LossSettings::default()))?;
+        tape.backward(loss, &mut parameters)?;
+        optimizer.step(&mut parameters, 1.0);
+        parameters.clear_gradients();
+        seconds.push(started.elapsed().as_secs_f64());
+        events = device.ledger(|ledger| ledger.take_events());
+    }
+    let (peak, peak_activations) = device.ledger(|ledger| {
+        ledger.record(false);
+        (ledger.peak().clone(), ledger.peak_activations())
+    });
+    let reserved = device.reserved();
+    Ok(Rehearsal { parameters: parameters.count(), peak, peak_activations, reserved, seconds, events })
+}
+
+/// Noise as a volume, a ball as its label.
+fn made_up(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Batch> {
+    let Sizes { volume: [d, h, w], batch, points } = sizes;
+    let mut rng = Rng::new(1);
+    let mut tensor = |shape: &[usize], draw: &mut dyn FnMut(&mut Rng) -> f32| {
+        let mut tensor = Tensor::empty(device, shape, crate::tensor::DType::F32, Role::Data)?;
+        tensor.data_mut().iter_mut().for_each(|value| *value = draw(&mut rng));
+        Ok::<_, crate::Error>(tensor)
+    };
+    let channels = config.image_channels();
+    let mut noise = |rng: &mut Rng| rng.uniform() * 2.0 - 1.0;
+    let mut coin = |rng: &mut Rng| f32::from(rng.uniform() < 0.3);
+    match config {
+        NetworkConfig::UNet(config) => {
+            let [d, h, w] = if config.dimensions == 2 { [1, d, h] } else { [d, h, w] };
+            let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
+            Ok(Batch { volumes, targets: Targets::Dense(tensor(&[batch, d, h, w, 1], &mut coin)?) })
+        }
+        NetworkConfig::OssNet(config) => {
+            let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
+            let mut axis = 0;
+            let mut index = |rng: &mut Rng| {
+                axis = (axis + 1) % 3;
+                (rng.uniform() * [w, d, h][axis] as f32).floor()
+            };
+            let coordinates = tensor(&[batch * points, 3], &mut index)?;
+            let labels = tensor(&[batch * points, 1], &mut coin)?;
+            let label_volumes = match config.has_auxiliary() {
+                true => Some(tensor(&[batch, d, h, w, 1], &mut coin)?),
+                false => None,
+            };
+            Ok(Batch { volumes, targets: Targets::Points { coordinates, labels, label_volumes } })
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What the integration tests share: the golden files of the official code.
+
+// Every test file compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+pub mod fixture;
+pub mod npz;

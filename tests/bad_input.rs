@@ -3,7 +3,9 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use ossnet::train::checkpoint::{Array, safetensors, torch};
@@ -162,6 +164,8 @@ fn cases_that_nothing_can_be_learned_from() {
     data_set(&place.at("lonely"), SIDE, &["a"], &[]);
     place.refuses("compare --quiet --models o-net --epochs 1 --data lonely", 1, &["lonely", "no validation case"]);
     data_set(&place.at("untaught"), SIDE, &[], &["v"]);
+    // A label that no training list names would be trained on.
+    fs::remove_file(place.at("untaught/labelsTr/v.nii.gz")).unwrap();
     place.refuses(&format!("{TRAIN} --data untaught"), 1, &["untaught", "lists no training cases"]);
 }
 
@@ -190,7 +194,7 @@ fn flags_that_make_no_sense() {
         ("compare --threads 1000000", &["--threads"]),
         ("compare --threads -1", &["--threads", "-1"]),
         ("compare --seed -1", &["--seed", "-1"]),
-        ("compare --memory-budget lots", &["--memory-budget", "8GiB"]),
+        ("compare --memory-budget lots", &["--memory-budget", "GiB"]),
         ("compare --memory-budget 0", &["--memory-budget", "8GiB"]),
         ("compare --memory-budget -5", &["--memory-budget", "8GiB"]),
         ("compare --memory-budget 900000TiB", &["--memory-budget"]),
@@ -210,7 +214,7 @@ fn flags_that_make_no_sense() {
 #[test]
 fn a_budget_that_the_job_exceeds() {
     let place = place();
-    for (budget, op) in [("1MiB", "initial weights"), ("4MiB", "optimizer")] {
+    for (budget, op) in [("500KiB", "initial weights"), ("1MiB", "optimizer")] {
         let command = format!("{TRAIN} --data data --memory-budget {budget}");
         place.refuses(&command, 1, &["out of memory", op, "parameter", "--memory-budget"]);
     }
@@ -346,6 +350,30 @@ fn a_disk_that_is_full() {
     place
         .shell(&format!("exec \"$ossnet\" {infer} --out out --json > /dev/full"))
         .refused(1, &["standard output", "No space left", "free some space"]);
+}
+
+/// Ctrl-C between two steps: what was done is saved, and the message says how to go on.
+#[test]
+fn an_interrupt_in_the_middle_of_training() {
+    let place = place();
+    let train = "train --threads 1 --model o-net --points 64 --epochs 2000 --data data";
+    let mut child = place.command(&format!("{train} --out run")).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // The first step is done; 3,999 are left.
+    lines.find(|line| line.starts_with("O-Net: 1/4000")).expect("training starts");
+    // SAFETY: sends a signal to a child that has not been waited for, so that the number is still its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let said: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    let last = said.last().unwrap();
+    assert!(last.starts_with("ossnet: interrupted; ") && last.ends_with("with --resume run to go on"), "{last}");
+    let names: Vec<String> =
+        fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.iter().all(|name| ["o-net.safetensors", "o-net.costs.json"].contains(&name.as_str())), "{names:?}");
+    let (_, stored) = safetensors::read(place.at("run/o-net.safetensors")).unwrap();
+    let steps: u64 = stored["steps"].parse().unwrap();
+    assert!((1..4000).contains(&steps), "{steps}");
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]
     for name in names {
         let network = NetworkConfig::sample(name, channels, classes, shape)?;
         if networks.iter().any(|known| known.slug() == network.slug()) {
-            return Err(Error::Usage(format!("--models names {name} twice")));
+            return Err(Error::Usage(format!("--models names {name} twice; name each model once")));
         }
         networks.push(network);
     }

@@ -84,6 +84,9 @@ impl Sizes {
         let &[batch, d, h, w, in_channels] = input else {
             return Err(Error::shape(op, format!("input {input:?} is not [batch, D, H, W, channels]")));
         };
+        if in_channels == 0 || out_channels == 0 {
+            return Err(Error::shape(op, format!("no channels: input {input:?}, {out_channels} outputs")));
+        }
         let Some(output) = window.output([d, h, w]) else {
             return Err(Error::shape(op, format!("{window:?} does not fit input {input:?}; enlarge the input")));
         };

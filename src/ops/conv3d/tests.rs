@@ -234,6 +234,7 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(conv3d(&tape, &x, &w, None, cubic(0, 1)).is_err(), "stride 0");
     assert!(conv3d(&tape, &var(&[1, 2, 3, 3, 2]), &w, None, cubic(1, 0)).is_err(), "the kernel is too long");
     assert!(conv3d(&tape, &x, &var(&[4, 3, 3, 3, 3]), None, cubic(1, 1)).is_err(), "channels");
+    assert!(conv3d(&tape, &x, &var(&[0, 2, 3, 3, 3]), None, cubic(1, 1)).is_err(), "no outputs");
     assert!(conv3d(&tape, &x, &var(&[4, 2, 3, 3]), None, cubic(1, 1)).is_err(), "weight of a plane");
     assert!(conv3d(&tape, &x, &w, Some(&var(&[2])), cubic(1, 1)).is_err(), "bias of the inputs' length");
 }

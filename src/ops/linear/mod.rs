@@ -121,7 +121,11 @@ impl Op for Linear {
         let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
         let dy = backward.gradient().clone();
         if backward.wants(1) {
-            let x = backward.value(0)?;
+            // Nobody but this op may need x any more: then it goes before the gradient of x comes.
+            let x = match backward.take_value(0)? {
+                Some(x) => x,
+                None => backward.value(0)?,
+            };
             backward.write_gradient(1, |device, dw, accumulate| {
                 let mut scratch = workspace(device, cpu::weight_gradient_workspace(dims))?;
                 match device.backend() {

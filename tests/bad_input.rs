@@ -182,7 +182,7 @@ fn a_case_that_trains_and_validates_is_warned_of() {
 #[test]
 fn flags_that_make_no_sense() {
     let place = place();
-    let table: [(&str, &[&str]); 22] = [
+    let table: [(&str, &[&str]); 23] = [
         ("compare --models resnet", &["resnet", "oss-net-c", "unet3d"]),
         ("compare --models", &["--models"]),
         ("compare --models ,", &["--models", "oss-net-c"]),
@@ -194,7 +194,8 @@ fn flags_that_make_no_sense() {
         ("compare --threads 1000000", &["--threads"]),
         ("compare --threads -1", &["--threads", "-1"]),
         ("compare --seed -1", &["--seed", "-1"]),
-        ("compare --memory-budget lots", &["--memory-budget", "GiB"]),
+        ("compare --memory-budget lots", &["--memory-budget", "8GiB"]),
+        ("compare --memory-budget 5parsecs", &["--memory-budget", "parsecs", "GiB"]),
         ("compare --memory-budget 0", &["--memory-budget", "8GiB"]),
         ("compare --memory-budget -5", &["--memory-budget", "8GiB"]),
         ("compare --memory-budget 900000TiB", &["--memory-budget"]),
@@ -221,7 +222,7 @@ fn a_budget_that_the_job_exceeds() {
     // Enough for the network, not for its activations.
     let command =
         "train --quiet --threads 1 --model o-net --points 100000 --epochs 1 --data data --memory-budget 40MiB";
-    place.refuses(command, 1, &["out of memory", "saved", "--memory-budget"]);
+    place.refuses(command, 1, &["linear of decoder", "wants 48.8 MiB", "data", "--memory-budget"]);
 }
 
 #[test]

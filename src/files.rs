@@ -22,7 +22,10 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::File`] naming `path`, with what `write` or the operating system said.
-pub fn write_atomic_with(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_atomic_with(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
     let path = path.as_ref();
     let named = |source| Error::file(path, source);
     let temporary = temporary_beside(path).map_err(named)?;
@@ -36,10 +39,12 @@ pub fn write_atomic_with(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Wri
     result
 }
 
-fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    write(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+fn fill(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let written = write(&mut out).and_then(|()| out.flush());
+    // Taken apart rather than dropped: dropping would try to write once more what has just failed.
+    let (file, _) = out.into_parts();
+    written.and_then(|()| file.sync_all())
 }
 
 /// A name in the folder of `path` that no other writer of this or another process uses.
@@ -61,25 +66,84 @@ fn sync_folder_of(path: &Path) {
     }
 }
 
-/// Creates the next numbered folder of `base` for a run of `command`: `base/001-compare`, `base/002-train`, …
+/// The folder that a run writes to.
 ///
-/// `base` is created when missing. Numbers are shared by all commands, so that they tell the order of the runs; two
-/// processes that start together get different ones.
-///
-/// # Errors
-/// [`Error::File`] when `base` cannot be created, read or written.
-pub fn new_run_folder(base: impl AsRef<Path>, command: &str) -> Result<PathBuf> {
-    let base = base.as_ref();
-    fs::create_dir_all(base).map_err(|source| Error::file(base, source))?;
-    let mut number = last_number(base).map_err(|source| Error::file(base, source))?;
-    loop {
-        number += 1;
-        let folder = base.join(format!("{number:03}-{command}"));
-        match fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-            Err(source) => return Err(Error::file(folder, source)),
+/// What was created for it and is still empty when this is dropped is removed again: a run that fails before its first
+/// file leaves nothing behind.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    /// The folders that did not exist before, innermost first.
+    created: Vec<PathBuf>,
+}
+
+impl RunFolder {
+    /// Creates the next numbered folder of `base` for a run of `command`: `base/001-compare`, `base/002-train`, …
+    ///
+    /// `base` is created when missing. Numbers are shared by all commands, so that they tell the order of the runs; two
+    /// processes that start together get different ones.
+    ///
+    /// # Errors
+    /// [`Error::File`] when `base` cannot be created, read or written.
+    pub fn numbered(base: impl AsRef<Path>, command: &str) -> Result<Self> {
+        let mut base = Self::create(base.as_ref())?;
+        let mut number = last_number(&base.path).map_err(|source| Error::file(&base.path, source))?;
+        loop {
+            number += 1;
+            let path = base.path.join(format!("{number:03}-{command}"));
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    let mut created = std::mem::take(&mut base.created);
+                    created.insert(0, path.clone());
+                    return Ok(Self { path, created });
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(source) => return Err(Error::file(path, source)),
+            }
         }
+    }
+
+    /// Takes the folder that the user named (`--out`), creating it when missing.
+    ///
+    /// `admits` looks at a folder that is not empty and says whether the run may use it, as when it holds an unfinished
+    /// run of the same command.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the folder holds anything else, [`Error::File`] when it cannot be created or read.
+    pub fn claim(folder: impl AsRef<Path>, admits: impl FnOnce(&Path) -> bool) -> Result<Self> {
+        let folder = Self::create(folder.as_ref())?;
+        let named = |source| Error::file(&folder.path, source);
+        match fs::read_dir(&folder.path).map_err(named)?.next() {
+            Some(Err(source)) => Err(named(source)),
+            Some(Ok(_)) if !admits(&folder.path) => Err(Error::data(
+                &folder.path,
+                "the output folder is not empty and holds no run to resume",
+                "name an empty or new folder with --out, or leave --out away for a new numbered folder",
+            )),
+            _ => Ok(folder),
+        }
+    }
+
+    fn create(path: &Path) -> Result<Self> {
+        let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+        // Made first: if only some of the folders can be created, dropping it removes those.
+        let folder = Self { path: path.into(), created: missing.map(PathBuf::from).collect() };
+        match fs::create_dir_all(path) {
+            Ok(()) => Ok(folder),
+            Err(source) => Err(Error::file(path, source)),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // The system refuses to remove a folder that is not empty, which is what is wanted.
+        self.created.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
 
@@ -93,37 +157,6 @@ fn last_number(base: &Path) -> io::Result<u64> {
         last = last.max(number.filter(|&number| number < u64::MAX).unwrap_or(0));
     }
     Ok(last)
-}
-
-/// What [`claim_folder`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// The folder was created, or was there and empty.
-    Fresh,
-    /// The folder holds a run to go on with.
-    Resume,
-}
-
-/// Takes the folder that the user named (`--out`) for a run, creating it when missing.
-///
-/// `is_resumable` looks at a folder that is not empty and says whether it holds an unfinished run of the same command.
-///
-/// # Errors
-/// [`Error::Data`] when the folder holds anything else, [`Error::File`] when it cannot be created or read.
-pub fn claim_folder(folder: impl AsRef<Path>, is_resumable: impl FnOnce(&Path) -> bool) -> Result<Claim> {
-    let folder = folder.as_ref();
-    let named = |source| Error::file(folder, source);
-    fs::create_dir_all(folder).map_err(named)?;
-    match fs::read_dir(folder).map_err(named)?.next() {
-        None => Ok(Claim::Fresh),
-        Some(Err(source)) => Err(named(source)),
-        Some(Ok(_)) if is_resumable(folder) => Ok(Claim::Resume),
-        Some(Ok(_)) => Err(Error::data(
-            folder,
-            "the output folder is not empty and holds no run to resume",
-            "name an empty or new folder with --out, or leave --out away for a new numbered folder",
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -169,6 +202,7 @@ mod tests {
         let error = write_atomic(folder.path().join("none/x.json"), b"").unwrap_err().to_string();
         assert!(error.contains("x.json") && error.contains("check the path"), "{error}");
         fs::create_dir(folder.path().join("taken")).unwrap();
+        // Everything is written, and the renaming fails.
         assert!(write_atomic(folder.path().join("taken"), b"x").is_err());
         assert!(write_atomic(folder.path().join(".."), b"x").is_err());
         assert_eq!(names(folder.path()), ["taken"]);
@@ -178,12 +212,14 @@ mod tests {
     fn run_folders_are_numbered_onwards() {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().join("runs");
-        assert_eq!(new_run_folder(&base, "compare").unwrap(), base.join("001-compare"));
-        assert_eq!(new_run_folder(&base, "train").unwrap(), base.join("002-train"));
+        let first = RunFolder::numbered(&base, "compare").unwrap();
+        let second = RunFolder::numbered(&base, "train").unwrap();
+        assert_eq!(first.path(), base.join("001-compare"));
+        assert_eq!(second.path(), base.join("002-train"));
         fs::create_dir(base.join("041-compare")).unwrap();
         fs::create_dir(base.join("notes")).unwrap();
         fs::write(base.join("18446744073709551615-odd"), b"").unwrap();
-        assert_eq!(new_run_folder(&base, "compare").unwrap(), base.join("042-compare"));
+        assert_eq!(RunFolder::numbered(&base, "compare").unwrap().path(), base.join("042-compare"));
     }
 
     #[test]
@@ -191,18 +227,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().join("runs");
         fs::write(&base, b"").unwrap();
-        assert!(new_run_folder(&base, "compare").unwrap_err().to_string().contains("runs"));
+        assert!(RunFolder::numbered(&base, "compare").unwrap_err().to_string().contains("runs"));
     }
 
     #[test]
-    fn a_folder_is_claimed_fresh_resumed_or_refused() {
+    fn a_folder_is_claimed_or_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("a/b");
-        assert_eq!(claim_folder(&out, |_| false).unwrap(), Claim::Fresh);
-        assert_eq!(claim_folder(&out, |_| false).unwrap(), Claim::Fresh);
+        let out = folder.path().join("out");
+        fs::create_dir(&out).unwrap();
+        RunFolder::claim(&out, |_| false).unwrap();
+        assert!(out.exists(), "a folder that was there stays");
         fs::write(out.join("checkpoint.safetensors"), b"").unwrap();
-        assert_eq!(claim_folder(&out, |out| out.join("checkpoint.safetensors").exists()).unwrap(), Claim::Resume);
-        let error = claim_folder(&out, |_| false).unwrap_err().to_string();
+        RunFolder::claim(&out, |out| out.join("checkpoint.safetensors").exists()).unwrap();
+        let error = RunFolder::claim(&out, |_| false).unwrap_err().to_string();
         assert!(error.contains("not empty") && error.contains("--out"), "{error}");
+    }
+
+    #[test]
+    fn created_folders_vanish_with_a_run_that_wrote_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(RunFolder::claim(folder.path().join("a/b"), |_| false).unwrap());
+        drop(RunFolder::numbered(folder.path().join("runs"), "train").unwrap());
+        assert!(names(folder.path()).is_empty());
+        let kept = RunFolder::claim(folder.path().join("a/b"), |_| false).unwrap();
+        fs::write(kept.path().join("results.json"), b"{}").unwrap();
+        drop(kept);
+        assert!(folder.path().join("a/b/results.json").exists());
     }
 }

@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match ossnet::cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ossnet: {error}");
+            ossnet::cli::note(format!("ossnet: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

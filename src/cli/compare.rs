@@ -6,17 +6,21 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
-use super::run::{Grid, checkpoint_path, common_multiples, display, load_cases, open_dataset, train_to_end};
+use super::output::print;
+use super::run::{
+    Grid, check_trainable, checkpoint_path, common_multiples, load_cases, open_dataset, output_folder, score_cases,
+    train_to_end,
+};
 use crate::data::{Dataset, Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{Claim, claim_folder, new_run_folder, write_atomic};
+use crate::files::write_atomic;
 use crate::models::NetworkConfig;
 use crate::report::{self, BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, ModelResult, Results, RunFacts};
 use crate::train::baseline::{MeanMask, Threshold};
 use crate::train::cases::{Case, Task};
 use crate::train::evaluate;
-use crate::train::metrics::{self, Confusion, Rule};
+use crate::train::metrics::{Confusion, Rule};
 use crate::train::state;
 use crate::train::trainer::Trainer;
 use crate::train::{evidence, interrupt, presets};
@@ -34,10 +38,11 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Passes over the training cases
-    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     epochs: u64,
     /// Seed of initial weights, order, points and augmentation
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
     /// Output folder; an interrupted comparison there is resumed [default: a new folder in runs/]
     #[arg(long, value_name = "DIR")]
@@ -49,7 +54,7 @@ pub struct CompareArgs {
 /// A trained and scored model.
 struct Compared {
     result: ModelResult,
-    predictions: Vec<Vec<u8>>,
+    predictions: Vec<Labels>,
     losses: report::LossCurve,
     timeline: report::Timeline,
 }
@@ -66,17 +71,16 @@ pub fn run(args: CompareArgs) -> Result<()> {
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let task = Task::of(&dataset, common_multiples(&probe));
-    let folder = output_folder(&args)?;
+    let folder = output_folder(args.out.as_deref(), "compare", is_unfinished)?;
+    let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
-    if training.is_empty() || validation.is_empty() {
-        return Err(Error::data(
-            &dataset.path,
-            "has no training or no validation case",
-            "give two labelled cases or more",
-        ));
+    check_trainable(&dataset, &training)?;
+    if validation.is_empty() {
+        return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
     }
     let shape = training[0].volume.shape;
     let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
+    networks.iter().try_for_each(NetworkConfig::check)?;
     verbosity.say(format!(
         "comparing {} on {} ({} training, {} validation cases) with {} threads; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
@@ -84,11 +88,11 @@ pub fn run(args: CompareArgs) -> Result<()> {
         training.len(),
         validation.len(),
         device.threads(),
-        display(&folder)
+        folder.display()
     ));
     let mut compared = Vec::new();
     for network in &networks {
-        compared.push(compare_one(&args, &device, network, &task, &training, &validation, &folder)?);
+        compared.push(compare_one(&args, &device, network, &task, &training, &validation, folder)?);
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
@@ -105,13 +109,10 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let json = results.to_json()?;
     write_atomic(folder.join("results.json"), json.as_bytes())?;
     write_atomic(folder.join("report.html"), page.as_bytes())?;
-    if args.run.json {
-        print!("{json}");
-    } else {
-        println!("{}", report::table(&results));
-        println!("report: {}", display(&folder.join("report.html")));
+    match args.run.json {
+        true => print(json),
+        false => print(format!("{}\nreport: {}", report::table(&results), folder.join("report.html").display())),
     }
-    Ok(())
 }
 
 /// The configurations named by `--models`.
@@ -127,25 +128,19 @@ fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]
     for name in names {
         let network = NetworkConfig::sample(name, channels, classes, shape)?;
         if networks.iter().any(|known| known.slug() == network.slug()) {
-            return Err(Error::Usage(format!("--models names {name} twice")));
+            return Err(Error::Usage(format!("--models names {name} twice; name each model once")));
         }
         networks.push(network);
     }
     Ok(networks)
 }
 
-/// `--out`, or the next numbered folder in `runs/`.
-fn output_folder(args: &CompareArgs) -> Result<PathBuf> {
-    let Some(folder) = &args.out else { return new_run_folder("runs", "compare") };
-    let unfinished = |folder: &Path| {
-        let holds_checkpoint = std::fs::read_dir(folder).is_ok_and(|mut entries| {
-            entries.any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "safetensors")))
-        });
-        holds_checkpoint && !folder.join("results.json").exists()
-    };
-    match claim_folder(folder, unfinished)? {
-        Claim::Fresh | Claim::Resume => Ok(folder.clone()),
-    }
+/// Whether a folder holds checkpoints but no results yet.
+fn is_unfinished(folder: &Path) -> bool {
+    let holds_checkpoint = std::fs::read_dir(folder).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "safetensors")))
+    });
+    holds_checkpoint && !folder.join("results.json").exists()
 }
 
 /// Trains (or resumes) and scores one model.
@@ -158,39 +153,35 @@ fn compare_one(
     validation: &[Case],
     folder: &Path,
 ) -> Result<Compared> {
-    let started = Instant::now();
-    let settings = presets::sample(network, args.epochs, args.seed);
-    let mut trainer = Trainer::new(device, network, settings)?;
+    let (verbosity, again) =
+        (args.run.verbosity(), format!("run the same command with --out {} to go on", folder.display()));
+    let mut trainer = Trainer::new(device, network, presets::sample(network, args.epochs, args.seed))?;
     let path = checkpoint_path(folder, network);
     if path.exists() {
-        state::resume(&mut trainer, &path)?;
+        state::resume(&mut trainer, task, &path)?;
     }
-    let again = format!("--out {}", display(folder));
-    train_to_end(&mut trainer, training, task, &path, args.run.verbosity(), &again)?;
-    let (mut cases, mut predictions) = (Vec::new(), Vec::new());
-    for case in validation {
-        let predicted = evaluate::predict(device, trainer.network(), trainer.parameters(), task, case)?;
-        cases.push(evaluate::score(task, case, &predicted)?);
-        predictions.push(predicted.voxels);
-    }
-    let history = trainer.history();
-    let (dice, iou) = means(&cases);
+    train_to_end(&mut trainer, training, task, &path, verbosity, &again)?;
+    let started = Instant::now();
+    let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, &again)?;
+    let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
+    let (dice, iou) = evaluate::means(&cases);
+    let costs = trainer.costs();
     let result = ModelResult {
         name: network.title(),
         parameters: trainer.parameters().count() as u64,
         dice,
         iou,
         cases,
-        peak_bytes: history.peak_bytes,
-        peak_by_role: history.peak_by_role.iter().cloned().collect(),
-        step_seconds: history.median_step_seconds(),
-        total_seconds: started.elapsed().as_secs_f64(),
+        peak_bytes: costs.peak_bytes,
+        peak_by_role: costs.peak_by_role.iter().cloned().collect(),
+        step_seconds: costs.median_step_seconds(),
+        total_seconds: costs.training_seconds() + started.elapsed().as_secs_f64(),
         epochs: args.epochs,
         steps: trainer.optimizer().steps(),
-        final_loss: history.recent_loss(trainer.steps_per_epoch(training.len()) as usize),
+        final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
     };
     Ok(Compared {
-        losses: evidence::loss_curve(&network.title(), history),
+        losses: evidence::loss_curve(&network.title(), trainer.losses()),
         timeline: evidence::timeline(&network.title(), trainer.events()),
         result,
         predictions,
@@ -224,14 +215,8 @@ fn baseline(
         let (dice, iou) = (confusion.dice(&rule), confusion.iou(&rule));
         cases.push(CaseScore { name: case.name.clone(), dice, iou, classes: Vec::new() });
     }
-    let (dice, iou) = means(&cases);
+    let (dice, iou) = evaluate::means(&cases);
     Ok(BaselineResult { name: name.into(), dice, iou, cases })
-}
-
-/// Mean Dice and IoU of some cases.
-fn means(cases: &[CaseScore]) -> (f64, f64) {
-    let mean = |of: fn(&CaseScore) -> f64| metrics::mean(&cases.iter().map(of).collect::<Vec<_>>());
-    (mean(|case| case.dice), mean(|case| case.iou))
 }
 
 /// What was run, and how to repeat it.
@@ -246,7 +231,7 @@ fn facts(args: &CompareArgs, dataset: &Dataset, training: &[Case], validation: &
     };
     let mut command = format!("ossnet compare --models {}", args.models.join(","));
     if let Some(data) = &args.data {
-        command += &format!(" --data {}", display(data));
+        command += &format!(" --data {}", data.display());
     }
     command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
     let embedded = args.data.is_none();
@@ -254,7 +239,7 @@ fn facts(args: &CompareArgs, dataset: &Dataset, training: &[Case], validation: &
         data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },
         description: match embedded {
             true => "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain.".into(),
-            false => format!("{} with classes {}.", display(&dataset.path), class_names(dataset)),
+            false => format!("{} with classes {}.", dataset.path.display(), class_names(dataset)),
         },
         cases: training.iter().map(case(false)).chain(validation.iter().map(case(true))).collect(),
         epochs: args.epochs,
@@ -281,7 +266,7 @@ fn slices(validation: &[Case], compared: &[Compared]) -> Result<Vec<CaseSlices>>
             axes: ['R', 'A', 'S'],
         };
         let predictions: Vec<(&str, &[u8])> =
-            compared.iter().map(|model| (model.result.name.as_str(), model.predictions[i].as_slice())).collect();
+            compared.iter().map(|model| (model.result.name.as_str(), model.predictions[i].voxels.as_slice())).collect();
         all.push(report::case_slices(&case.name, &volume, &predictions)?);
     }
     Ok(all)

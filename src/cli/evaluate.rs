@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::run::{Grid, load_cases, open_dataset};
+use super::output::print;
+use super::run::{Grid, load_cases, open_dataset, score_cases};
 use crate::error::{Error, Result};
-use crate::train::cases::Case;
-use crate::train::{evaluate, metrics, state};
+use crate::report::CaseScore;
+use crate::train::{evaluate, interrupt, state};
 
 /// Which cases are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,7 +35,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_enum, default_value_t = Part::Validation)]
     part: Part,
     /// Seed of the division into training and validation, where the data set states none
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
     #[command(flatten)]
     run: RunArgs,
@@ -43,43 +44,37 @@ pub struct EvaluateArgs {
 /// Scores.
 ///
 /// # Errors
-/// An unusable checkpoint or data set, or no memory.
+/// An unusable checkpoint or data set, an interrupt, or no memory.
 pub fn run(args: EvaluateArgs) -> Result<()> {
+    interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.run.device()?;
     let model = state::load(&device, &args.load_model)?;
-    let dataset = open_dataset(args.data.as_deref(), args.seed)?;
-    let (training, validation) = load_cases(&dataset, &model.task, Grid::of(&model.network.config()), verbosity)?;
-    let cases: Vec<Case> = match args.part {
-        Part::Validation => validation,
-        Part::Training => training,
-        Part::All => [training, validation].concat(),
-    };
+    let config = model.network.config();
+    let mut dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    match args.part {
+        Part::Validation => dataset.training.clear(),
+        Part::Training => dataset.validation.clear(),
+        Part::All => {}
+    }
+    let (training, validation) = load_cases(&dataset, &model.task, Grid::of(&config), verbosity)?;
+    let cases = [training, validation].concat();
     if cases.is_empty() {
         return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
     }
-    let mut bar = verbosity.task("evaluating", cases.len() as u64);
-    let mut scores = Vec::new();
-    for case in &cases {
-        let predicted = evaluate::predict(&device, &model.network, &model.parameters, &model.task, case)?;
-        scores.push(evaluate::score(&model.task, case, &predicted)?);
-        bar.advance(&case.name);
-    }
-    bar.finish("done");
-    let dice = metrics::mean(&scores.iter().map(|case| case.dice).collect::<Vec<_>>());
-    let iou = metrics::mean(&scores.iter().map(|case| case.iou).collect::<Vec<_>>());
+    let again = "run the command again";
+    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let scores: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
+    let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let title = model.network.config().title();
-        println!("{:#}", serde_json::json!({ "model": title, "dice": dice, "iou": iou, "cases": scores }));
-        return Ok(());
+        let result = serde_json::json!({ "model": config.title(), "dice": dice, "iou": iou, "cases": scores });
+        return print(format!("{result:#}"));
     }
-    println!("{:<24} {:>8} {:>8}", "case", "Dice", "IoU");
+    let row = |name: &str, dice: f64, iou: f64| format!("{name:<24} {dice:>8.4} {iou:>8.4}\n");
+    let mut table = format!("{:<24} {:>8} {:>8}\n", "case", "Dice", "IoU");
     for score in &scores {
-        println!("{:<24} {:>8.4} {:>8.4}", score.name, score.dice, score.iou);
-        for class in &score.classes {
-            println!("  {:<22} {:>8.4} {:>8.4}", class.name, class.dice, class.iou);
-        }
+        table += &row(&score.name, score.dice, score.iou);
+        score.classes.iter().for_each(|class| table += &row(&format!("  {}", class.name), class.dice, class.iou));
     }
-    println!("{:<24} {dice:>8.4} {iou:>8.4}", "mean");
-    Ok(())
+    print(table + &row("mean", dice, iou))
 }

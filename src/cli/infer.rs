@@ -6,10 +6,12 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
-use super::run::{Grid, display};
+use super::output::print;
+use super::run::Grid;
 use crate::data::{Case, Source};
 use crate::error::{Error, Result};
-use crate::train::{evaluate, state};
+use crate::files::RunFolder;
+use crate::train::{evaluate, interrupt, state};
 
 /// Flags of `ossnet infer`.
 #[derive(Args, Clone, Debug)]
@@ -30,44 +32,68 @@ pub struct InferArgs {
 /// Segments.
 ///
 /// # Errors
-/// An unusable checkpoint or scan, no memory, a full disk.
+/// An unusable checkpoint or scan, an output that exists, an interrupt, no memory, a full disk.
 pub fn run(args: InferArgs) -> Result<()> {
+    interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.run.device()?;
     let model = state::load(&device, &args.load_model)?;
-    std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
+    let folder = RunFolder::claim(&args.out, |_| true)?;
+    let outputs = outputs(&args.input, folder.path())?;
     let mut bar = verbosity.task("segmenting", args.input.len() as u64);
     let grid = Grid::of(&model.network.config());
+    let background = model.task.preprocessing.classes.first().copied().unwrap_or(0);
     let mut summaries = Vec::new();
-    for input in &args.input {
+    for (input, path) in args.input.iter().zip(&outputs) {
+        interrupt::check(|| {
+            format!("{} of {} scans are segmented; run again with the others", summaries.len(), outputs.len())
+        })?;
         let started = Instant::now();
         let name = case_name(input);
         let case = Case { name: name.clone(), images: vec![Source::File(input.clone())], label: None };
         let scan = case.read(&[], model.task.preprocessing.axes)?;
         let case = model.task.prepare(scan, grid.shape())?;
         let labels = evaluate::predict(&device, &model.network, &model.parameters, &model.task, &case)?;
-        let background = model.task.preprocessing.classes.first().copied().unwrap_or(0);
+        labels.write(path)?;
         let foreground = labels.voxels.iter().filter(|&&value| value != background).count();
-        let path = args.out.join(format!("{name}.nii.gz"));
-        if path.exists() {
-            return Err(Error::data(&path, "exists already", "choose another --out"));
-        }
-        labels.write(&path)?;
         let millilitres = foreground as f64 * case.way.geometry.spacing().iter().product::<f64>() / 1000.0;
         let seconds = started.elapsed().as_secs_f64();
         bar.advance(&name);
         if !args.run.json {
-            println!("{}: {millilitres:.1} ml of foreground, {seconds:.1} s", display(&path));
+            print(format!("{}: {millilitres:.1} ml of foreground, {seconds:.1} s", path.display()))?;
         }
         summaries.push(serde_json::json!({
-            "input": display(input), "output": display(&path), "foreground_ml": millilitres, "seconds": seconds,
+            "input": input.display().to_string(),
+            "output": path.display().to_string(),
+            "foreground_ml": millilitres,
+            "seconds": seconds,
         }));
     }
     bar.finish("done");
     if args.run.json {
-        println!("{:#}", serde_json::Value::from(summaries));
+        print(format!("{:#}", serde_json::Value::from(summaries)))?;
     }
     Ok(())
+}
+
+/// Where the segmentation of each scan goes.
+///
+/// # Errors
+/// [`Error::Data`] for a file that exists, [`Error::Usage`] for two scans of one name.
+fn outputs(inputs: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut outputs: Vec<PathBuf> = Vec::new();
+    for input in inputs {
+        let path = folder.join(format!("{}.nii.gz", case_name(input)));
+        if path.exists() {
+            return Err(Error::data(&path, "exists already", "choose another --out"));
+        }
+        if outputs.contains(&path) {
+            let problem = format!("--input names two scans whose segmentation would be {}", path.display());
+            return Err(Error::Usage(format!("{problem}; segment them one by one with another --out")));
+        }
+        outputs.push(path);
+    }
+    Ok(outputs)
 }
 
 /// The file's name without `.nii` or `.nii.gz`.

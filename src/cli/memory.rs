@@ -3,10 +3,11 @@
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
+use super::output::print;
 use crate::device::Device;
 use crate::device::cpu::SimdLevel;
 use crate::error::{Error, Result};
-use crate::memory::{default_cpu_budget, format_bytes};
+use crate::memory::format_bytes;
 use crate::models::{Family, NetworkConfig};
 use crate::train::rehearsal::{self, Rehearsal, Sizes};
 
@@ -83,33 +84,31 @@ pub fn run(args: MemoryArgs) -> Result<()> {
     let steps = if device.is_plan() { 2 } else { args.steps as usize };
     let cost = rehearsal::rehearse(&device, &config, sizes, steps)?;
     if args.run.json {
-        println!("{:#}", to_json(&config, &device, &cost));
-        return Ok(());
+        return print(format!("{:#}", to_json(&config, &device, &cost)));
     }
-    println!("{} ({} parameters), {:?}, batch {}", config.title(), cost.parameters, args.volume, args.batch);
-    println!("one training step on {} with {} threads", device.name(), device.threads());
-    println!("  {:<22} {:>12}", "activations, peak", format_bytes(cost.peak_activations));
-    println!(
-        "  {:<22} {:>12}  (in {} {})",
-        "all, peak",
-        format_bytes(cost.peak.by_role.total()),
-        cost.peak.op,
-        cost.peak.layer
+    let mut text = format!(
+        "{} ({} parameters), {:?}, batch {}\none training step on {} with {} threads\n",
+        config.title(),
+        cost.parameters,
+        args.volume,
+        args.batch,
+        device.name(),
+        device.threads()
     );
+    let mut row = |name: &str, value: String| text += &format!("  {name:<22} {value:>12}\n");
+    row("activations, peak", format_bytes(cost.peak_activations));
+    row("all, peak", format_bytes(cost.peak.by_role.total()));
+    row("reached in", format!("{} {}", cost.peak.op, cost.peak.layer));
     for (role, bytes) in cost.peak.by_role.iter().filter(|(_, bytes)| *bytes > 0) {
-        println!("    {:<20} {:>12}", role.name(), format_bytes(bytes));
+        row(&format!("  {}", role.name()), format_bytes(bytes));
     }
-    println!("  {:<22} {:>12}", "reserved", format_bytes(cost.reserved));
+    row("reserved", format_bytes(cost.reserved));
     if !device.is_plan() {
-        println!("  {:<22} {:>12}", "resident, peak", format_bytes(resident_peak()));
-        println!(
-            "  {:<22} {:>10.3} s  (budget {})",
-            "step, median",
-            median(&cost.seconds),
-            format_bytes(default_cpu_budget())
-        );
+        row("resident, peak", format_bytes(resident_peak()));
+        row("step, median", format!("{:.3} s", median(&cost.seconds)));
+        row("budget", format_bytes(device.budget()));
     }
-    Ok(())
+    print(text)
 }
 
 fn to_json(config: &NetworkConfig, device: &Device, cost: &Rehearsal) -> serde_json::Value {

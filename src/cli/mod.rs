@@ -5,11 +5,14 @@ mod evaluate;
 mod infer;
 mod licences;
 mod memory;
+mod output;
 mod progress;
 mod run;
 mod train;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use output::note;
 
 use crate::error::Result;
 
@@ -63,10 +66,10 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Threads (0: one for each core)
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     threads: usize,
     /// Most bytes the engine may hold, for example 8GiB [default: 0.9 of the machine's or container's memory]
-    #[arg(long, value_name = "BYTES", value_parser = crate::memory::parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::memory::parse_bytes, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
     /// Print errors and results only
     #[arg(long)]

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output::note;
+use crate::data::Warning;
+
 /// Seconds between plain lines in a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -32,8 +35,13 @@ impl Verbosity {
     /// A line that is always worth saying.
     pub fn say(self, line: impl AsRef<str>) {
         if self != Self::Quiet {
-            eprintln!("{}", line.as_ref());
+            note(line);
         }
+    }
+
+    /// Something to look at that does not stop the work.
+    pub fn warn(self, warning: &Warning) {
+        self.say(format!("warning: {warning}"));
     }
 
     /// A task of `length` steps.
@@ -91,6 +99,6 @@ impl Task {
 
     fn line(&self, message: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
-        eprintln!("{}: {}/{} after {seconds:.0} s, {message}", self.name, self.position, self.length);
+        note(format!("{}: {}/{} after {seconds:.0} s, {message}", self.name, self.position, self.length));
     }
 }

@@ -1,17 +1,24 @@
 //! What the computing commands share: the device, the data set, the output folder.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::RunArgs;
 use super::progress::Verbosity;
-use crate::data::{Dataset, Scan, sample};
+use crate::data::{Dataset, Labels, Scan, sample};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files::RunFolder;
 use crate::memory::default_cpu_budget;
-use crate::models::NetworkConfig;
+use crate::models::{Network, NetworkConfig};
+use crate::nn::Parameters;
+use crate::report::CaseScore;
 use crate::train::cases::{Case, Task};
-use crate::train::state;
 use crate::train::trainer::Trainer;
+use crate::train::{evaluate, interrupt, state};
+
+/// Time between two checkpoints of one run: what a power cut may cost.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 impl RunArgs {
     /// The device to compute on.
@@ -68,17 +75,16 @@ impl Grid {
 
 /// All cases of a data set in memory: training, validation.
 pub fn load_cases(dataset: &Dataset, task: &Task, grid: Grid, verbosity: Verbosity) -> Result<(Vec<Case>, Vec<Case>)> {
-    for warning in &dataset.warnings {
-        verbosity.say(format!("warning: {warning}"));
-    }
+    dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
     let read = |cases: &[crate::data::Case]| {
-        let scans = cases.iter().map(|case| dataset.read(case, task.preprocessing.axes));
+        let scans = cases.iter().map(|case| {
+            let scan = dataset.read(case, task.preprocessing.axes)?;
+            scan.warnings.iter().for_each(|warning| verbosity.warn(warning));
+            Ok(scan)
+        });
         scans.collect::<Result<Vec<_>>>()
     };
     let (training, validation) = (read(&dataset.training)?, read(&dataset.validation)?);
-    for warning in training.iter().chain(&validation).flat_map(|scan| &scan.warnings) {
-        verbosity.say(format!("warning: {warning}"));
-    }
     let largest = training.iter().chain(&validation).fold([0; 3], |largest: [usize; 3], scan| {
         let multiple = task.preprocessing.multiple;
         [0, 1, 2].map(|k| largest[k].max(scan.image.shape[k].next_multiple_of(multiple[k].max(1))))
@@ -107,9 +113,17 @@ fn lcm(a: usize, b: usize) -> usize {
     a / gcd(a, b) * b
 }
 
-/// `path` relative to nothing: as the user can type it.
-pub fn display(path: &Path) -> String {
-    path.display().to_string()
+/// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next
+/// numbered folder in `runs/`.
+pub fn output_folder(
+    out: Option<&Path>,
+    command: &str,
+    is_unfinished: impl FnOnce(&Path) -> bool,
+) -> Result<RunFolder> {
+    match out {
+        Some(folder) => RunFolder::claim(folder, is_unfinished),
+        None => RunFolder::numbered("runs", command),
+    }
 }
 
 /// The checkpoint of a model in a run's folder.
@@ -117,8 +131,27 @@ pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
     folder.join(format!("{}.safetensors", network.slug()))
 }
 
-/// Trains to the end with a progress bar and saves the checkpoint; after an interrupt it is saved as well and the error
-/// says that the same command with the flag `again` goes on.
+/// Refuses cases that a network learns nothing from.
+///
+/// # Errors
+/// [`Error::Data`] if there are none, or all of them hold nothing but background.
+pub fn check_trainable(dataset: &Dataset, training: &[Case]) -> Result<()> {
+    if training.is_empty() {
+        return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
+    }
+    let labels = || training.iter().filter_map(|case| case.labels.as_ref());
+    if labels().all(|labels| labels.voxels.iter().all(|&class| class == 0)) {
+        return Err(Error::data(
+            &dataset.path,
+            "has no training case with foreground: there is nothing to learn",
+            "check the label files",
+        ));
+    }
+    Ok(())
+}
+
+/// Trains to the end with a progress bar. The checkpoint at `path` is saved at the end, every minute until then, and after
+/// an interrupt, whose error says how to go on: `again`.
 pub fn train_to_end(
     trainer: &mut Trainer,
     training: &[Case],
@@ -130,19 +163,46 @@ pub fn train_to_end(
     let per_epoch = trainer.steps_per_epoch(training.len());
     let mut bar = verbosity.task(&trainer.network().config().title(), trainer.settings().epochs * per_epoch);
     bar.set_position(trainer.optimizer().steps());
+    let save = |trainer: &Trainer| trainer.check_weights().and_then(|()| state::save(trainer, task, path));
+    let mut saved = Instant::now();
     let trained = trainer.train(training, |trainer| {
-        bar.advance(&format!("loss {:.4}", trainer.history().recent_loss(per_epoch as usize)));
-    });
-    match trained {
-        Ok(()) => state::save(trainer, task, path)?,
-        Err(Error::Interrupted(progress)) => {
-            state::save(trainer, task, path)?;
-            return Err(Error::Interrupted(format!(
-                "{progress} and saved; run the same command with {again} to go on"
-            )));
+        bar.advance(&format!("loss {:.4}", trainer.recent_loss(per_epoch)));
+        if saved.elapsed() >= SAVE_EVERY {
+            save(trainer)?;
+            saved = Instant::now();
         }
-        Err(error) => return Err(error),
+        Ok(())
+    });
+    if let Err(Error::Interrupted(progress)) = trained {
+        save(trainer)?;
+        return Err(Error::Interrupted(format!("{progress} and saved; {again}")));
     }
-    bar.finish(&format!("loss {:.4}", trainer.history().recent_loss(per_epoch as usize)));
+    trained?;
+    save(trainer)?;
+    bar.finish(&format!("loss {:.4}", trainer.recent_loss(per_epoch)));
     Ok(())
+}
+
+/// Segments and scores labelled cases, with a progress bar: scores and predictions, case by case.
+///
+/// # Errors
+/// [`Error::Interrupted`] between two cases, which says how to go on (`again`), a case that does not fit, or no memory.
+pub fn score_cases(
+    network: &Network,
+    parameters: &Parameters,
+    task: &Task,
+    cases: &[Case],
+    verbosity: Verbosity,
+    again: &str,
+) -> Result<Vec<(CaseScore, Labels)>> {
+    let mut bar = verbosity.task("evaluating", cases.len() as u64);
+    let mut scored = Vec::new();
+    for case in cases {
+        interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
+        let predicted = evaluate::predict(parameters.device(), network, parameters, task, case)?;
+        scored.push((evaluate::score(task, case, &predicted)?, predicted));
+        bar.advance(&case.name);
+    }
+    bar.finish("done");
+    Ok(scored)
 }

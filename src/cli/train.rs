@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::run::{Grid, checkpoint_path, display, load_cases, open_dataset, train_to_end};
+use super::output::print;
+use super::run::{
+    Grid, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases, train_to_end,
+};
 use crate::error::{Error, Result};
-use crate::files::{claim_folder, new_run_folder, write_atomic};
+use crate::files::{RunFolder, write_atomic};
 use crate::models::{Family, NetworkConfig};
+use crate::report::CaseScore;
 use crate::train::cases::Task;
-use crate::train::{evaluate, interrupt, metrics, presets, state, trainer::Trainer};
+use crate::train::{evaluate, interrupt, presets, state, trainer::Trainer};
 
 /// How large the network is and how it is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,19 +40,22 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Passes over the training cases
-    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     epochs: u64,
     /// Cases a step [default: the preset's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..=4096))]
     batch_size: Option<u64>,
     /// Points a case and step [default: the preset's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     points: Option<u64>,
     /// Learning rate [default: the preset's]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     rate: Option<f32>,
     /// Seed of initial weights, order, points and augmentation
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
     /// Start from the weights of this checkpoint (.safetensors or official .pt)
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
@@ -78,16 +85,14 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let channels = dataset.channels.len();
     let probe = configuration(&args, channels, 1, [64; 3])?;
     let task = Task::of(&dataset, probe.multiples());
-    let folder = match (&args.resume, &args.out) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(folder)) => {
-            claim_folder(folder, |_| false)?;
-            folder.clone()
-        }
-        (None, None) => new_run_folder("runs", "train")?,
+    let folder = match &args.resume {
+        Some(folder) => RunFolder::claim(folder, |_| true)?,
+        None => output_folder(args.out.as_deref(), "train", |_| false)?,
     };
+    let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
-    let shape = training.first().map_or([0; 3], |case| case.volume.shape);
+    check_trainable(&dataset, &training)?;
+    let shape = training[0].volume.shape;
     let network = configuration(&args, channels, task.outputs(), shape)?;
     let mut settings = match args.preset {
         Preset::Sample => presets::sample(&network, args.epochs, args.seed),
@@ -96,49 +101,50 @@ pub fn run(args: TrainArgs) -> Result<()> {
     settings.batch_size = args.batch_size.map_or(settings.batch_size, |size| size as usize);
     settings.points = args.points.map_or(settings.points, |points| points as usize);
     settings.optimizer.rate = args.rate.unwrap_or(settings.optimizer.rate);
+    network.check()?;
     let mut trainer = Trainer::new(&device, &network, settings)?;
-    let path = checkpoint_path(&folder, &network);
+    let path = checkpoint_path(folder, &network);
     if args.resume.is_some() {
-        state::resume(&mut trainer, &path)?;
+        state::resume(&mut trainer, &task, &path)?;
     }
     if let Some(weights) = &args.load_model {
         state::load_weights(trainer.parameters_mut(), weights)?;
     }
-    verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, display(&folder)));
-    train_to_end(&mut trainer, &training, &task, &path, verbosity, &format!("--resume {}", display(&folder)))?;
-    let mut cases = Vec::new();
-    for case in validation.iter().filter(|case| case.truth.is_some()) {
-        let predicted = evaluate::predict(&device, trainer.network(), trainer.parameters(), &task, case)?;
-        cases.push(evaluate::score(&task, case, &predicted)?);
-    }
-    let dice = metrics::mean(&cases.iter().map(|case| case.dice).collect::<Vec<_>>());
-    let history = trainer.history();
+    verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
+    let again = format!("run the same command with --resume {} to go on", folder.display());
+    train_to_end(&mut trainer, &training, &task, &path, verbosity, &again)?;
+    let scored = score_cases(trainer.network(), trainer.parameters(), &task, &validation, verbosity, &again)?;
+    let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
+    let (dice, iou) = evaluate::means(&cases);
+    let costs = trainer.costs();
     let summary = serde_json::json!({
         "model": network.title(),
-        "checkpoint": display(&path),
+        "checkpoint": path.display().to_string(),
         "parameters": trainer.parameters().count(),
         "steps": trainer.optimizer().steps(),
-        "final_loss": history.recent_loss(trainer.steps_per_epoch(training.len()) as usize),
-        "step_seconds": history.median_step_seconds(),
-        "peak_bytes": history.peak_bytes,
+        "final_loss": trainer.recent_loss(trainer.steps_per_epoch(training.len())),
+        "step_seconds": costs.median_step_seconds(),
+        "peak_bytes": costs.peak_bytes,
         "dice": dice,
+        "iou": iou,
         "cases": cases,
     });
     let text = format!("{summary:#}\n");
     write_atomic(folder.join("summary.json"), text.as_bytes())?;
     if args.run.json {
-        print!("{text}");
-    } else {
-        println!(
-            "{}: mean Dice {dice:.4} on {} validation cases, peak {}, {:.3} s a step",
-            network.title(),
-            cases.len(),
-            crate::memory::format_bytes(history.peak_bytes),
-            history.median_step_seconds()
-        );
-        println!("checkpoint: {}", display(&path));
+        return print(text);
     }
-    Ok(())
+    let scores = match cases.len() {
+        0 => "no validation cases".into(),
+        count => format!("mean Dice {dice:.4} on {count} validation cases"),
+    };
+    print(format!(
+        "{}: {scores}, peak {}, {:.3} s a step\ncheckpoint: {}",
+        network.title(),
+        crate::memory::format_bytes(costs.peak_bytes),
+        costs.median_step_seconds(),
+        path.display()
+    ))
 }
 
 /// The network that the flags name.

@@ -48,6 +48,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    let value: f64 = number.parse().map_err(|_| format!("'{text}' is not a size; write for example 8GiB"))?;
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
@@ -56,7 +57,6 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "t" | "tb" | "tib" => 40,
         other => return Err(format!("unknown unit '{other}'; use B, KiB, MiB, GiB or TiB")),
     };
-    let value: f64 = number.parse().map_err(|_| format!("'{text}' is not a size; write for example 8GiB"))?;
     let bytes = value * (1u64 << shift) as f64;
     if bytes >= 1.0 && bytes < u64::MAX as f64 {
         Ok(bytes as u64)

@@ -106,6 +106,17 @@ impl NetworkConfig {
         }
     }
 
+    /// Checks that the network can be built, and admits the volumes it is meant for.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that says what is missing.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::UNet(config) => config.check(),
+            Self::OssNet(config) => config.check(),
+        }
+    }
+
     /// Voxels that each side of a volume must be a multiple of.
     pub fn multiples(&self) -> [usize; 3] {
         match self {

@@ -42,7 +42,11 @@ impl UNetConfig {
         self.strides.iter().product()
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks that such a network can be built.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that states the rules.
+    pub fn check(&self) -> Result<()> {
         let fits = matches!(self.dimensions, 2 | 3)
             && self.channels.len() >= 2
             && self.strides.len() + 1 == self.channels.len()

@@ -22,7 +22,7 @@ pub fn predict(
     task: &Task,
     case: &Case,
 ) -> Result<Labels> {
-    let volume = batch::volume_tensor(device, &[&case.volume])?;
+    let volume = device.in_op("batch", || batch::volume_tensor(device, &[&case.volume]))?;
     let probabilities = dense::predict(network, parameters, &volume, 0)?;
     drop(volume);
     let classes = task.classify(&probabilities);
@@ -55,6 +55,12 @@ pub fn score(task: &Task, case: &Case, predicted: &Labels) -> Result<CaseScore> 
         iou: mean(|class| class.iou),
         classes: if classes.len() > 1 { classes } else { Vec::new() },
     })
+}
+
+/// Mean Dice and IoU of some cases; NaN without any.
+pub fn means(cases: &[CaseScore]) -> (f64, f64) {
+    let mean = |of: fn(&CaseScore) -> f64| metrics::mean(&cases.iter().map(of).collect::<Vec<_>>());
+    (mean(|case| case.dice), mean(|case| case.iou))
 }
 
 /// The labels of a case as read.

@@ -2,16 +2,14 @@
 
 use crate::memory::{Event, Role};
 use crate::report::{LossCurve, MemoryEvent, Timeline};
-use crate::train::trainer::History;
 
 /// Points of a loss curve: enough for a picture.
 const CURVE_POINTS: usize = 400;
 
 /// Losses by step, averaged over equal stretches.
-pub fn loss_curve(model: &str, history: &History) -> LossCurve {
-    let stretch = history.losses.len().div_ceil(CURVE_POINTS).max(1);
-    let points = history
-        .losses
+pub fn loss_curve(model: &str, losses: &[f32]) -> LossCurve {
+    let stretch = losses.len().div_ceil(CURVE_POINTS).max(1);
+    let points = losses
         .chunks(stretch)
         .enumerate()
         .map(|(i, losses)| {

@@ -3,6 +3,8 @@
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::error::{Error, Result};
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on an interrupt sets the flag; a second one ends the process at once.
@@ -18,7 +20,10 @@ pub fn listen() {
     });
 }
 
-/// True once an interrupt has come.
-pub fn requested() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+/// An error once an interrupt has come; `progress` says what is done.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub fn check(progress: impl FnOnce() -> String) -> Result<()> {
+    if INTERRUPTED.load(Ordering::SeqCst) { Err(Error::Interrupted(progress())) } else { Ok(()) }
 }

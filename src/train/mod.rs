@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod batch;
 pub mod cases;
 pub mod checkpoint;
+pub mod costs;
 pub mod evaluate;
 pub mod evidence;
 pub mod interrupt;

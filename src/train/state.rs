@@ -1,7 +1,8 @@
 //! From a network in training to a checkpoint file and back.
 //!
 //! A checkpoint holds the weights and running statistics under their official names, the optimiser's state under
-//! `optimizer.N`, and as metadata the network's configuration, the task, the settings and the history.
+//! `optimizer.N`, and as metadata the network's configuration, the task, the settings and the losses. Its bytes depend on
+//! seed, data and settings alone; what the run cost in time and memory lies in a file beside it ([`Costs`]).
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,6 +14,8 @@ use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::train::cases::Task;
 use crate::train::checkpoint::{self, Checkpoint, Metadata, StateDict, View, safetensors};
+use crate::train::costs::Costs;
+use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
 
 /// Version of the metadata's layout.
@@ -28,7 +31,7 @@ pub struct Model {
     pub task: Task,
 }
 
-/// Writes the whole state of a run: weights, optimiser, settings, history.
+/// Writes the whole state of a run: weights, optimiser, settings, losses, and beside them the costs.
 ///
 /// # Errors
 /// A full disk or a folder that refuses; an older checkpoint of that name then survives.
@@ -44,7 +47,7 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     note("network", serde_json::to_string(&trainer.network().config()))?;
     note("task", serde_json::to_string(task))?;
     note("settings", serde_json::to_string(trainer.settings()))?;
-    note("history", serde_json::to_string(trainer.history()))?;
+    note("losses", serde_json::to_string(trainer.losses()))?;
     note("steps", Ok(trainer.optimizer().steps().to_string()))?;
     let weights = named_weights(trainer.parameters());
     let optimizer: Vec<(String, Vec<usize>, Vec<f32>)> = (0..)
@@ -56,7 +59,8 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
         .chain(&optimizer)
         .filter_map(|(name, shape, values)| Some((name.as_str(), View::f32(shape, values)?)))
         .collect();
-    safetensors::write(path, &views, &metadata)
+    safetensors::write(path, &views, &metadata)?;
+    trainer.costs().save(path)
 }
 
 /// Weights and running statistics under their official names.
@@ -161,7 +165,7 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
     let config: NetworkConfig = entry(&checkpoint, "network", path)?;
     let task: Task = entry(&checkpoint, "task", path)?;
     let mut parameters = Parameters::new(device);
-    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
+    let network = device.in_op("loaded weights", || Network::new(&config, &mut parameters, &mut Rng::new(0)))?;
     fill(&mut parameters, &checkpoint.state, path)?;
     Ok(Model { network, parameters, task })
 }
@@ -169,21 +173,27 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
 /// Goes on with the run in a checkpoint.
 ///
 /// # Errors
-/// An unreadable file, or a run of another network or other settings (all but the number of epochs must be equal).
-pub fn resume(trainer: &mut Trainer, path: &Path) -> Result<()> {
+/// An unreadable file, or a run of another network, on other data or with other settings.
+pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
+    let other_run = |problem: String| {
+        Err(Error::data(path, problem, "give the data and flags of the run that it belongs to, or another folder"))
+    };
     let checkpoint = checkpoint::load(path)?;
     let config: NetworkConfig = entry(&checkpoint, "network", path)?;
-    if config != trainer.network().config() {
-        let problem = format!("holds {}, not {}", config.title(), trainer.network().config().title());
-        return Err(Error::data(path, problem, "give the flags of the run that it belongs to, or another --out"));
+    let wanted = trainer.network().config();
+    if config != wanted {
+        return other_run(match config.title() == wanted.title() {
+            true => format!("holds another size of {}", wanted.title()),
+            false => format!("holds {}, not {}", config.title(), wanted.title()),
+        });
     }
-    let stored: crate::train::settings::TrainSettings = entry(&checkpoint, "settings", path)?;
+    let stored: Task = entry(&checkpoint, "task", path)?;
+    if stored != *task {
+        return other_run(format!("was made on other data ({})", stored.name));
+    }
+    let stored: TrainSettings = entry(&checkpoint, "settings", path)?;
     if stored != *trainer.settings() {
-        return Err(Error::data(
-            path,
-            "was made with other settings",
-            "give the flags of the run that it belongs to, or another --out",
-        ));
+        return other_run("was made with other settings".into());
     }
     fill(trainer.parameters_mut(), &checkpoint.state, path)?;
     let steps: u64 = entry(&checkpoint, "steps", path)?;
@@ -191,6 +201,6 @@ pub fn resume(trainer: &mut Trainer, path: &Path) -> Result<()> {
         .map_while(|i| Some(checkpoint.state.get(&format!("optimizer.{i}"))?.to_f32().into_owned()))
         .collect();
     trainer.optimizer_mut().restore(steps, &state)?;
-    trainer.set_history(entry(&checkpoint, "history", path)?);
+    trainer.set_course(entry(&checkpoint, "losses", path)?, Costs::load(path));
     Ok(())
 }

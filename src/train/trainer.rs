@@ -2,58 +2,23 @@
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::memory::{Event, Phase, RoleBytes};
+use crate::memory::{Event, Phase};
 use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape};
 use crate::train::cases::Case;
+use crate::train::costs::Costs;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
 use crate::train::{batch, interrupt};
 
-/// The step (from 0) whose memory events are kept: the first in which everything that lives across steps exists.
+/// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
+/// exists.
 const RECORDED_STEP: u64 = 1;
-
-/// What training has been like so far; part of a checkpoint.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct History {
-    /// Loss of each step.
-    pub losses: Vec<f32>,
-    /// Seconds of each step, data included.
-    pub step_seconds: Vec<f32>,
-    /// Most bytes held at once.
-    pub peak_bytes: u64,
-    /// Most bytes of saved and transient activations and workspace.
-    pub peak_activations: u64,
-    /// Who held the peak's bytes.
-    pub peak_by_role: Vec<(String, u64)>,
-    /// The op that made the peak.
-    pub peak_op: String,
-}
-
-impl History {
-    /// Median seconds of a step; NaN before the first.
-    pub fn median_step_seconds(&self) -> f64 {
-        let mut seconds = self.step_seconds.clone();
-        seconds.sort_by(f32::total_cmp);
-        seconds.get(seconds.len() / 2).map_or(f64::NAN, |&s| f64::from(s))
-    }
-
-    /// Mean loss of the last `steps` steps; NaN before the first.
-    pub fn recent_loss(&self, steps: usize) -> f64 {
-        let recent = &self.losses[self.losses.len().saturating_sub(steps.max(1))..];
-        match recent.is_empty() {
-            true => f64::NAN,
-            false => recent.iter().map(|&loss| f64::from(loss)).sum::<f64>() / recent.len() as f64,
-        }
-    }
-}
 
 /// A network in training.
 pub struct Trainer {
@@ -62,7 +27,8 @@ pub struct Trainer {
     parameters: Parameters,
     optimizer: Optimizer,
     settings: TrainSettings,
-    history: History,
+    losses: Vec<f32>,
+    costs: Costs,
     events: Vec<Event>,
 }
 
@@ -73,8 +39,9 @@ impl Trainer {
     /// An impossible configuration, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, settings: TrainSettings) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
-        let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
+        let mut rng = Rng::named(settings.seed, "weights");
+        let network = device.in_op("initial weights", || Network::new(config, &mut parameters, &mut rng))?;
+        let optimizer = device.in_op("optimizer", || Optimizer::new(settings.optimizer, &parameters))?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
             device: device.clone(),
@@ -82,7 +49,8 @@ impl Trainer {
             parameters,
             optimizer,
             settings,
-            history: History::default(),
+            losses: Vec::new(),
+            costs: Costs::default(),
             events: Vec::new(),
         })
     }
@@ -117,14 +85,28 @@ impl Trainer {
         &self.settings
     }
 
-    /// What it was like so far.
-    pub fn history(&self) -> &History {
-        &self.history
+    /// Loss of each step so far.
+    pub fn losses(&self) -> &[f32] {
+        &self.losses
     }
 
-    /// Goes on from a stored history.
-    pub fn set_history(&mut self, history: History) {
-        self.history = history;
+    /// Mean loss of the last `steps` steps; NaN before the first.
+    pub fn recent_loss(&self, steps: u64) -> f64 {
+        let recent = &self.losses[self.losses.len().saturating_sub(steps.max(1) as usize)..];
+        match recent.is_empty() {
+            true => f64::NAN,
+            false => recent.iter().map(|&loss| f64::from(loss)).sum::<f64>() / recent.len() as f64,
+        }
+    }
+
+    /// What it cost so far.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// Goes on from a stored course.
+    pub fn set_course(&mut self, losses: Vec<f32>, costs: Costs) {
+        (self.losses, self.costs) = (losses, costs);
     }
 
     /// Memory events of one training step, once that step has been made in this process.
@@ -145,21 +127,35 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
-    /// or no memory. The weights are those of the last whole step.
-    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&Self)) -> Result<()> {
+    /// no memory, or what `after` reports. The weights are those of the last whole step.
+    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&Self) -> Result<()>) -> Result<()> {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
         }
         let per_epoch = self.steps_per_epoch(cases.len());
         let total = self.settings.epochs * per_epoch;
         while self.optimizer.steps() < total {
-            if interrupt::requested() {
-                return Err(Error::Interrupted(format!("{} of {total} steps are done", self.optimizer.steps())));
-            }
+            interrupt::check(|| format!("{} of {total} steps are done", self.optimizer.steps()))?;
             self.step(cases, per_epoch, total)?;
-            after(self);
+            after(self)?;
         }
         Ok(())
+    }
+
+    /// Checks that the weights are worth keeping.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the first that is not finite.
+    pub fn check_weights(&self) -> Result<()> {
+        let sick = |weights: &[f32]| weights.iter().any(|weight| !weight.is_finite());
+        match self.parameters.iter().find(|parameter| sick(parameter.value().data())) {
+            None => Ok(()),
+            Some(parameter) => Err(Error::NotFinite {
+                what: "a weight".into(),
+                step: self.optimizer.steps(),
+                op: parameter.name().into(),
+            }),
+        }
     }
 
     fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
@@ -169,12 +165,13 @@ impl Trainer {
         let size = self.batch_size(cases.len());
         let order = batch::order(cases.len(), self.settings.seed, epoch);
         let chosen: Vec<&Case> = order[within * size..][..size].iter().map(|&case| &cases[case]).collect();
-        let recorded = step == RECORDED_STEP;
+        let recorded = step >= RECORDED_STEP && self.events.is_empty();
         if recorded {
             self.device.ledger(|ledger| ledger.record(true));
         }
         let batch = self.device.in_phase(Phase::Data, || {
-            batch::make(&self.device, &self.network.config(), &self.settings, &chosen, step)
+            self.device
+                .in_op("batch", || batch::make(&self.device, &self.network.config(), &self.settings, &chosen, step))
         })?;
         self.parameters.clear_gradients();
         let loss = self.forward_and_backward(&batch)?;
@@ -192,9 +189,10 @@ impl Trainer {
                 events
             });
         }
-        self.history.losses.push(loss);
-        self.history.step_seconds.push(started.elapsed().as_secs_f32());
-        self.note_peak();
+        self.losses.push(loss);
+        self.costs.step_seconds.push(started.elapsed().as_secs_f32());
+        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak().clone(), ledger.peak_activations()));
+        self.costs.note_peak(&peak, activations);
         Ok(())
     }
 
@@ -228,22 +226,4 @@ impl Trainer {
         };
         Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
     }
-
-    fn note_peak(&mut self) {
-        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak().clone(), ledger.peak_activations()));
-        if peak.by_role.total() > self.history.peak_bytes {
-            self.history.peak_bytes = peak.by_role.total();
-            self.history.peak_by_role = by_role(&peak.by_role);
-            self.history.peak_op = match peak.layer.is_empty() {
-                true => peak.op.to_string(),
-                false => format!("{} of {}", peak.op, peak.layer),
-            };
-        }
-        self.history.peak_activations = self.history.peak_activations.max(activations);
-    }
-}
-
-/// Names and bytes of the roles that hold any.
-fn by_role(bytes: &RoleBytes) -> Vec<(String, u64)> {
-    bytes.iter().filter(|(_, bytes)| *bytes > 0).map(|(role, bytes)| (role.name().to_string(), bytes)).collect()
 }

@@ -1,6 +1,8 @@
 //! NIfTI files made byte by byte, independently of the crate's own writer.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod cli;
+
 use std::io::Write;
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 //! The engine's own checkpoints are safetensors files with a metadata map ([`safetensors`]); the official weights are
 //! PyTorch archives ([`torch`]), read by an interpreter that cannot run code (`pickle`). Both become a
 //! [`StateDict`], and [`load`] tells them apart by their content, never by their name. Files are written under a
-//! temporary name and renamed ([`atomic`]), so that an interrupted save leaves the previous checkpoint whole.
+//! temporary name and renamed ([`write_atomic_with`](crate::files::write_atomic_with)), so that an interrupted save leaves
+//! the previous checkpoint whole.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,7 +13,6 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-pub mod atomic;
 mod pickle;
 pub mod safetensors;
 mod state;

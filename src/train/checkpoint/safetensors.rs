@@ -12,7 +12,8 @@ use std::path::Path;
 use safetensors::{Dtype as FileDtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use super::{Array, DAMAGED, Data, Dtype, Metadata, StateDict, View, atomic};
+use super::{Array, DAMAGED, Data, Dtype, Metadata, StateDict, View};
+use crate::files::write_atomic_with;
 use crate::{Error, Result};
 
 /// The header's one name that is not a tensor's.
@@ -51,7 +52,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Me
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    atomic::write(path, |file| {
+    write_atomic_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         by_size.iter().try_for_each(|&index| file.write_all(tensors[index].1.bytes))

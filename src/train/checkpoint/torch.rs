@@ -16,7 +16,8 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use super::pickle::{Fault, Id, Pickle, Tensor};
 use super::state::elements;
-use super::{Array, DAMAGED, Data, Dtype, StateDict, View, atomic};
+use super::{Array, DAMAGED, Data, Dtype, StateDict, View};
+use crate::files::write_atomic_with;
 use crate::{Error, Result};
 
 /// Longest `data.pkl` that is read. Official ones take 160 bytes a tensor.
@@ -253,7 +254,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)]) -> Result<()>
     let path = path.as_ref();
     // PyTorch calls the folder like the file.
     let folder = path.file_stem().map_or_else(|| "archive".into(), |stem| stem.to_string_lossy().into_owned());
-    atomic::write(path, |file| {
+    write_atomic_with(path, |file| {
         let mut zip = ZipWriter::new(file);
         let mut member = |name: &str, content: &[u8]| -> io::Result<()> {
             // PyTorch aligns the storages so that they can be mapped into memory. A fixed date makes equal weights

@@ -1,5 +1,7 @@
 //! `ossnet`: memory-efficient segmentation of 3D medical images.
 
+#![warn(missing_docs)]
+
 pub mod cli;
 pub mod data;
 pub mod device;

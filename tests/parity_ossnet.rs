@@ -150,7 +150,7 @@ impl Case {
 
 fn cases() -> impl Iterator<Item = Case> {
     let patterns = ["tiny_*_brats.npz", "tiny_*_lits.npz", "off_*.npz", "off128_*.npz"];
-    let files = patterns.into_iter().flat_map(|pattern| fixture::find(pattern)).filter(|path| {
+    let files = patterns.into_iter().flat_map(fixture::find).filter(|path| {
         let unet = path.to_string_lossy().contains("unet");
         let whole = !path.to_string_lossy().contains("off128") || !fixture::find("vol_128x128x80_i8.npz").is_empty();
         !unet && whole

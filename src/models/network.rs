@@ -142,7 +142,7 @@ fn unknown(name: &str) -> Error {
 /// A network. Its weights live in a [`Parameters`].
 pub enum Network {
     /// An occupancy network.
-    OssNet(OssNet),
+    OssNet(Box<OssNet>),
     /// A residual U-Net.
     UNet(UNet),
 }
@@ -154,7 +154,7 @@ impl Network {
     /// An impossible configuration, or no memory.
     pub fn new(config: &NetworkConfig, parameters: &mut Parameters, rng: &mut Rng) -> Result<Self> {
         Ok(match config {
-            NetworkConfig::OssNet(config) => Self::OssNet(OssNet::new(config.clone(), parameters, rng)?),
+            NetworkConfig::OssNet(config) => Self::OssNet(Box::new(OssNet::new(config.clone(), parameters, rng)?)),
             NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
         })
     }

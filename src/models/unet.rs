@@ -198,7 +198,15 @@ enum Level {
     /// The deepest: one residual unit.
     Bottom(ResidualUnit),
     /// Down, the level below beside a skip connection, up.
-    Between { down: ResidualUnit, below: Box<Level>, up: Stage, unit: ResidualUnit },
+    Between(Box<Between>),
+}
+
+/// One level between the input and the deepest.
+struct Between {
+    down: ResidualUnit,
+    below: Level,
+    up: Stage,
+    unit: ResidualUnit,
 }
 
 impl Level {
@@ -233,14 +241,15 @@ impl Level {
             Stage::new(builder, conv, false)?
         };
         let unit = ResidualUnit::new(&mut builder.child(2).child(1), config, [outputs, outputs, 1, 1], top)?;
-        Ok(Level::Between { down, below: Box::new(below), up, unit })
+        Ok(Level::Between(Box::new(Between { down, below, up, unit })))
     }
 
     fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
         let device = tape.device();
         match self {
             Level::Bottom(unit) => unit.forward(tape, parameters, x),
-            Level::Between { down, below, up, unit } => {
+            Level::Between(level) => {
+                let Between { down, below, up, unit } = level.as_ref();
                 let skip = device.in_layer("0", || down.forward(tape, parameters, x))?;
                 let deep = device.in_layer("1.submodule", || below.forward(tape, parameters, &skip))?;
                 let both = ops::concat(tape, &[&skip, &deep])?;

@@ -1,7 +1,7 @@
 //! Mean and biased variance of groups of elements: the statistics of batch, instance and conditional normalisation.
 //!
 //! `x` `[batch, …, C]` gives `[2, groups]`: means, then variances; see [`Grouping`]. The op is run detached: the op that
-//! normalises ([`crate::ops::norm_act`]) accounts for the derivative through the statistics.
+//! normalises ([`norm_act`](crate::ops::norm_act())) accounts for the derivative through the statistics.
 //!
 //! Each piece of `x` is read twice while it is in the cache (mean, then corrected sum of squares about it), and pieces
 //! are combined in f64 (Chan, Golub, LeVeque 1983), so that a large mean costs no accuracy.

@@ -2,7 +2,7 @@
 //!
 //! `v = γ·x̂ + β [+ r]`, `x̂ = (x − μ)/√(σ² + ε)`, `y = act(v) [+ r]`
 //!
-//! * `x`, `y`, `r` `[batch, …, C]`; `μ`, `σ²` one a group ([`Grouping`]), as [`crate::ops::moments`] makes them, or running
+//! * `x`, `y`, `r` `[batch, …, C]`; `μ`, `σ²` one a group ([`Grouping`]), as [`moments`](crate::ops::moments()) makes them, or running
 //!   statistics; `γ`, `β` `[C]`, or `[batch, C]` with the rows divided evenly among the batch (conditional normalisation).
 //! * The residual `r` is added before the activation (OSS-Net's blocks) or after it (MONAI's residual units).
 //! * Each part may be absent; what is absent costs nothing.

@@ -63,7 +63,7 @@ pub fn run(args: MemoryArgs) -> Result<()> {
     let (channels, classes) = (config.image_channels(), config.classes());
     let config = config.adapted(channels, classes, args.volume);
     let multiples = config.multiples();
-    if let Some(axis) = (0..3).find(|&axis| args.volume[axis] % multiples[axis] != 0) {
+    if let Some(axis) = (0..3).find(|&axis| !args.volume[axis].is_multiple_of(multiples[axis])) {
         return Err(Error::Usage(format!(
             "--volume: side {} must be a multiple of {} for {}",
             args.volume[axis],

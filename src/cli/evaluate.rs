@@ -52,6 +52,14 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let model = state::load(&device, &args.load_model)?;
     let config = model.network.config();
     let mut dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    let known = &model.task.preprocessing.classes;
+    if dataset.class_values() != *known {
+        return Err(Error::data(
+            &dataset.path,
+            format!("declares the labels {:?}, but the checkpoint was trained on {known:?}", dataset.class_values()),
+            "give the --data that it was trained on, or one with the same labels",
+        ));
+    }
     match args.part {
         Part::Validation => dataset.training.clear(),
         Part::Training => dataset.validation.clear(),

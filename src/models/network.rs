@@ -153,9 +153,12 @@ impl Network {
     /// # Errors
     /// An impossible configuration, or no memory.
     pub fn new(config: &NetworkConfig, parameters: &mut Parameters, rng: &mut Rng) -> Result<Self> {
-        Ok(match config {
-            NetworkConfig::OssNet(config) => Self::OssNet(Box::new(OssNet::new(config.clone(), parameters, rng)?)),
-            NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
+        let device = parameters.device().clone();
+        device.in_op("initial weights", || {
+            Ok(match config {
+                NetworkConfig::OssNet(config) => Self::OssNet(OssNet::new(config.clone(), parameters, rng)?),
+                NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
+            })
         })
     }
 

@@ -47,13 +47,14 @@ impl<'a> Builder<'a> {
 
     /// A parameter drawn uniformly from `[-bound, bound)`.
     fn uniform(&mut self, leaf: &str, shape: &[usize], bound: f32) -> Result<ParamId> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| (self.rng.uniform() * 2.0 - 1.0) * bound).collect();
-        self.parameters.add(self.name(leaf), Kind::Weight, shape, &values)
+        let (name, rng) = (self.name(leaf), &mut *self.rng);
+        let draw = || (rng.uniform() * 2.0 - 1.0) * bound;
+        self.parameters.add(name, Kind::Weight, shape, |values| values.fill_with(draw))
     }
 
     /// A parameter with one value everywhere.
     fn constant(&mut self, leaf: &str, kind: Kind, shape: &[usize], value: f32) -> Result<ParamId> {
-        self.parameters.add(self.name(leaf), kind, shape, &vec![value; shape.iter().product()])
+        self.parameters.add(self.name(leaf), kind, shape, |values| values.fill(value))
     }
 
     /// A fixed table of normal numbers.
@@ -61,8 +62,8 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// No memory.
     pub fn normal_buffer(&mut self, leaf: &str, shape: &[usize], deviation: f32) -> Result<BufferId> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.rng.normal() * deviation).collect();
-        self.parameters.add_buffer(self.name(leaf), shape, &values)
+        let (name, rng) = (self.name(leaf), &mut *self.rng);
+        self.parameters.add_buffer(name, shape, |values| values.fill_with(|| rng.normal() * deviation))
     }
 }
 
@@ -213,7 +214,10 @@ impl Act {
         let parameters = names
             .iter()
             .zip(&values)
-            .map(|(name, values)| builder.parameters.add(builder.name(name), Kind::Activation, &[values.len()], values))
+            .map(|(name, initial)| {
+                let (name, shape) = (builder.name(name), [initial.len()]);
+                builder.parameters.add(name, Kind::Activation, &shape, |values| values.copy_from_slice(initial))
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { activation, parameters })
     }
@@ -339,8 +343,10 @@ impl NormAct {
 
 /// Running mean 0 and variance 1 for `groups` groups.
 fn running_statistics(builder: &mut Builder<'_>, groups: usize) -> Result<BufferId> {
-    let mut values = vec![0.0; 2 * groups];
-    values[groups..].fill(1.0);
     let name = builder.name("running");
-    builder.parameters.add_buffer(name, &[2, groups], &values)
+    builder.parameters.add_buffer(name, &[2, groups], |values| {
+        let (mean, variance) = values.split_at_mut(groups);
+        mean.fill(0.0);
+        variance.fill(1.0);
+    })
 }

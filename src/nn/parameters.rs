@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Identity of a parameter within its [`Parameters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,24 +93,44 @@ impl Parameters {
         &self.device
     }
 
-    /// Adds a parameter with its initial values.
+    /// Adds a parameter, whose initial values `fill` writes (not called on a plan).
     ///
     /// # Errors
-    /// No memory, or `values` of another length than the shape's.
-    pub fn add(&mut self, name: impl Into<String>, kind: Kind, shape: &[usize], values: &[f32]) -> Result<ParamId> {
-        let value = Tensor::from_slice(&self.device, shape, Role::Parameter, values)?;
+    /// No memory.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+        shape: &[usize],
+        fill: impl FnOnce(&mut [f32]),
+    ) -> Result<ParamId> {
+        let value = self.filled(shape, Role::Parameter, fill)?;
         self.parameters.push(Parameter { name: name.into(), kind, value, gradient: None, trainable: true });
         Ok(ParamId(self.parameters.len() - 1))
     }
 
-    /// Adds a buffer with its initial values.
+    /// Adds a buffer, whose initial values `fill` writes (not called on a plan).
     ///
     /// # Errors
-    /// No memory, or `values` of another length than the shape's.
-    pub fn add_buffer(&mut self, name: impl Into<String>, shape: &[usize], values: &[f32]) -> Result<BufferId> {
-        let value = Tensor::from_slice(&self.device, shape, Role::NormBuffer, values)?;
+    /// No memory.
+    pub fn add_buffer(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        fill: impl FnOnce(&mut [f32]),
+    ) -> Result<BufferId> {
+        let value = self.filled(shape, Role::NormBuffer, fill)?;
         self.buffers.push(NamedBuffer { name: name.into(), value, updates: 0 });
         Ok(BufferId(self.buffers.len() - 1))
+    }
+
+    /// Asks for the memory before any value exists, so that the budget is what refuses an absurd size.
+    fn filled(&self, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+        let mut tensor = Tensor::empty(&self.device, shape, DType::F32, role)?;
+        if !self.device.is_plan() {
+            fill(tensor.data_mut());
+        }
+        Ok(tensor)
     }
 
     /// One parameter.

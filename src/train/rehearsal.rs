@@ -48,7 +48,7 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
     let mut parameters = Parameters::new(device);
     let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
     let mut optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
-    let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
+    let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, config, sizes)))?;
     let (mut seconds, mut events) = (Vec::new(), Vec::new());
     for _ in 0..steps.max(1) {
         device.ledger(|ledger| {

@@ -165,7 +165,7 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
     let config: NetworkConfig = entry(&checkpoint, "network", path)?;
     let task: Task = entry(&checkpoint, "task", path)?;
     let mut parameters = Parameters::new(device);
-    let network = device.in_op("loaded weights", || Network::new(&config, &mut parameters, &mut Rng::new(0)))?;
+    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
     fill(&mut parameters, &checkpoint.state, path)?;
     Ok(Model { network, parameters, task })
 }

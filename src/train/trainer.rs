@@ -39,9 +39,8 @@ impl Trainer {
     /// An impossible configuration, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, settings: TrainSettings) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let mut rng = Rng::named(settings.seed, "weights");
-        let network = device.in_op("initial weights", || Network::new(config, &mut parameters, &mut rng))?;
-        let optimizer = device.in_op("optimizer", || Optimizer::new(settings.optimizer, &parameters))?;
+        let network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
             device: device.clone(),

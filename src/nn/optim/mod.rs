@@ -75,7 +75,9 @@ impl Optimizer {
         let state = parameters
             .iter()
             .map(|parameter| {
-                Tensor::zeros(parameters.device(), &[slots, parameter.value().len()], Role::OptimizerState)
+                let device = parameters.device();
+                let shape = [slots, parameter.value().len()];
+                device.in_op("optimizer", || Tensor::zeros(device, &shape, Role::OptimizerState))
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { settings, state, steps: 0 })

@@ -26,7 +26,8 @@ fn planned(name: &str, volume: [usize; 3], points: usize) -> Rehearsal {
 #[test]
 fn a_plan_equals_the_run_event_by_event() {
     let volume = [64, 64, 48];
-    let names = ["vanilla_o_net", "o-net", "oss-net-a", "oss-net-b", "C1", "C2", "D1", "D2", "E1", "oss-net-c", "oss-net-d"];
+    let names =
+        ["vanilla_o_net", "o-net", "oss-net-a", "oss-net-b", "C1", "C2", "D1", "D2", "E1", "oss-net-c", "oss-net-d"];
     for name in names.into_iter().chain(["unet3d", "unet2d"]) {
         // The official encoders halve four times more than 48 voxels admit; a side of 64 is enough for all.
         let volume = if name.starts_with("unet") { volume } else { [64, 64, 64] };
@@ -70,8 +71,7 @@ fn the_resident_set_agrees_with_the_ledger() {
             .output()
             .unwrap();
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let (ledger, resident) =
-            (json["peak_bytes"].as_u64().unwrap(), json["resident_peak_bytes"].as_u64().unwrap());
+        let (ledger, resident) = (json["peak_bytes"].as_u64().unwrap(), json["resident_peak_bytes"].as_u64().unwrap());
         let allowed = ledger + ledger * 15 / 100 + BESIDE;
         assert!(resident > ledger * 85 / 100 && resident <= allowed, "{model:?}: ledger {ledger}, resident {resident}");
     }

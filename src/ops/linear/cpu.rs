@@ -4,6 +4,7 @@
 //! number of threads and its packing scratch stays small (one panel of the weight a thread).
 
 use gemm::Parallelism;
+use pulp::{Simd, WithSimd};
 
 use super::Dims;
 use crate::device::cpu::{Pool, SharedMut};
@@ -128,49 +129,91 @@ pub(super) fn weight_gradient(
             product(partial, features, false, a, b, [width, features, count]);
         });
     }
-    let dw = SharedMut::new(dw);
-    let scratch = &*scratch;
+    let (dw, scratch) = (SharedMut::new(dw), SharedMut::new(scratch));
     pool.for_each(outputs, |output| {
-        // SAFETY: each piece owns one row of the gradient.
-        let row = unsafe { dw.slice(output * stride + first, features) };
-        for (i, value) in row.iter_mut().enumerate() {
-            let sum = pairwise(splits, &|split| scratch[split * size + output * features + i]);
-            *value = if accumulate { *value + sum } else { sum };
-        }
+        // SAFETY: each piece owns one row of the gradient and of every partial.
+        let (row, partial) = unsafe {
+            let partial = |split: usize| scratch.slice(split * size + output * features, features);
+            (dw.slice(output * stride + first, features), partial)
+        };
+        pool.simd().dispatch(PairwiseSum { row, partial, splits, accumulate });
     });
 }
 
-/// Pairwise sum of `term(0..count)`: the error grows with the logarithm of the count.
-fn pairwise(count: usize, term: &dyn Fn(usize) -> f32) -> f32 {
-    fn range(from: usize, to: usize, term: &dyn Fn(usize) -> f32) -> f32 {
-        match to - from {
-            0 => 0.0,
-            1 => term(from),
-            n => range(from, from + n / 2, term) + range(from + n / 2, to, term),
+/// `row (+)= Σ partial(split)`, in pairs, then pairs of pairs: the error grows with the logarithm of the count.
+struct PairwiseSum<'a, F> {
+    row: &'a mut [f32],
+    partial: F,
+    splits: usize,
+    accumulate: bool,
+}
+
+impl<'a, F: Fn(usize) -> &'a mut [f32]> WithSimd for PairwiseSum<'a, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let mut distance = 1;
+        while distance < self.splits {
+            for split in (0..self.splits - distance).step_by(2 * distance) {
+                add((self.partial)(split), (self.partial)(split + distance));
+            }
+            distance *= 2;
+        }
+        match self.accumulate {
+            true => add(self.row, (self.partial)(0)),
+            false => self.row.copy_from_slice((self.partial)(0)),
         }
     }
-    range(0, count, term)
 }
+
+/// `a += b`.
+#[inline(always)]
+fn add(a: &mut [f32], b: &[f32]) {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a += b;
+    }
+}
+
+/// Outputs of one piece of a bias gradient: a few cache lines of columns at a time.
+const WIDTH: usize = 64;
 
 /// `db (+)= Σ dy` over the rows of each bias row, in f64.
 pub(super) fn bias_gradient(pool: &Pool, dims: Dims, dy: &[f32], db: &mut [f32], accumulate: bool) {
-    /// Outputs of one piece: a cache line's worth of columns at a time.
-    const WIDTH: usize = 64;
     let Dims { rows, outputs, rows_per_bias, .. } = dims;
     let (items, blocks) = (rows / rows_per_bias, outputs.div_ceil(WIDTH));
     let db = SharedMut::new(db);
     pool.for_each(items * blocks, |piece| {
         let (item, column) = (piece / blocks, piece % blocks * WIDTH);
         let width = WIDTH.min(outputs - column);
+        let rows = &dy[item * rows_per_bias * outputs..][..rows_per_bias * outputs];
         let mut sums = [0.0f64; WIDTH];
-        for row in item * rows_per_bias..(item + 1) * rows_per_bias {
-            let dy = &dy[row * outputs + column..][..width];
-            sums.iter_mut().zip(dy).for_each(|(sum, &value)| *sum += f64::from(value));
-        }
+        pool.simd().dispatch(ColumnSums { rows, outputs, column, sums: &mut sums[..width] });
         // SAFETY: each piece owns its columns of its item.
         let db = unsafe { db.slice(item * outputs + column, width) };
         for (value, &sum) in db.iter_mut().zip(&sums) {
             *value = if accumulate { *value + sum as f32 } else { sum as f32 };
         }
     });
+}
+
+/// Sums of some columns of row-major `rows`.
+struct ColumnSums<'a> {
+    rows: &'a [f32],
+    outputs: usize,
+    column: usize,
+    sums: &'a mut [f64],
+}
+
+impl WithSimd for ColumnSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for row in self.rows.chunks_exact(self.outputs) {
+            for (sum, &value) in self.sums.iter_mut().zip(&row[self.column..]) {
+                *sum += f64::from(value);
+            }
+        }
+    }
 }

@@ -156,7 +156,7 @@ impl Network {
         let device = parameters.device().clone();
         device.in_op("initial weights", || {
             Ok(match config {
-                NetworkConfig::OssNet(config) => Self::OssNet(OssNet::new(config.clone(), parameters, rng)?),
+                NetworkConfig::OssNet(config) => Self::OssNet(Box::new(OssNet::new(config.clone(), parameters, rng)?)),
                 NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
             })
         })

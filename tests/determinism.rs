@@ -77,7 +77,7 @@ fn figures(folder: &Path) -> serde_json::Value {
 #[test]
 fn an_interrupted_comparison_ends_as_an_uninterrupted_one() {
     let place = place();
-    let compare = "compare --threads 1 --models o-net,oss-net-c --epochs 12 --data data --out";
+    let compare = "compare --threads 1 --models o-net,oss-net-c --epochs 16 --data data --out";
     place.run(&format!("{compare} whole --quiet")).succeeded();
     // Interrupted in the first model, then in the second.
     for model in ["O-Net", "OSS-Net C"] {

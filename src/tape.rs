@@ -9,6 +9,8 @@
 //! statistics are inputs). Buffers are freed at their last use, in the forward as in the backward pass, and a backward
 //! that is the last user of a value may overwrite it ([`Backward::take_value`]).
 
+mod work;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::nn::{BufferId, ParamId, Parameters};
 use crate::ops::{self, Op};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
+pub use work::Work;
 
 /// A tensor-to-be: see the module's page.
 #[derive(Clone)]

@@ -102,6 +102,12 @@ pub struct Cost {
     pub bytes: u64,
 }
 
+impl std::iter::Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |sum, cost| Self { flops: sum.flops + cost.flops, bytes: sum.bytes + cost.bytes })
+    }
+}
+
 /// A differentiable function of tensors.
 pub trait Op {
     /// Name in the ledger and in errors.

@@ -40,15 +40,50 @@ pub struct Rehearsal {
     pub events: Vec<Event>,
 }
 
+/// A fresh network in training on one made-up batch.
+pub struct Stage {
+    device: Device,
+    parameters: Parameters,
+    network: Network,
+    optimizer: Optimizer,
+    batch: Batch,
+}
+
+impl Stage {
+    /// Network, optimiser and batch on `device` (which may be a plan).
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, or no memory.
+    pub fn new(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Self> {
+        let mut parameters = Parameters::new(device);
+        let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+        let optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
+        let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
+        Ok(Self { device: device.clone(), parameters, network, optimizer, batch })
+    }
+
+    /// One step: loss, gradients, update.
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, or no memory.
+    pub fn step(&mut self) -> Result<()> {
+        let Self { device, parameters, network, optimizer, batch } = self;
+        let tape = Tape::new(device, Mode::Train);
+        let loss = device
+            .in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, LossSettings::default()))?;
+        tape.backward(loss, parameters)?;
+        optimizer.step(parameters, 1.0);
+        parameters.clear_gradients();
+        Ok(())
+    }
+}
+
 /// Runs `steps` training steps of a fresh network on `device` (which may be a plan).
 ///
 /// # Errors
 /// Sizes that the network does not admit, or no memory.
 pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: usize) -> Result<Rehearsal> {
-    let mut parameters = Parameters::new(device);
-    let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
-    let mut optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
-    let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, config, sizes)))?;
+    let mut stage = Stage::new(device, config, sizes)?;
     let (mut seconds, mut events) = (Vec::new(), Vec::new());
     for _ in 0..steps.max(1) {
         device.ledger(|ledger| {
@@ -56,12 +91,7 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
             ledger.record(true);
         });
         let started = Instant::now();
-        let tape = Tape::new(device, Mode::Train);
-        let loss = device
-            .in_phase(Phase::Forward, || step::loss(&tape, &parameters, &network, &batch, LossSettings::default()))?;
-        tape.backward(loss, &mut parameters)?;
-        optimizer.step(&mut parameters, 1.0);
-        parameters.clear_gradients();
+        stage.step()?;
         seconds.push(started.elapsed().as_secs_f64());
         events = device.ledger(|ledger| ledger.take_events());
     }
@@ -69,8 +99,8 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
         ledger.record(false);
         (ledger.peak().clone(), ledger.peak_activations())
     });
-    let reserved = device.reserved();
-    Ok(Rehearsal { parameters: parameters.count(), peak, peak_activations, reserved, seconds, events })
+    let (parameters, reserved) = (stage.parameters.count(), device.reserved());
+    Ok(Rehearsal { parameters, peak, peak_activations, reserved, seconds, events })
 }
 
 /// Noise as a volume, a ball as its label.

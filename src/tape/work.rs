@@ -1,0 +1,55 @@
+//! What a recorded tape amounts to in floating-point operations and bytes.
+
+use super::{Node, Tape};
+use crate::ops::Cost;
+
+/// Work of all recorded ops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Of the forward pass that was recorded.
+    pub forward: Cost,
+    /// Of the backward pass if all gradients are wanted, without what is recomputed.
+    pub backward: Cost,
+}
+
+impl Tape {
+    /// The work of all ops recorded so far and not yet played backwards. Detached ops, and ops that no gradient flows
+    /// through, are not recorded.
+    pub fn work(&self) -> Work {
+        let nodes = self.nodes.borrow();
+        Work {
+            forward: nodes.iter().map(|node| node.op.forward_cost(&node.shapes())).sum(),
+            backward: nodes.iter().map(|node| node.op.backward_cost(&node.shapes())).sum(),
+        }
+    }
+}
+
+impl Node {
+    fn shapes(&self) -> Vec<&[usize]> {
+        self.inputs.iter().map(|input| input.shape.as_slice()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::memory::Role;
+    use crate::ops;
+    use crate::tape::Mode;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn two_products_are_the_sum_of_both() {
+        let device = Device::cpu(1, 1 << 20).unwrap();
+        let tape = Tape::new(&device, Mode::Train);
+        let input = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
+        let hidden = ops::linear(&tape, &input(&[5, 3]), &input(&[4, 3]), None, None).unwrap();
+        ops::linear(&tape, &hidden, &input(&[2, 4]), None, None).unwrap();
+        let work = tape.work();
+        // Multiply-adds: 5 rows, 3 → 4 → 2 features.
+        assert_eq!(work.forward.flops, 2 * 5 * (3 * 4 + 4 * 2));
+        assert_eq!(work.backward.flops, 2 * work.forward.flops);
+        assert_eq!(work.forward.bytes, 4 * ((5 * 3 + 3 * 4 + 5 * 4) + (5 * 4 + 4 * 2 + 5 * 2)));
+    }
+}

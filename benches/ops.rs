@@ -44,7 +44,7 @@ fn noise(device: &Device, shape: &[usize]) -> Leaf {
 
 fn uniform(device: &Device, shape: &[usize], low: f32, high: f32) -> Leaf {
     let mut rng = Rng::new(shape.iter().sum::<usize>() as u64);
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| low + (high - low) * rng.uniform() as f32).collect();
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| low + (high - low) * rng.uniform()).collect();
     Leaf { tensor: Tensor::from_slice(device, shape, Role::Data, &values).expect("memory"), constant: false }
 }
 
@@ -313,7 +313,9 @@ fn losses(criterion: &mut Criterion) {
     both(&mut group, "cross entropy 96x96x96x4", device, &leaves, |tape, v| {
         ops::cross_entropy(tape, &v[0], &v[1], CrossEntropy::default())
     });
-    let leaves = [uniform(device, &[rows, 1], 0.0, 1.0), labels(2)];
+    // Dice is a mean over volumes, so it is told which rows are one.
+    let probabilities = uniform(device, &[1, rows, 1], 0.0, 1.0);
+    let leaves = [probabilities, uniform(device, &[1, rows, 1], 0.0, 2.0).whole().constant()];
     both(&mut group, "dice 96x96x96", device, &leaves, |tape, v| ops::dice_loss(tape, &v[0], &v[1]));
     group.finish();
 }

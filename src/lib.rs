@@ -12,7 +12,6 @@ pub mod memory;
 pub mod models;
 pub mod nn;
 pub mod ops;
-#[cfg(feature = "report")]
 pub mod report;
 pub mod rng;
 pub mod tape;

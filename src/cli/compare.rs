@@ -11,19 +11,20 @@ use super::run::{
     Grid, check_trainable, checkpoint_path, common_multiples, load_cases, open_dataset, output_folder, score_cases,
     train_to_end,
 };
-use crate::data::{Dataset, Labels, Volume};
+use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
+use crate::memory::Event;
 use crate::models::NetworkConfig;
-use crate::report::{self, BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, ModelResult, Results, RunFacts};
+use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::train::baseline::{MeanMask, Threshold};
 use crate::train::cases::{Case, Task};
 use crate::train::evaluate;
 use crate::train::metrics::{Confusion, Rule};
 use crate::train::state;
 use crate::train::trainer::Trainer;
-use crate::train::{evidence, interrupt, presets};
+use crate::train::{interrupt, presets};
 
 /// Models of the comparison if `--models` is not given.
 const MODELS: &str = "o-net,oss-net-c,unet3d";
@@ -33,30 +34,35 @@ const MODELS: &str = "o-net,oss-net-c,unet3d";
 pub struct CompareArgs {
     /// Models, separated by commas
     #[arg(long, default_value = MODELS, value_delimiter = ',', value_name = "NAMES")]
-    models: Vec<String>,
+    pub(super) models: Vec<String>,
     /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     /// Passes over the training cases
     #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    epochs: u64,
+    pub(super) epochs: u64,
     /// Seed of initial weights, order, points and augmentation
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Output folder; an interrupted comparison there is resumed [default: a new folder in runs/]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
-/// A trained and scored model.
-struct Compared {
-    result: ModelResult,
-    predictions: Vec<Labels>,
-    losses: report::LossCurve,
-    timeline: report::Timeline,
+/// A trained and scored model. All but the result is for the page.
+#[cfg_attr(not(feature = "report"), allow(dead_code))]
+pub(super) struct Compared {
+    /// Its row of the table.
+    pub result: ModelResult,
+    /// Its labels for each validation case.
+    pub predictions: Vec<Labels>,
+    /// Loss of each training step.
+    pub losses: Vec<f32>,
+    /// Memory over one training step.
+    pub events: Vec<Event>,
 }
 
 /// Runs the comparison.
@@ -102,16 +108,13 @@ pub fn run(args: CompareArgs) -> Result<()> {
         seed: args.seed,
         version: format!("{} ({})", super::VERSION, super::features()),
     };
-    let facts = facts(&args, &dataset, &training, &validation);
-    let slices = slices(&validation, &compared)?;
-    let (losses, timelines) = compared.into_iter().map(|model| (model.losses, model.timeline)).unzip();
-    let page = report::page(&results, &Evidence { facts, losses, timelines, slices })?;
     let json = results.to_json()?;
     write_atomic(folder.join("results.json"), json.as_bytes())?;
-    write_atomic(folder.join("report.html"), page.as_bytes())?;
+    #[cfg(feature = "report")]
+    super::page::write(folder, &args, &dataset, [&training, &validation], &results, &compared)?;
     match args.run.json {
         true => print(json),
-        false => print(format!("{}\nreport: {}", report::table(&results), folder.join("report.html").display())),
+        false => print(format!("{}\nresults: {}", report::table(&results), folder.display())),
     }
 }
 
@@ -180,12 +183,7 @@ fn compare_one(
         steps: trainer.optimizer().steps(),
         final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
     };
-    Ok(Compared {
-        losses: evidence::loss_curve(&network.title(), trainer.losses()),
-        timeline: evidence::timeline(&network.title(), trainer.events()),
-        result,
-        predictions,
-    })
+    Ok(Compared { losses: trainer.losses().to_vec(), events: trainer.events().to_vec(), result, predictions })
 }
 
 /// Trivial methods, fitted on the training cases and scored as the models are.
@@ -217,57 +215,4 @@ fn baseline(
     }
     let (dice, iou) = evaluate::means(&cases);
     Ok(BaselineResult { name: name.into(), dice, iou, cases })
-}
-
-/// What was run, and how to repeat it.
-fn facts(args: &CompareArgs, dataset: &Dataset, training: &[Case], validation: &[Case]) -> RunFacts {
-    let case = |validation: bool| {
-        move |case: &Case| CaseFacts {
-            name: case.name.clone(),
-            validation,
-            shape: case.way.shape,
-            spacing: case.way.geometry.spacing(),
-        }
-    };
-    let mut command = format!("ossnet compare --models {}", args.models.join(","));
-    if let Some(data) = &args.data {
-        command += &format!(" --data {}", data.display());
-    }
-    command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
-    let embedded = args.data.is_none();
-    RunFacts {
-        data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },
-        description: match embedded {
-            true => "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain.".into(),
-            false => format!("{} with classes {}.", dataset.path.display(), class_names(dataset)),
-        },
-        cases: training.iter().map(case(false)).chain(validation.iter().map(case(true))).collect(),
-        epochs: args.epochs,
-        command,
-        caveats: if embedded { report::HEADS_CAVEATS.map(String::from).to_vec() } else { Vec::new() },
-        warnings: dataset.warnings.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn class_names(dataset: &Dataset) -> String {
-    dataset.classes.iter().map(|class| class.name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-/// Three orthogonal slices of each validation case with every model's prediction.
-fn slices(validation: &[Case], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
-    let mut all = Vec::new();
-    for (i, case) in validation.iter().enumerate() {
-        let label = evaluate::truth_of(case)?;
-        let volume = report::Volume {
-            image: &case.image,
-            label: &label.voxels,
-            shape: case.way.shape,
-            spacing: case.way.geometry.spacing(),
-            axes: ['R', 'A', 'S'],
-        };
-        let predictions: Vec<(&str, &[u8])> =
-            compared.iter().map(|model| (model.result.name.as_str(), model.predictions[i].voxels.as_slice())).collect();
-        all.push(report::case_slices(&case.name, &volume, &predictions)?);
-    }
-    Ok(all)
 }

@@ -6,6 +6,8 @@ mod infer;
 mod licences;
 mod memory;
 mod output;
+#[cfg(feature = "report")]
+mod page;
 mod progress;
 mod run;
 mod train;
@@ -20,12 +22,8 @@ use crate::error::Result;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that this binary was built with.
-pub fn features() -> String {
-    let features: Vec<&str> = [("train", cfg!(feature = "train")), ("report", cfg!(feature = "report"))]
-        .into_iter()
-        .filter_map(|(name, on)| on.then_some(name))
-        .collect();
-    format!("features: {}", features.join(", "))
+pub fn features() -> &'static str {
+    if cfg!(feature = "report") { "features: report" } else { "features: none" }
 }
 
 /// Segment 3D medical images with occupancy networks and U-Nets, every byte accounted for.

@@ -12,26 +12,39 @@
 //! # Ok::<(), ossnet::Error>(())
 //! ```
 
+// The table alone does not use all that the page needs.
+#![cfg_attr(not(feature = "report"), allow(dead_code))]
+
+#[cfg(feature = "report")]
 mod charts;
+#[cfg(feature = "report")]
 mod contour;
-#[cfg(test)]
+#[cfg(all(test, feature = "report"))]
 mod demo;
+#[cfg(feature = "report")]
 mod escape;
+#[cfg(feature = "report")]
 mod evidence;
+#[cfg(feature = "report")]
 mod html;
+#[cfg(feature = "report")]
 mod image;
 mod numbers;
 mod results;
 mod roles;
 mod summary;
+#[cfg(feature = "report")]
 mod svg;
 mod table;
 
+#[cfg(feature = "report")]
 pub use evidence::{
     CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
     Timeline,
 };
+#[cfg(feature = "report")]
 pub use html::page;
+#[cfg(feature = "report")]
 pub use image::{Volume, case_slices};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use summary::conclusion;

@@ -6,7 +6,6 @@ pub mod cases;
 pub mod checkpoint;
 pub mod costs;
 pub mod evaluate;
-pub mod evidence;
 pub mod interrupt;
 pub mod metrics;
 pub mod presets;

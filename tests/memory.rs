@@ -44,7 +44,7 @@ fn a_plan_equals_the_run_event_by_event() {
     }
 }
 
-/// The official PyTorch code holds 2,260 MiB here (see the README).
+/// `full` at its true size, 16,384 points, batch 1: saved and transient activations and workspace.
 #[test]
 fn the_headline_step_stays_under_700_mib() {
     let planned = planned("oss-net-c", [256, 256, 160], 16384);

@@ -180,7 +180,7 @@ impl Trainer {
         }
         let factor = self.settings.schedule.factor(epoch, step as f32 / total.max(1) as f32);
         self.optimizer.step(&mut self.parameters, factor);
-        self.parameters.clear_gradients();
+        self.device.in_phase(Phase::Optimizer, || self.parameters.clear_gradients());
         if recorded {
             self.events = self.device.ledger(|ledger| {
                 let events = ledger.take_events();

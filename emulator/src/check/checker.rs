@@ -109,6 +109,7 @@ impl Checker {
     /// A block begins.
     pub fn begin_block(&mut self, local: u32) {
         self.order.begin_block();
+        self.shared.fill(Cell::default());
         self.shared_defined.clear();
         self.in_flight.clear();
         self.local_defined.iter_mut().for_each(|bits| *bits = Bits::new(u64::from(local)));

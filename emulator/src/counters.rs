@@ -27,6 +27,39 @@ impl Requests {
     }
 }
 
+/// Different numbers out of at most 64.
+struct Distinct([u64; 64], usize);
+
+impl Distinct {
+    fn of(numbers: impl Iterator<Item = u64>) -> Distinct {
+        let (mut items, mut count, mut ascending) = ([0; 64], 0, true);
+        for number in numbers {
+            if count > 0 && items[count - 1] == number {
+                continue;
+            }
+            ascending &= count == 0 || items[count - 1] < number;
+            items[count] = number;
+            count += 1;
+        }
+        let mut out = Distinct(items, count);
+        if !ascending {
+            out.0[..count].sort_unstable();
+            out.1 = 1;
+            for k in 1..count {
+                if out.0[k] != out.0[out.1 - 1] {
+                    out.0[out.1] = out.0[k];
+                    out.1 += 1;
+                }
+            }
+        }
+        out
+    }
+
+    fn items(&self) -> &[u64] {
+        &self.0[..self.1]
+    }
+}
+
 /// Sectors and bank conflicts; only counted where the configuration asks for traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -58,15 +91,11 @@ impl Traffic {
 
     /// Counts one global request.
     pub fn global(&mut self, addresses: &[u64; LANES], mask: u32, bytes: u64, store: bool) {
-        let mut sectors: Vec<u64> = active(mask)
-            .flat_map(|k| addresses[k] / 32..=(addresses[k] + bytes - 1) / 32)
-            .collect();
-        sectors.sort_unstable();
-        sectors.dedup();
+        let sectors = Distinct::of(active(mask).flat_map(|k| addresses[k] / 32..=(addresses[k] + bytes - 1) / 32));
         let side = if store { &mut self.stores } else { &mut self.loads };
         side.requests += 1;
         side.bytes += bytes * u64::from(mask.count_ones());
-        side.sectors += sectors.len() as u64;
+        side.sectors += sectors.items().len() as u64;
     }
 
     /// Counts one shared request: lanes are served in groups of 32, 16 or 8 for accesses of up to 4, 8 or 16 bytes; a
@@ -83,12 +112,9 @@ impl Traffic {
             if lanes == 0 {
                 continue;
             }
-            let mut words: Vec<u64> =
-                active(lanes).flat_map(|k| addresses[k] / 4..=(addresses[k] + bytes - 1) / 4).collect();
-            words.sort_unstable();
-            words.dedup();
+            let words = Distinct::of(active(lanes).flat_map(|k| addresses[k] / 4..=(addresses[k] + bytes - 1) / 4));
             let mut banks = [0u64; 32];
-            words.iter().for_each(|w| banks[(w % 32) as usize] += 1);
+            words.items().iter().for_each(|w| banks[(w % 32) as usize] += 1);
             self.shared_passes += banks.iter().max().copied().unwrap_or(0);
             self.shared_ideal += 1;
         }

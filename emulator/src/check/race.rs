@@ -120,6 +120,7 @@ impl Order {
     }
 
     /// The stamp of an access made now.
+    #[inline(always)]
     pub fn stamp(&self, thread: u32, bytes: u8, atomic: bool) -> Access {
         let warp = (thread / 32) as usize;
         Access {
@@ -132,7 +133,18 @@ impl Order {
         }
     }
 
+    /// Whether a read (`write` none) or a write (some, telling whether it changes anything) races with what is remembered.
+    #[inline(always)]
+    pub fn races(&self, cell: &Cell, now: &Access, write: Option<bool>) -> bool {
+        match write {
+            None => self.unordered(&cell.write, now),
+            Some(false) => false,
+            Some(true) => self.unordered(&cell.write, now) || cell.reads.iter().any(|r| self.unordered(r, now)),
+        }
+    }
+
     /// Whether the remembered access `old` is not ordered before `now`.
+    #[inline(always)]
     fn unordered(&self, old: &Access, now: &Access) -> bool {
         if old.block < self.first_block || old.bytes & now.bytes == 0 || (old.atomic && now.atomic) {
             return false;
@@ -145,6 +157,7 @@ impl Order {
     }
 
     /// Remembers a read; gives the write it races with.
+    #[inline(always)]
     pub fn read(&self, cell: &mut Cell, now: Access) -> Option<Access> {
         let race = self.unordered(&cell.write, &now).then_some(cell.write);
         let [last, before] = &mut cell.reads;
@@ -161,6 +174,7 @@ impl Order {
     }
 
     /// Remembers a write; gives the access it races with. A write that `changes` nothing does not race with a write.
+    #[inline(always)]
     pub fn write(&self, cell: &mut Cell, now: Access, changes: bool) -> Option<Access> {
         let write = (changes && self.unordered(&cell.write, &now)).then_some(cell.write);
         let read = cell.reads.iter().find(|r| changes && self.unordered(r, &now)).copied();

@@ -22,8 +22,8 @@ fn shade(address: u64, bytes: u64, change: impl FnOnce(&mut Shadow, u64)) -> Out
     let mut state = lock(&device_of(address)?.state);
     let at = state.memory.find(address, bytes).ok_or(Status::InvalidValue)?;
     let allocation = &mut state.memory.allocations[at];
-    let shadow = allocation.shadow.get_or_insert_with(|| Box::new(Shadow::defined(allocation.size)));
-    change(shadow, address - allocation.base);
+    let offset = address - allocation.base;
+    change(allocation.shadow_mut(), offset);
     Ok(())
 }
 

@@ -59,9 +59,7 @@ pub fn launch(kernel: &Kernel, g: &Geometry, config: Config, memory: &mut Memory
     let blocks: u64 = g.grid.iter().map(|&n| u64::from(n)).product();
     let warps = g.block.iter().product::<u32>().div_ceil(LANES as u32) as usize;
     let checker = config.checks.then(|| {
-        let mut checker = Box::<Checker>::default();
-        checker.begin_launch(numbers.0, kernel.shared + g.dynamic_shared, kernel.local, warps);
-        checker
+        Box::new(Checker::new(numbers.0, kernel.shared + g.dynamic_shared, kernel.local, warps))
     });
     numbers.0 = numbers.0.wrapping_add(blocks as u32).max(1);
     if checker.is_none() {

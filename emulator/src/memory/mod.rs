@@ -30,6 +30,13 @@ pub struct Allocation {
     pub shadow: Option<Box<Shadow>>,
 }
 
+impl Allocation {
+    /// What the checkers know; everything counts as written where nothing was tracked so far.
+    pub fn shadow_mut(&mut self) -> &mut Shadow {
+        self.shadow.get_or_insert_with(|| Box::new(Shadow::defined(self.size)))
+    }
+}
+
 impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `allocate` and nothing keeps pointers into it beyond a launch or a copy, during

@@ -91,7 +91,14 @@ impl Shadow {
         self.forbidden.as_ref()?.first(at, bytes, true)
     }
 
+    /// The access record of a word, where anything was recorded near it.
+    #[inline(always)]
+    pub fn peek(&self, word: u64) -> Option<&Cell> {
+        self.pages[word as usize / PAGE].as_ref().map(|page| &page[word as usize % PAGE])
+    }
+
     /// The access record of the 4-byte word at offset `4 * word`.
+    #[inline(always)]
     pub fn cell(&mut self, word: u64) -> &mut Cell {
         let page = self.pages[word as usize / PAGE].get_or_insert_with(|| Box::new([Cell::default(); PAGE]));
         &mut page[word as usize % PAGE]

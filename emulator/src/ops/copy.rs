@@ -83,7 +83,7 @@ fn start(w: &mut Warp, i: &Instr, m: u32) -> bool {
         if w.watched {
             w.observe(&target, bytes, lane, Touch::Write(true));
             if let Some(checker) = &mut w.env().checker {
-                checker.in_flight.set(target.at, bytes, true);
+                checker.shared.set_forbidden(target.at, bytes, true);
             }
         }
         let group = w.committed[lane];
@@ -120,7 +120,7 @@ fn arrive(w: &mut Warp, copy: &Copy) {
     // SAFETY: as above.
     unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), host, bytes.into()) };
     if let Some(checker) = &mut w.env().checker {
-        checker.in_flight.set(copy.to.into(), bytes.into(), false);
+        checker.shared.set_forbidden(copy.to.into(), bytes.into(), false);
         let target = Target { host, space: Space::Shared, at: copy.to.into(), index: 0 };
         w.observe(&target, bytes.into(), copy.lane.into(), Touch::Write(true));
     }

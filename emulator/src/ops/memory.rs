@@ -5,10 +5,10 @@
 //! checkers, goes lane by lane.
 
 use super::{Decoded, unknown};
-use crate::check::checker::Touch;
+use crate::check::checker::{Lanes, Touch};
 use crate::decode::builder::{Builder, Symbol, Width};
 use crate::decode::ir::{Class, Instr, Work};
-use crate::exec::access::{SHARED_WINDOW, Space, WIDE_ADDRESS};
+use crate::exec::access::{Space, WIDE_ADDRESS};
 use crate::exec::lanes::{LANES, Lane, active};
 use crate::exec::simd::{nothing, op};
 use crate::exec::warp::Warp;
@@ -154,7 +154,7 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
 }
 
 /// An element in memory and its form in a register lane.
-trait Element<R>: Copy + Default {
+trait Element<R>: Copy + Default + PartialEq {
     fn widen(self) -> R;
     fn cut(lane: R) -> Self;
 }
@@ -174,6 +174,9 @@ element!(u8 => u32, u16 => u32, u32 => u32, u64 => u64);
 /// Where a warp's lanes access memory: host base and byte offsets, all checked; inactive lanes repeat an active one.
 struct Plan {
     host: *mut u8,
+    space: Space,
+    /// The allocation, where it is global.
+    index: usize,
     offsets: [u64; LANES],
     /// Lane `k` is `k` elements after lane 0.
     consecutive: bool,
@@ -191,20 +194,14 @@ fn plan(w: &mut Warp, i: &Instr, m: u32, bytes: u64) -> Option<Plan> {
             at[k] = if m >> k & 1 != 0 { at[k] } else { first };
         }
     }
-    let (host, origin, size) = match Space::from_flags(i.flags) {
-        Space::Shared => (w.shared, 0, u64::from(w.shared_bytes)),
+    let named = Space::from_flags(i.flags);
+    let (space, within) = named.resolve(first);
+    let (host, origin, size, index) = match space {
+        Space::Shared => (w.shared, first - within, u64::from(w.shared_bytes), 0),
         Space::Global => {
             let cache = w.cached(i, first)?;
-            (cache.host, cache.base, cache.size)
+            (cache.host, cache.base, cache.size, cache.index)
         }
-        Space::Generic => match Space::Generic.resolve(first).0 {
-            Space::Shared => (w.shared, SHARED_WINDOW, u64::from(w.shared_bytes)),
-            Space::Global => {
-                let cache = w.cached(i, first)?;
-                (cache.host, cache.base, cache.size)
-            }
-            _ => return None,
-        },
         _ => return None,
     };
     let limit = size.checked_sub(bytes)?;
@@ -223,15 +220,41 @@ fn plan(w: &mut Warp, i: &Instr, m: u32, bytes: u64) -> Option<Plan> {
     if outside || low & (bytes - 1) != 0 {
         return None;
     }
-    Some(Plan { host, offsets: at, consecutive: apart == 0 && m == !0, uniform: differ == 0 })
+    Some(Plan { host, space, index, offsets: at, consecutive: apart == 0 && m == !0, uniform: differ == 0 })
+}
+
+/// Shows a planned access to the checkers and counters; false, with nothing counted, where its lanes must be looked at one
+/// by one.
+fn watch(w: &mut Warp, plan: &Plan, m: u32, bytes: u64, write: Option<u32>) -> bool {
+    let lanes = Lanes {
+        offsets: &plan.offsets,
+        mask: m,
+        bytes,
+        consecutive: plan.consecutive,
+        uniform: plan.uniform,
+        thread: w.index * LANES as u32,
+    };
+    let env = w.env();
+    let fine = match (&mut env.checker, plan.space) {
+        (None, _) => true,
+        (Some(checker), Space::Shared) => checker.shared_warp(&lanes, write),
+        // SAFETY: the launch holds the device's lock; a checked launch has one worker.
+        (Some(checker), _) => checker.global_warp(unsafe { &mut *env.memory }, plan.index, &lanes, write),
+    };
+    if fine {
+        // Allocations begin at whole sectors, so offsets count like addresses.
+        w.count_traffic(plan.space, &plan.offsets, m, bytes, write.is_some());
+    }
+    fine
 }
 
 #[inline(always)]
 fn load<E: Element<R>, R: Lane, const N: usize>(w: &mut Warp, i: &Instr, m: u32) -> bool {
-    if w.watched {
+    let bytes = (size_of::<E>() * N) as u64;
+    let Some(plan) = plan(w, i, m, bytes) else { return load_lanes(w, i, m) };
+    if w.watched && !watch(w, &plan, m, bytes, None) {
         return load_lanes(w, i, m);
     }
-    let Some(plan) = plan(w, i, m, (size_of::<E>() * N) as u64) else { return load_lanes(w, i, m) };
     // SAFETY: `plan` checked bounds and alignment of every lane's offset for N elements.
     let element = |k: usize, v: usize| unsafe { plan.host.add(plan.offsets[k] as usize).cast::<E>().add(v).read() };
     for v in 0..N {
@@ -256,10 +279,21 @@ fn load<E: Element<R>, R: Lane, const N: usize>(w: &mut Warp, i: &Instr, m: u32)
 
 #[inline(always)]
 fn save<E: Element<R>, R: Lane, const N: usize>(w: &mut Warp, i: &Instr, m: u32) -> bool {
+    let bytes = (size_of::<E>() * N) as u64;
+    let Some(plan) = plan(w, i, m, bytes) else { return save_lanes(w, i, m) };
     if w.watched {
-        return save_lanes(w, i, m);
+        let mut changes = 0;
+        for k in active(m) {
+            for v in 0..N {
+                // SAFETY: as in `load`.
+                let there = unsafe { plan.host.add(plan.offsets[k] as usize).cast::<E>().add(v).read() };
+                changes |= u32::from(there != E::cut(w.lanes::<R>(i.x[v])[k])) << k;
+            }
+        }
+        if !watch(w, &plan, m, bytes, Some(changes)) {
+            return save_lanes(w, i, m);
+        }
     }
-    let Some(plan) = plan(w, i, m, (size_of::<E>() * N) as u64) else { return save_lanes(w, i, m) };
     if N == 1 && plan.consecutive {
         let lanes = w.lanes::<R>(i.x[0]);
         let mut out = [E::default(); LANES];

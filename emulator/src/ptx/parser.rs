@@ -103,9 +103,9 @@ impl Parser {
         Ok(())
     }
 
-    /// Skips the rest of the current line.
+    /// Skips the rest of the line of the token before.
     fn skip_line(&mut self) {
-        let line = self.line();
+        let line = self.tokens[self.at - 1].line;
         while !self.done() && self.line() == line {
             self.at += 1;
         }

@@ -422,8 +422,8 @@ impl Parser {
             Kind::Int(v) => Ok(Operand::Int(v)),
             Kind::F32(bits) => Ok(Operand::F32(bits)),
             Kind::F64(bits) => Ok(Operand::F64(bits)),
-            Kind::Word(w) if w == "_" => Ok(Operand::Ignored),
             Kind::Word(w) if self.accept('|') => Ok(Operand::Pair(w, self.word()?)),
+            Kind::Word(w) if w == "_" => Ok(Operand::Ignored),
             Kind::Word(w) => Ok(Operand::Name(w)),
             other => Err(format!("line {line}: operand expected, not {other:?}")),
         }

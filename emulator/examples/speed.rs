@@ -17,7 +17,8 @@ fn main() {
     let emulator = cuemu::preload().expect("the emulator loads");
     let context = CudaContext::new(0).expect("the emulated device exists");
     println!("{}; best of {repeats}", context.name().unwrap_or_default());
-    let module = context.load_module(Ptx::from_src(include_str!("../tests/ptx/kernels.ptx"))).expect("the module loads");
+    let module =
+        context.load_module(Ptx::from_src(include_str!("../tests/ptx/kernels.ptx"))).expect("the module loads");
     let stream = context.default_stream();
     let n = 1_000_003usize;
     let x = stream.clone_htod(&(0..n).map(|k| (k % 1000) as f32 * 4e-3 - 2.0).collect::<Vec<f32>>()).expect("copies");

@@ -42,8 +42,12 @@ fn candidates() -> Vec<PathBuf> {
         return vec![path.into()];
     }
     let executable = std::env::current_exe().unwrap_or_default();
-    let mut paths: Vec<PathBuf> =
-        executable.ancestors().skip(1).take(3).flat_map(|f| [f.join("deps/libcuemu.so"), f.join("libcuemu.so")]).collect();
+    let mut paths: Vec<PathBuf> = executable
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .flat_map(|f| [f.join("deps/libcuemu.so"), f.join("libcuemu.so")])
+        .collect();
     paths.retain(|p| p.exists());
     paths.push("libcuemu.so".into());
     paths
@@ -60,7 +64,9 @@ fn load() -> Result<Emulator, String> {
         }
     }
     if library.is_null() {
-        return Err("libcuemu.so cannot be loaded; build the workspace member cuemu, or set CUEMU_LIB to its path".into());
+        return Err(
+            "libcuemu.so cannot be loaded; build the workspace member cuemu, or set CUEMU_LIB to its path".into()
+        );
     }
     let symbol = |name: &str| -> Result<*mut c_void, String> {
         let text = CString::new(name).map_err(|e| e.to_string())?;
@@ -72,13 +78,19 @@ fn load() -> Result<Emulator, String> {
     unsafe {
         use std::mem::transmute;
         Ok(Emulator {
-            configure: transmute::<*mut c_void, unsafe extern "C" fn(i32, *const Config) -> i32>(symbol("cuemu_configure")?),
+            configure: transmute::<*mut c_void, unsafe extern "C" fn(i32, *const Config) -> i32>(symbol(
+                "cuemu_configure",
+            )?),
             config: transmute::<*mut c_void, unsafe extern "C" fn(*mut Config) -> i32>(symbol("cuemu_config")?),
             findings: transmute::<*mut c_void, Text>(symbol("cuemu_findings")?),
             counters: transmute::<*mut c_void, Text>(symbol("cuemu_counters")?),
-            host: transmute::<*mut c_void, unsafe extern "C" fn(i32, *mut HostCounters) -> i32>(symbol("cuemu_host_counters")?),
+            host: transmute::<*mut c_void, unsafe extern "C" fn(i32, *mut HostCounters) -> i32>(symbol(
+                "cuemu_host_counters",
+            )?),
             reset: transmute::<*mut c_void, unsafe extern "C" fn(i32) -> i32>(symbol("cuemu_reset")?),
-            memory: transmute::<*mut c_void, unsafe extern "C" fn(i32, *mut u64, *mut u64) -> i32>(symbol("cuemu_memory")?),
+            memory: transmute::<*mut c_void, unsafe extern "C" fn(i32, *mut u64, *mut u64) -> i32>(symbol(
+                "cuemu_memory",
+            )?),
             reset_peak: transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(symbol("cuemu_reset_peak")?),
             forbid: transmute::<*mut c_void, unsafe extern "C" fn(u64, u64, i32) -> i32>(symbol("cuemu_forbid")?),
             undefine: transmute::<*mut c_void, unsafe extern "C" fn(u64, u64) -> i32>(symbol("cuemu_undefine")?),
@@ -211,6 +223,14 @@ impl std::ops::Deref for Session {
 
     fn deref(&self) -> &Emulator {
         self.emulator
+    }
+}
+
+impl Drop for Session {
+    /// The thread has the environment's configuration again.
+    fn drop(&mut self) {
+        // SAFETY: a null configuration is allowed.
+        unsafe { (self.emulator.configure)(0, std::ptr::null()) };
     }
 }
 

@@ -103,8 +103,8 @@ impl Traffic {
     pub fn shared(&mut self, addresses: &[u64; LANES], mask: u32, bytes: u64) {
         self.shared_requests += 1;
         let group = match bytes {
-            ..=4 => 32,
-            ..=8 => 16,
+            0..=4 => 32,
+            5..=8 => 16,
             _ => 8,
         };
         for from in (0..LANES).step_by(group) {
@@ -222,18 +222,36 @@ impl KernelCounters {
 
     fn numbers_mut(&mut self) -> [&mut u64; 15] {
         [
-            &mut self.launches, &mut self.blocks, &mut self.warp_instructions, &mut self.lane_instructions,
-            &mut self.flops_f32, &mut self.flops_f64, &mut self.flops_half, &mut self.flops_matrix_half,
-            &mut self.flops_matrix_tf32, &mut self.global_load_bytes, &mut self.global_store_bytes, &mut self.shared_bytes,
-            &mut self.local_bytes, &mut self.branches, &mut self.divergent_branches,
+            &mut self.launches,
+            &mut self.blocks,
+            &mut self.warp_instructions,
+            &mut self.lane_instructions,
+            &mut self.flops_f32,
+            &mut self.flops_f64,
+            &mut self.flops_half,
+            &mut self.flops_matrix_half,
+            &mut self.flops_matrix_tf32,
+            &mut self.global_load_bytes,
+            &mut self.global_store_bytes,
+            &mut self.shared_bytes,
+            &mut self.local_bytes,
+            &mut self.branches,
+            &mut self.divergent_branches,
         ]
     }
 
     fn traffic_mut(&mut self) -> [&mut u64; 9] {
         let t = &mut self.traffic;
         [
-            &mut t.loads.requests, &mut t.loads.bytes, &mut t.loads.sectors, &mut t.stores.requests, &mut t.stores.bytes,
-            &mut t.stores.sectors, &mut t.shared_requests, &mut t.shared_passes, &mut t.shared_ideal,
+            &mut t.loads.requests,
+            &mut t.loads.bytes,
+            &mut t.loads.sectors,
+            &mut t.stores.requests,
+            &mut t.stores.bytes,
+            &mut t.stores.sectors,
+            &mut t.shared_requests,
+            &mut t.shared_passes,
+            &mut t.shared_ideal,
         ]
     }
 
@@ -316,7 +334,9 @@ mod tests {
 
     #[test]
     fn conflicts_of_known_patterns() {
-        for (stride, bytes, conflicts) in [(4, 4, 0), (128, 4, 31), (132, 4, 0), (0, 4, 0), (8, 4, 1), (8, 8, 0), (16, 16, 0)] {
+        for (stride, bytes, conflicts) in
+            [(4, 4, 0), (128, 4, 31), (132, 4, 0), (0, 4, 0), (8, 4, 1), (8, 8, 0), (16, 16, 0)]
+        {
             let mut t = Traffic::default();
             t.shared(&strided(stride), !0, bytes);
             assert_eq!(t.bank_conflicts(), conflicts, "stride {stride}, {bytes} bytes");

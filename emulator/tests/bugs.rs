@@ -3,10 +3,10 @@
 mod common;
 
 use common::{BUGS, Gpu, KERNELS, threads};
-use cuemu::{Config, Finding, FindingKind, Session, session};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DevicePtr, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
+use cuemu::{Config, Finding, FindingKind, Session, session};
 
 fn checked() -> Session {
     session(Config { patience: 1 << 16, ..Config::checked() }).unwrap()
@@ -46,7 +46,8 @@ fn a_missing_barrier_is_a_shared_race() {
     for seed in [0, 1, 2, 3] {
         let s = session(Config { seed, ..Config::checked() }).unwrap();
         run_one("missing_barrier", 64, threads(64, 64)).unwrap();
-        let f = s.findings().into_iter().find(|f| f.kind == FindingKind::SharedRace).expect("found in any order of warps");
+        let f =
+            s.findings().into_iter().find(|f| f.kind == FindingKind::SharedRace).expect("found in any order of warps");
         assert_eq!(f.kernel, "missing_barrier");
         assert!(f.instruction.contains(".shared") && f.detail.contains("no barrier"), "{f}");
     }
@@ -97,7 +98,10 @@ fn reading_another_blocks_word_is_a_race() {
     let gpu = Gpu::new(BUGS);
     let input = gpu.stream.alloc_zeros::<f32>(4).unwrap();
     let mut out = gpu.stream.alloc_zeros::<f32>(4).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("block_read_race")).arg(&input).arg(&mut out).launch(threads(4, 1)) }.unwrap();
+    unsafe {
+        gpu.stream.launch_builder(&gpu.kernel("block_read_race")).arg(&input).arg(&mut out).launch(threads(4, 1))
+    }
+    .unwrap();
     let found = s.findings();
     assert!(found.iter().all(|f| f.kind == FindingKind::GlobalRace) && found.len() == 2, "{found:?}");
 }
@@ -112,7 +116,15 @@ fn a_fence_orders_blocks_and_its_absence_does_not() {
         let dx = gpu.stream.clone_htod(&x).unwrap();
         let mut parts = gpu.stream.alloc_zeros::<f32>(10).unwrap();
         let mut out = gpu.stream.alloc_zeros::<f32>(1).unwrap();
-        unsafe { gpu.stream.launch_builder(&gpu.kernel(kernel)).arg(&dx).arg(&mut parts).arg(&mut out).launch(threads(320, 32)) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel(kernel))
+                .arg(&dx)
+                .arg(&mut parts)
+                .arg(&mut out)
+                .launch(threads(320, 32))
+        }
+        .unwrap();
         assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), [45.0]);
         let found = s.findings();
         assert_eq!(found.iter().any(|f| f.kind == FindingKind::GlobalRace), racy, "{kernel}: {found:?}");
@@ -137,7 +149,8 @@ fn uninitialised_global_memory_is_found_in_kernels_and_in_copies() {
     let mut input = unsafe { gpu.stream.alloc::<f32>(32) }.unwrap();
     let mut out = unsafe { gpu.stream.alloc::<f32>(33) }.unwrap();
     gpu.stream.memcpy_htod(&[1.0f32; 20], &mut input.slice_mut(0..20)).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }
+        .unwrap();
     let f = only(&s, FindingKind::UninitialisedMemory, "copy", "ld.global");
     assert_eq!((f.lane, f.count), (20, 12));
     s.reset();
@@ -185,7 +198,8 @@ fn threads_that_leave_before_a_barrier() {
     let gpu = Gpu::new(BUGS);
     let mut out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
     let n = 40i32;
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("early_exit")).arg(&mut out).arg(&n).launch(threads(64, 64)) }.unwrap();
+    unsafe { gpu.stream.launch_builder(&gpu.kernel("early_exit")).arg(&mut out).arg(&n).launch(threads(64, 64)) }
+        .unwrap();
     let f = only(&s, FindingKind::BarrierDivergence, "early_exit", "bar");
     assert_eq!(f.lane, 8);
     assert!(f.detail.contains("warp 1"), "{f}");
@@ -197,7 +211,10 @@ fn copy_that_nobody_awaits() {
     let gpu = Gpu::new(BUGS);
     let input = gpu.stream.clone_htod(&[3.0f32; 32]).unwrap();
     let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("unawaited_copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+    unsafe {
+        gpu.stream.launch_builder(&gpu.kernel("unawaited_copy")).arg(&input).arg(&mut out).launch(threads(32, 32))
+    }
+    .unwrap();
     let f = only(&s, FindingKind::CopyNotAwaited, "unawaited_copy", "ld.shared");
     assert_eq!((f.lane, f.count), (0, 32));
     assert_ne!(gpu.stream.clone_dtoh(&out).unwrap(), [3.0; 32], "the bytes have not arrived");
@@ -237,7 +254,10 @@ fn leaks_and_bad_frees() {
     assert_ne!(leaked, 0);
     drop(gpu);
     let found = s.findings();
-    assert!(found.len() == 1 && found[0].kind == FindingKind::Leak && found[0].detail.contains("100 bytes"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].kind == FindingKind::Leak && found[0].detail.contains("100 bytes"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -251,15 +271,26 @@ fn wrong_launches() {
     let cases = [
         (LaunchConfig { grid_dim: (0, 1, 1), ..good }, CUresult::CUDA_ERROR_INVALID_VALUE, "at least 1"),
         (LaunchConfig { grid_dim: (1, 70_000, 1), ..good }, CUresult::CUDA_ERROR_INVALID_VALUE, "65535"),
-        (LaunchConfig { block_dim: (512, 1, 1), ..good }, CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "more threads than 256"),
-        (LaunchConfig { shared_mem_bytes: 60_000, ..good }, CUresult::CUDA_ERROR_INVALID_VALUE, "dynamic shared memory"),
+        (
+            LaunchConfig { block_dim: (512, 1, 1), ..good },
+            CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
+            "more threads than 256",
+        ),
+        (
+            LaunchConfig { shared_mem_bytes: 60_000, ..good },
+            CUresult::CUDA_ERROR_INVALID_VALUE,
+            "dynamic shared memory",
+        ),
     ];
     for (cfg, code, words) in cases {
         s.reset();
         let launched = unsafe { gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).launch(cfg) };
         assert_eq!(launched.map(|_| ()).map_err(error), Err(code));
         let found = s.findings();
-        assert!(found.len() == 1 && found[0].kind == FindingKind::BadLaunch && found[0].detail.contains(words), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].kind == FindingKind::BadLaunch && found[0].detail.contains(words),
+            "{found:?}"
+        );
     }
     // Too little dynamic shared memory is seen by the access.
     s.reset();
@@ -283,7 +314,10 @@ fn wrong_launches() {
 #[test]
 fn strict_launches_fail_on_findings() {
     let _s = session(Config { strict: true, ..Config::checked() }).unwrap();
-    assert_eq!(run_one("uninitialised_shared", 64, threads(64, 64)).map_err(error), Err(CUresult::CUDA_ERROR_LAUNCH_FAILED));
+    assert_eq!(
+        run_one("uninitialised_shared", 64, threads(64, 64)).map_err(error),
+        Err(CUresult::CUDA_ERROR_LAUNCH_FAILED)
+    );
 }
 
 #[test]
@@ -294,12 +328,14 @@ fn red_zones_and_stale_memory_of_an_arena() {
     let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
     let address = input.device_ptr(&gpu.stream).0;
     assert!(s.undefine(address, 12) && !s.undefine(address + 250, 12));
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }
+        .unwrap();
     assert_eq!(only(&s, FindingKind::UninitialisedMemory, "copy", "ld.global").count, 3);
     s.reset();
     gpu.stream.memset_zeros(&mut gpu.stream.alloc_zeros::<f32>(1).unwrap()).unwrap();
     assert!(s.forbid(address + 64, 4, true));
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }
+        .unwrap();
     assert_eq!(only(&s, FindingKind::OutOfBounds, "copy", "ld.global").lane, 16);
 }
 
@@ -318,11 +354,16 @@ fn unknown_ptx_is_refused_by_name() {
     ];
     for (line, name) in cases {
         s.reset();
-        let ptx = format!(".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {{\n.reg .b32 %r<4>;\n.reg .b64 %rd<4>;\n{line}\nret;\n}}\n");
+        let ptx = format!(
+            ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {{\n.reg .b32 %r<4>;\n.reg .b64 %rd<4>;\n{line}\nret;\n}}\n"
+        );
         let refused = context.load_module(Ptx::from_src(ptx));
         assert_eq!(refused.map(|_| ()).map_err(error), Err(CUresult::CUDA_ERROR_INVALID_PTX), "{line}");
         let found = s.findings();
-        assert!(found.len() == 1 && found[0].kind == FindingKind::BadModule && found[0].detail.contains(name), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].kind == FindingKind::BadModule && found[0].detail.contains(name),
+            "{found:?}"
+        );
         assert!(found[0].detail.contains("line 7"), "{found:?}");
     }
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Gpu, KERNELS, numbers, threads};
-use cuemu::{Config, session};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
+use cuemu::{Config, session};
 
 fn bf16(x: f32) -> u16 {
     ((x.to_bits().wrapping_add(0x7fff + (x.to_bits() >> 16 & 1))) >> 16) as u16
@@ -33,7 +33,16 @@ fn pade_is_bit_exact() {
         let (dx, dc) = (gpu.stream.clone_htod(&x).unwrap(), gpu.stream.clone_htod(&c).unwrap());
         let mut dy = gpu.stream.alloc_zeros::<f32>(x.len()).unwrap();
         let n = x.len() as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("pade54")).arg(&dx).arg(&dc).arg(&mut dy).arg(&n).launch(threads(x.len(), 256)) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("pade54"))
+                .arg(&dx)
+                .arg(&dc)
+                .arg(&mut dy)
+                .arg(&n)
+                .launch(threads(x.len(), 256))
+        }
+        .unwrap();
         let y = gpu.stream.clone_dtoh(&dy).unwrap();
         for (k, (y, x)) in y.iter().zip(&x).enumerate() {
             assert_eq!(y.to_bits(), pade(*x, &c).to_bits(), "element {k}");
@@ -56,8 +65,12 @@ fn block_reduce_sums() {
             let x = numbers(n, n as u64);
             let dx = gpu.stream.clone_htod(&x).unwrap();
             let mut out = gpu.stream.alloc_zeros::<f32>(1).unwrap();
-            let (n32, cfg) = (n as i32, LaunchConfig { grid_dim: (8, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 });
-            unsafe { gpu.stream.launch_builder(&gpu.kernel("block_reduce")).arg(&dx).arg(&mut out).arg(&n32).launch(cfg) }.unwrap();
+            let (n32, cfg) =
+                (n as i32, LaunchConfig { grid_dim: (8, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 });
+            unsafe {
+                gpu.stream.launch_builder(&gpu.kernel("block_reduce")).arg(&dx).arg(&mut out).arg(&n32).launch(cfg)
+            }
+            .unwrap();
             let got = f64::from(gpu.stream.clone_dtoh(&out).unwrap()[0]);
             let (want, size) = x.iter().fold((0.0, 0.0), |(s, a), v| (s + f64::from(*v), a + f64::from(v.abs())));
             // Every thread adds at most n / 2048 + 1 terms in order, then about 20 additions follow: that many roundings.
@@ -77,7 +90,18 @@ fn gemm_is_bit_exact() {
         let mut dc = gpu.stream.alloc_zeros::<f32>(m * n).unwrap();
         let cfg = LaunchConfig { grid_dim: (3, 2, 1), block_dim: (32, 8, 1), shared_mem_bytes: 0 };
         let (mi, ni, ki) = (m as i32, n as i32, k as i32);
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("gemm32")).arg(&da).arg(&db).arg(&mut dc).arg(&mi).arg(&ni).arg(&ki).launch(cfg) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("gemm32"))
+                .arg(&da)
+                .arg(&db)
+                .arg(&mut dc)
+                .arg(&mi)
+                .arg(&ni)
+                .arg(&ki)
+                .launch(cfg)
+        }
+        .unwrap();
         let c = gpu.stream.clone_dtoh(&dc).unwrap();
         for row in 0..m {
             for col in 0..n {
@@ -97,7 +121,8 @@ fn collatz_diverges_and_meets_again() {
         let n = 3001usize;
         let mut out = gpu.stream.alloc_zeros::<u32>(n).unwrap();
         let n32 = n as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("collatz")).arg(&mut out).arg(&n32).launch(threads(n, 128)) }.unwrap();
+        unsafe { gpu.stream.launch_builder(&gpu.kernel("collatz")).arg(&mut out).arg(&n32).launch(threads(n, 128)) }
+            .unwrap();
         for (k, got) in gpu.stream.clone_dtoh(&out).unwrap().into_iter().enumerate() {
             let (mut v, mut steps) = (k as u64 + 1, 0);
             while v != 1 {
@@ -122,7 +147,17 @@ fn bf16_tensor_gemm_with_async_copies() {
         let mut dc = gpu.stream.alloc_zeros::<f32>(m * n).unwrap();
         let cfg = LaunchConfig { grid_dim: (2, 2, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
         let (ni, ki) = (n as i32, k as i32);
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("gemm_bf16")).arg(&da).arg(&db).arg(&mut dc).arg(&ni).arg(&ki).launch(cfg) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("gemm_bf16"))
+                .arg(&da)
+                .arg(&db)
+                .arg(&mut dc)
+                .arg(&ni)
+                .arg(&ki)
+                .launch(cfg)
+        }
+        .unwrap();
         let c = gpu.stream.clone_dtoh(&dc).unwrap();
         let wide = |x: u16| f32::from_bits(u32::from(x) << 16);
         for row in 0..m {
@@ -152,7 +187,16 @@ fn tf32_tensor_gemm() {
         let (da, db) = (gpu.stream.clone_htod(&a).unwrap(), gpu.stream.clone_htod(&b).unwrap());
         let mut dc = gpu.stream.alloc_zeros::<f32>(128).unwrap();
         let ki = k as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("gemm_tf32")).arg(&da).arg(&db).arg(&mut dc).arg(&ki).launch(threads(32, 32)) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("gemm_tf32"))
+                .arg(&da)
+                .arg(&db)
+                .arg(&mut dc)
+                .arg(&ki)
+                .launch(threads(32, 32))
+        }
+        .unwrap();
         let c = gpu.stream.clone_dtoh(&dc).unwrap();
         // Nearest, ties away from zero, to 10 explicit bits.
         let tf32 = |x: f32| f32::from_bits(x.to_bits().wrapping_add(0x1000) & 0xffff_e000);
@@ -176,8 +220,14 @@ fn compaction_keeps_values_in_order() {
         let mut out = gpu.stream.alloc_zeros::<f32>(x.len()).unwrap();
         let n = x.len() as i32;
         let cfg = threads(x.len(), 128);
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("count_positive")).arg(&dx).arg(&mut counts).arg(&n).launch(cfg) }.unwrap();
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("compact")).arg(&dx).arg(&counts).arg(&mut out).arg(&n).launch(cfg) }.unwrap();
+        unsafe {
+            gpu.stream.launch_builder(&gpu.kernel("count_positive")).arg(&dx).arg(&mut counts).arg(&n).launch(cfg)
+        }
+        .unwrap();
+        unsafe {
+            gpu.stream.launch_builder(&gpu.kernel("compact")).arg(&dx).arg(&counts).arg(&mut out).arg(&n).launch(cfg)
+        }
+        .unwrap();
         let want: Vec<f32> = x.iter().copied().filter(|v| *v > 0.0).collect();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         assert_eq!(gpu.stream.clone_dtoh(&counts).unwrap().iter().sum::<u32>() as usize, want.len());
@@ -195,7 +245,8 @@ fn moments_in_double_precision() {
         let mut out = gpu.stream.alloc_zeros::<f64>(2 * channels).unwrap();
         let q = quads as i32;
         let cfg = LaunchConfig { grid_dim: (channels as u32, 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("moments")).arg(&dx).arg(&mut out).arg(&q).launch(cfg) }.unwrap();
+        unsafe { gpu.stream.launch_builder(&gpu.kernel("moments")).arg(&dx).arg(&mut out).arg(&q).launch(cfg) }
+            .unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         for c in 0..channels {
             let values = &x[c * quads * 4..(c + 1) * quads * 4];
@@ -217,14 +268,42 @@ fn trilinear_and_its_adjoint() {
         let grad = numbers(n as usize, 12);
         // From -1 to 7: some points lie outside.
         let points: Vec<f32> = numbers(3 * n as usize, 13).into_iter().map(|v| 3.0 + 2.0 * v).collect();
-        let (dv, dp, dg) = (gpu.stream.clone_htod(&volume).unwrap(), gpu.stream.clone_htod(&points).unwrap(), gpu.stream.clone_htod(&grad).unwrap());
+        let (dv, dp, dg) = (
+            gpu.stream.clone_htod(&volume).unwrap(),
+            gpu.stream.clone_htod(&points).unwrap(),
+            gpu.stream.clone_htod(&grad).unwrap(),
+        );
         let mut out = gpu.stream.alloc_zeros::<f32>(n as usize).unwrap();
         let mut back = gpu.stream.alloc_zeros::<f32>(volume.len()).unwrap();
         let cfg = threads(n as usize, 64);
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("trilinear")).arg(&dv).arg(&dp).arg(&mut out).arg(&d).arg(&h).arg(&w).arg(&n).launch(cfg) }.unwrap();
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("trilinear_adjoint")).arg(&mut back).arg(&dp).arg(&dg).arg(&d).arg(&h).arg(&w).arg(&n).launch(cfg) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("trilinear"))
+                .arg(&dv)
+                .arg(&dp)
+                .arg(&mut out)
+                .arg(&d)
+                .arg(&h)
+                .arg(&w)
+                .arg(&n)
+                .launch(cfg)
+        }
+        .unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("trilinear_adjoint"))
+                .arg(&mut back)
+                .arg(&dp)
+                .arg(&dg)
+                .arg(&d)
+                .arg(&h)
+                .arg(&w)
+                .arg(&n)
+                .launch(cfg)
+        }
+        .unwrap();
         let (out, back) = (gpu.stream.clone_dtoh(&out).unwrap(), gpu.stream.clone_dtoh(&back).unwrap());
-        assert!(out.iter().any(|v| *v == 0.0) && out.iter().any(|v| *v != 0.0));
+        assert!(out.contains(&0.0) && out.iter().any(|v| *v != 0.0));
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
         let size: f64 = out.iter().zip(&grad).map(|(x, y)| f64::from((x * y).abs())).sum();
         // Weights carry 3 roundings, sums of 8 another 8, and the atomics a few: 20 units in the last place.
@@ -240,20 +319,41 @@ fn library_functions() {
         let dx = gpu.stream.clone_htod(&x).unwrap();
         let mut out = gpu.stream.alloc_zeros::<f32>(12 * x.len()).unwrap();
         let n = x.len() as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("functions")).arg(&dx).arg(&mut out).arg(&n).launch(threads(x.len(), 128)) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("functions"))
+                .arg(&dx)
+                .arg(&mut out)
+                .arg(&n)
+                .launch(threads(x.len(), 128))
+        }
+        .unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         for (i, v) in x.iter().enumerate() {
             let a = v.abs() + 0.1;
             let (v64, a64) = (f64::from(*v), f64::from(a));
             let want = [
-                v64.exp(), a64.ln(), v64.tanh(), f64::from(v * 1e4).sin(), a64.powf(f64::from(1.7f32)), 1.0 / a64.sqrt(),
-                f64::NAN, a64.ln_1p(), v64.exp(), v64 / a64, a64.ln(), 1.0 / a64,
+                v64.exp(),
+                a64.ln(),
+                v64.tanh(),
+                f64::from(v * 1e4).sin(),
+                a64.powf(f64::from(1.7f32)),
+                1.0 / a64.sqrt(),
+                f64::NAN,
+                a64.ln_1p(),
+                v64.exp(),
+                v64 / a64,
+                a64.ln(),
+                1.0 / a64,
             ];
             for (f, want) in want.iter().enumerate().filter(|(_, w)| !w.is_nan()) {
                 let got = f64::from(got[f * x.len() + i]);
                 // CUDA documents at most 4 units in the last place for these (log 1, exp 2, pow 4); near zeros of log and
                 // sin the error is absolute.
-                assert!((got - want).abs() <= 8.0 * f64::from(f32::EPSILON) * want.abs().max(0.1), "function {f} of {v}: {got} {want}");
+                assert!(
+                    (got - want).abs() <= 8.0 * f64::from(f32::EPSILON) * want.abs().max(0.1),
+                    "function {f} of {v}: {got} {want}"
+                );
             }
             let erf = got[6 * x.len() + i];
             assert!(erf.abs() <= 1.0 && erf.signum() == v.signum());
@@ -270,12 +370,18 @@ fn assorted_integer_work() {
         let mut out = gpu.stream.alloc_zeros::<i64>(x.len()).unwrap();
         let n = x.len() as i32;
         let cfg = LaunchConfig { shared_mem_bytes: 64 * 8, ..threads(x.len(), 64) };
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("assorted")).arg(&dx).arg(&mut out).arg(&n).launch(cfg) }.unwrap();
+        unsafe { gpu.stream.launch_builder(&gpu.kernel("assorted")).arg(&dx).arg(&mut out).arg(&n).launch(cfg) }
+            .unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         for i in 0..x.len() {
             let v = x[i ^ 1];
             let (v64, u) = (i64::from(v), v as u32);
-            let permuted = u32::from_le_bytes([v as u8, (v.wrapping_mul(3)) as u8, (u >> 8) as u8, (v.wrapping_mul(3) >> 8) as u8]);
+            let permuted = u32::from_le_bytes([
+                v as u8,
+                (v.wrapping_mul(3)) as u8,
+                (u >> 8) as u8,
+                (v.wrapping_mul(3) >> 8) as u8,
+            ]);
             let want = match v & 7 {
                 0 => v64 / 7,
                 1 => v64 % 13,
@@ -323,10 +429,29 @@ fn permuted_orders_give_the_same_bits() {
         let mut dc = gpu.stream.alloc_zeros::<f32>(64 * 64).unwrap();
         let cfg = LaunchConfig { grid_dim: (2, 2, 1), block_dim: (32, 8, 1), shared_mem_bytes: 0 };
         let n = 64i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("gemm32")).arg(&dx).arg(&dx).arg(&mut dc).arg(&n).arg(&n).arg(&n).launch(cfg) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("gemm32"))
+                .arg(&dx)
+                .arg(&dx)
+                .arg(&mut dc)
+                .arg(&n)
+                .arg(&n)
+                .arg(&n)
+                .launch(cfg)
+        }
+        .unwrap();
         let mut sum = gpu.stream.alloc_zeros::<f32>(1).unwrap();
         let n = x.len() as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("block_reduce")).arg(&dx).arg(&mut sum).arg(&n).launch(threads(x.len(), 64)) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("block_reduce"))
+                .arg(&dx)
+                .arg(&mut sum)
+                .arg(&n)
+                .launch(threads(x.len(), 64))
+        }
+        .unwrap();
         let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
         session.assert_clean();
         (bits(gpu.stream.clone_dtoh(&dc).unwrap()), bits(gpu.stream.clone_dtoh(&sum).unwrap()))
@@ -345,7 +470,16 @@ fn blocks_on_several_threads_give_the_same_bits_and_counts() {
         let (dx, dc) = (gpu.stream.clone_htod(&x).unwrap(), gpu.stream.clone_htod(&c).unwrap());
         let mut dy = gpu.stream.alloc_zeros::<f32>(x.len()).unwrap();
         let n = x.len() as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("pade54")).arg(&dx).arg(&dc).arg(&mut dy).arg(&n).launch(threads(x.len(), 128)) }.unwrap();
+        unsafe {
+            gpu.stream
+                .launch_builder(&gpu.kernel("pade54"))
+                .arg(&dx)
+                .arg(&dc)
+                .arg(&mut dy)
+                .arg(&n)
+                .launch(threads(x.len(), 128))
+        }
+        .unwrap();
         let y: Vec<u32> = gpu.stream.clone_dtoh(&dy).unwrap().into_iter().map(f32::to_bits).collect();
         (y, session.counters_of("pade54"))
     };

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::finding::{Finding, FindingKind};
 use super::race::{Access, Order};
 use crate::decode::ir::Note;
-use crate::memory::Memory;
 use crate::exec::lanes::{LANES, active};
+use crate::memory::Memory;
 use crate::memory::shadow::{Bits, Shadow};
 
 /// How memory is touched.
@@ -40,7 +40,15 @@ pub struct Findings {
 
 impl Findings {
     /// Adds a finding of `kernel` at `place`, or counts it where its like was seen.
-    pub fn add(&mut self, kind: FindingKind, kernel: &str, note: &Note, at: Place, lane: usize, detail: impl FnOnce() -> String) {
+    pub fn add(
+        &mut self,
+        kind: FindingKind,
+        kernel: &str,
+        note: &Note,
+        at: Place,
+        lane: usize,
+        detail: impl FnOnce() -> String,
+    ) {
         if let Some(&k) = self.seen.get(&(kind, at.pc)) {
             self.list[k].count += 1;
             return;
@@ -122,7 +130,7 @@ fn versus(old: Access, order: &Order, thread: u32) -> String {
 fn remember(order: &Order, shadow: &mut Shadow, at: u64, bytes: u64, thread: u32, touch: Touch) -> Option<Issue> {
     let mut issue = None;
     for word in at / 4..(at + bytes).div_ceil(4) {
-        let mask = if bytes % 4 == 0 && at % 4 == 0 { 15 } else { byte_mask(at, bytes, word) };
+        let mask = if bytes.is_multiple_of(4) && at.is_multiple_of(4) { 15 } else { byte_mask(at, bytes, word) };
         let cell = shadow.cell(word);
         let race = match touch {
             Touch::Read => order.read(cell, order.stamp(thread, mask, false)),
@@ -165,7 +173,8 @@ fn look_at_warp(order: &Order, shadow: &mut Shadow, lanes: &Lanes<'_>, write: Op
         return false;
     }
     // Of lanes that read one place, the first and the last tell whether two threads did.
-    let looked = if write.is_none() && lanes.uniform { one | 1 << (31 - lanes.mask.leading_zeros()) } else { lanes.mask };
+    let looked =
+        if write.is_none() && lanes.uniform { one | 1 << (31 - lanes.mask.leading_zeros()) } else { lanes.mask };
     let races = |cells: &Shadow, k: usize| {
         let at = lanes.offsets[k];
         let thread = lanes.thread + k as u32;
@@ -226,7 +235,9 @@ impl Checker {
             Issue::Forbidden(byte) => {
                 (FindingKind::CopyNotAwaited, format!("shared byte {byte} is the target of a copy nobody awaited"))
             }
-            Issue::Undefined(byte) => (FindingKind::UninitialisedMemory, format!("shared byte {byte} was never written")),
+            Issue::Undefined(byte) => {
+                (FindingKind::UninitialisedMemory, format!("shared byte {byte} was never written"))
+            }
             Issue::Race(word, old) => {
                 (FindingKind::SharedRace, format!("shared word at {word:#x}: {}", versus(old, &self.order, thread)))
             }
@@ -234,7 +245,15 @@ impl Checker {
     }
 
     /// Looks at an access to global memory, which is known to lie in allocation `index`.
-    pub fn global(&mut self, memory: &mut Memory, index: usize, at: u64, bytes: u64, thread: u32, touch: Touch) -> Option<Problem> {
+    pub fn global(
+        &mut self,
+        memory: &mut Memory,
+        index: usize,
+        at: u64,
+        bytes: u64,
+        thread: u32,
+        touch: Touch,
+    ) -> Option<Problem> {
         let allocation = &mut memory.allocations[index];
         let (offset, size) = (at - allocation.base, allocation.size);
         let issue = look(&self.order, allocation.shadow_mut(), offset, bytes, thread, touch);
@@ -242,14 +261,17 @@ impl Checker {
             self.order.atomic(at);
         }
         Some(match issue? {
-            Issue::Forbidden(byte) => {
-                (FindingKind::OutOfBounds, format!("byte {byte} of an allocation of {size} bytes is marked as forbidden"))
-            }
-            Issue::Undefined(byte) => {
-                (FindingKind::UninitialisedMemory, format!("byte {byte} of an allocation of {size} bytes was never written"))
-            }
+            Issue::Forbidden(byte) => (
+                FindingKind::OutOfBounds,
+                format!("byte {byte} of an allocation of {size} bytes is marked as forbidden"),
+            ),
+            Issue::Undefined(byte) => (
+                FindingKind::UninitialisedMemory,
+                format!("byte {byte} of an allocation of {size} bytes was never written"),
+            ),
             Issue::Race(word, old) => {
-                let detail = format!("global word at byte {word} of its allocation: {}", versus(old, &self.order, thread));
+                let detail =
+                    format!("global word at byte {word} of its allocation: {}", versus(old, &self.order, thread));
                 (FindingKind::GlobalRace, detail)
             }
         })

@@ -105,7 +105,14 @@ impl Finding {
         let [x, y, z] = self.block;
         format!(
             "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{x}\t{y}\t{z}\t{}\t{}",
-            self.kind.name(), clean(&self.kernel), self.pc, clean(&self.instruction), self.line, self.lane, self.warp, self.count,
+            self.kind.name(),
+            clean(&self.kernel),
+            self.pc,
+            clean(&self.instruction),
+            self.line,
+            self.lane,
+            self.warp,
+            self.count,
             clean(&self.detail),
         )
     }
@@ -135,7 +142,15 @@ impl fmt::Display for Finding {
             return write!(f, "{}: {}", self.kind.name(), self.detail);
         }
         let [x, y, z] = self.block;
-        write!(f, "{} in {} at pc {} `{}` (PTX line {})", self.kind.name(), self.kernel, self.pc, self.instruction, self.line)?;
+        write!(
+            f,
+            "{} in {} at pc {} `{}` (PTX line {})",
+            self.kind.name(),
+            self.kernel,
+            self.pc,
+            self.instruction,
+            self.line
+        )?;
         write!(f, ", block ({x},{y},{z}) warp {} lane {}: {}", self.warp, self.lane, self.detail)?;
         if self.count > 1 { write!(f, " ({} times)", self.count) } else { Ok(()) }
     }

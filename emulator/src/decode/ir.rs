@@ -60,7 +60,21 @@ pub struct Instr {
 impl Instr {
     /// An instruction without operands.
     pub fn new(run: Op) -> Instr {
-        Instr { run, imm: 0, d: 0, a: 0, b: 0, c: 0, x: [0; 4], guard: TRUE, flip: 0, target: 0, kind: Kind::Plain, n: 1, flags: 0 }
+        Instr {
+            run,
+            imm: 0,
+            d: 0,
+            a: 0,
+            b: 0,
+            c: 0,
+            x: [0; 4],
+            guard: TRUE,
+            flip: 0,
+            target: 0,
+            kind: Kind::Plain,
+            n: 1,
+            flags: 0,
+        }
     }
 }
 
@@ -109,9 +123,23 @@ pub enum Class {
 impl Class {
     /// All of them, in the order of the counters.
     pub const ALL: [Class; 17] = [
-        Class::Integer, Class::F32, Class::F64, Class::Half, Class::Special, Class::Convert, Class::Control, Class::Global,
-        Class::Shared, Class::Local, Class::Constant, Class::Atomic, Class::SharedAtomic, Class::Warp, Class::Matrix,
-        Class::MatrixTf32, Class::Copy,
+        Class::Integer,
+        Class::F32,
+        Class::F64,
+        Class::Half,
+        Class::Special,
+        Class::Convert,
+        Class::Control,
+        Class::Global,
+        Class::Shared,
+        Class::Local,
+        Class::Constant,
+        Class::Atomic,
+        Class::SharedAtomic,
+        Class::Warp,
+        Class::Matrix,
+        Class::MatrixTf32,
+        Class::Copy,
     ];
 
     /// Its name in reports.

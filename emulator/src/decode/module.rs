@@ -82,7 +82,14 @@ fn kernel(entry: &ast::Entry, globals: &HashMap<String, (u64, u32)>, module_shar
             }
         }
     }
-    let end = Note { text: "(end of kernel)".into(), line: 0, work: Work::new(Class::Control, 0), reads: vec![], writes: vec![], moves: false };
+    let end = Note {
+        text: "(end of kernel)".into(),
+        line: 0,
+        work: Work::new(Class::Control, 0),
+        reads: vec![],
+        writes: vec![],
+        moves: false,
+    };
     b.code.push(Instr { kind: Kind::Exit, ..Instr::new(nothing) });
     b.notes.push(end);
     let find = |label: &String| labels.get(label).copied().ok_or(format!("kernel {}: no label {label}", entry.name));

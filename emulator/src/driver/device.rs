@@ -12,7 +12,7 @@ pub const NAME: &str = "cuemu (emulated CUDA device)";
 /// Attributes by their number in `CUdevice_attribute`; those not listed are zero.
 fn attribute(number: i32) -> i32 {
     match number {
-        1 | 2 | 3 => 1024,                 // threads of a block; x; y
+        1..=3 => 1024,                     // threads of a block; x; y
         4 => 64,                           // z
         5 => i32::MAX,                     // grid x
         6 | 7 => 65535,                    // grid y, z
@@ -32,7 +32,7 @@ fn attribute(number: i32) -> i32 {
         76 => 0,                           // minor
         81 => (SHARED_OPT_IN + 1024) as i32,
         97 => SHARED_OPT_IN as i32,
-        106 => 32, // blocks of a multiprocessor
+        106 => 32,   // blocks of a multiprocessor
         111 => 1024, // shared memory the system keeps of every block
         _ => 0,
     }

@@ -46,7 +46,11 @@ unsafe fn arguments(kernel: &Kernel, pointers: *mut *mut c_void, extra: *mut *mu
         return Ok(block);
     }
     if extra.is_null() {
-        return if kernel.params.is_empty() { Ok(block) } else { Err(format!("{} arguments are missing", kernel.params.len())) };
+        return if kernel.params.is_empty() {
+            Ok(block)
+        } else {
+            Err(format!("{} arguments are missing", kernel.params.len()))
+        };
     }
     let (mut buffer, mut bytes) = (std::ptr::null::<u8>(), 0usize);
     let mut at = extra;

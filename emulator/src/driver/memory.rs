@@ -73,7 +73,8 @@ fn to_host(to: *mut u8, from: u64, bytes: usize) -> Outcome {
     let host = range("a copy to the host", from, bytes, false)?;
     let undefined = lock(&device_of(from)?.state).memory.undefined_in(from, bytes as u64);
     if let (Some(byte), true) = (undefined, record::config().checks) {
-        let detail = format!("a copy of {bytes} bytes to the host reads byte {byte} of its allocation, which was never written");
+        let detail =
+            format!("a copy of {bytes} bytes to the host reads byte {byte} of its allocation, which was never written");
         record::found(Finding::host(FindingKind::UninitialisedMemory, detail));
     }
     record::with(|r| {
@@ -111,7 +112,7 @@ fn fill(to: u64, pattern: &[u8], count: usize) -> Outcome {
     if count == 0 {
         return Ok(());
     }
-    if to % pattern.len() as u64 != 0 {
+    if !to.is_multiple_of(pattern.len() as u64) {
         return Err(Status::InvalidValue);
     }
     let bytes = count * pattern.len();
@@ -189,7 +190,7 @@ api! {
     }
 
     /// Copies between devices.
-    fn cuMemcpyPeerAsync(to: u64, _to: *mut c_void, from: u64, _from: *mut c_void, bytes: usize, _stream: *mut c_void) {
+    fn cuMemcpyPeerAsync(to: u64, _there: *mut c_void, from: u64, _here: *mut c_void, bytes: usize, _stream: *mut c_void) {
         on_device(to, from, bytes)
     }
 

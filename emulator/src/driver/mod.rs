@@ -74,7 +74,7 @@ macro_rules! api {
     ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
         #[unsafe(no_mangle)]
-        #[allow(non_snake_case)]
+        #[allow(non_snake_case, clippy::similar_names, clippy::used_underscore_binding, clippy::too_many_arguments)]
         pub unsafe extern "C" fn $name($($arg: $ty),*) -> i32 {
             let body = || -> $crate::driver::Outcome { $body };
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {

@@ -17,7 +17,8 @@ fn load(out: *mut *mut c_void, text: &str) -> Outcome {
     let mut state = current_state()?;
     let place = |variable: &Variable| {
         let size = u64::from(variable.size.max(1));
-        let address = state.memory.allocate(size, false, true).ok_or_else(|| format!("no memory for {}", variable.name))?;
+        let address =
+            state.memory.allocate(size, false, true).ok_or_else(|| format!("no memory for {}", variable.name))?;
         let host = state.memory.host(address, size).ok_or("a fresh allocation has no memory")?;
         // SAFETY: the allocation has `size` bytes, zero filled; initialisers are no longer than their variable.
         unsafe { std::ptr::copy_nonoverlapping(variable.init.as_ptr(), host, variable.init.len().min(size as usize)) };

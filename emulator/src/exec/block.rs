@@ -193,7 +193,8 @@ impl<'l> Runner<'l> {
         let mut waiting: Vec<Waiting> = self.warps.iter().filter_map(|w| w.barrier).collect();
         waiting.dedup();
         for barrier in waiting {
-            let members: Vec<usize> = (0..self.warps.len()).filter(|&k| self.warps[k].barrier == Some(barrier)).collect();
+            let members: Vec<usize> =
+                (0..self.warps.len()).filter(|&k| self.warps[k].barrier == Some(barrier)).collect();
             let Some(&first) = members.first() else { continue };
             let others = (0..running.len()).filter(|k| running[*k] && !members.contains(k)).count();
             let complete = if barrier.count == 0 { others == 0 } else { members.len() as u32 * 32 >= barrier.count };
@@ -208,7 +209,10 @@ impl<'l> Runner<'l> {
             if let Some(checker) = &mut self.env.checker {
                 checker.order.barrier(mask);
             }
-            let votes: u32 = members.iter().map(|&k| (self.warps[k].barrier_votes.0 & self.warps[k].barrier_votes.1).count_ones()).sum();
+            let votes: u32 = members
+                .iter()
+                .map(|&k| (self.warps[k].barrier_votes.0 & self.warps[k].barrier_votes.1).count_ones())
+                .sum();
             let voters: u32 = members.iter().map(|&k| self.warps[k].barrier_votes.0.count_ones()).sum();
             for k in members {
                 let warp = &mut self.warps[k];

@@ -3,7 +3,7 @@
 use super::block::{Fault, Geometry, Runner, shuffle};
 use super::lanes::LANES;
 use super::warp::Env;
-use crate::check::checker::{Checker, Findings};
+use crate::check::checker::Checker;
 use crate::check::config::Config;
 use crate::check::finding::{Finding, FindingKind};
 use crate::counters::KernelCounters;
@@ -39,7 +39,11 @@ pub fn validate(kernel: &Kernel, g: &Geometry, opted_in: u32) -> Result<(), Stri
         return Err(format!("block {:?} has more threads than {}", g.block, kernel.max_threads.min(1024)));
     }
     if kernel.required_block.is_some_and(|block| block != g.block) {
-        return Err(format!("block {:?}, but the kernel requires {:?}", g.block, kernel.required_block.unwrap_or_default()));
+        return Err(format!(
+            "block {:?}, but the kernel requires {:?}",
+            g.block,
+            kernel.required_block.unwrap_or_default()
+        ));
     }
     if g.dynamic_shared > opted_in {
         return Err(format!("{} bytes of dynamic shared memory; the kernel's limit is {opted_in}", g.dynamic_shared));
@@ -55,12 +59,17 @@ pub fn validate(kernel: &Kernel, g: &Geometry, opted_in: u32) -> Result<(), Stri
 pub struct BlockNumbers(pub u32);
 
 /// Runs a launch that [`validate`] accepted.
-pub fn launch(kernel: &Kernel, g: &Geometry, config: Config, memory: &mut Memory, numbers: &mut BlockNumbers) -> Outcome {
+pub fn launch(
+    kernel: &Kernel,
+    g: &Geometry,
+    config: Config,
+    memory: &mut Memory,
+    numbers: &mut BlockNumbers,
+) -> Outcome {
     let blocks: u64 = g.grid.iter().map(|&n| u64::from(n)).product();
     let warps = g.block.iter().product::<u32>().div_ceil(LANES as u32) as usize;
-    let checker = config.checks.then(|| {
-        Box::new(Checker::new(numbers.0, kernel.shared + g.dynamic_shared, kernel.local, warps))
-    });
+    let checker =
+        config.checks.then(|| Box::new(Checker::new(numbers.0, kernel.shared + g.dynamic_shared, kernel.local, warps)));
     numbers.0 = numbers.0.wrapping_add(blocks as u32).max(1);
     if checker.is_none() {
         memory.forget_shadows();
@@ -134,7 +143,7 @@ fn collect(kernel: &Kernel, blocks: u64, done: Vec<(Box<Env>, Option<Box<Fault>>
             trapped = trapped.or(Some(kind));
             env.findings.add(kind, &kernel.name, &kernel.notes[place.pc as usize], place, lane, || detail);
         }
-        findings.append(&mut std::mem::replace(&mut env.findings, Findings::default()).into_list());
+        findings.append(&mut std::mem::take(&mut env.findings).into_list());
     }
     Outcome { counters, findings, fault: trapped }
 }

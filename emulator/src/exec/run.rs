@@ -4,7 +4,7 @@
 //! counter), so groups meet again where their paths do. A group at an instruction that needs other lanes waits there.
 
 use super::simd::dispatched;
-use super::warp::{Group, Warp, Waiting};
+use super::warp::{Group, Waiting, Warp};
 use crate::check::finding::FindingKind;
 use crate::decode::ir::{Instr, Kind, TRUE};
 
@@ -63,7 +63,8 @@ fn stuck(w: &mut Warp) -> Stop {
         w.parked.iter().filter(|g| g.pc != first.pc).map(|g| format!("{:#010x} at pc {}", g.lanes, g.pc)).collect();
     let barrier = w.kernel().code[first.pc as usize].kind == Kind::Barrier;
     let kind = if barrier { FindingKind::BarrierDivergence } else { FindingKind::WarpDivergence };
-    let elsewhere = if others.is_empty() { "no other lane can come".into() } else { format!("lanes {} wait", others.join(", ")) };
+    let elsewhere =
+        if others.is_empty() { "no other lane can come".into() } else { format!("lanes {} wait", others.join(", ")) };
     let detail = format!("lanes {:#010x} wait here for lanes that never come; {elsewhere}", first.lanes);
     w.pc = first.pc;
     w.trap(kind, first.lanes.trailing_zeros() as usize, detail);
@@ -73,6 +74,7 @@ fn stuck(w: &mut Warp) -> Stop {
 #[inline(always)]
 fn run<const WATCHED: bool>(w: &mut Warp, start: u32, mut patience: u64) -> Stop {
     let code: &[Instr] = &w.kernel().code;
+    let all_counts = w.env().counts.as_mut_ptr();
     let mut pc = start;
     let mut limit = horizon(w, pc);
     let mut lanes = u64::from(w.active.count_ones());
@@ -119,8 +121,8 @@ fn run<const WATCHED: bool>(w: &mut Warp, start: u32, mut patience: u64) -> Stop
             let mask = w.active & (w.pred(i.guard) ^ i.flip);
             (mask, u64::from(mask.count_ones()))
         };
-        // SAFETY: there is one counter an instruction.
-        let counts = unsafe { (&mut (*w.env).counts).get_unchecked_mut(pc as usize) };
+        // SAFETY: there is one counter an instruction, and the list does not move while a warp runs.
+        let counts = unsafe { &mut *all_counts.add(pc as usize) };
         counts.0 += 1;
         counts.1 += count;
         if WATCHED {
@@ -271,7 +273,11 @@ fn converged(w: &mut Warp, i: &Instr, mask: u32) -> Convergence {
     let mut missing = 0;
     for lane in super::lanes::active(mask) {
         if named[lane] >> lane & 1 == 0 {
-            w.trap(FindingKind::WarpDivergence, lane, format!("the lane is not in its own member mask {:#010x}", named[lane]));
+            w.trap(
+                FindingKind::WarpDivergence,
+                lane,
+                format!("the lane is not in its own member mask {:#010x}", named[lane]),
+            );
             return Convergence::Trap;
         }
         missing |= named[lane] & w.alive & !mask;
@@ -295,7 +301,11 @@ fn scatter(w: &mut Warp, i: &Instr, mask: u32) -> bool {
     let index = *w.lanes::<u32>(i.a);
     for lane in super::lanes::active(mask) {
         let Some(&pc) = targets.get(index[lane] as usize) else {
-            return !w.trap(FindingKind::OutOfBounds, lane, format!("jump table of {} has no entry {}", targets.len(), index[lane]));
+            return !w.trap(
+                FindingKind::OutOfBounds,
+                lane,
+                format!("jump table of {} has no entry {}", targets.len(), index[lane]),
+            );
         };
         match w.parked.iter_mut().find(|g| g.pc == pc) {
             Some(g) => *g = Group { pc, lanes: g.lanes | 1 << lane, waiting: false },

@@ -188,7 +188,7 @@ mod tests {
         let mut m = Memory::new(1 << 40, 1 << 20);
         let a = m.allocate(100, false, false).unwrap();
         let b = m.allocate(100, false, false).unwrap();
-        assert!(b >= a + 100 + GUARD && a % ALIGN == 0 && b % ALIGN == 0);
+        assert!(b >= a + 100 + GUARD && a.is_multiple_of(ALIGN) && b.is_multiple_of(ALIGN));
         assert!(m.find(a + 96, 4).is_some() && m.find(a + 97, 4).is_none() && m.find(a - 1, 1).is_none());
         assert!(m.free(a) && !m.free(a) && !m.free(b + 1));
         assert!(m.allocate(50, false, false).unwrap() > b);

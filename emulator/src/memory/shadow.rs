@@ -22,7 +22,11 @@ impl Bits {
             let (word, bit) = ((k / 64) as usize, k % 64);
             let count = (64 - bit).min(at + bytes - k);
             let mask = (u64::MAX >> (64 - count)) << bit;
-            if value { self.0[word] |= mask } else { self.0[word] &= !mask }
+            if value {
+                self.0[word] |= mask
+            } else {
+                self.0[word] &= !mask
+            }
             k += count;
         }
     }

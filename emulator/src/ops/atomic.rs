@@ -21,12 +21,39 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
     let ty = scalar(i)?;
     let (space, wide) = (space(i), ty.bits() == 64);
     const KNOWN: [&str; 27] = [
-        "global", "shared", "shared::cta", "relaxed", "acquire", "release", "acq_rel", "cta", "gpu", "sys", "noftz", "add",
-        "and", "or", "xor", "min", "max", "exch", "cas", "inc", "dec", "async", "u32", "s32", "u64", "s64", "b32",
+        "global",
+        "shared",
+        "shared::cta",
+        "relaxed",
+        "acquire",
+        "release",
+        "acq_rel",
+        "cta",
+        "gpu",
+        "sys",
+        "noftz",
+        "add",
+        "and",
+        "or",
+        "xor",
+        "min",
+        "max",
+        "exch",
+        "cas",
+        "inc",
+        "dec",
+        "async",
+        "u32",
+        "s32",
+        "u64",
+        "s64",
+        "b32",
     ];
     super::only(i, &KNOWN)?;
-    let Some(name) =
-        i.opcode.iter().find(|p| ["add", "and", "or", "xor", "min", "max", "exch", "cas", "inc", "dec"].contains(&p.as_str()))
+    let Some(name) = i
+        .opcode
+        .iter()
+        .find(|p| ["add", "and", "or", "xor", "min", "max", "exch", "cas", "inc", "dec"].contains(&p.as_str()))
     else {
         return unknown(i);
     };
@@ -60,11 +87,15 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
         ("add", Type::F(32)) => on!(u32, |x, y, _| (f32::from_bits(x) + f32::from_bits(y)).to_bits()),
         ("add", Type::F(64)) => on!(u64, |x, y, _| (f64::from_bits(x) + f64::from_bits(y)).to_bits()),
         ("add", Type::F16x2) => on!(u32, |x, y, _| {
-            let sum = |p: u32, q: u32| super::half::to_f16(f64::from(widen_f16(p & 0xffff)) + f64::from(widen_f16(q & 0xffff)));
+            let sum = |p: u32, q: u32| {
+                super::half::to_f16(f64::from(widen_f16(p & 0xffff)) + f64::from(widen_f16(q & 0xffff)))
+            };
             sum(x, y) | sum(x >> 16, y >> 16) << 16
         }),
         ("add", Type::Bf16x2) => on!(u32, |x, y, _| {
-            let sum = |p: u32, q: u32| super::half::to_bf16(f64::from(widen_bf16(p & 0xffff)) + f64::from(widen_bf16(q & 0xffff)));
+            let sum = |p: u32, q: u32| {
+                super::half::to_bf16(f64::from(widen_bf16(p & 0xffff)) + f64::from(widen_bf16(q & 0xffff)))
+            };
             sum(x, y) | sum(x >> 16, y >> 16) << 16
         }),
         ("add", Type::F(16)) => on!(u16, |x, y, _| {

@@ -75,20 +75,27 @@ fn shift(b: &mut Builder, i: &Instruction, ty: Type) -> Decoded {
             binary!(b, i, WORK, u32, u32, u32, |x, n| if n > 15 { 0 } else { (x & 0xffff) >> n })
         }
         ("shr", Type::S(32)) => binary!(b, i, WORK, i32, i32, u32, |x, n| x >> n.min(31)),
-        ("shr", Type::U(32) | Type::B(32)) => binary!(b, i, WORK, u32, u32, u32, |x, n| if n > 31 { 0 } else { x >> n }),
+        ("shr", Type::U(32) | Type::B(32)) => {
+            binary!(b, i, WORK, u32, u32, u32, |x, n| if n > 31 { 0 } else { x >> n })
+        }
         ("shr", Type::S(64)) => binary!(b, i, WORK, i64, i64, u32, |x, n| x >> n.min(63)),
-        ("shr", Type::U(64) | Type::B(64)) => binary!(b, i, WORK, u64, u64, u32, |x, n| if n > 63 { 0 } else { x >> n }),
+        ("shr", Type::U(64) | Type::B(64)) => {
+            binary!(b, i, WORK, u64, u64, u32, |x, n| if n > 63 { 0 } else { x >> n })
+        }
         _ => unknown(i),
     }
 }
 
 fn funnel(b: &mut Builder, i: &Instruction) -> Decoded {
     match (i.has("l"), i.has("wrap")) {
-        (true, true) => ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, n| ((joined_of(x, y) << (n & 31)) >> 32) as u32),
-        (true, false) => ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, n| ((joined_of(x, y) << n.min(32)) >> 32) as u32),
+        (true, true) => {
+            ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, n| ((joined_of(x, y) << (n & 31)) >> 32) as u32)
+        }
+        (true, false) => {
+            ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, n| ((joined_of(x, y) << n.min(32)) >> 32) as u32)
+        }
         (false, true) => ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, n| (joined_of(x, y) >> (n & 31)) as u32),
         (false, false) => {
-
             ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, n| (joined_of(x, y) >> n.min(32)) as u32)
         }
     }
@@ -106,11 +113,15 @@ fn count(b: &mut Builder, i: &Instruction, ty: Type) -> Decoded {
         ("clz", Type::B(32)) => unary!(b, i, WORK, u32, u32, |x| x.leading_zeros()),
         ("clz", Type::B(64)) => unary!(b, i, WORK, u32, u64, |x| x.leading_zeros()),
         // The position of the highest bit that is not the sign; all ones where there is none.
-        ("bfind", Type::U(32)) if !i.has("shiftamt") => unary!(b, i, WORK, u32, u32, |x| 31u32.wrapping_sub(x.leading_zeros())),
+        ("bfind", Type::U(32)) if !i.has("shiftamt") => {
+            unary!(b, i, WORK, u32, u32, |x| 31u32.wrapping_sub(x.leading_zeros()))
+        }
         ("bfind", Type::S(32)) if !i.has("shiftamt") => {
             unary!(b, i, WORK, u32, i32, |x| 31u32.wrapping_sub((if x < 0 { !x } else { x }).leading_zeros()))
         }
-        ("bfind", Type::U(64)) if !i.has("shiftamt") => unary!(b, i, WORK, u32, u64, |x| 63u32.wrapping_sub(x.leading_zeros())),
+        ("bfind", Type::U(64)) if !i.has("shiftamt") => {
+            unary!(b, i, WORK, u32, u64, |x| 63u32.wrapping_sub(x.leading_zeros()))
+        }
         ("bfind", Type::U(32)) => unary!(b, i, WORK, u32, u32, |x| if x == 0 { !0 } else { x.leading_zeros() }),
         _ => unknown(i),
     }

@@ -89,7 +89,8 @@ macro_rules! floating {
 }
 
 /// The op comparing values of `ty`, its sources read as 64-bit lanes where `ty` is that wide.
-#[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op)]
+// With NaN, `!(x < y || x > y)` is not `x == y`: the comparisons are meant as written.
+#[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::double_comparisons, clippy::nonminimal_bool)]
 fn comparer(i: &Instruction, name: &str, ty: Type) -> Result<Op, String> {
     Ok(match ty {
         Type::U(16) | Type::B(16) => ordered!(i, name, u32, |x: u32| x as u16),

@@ -20,7 +20,8 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
         }
         "ret" | "exit" => plain(Kind::Exit),
         "trap" | "brkpt" => {
-            let run = op!(|w, _i, m| w.trap(FindingKind::Trap, m.trailing_zeros() as usize, "the kernel gave up".into()));
+            let run =
+                op!(|w, _i, m| w.trap(FindingKind::Trap, m.trailing_zeros() as usize, "the kernel gave up".into()));
             Ok((Instr::new(run), work))
         }
         "bar" if i.has("warp") => {
@@ -58,7 +59,8 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
 
 /// `bar.sync a {, b}` and `bar.red.op`.
 fn barrier(b: &mut Builder, i: &Instruction, work: Work) -> Decoded {
-    let parts: Vec<&str> = i.opcode[1..].iter().map(String::as_str).filter(|p| *p != "cta" && *p != "aligned").collect();
+    let parts: Vec<&str> =
+        i.opcode[1..].iter().map(String::as_str).filter(|p| *p != "cta" && *p != "aligned").collect();
     let mut instr = Instr { kind: Kind::Barrier, ..Instr::new(nothing) };
     let operands: &[Operand] = match parts[..] {
         ["sync"] => &i.operands,

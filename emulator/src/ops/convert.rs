@@ -29,22 +29,24 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
         match (to, from) {
             (Type::F(32), Type::S(32)) if near => return unary!(b, i, WORK, f32, i32, |x| x as f32),
             (Type::F(32), Type::U(32)) if near => return unary!(b, i, WORK, f32, u32, |x| x as f32),
-            (Type::F(64), Type::S(32)) => return unary!(b, i, WORK, f64, i32, |x| f64::from(x)),
-            (Type::F(64), Type::U(32)) => return unary!(b, i, WORK, f64, u32, |x| f64::from(x)),
+            (Type::F(64), Type::S(32)) => return unary!(b, i, WORK, f64, i32, f64::from),
+            (Type::F(64), Type::U(32)) => return unary!(b, i, WORK, f64, u32, f64::from),
             (Type::S(32), Type::F(32)) if i.has("rzi") => return unary!(b, i, WORK, i32, f32, |x| x as i32),
             (Type::U(32), Type::F(32)) if i.has("rzi") => return unary!(b, i, WORK, u32, f32, |x| x as u32),
             (Type::S(32), Type::F(32)) if i.has("rmi") => return unary!(b, i, WORK, i32, f32, |x| x.floor() as i32),
             (Type::F(32), Type::F(32)) if i.has("rmi") => return unary!(b, i, WORK, f32, f32, |x| x.floor()),
             (Type::F(32), Type::F(32)) if i.has("rzi") => return unary!(b, i, WORK, f32, f32, |x| x.trunc()),
             (Type::F(32), Type::F(32)) if i.has("rni") => return unary!(b, i, WORK, f32, f32, |x| x.round_ties_even()),
-            (Type::F(64), Type::F(32)) => return unary!(b, i, WORK, f64, f32, |x| f64::from(x)),
+            (Type::F(64), Type::F(32)) => return unary!(b, i, WORK, f64, f32, f64::from),
             (Type::F(32), Type::F(64)) if near => return unary!(b, i, WORK, f32, f64, |x| x as f32),
-            (Type::S(64) | Type::U(64), Type::S(32)) => return unary!(b, i, WORK, i64, i32, |x| i64::from(x)),
-            (Type::S(64) | Type::U(64), Type::U(32)) => return unary!(b, i, WORK, u64, u32, |x| u64::from(x)),
-            (Type::S(32) | Type::U(32), Type::S(64) | Type::U(64)) => return unary!(b, i, WORK, u32, u64, |x| x as u32),
+            (Type::S(64) | Type::U(64), Type::S(32)) => return unary!(b, i, WORK, i64, i32, i64::from),
+            (Type::S(64) | Type::U(64), Type::U(32)) => return unary!(b, i, WORK, u64, u32, u64::from),
+            (Type::S(32) | Type::U(32), Type::S(64) | Type::U(64)) => {
+                return unary!(b, i, WORK, u32, u64, |x| x as u32);
+            }
             (Type::F(32), Type::F(16)) => return unary!(b, i, WORK, f32, u32, |x| widen_f16(x & 0xffff)),
-            (Type::F(32), Type::Bf16) => return unary!(b, i, WORK, f32, u32, |x| widen_bf16(x)),
-            (Type::Bf16, Type::F(32)) if near => return unary!(b, i, WORK, u32, f32, |x| nearest_bf16(x)),
+            (Type::F(32), Type::Bf16) => return unary!(b, i, WORK, f32, u32, widen_bf16),
+            (Type::Bf16, Type::F(32)) if near => return unary!(b, i, WORK, u32, f32, nearest_bf16),
             _ => {}
         }
     }
@@ -117,7 +119,7 @@ fn general(b: &mut Builder, i: &Instruction, to: Type, from: Type) -> Decoded {
     let a = if source_wide { b.src::<u64>(a)? } else { b.src::<u32>(a)? };
     let d = if target_wide { b.dst::<u64>(d)? } else { b.dst::<u32>(d)? };
     let narrow_target = !target_wide && matches!(b.any(&i.operands[0])?.width, Width::W16);
-    let wide = u32::from(source_wide) * WIDE_SOURCE | u32::from(target_wide) * WIDE_TARGET;
+    let wide = (u32::from(source_wide) * WIDE_SOURCE) | (u32::from(target_wide) * WIDE_TARGET);
     let integral = i.opcode.iter().any(|p| p.ends_with('i') && Round::parse(p).is_some());
     let instr = Instr {
         a,
@@ -160,7 +162,8 @@ fn write(value: Value, i: &Instr) -> u64 {
     let round = Round::from_code(i.n);
     if i.b < 8 {
         let bits = 8u32 << (i.b & 3);
-        let (least, most) = if i.b < 4 { (0, (1i128 << bits) - 1) } else { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) };
+        let (least, most) =
+            if i.b < 4 { (0, (1i128 << bits) - 1) } else { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) };
         let whole = match value {
             Value::Int(v) if i.flags & super::float::SAT != 0 => v.clamp(least, most),
             Value::Int(v) => v,
@@ -195,7 +198,12 @@ fn write(value: Value, i: &Instr) -> u64 {
         10 => F32,
         12 => TF32,
         // An integer of 64 bits was rounded to odd: round it to nearest here.
-        _ => return match value { Value::Int(v) => (v as f64).to_bits(), Value::Float(_) => clamped.to_bits() },
+        _ => {
+            return match value {
+                Value::Int(v) => (v as f64).to_bits(),
+                Value::Float(_) => clamped.to_bits(),
+            };
+        }
     };
     let bits = narrow(clamped, format, round);
     match i.b {

@@ -25,7 +25,9 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
         return Ok((Instr { imm: -1, ..Instr::new(wait) }, control));
     }
     if i.has("wait_group") {
-        let Some(Operand::Int(pending)) = i.operands.first() else { return Err("the number of groups is missing".into()) };
+        let Some(Operand::Int(pending)) = i.operands.first() else {
+            return Err("the number of groups is missing".into());
+        };
         return Ok((Instr { imm: *pending as i64, ..Instr::new(wait) }, control));
     }
     let known = |p: &String| {
@@ -34,14 +36,16 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
     if let Some(part) = i.opcode[1..].iter().find(|p| !known(p)) {
         return Err(format!("the emulator does not know .{part} in {}", i.name()));
     }
-    let [Operand::Address(to, to_offset), Operand::Address(from, from_offset), Operand::Int(bytes), rest @ ..] = i.operands.as_slice()
+    let [Operand::Address(to, to_offset), Operand::Address(from, from_offset), Operand::Int(bytes), rest @ ..] =
+        i.operands.as_slice()
     else {
         return Err("two addresses and a size are due".into());
     };
     if ![4, 8, 16].contains(bytes) {
         return Err(format!("a copy of {bytes} bytes"));
     }
-    let mut instr = Instr { n: *bytes as u8, imm: *from_offset, flags: WIDE_ADDRESS, target: b.cache(), ..Instr::new(start) };
+    let mut instr =
+        Instr { n: *bytes as u8, imm: *from_offset, flags: WIDE_ADDRESS, target: b.cache(), ..Instr::new(start) };
     let narrow = match to.as_ref() {
         Operand::Name(name) => b.register(name).is_none_or(|r| r.width != crate::decode::builder::Width::W64),
         _ => return Err("a register or a name is due".into()),

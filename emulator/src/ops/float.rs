@@ -41,7 +41,7 @@ pub fn output(x: f32, flags: u8) -> f32 {
 
 /// The flags an opcode asks for.
 pub fn flags(i: &Instruction) -> u8 {
-    u8::from(i.has("ftz")) * FTZ | u8::from(i.has("sat")) * SAT
+    (u8::from(i.has("ftz")) * FTZ) | (u8::from(i.has("sat")) * SAT)
 }
 
 /// The rounding an opcode asks for.
@@ -108,7 +108,9 @@ fn modified(b: &mut Builder, i: &Instruction) -> Decoded {
     }
     let run = match i.family() {
         "add" => op!(|w, i, m| map2::<f32, f32, f32>(w, i, m, |x, y| two(i, x, y, |x, y| x + y, add_odd))),
-        "sub" => op!(|w, i, m| map2::<f32, f32, f32>(w, i, m, |x, y| two(i, x, y, |x, y| x - y, |x, y| add_odd(x, -y)))),
+        "sub" => {
+            op!(|w, i, m| map2::<f32, f32, f32>(w, i, m, |x, y| two(i, x, y, |x, y| x - y, |x, y| add_odd(x, -y))))
+        }
         "mul" => op!(|w, i, m| map2::<f32, f32, f32>(w, i, m, |x, y| two(i, x, y, |x, y| x * y, |x, y| x * y))),
         "div" => op!(|w, i, m| map2::<f32, f32, f32>(w, i, m, |x, y| two(i, x, y, |x, y| x / y, div_odd))),
         "min" => op!(|w, i, m| map2::<f32, f32, f32>(w, i, m, |x, y| two(i, x, y, min32, min64))),
@@ -162,7 +164,9 @@ fn nan_extremum(b: &mut Builder, i: &Instruction) -> Decoded {
         return unknown(i);
     }
     match i.family() {
-        "min" => binary!(b, i, work, f32, f32, f32, |x, y| if x.is_nan() || y.is_nan() { f32::NAN } else { min32(x, y) }),
+        "min" => {
+            binary!(b, i, work, f32, f32, f32, |x, y| if x.is_nan() || y.is_nan() { f32::NAN } else { min32(x, y) })
+        }
         _ => binary!(b, i, work, f32, f32, f32, |x, y| if x.is_nan() || y.is_nan() { f32::NAN } else { max32(x, y) }),
     }
 }

@@ -27,7 +27,7 @@ const RELU: u8 = 2;
 #[inline(always)]
 fn clamp(x: f64, flags: u8) -> f64 {
     let x = if flags & SAT != 0 { if x > 0.0 { x.min(1.0) } else { 0.0 } } else { x };
-    if flags & RELU != 0 && (x < 0.0 || x == 0.0) { 0.0 } else { x }
+    if flags & RELU != 0 && x <= 0.0 { 0.0 } else { x }
 }
 
 /// Ops of a function of three doubles, for f16, bf16 and their pairs.
@@ -86,7 +86,7 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
         "abs" | "neg" => 0,
         _ => 1,
     };
-    let flags = u8::from(i.has("sat")) * SAT | u8::from(i.has("relu")) * RELU;
+    let flags = (u8::from(i.has("sat")) * SAT) | (u8::from(i.has("relu")) * RELU);
     let instr = Instr { d, a: at(0), b: at(1), c: at(2), flags, ..Instr::new(run) };
     Ok((instr, Work::new(Class::Half, flops * pairs)))
 }

@@ -85,8 +85,12 @@ fn wide_product_sum(b: &mut Builder, i: &Instruction, ty: Type) -> Decoded {
         Type::U(16) => ternary!(b, i, WORK, u32, u32, u32, u32, |x, y, z| {
             (u32::from(x as u16) * u32::from(y as u16)).wrapping_add(z)
         }),
-        Type::S(32) => ternary!(b, i, WORK, i64, i32, i32, i64, |x, y, z| (i64::from(x) * i64::from(y)).wrapping_add(z)),
-        Type::U(32) => ternary!(b, i, WORK, u64, u32, u32, u64, |x, y, z| (u64::from(x) * u64::from(y)).wrapping_add(z)),
+        Type::S(32) => {
+            ternary!(b, i, WORK, i64, i32, i32, i64, |x, y, z| (i64::from(x) * i64::from(y)).wrapping_add(z))
+        }
+        Type::U(32) => {
+            ternary!(b, i, WORK, u64, u32, u32, u64, |x, y, z| (u64::from(x) * u64::from(y)).wrapping_add(z))
+        }
         _ => unknown(i),
     }
 }
@@ -99,7 +103,7 @@ const CARRY_OUT: u8 = 2;
 fn carrying(b: &mut Builder, i: &Instruction, ty: Type) -> Decoded {
     let [d, x, y] = operands::<3>(i)?;
     let carry_in = i.family().ends_with('c');
-    let flags = u8::from(carry_in) * CARRY_IN | u8::from(i.has("cc")) * CARRY_OUT;
+    let flags = (u8::from(carry_in) * CARRY_IN) | (u8::from(i.has("cc")) * CARRY_OUT);
     let carry = b.carry();
     let wide = ty.bits() == 64;
     let (a, bb, d) = if wide {
@@ -108,10 +112,42 @@ fn carrying(b: &mut Builder, i: &Instruction, ty: Type) -> Decoded {
         (b.src::<u32>(x)?, b.src::<u32>(y)?, b.dst::<u32>(d)?)
     };
     let run = match (&i.family()[..3], wide) {
-        ("add", false) => op!(|w, i, m| with_carry(w, i, m, u32::overflowing_add, |w, d, k, v| w.lanes_mut::<u32>(d)[k] = v, |w, s, k| w.lanes::<u32>(s)[k], u32::from)),
-        ("sub", false) => op!(|w, i, m| with_carry(w, i, m, u32::overflowing_sub, |w, d, k, v| w.lanes_mut::<u32>(d)[k] = v, |w, s, k| w.lanes::<u32>(s)[k], u32::from)),
-        ("add", true) => op!(|w, i, m| with_carry(w, i, m, u64::overflowing_add, |w, d, k, v| w.lanes_mut::<u64>(d)[k] = v, |w, s, k| w.lanes::<u64>(s)[k], u64::from)),
-        ("sub", true) => op!(|w, i, m| with_carry(w, i, m, u64::overflowing_sub, |w, d, k, v| w.lanes_mut::<u64>(d)[k] = v, |w, s, k| w.lanes::<u64>(s)[k], u64::from)),
+        ("add", false) => op!(|w, i, m| with_carry(
+            w,
+            i,
+            m,
+            u32::overflowing_add,
+            |w, d, k, v| w.lanes_mut::<u32>(d)[k] = v,
+            |w, s, k| w.lanes::<u32>(s)[k],
+            u32::from
+        )),
+        ("sub", false) => op!(|w, i, m| with_carry(
+            w,
+            i,
+            m,
+            u32::overflowing_sub,
+            |w, d, k, v| w.lanes_mut::<u32>(d)[k] = v,
+            |w, s, k| w.lanes::<u32>(s)[k],
+            u32::from
+        )),
+        ("add", true) => op!(|w, i, m| with_carry(
+            w,
+            i,
+            m,
+            u64::overflowing_add,
+            |w, d, k, v| w.lanes_mut::<u64>(d)[k] = v,
+            |w, s, k| w.lanes::<u64>(s)[k],
+            u64::from
+        )),
+        ("sub", true) => op!(|w, i, m| with_carry(
+            w,
+            i,
+            m,
+            u64::overflowing_sub,
+            |w, d, k, v| w.lanes_mut::<u64>(d)[k] = v,
+            |w, s, k| w.lanes::<u64>(s)[k],
+            u64::from
+        )),
         _ => return unknown(i),
     };
     Ok((Instr { a, b: bb, d, c: carry, flags, ..Instr::new(run) }, WORK))

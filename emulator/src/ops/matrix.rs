@@ -32,10 +32,18 @@ fn mma(b: &mut Builder, i: &Instruction) -> Decoded {
     let [d, a, bb, c] = operands::<4>(i)?;
     let name = i.opcode[1..].join(".");
     let (run, depth, class): (Op, u32, Class) = match name.as_str() {
-        "sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" => (op!(|w, i, _m| halves::<16>(w, i, widen_bf16)), 16, Class::Matrix),
-        "sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32" => (op!(|w, i, _m| halves::<8>(w, i, widen_bf16)), 8, Class::Matrix),
-        "sync.aligned.m16n8k16.row.col.f32.f16.f16.f32" => (op!(|w, i, _m| halves::<16>(w, i, widen_f16)), 16, Class::Matrix),
-        "sync.aligned.m16n8k8.row.col.f32.f16.f16.f32" => (op!(|w, i, _m| halves::<8>(w, i, widen_f16)), 8, Class::Matrix),
+        "sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" => {
+            (op!(|w, i, _m| halves::<16>(w, i, widen_bf16)), 16, Class::Matrix)
+        }
+        "sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32" => {
+            (op!(|w, i, _m| halves::<8>(w, i, widen_bf16)), 8, Class::Matrix)
+        }
+        "sync.aligned.m16n8k16.row.col.f32.f16.f16.f32" => {
+            (op!(|w, i, _m| halves::<16>(w, i, widen_f16)), 16, Class::Matrix)
+        }
+        "sync.aligned.m16n8k8.row.col.f32.f16.f16.f32" => {
+            (op!(|w, i, _m| halves::<8>(w, i, widen_f16)), 8, Class::Matrix)
+        }
         "sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32" => (op!(|w, i, _m| words::<8>(w, i)), 8, Class::MatrixTf32),
         "sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32" => (op!(|w, i, _m| words::<4>(w, i)), 4, Class::MatrixTf32),
         _ => return unknown(i),
@@ -132,14 +140,21 @@ fn accumulate<const K: usize>(w: &mut Warp, i: &Instr, left: &Left<K>, right: &R
 fn matrices(b: &mut Builder, i: &Instruction) -> Decoded {
     only(i, &["sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta"])?;
     let store = i.family() == "stmatrix";
-    let count = if i.has("x4") { 4 } else if i.has("x2") { 2 } else { 1 };
+    let count = if i.has("x4") {
+        4
+    } else if i.has("x2") {
+        2
+    } else {
+        1
+    };
     let [first, second] = operands::<2>(i)?;
     let (place, data) = if store { (first, second) } else { (second, first) };
     let data = vector(data)?;
     if data.len() != count {
         return Err(format!("{} registers for {count} matrices", data.len()));
     }
-    let mut instr = Instr { kind: Kind::Converge, n: count as u8, ..Instr::new(if store { store_rows } else { load_rows }) };
+    let mut instr =
+        Instr { kind: Kind::Converge, n: count as u8, ..Instr::new(if store { store_rows } else { load_rows }) };
     super::memory::address(b, &mut instr, place, Space::Shared)?;
     // The slot of the member mask is also that of the address cache, which shared memory does not need.
     instr.target = 0;

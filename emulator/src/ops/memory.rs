@@ -23,8 +23,26 @@ const NARROW_DATA: u8 = 64;
 
 /// Modifiers that change caching or ordering but not what one thread sees.
 const HINTS: [&str; 20] = [
-    "nc", "ca", "cg", "cs", "cv", "lu", "wb", "wt", "volatile", "weak", "relaxed", "acquire", "release", "cta", "gpu", "sys",
-    "cluster", "evict_first", "evict_last", "param::entry",
+    "nc",
+    "ca",
+    "cg",
+    "cs",
+    "cv",
+    "lu",
+    "wb",
+    "wt",
+    "volatile",
+    "weak",
+    "relaxed",
+    "acquire",
+    "release",
+    "cta",
+    "gpu",
+    "sys",
+    "cluster",
+    "evict_first",
+    "evict_last",
+    "param::entry",
 ];
 
 /// The space an opcode names.
@@ -96,7 +114,13 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
         }
     }
     let (ty, space) = (super::scalar(i)?, space(i));
-    let count = if i.has("v4") { 4 } else if i.has("v2") { 2 } else { 1 };
+    let count = if i.has("v4") {
+        4
+    } else if i.has("v2") {
+        2
+    } else {
+        1
+    };
     let store = i.family() == "st";
     let [first, second] = super::operands::<2>(i)?;
     let (data, place) = if store { (second, first) } else { (first, second) };
@@ -107,13 +131,16 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
     if data.len() != count {
         return Err(format!("{} registers for a vector of {count}", data.len()));
     }
-    let width = data.iter().find_map(|d| b.any(d).ok()).map_or(if ty.bits() == 64 { Width::W64 } else { Width::W32 }, |r| r.width);
+    let width = data
+        .iter()
+        .find_map(|d| b.any(d).ok())
+        .map_or(if ty.bits() == 64 { Width::W64 } else { Width::W32 }, |r| r.width);
     let bytes = ty.bytes();
     let signed = matches!(ty, Type::S(_));
     let mut instr = Instr { n: count as u8, c: bytes, ..Instr::new(nothing) };
-    instr.flags = u8::from(width == Width::W64) * WIDE_DATA
-        | u8::from(signed) * SIGNED
-        | u8::from(width == Width::W16) * NARROW_DATA;
+    instr.flags = (u8::from(width == Width::W64) * WIDE_DATA)
+        | (u8::from(signed) * SIGNED)
+        | (u8::from(width == Width::W16) * NARROW_DATA);
     address(b, &mut instr, place, space)?;
     for (slot, operand) in instr.x.iter_mut().zip(&data) {
         *slot = match (store, width == Width::W64) {
@@ -123,13 +150,15 @@ pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
             (false, false) => b.dst::<u32>(operand)?,
         };
     }
-    let param_constant = space == Space::Param && matches!(place, Operand::Address(base, _) if matches!(base.as_ref(), Operand::Name(n) if b.register(n).is_none()));
-    if param_constant && !store && count == 1 {
-        if let Operand::Address(base, offset) = place {
-            if let Operand::Name(name) = base.as_ref() {
-                instr.imm = b.symbol_value(name).unwrap_or(0) as i64 + offset;
-            }
-        }
+    let param_constant = space == Space::Param
+        && matches!(place, Operand::Address(base, _) if matches!(base.as_ref(), Operand::Name(n) if b.register(n).is_none()));
+    if param_constant
+        && !store
+        && count == 1
+        && let Operand::Address(base, offset) = place
+        && let Operand::Name(name) = base.as_ref()
+    {
+        instr.imm = b.symbol_value(name).unwrap_or(0) as i64 + offset;
     }
     instr.run = match (store, bytes, width == Width::W64, count) {
         (false, _, _, 1) if param_constant => op!(|w, i, m| load_param(w, i, m)),
@@ -379,8 +408,11 @@ fn save_lanes(w: &mut Warp, i: &Instr, m: u32) -> bool {
         let Some(target) = w.resolve(i, space, at[lane], bytes as u64, lane) else { return true };
         let mut raw = [0; 32];
         for v in 0..usize::from(i.n) {
-            let value =
-                if i.flags & WIDE_DATA != 0 { w.lanes::<u64>(i.x[v])[lane] } else { u64::from(w.lanes::<u32>(i.x[v])[lane]) };
+            let value = if i.flags & WIDE_DATA != 0 {
+                w.lanes::<u64>(i.x[v])[lane]
+            } else {
+                u64::from(w.lanes::<u32>(i.x[v])[lane])
+            };
             raw[v * each..(v + 1) * each].copy_from_slice(&value.to_le_bytes()[..each]);
         }
         // SAFETY: `resolve` checked the range.

@@ -186,7 +186,10 @@ mod tests {
             let wide = widen_f16(bits);
             if !wide.is_nan() {
                 assert_eq!(narrow(f64::from(wide), F16, Round::Nearest), bits);
-                assert_eq!(narrow(f64::from(widen_bf16(bits)), BF16, Round::Nearest) == bits, !widen_bf16(bits).is_nan());
+                assert_eq!(
+                    narrow(f64::from(widen_bf16(bits)), BF16, Round::Nearest) == bits,
+                    !widen_bf16(bits).is_nan()
+                );
             }
         }
         let mut state = 1u64;

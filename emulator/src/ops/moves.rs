@@ -51,17 +51,23 @@ fn mov(b: &mut Builder, i: &Instruction) -> Decoded {
 /// Time is counted in warp instructions, so that it is the same every run.
 fn clock(b: &mut Builder, d: &Operand, wide: bool) -> Decoded {
     let (d, run) = if wide {
-        (b.dst::<u64>(d)?, op!(|w, i, m| {
-            let now: u64 = w.env().counts.iter().map(|c| c.0).sum();
-            w.write(i.d, m, &[now; LANES]);
-            false
-        }))
+        (
+            b.dst::<u64>(d)?,
+            op!(|w, i, m| {
+                let now: u64 = w.env().counts.iter().map(|c| c.0).sum();
+                w.write(i.d, m, &[now; LANES]);
+                false
+            }),
+        )
     } else {
-        (b.dst::<u32>(d)?, op!(|w, i, m| {
-            let now: u64 = w.env().counts.iter().map(|c| c.0).sum();
-            w.write(i.d, m, &[now as u32; LANES]);
-            false
-        }))
+        (
+            b.dst::<u32>(d)?,
+            op!(|w, i, m| {
+                let now: u64 = w.env().counts.iter().map(|c| c.0).sum();
+                w.write(i.d, m, &[now as u32; LANES]);
+                false
+            }),
+        )
     };
     Ok((Instr { d, ..Instr::new(run) }, WORK))
 }
@@ -141,7 +147,12 @@ fn unpack(b: &mut Builder, parts: &[Operand], a: &Operand) -> Decoded {
 }
 
 fn window(i: &Instruction) -> Option<u64> {
-    match i.opcode.iter().find(|p| ["global", "const", "shared", "shared::cta", "local", "param"].contains(&p.as_str()))?.as_str() {
+    match i
+        .opcode
+        .iter()
+        .find(|p| ["global", "const", "shared", "shared::cta", "local", "param"].contains(&p.as_str()))?
+        .as_str()
+    {
         "shared" | "shared::cta" => Some(SHARED_WINDOW),
         "local" => Some(LOCAL_WINDOW),
         "param" => Some(PARAM_WINDOW),
@@ -162,10 +173,11 @@ fn cvta(b: &mut Builder, i: &Instruction) -> Decoded {
     };
     let imm = if i.has("to") { (base as i64).wrapping_neg() } else { base as i64 };
     // A symbol is an address in its own space already.
-    if let Operand::Name(name) = a {
-        if matches!(b.symbols.get(name), Some(Symbol::Param(_))) && base != PARAM_WINDOW {
-            return unknown(i);
-        }
+    if let Operand::Name(name) = a
+        && matches!(b.symbols.get(name), Some(Symbol::Param(_)))
+        && base != PARAM_WINDOW
+    {
+        return unknown(i);
     }
     Ok((Instr { a: b.src::<u64>(a)?, d: b.dst::<u64>(d)?, imm, ..Instr::new(run) }, WORK))
 }

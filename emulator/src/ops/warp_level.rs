@@ -4,9 +4,9 @@
 //! `m` is exactly the lanes that take part together.
 
 use super::{Decoded, operands, scalar, unknown};
+use crate::check::finding::FindingKind;
 use crate::decode::builder::Builder;
 use crate::decode::ir::{Class, Instr, Kind, Op, Work};
-use crate::check::finding::FindingKind;
 use crate::exec::lanes::{LANES, active};
 use crate::exec::simd::op;
 use crate::exec::warp::Warp;
@@ -99,7 +99,9 @@ fn shuffle(w: &mut Warp, i: &Instr, m: u32) -> bool {
         let source = if inside { source as usize } else { lane };
         valid |= u32::from(inside) << lane;
         if w.watched && m >> source & 1 == 0 {
-            w.report(FindingKind::WarpDivergence, lane, || format!("the shuffle reads lane {source}, which takes no part"));
+            w.report(FindingKind::WarpDivergence, lane, || {
+                format!("the shuffle reads lane {source}, which takes no part")
+            });
         }
         out[lane] = value[source];
     }
@@ -164,8 +166,7 @@ fn matches(b: &mut Builder, i: &Instruction) -> Decoded {
 }
 
 fn match_lanes(w: &mut Warp, i: &Instr, m: u32) -> bool {
-    let values: [u64; LANES] =
-        if i.flags != 0 { *w.lanes::<u64>(i.a) } else { w.lanes::<u32>(i.a).map(u64::from) };
+    let values: [u64; LANES] = if i.flags != 0 { *w.lanes::<u64>(i.a) } else { w.lanes::<u32>(i.a).map(u64::from) };
     let mut out = [0; LANES];
     for lane in active(m) {
         out[lane] = active(m).filter(|&k| values[k] == values[lane]).fold(0, |bits, k| bits | 1 << k);

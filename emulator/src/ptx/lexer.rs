@@ -129,13 +129,25 @@ mod tests {
 
     #[test]
     fn words_numbers_and_lines() {
-        let got = tokens("ld.global.L2::128B.f32 %f1, [%rd2+-4]; // note\n/* two\nlines */ 0f3F800000 0x1FU 1e-3 010").unwrap();
+        let got = tokens("ld.global.L2::128B.f32 %f1, [%rd2+-4]; // note\n/* two\nlines */ 0f3F800000 0x1FU 1e-3 010")
+            .unwrap();
         let kinds: Vec<Kind> = got.iter().map(|t| t.kind.clone()).collect();
         let word = |w: &str| Kind::Word(w.to_string());
         let expected = [
-            word("ld.global.L2::128B.f32"), word("%f1"), Kind::Mark(','), Kind::Mark('['), word("%rd2"), Kind::Mark('+'),
-            Kind::Mark('-'), Kind::Int(4), Kind::Mark(']'), Kind::Mark(';'), Kind::F32(0x3f80_0000), Kind::Int(31),
-            Kind::F64(1e-3f64.to_bits()), Kind::Int(8),
+            word("ld.global.L2::128B.f32"),
+            word("%f1"),
+            Kind::Mark(','),
+            Kind::Mark('['),
+            word("%rd2"),
+            Kind::Mark('+'),
+            Kind::Mark('-'),
+            Kind::Int(4),
+            Kind::Mark(']'),
+            Kind::Mark(';'),
+            Kind::F32(0x3f80_0000),
+            Kind::Int(31),
+            Kind::F64(1e-3f64.to_bits()),
+            Kind::Int(8),
         ];
         assert_eq!(kinds, expected);
         assert_eq!(got.last().unwrap().line, 3);

@@ -247,7 +247,11 @@ impl Parser {
         let element = element.ok_or(format!("line {line}: variable `{name}` without a type"))?.bytes() * vector;
         let (mut count, mut unsized_array) = (1u64, false);
         while self.accept('[') {
-            if self.is(']') { unsized_array = true } else { count *= self.integer()? }
+            if self.is(']') {
+                unsized_array = true
+            } else {
+                count *= self.integer()?
+            }
             self.expect(']')?;
         }
         let mut init = Vec::new();
@@ -270,7 +274,11 @@ impl Parser {
             return Ok(());
         }
         let bits = match self.operand()? {
-            Operand::Int(v) | Operand::F64(v) if element == 8 || matches!(self.tokens[self.at - 1].kind, Kind::Int(_)) => v,
+            Operand::Int(v) | Operand::F64(v)
+                if element == 8 || matches!(self.tokens[self.at - 1].kind, Kind::Int(_)) =>
+            {
+                v
+            }
             Operand::F32(v) => u64::from(v),
             _ => return self.error("an initialiser that is no plain number is unknown here"),
         };
@@ -375,7 +383,8 @@ impl Parser {
                 Kind::F64(bits) => format!("0d{bits:016X}"),
                 Kind::Mark(mark) => mark.to_string(),
             };
-            let tight = text.is_empty() || "],+|}".contains(&word) || text.ends_with(['[', '@', '!', '+', '|', '{', '-']);
+            let tight =
+                text.is_empty() || "],+|}".contains(&word) || text.ends_with(['[', '@', '!', '+', '|', '{', '-']);
             if !tight {
                 text.push(' ');
             }
@@ -459,7 +468,14 @@ mod tests {
         let k = &m.entries[0];
         assert_eq!(k.max_threads, Some(128));
         assert_eq!((k.params[0].size, k.params[0].align, k.params[1].size, k.params[1].align), (8, 8, 12, 8));
-        let texts: Vec<&str> = k.body.iter().filter_map(|s| match s { Statement::Instruction(i) => Some(i.text.as_str()), _ => None }).collect();
+        let texts: Vec<&str> = k
+            .body
+            .iter()
+            .filter_map(|s| match s {
+                Statement::Instruction(i) => Some(i.text.as_str()),
+                _ => None,
+            })
+            .collect();
         assert_eq!(texts, ["@!%p1 bra $L1", "mov.b32 {t, _}, %r1", "ld.global.v2.u32 {%r1, %r2}, [%r1+-8]", "ret"]);
     }
 

@@ -24,9 +24,17 @@ fn integers() {
                 // Results are extended to the register: 8-bit ones to 16 bits.
                 let register = if to_bits == 8 { 16 } else { to_bits };
                 let cut = move |v: i128| if register == 64 { v as u64 } else { v as u64 & ((1 << register) - 1) };
-                cases.push(exact(&format!("cvt.{name}"), to, &[from], move |v| cut(value(value(v[0], from_bits, from_signed) as u64, to_bits, to_signed))));
-                let (least, most) = if to_signed { (-(1i128 << (to_bits - 1)), (1i128 << (to_bits - 1)) - 1) } else { (0, (1i128 << to_bits) - 1) };
-                cases.push(exact(&format!("cvt.sat.{name}"), to, &[from], move |v| cut(value(v[0], from_bits, from_signed).clamp(least, most))));
+                cases.push(exact(&format!("cvt.{name}"), to, &[from], move |v| {
+                    cut(value(value(v[0], from_bits, from_signed) as u64, to_bits, to_signed))
+                }));
+                let (least, most) = if to_signed {
+                    (-(1i128 << (to_bits - 1)), (1i128 << (to_bits - 1)) - 1)
+                } else {
+                    (0, (1i128 << to_bits) - 1)
+                };
+                cases.push(exact(&format!("cvt.sat.{name}"), to, &[from], move |v| {
+                    cut(value(v[0], from_bits, from_signed).clamp(least, most))
+                }));
             }
         }
     }
@@ -55,7 +63,9 @@ fn integers_and_floats() {
         exact("cvt.rn.f16.s32", F16, &[I32], |v| f16::from_f64(f64::from(v[0] as i32)).to_bits().into()),
         exact("cvt.rn.bf16.f32", Bf16, &[Short32], |v| bf16::from_f32(f(v[0])).to_bits().into()),
     ];
-    for (mode, g) in [("rni", f64::round_ties_even as fn(f64) -> f64), ("rzi", f64::trunc), ("rmi", f64::floor), ("rpi", f64::ceil)] {
+    for (mode, g) in
+        [("rni", f64::round_ties_even as fn(f64) -> f64), ("rzi", f64::trunc), ("rmi", f64::floor), ("rpi", f64::ceil)]
+    {
         // Rust's casts clamp and turn NaN to zero, as PTX does.
         cases.push(exact(&format!("cvt.{mode}.s32.f32"), I32, &[F32], move |v| g(f(v[0]).into()) as i32 as u32 as u64));
         cases.push(exact(&format!("cvt.{mode}.u32.f32"), I32, &[F32], move |v| g(f(v[0]).into()) as u32 as u64));
@@ -63,9 +73,13 @@ fn integers_and_floats() {
         cases.push(exact(&format!("cvt.{mode}.u64.f32"), I64, &[F32], move |v| g(f(v[0]).into()) as u64));
         cases.push(exact(&format!("cvt.{mode}.s16.f32"), I16, &[F32], move |v| g(f(v[0]).into()) as i16 as u16 as u64));
         cases.push(exact(&format!("cvt.{mode}.u8.f32"), I16, &[F32], move |v| g(f(v[0]).into()) as u8 as u64));
-        cases.push(float(&format!("cvt.{mode}.f32.f32"), F32, &[F32], move |v| (g(f(v[0]).into()) as f32).to_bits().into()));
+        cases.push(float(&format!("cvt.{mode}.f32.f32"), F32, &[F32], move |v| {
+            (g(f(v[0]).into()) as f32).to_bits().into()
+        }));
         cases.push(float(&format!("cvt.{mode}.f64.f64"), F64, &[F64], move |v| g(f64::from_bits(v[0])).to_bits()));
-        cases.push(exact(&format!("cvt.{mode}.s32.f16"), I32, &[F16], move |v| g(f16::from_bits(v[0] as u16).to_f64()) as i32 as u32 as u64));
+        cases.push(exact(&format!("cvt.{mode}.s32.f16"), I32, &[F16], move |v| {
+            g(f16::from_bits(v[0] as u16).to_f64()) as i32 as u32 as u64
+        }));
     }
     check(cases);
 }
@@ -75,10 +89,20 @@ fn floats() {
     let directed = |exact: f64, up: bool| {
         let near = exact as f32;
         let wrong = if up { f64::from(near) < exact } else { f64::from(near) > exact };
-        (if !wrong { near } else if up { near.next_up() } else { near.next_down() }).to_bits().into()
+        (if !wrong {
+            near
+        } else if up {
+            near.next_up()
+        } else {
+            near.next_down()
+        })
+        .to_bits()
+        .into()
     };
     let sat = |x: f32| if x.is_nan() || x <= 0.0 { 0.0 } else { x.min(1.0) };
-    let pack = |class: Class, x: u64| if class == F16 { u64::from(f16::from_f32(f(x)).to_bits()) } else { u64::from(bf16::from_f32(f(x)).to_bits()) };
+    let pack = |class: Class, x: u64| {
+        if class == F16 { u64::from(f16::from_f32(f(x)).to_bits()) } else { u64::from(bf16::from_f32(f(x)).to_bits()) }
+    };
     let cases: Vec<Case> = vec![
         float("cvt.f64.f32", F64, &[F32], |v| f64::from(f(v[0])).to_bits()),
         float("cvt.rn.f32.f64", F32, &[F64], |v| (f64::from_bits(v[0]) as f32).to_bits().into()),
@@ -96,7 +120,9 @@ fn floats() {
         float("cvt.rna.tf32.f32", F32, &[Short32], |v| (v[0] + 0x1000) & 0xffff_e000),
         exact("cvt.sat.f32.f32", F32, &[F32], move |v| sat(f(v[0])).to_bits().into()),
         float("cvt.ftz.f32.f32", F32, &[F32], |v| if f(v[0]).is_subnormal() { v[0] & 0x8000_0000 } else { v[0] }),
-        float("cvt.ftz.f64.f32", F64, &[F32], |v| f64::from(if f(v[0]).is_subnormal() { f32::from_bits(v[0] as u32 & 1 << 31) } else { f(v[0]) }).to_bits()),
+        float("cvt.ftz.f64.f32", F64, &[F32], |v| {
+            f64::from(if f(v[0]).is_subnormal() { f32::from_bits(v[0] as u32 & 1 << 31) } else { f(v[0]) }).to_bits()
+        }),
         exact("cvt.rzi.sat.s32.f32", I32, &[F32], |v| f(v[0]) as i32 as u32 as u64),
     ];
     check(cases);
@@ -108,7 +134,9 @@ fn packing() {
     check(vec![
         exact("mov.b64 %dx, {%ra, %rb};\n//", I64, &[I32, I32], |v| v[1] << 32 | v[0]),
         exact("mov.b32 %rx, {%ha, %hb};\n//", I32, &[I16, I16], |v| v[1] << 16 | v[0]),
-        exact("mov.b64 %dx, {%ha, %hb, %hc, %ha};\n//", I64, &[I16, I16, I16], |v| v[0] | v[1] << 16 | v[2] << 32 | v[0] << 48),
+        exact("mov.b64 %dx, {%ha, %hb, %hc, %ha};\n//", I64, &[I16, I16, I16], |v| {
+            v[0] | v[1] << 16 | v[2] << 32 | v[0] << 48
+        }),
         exact("mov.b64 {%rx, %rt}, %da;\n//", I32, &[I64], move |v| v[0] & cut),
         exact("mov.b64 {_, %rx}, %da;\n//", I32, &[I64], move |v| v[0] >> 32),
         exact("mov.b32 {_, %hx}, %ra;\n//", I16, &[I32], |v| v[0] >> 16),

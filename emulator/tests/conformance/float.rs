@@ -33,8 +33,20 @@ fn least(x: f64, y: f64) -> f64 {
     match () {
         () if x.is_nan() => y,
         () if y.is_nan() => x,
-        () if x == y => if x.is_sign_negative() { x } else { y },
-        () => if x < y { x } else { y },
+        () if x == y => {
+            if x.is_sign_negative() {
+                x
+            } else {
+                y
+            }
+        }
+        () => {
+            if x < y {
+                x
+            } else {
+                y
+            }
+        }
     }
 }
 
@@ -51,15 +63,25 @@ fn exact_single() {
         float("abs.f32", F32, &[F32], |v| v[0] & 0x7fff_ffff),
         float("neg.f32", F32, &[F32], |v| v[0] ^ 0x8000_0000),
         float("min.f32", F32, &[F32, F32], |v| (least(f(v[0]).into(), f(v[1]).into()) as f32).to_bits().into()),
-        float("max.f32", F32, &[F32, F32], |v| (-least(-f64::from(f(v[0])), -f64::from(f(v[1]))) as f32).to_bits().into()),
+        float("max.f32", F32, &[F32, F32], |v| {
+            (-least(-f64::from(f(v[0])), -f64::from(f(v[1]))) as f32).to_bits().into()
+        }),
         float("min.NaN.f32", F32, &[F32, F32], |v| {
-            if f(v[0]).is_nan() || f(v[1]).is_nan() { f32::NAN.to_bits().into() } else { (least(f(v[0]).into(), f(v[1]).into()) as f32).to_bits().into() }
+            if f(v[0]).is_nan() || f(v[1]).is_nan() {
+                f32::NAN.to_bits().into()
+            } else {
+                (least(f(v[0]).into(), f(v[1]).into()) as f32).to_bits().into()
+            }
         }),
         float("copysign.f32", F32, &[F32, F32], |v| v[1] & 0x7fff_ffff | v[0] & 0x8000_0000),
         float("add.ftz.f32", F32, &[F32, F32], |v| flush(flush(f(v[0])) + flush(f(v[1]))).to_bits().into()),
         float("mul.ftz.f32", F32, &[F32, F32], |v| flush(flush(f(v[0])) * flush(f(v[1]))).to_bits().into()),
-        float("fma.rn.ftz.f32", F32, &[F32, F32, F32], |v| flush(flush(f(v[0])).mul_add(flush(f(v[1])), flush(f(v[2])))).to_bits().into()),
-        float("max.ftz.f32", F32, &[F32, F32], |v| (-least(-f64::from(flush(f(v[0]))), -f64::from(flush(f(v[1])))) as f32).to_bits().into()),
+        float("fma.rn.ftz.f32", F32, &[F32, F32, F32], |v| {
+            flush(flush(f(v[0])).mul_add(flush(f(v[1])), flush(f(v[2])))).to_bits().into()
+        }),
+        float("max.ftz.f32", F32, &[F32, F32], |v| {
+            (-least(-f64::from(flush(f(v[0]))), -f64::from(flush(f(v[1])))) as f32).to_bits().into()
+        }),
         float("abs.ftz.f32", F32, &[F32], |v| flush(f(v[0])).abs().to_bits().into()),
         float("neg.ftz.f32", F32, &[F32], |v| (-flush(f(v[0]))).to_bits().into()),
         exact("add.sat.f32", F32, &[F32, F32], |v| {
@@ -81,7 +103,11 @@ fn exact_single() {
         cases.push(exact(&format!("mul.{mode}.f32"), F32, &[Short32, F32], move |v| {
             // Factors of 12 and 24 bits: exact in f64. NaN, infinities and subnormals are the CPU's.
             let product = w(v[0]) * w(v[1]);
-            if !f(v[1]).is_normal() || product.abs() > 1e38 || product.abs() < 1e-37 { u64::MAX } else { directed(product, mode).to_bits().into() }
+            if !f(v[1]).is_normal() || product.abs() > 1e38 || product.abs() < 1e-37 {
+                u64::MAX
+            } else {
+                directed(product, mode).to_bits().into()
+            }
         }));
         cases.push(exact(&format!("fma.{mode}.f32"), F32, &[Short32, Short32, Short32], move |v| {
             directed(w(v[0]) * w(v[1]) + w(v[2]), mode).to_bits().into()
@@ -99,7 +125,8 @@ fn exact_single() {
 
 /// A host result of all ones means: no opinion.
 fn skipping(case: Case) -> Case {
-    if case.op.contains(".r") && !case.op.contains(".rn") && (case.op.starts_with("mul") || case.op.starts_with("sqrt")) {
+    if case.op.contains(".r") && !case.op.contains(".rn") && (case.op.starts_with("mul") || case.op.starts_with("sqrt"))
+    {
         let op = case.op.clone();
         let host = case.host;
         // Outside the range the host can decide, results are not compared: the register is cleared by a select.
@@ -146,7 +173,10 @@ fn approximations() {
         close: Match::Near(1.0),
         ..float(op, F32, &[Short32], move |v| (g(f64::from(f(v[0]))) as f32).to_bits().into())
     };
-    let two = |op: &str| Case { close: Match::Near(1.0), ..float(op, F32, &[Short32, Short32], |v| (f(v[0]) / f(v[1])).to_bits().into()) };
+    let two = |op: &str| Case {
+        close: Match::Near(1.0),
+        ..float(op, F32, &[Short32, Short32], |v| (f(v[0]) / f(v[1])).to_bits().into())
+    };
     check(vec![
         near("ex2.approx.ftz.f32", f64::exp2),
         near("ex2.approx.f32", f64::exp2),
@@ -168,15 +198,25 @@ fn comparisons() {
     let mut cases = Vec::new();
     type Order = fn(f64, f64) -> bool;
     let orders: [(&str, Order); 6] = [
-        ("eq", |a, b| a == b), ("ne", |a, b| a != b), ("lt", |a, b| a < b), ("le", |a, b| a <= b), ("gt", |a, b| a > b), ("ge", |a, b| a >= b),
+        ("eq", |a, b| a == b),
+        ("ne", |a, b| a != b),
+        ("lt", |a, b| a < b),
+        ("le", |a, b| a <= b),
+        ("gt", |a, b| a > b),
+        ("ge", |a, b| a >= b),
     ];
     for (name, holds) in orders {
         for unordered in [false, true] {
-            let outcome = move |x: f64, y: f64| u64::from(if x.is_nan() || y.is_nan() { unordered } else { holds(x, y) });
+            let outcome =
+                move |x: f64, y: f64| u64::from(if x.is_nan() || y.is_nan() { unordered } else { holds(x, y) });
             let name = if unordered { format!("{name}u") } else { name.to_string() };
-            cases.push(exact(&format!("setp.{name}.f32"), P, &[F32, F32], move |v| outcome(f(v[0]).into(), f(v[1]).into())));
+            cases.push(exact(&format!("setp.{name}.f32"), P, &[F32, F32], move |v| {
+                outcome(f(v[0]).into(), f(v[1]).into())
+            }));
             cases.push(exact(&format!("setp.{name}.f64"), P, &[F64, F64], move |v| outcome(d(v[0]), d(v[1]))));
-            cases.push(exact(&format!("setp.{name}.ftz.f32"), P, &[F32, F32], move |v| outcome(flush(f(v[0])).into(), flush(f(v[1])).into())));
+            cases.push(exact(&format!("setp.{name}.ftz.f32"), P, &[F32, F32], move |v| {
+                outcome(flush(f(v[0])).into(), flush(f(v[1])).into())
+            }));
         }
     }
     cases.push(exact("setp.num.f32", P, &[F32, F32], |v| (!f(v[0]).is_nan() && !f(v[1]).is_nan()).into()));

@@ -12,7 +12,8 @@ fn widen(class: Class, x: u64) -> f64 {
 /// that keeps a trace of them in its last bit.
 fn round(class: Class, x: f64) -> u64 {
     let near = x as f32;
-    let inward = if f64::from(near).abs() > x.abs() && near.is_finite() { f32::from_bits(near.to_bits() - 1) } else { near };
+    let inward =
+        if f64::from(near).abs() > x.abs() && near.is_finite() { f32::from_bits(near.to_bits() - 1) } else { near };
     let inexact = f64::from(near) != x && near.is_finite();
     let single = f32::from_bits(inward.to_bits() | u32::from(inexact));
     if class == F16 { f16::from_f32(single).to_bits().into() } else { bf16::from_f32(single).to_bits().into() }
@@ -39,7 +40,9 @@ fn both(out: &mut Vec<Case>, name: &str, sources: usize, g: impl Fn(f64, f64, f6
             round(one, g(at(0), at(1), at(2)))
         };
         out.push(float(&format!("{name}.{suffix}"), one, &vec![one; sources], move |v| host(v, 0)));
-        out.push(float(&format!("{name}.{suffix}x2"), pair, &vec![pair; sources], move |v| host(v, 0) | host(v, 16) << 16));
+        out.push(float(&format!("{name}.{suffix}x2"), pair, &vec![pair; sources], move |v| {
+            host(v, 0) | host(v, 16) << 16
+        }));
     }
 }
 
@@ -52,7 +55,8 @@ fn arithmetic() {
     both(&mut cases, "fma.rn", 3, sum_of_product);
     both(&mut cases, "abs", 1, |a, _, _| a.abs());
     both(&mut cases, "neg", 1, |a, _, _| -a);
-    let least = |x: f64, y: f64| if x.is_nan() || (!y.is_nan() && (y < x || (x == y && y.is_sign_negative()))) { y } else { x };
+    let least =
+        |x: f64, y: f64| if x.is_nan() || (!y.is_nan() && (y < x || (x == y && y.is_sign_negative()))) { y } else { x };
     both(&mut cases, "min", 2, move |a, b, _| least(a, b));
     both(&mut cases, "max", 2, move |a, b, _| -least(-a, -b));
     both(&mut cases, "fma.rn.relu", 3, |a, b, c| {

@@ -35,7 +35,9 @@ fn arithmetic() {
     typed(&mut cases, "add", 2, |a, b, _, _| a + b);
     typed(&mut cases, "sub", 2, |a, b, _, _| a - b);
     typed(&mut cases, "mul.lo", 2, |a, b, _, _| a.wrapping_mul(b));
-    typed(&mut cases, "mul.hi", 2, |a, b, _, bits| if bits == 64 && a > 0 && b > 0 { (a as u128 * b as u128 >> 64) as i128 } else { a.wrapping_mul(b) >> bits });
+    typed(&mut cases, "mul.hi", 2, |a, b, _, bits| {
+        if bits == 64 && a > 0 && b > 0 { ((a as u128 * b as u128) >> 64) as i128 } else { a.wrapping_mul(b) >> bits }
+    });
     typed(&mut cases, "mad.lo", 3, |a, b, c, _| a.wrapping_mul(b).wrapping_add(c));
     typed(&mut cases, "div", 2, |a, b, _, _| if b == 0 { -1 } else { a / b });
     typed(&mut cases, "rem", 2, |a, b, _, _| if b == 0 { a } else { a % b });
@@ -48,15 +50,27 @@ fn arithmetic() {
         cases.push(exact(&format!("abs.s{bits}"), class, &[class], move |v| cut(signed(v[0], bits).abs(), bits)));
     }
     for (from, to, bits) in [(I16, I32, 16), (I32, I64, 32)] {
-        cases.push(exact(&format!("mul.wide.s{bits}"), to, &[from, from], move |v| cut(signed(v[0], bits) * signed(v[1], bits), 2 * bits)));
-        cases.push(exact(&format!("mul.wide.u{bits}"), to, &[from, from], move |v| cut(unsigned(v[0], bits) * unsigned(v[1], bits), 2 * bits)));
-        cases.push(exact(&format!("mad.wide.s{bits}"), to, &[from, from, to], move |v| cut(signed(v[0], bits) * signed(v[1], bits) + v[2] as i128, 2 * bits)));
-        cases.push(exact(&format!("mad.wide.u{bits}"), to, &[from, from, to], move |v| cut(unsigned(v[0], bits) * unsigned(v[1], bits) + v[2] as i128, 2 * bits)));
+        cases.push(exact(&format!("mul.wide.s{bits}"), to, &[from, from], move |v| {
+            cut(signed(v[0], bits) * signed(v[1], bits), 2 * bits)
+        }));
+        cases.push(exact(&format!("mul.wide.u{bits}"), to, &[from, from], move |v| {
+            cut(unsigned(v[0], bits) * unsigned(v[1], bits), 2 * bits)
+        }));
+        cases.push(exact(&format!("mad.wide.s{bits}"), to, &[from, from, to], move |v| {
+            cut(signed(v[0], bits) * signed(v[1], bits) + v[2] as i128, 2 * bits)
+        }));
+        cases.push(exact(&format!("mad.wide.u{bits}"), to, &[from, from, to], move |v| {
+            cut(unsigned(v[0], bits) * unsigned(v[1], bits) + v[2] as i128, 2 * bits)
+        }));
     }
-    cases.push(exact("mad.hi.s32", I32, &[I32, I32, I32], |v| cut((signed(v[0], 32) * signed(v[1], 32) >> 32) + v[2] as i128, 32)));
-    cases.push(exact("mad.hi.u32", I32, &[I32, I32, I32], |v| cut((unsigned(v[0], 32) * unsigned(v[1], 32) >> 32) + v[2] as i128, 32)));
+    cases.push(exact("mad.hi.s32", I32, &[I32, I32, I32], |v| {
+        cut(((signed(v[0], 32) * signed(v[1], 32)) >> 32) + v[2] as i128, 32)
+    }));
+    cases.push(exact("mad.hi.u32", I32, &[I32, I32, I32], |v| {
+        cut(((unsigned(v[0], 32) * unsigned(v[1], 32)) >> 32) + v[2] as i128, 32)
+    }));
     // The low 24 bits, as the manual says.
-    cases.push(exact("mul24.lo.u32", I32, &[I32, I32], |v| (v[0] & 0xff_ffff) * (v[1] & 0xff_ffff) & 0xffff_ffff));
+    cases.push(exact("mul24.lo.u32", I32, &[I32, I32], |v| ((v[0] & 0xff_ffff) * (v[1] & 0xff_ffff)) & 0xffff_ffff));
     check(cases);
 }
 
@@ -66,10 +80,18 @@ fn carries() {
     let chain = |first: &str, second: &str| format!("{first} %dx, %da, %dc;\n{second} %dx, %db, %da;\n// ");
     let wide = |hi: u64, lo: u64| u128::from(hi) << 64 | u128::from(lo);
     check(vec![
-        exact(&chain("add.cc.u64", "addc.u64"), I64, &[I64, I64, I64], move |v| (wide(v[1], v[0]).wrapping_add(wide(v[0], v[2])) >> 64) as u64),
-        exact(&chain("sub.cc.u64", "subc.u64"), I64, &[I64, I64, I64], move |v| (wide(v[1], v[0]).wrapping_sub(wide(v[0], v[2])) >> 64) as u64),
-        exact("add.cc.u32 %rx, %ra, %rb;\naddc.u32 %rx, %rc, 0;\n//", I32, &[I32, I32, I32], |v| (v[2] + ((v[0] + v[1]) >> 32)) & 0xffff_ffff),
-        exact("sub.cc.u32 %rx, %ra, %rb;\nsubc.cc.u32 %rx, %rc, 0;\n//", I32, &[I32, I32, I32], |v| v[2].wrapping_sub(u64::from(v[0] < v[1])) & 0xffff_ffff),
+        exact(&chain("add.cc.u64", "addc.u64"), I64, &[I64, I64, I64], move |v| {
+            (wide(v[1], v[0]).wrapping_add(wide(v[0], v[2])) >> 64) as u64
+        }),
+        exact(&chain("sub.cc.u64", "subc.u64"), I64, &[I64, I64, I64], move |v| {
+            (wide(v[1], v[0]).wrapping_sub(wide(v[0], v[2])) >> 64) as u64
+        }),
+        exact("add.cc.u32 %rx, %ra, %rb;\naddc.u32 %rx, %rc, 0;\n//", I32, &[I32, I32, I32], |v| {
+            (v[2] + ((v[0] + v[1]) >> 32)) & 0xffff_ffff
+        }),
+        exact("sub.cc.u32 %rx, %ra, %rb;\nsubc.cc.u32 %rx, %rc, 0;\n//", I32, &[I32, I32, I32], |v| {
+            v[2].wrapping_sub(u64::from(v[0] < v[1])) & 0xffff_ffff
+        }),
     ]);
 }
 
@@ -82,9 +104,15 @@ fn bitwise() {
         cases.push(exact(&format!("xor.b{bits}"), class, &[class, class], |v| v[0] ^ v[1]));
         cases.push(exact(&format!("not.b{bits}"), class, &[class], move |v| cut(!v[0] as i128, bits)));
         cases.push(exact(&format!("cnot.b{bits}"), class, &[class], |v| u64::from(v[0] == 0)));
-        cases.push(exact(&format!("shl.b{bits}"), class, &[class, Amount], move |v| if v[1] >= bits.into() { 0 } else { cut((v[0] as i128) << v[1], bits) }));
-        cases.push(exact(&format!("shr.u{bits}"), class, &[class, Amount], move |v| if v[1] >= bits.into() { 0 } else { v[0] >> v[1] }));
-        cases.push(exact(&format!("shr.s{bits}"), class, &[class, Amount], move |v| cut(signed(v[0], bits) >> v[1], bits)));
+        cases.push(exact(&format!("shl.b{bits}"), class, &[class, Amount], move |v| {
+            if v[1] >= bits.into() { 0 } else { cut((v[0] as i128) << v[1], bits) }
+        }));
+        cases.push(exact(&format!("shr.u{bits}"), class, &[class, Amount], move |v| {
+            if v[1] >= bits.into() { 0 } else { v[0] >> v[1] }
+        }));
+        cases.push(exact(&format!("shr.s{bits}"), class, &[class, Amount], move |v| {
+            cut(signed(v[0], bits) >> v[1], bits)
+        }));
         cases.push(exact(&format!("mov.b{bits}"), class, &[class], |v| v[0]));
     }
     cases.push(exact("and.pred", P, &[P, P], |v| v[0] & v[1]));
@@ -101,8 +129,12 @@ fn bitwise() {
     cases.push(exact("bfind.u32", I32, &[I32], move |v| top(v[0])));
     cases.push(exact("bfind.u64", I32, &[I64], move |v| top(v[0])));
     cases.push(exact("bfind.s32", I32, &[I32], move |v| top(if v[0] >> 31 != 0 { !v[0] & 0xffff_ffff } else { v[0] })));
-    cases.push(exact("bfind.shiftamt.u32", I32, &[I32], move |v| v[0].checked_ilog2().map_or(0xffff_ffff, |k| u64::from(31 - k))));
-    for (name, left, wrap) in [("l.wrap", true, true), ("l.clamp", true, false), ("r.wrap", false, true), ("r.clamp", false, false)] {
+    cases.push(exact("bfind.shiftamt.u32", I32, &[I32], move |v| {
+        v[0].checked_ilog2().map_or(0xffff_ffff, |k| u64::from(31 - k))
+    }));
+    for (name, left, wrap) in
+        [("l.wrap", true, true), ("l.clamp", true, false), ("r.wrap", false, true), ("r.clamp", false, false)]
+    {
         cases.push(exact(&format!("shf.{name}.b32"), I32, &[I32, I32, Amount], move |v| {
             let n = if wrap { v[2] % 32 } else { v[2].min(32) };
             let both = u128::from(v[1]) << 32 | u128::from(v[0]);
@@ -133,7 +165,13 @@ fn fields_and_bytes() {
             (0..4).fold(0, |out, k| {
                 let s = v[2] >> (4 * k) & 15;
                 let byte = bytes >> (8 * (s & 7)) & 255;
-                out | (if s & 8 == 0 { byte } else if byte & 128 != 0 { 255 } else { 0 }) << (8 * k)
+                out | (if s & 8 == 0 {
+                    byte
+                } else if byte & 128 != 0 {
+                    255
+                } else {
+                    0
+                }) << (8 * k)
             })
         }),
         exact("dp4a.s32.s32", I32, &[I32, I32, I32], |v| {
@@ -148,12 +186,15 @@ fn fields_and_bytes() {
         let tail = format!("{pos}, {len}");
         cases.push(Case { tail, ..exact("bfi.b32", I32, &[I32, I32], move |v| insert(v[0], v[1], pos, len, 32)) });
     }
-    cases.push(Case { tail: "32, 32".into(), ..exact("bfi.b64", I64, &[I64, I64], |v| insert(v[0], v[1], 32, 32, 64)) });
+    cases
+        .push(Case { tail: "32, 32".into(), ..exact("bfi.b64", I64, &[I64, I64], |v| insert(v[0], v[1], 32, 32, 64)) });
     for table in [0x80u64, 0xfe, 0x96, 0x1a, 0x00, 0xff, 0xca] {
         cases.push(Case {
             tail: table.to_string(),
             ..exact("lop3.b32", I32, &[I32, I32, I32], move |v| {
-                (0..32).fold(0, |out, k| out | (table >> ((v[0] >> k & 1) << 2 | (v[1] >> k & 1) << 1 | v[2] >> k & 1) & 1) << k)
+                (0..32).fold(0, |out, k| {
+                    out | (table >> ((v[0] >> k & 1) << 2 | (v[1] >> k & 1) << 1 | v[2] >> k & 1) & 1) << k
+                })
             })
         });
     }
@@ -165,12 +206,21 @@ fn comparisons_and_selections() {
     let mut cases = Vec::new();
     type Order = fn(i128, i128) -> bool;
     let orders: [(&str, Order); 6] = [
-        ("eq", |a, b| a == b), ("ne", |a, b| a != b), ("lt", |a, b| a < b), ("le", |a, b| a <= b), ("gt", |a, b| a > b), ("ge", |a, b| a >= b),
+        ("eq", |a, b| a == b),
+        ("ne", |a, b| a != b),
+        ("lt", |a, b| a < b),
+        ("le", |a, b| a <= b),
+        ("gt", |a, b| a > b),
+        ("ge", |a, b| a >= b),
     ];
     for (class, bits) in [(I16, 16), (I32, 32), (I64, 64)] {
         for (name, holds) in orders {
-            cases.push(exact(&format!("setp.{name}.s{bits}"), P, &[class, class], move |v| holds(signed(v[0], bits), signed(v[1], bits)).into()));
-            cases.push(exact(&format!("setp.{name}.u{bits}"), P, &[class, class], move |v| holds(unsigned(v[0], bits), unsigned(v[1], bits)).into()));
+            cases.push(exact(&format!("setp.{name}.s{bits}"), P, &[class, class], move |v| {
+                holds(signed(v[0], bits), signed(v[1], bits)).into()
+            }));
+            cases.push(exact(&format!("setp.{name}.u{bits}"), P, &[class, class], move |v| {
+                holds(unsigned(v[0], bits), unsigned(v[1], bits)).into()
+            }));
         }
         let select: fn(&[u64]) -> u64 = |v| if v[2] != 0 { v[0] } else { v[1] };
         cases.push(exact(&format!("selp.b{bits}"), class, &[class, class, P], select));
@@ -181,8 +231,12 @@ fn comparisons_and_selections() {
     cases.push(exact("setp.lt.and.s32", P, &[I32, I32, P], |v| u64::from(signed(v[0], 32) < signed(v[1], 32)) & v[2]));
     cases.push(exact("setp.lt.or.s32", P, &[I32, I32, P], |v| u64::from(signed(v[0], 32) < signed(v[1], 32)) | v[2]));
     cases.push(exact("setp.lt.xor.s32", P, &[I32, I32, P], |v| u64::from(signed(v[0], 32) < signed(v[1], 32)) ^ v[2]));
-    cases.push(exact("setp.lt.s32 %px|%pb, %ra, %rb;\nand.pred %px, %px, !%pb;\n//", P, &[I32, I32], |v| (signed(v[0], 32) < signed(v[1], 32)).into()));
-    cases.push(exact("set.lt.u32.s32", I32, &[I32, I32], |v| if signed(v[0], 32) < signed(v[1], 32) { 0xffff_ffff } else { 0 }));
+    cases.push(exact("setp.lt.s32 %px|%pb, %ra, %rb;\nand.pred %px, %px, !%pb;\n//", P, &[I32, I32], |v| {
+        (signed(v[0], 32) < signed(v[1], 32)).into()
+    }));
+    cases.push(exact("set.lt.u32.s32", I32, &[I32, I32], |v| {
+        if signed(v[0], 32) < signed(v[1], 32) { 0xffff_ffff } else { 0 }
+    }));
     cases.push(exact("slct.b32.s32", I32, &[I32, I32, I32], |v| if v[2] >> 31 == 0 { v[0] } else { v[1] }));
     check(cases);
     let _: Class = P;

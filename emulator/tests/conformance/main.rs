@@ -14,8 +14,8 @@ mod memory;
 mod warp;
 
 use common::{Gpu, threads};
-use cuemu::{Config, session};
 use cudarc::driver::PushKernelArg;
+use cuemu::{Config, session};
 
 /// The class of an operand: how it is loaded, and which values it takes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -53,8 +53,22 @@ impl Class {
 
     fn value(self, draw: u64, edge: usize) -> u64 {
         const FLOATS: [f32; 16] = [
-            0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN,
-            f32::MIN_POSITIVE, 1e-40, -3e-42,
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            1.5,
+            2.5,
+            -2.5,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MAX,
+            f32::MIN,
+            f32::MIN_POSITIVE,
+            1e-40,
+            -3e-42,
         ];
         const INTS: [i64; 12] =
             [0, 1, -1, 2, 7, i64::MAX, i64::MIN, i32::MAX as i64, i32::MIN as i64, 0x7fff, -0x8000, 0xffff_ffff];
@@ -97,12 +111,15 @@ pub enum Match {
     Near(f64),
 }
 
+/// What the host says: the operands' bits to the result's.
+pub type Host = Box<dyn Fn(&[u64]) -> u64>;
+
 /// One instruction under test.
 pub struct Case {
     pub op: String,
     pub to: Class,
     pub from: Vec<Class>,
-    pub host: Box<dyn Fn(&[u64]) -> u64>,
+    pub host: Host,
     pub close: Match,
     /// Text after the operands (a member mask, an immediate).
     pub tail: String,
@@ -140,7 +157,10 @@ fn matches(close: Match, got: u64, want: u64) -> bool {
         Match::Near(units) => {
             let (g, w) = (f32::from_bits(got as u32), f32::from_bits(want as u32));
             let error = (f64::from(g) - f64::from(w)).abs();
-            g == w || (g.is_nan() && w.is_nan()) || error <= units * f64::from(f32::EPSILON) * f64::from(w.abs()) || error < 1e-6
+            g == w
+                || (g.is_nan() && w.is_nan())
+                || error <= units * f64::from(f32::EPSILON) * f64::from(w.abs())
+                || error < 1e-6
         }
     }
 }
@@ -209,8 +229,27 @@ pub fn check(cases: Vec<Case>) {
         unsafe { gpu.stream.launch_builder(&function).arg(&device).arg(&mut out).launch(threads(n, 64)) }.unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         if let Some(t) = (0..n).find(|&t| !matches(case.close, got[t], (case.host)(&input[t]))) {
-            failures.push(format!("{}: of {:x?} is {:#x}, not {:#x}", case.op, input[t], got[t], (case.host)(&input[t])));
+            failures.push(format!(
+                "{}: of {:x?} is {:#x}, not {:#x}",
+                case.op,
+                input[t],
+                got[t],
+                (case.host)(&input[t])
+            ));
         }
     }
     assert!(failures.is_empty(), "{} of {} opcodes:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+/// All of it again with the ops compiled for smaller instruction sets.
+#[test]
+fn every_instruction_set() {
+    for level in ["portable", "avx2"] {
+        let again = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--skip", "every_instruction_set"])
+            .env("CUEMU_SIMD", level)
+            .output()
+            .unwrap();
+        assert!(again.status.success(), "{level}: {}", String::from_utf8_lossy(&again.stdout));
+    }
 }

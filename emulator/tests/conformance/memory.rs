@@ -3,8 +3,8 @@
 use super::Class::{I16, I32, I64};
 use super::{Case, HEAD, check, exact};
 use crate::common::{Gpu, threads};
-use cuemu::{Config, session};
 use cudarc::driver::PushKernelArg;
+use cuemu::{Config, session};
 
 #[test]
 fn widths_and_extensions() {
@@ -23,7 +23,9 @@ fn widths_and_extensions() {
         exact("ld.global.v4.u16 {%ha, %hb, %hx, %hc}, [%addr];\n//", I16, &[I64], |v| v[0] >> 32 & 0xffff),
         exact("ld.volatile.v2.b64 {%da, %dx}, [%addr+8];\n//", I64, &[I64, I64, I64], |v| v[2]).aligned(),
         exact("ld.u32 %rx, [%addr+4];\n//", I32, &[I64], |v| v[0] >> 32),
-        exact("st.global.u8 [%addr], %rb;\nld.global.u64 %dx, [%addr];\n//", I64, &[I64, I32], |v| v[0] & !0xff | v[1] & 0xff),
+        exact("st.global.u8 [%addr], %rb;\nld.global.u64 %dx, [%addr];\n//", I64, &[I64, I32], |v| {
+            v[0] & !0xff | v[1] & 0xff
+        }),
         exact("st.global.v2.u16 [%addr+4], {%hb, %hc};\nld.global.u64 %dx, [%addr];\n//", I64, &[I64, I16, I16], |v| {
             v[0] & 0xffff_ffff | v[1] << 32 | v[2] << 48
         }),
@@ -39,7 +41,10 @@ impl Aligned for Case {
     fn aligned(self) -> Case {
         let op = self.op.replace("[%addr+8]", "[%addr]");
         Case {
-            op: format!("ld.global.u64 %da, [%addr+16];\nst.global.u64 [%out], %da;\nmov.u64 %dx, %da;\n{}", op.split_once('\n').map_or("", |x| x.1)),
+            op: format!(
+                "ld.global.u64 %da, [%addr+16];\nst.global.u64 [%out], %da;\nmov.u64 %dx, %da;\n{}",
+                op.split_once('\n').map_or("", |x| x.1)
+            ),
             ..self
         }
     }
@@ -94,7 +99,10 @@ fn contended_atomics_add_up() {
     unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).launch(threads(4 * 96, 96)) }.unwrap();
     let got = gpu.stream.clone_dtoh(&out).unwrap();
     let sum = 96 * 95 / 2u32;
-    assert_eq!((got[0] as u32, f32::from_bits((got[0] >> 32) as u32), f64::from_bits(got[1])), (sum, (4 * sum) as f32, f64::from(4 * sum)));
+    assert_eq!(
+        (got[0] as u32, f32::from_bits((got[0] >> 32) as u32), f64::from_bits(got[1])),
+        (sum, (4 * sum) as f32, f64::from(4 * sum))
+    );
     let found = s.findings();
     // Every thread clears the sum with the same zero: a store that changes nothing after the first is no race.
     assert!(found.is_empty(), "{found:?}");

@@ -2,8 +2,8 @@
 
 use super::HEAD;
 use crate::common::{Gpu, threads};
-use cuemu::{Config, session};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
+use cuemu::{Config, session};
 
 /// Runs `body`, which computes `%rx` from the lane `%ri` (and thread), in one warp; gives every lane's result.
 fn lanes(body: &str) -> Vec<u32> {
@@ -47,7 +47,11 @@ fn votes_matches_and_reductions() {
     assert_eq!(lanes(&format!("{odd}vote.sync.ballot.b32 %rx, %pa, -1;")), each(|_| 0xaaaa_aaaa));
     assert_eq!(lanes(&format!("{odd}vote.sync.ballot.b32 %rx, !%pa, -1;")), each(|_| 0x5555_5555));
     for (mode, want) in [("any", 1), ("all", 0), ("uni", 0)] {
-        assert_eq!(lanes(&format!("{odd}vote.sync.{mode}.pred %pb, %pa, -1;\nselp.u32 %rx, 1, 0, %pb;")), each(|_| want), "{mode}");
+        assert_eq!(
+            lanes(&format!("{odd}vote.sync.{mode}.pred %pb, %pa, -1;\nselp.u32 %rx, 1, 0, %pb;")),
+            each(|_| want),
+            "{mode}"
+        );
     }
     assert_eq!(lanes("and.b32 %ra, %ri, 3;\nmatch.any.sync.b32 %rx, %ra, -1;"), each(|k| 0x1111_1111 << (k & 3)));
     assert_eq!(lanes("mov.u32 %ra, 9;\nmatch.all.sync.b32 %rx|%pa, %ra, -1;\n@!%pa mov.u32 %rx, 3;"), each(|_| !0));
@@ -68,9 +72,13 @@ fn divergent_groups_meet_and_act_apart() {
     let branches = "@%pa bra low;\nvote.sync.ballot.b32 %rx, %pb, %ra;\nbra done;\nlow:\nvote.sync.ballot.b32 %rx, %pb, %ra;\ndone:";
     assert_eq!(lanes(&format!("{halves}{branches}")), want);
     // A vote of all lanes waits for those that took the longer way.
-    let wait = "setp.gt.u32 %pa, %ri, 20;\n@%pa bra skip;\nadd.u32 %ra, %ri, 1;\nskip:\nvote.sync.ballot.b32 %rx, %pa, -1;";
+    let wait =
+        "setp.gt.u32 %pa, %ri, 20;\n@%pa bra skip;\nadd.u32 %ra, %ri, 1;\nskip:\nvote.sync.ballot.b32 %rx, %pa, -1;";
     assert_eq!(lanes(wait), each(|_| 0xffe0_0000));
-    assert_eq!(lanes("setp.lt.u32 %pa, %ri, 4;\n@!%pa bra out;\nactivemask.b32 %rx;\nout:"), each(|k| if k < 4 { 15 } else { 0 }));
+    assert_eq!(
+        lanes("setp.lt.u32 %pa, %ri, 4;\n@!%pa bra out;\nactivemask.b32 %rx;\nout:"),
+        each(|k| if k < 4 { 15 } else { 0 })
+    );
     // Loops of different lengths: the sum of the numbers below the lane.
     let sum = "mov.u32 %ra, 0;\nagain:\nsetp.ge.u32 %pa, %ra, %ri;\n@%pa bra end;\nadd.u32 %rx, %rx, %ra;\nadd.u32 %ra, %ra, 1;\nbra again;\nend:\nbar.warp.sync -1;";
     assert_eq!(lanes(sum), each(|k| k * k.saturating_sub(1) / 2));
@@ -86,9 +94,15 @@ fn jump_tables() {
 #[test]
 fn special_registers() {
     for (name, want) in [
-        ("%laneid", each(|k| k)), ("%lanemask_eq", each(|k| 1 << k)), ("%lanemask_lt", each(|k| (1 << k) - 1)),
-        ("%lanemask_le", each(|k| ((1u64 << (k + 1)) - 1) as u32)), ("%lanemask_gt", each(|k| !(((1u64 << (k + 1)) - 1) as u32))),
-        ("%lanemask_ge", each(|k| !((1 << k) - 1))), ("WARP_SZ", each(|_| 32)), ("%ntid.y", each(|_| 1)), ("%nwarpid", each(|_| 1)),
+        ("%laneid", each(|k| k)),
+        ("%lanemask_eq", each(|k| 1 << k)),
+        ("%lanemask_lt", each(|k| (1 << k) - 1)),
+        ("%lanemask_le", each(|k| ((1u64 << (k + 1)) - 1) as u32)),
+        ("%lanemask_gt", each(|k| !(((1u64 << (k + 1)) - 1) as u32))),
+        ("%lanemask_ge", each(|k| !((1 << k) - 1))),
+        ("WARP_SZ", each(|_| 32)),
+        ("%ntid.y", each(|_| 1)),
+        ("%nwarpid", each(|_| 1)),
     ] {
         assert_eq!(lanes(&format!("mov.u32 %rx, {name};")), want, "{name}");
     }

@@ -155,6 +155,11 @@ impl Emulator {
         self.text(self.counters, false).lines().filter_map(KernelCounters::parse).collect()
     }
 
+    /// Counters of the launches of all threads, by kernel name.
+    pub fn counters_of_all(&self) -> Vec<KernelCounters> {
+        self.text(self.counters, true).lines().filter_map(KernelCounters::parse).collect()
+    }
+
     /// Counters of one kernel; zeros where it was not launched.
     pub fn counters_of(&self, kernel: &str) -> KernelCounters {
         self.counters().into_iter().find(|c| c.kernel == kernel).unwrap_or_default()
@@ -179,6 +184,12 @@ impl Emulator {
     pub fn reset(&self) {
         // SAFETY: see above.
         unsafe { (self.reset)(0) };
+    }
+
+    /// Forgets the findings and counters of all threads.
+    pub fn reset_all(&self) {
+        // SAFETY: see above.
+        unsafe { (self.reset)(1) };
     }
 
     /// Bytes allocated on device `ordinal` now, and the most at once since the peak was reset.

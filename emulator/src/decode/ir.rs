@@ -222,8 +222,6 @@ pub enum Special {
     NWarpId,
     /// Lanes equal to, before, up to, from, after this one.
     LaneMask(LaneMask),
-    /// 32.
-    WarpSize,
     /// Dynamic shared memory of the launch, in bytes.
     DynamicShared,
     /// All shared memory of the launch, in bytes.

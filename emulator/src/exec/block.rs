@@ -273,7 +273,6 @@ fn fill_constants(warp: &mut Warp, kernel: &Kernel, geometry: &Geometry, warps: 
                 Special::LaneId => lane as u32,
                 Special::WarpId => index,
                 Special::NWarpId => warps,
-                Special::WarpSize => 32,
                 Special::LaneMask(LaneMask::Eq) => 1 << lane,
                 Special::LaneMask(LaneMask::Lt) => (1 << lane) - 1,
                 Special::LaneMask(LaneMask::Le) => u32::MAX >> (31 - lane),

@@ -95,7 +95,7 @@ pub fn launch(
                     })
                 })
                 .collect();
-            handles.into_iter().filter_map(|h| h.join().ok()).map(|done| done.0).collect()
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e)).0).collect()
         })
     };
     collect(kernel, blocks, done)

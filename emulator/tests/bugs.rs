@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BUGS, Gpu, KERNELS, threads};
+use common::{BUGS, Gpu, KERNELS, Launch, threads};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DevicePtr, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
@@ -37,7 +37,7 @@ fn error(e: DriverError) -> CUresult {
 fn run_one(kernel: &str, n: usize, cfg: LaunchConfig) -> Result<(), DriverError> {
     let gpu = Gpu::new(BUGS);
     let mut out = gpu.stream.alloc_zeros::<f32>(n).unwrap();
-    let result = unsafe { gpu.stream.launch_builder(&gpu.kernel(kernel)).arg(&mut out).launch(cfg) };
+    let result = gpu.stream.launch_builder(&gpu.kernel(kernel)).arg(&mut out).run(cfg);
     result.map(|_| ())
 }
 
@@ -70,7 +70,7 @@ fn off_by_one_is_out_of_bounds_even_unchecked() {
         let mut out = gpu.stream.alloc_zeros::<f32>(40).unwrap();
         let n = 40i32;
         let kernel = gpu.kernel("off_by_one");
-        let launched = unsafe { gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).launch(threads(64, 64)) };
+        let launched = gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).run(threads(64, 64));
         assert_eq!(launched.map(|_| ()).map_err(error), Err(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
         let f = only(&s, FindingKind::OutOfBounds, "off_by_one", "st.global");
         assert_eq!((f.warp, f.lane), (1, 8));
@@ -87,7 +87,7 @@ fn blocks_that_write_the_same_word_race() {
     let s = checked();
     let gpu = Gpu::new(BUGS);
     let mut out = gpu.stream.alloc_zeros::<i32>(1).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("block_race")).arg(&mut out).launch(threads(128, 32)) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("block_race")).arg(&mut out).run(threads(128, 32)).unwrap();
     let f = only(&s, FindingKind::GlobalRace, "block_race", "st.global");
     assert_eq!((f.lane, f.block), (0, [1, 0, 0]));
 }
@@ -98,10 +98,7 @@ fn reading_another_blocks_word_is_a_race() {
     let gpu = Gpu::new(BUGS);
     let input = gpu.stream.alloc_zeros::<f32>(4).unwrap();
     let mut out = gpu.stream.alloc_zeros::<f32>(4).unwrap();
-    unsafe {
-        gpu.stream.launch_builder(&gpu.kernel("block_read_race")).arg(&input).arg(&mut out).launch(threads(4, 1))
-    }
-    .unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("block_read_race")).arg(&input).arg(&mut out).run(threads(4, 1)).unwrap();
     let found = s.findings();
     assert!(found.iter().all(|f| f.kind == FindingKind::GlobalRace) && found.len() == 2, "{found:?}");
 }
@@ -116,15 +113,13 @@ fn a_fence_orders_blocks_and_its_absence_does_not() {
         let dx = gpu.stream.clone_htod(&x).unwrap();
         let mut parts = gpu.stream.alloc_zeros::<f32>(10).unwrap();
         let mut out = gpu.stream.alloc_zeros::<f32>(1).unwrap();
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel(kernel))
-                .arg(&dx)
-                .arg(&mut parts)
-                .arg(&mut out)
-                .launch(threads(320, 32))
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel(kernel))
+            .arg(&dx)
+            .arg(&mut parts)
+            .arg(&mut out)
+            .run(threads(320, 32))
+            .unwrap();
         assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), [45.0]);
         let found = s.findings();
         assert_eq!(found.iter().any(|f| f.kind == FindingKind::GlobalRace), racy, "{kernel}: {found:?}");
@@ -146,11 +141,10 @@ fn uninitialised_global_memory_is_found_in_kernels_and_in_copies() {
     let s = checked();
     let gpu = Gpu::new(BUGS);
     // Allocated and half written.
-    let mut input = unsafe { gpu.stream.alloc::<f32>(32) }.unwrap();
-    let mut out = unsafe { gpu.stream.alloc::<f32>(33) }.unwrap();
+    let mut input = gpu.undefined(32);
+    let mut out = gpu.undefined(33);
     gpu.stream.memcpy_htod(&[1.0f32; 20], &mut input.slice_mut(0..20)).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }
-        .unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
     let f = only(&s, FindingKind::UninitialisedMemory, "copy", "ld.global");
     assert_eq!((f.lane, f.count), (20, 12));
     s.reset();
@@ -168,7 +162,7 @@ fn uninitialised_register() {
         st.global.u32 [%rd3], %r3;\nret;\n}\n";
     let gpu = Gpu::new(ptx);
     let mut out = gpu.stream.alloc_zeros::<u32>(32).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).run(threads(32, 32)).unwrap();
     let found = s.findings();
     assert_eq!(found.len(), 1, "{found:?}");
     let f = &found[0];
@@ -198,8 +192,7 @@ fn threads_that_leave_before_a_barrier() {
     let gpu = Gpu::new(BUGS);
     let mut out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
     let n = 40i32;
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("early_exit")).arg(&mut out).arg(&n).launch(threads(64, 64)) }
-        .unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("early_exit")).arg(&mut out).arg(&n).run(threads(64, 64)).unwrap();
     let f = only(&s, FindingKind::BarrierDivergence, "early_exit", "bar");
     assert_eq!(f.lane, 8);
     assert!(f.detail.contains("warp 1"), "{f}");
@@ -211,10 +204,7 @@ fn copy_that_nobody_awaits() {
     let gpu = Gpu::new(BUGS);
     let input = gpu.stream.clone_htod(&[3.0f32; 32]).unwrap();
     let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
-    unsafe {
-        gpu.stream.launch_builder(&gpu.kernel("unawaited_copy")).arg(&input).arg(&mut out).launch(threads(32, 32))
-    }
-    .unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("unawaited_copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
     let f = only(&s, FindingKind::CopyNotAwaited, "unawaited_copy", "ld.shared");
     assert_eq!((f.lane, f.count), (0, 32));
     assert_ne!(gpu.stream.clone_dtoh(&out).unwrap(), [3.0; 32], "the bytes have not arrived");
@@ -228,7 +218,7 @@ fn hang_and_trap() {
     s.reset();
     let gpu = Gpu::new(BUGS);
     let mut out = gpu.stream.clone_htod(&[3i32]).unwrap();
-    let launched = unsafe { gpu.stream.launch_builder(&gpu.kernel("gives_up")).arg(&mut out).launch(threads(1, 1)) };
+    let launched = gpu.stream.launch_builder(&gpu.kernel("gives_up")).arg(&mut out).run(threads(1, 1));
     assert_eq!(launched.map(|_| ()).map_err(error), Err(CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION));
     only(&s, FindingKind::Trap, "gives_up", "trap");
 }
@@ -245,6 +235,7 @@ fn leaks_and_bad_frees() {
     assert_eq!(s.memory(0), (100, 120));
     for bad in [address, lost.device_ptr(&gpu.stream).0 + 4] {
         s.reset();
+        // SAFETY: a bad free is refused by the emulator, as the test demands.
         assert!(unsafe { cudarc::driver::result::free_sync(bad) }.is_err());
         let found = s.findings();
         assert!(found.len() == 1 && found[0].kind == FindingKind::BadFree, "{found:?}");
@@ -284,7 +275,7 @@ fn wrong_launches() {
     ];
     for (cfg, code, words) in cases {
         s.reset();
-        let launched = unsafe { gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).launch(cfg) };
+        let launched = gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).run(cfg);
         assert_eq!(launched.map(|_| ()).map_err(error), Err(code));
         let found = s.findings();
         assert!(
@@ -295,7 +286,7 @@ fn wrong_launches() {
     // Too little dynamic shared memory is seen by the access.
     s.reset();
     let short = LaunchConfig { shared_mem_bytes: 64, ..good };
-    assert!(unsafe { gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).launch(short) }.is_err());
+    assert!(gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).run(short).is_err());
     assert_eq!(s.findings()[0].kind, FindingKind::OutOfBounds);
     drop((out, kernel, gpu));
     // More than 48 KiB after opting in is fine.
@@ -306,7 +297,7 @@ fn wrong_launches() {
     let attribute = cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     kernel.set_attribute(attribute, 60_000).unwrap();
     let large = LaunchConfig { shared_mem_bytes: 60_000, ..good };
-    unsafe { gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).launch(large) }.unwrap();
+    gpu.stream.launch_builder(&kernel).arg(&mut out).arg(&n).run(large).unwrap();
     assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), [2.0; 64]);
     s.assert_clean();
 }
@@ -328,14 +319,12 @@ fn red_zones_and_stale_memory_of_an_arena() {
     let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
     let address = input.device_ptr(&gpu.stream).0;
     assert!(s.undefine(address, 12) && !s.undefine(address + 250, 12));
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }
-        .unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
     assert_eq!(only(&s, FindingKind::UninitialisedMemory, "copy", "ld.global").count, 3);
     s.reset();
     gpu.stream.memset_zeros(&mut gpu.stream.alloc_zeros::<f32>(1).unwrap()).unwrap();
     assert!(s.forbid(address + 64, 4, true));
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }
-        .unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
     assert_eq!(only(&s, FindingKind::OutOfBounds, "copy", "ld.global").lane, 16);
 }
 

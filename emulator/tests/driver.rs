@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{BUGS, Gpu, KERNELS, numbers, threads};
-use cuemu::{Config, Emulator, Session, session};
+use common::{BUGS, Gpu, KERNELS, Launch, from_address, numbers, threads, to_address};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DevicePtr, DriverError, PushKernelArg};
 use cudarc::nvrtc::Ptx;
+use cuemu::{Config, Emulator, Session, session};
 
 /// The emulator with two devices, whichever test comes first.
 fn two_devices(config: Config) -> Session {
@@ -35,7 +35,7 @@ fn two_devices_are_two() {
     let kernel = module.load_function("copy").unwrap();
     let (from, to) = (on_first.device_ptr(&first.default_stream()).0, on_second.device_ptr(&second.default_stream()).0);
     let stream = second.default_stream();
-    let launched = unsafe { stream.launch_builder(&kernel).arg(&from).arg(&to).launch(threads(32, 32)) };
+    let launched = stream.launch_builder(&kernel).arg(&from).arg(&to).run(threads(32, 32));
     assert_eq!(launched.map(|_| ()), Err(DriverError(CUresult::CUDA_ERROR_INVALID_HANDLE)));
     drop((on_first, on_second, module, kernel, first, second));
     assert_eq!((s.memory(0).0, s.memory(1).0), (0, 0));
@@ -47,13 +47,19 @@ fn streams_events_and_page_locked_memory() {
     let gpu = Gpu::new(KERNELS);
     let (one, two) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
     let x = numbers(500, 2);
+    // SAFETY: written in the next line.
     let mut pinned = unsafe { gpu.context.alloc_pinned::<f32>(500) }.unwrap();
     pinned.as_mut_slice().unwrap().copy_from_slice(&x);
     let dx = one.clone_htod(&pinned).unwrap();
     let coefficients = one.clone_htod(&numbers(10, 3)).unwrap();
     let mut dy = one.alloc_zeros::<f32>(500).unwrap();
     let begin = one.record_event(Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
-    unsafe { one.launch_builder(&gpu.kernel("pade54")).arg(&dx).arg(&coefficients).arg(&mut dy).arg(&500i32).launch(threads(500, 128)) }
+    one.launch_builder(&gpu.kernel("pade54"))
+        .arg(&dx)
+        .arg(&coefficients)
+        .arg(&mut dy)
+        .arg(&500i32)
+        .run(threads(500, 128))
         .unwrap();
     let end = one.record_event(Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
     two.wait(&end).unwrap();
@@ -71,21 +77,21 @@ fn copies_out_of_bounds_are_refused() {
     let small = gpu.stream.alloc_zeros::<f32>(10).unwrap();
     let address = small.device_ptr(&gpu.stream).0;
     let mut host = [0f32; 11];
-    assert!(unsafe { cudarc::driver::result::memcpy_dtoh_sync(&mut host, address) }.is_err());
-    assert!(unsafe { cudarc::driver::result::memcpy_htod_sync(address + 4, &host[..10]) }.is_err());
+    assert!(from_address(&mut host, address).is_err());
+    assert!(to_address(address + 4, &host[..10]).is_err());
     let found = s.findings();
     assert!(found.len() == 2 && found.iter().all(|f| f.detail.contains("bytes")), "{found:?}");
-    assert!(unsafe { cudarc::driver::result::memcpy_dtoh_sync(&mut host[..10], address) }.is_ok());
+    assert!(from_address(&mut host[..10], address).is_ok());
 }
 
 #[test]
 fn copies_carry_undefinedness_with_them() {
     let s = two_devices(Config::checked());
     let gpu = Gpu::new(BUGS);
-    let half_written = unsafe { gpu.stream.alloc::<f32>(8) }.unwrap();
+    let half_written = gpu.undefined(8);
     let address = half_written.device_ptr(&gpu.stream).0;
-    unsafe { cudarc::driver::result::memcpy_htod_sync(address, &[1.0f32; 4]) }.unwrap();
-    let mut copy = unsafe { gpu.stream.alloc::<f32>(8) }.unwrap();
+    to_address(address, &[1.0f32; 4]).unwrap();
+    let mut copy = gpu.undefined(8);
     gpu.stream.memcpy_dtod(&half_written, &mut copy).unwrap();
     s.assert_clean();
     gpu.stream.clone_dtoh(&copy).unwrap();
@@ -101,9 +107,9 @@ fn threads_have_records_and_settings_of_their_own() {
         let other = scope.spawn(|| {
             emulator.configure(Config::checked());
             gpu.context.bind_to_thread().unwrap();
-            let input = unsafe { gpu.stream.alloc::<f32>(32) }.unwrap();
+            let input = gpu.undefined(32);
             let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
-            unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+            gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
             (emulator.findings().len(), emulator.counters_of("copy").launches, emulator.host_counters().launches)
         });
         assert_eq!(other.join().unwrap(), (1, 1, 1));
@@ -121,7 +127,7 @@ fn the_host_is_counted() {
     let input = gpu.stream.clone_htod(&[1.0f32; 32]).unwrap();
     let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
     for _ in 0..3 {
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+        gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
     }
     let before = s.host_counters().synchronisations;
     gpu.stream.synchronize().unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Gpu, KERNELS, numbers, threads};
+use common::{Gpu, KERNELS, Launch, numbers, threads};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use cuemu::{Config, session};
 
@@ -33,16 +33,14 @@ fn pade_is_bit_exact() {
         let (dx, dc) = (gpu.stream.clone_htod(&x).unwrap(), gpu.stream.clone_htod(&c).unwrap());
         let mut dy = gpu.stream.alloc_zeros::<f32>(x.len()).unwrap();
         let n = x.len() as i32;
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("pade54"))
-                .arg(&dx)
-                .arg(&dc)
-                .arg(&mut dy)
-                .arg(&n)
-                .launch(threads(x.len(), 256))
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("pade54"))
+            .arg(&dx)
+            .arg(&dc)
+            .arg(&mut dy)
+            .arg(&n)
+            .run(threads(x.len(), 256))
+            .unwrap();
         let y = gpu.stream.clone_dtoh(&dy).unwrap();
         for (k, (y, x)) in y.iter().zip(&x).enumerate() {
             assert_eq!(y.to_bits(), pade(*x, &c).to_bits(), "element {k}");
@@ -67,10 +65,7 @@ fn block_reduce_sums() {
             let mut out = gpu.stream.alloc_zeros::<f32>(1).unwrap();
             let (n32, cfg) =
                 (n as i32, LaunchConfig { grid_dim: (8, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 });
-            unsafe {
-                gpu.stream.launch_builder(&gpu.kernel("block_reduce")).arg(&dx).arg(&mut out).arg(&n32).launch(cfg)
-            }
-            .unwrap();
+            gpu.stream.launch_builder(&gpu.kernel("block_reduce")).arg(&dx).arg(&mut out).arg(&n32).run(cfg).unwrap();
             let got = f64::from(gpu.stream.clone_dtoh(&out).unwrap()[0]);
             let (want, size) = x.iter().fold((0.0, 0.0), |(s, a), v| (s + f64::from(*v), a + f64::from(v.abs())));
             // Every thread adds at most n / 2048 + 1 terms in order, then about 20 additions follow: that many roundings.
@@ -90,18 +85,16 @@ fn gemm_is_bit_exact() {
         let mut dc = gpu.stream.alloc_zeros::<f32>(m * n).unwrap();
         let cfg = LaunchConfig { grid_dim: (3, 2, 1), block_dim: (32, 8, 1), shared_mem_bytes: 0 };
         let (mi, ni, ki) = (m as i32, n as i32, k as i32);
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("gemm32"))
-                .arg(&da)
-                .arg(&db)
-                .arg(&mut dc)
-                .arg(&mi)
-                .arg(&ni)
-                .arg(&ki)
-                .launch(cfg)
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("gemm32"))
+            .arg(&da)
+            .arg(&db)
+            .arg(&mut dc)
+            .arg(&mi)
+            .arg(&ni)
+            .arg(&ki)
+            .run(cfg)
+            .unwrap();
         let c = gpu.stream.clone_dtoh(&dc).unwrap();
         for row in 0..m {
             for col in 0..n {
@@ -121,8 +114,7 @@ fn collatz_diverges_and_meets_again() {
         let n = 3001usize;
         let mut out = gpu.stream.alloc_zeros::<u32>(n).unwrap();
         let n32 = n as i32;
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("collatz")).arg(&mut out).arg(&n32).launch(threads(n, 128)) }
-            .unwrap();
+        gpu.stream.launch_builder(&gpu.kernel("collatz")).arg(&mut out).arg(&n32).run(threads(n, 128)).unwrap();
         for (k, got) in gpu.stream.clone_dtoh(&out).unwrap().into_iter().enumerate() {
             let (mut v, mut steps) = (k as u64 + 1, 0);
             while v != 1 {
@@ -147,17 +139,15 @@ fn bf16_tensor_gemm_with_async_copies() {
         let mut dc = gpu.stream.alloc_zeros::<f32>(m * n).unwrap();
         let cfg = LaunchConfig { grid_dim: (2, 2, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
         let (ni, ki) = (n as i32, k as i32);
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("gemm_bf16"))
-                .arg(&da)
-                .arg(&db)
-                .arg(&mut dc)
-                .arg(&ni)
-                .arg(&ki)
-                .launch(cfg)
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("gemm_bf16"))
+            .arg(&da)
+            .arg(&db)
+            .arg(&mut dc)
+            .arg(&ni)
+            .arg(&ki)
+            .run(cfg)
+            .unwrap();
         let c = gpu.stream.clone_dtoh(&dc).unwrap();
         let wide = |x: u16| f32::from_bits(u32::from(x) << 16);
         for row in 0..m {
@@ -187,16 +177,14 @@ fn tf32_tensor_gemm() {
         let (da, db) = (gpu.stream.clone_htod(&a).unwrap(), gpu.stream.clone_htod(&b).unwrap());
         let mut dc = gpu.stream.alloc_zeros::<f32>(128).unwrap();
         let ki = k as i32;
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("gemm_tf32"))
-                .arg(&da)
-                .arg(&db)
-                .arg(&mut dc)
-                .arg(&ki)
-                .launch(threads(32, 32))
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("gemm_tf32"))
+            .arg(&da)
+            .arg(&db)
+            .arg(&mut dc)
+            .arg(&ki)
+            .run(threads(32, 32))
+            .unwrap();
         let c = gpu.stream.clone_dtoh(&dc).unwrap();
         // Nearest, ties away from zero, to 10 explicit bits.
         let tf32 = |x: f32| f32::from_bits(x.to_bits().wrapping_add(0x1000) & 0xffff_e000);
@@ -220,14 +208,8 @@ fn compaction_keeps_values_in_order() {
         let mut out = gpu.stream.alloc_zeros::<f32>(x.len()).unwrap();
         let n = x.len() as i32;
         let cfg = threads(x.len(), 128);
-        unsafe {
-            gpu.stream.launch_builder(&gpu.kernel("count_positive")).arg(&dx).arg(&mut counts).arg(&n).launch(cfg)
-        }
-        .unwrap();
-        unsafe {
-            gpu.stream.launch_builder(&gpu.kernel("compact")).arg(&dx).arg(&counts).arg(&mut out).arg(&n).launch(cfg)
-        }
-        .unwrap();
+        gpu.stream.launch_builder(&gpu.kernel("count_positive")).arg(&dx).arg(&mut counts).arg(&n).run(cfg).unwrap();
+        gpu.stream.launch_builder(&gpu.kernel("compact")).arg(&dx).arg(&counts).arg(&mut out).arg(&n).run(cfg).unwrap();
         let want: Vec<f32> = x.iter().copied().filter(|v| *v > 0.0).collect();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         assert_eq!(gpu.stream.clone_dtoh(&counts).unwrap().iter().sum::<u32>() as usize, want.len());
@@ -245,8 +227,7 @@ fn moments_in_double_precision() {
         let mut out = gpu.stream.alloc_zeros::<f64>(2 * channels).unwrap();
         let q = quads as i32;
         let cfg = LaunchConfig { grid_dim: (channels as u32, 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("moments")).arg(&dx).arg(&mut out).arg(&q).launch(cfg) }
-            .unwrap();
+        gpu.stream.launch_builder(&gpu.kernel("moments")).arg(&dx).arg(&mut out).arg(&q).run(cfg).unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         for c in 0..channels {
             let values = &x[c * quads * 4..(c + 1) * quads * 4];
@@ -276,32 +257,28 @@ fn trilinear_and_its_adjoint() {
         let mut out = gpu.stream.alloc_zeros::<f32>(n as usize).unwrap();
         let mut back = gpu.stream.alloc_zeros::<f32>(volume.len()).unwrap();
         let cfg = threads(n as usize, 64);
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("trilinear"))
-                .arg(&dv)
-                .arg(&dp)
-                .arg(&mut out)
-                .arg(&d)
-                .arg(&h)
-                .arg(&w)
-                .arg(&n)
-                .launch(cfg)
-        }
-        .unwrap();
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("trilinear_adjoint"))
-                .arg(&mut back)
-                .arg(&dp)
-                .arg(&dg)
-                .arg(&d)
-                .arg(&h)
-                .arg(&w)
-                .arg(&n)
-                .launch(cfg)
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("trilinear"))
+            .arg(&dv)
+            .arg(&dp)
+            .arg(&mut out)
+            .arg(&d)
+            .arg(&h)
+            .arg(&w)
+            .arg(&n)
+            .run(cfg)
+            .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("trilinear_adjoint"))
+            .arg(&mut back)
+            .arg(&dp)
+            .arg(&dg)
+            .arg(&d)
+            .arg(&h)
+            .arg(&w)
+            .arg(&n)
+            .run(cfg)
+            .unwrap();
         let (out, back) = (gpu.stream.clone_dtoh(&out).unwrap(), gpu.stream.clone_dtoh(&back).unwrap());
         assert!(out.contains(&0.0) && out.iter().any(|v| *v != 0.0));
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
@@ -319,15 +296,13 @@ fn library_functions() {
         let dx = gpu.stream.clone_htod(&x).unwrap();
         let mut out = gpu.stream.alloc_zeros::<f32>(12 * x.len()).unwrap();
         let n = x.len() as i32;
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("functions"))
-                .arg(&dx)
-                .arg(&mut out)
-                .arg(&n)
-                .launch(threads(x.len(), 128))
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("functions"))
+            .arg(&dx)
+            .arg(&mut out)
+            .arg(&n)
+            .run(threads(x.len(), 128))
+            .unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         for (i, v) in x.iter().enumerate() {
             let a = v.abs() + 0.1;
@@ -370,8 +345,7 @@ fn assorted_integer_work() {
         let mut out = gpu.stream.alloc_zeros::<i64>(x.len()).unwrap();
         let n = x.len() as i32;
         let cfg = LaunchConfig { shared_mem_bytes: 64 * 8, ..threads(x.len(), 64) };
-        unsafe { gpu.stream.launch_builder(&gpu.kernel("assorted")).arg(&dx).arg(&mut out).arg(&n).launch(cfg) }
-            .unwrap();
+        gpu.stream.launch_builder(&gpu.kernel("assorted")).arg(&dx).arg(&mut out).arg(&n).run(cfg).unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         for i in 0..x.len() {
             let v = x[i ^ 1];
@@ -409,7 +383,7 @@ fn bank_conflicts_and_sectors_are_counted() {
     let mut dy = gpu.stream.alloc_zeros::<f32>(1024).unwrap();
     for (kernel, conflicts) in [("transpose32", 32 * 31), ("transpose33", 0)] {
         let cfg = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (32, 8, 1), shared_mem_bytes: 0 };
-        unsafe { gpu.stream.launch_builder(&gpu.kernel(kernel)).arg(&dx).arg(&mut dy).launch(cfg) }.unwrap();
+        gpu.stream.launch_builder(&gpu.kernel(kernel)).arg(&dx).arg(&mut dy).run(cfg).unwrap();
         let y = gpu.stream.clone_dtoh(&dy).unwrap();
         assert!((0..1024).all(|k| y[k] == x[k % 32 * 32 + k / 32]));
         let traffic = session.counters_of(kernel).traffic;
@@ -429,29 +403,25 @@ fn permuted_orders_give_the_same_bits() {
         let mut dc = gpu.stream.alloc_zeros::<f32>(64 * 64).unwrap();
         let cfg = LaunchConfig { grid_dim: (2, 2, 1), block_dim: (32, 8, 1), shared_mem_bytes: 0 };
         let n = 64i32;
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("gemm32"))
-                .arg(&dx)
-                .arg(&dx)
-                .arg(&mut dc)
-                .arg(&n)
-                .arg(&n)
-                .arg(&n)
-                .launch(cfg)
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("gemm32"))
+            .arg(&dx)
+            .arg(&dx)
+            .arg(&mut dc)
+            .arg(&n)
+            .arg(&n)
+            .arg(&n)
+            .run(cfg)
+            .unwrap();
         let mut sum = gpu.stream.alloc_zeros::<f32>(1).unwrap();
         let n = x.len() as i32;
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("block_reduce"))
-                .arg(&dx)
-                .arg(&mut sum)
-                .arg(&n)
-                .launch(threads(x.len(), 64))
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("block_reduce"))
+            .arg(&dx)
+            .arg(&mut sum)
+            .arg(&n)
+            .run(threads(x.len(), 64))
+            .unwrap();
         let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
         session.assert_clean();
         (bits(gpu.stream.clone_dtoh(&dc).unwrap()), bits(gpu.stream.clone_dtoh(&sum).unwrap()))
@@ -470,16 +440,14 @@ fn blocks_on_several_threads_give_the_same_bits_and_counts() {
         let (dx, dc) = (gpu.stream.clone_htod(&x).unwrap(), gpu.stream.clone_htod(&c).unwrap());
         let mut dy = gpu.stream.alloc_zeros::<f32>(x.len()).unwrap();
         let n = x.len() as i32;
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("pade54"))
-                .arg(&dx)
-                .arg(&dc)
-                .arg(&mut dy)
-                .arg(&n)
-                .launch(threads(x.len(), 128))
-        }
-        .unwrap();
+        gpu.stream
+            .launch_builder(&gpu.kernel("pade54"))
+            .arg(&dx)
+            .arg(&dc)
+            .arg(&mut dy)
+            .arg(&n)
+            .run(threads(x.len(), 128))
+            .unwrap();
         let y: Vec<u32> = gpu.stream.clone_dtoh(&dy).unwrap().into_iter().map(f32::to_bits).collect();
         (y, session.counters_of("pade54"))
     };

@@ -66,7 +66,10 @@ pub fn tokens(source: &str) -> Result<Vec<Token>, String> {
             let mut len = 1;
             while at + len < text.len() {
                 let next = &text[at + len..];
-                if in_word(next[0]) {
+                if c == b'.' && next[0] == b'.' {
+                    // `.reg.b32` is two directives.
+                    break;
+                } else if in_word(next[0]) {
                     len += 1;
                 } else if next.starts_with(b"::") {
                     len += 2;
@@ -155,6 +158,7 @@ mod tests {
 
     #[test]
     fn a_label_is_no_part_of_the_next_word() {
+        assert_eq!(tokens(".reg.b16 a;").unwrap(), tokens(".reg .b16 a;").unwrap());
         let got = tokens("$L__BB0_2:\nret;").unwrap();
         assert_eq!(got[0].kind, Kind::Word("$L__BB0_2".into()));
         assert_eq!(got[1].kind, Kind::Mark(':'));

@@ -348,6 +348,7 @@ impl Parser {
                 }
                 Ok(Some(Statement::Label(name)))
             }
+            ".param" => self.error("a call of a function: calls are unknown here, have the compiler inline them"),
             name if name.starts_with('.') => {
                 let message = format!("unknown directive `{name}` in a kernel");
                 self.error(&message)

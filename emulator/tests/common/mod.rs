@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError, LaunchArgs, LaunchConfig,
+};
 use cudarc::nvrtc::Ptx;
 
 /// The kernels compiled from `cu/kernels.cu`.
@@ -26,6 +28,12 @@ impl Gpu {
         Gpu { stream: context.default_stream(), context, module }
     }
 
+    /// Memory that nobody wrote.
+    pub fn undefined(&self, n: usize) -> CudaSlice<f32> {
+        // SAFETY: any bits are an f32; that they are undefined is what the tests are about.
+        unsafe { self.stream.alloc(n) }.expect("there is memory")
+    }
+
     /// A kernel by name.
     pub fn kernel(&self, name: &str) -> CudaFunction {
         self.module.load_function(name).expect("the kernel exists")
@@ -46,4 +54,30 @@ pub fn numbers(n: usize, seed: u64) -> Vec<f32> {
             ((state >> 40) as f32 / (1u64 << 22) as f32) - 2.0
         })
         .collect()
+}
+
+/// Launches without ceremony.
+pub trait Launch {
+    /// Launches and waits.
+    fn run(&mut self, cfg: LaunchConfig) -> Result<(), DriverError>;
+}
+
+impl Launch for LaunchArgs<'_> {
+    fn run(&mut self, cfg: LaunchConfig) -> Result<(), DriverError> {
+        // SAFETY: every test gives its kernel the arguments it declares; accesses outside the buffers are stopped by the
+        // emulator, which is what some tests are about.
+        unsafe { self.launch(cfg) }.map(|_| ())
+    }
+}
+
+/// Copies to the host from a bare address.
+pub fn from_address(to: &mut [f32], address: u64) -> Result<(), DriverError> {
+    // SAFETY: the emulator checks the device side; `to` is as long as it says.
+    unsafe { cudarc::driver::result::memcpy_dtoh_sync(to, address) }
+}
+
+/// Copies to a bare address.
+pub fn to_address(address: u64, from: &[f32]) -> Result<(), DriverError> {
+    // SAFETY: as in `from_address`.
+    unsafe { cudarc::driver::result::memcpy_htod_sync(address, from) }
 }

@@ -13,7 +13,7 @@ mod int;
 mod memory;
 mod warp;
 
-use common::{Gpu, threads};
+use common::{Gpu, Launch, threads};
 use cudarc::driver::PushKernelArg;
 use cuemu::{Config, session};
 
@@ -226,7 +226,7 @@ pub fn check(cases: Vec<Case>) {
         let device = gpu.stream.clone_htod(&flat).unwrap();
         let mut out = gpu.stream.alloc_zeros::<u64>(n).unwrap();
         let function = gpu.kernel(&format!("case{k}"));
-        unsafe { gpu.stream.launch_builder(&function).arg(&device).arg(&mut out).launch(threads(n, 64)) }.unwrap();
+        gpu.stream.launch_builder(&function).arg(&device).arg(&mut out).run(threads(n, 64)).unwrap();
         let got = gpu.stream.clone_dtoh(&out).unwrap();
         if let Some(t) = (0..n).find(|&t| !matches(case.close, got[t], (case.host)(&input[t]))) {
             failures.push(format!(

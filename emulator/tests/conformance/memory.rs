@@ -2,7 +2,7 @@
 
 use super::Class::{I16, I32, I64};
 use super::{Case, HEAD, check, exact};
-use crate::common::{Gpu, threads};
+use crate::common::{Gpu, Launch, threads};
 use cudarc::driver::PushKernelArg;
 use cuemu::{Config, session};
 
@@ -96,7 +96,7 @@ fn contended_atomics_add_up() {
     );
     let gpu = Gpu::new(&ptx);
     let mut out = gpu.stream.alloc_zeros::<u64>(2).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).launch(threads(4 * 96, 96)) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).run(threads(4 * 96, 96)).unwrap();
     let got = gpu.stream.clone_dtoh(&out).unwrap();
     let sum = 96 * 95 / 2u32;
     assert_eq!(
@@ -128,9 +128,10 @@ fn generic_addresses_and_spaces() {
     #[repr(C)]
     #[derive(Clone, Copy)]
     struct Pair([u32; 2]);
+    // SAFETY: `repr(C)` and plain integers.
     unsafe impl cudarc::driver::DeviceRepr for Pair {}
     let pair = Pair(pair);
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).arg(&pair).launch(threads(32, 32)) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).arg(&pair).run(threads(32, 32)).unwrap();
     let got = gpu.stream.clone_dtoh(&out).unwrap();
     assert!((0..32).all(|k| got[k] == k as u32 + [7, 8, 9, 10][k % 4] + 100 + 5), "{got:?}");
     s.assert_clean();

@@ -1,7 +1,7 @@
 //! Exchanges between lanes, special registers, jumps and barriers.
 
 use super::HEAD;
-use crate::common::{Gpu, threads};
+use crate::common::{Gpu, Launch, threads};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use cuemu::{Config, session};
 
@@ -15,7 +15,7 @@ fn lanes(body: &str) -> Vec<u32> {
     );
     let gpu = Gpu::new(&ptx);
     let mut out = gpu.stream.alloc_zeros::<u32>(32).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).launch(threads(32, 32)) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).run(threads(32, 32)).unwrap();
     let got = gpu.stream.clone_dtoh(&out).unwrap();
     s.assert_clean();
     got
@@ -125,7 +125,7 @@ fn special_registers() {
     let count = (grid.0 * grid.1 * grid.2 * block.0 * block.1 * block.2) as usize;
     let mut out = gpu.stream.alloc_zeros::<u32>(12 * count).unwrap();
     let cfg = LaunchConfig { grid_dim: grid, block_dim: block, shared_mem_bytes: 0 };
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).launch(cfg) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).run(cfg).unwrap();
     let got = gpu.stream.clone_dtoh(&out).unwrap();
     for t in 0..count as u32 {
         let (x, y, z) = (t % 5, t / 5 % 3, t / 15 % 4);
@@ -151,7 +151,7 @@ fn barriers_with_reductions_and_numbers() {
     );
     let gpu = Gpu::new(&ptx);
     let mut out = gpu.stream.alloc_zeros::<u32>(128).unwrap();
-    unsafe { gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).launch(threads(128, 128)) }.unwrap();
+    gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).run(threads(128, 128)).unwrap();
     let got = gpu.stream.clone_dtoh(&out).unwrap();
     assert!((0..128).all(|k| got[k] == 10_070 + if k < 64 { 63 - k as u32 } else { 0 }), "{got:?}");
     s.assert_clean();

@@ -1,0 +1,253 @@
+//! Allocation, copies and fills.
+
+use std::ffi::c_void;
+
+use super::state::{current_state, device_of, fresh, handles, lock};
+use super::{Outcome, Status, api, give, record};
+use crate::check::finding::{Finding, FindingKind};
+
+fn allocate(out: *mut u64, bytes: usize) -> Outcome {
+    let mut state = current_state()?;
+    if bytes == 0 {
+        return Err(Status::InvalidValue);
+    }
+    let address = state.memory.allocate(bytes as u64, record::config().checks, false).ok_or(Status::OutOfMemory)?;
+    record::with(|r| r.host.allocations += 1);
+    give(out, address)
+}
+
+fn free(address: u64) -> Outcome {
+    if address == 0 {
+        return Ok(());
+    }
+    let freed = device_of(address).map(|device| lock(&device.state).memory.free(address));
+    if freed == Ok(true) {
+        return Ok(());
+    }
+    let detail = format!("{address:#x} is not the start of a live allocation (freed twice, or never allocated)");
+    record::found(Finding::host(FindingKind::BadFree, detail));
+    Err(Status::InvalidValue)
+}
+
+fn bad_copy(what: &str, address: u64, bytes: usize) -> Status {
+    let place = device_of(address).map_or("in no allocation".to_string(), |d| lock(&d.state).memory.describe(address));
+    let detail = format!("{what} of {bytes} bytes at {address:#x}, {place}");
+    record::found(Finding::host(FindingKind::BadCopy, detail));
+    Status::InvalidValue
+}
+
+/// A device range as a host pointer, with its state marked as written or checked for reading.
+fn range(what: &str, address: u64, bytes: usize, write: bool) -> Result<*mut u8, Status> {
+    let mut state = lock(&device_of(address).map_err(|_| bad_copy(what, address, bytes))?.state);
+    if let Some(status) = state.fatal {
+        return Err(status);
+    }
+    let Some(host) = state.memory.host(address, bytes as u64) else {
+        drop(state);
+        return Err(bad_copy(what, address, bytes));
+    };
+    if write {
+        state.memory.define(address, bytes as u64, true);
+    }
+    Ok(host)
+}
+
+fn to_device(to: u64, from: *const u8, bytes: usize) -> Outcome {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let host = range("a copy to the device", to, bytes, true)?;
+    record::with(|r| {
+        r.host.copies += 1;
+        r.host.bytes_to_device += bytes as u64;
+    });
+    // SAFETY: `range` checked the device side; the host side is the caller's.
+    unsafe { std::ptr::copy_nonoverlapping(from, host, bytes) };
+    Ok(())
+}
+
+fn to_host(to: *mut u8, from: u64, bytes: usize) -> Outcome {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let host = range("a copy to the host", from, bytes, false)?;
+    let undefined = lock(&device_of(from)?.state).memory.undefined_in(from, bytes as u64);
+    if let (Some(byte), true) = (undefined, record::config().checks) {
+        let detail =
+            format!("a copy of {bytes} bytes to the host reads byte {byte} of its allocation, which was never written");
+        record::found(Finding::host(FindingKind::UninitialisedMemory, detail));
+    }
+    record::with(|r| {
+        r.host.copies += 1;
+        r.host.bytes_to_host += bytes as u64;
+    });
+    // SAFETY: as in `to_device`.
+    unsafe { std::ptr::copy_nonoverlapping(host, to, bytes) };
+    Ok(())
+}
+
+fn on_device(to: u64, from: u64, bytes: usize) -> Outcome {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let source = range("a copy from the device", from, bytes, false)?;
+    let target = range("a copy to the device", to, bytes, true)?;
+    // Bytes nobody wrote stay so when they are copied.
+    if lock(&device_of(from)?.state).memory.undefined_in(from, bytes as u64).is_some() {
+        for k in 0..bytes as u64 {
+            let undefined = lock(&device_of(from)?.state).memory.undefined_in(from + k, 1).is_some();
+            lock(&device_of(to)?.state).memory.define(to + k, 1, !undefined);
+        }
+    }
+    record::with(|r| {
+        r.host.copies += 1;
+        r.host.bytes_on_device += bytes as u64;
+    });
+    // SAFETY: `range` checked both sides; they may overlap.
+    unsafe { std::ptr::copy(source, target, bytes) };
+    Ok(())
+}
+
+fn fill(to: u64, pattern: &[u8], count: usize) -> Outcome {
+    if count == 0 {
+        return Ok(());
+    }
+    if !to.is_multiple_of(pattern.len() as u64) {
+        return Err(Status::InvalidValue);
+    }
+    let bytes = count * pattern.len();
+    let host = range("a fill", to, bytes, true)?;
+    record::with(|r| {
+        r.host.copies += 1;
+        r.host.bytes_on_device += bytes as u64;
+    });
+    // SAFETY: `range` checked the range.
+    let target = unsafe { std::slice::from_raw_parts_mut(host, bytes) };
+    target.chunks_exact_mut(pattern.len()).for_each(|c| c.copy_from_slice(pattern));
+    Ok(())
+}
+
+fn synchronise() {
+    record::with(|r| r.host.synchronisations += 1);
+}
+
+api! {
+    /// Allocates.
+    fn cuMemAlloc_v2(out: *mut u64, bytes: usize) {
+        allocate(out, bytes)
+    }
+
+    /// Allocates; the stream's order is the program's.
+    fn cuMemAllocAsync(out: *mut u64, bytes: usize, _stream: *mut c_void) {
+        allocate(out, bytes)
+    }
+
+    /// Allocates; every pool is the device's memory.
+    fn cuMemAllocFromPoolAsync(out: *mut u64, bytes: usize, _pool: *mut c_void, _stream: *mut c_void) {
+        allocate(out, bytes)
+    }
+
+    /// Frees.
+    fn cuMemFree_v2(address: u64) {
+        free(address)
+    }
+
+    /// Frees.
+    fn cuMemFreeAsync(address: u64, _stream: *mut c_void) {
+        free(address)
+    }
+
+    /// Copies to the device.
+    fn cuMemcpyHtoD_v2(to: u64, from: *const u8, bytes: usize) {
+        synchronise();
+        to_device(to, from, bytes)
+    }
+
+    /// Copies to the device.
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, _stream: *mut c_void) {
+        to_device(to, from, bytes)
+    }
+
+    /// Copies to the host.
+    fn cuMemcpyDtoH_v2(to: *mut u8, from: u64, bytes: usize) {
+        synchronise();
+        to_host(to, from, bytes)
+    }
+
+    /// Copies to the host.
+    fn cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, _stream: *mut c_void) {
+        to_host(to, from, bytes)
+    }
+
+    /// Copies on the device.
+    fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) {
+        on_device(to, from, bytes)
+    }
+
+    /// Copies on the device.
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, _stream: *mut c_void) {
+        on_device(to, from, bytes)
+    }
+
+    /// Copies between devices.
+    fn cuMemcpyPeerAsync(to: u64, _there: *mut c_void, from: u64, _here: *mut c_void, bytes: usize, _stream: *mut c_void) {
+        on_device(to, from, bytes)
+    }
+
+    /// Fills with a byte.
+    fn cuMemsetD8_v2(to: u64, value: u8, count: usize) {
+        fill(to, &[value], count)
+    }
+
+    /// Fills with a byte.
+    fn cuMemsetD8Async(to: u64, value: u8, count: usize, _stream: *mut c_void) {
+        fill(to, &[value], count)
+    }
+
+    /// Fills with a 32-bit word.
+    fn cuMemsetD32_v2(to: u64, value: u32, count: usize) {
+        fill(to, &value.to_le_bytes(), count)
+    }
+
+    /// Fills with a 32-bit word.
+    fn cuMemsetD32Async(to: u64, value: u32, count: usize, _stream: *mut c_void) {
+        fill(to, &value.to_le_bytes(), count)
+    }
+
+    /// Page-locked host memory is host memory.
+    fn cuMemHostAlloc(out: *mut *mut c_void, bytes: usize, _flags: u32) {
+        let words = vec![0u64; bytes.div_ceil(8).max(1)].into_boxed_slice();
+        let length = words.len();
+        let pointer = Box::into_raw(words).cast::<u64>();
+        handles().pinned.insert(pointer as usize, length);
+        give(out, pointer.cast())
+    }
+
+    /// Frees it.
+    fn cuMemFreeHost(pointer: *mut c_void) {
+        let length = handles().pinned.remove(&(pointer as usize)).ok_or(Status::InvalidValue)?;
+        // SAFETY: the table says that this box of that length was given out and not yet freed.
+        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(pointer.cast::<u64>(), length)) });
+        Ok(())
+    }
+
+    /// Device address of page-locked memory: there is none here.
+    fn cuMemHostGetDevicePointer_v2(_out: *mut u64, _pointer: *mut c_void, _flags: u32) {
+        Err(Status::NotSupported)
+    }
+
+    /// Managed memory is not emulated.
+    fn cuMemAllocManaged(_out: *mut u64, _bytes: usize, _flags: u32) {
+        Err(Status::NotSupported)
+    }
+
+    /// Pools of one's own stand for the device's memory.
+    fn cuMemPoolCreate(pool: *mut *mut c_void, _properties: *const c_void) {
+        give(pool, fresh() as *mut c_void)
+    }
+
+    /// Nothing to destroy.
+    fn cuMemPoolDestroy(_pool: *mut c_void) {
+        Ok(())
+    }
+}

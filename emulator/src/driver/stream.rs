@@ -1,0 +1,145 @@
+//! Streams and events. All work is done when it is submitted, so waiting is checking for errors.
+
+use std::ffi::c_void;
+use std::time::Instant;
+
+use super::state::{Event, current_state, fresh, handles};
+use super::{Outcome, Status, api, give, record};
+
+/// Handles 0 to 2 are the default streams.
+fn known(stream: *mut c_void) -> Outcome {
+    if stream as usize <= 2 || handles().streams.contains_key(&(stream as usize)) {
+        Ok(())
+    } else {
+        Err(Status::InvalidHandle)
+    }
+}
+
+fn create(out: *mut *mut c_void, priority: i32) -> Outcome {
+    drop(current_state()?);
+    let handle = fresh();
+    handles().streams.insert(handle, priority);
+    give(out, handle as *mut c_void)
+}
+
+fn event(handle: *mut c_void) -> Result<Event, Status> {
+    handles().events.get(&(handle as usize)).copied().ok_or(Status::InvalidHandle)
+}
+
+fn synchronise() -> Outcome {
+    record::with(|r| r.host.synchronisations += 1);
+    current_state().map(|_| ())
+}
+
+api! {
+    /// A new stream.
+    fn cuStreamCreate(stream: *mut *mut c_void, _flags: u32) {
+        create(stream, 0)
+    }
+
+    /// A new stream.
+    fn cuStreamCreateWithPriority(stream: *mut *mut c_void, _flags: u32, priority: i32) {
+        create(stream, priority)
+    }
+
+    /// The stream's end.
+    fn cuStreamDestroy_v2(stream: *mut c_void) {
+        handles().streams.remove(&(stream as usize)).map(|_| ()).ok_or(Status::InvalidHandle)
+    }
+
+    /// Nothing to wait for; gives the sticky error.
+    fn cuStreamSynchronize(stream: *mut c_void) {
+        known(stream)?;
+        synchronise()
+    }
+
+    /// Done.
+    fn cuStreamQuery(stream: *mut c_void) {
+        known(stream)?;
+        current_state().map(|_| ())
+    }
+
+    /// The event has happened.
+    fn cuStreamWaitEvent(stream: *mut c_void, handle: *mut c_void, _flags: u32) {
+        known(stream)?;
+        event(handle).map(|_| ())
+    }
+
+    /// Means nothing here.
+    fn cuStreamAttachMemAsync(stream: *mut c_void, _address: u64, _length: usize, _flags: u32) {
+        known(stream)
+    }
+
+    /// No stream is captured.
+    fn cuStreamIsCapturing(stream: *mut c_void, status: *mut i32) {
+        known(stream)?;
+        give(status, 0)
+    }
+
+    /// Graphs are not emulated.
+    fn cuStreamBeginCapture_v2(_stream: *mut c_void, _mode: i32) {
+        Err(Status::NotSupported)
+    }
+
+    /// Graphs are not emulated.
+    fn cuStreamEndCapture(_stream: *mut c_void, graph: *mut *mut c_void) {
+        give(graph, std::ptr::null_mut())?;
+        Err(Status::NotSupported)
+    }
+
+    /// A new event.
+    fn cuEventCreate(out: *mut *mut c_void, _flags: u32) {
+        let handle = fresh();
+        handles().events.insert(handle, Event::default());
+        give(out, handle as *mut c_void)
+    }
+
+    /// The event's end.
+    fn cuEventDestroy_v2(handle: *mut c_void) {
+        handles().events.remove(&(handle as usize)).map(|_| ()).ok_or(Status::InvalidHandle)
+    }
+
+    /// Happens now.
+    fn cuEventRecord(handle: *mut c_void, stream: *mut c_void) {
+        known(stream)?;
+        let mut handles = handles();
+        let event = handles.events.get_mut(&(handle as usize)).ok_or(Status::InvalidHandle)?;
+        event.recorded = Some(Instant::now());
+        Ok(())
+    }
+
+    /// It has happened.
+    fn cuEventQuery(handle: *mut c_void) {
+        event(handle).map(|_| ())
+    }
+
+    /// It has happened.
+    fn cuEventSynchronize(handle: *mut c_void) {
+        event(handle)?;
+        synchronise()
+    }
+
+    /// Milliseconds the emulator took between two events: nothing about a GPU.
+    fn cuEventElapsedTime(milliseconds: *mut f32, from: *mut c_void, to: *mut c_void) {
+        match (event(from)?.recorded, event(to)?.recorded) {
+            (Some(from), Some(to)) => give(milliseconds, to.saturating_duration_since(from).as_secs_f32() * 1e3),
+            _ => Err(Status::InvalidHandle),
+        }
+    }
+
+    /// As the first version.
+    fn cuEventElapsedTime_v2(milliseconds: *mut f32, from: *mut c_void, to: *mut c_void) {
+        // SAFETY: same contract.
+        if unsafe { cuEventElapsedTime(milliseconds, from, to) } == 0 { Ok(()) } else { Err(Status::InvalidHandle) }
+    }
+
+    /// There is no profiler.
+    fn cuProfilerStart() {
+        Ok(())
+    }
+
+    /// There is no profiler.
+    fn cuProfilerStop() {
+        Ok(())
+    }
+}

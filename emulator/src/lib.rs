@@ -1,0 +1,30 @@
+//! `cuemu`: an emulated CUDA driver.
+//!
+//! The shared library exports the driver functions that `cudarc` calls, and executes the PTX given to it on the CPU. Tests
+//! load it with [`preload`] before they touch `cudarc`; from then on every kernel launch is executed, checked and counted
+//! here. See the README for what it is and what it is not: above all, it is no measure of a GPU's speed.
+//!
+//! - [`ptx`]: text to syntax tree;
+//! - [`decode`]: syntax tree to executable form; [`ops`]: the instructions;
+//! - [`exec`]: warps, blocks, launches; [`memory`]: device memory;
+//! - [`check`]: the checkers; [`counters`]: what kernels did;
+//! - [`driver`]: the exported functions; [`control`]: how a test configures and reads the emulator.
+
+// Loops over lanes index several arrays by the same lane; that is what they mean.
+#![allow(clippy::needless_range_loop)]
+
+pub mod check;
+pub mod control;
+pub mod counters;
+pub mod decode;
+pub mod driver;
+pub mod exec;
+pub mod memory;
+pub mod ops;
+pub mod ptx;
+
+pub use check::config::Config;
+pub use check::finding::{Finding, FindingKind};
+pub use control::{Emulator, Session, preload, session};
+pub use counters::{HostCounters, KernelCounters};
+pub use decode::ir::Class;

@@ -1,0 +1,153 @@
+//! The driver around the kernels: several devices, streams, events, copies, page-locked memory, threads, counters.
+
+mod common;
+
+use common::{BUGS, Gpu, KERNELS, Launch, from_address, numbers, threads, to_address};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, DevicePtr, DriverError, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+use cuemu::{Config, Emulator, Session, session};
+
+/// The emulator with two devices, whichever test comes first.
+fn two_devices(config: Config) -> Session {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: the only writer of the environment, before the library reads it.
+    ONCE.call_once(|| unsafe { std::env::set_var("CUEMU_DEVICES", "2") });
+    session(config).unwrap()
+}
+
+#[test]
+fn two_devices_are_two() {
+    let s = two_devices(Config::checked());
+    assert_eq!(CudaContext::device_count().unwrap(), 2);
+    assert!(CudaContext::new(2).is_err());
+    let (first, second) = (CudaContext::new(0).unwrap(), CudaContext::new(1).unwrap());
+    assert_ne!(first.uuid().unwrap().bytes, second.uuid().unwrap().bytes);
+    assert_eq!(first.compute_capability().unwrap(), (8, 0));
+    let x = numbers(1000, 1);
+    let on_first = first.default_stream().clone_htod(&x).unwrap();
+    let mut on_second = second.default_stream().alloc_zeros::<f32>(1000).unwrap();
+    assert_eq!((s.memory(0).0, s.memory(1).0), (4000, 4000));
+    second.default_stream().memcpy_dtod(&on_first, &mut on_second).unwrap();
+    assert_eq!(second.default_stream().clone_dtoh(&on_second).unwrap(), x);
+    // A module belongs to the device it was loaded on.
+    let module = first.load_module(Ptx::from_src(BUGS)).unwrap();
+    let kernel = module.load_function("copy").unwrap();
+    let (from, to) = (on_first.device_ptr(&first.default_stream()).0, on_second.device_ptr(&second.default_stream()).0);
+    let stream = second.default_stream();
+    let launched = stream.launch_builder(&kernel).arg(&from).arg(&to).run(threads(32, 32));
+    assert_eq!(launched.map(|_| ()), Err(DriverError(CUresult::CUDA_ERROR_INVALID_HANDLE)));
+    drop((on_first, on_second, module, kernel, first, second));
+    assert_eq!((s.memory(0).0, s.memory(1).0), (0, 0));
+}
+
+#[test]
+fn streams_events_and_page_locked_memory() {
+    let s = two_devices(Config::checked());
+    let gpu = Gpu::new(KERNELS);
+    let (one, two) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+    let x = numbers(500, 2);
+    // SAFETY: written in the next line.
+    let mut pinned = unsafe { gpu.context.alloc_pinned::<f32>(500) }.unwrap();
+    pinned.as_mut_slice().unwrap().copy_from_slice(&x);
+    let dx = one.clone_htod(&pinned).unwrap();
+    let coefficients = one.clone_htod(&numbers(10, 3)).unwrap();
+    let mut dy = one.alloc_zeros::<f32>(500).unwrap();
+    let begin = one.record_event(Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
+    one.launch_builder(&gpu.kernel("pade54"))
+        .arg(&dx)
+        .arg(&coefficients)
+        .arg(&mut dy)
+        .arg(&500i32)
+        .run(threads(500, 128))
+        .unwrap();
+    let end = one.record_event(Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
+    two.wait(&end).unwrap();
+    assert!(begin.elapsed_ms(&end).unwrap() >= 0.0 && end.is_complete());
+    assert_eq!(two.clone_dtoh(&dy).unwrap().len(), 500);
+    let (free, total) = gpu.context.mem_get_info().unwrap();
+    assert_eq!(total - free, 4 * (500 + 10 + 500));
+    s.assert_clean();
+}
+
+#[test]
+fn copies_out_of_bounds_are_refused() {
+    let s = two_devices(Config::default());
+    let gpu = Gpu::new(BUGS);
+    let small = gpu.stream.alloc_zeros::<f32>(10).unwrap();
+    let address = small.device_ptr(&gpu.stream).0;
+    let mut host = [0f32; 11];
+    assert!(from_address(&mut host, address).is_err());
+    assert!(to_address(address + 4, &host[..10]).is_err());
+    let found = s.findings();
+    assert!(found.len() == 2 && found.iter().all(|f| f.detail.contains("bytes")), "{found:?}");
+    assert!(from_address(&mut host[..10], address).is_ok());
+}
+
+#[test]
+fn copies_carry_undefinedness_with_them() {
+    let s = two_devices(Config::checked());
+    let gpu = Gpu::new(BUGS);
+    let half_written = gpu.undefined(8);
+    let address = half_written.device_ptr(&gpu.stream).0;
+    to_address(address, &[1.0f32; 4]).unwrap();
+    let mut copy = gpu.undefined(8);
+    gpu.stream.memcpy_dtod(&half_written, &mut copy).unwrap();
+    s.assert_clean();
+    gpu.stream.clone_dtoh(&copy).unwrap();
+    assert!(s.findings()[0].detail.contains("byte 16"), "{:?}", s.findings());
+}
+
+#[test]
+fn threads_have_records_and_settings_of_their_own() {
+    let s = two_devices(Config::checked());
+    let emulator: &'static Emulator = s.emulator;
+    let gpu = Gpu::new(BUGS);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            emulator.configure(Config::checked());
+            gpu.context.bind_to_thread().unwrap();
+            let input = gpu.undefined(32);
+            let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
+            gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
+            (emulator.findings().len(), emulator.counters_of("copy").launches, emulator.host_counters().launches)
+        });
+        assert_eq!(other.join().unwrap(), (1, 1, 1));
+    });
+    assert!(s.findings().is_empty() && s.counters().is_empty());
+    assert!(emulator.findings_of_all().iter().any(|f| f.kernel == "copy"));
+    assert!(emulator.counters_of_all().iter().any(|c| c.kernel == "copy"));
+}
+
+#[test]
+fn the_host_is_counted() {
+    let s = two_devices(Config::default());
+    let gpu = Gpu::new(BUGS);
+    s.reset();
+    let input = gpu.stream.clone_htod(&[1.0f32; 32]).unwrap();
+    let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
+    for _ in 0..3 {
+        gpu.stream.launch_builder(&gpu.kernel("copy")).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
+    }
+    let before = s.host_counters().synchronisations;
+    gpu.stream.synchronize().unwrap();
+    let host = s.host_counters();
+    assert_eq!((host.launches, host.bytes_to_device, host.bytes_on_device, host.allocations), (3, 128, 128, 2));
+    assert_eq!((host.synchronisations - before, host.bytes_to_host), (1, 0));
+    assert_eq!(s.counters_of("copy").launches, 3);
+    assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), [1.0; 32]);
+    assert_eq!(s.host_counters().bytes_to_host, 128);
+}
+
+#[test]
+fn modules_have_variables_and_can_be_unloaded() {
+    let _s = two_devices(Config::default());
+    let gpu = Gpu::new(KERNELS);
+    let counter = gpu.module.get_global("finished", &gpu.stream).unwrap();
+    assert_eq!(gpu.stream.clone_dtoh(&counter).unwrap(), [0; 4]);
+    assert!(gpu.module.get_global("no_such_variable", &gpu.stream).is_err());
+    assert!(gpu.module.load_function("no_such_kernel").is_err());
+    assert!(gpu.context.load_module(Ptx::from_file("/no/such/file.ptx")).is_err());
+    let elf = gpu.context.load_module(Ptx::from_src("\u{7f}ELF and more"));
+    assert_eq!(elf.map(|_| ()), Err(DriverError(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU)));
+}

@@ -339,6 +339,9 @@ fn unknown_ptx_is_refused_by_name() {
         ("tex.1d.v4.f32.s32 {%r1, %r1, %r1, %r1}, [%rd1, {%r1}];", "tex.1d"),
         ("call.uni vprintf, (%rd1, %rd1);", "call.uni"),
         ("frobnicate.b32 %r1, %r1;", "frobnicate.b32"),
+        ("setp.s32;", "setp.s32"),
+        ("add.s32 %r1, %r1;", "add.s32"),
+        ("not.pred;", "not.pred"),
         ("ld.global.frob.u32 %r1, [%rd1];", "ld.global.frob.u32"),
     ];
     for (line, name) in cases {

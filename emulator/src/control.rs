@@ -223,13 +223,13 @@ impl Emulator {
 
 /// The emulator for one test at a time: others that ask wait. For tests that need a device of their own, because they
 /// make it fail or measure its memory.
-pub struct Session {
+pub struct Exclusive {
     /// The emulator.
     pub emulator: &'static Emulator,
     _turn: MutexGuard<'static, ()>,
 }
 
-impl std::ops::Deref for Session {
+impl std::ops::Deref for Exclusive {
     type Target = Emulator;
 
     fn deref(&self) -> &Emulator {
@@ -237,7 +237,7 @@ impl std::ops::Deref for Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for Exclusive {
     /// The thread has the environment's configuration again.
     fn drop(&mut self) {
         // SAFETY: a null configuration is allowed.
@@ -249,11 +249,11 @@ impl Drop for Session {
 ///
 /// # Errors
 /// As [`preload`].
-pub fn session(config: Config) -> Result<Session, String> {
+pub fn exclusive(config: Config) -> Result<Exclusive, String> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let emulator = preload()?;
     emulator.configure(config);
     emulator.reset();
-    Ok(Session { emulator, _turn: turn })
+    Ok(Exclusive { emulator, _turn: turn })
 }

@@ -6,14 +6,14 @@ use common::{BUGS, Gpu, KERNELS, Launch, threads};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DevicePtr, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
-use cuemu::{Config, Finding, FindingKind, Session, session};
+use cuemu::{Config, Exclusive, Finding, FindingKind, exclusive};
 
-fn checked() -> Session {
-    session(Config { patience: 1 << 16, ..Config::checked() }).unwrap()
+fn checked() -> Exclusive {
+    exclusive(Config { patience: 1 << 16, ..Config::checked() }).unwrap()
 }
 
 /// The only finding of this kind, which must name `kernel` and an instruction that starts with `opcode`.
-fn only(s: &Session, kind: FindingKind, kernel: &str, opcode: &str) -> Finding {
+fn only(s: &Exclusive, kind: FindingKind, kernel: &str, opcode: &str) -> Finding {
     let all = s.findings();
     let found: Vec<&Finding> = all.iter().filter(|f| f.kind == kind).collect();
     assert!(!found.is_empty(), "no {kind:?} among {all:?}");
@@ -44,7 +44,7 @@ fn run_one(kernel: &str, n: usize, cfg: LaunchConfig) -> Result<(), DriverError>
 #[test]
 fn a_missing_barrier_is_a_shared_race() {
     for seed in [0, 1, 2, 3] {
-        let s = session(Config { seed, ..Config::checked() }).unwrap();
+        let s = exclusive(Config { seed, ..Config::checked() }).unwrap();
         run_one("missing_barrier", 64, threads(64, 64)).unwrap();
         let f =
             s.findings().into_iter().find(|f| f.kind == FindingKind::SharedRace).expect("found in any order of warps");
@@ -65,7 +65,7 @@ fn lanes_are_not_in_step_by_law() {
 #[test]
 fn off_by_one_is_out_of_bounds_even_unchecked() {
     for config in [Config::default(), Config::checked()] {
-        let s = session(config).unwrap();
+        let s = exclusive(config).unwrap();
         let gpu = Gpu::new(BUGS);
         let mut out = gpu.stream.alloc_zeros::<f32>(40).unwrap();
         let n = 40i32;
@@ -304,7 +304,7 @@ fn wrong_launches() {
 
 #[test]
 fn strict_launches_fail_on_findings() {
-    let _s = session(Config { strict: true, ..Config::checked() }).unwrap();
+    let _s = exclusive(Config { strict: true, ..Config::checked() }).unwrap();
     assert_eq!(
         run_one("uninitialised_shared", 64, threads(64, 64)).map_err(error),
         Err(CUresult::CUDA_ERROR_LAUNCH_FAILED)
@@ -339,6 +339,9 @@ fn unknown_ptx_is_refused_by_name() {
         ("tex.1d.v4.f32.s32 {%r1, %r1, %r1, %r1}, [%rd1, {%r1}];", "tex.1d"),
         ("call.uni vprintf, (%rd1, %rd1);", "call.uni"),
         ("frobnicate.b32 %r1, %r1;", "frobnicate.b32"),
+        ("setp.s32;", "setp.s32"),
+        ("add.s32 %r1, %r1;", "add.s32"),
+        ("not.pred;", "not.pred"),
         ("ld.global.frob.u32 %r1, [%rd1];", "ld.global.frob.u32"),
     ];
     for (line, name) in cases {
@@ -355,4 +358,38 @@ fn unknown_ptx_is_refused_by_name() {
         );
         assert!(found[0].detail.contains("line 7"), "{found:?}");
     }
+}
+
+#[test]
+fn lanes_that_miss_a_shuffle() {
+    let kernel = |body: &str| {
+        format!(
+            ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 out) {{\n.reg .pred %p<2>;\n\
+            .reg .b32 %r<5>;\n.reg .b64 %rd<3>;\nld.param.u64 %rd1, [out];\nmov.u32 %r1, %laneid;\nmov.u32 %r2, 7;\n\
+            setp.ge.u32 %p1, %r1, 16;\n{body}\nmul.wide.u32 %rd2, %r1, 4;\nadd.s64 %rd2, %rd1, %rd2;\n\
+            st.global.u32 [%rd2], %r2;\nret;\n}}\n"
+        )
+    };
+    let launch = |body: &str| {
+        let s = checked();
+        let gpu = Gpu::new(&kernel(body));
+        let mut out = gpu.stream.alloc_zeros::<u32>(32).unwrap();
+        let result = gpu.stream.launch_builder(&gpu.kernel("k")).arg(&mut out).run(threads(32, 32)).map_err(error);
+        let f = s.findings().remove(0);
+        assert_eq!(f.kind, FindingKind::WarpDivergence);
+        (result, f)
+    };
+    // Half of the warp goes around a shuffle of the whole warp, and waits behind it.
+    let (result, f) = launch("@%p1 bra skip;\nshfl.sync.idx.b32 %r2, %r1, 0, 31, -1;\nskip:\nbar.warp.sync -1;");
+    assert_eq!(result, Err(CUresult::CUDA_ERROR_LAUNCH_FAILED));
+    assert!(f.instruction.starts_with("shfl.sync.idx") && f.lane == 0 && f.detail.contains("0xffff0000"), "{f}");
+    // The guard switches half of the warp off.
+    let (result, f) = launch("@!%p1 shfl.sync.idx.b32 %r2, %r1, 0, 31, -1;");
+    assert_eq!((result, f.lane), (Err(CUresult::CUDA_ERROR_LAUNCH_FAILED), 0));
+    // Lanes outside their own mask.
+    let (result, f) = launch("shfl.sync.idx.b32 %r2, %r1, 0, 31, 65535;");
+    assert_eq!((result, f.lane), (Err(CUresult::CUDA_ERROR_LAUNCH_FAILED), 16));
+    // A lane that takes part reads one that does not: the value is undefined, the kernel goes on.
+    let (result, f) = launch("@!%p1 shfl.sync.idx.b32 %r2, %r1, 20, 31, 65535;");
+    assert!(result.is_ok() && f.lane == 0 && f.detail.contains("lane 20"), "{f}");
 }

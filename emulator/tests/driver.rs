@@ -6,14 +6,14 @@ use common::{BUGS, Gpu, KERNELS, Launch, from_address, numbers, threads, to_addr
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DevicePtr, DriverError, PushKernelArg};
 use cudarc::nvrtc::Ptx;
-use cuemu::{Config, Emulator, Session, session};
+use cuemu::{Config, Emulator, Exclusive, exclusive};
 
 /// The emulator with two devices, whichever test comes first.
-fn two_devices(config: Config) -> Session {
+fn two_devices(config: Config) -> Exclusive {
     static ONCE: std::sync::Once = std::sync::Once::new();
     // SAFETY: the only writer of the environment, before the library reads it.
     ONCE.call_once(|| unsafe { std::env::set_var("CUEMU_DEVICES", "2") });
-    session(config).unwrap()
+    exclusive(config).unwrap()
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Gpu, KERNELS, Launch, numbers, threads};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
-use cuemu::{Config, session};
+use cuemu::{Config, exclusive};
 
 fn bf16(x: f32) -> u16 {
     ((x.to_bits().wrapping_add(0x7fff + (x.to_bits() >> 16 & 1))) >> 16) as u16
@@ -17,11 +17,11 @@ fn pade(v: f32, c: &[f32]) -> f32 {
 }
 
 /// Both ways of running a kernel: bare, and under every checker, which must find nothing.
-fn both(test: impl Fn(&cuemu::Session)) {
+fn both(test: impl Fn(&cuemu::Exclusive)) {
     for config in [Config::default(), Config::checked()] {
-        let session = session(config).unwrap();
-        test(&session);
-        session.assert_clean();
+        let exclusive = exclusive(config).unwrap();
+        test(&exclusive);
+        exclusive.assert_clean();
     }
 }
 
@@ -376,7 +376,7 @@ fn assorted_integer_work() {
 
 #[test]
 fn bank_conflicts_and_sectors_are_counted() {
-    let session = session(Config::checked()).unwrap();
+    let exclusive = exclusive(Config::checked()).unwrap();
     let gpu = Gpu::new(KERNELS);
     let x = numbers(1024, 16);
     let dx = gpu.stream.clone_htod(&x).unwrap();
@@ -386,17 +386,17 @@ fn bank_conflicts_and_sectors_are_counted() {
         gpu.stream.launch_builder(&gpu.kernel(kernel)).arg(&dx).arg(&mut dy).run(cfg).unwrap();
         let y = gpu.stream.clone_dtoh(&dy).unwrap();
         assert!((0..1024).all(|k| y[k] == x[k % 32 * 32 + k / 32]));
-        let traffic = session.counters_of(kernel).traffic;
+        let traffic = exclusive.counters_of(kernel).traffic;
         assert_eq!(traffic.bank_conflicts(), conflicts, "{kernel}");
         assert_eq!((traffic.loads.sectors_per_request(), traffic.stores.sectors_per_request()), (4.0, 4.0));
     }
-    session.assert_clean();
+    exclusive.assert_clean();
 }
 
 #[test]
 fn permuted_orders_give_the_same_bits() {
     let run = |seed| {
-        let session = session(Config { seed, ..Config::checked() }).unwrap();
+        let exclusive = exclusive(Config { seed, ..Config::checked() }).unwrap();
         let gpu = Gpu::new(KERNELS);
         let x = numbers(64 * 64, 17);
         let dx = gpu.stream.clone_htod(&x).unwrap();
@@ -423,7 +423,7 @@ fn permuted_orders_give_the_same_bits() {
             .run(threads(x.len(), 64))
             .unwrap();
         let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
-        session.assert_clean();
+        exclusive.assert_clean();
         (bits(gpu.stream.clone_dtoh(&dc).unwrap()), bits(gpu.stream.clone_dtoh(&sum).unwrap()))
     };
     let runs: Vec<_> = (0..6).map(run).collect();
@@ -434,7 +434,7 @@ fn permuted_orders_give_the_same_bits() {
 #[test]
 fn blocks_on_several_threads_give_the_same_bits_and_counts() {
     let run = |threads_| {
-        let session = session(Config { threads: threads_, ..Config::default() }).unwrap();
+        let exclusive = exclusive(Config { threads: threads_, ..Config::default() }).unwrap();
         let gpu = Gpu::new(KERNELS);
         let (x, c) = (numbers(20_000, 18), numbers(10, 19));
         let (dx, dc) = (gpu.stream.clone_htod(&x).unwrap(), gpu.stream.clone_htod(&c).unwrap());
@@ -449,7 +449,7 @@ fn blocks_on_several_threads_give_the_same_bits_and_counts() {
             .run(threads(x.len(), 128))
             .unwrap();
         let y: Vec<u32> = gpu.stream.clone_dtoh(&dy).unwrap().into_iter().map(f32::to_bits).collect();
-        (y, session.counters_of("pade54"))
+        (y, exclusive.counters_of("pade54"))
     };
     assert_eq!(run(1), run(3));
 }

@@ -172,30 +172,37 @@ fn look_at_warp(order: &Order, shadow: &mut Shadow, lanes: &Lanes<'_>, write: Op
     if !fine {
         return false;
     }
-    // Of lanes that read one place, the first and the last tell whether two threads did.
-    let looked =
-        if write.is_none() && lanes.uniform { one | 1 << (31 - lanes.mask.leading_zeros()) } else { lanes.mask };
-    let races = |cells: &Shadow, k: usize| {
-        let at = lanes.offsets[k];
-        let thread = lanes.thread + k as u32;
-        (at / 4..(at + lanes.bytes).div_ceil(4)).any(|word| {
-            let now = order.stamp(thread, byte_mask(at, lanes.bytes, word), false);
-            cells.peek(word).is_some_and(|cell| order.races(cell, &now, write.map(|changes| changes >> k & 1 != 0)))
-        })
+    let Some(changes) = write else {
+        // Of lanes that read one place, the first and the last tell whether two threads did. A read that is remembered
+        // twice, here and lane by lane, is remembered once.
+        let looked = if lanes.uniform { one | 1 << (31 - lanes.mask.leading_zeros()) } else { lanes.mask };
+        return active(looked).all(|k| {
+            remember(order, shadow, lanes.offsets[k], lanes.bytes, lanes.thread + k as u32, Touch::Read).is_none()
+        });
     };
-    if active(looked).any(|k| races(shadow, k)) || (write.is_some() && !lanes.consecutive && crowded(lanes)) {
+    if !lanes.consecutive && crowded(lanes) {
         return false;
     }
-    if write.is_some() && lanes.consecutive {
+    // A write that races must not be remembered before it is reported.
+    let races = active(lanes.mask).any(|k| {
+        let (at, thread, changes) = (lanes.offsets[k], lanes.thread + k as u32, changes >> k & 1 != 0);
+        (at / 4..(at + lanes.bytes).div_ceil(4)).any(|word| {
+            let now = order.stamp(thread, byte_mask(at, lanes.bytes, word), false);
+            shadow.peek(word).is_some_and(|cell| changes && order.races_with_write(cell, &now))
+        })
+    });
+    if races {
+        return false;
+    }
+    if lanes.consecutive {
         shadow.set_defined(lanes.offsets[0], lanes.bytes * LANES as u64, true);
     }
-    for k in active(looked) {
+    for k in active(lanes.mask) {
         let (at, thread) = (lanes.offsets[k], lanes.thread + k as u32);
-        let touch = write.map_or(Touch::Read, |changes| Touch::Write(changes >> k & 1 != 0));
-        if write.is_some() && !lanes.consecutive {
+        if !lanes.consecutive {
             shadow.set_defined(at, lanes.bytes, true);
         }
-        remember(order, shadow, at, lanes.bytes, thread, touch);
+        remember(order, shadow, at, lanes.bytes, thread, Touch::Write(changes >> k & 1 != 0));
     }
     true
 }

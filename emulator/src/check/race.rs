@@ -133,14 +133,10 @@ impl Order {
         }
     }
 
-    /// Whether a read (`write` none) or a write (some, telling whether it changes anything) races with what is remembered.
+    /// Whether a write that changes something races with what is remembered.
     #[inline(always)]
-    pub fn races(&self, cell: &Cell, now: &Access, write: Option<bool>) -> bool {
-        match write {
-            None => self.unordered(&cell.write, now),
-            Some(false) => false,
-            Some(true) => self.unordered(&cell.write, now) || cell.reads.iter().any(|r| self.unordered(r, now)),
-        }
+    pub fn races_with_write(&self, cell: &Cell, now: &Access) -> bool {
+        self.unordered(&cell.write, now) || cell.reads.iter().any(|r| self.unordered(r, now))
     }
 
     /// Whether the remembered access `old` is not ordered before `now`.

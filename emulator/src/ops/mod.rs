@@ -28,6 +28,13 @@ pub type Decoded = Result<(Instr, Work)>;
 
 /// Decodes one instruction.
 pub fn decode(b: &mut Builder, i: &Instruction) -> Decoded {
+    const BARE: [&str; 8] = ["ret", "exit", "trap", "brkpt", "membar", "fence", "griddepcontrol", "cp"];
+    if i.operands.is_empty() && !BARE.contains(&i.family()) {
+        return Err("operands are missing".into());
+    }
+    if i.opcode.len() < 3 && matches!(i.family(), "setp" | "set" | "testp" | "slct" | "redux") {
+        return unknown(i);
+    }
     match i.family() {
         "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rem" | "min" | "max" | "abs" | "neg" | "sad" | "mul24"
         | "addc" | "subc" => match scalar(i)? {

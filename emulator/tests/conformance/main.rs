@@ -15,7 +15,7 @@ mod warp;
 
 use common::{Gpu, Launch, threads};
 use cudarc::driver::PushKernelArg;
-use cuemu::{Config, session};
+use cuemu::{Config, exclusive};
 
 /// The class of an operand: how it is loaded, and which values it takes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -202,13 +202,13 @@ pub const HEAD: &str = ".version 8.4\n.target sm_90\n.address_size 64\n";
 
 /// Runs cases on 1024 triples of operands each.
 pub fn check(cases: Vec<Case>) {
-    let session = session(Config::default()).unwrap();
+    let exclusive = exclusive(Config::default()).unwrap();
     let mut ptx = HEAD.to_string();
     for (k, case) in cases.iter().enumerate() {
         ptx += &kernel(&format!("case{k}"), case);
     }
     let loaded = std::panic::catch_unwind(|| Gpu::new(&ptx));
-    let gpu = loaded.unwrap_or_else(|_| panic!("{:?}", session.findings()));
+    let gpu = loaded.unwrap_or_else(|_| panic!("{:?}", exclusive.findings()));
     let n = 1024;
     let mut failures = Vec::new();
     for (k, case) in cases.iter().enumerate() {

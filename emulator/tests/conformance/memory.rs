@@ -4,7 +4,7 @@ use super::Class::{I16, I32, I64};
 use super::{Case, HEAD, check, exact};
 use crate::common::{Gpu, Launch, threads};
 use cudarc::driver::PushKernelArg;
-use cuemu::{Config, session};
+use cuemu::{Config, exclusive};
 
 #[test]
 fn widths_and_extensions() {
@@ -86,7 +86,7 @@ fn atomics_return_the_old_value_and_store_the_new() {
 
 #[test]
 fn contended_atomics_add_up() {
-    let s = session(Config::checked()).unwrap();
+    let s = exclusive(Config::checked()).unwrap();
     let ptx = format!(
         "{HEAD}.visible .entry k(.param .u64 out) {{\n.reg .b32 %r<4>;\n.reg .b64 %rd<4>;\n.reg .f32 %f<4>;\n.reg .f64 %fd<4>;\n\
         .shared .align 8 .b8 sum[8];\nld.param.u64 %rd1, [out];\nmov.u32 %r1, %tid.x;\nmov.u32 %r2, 0;\nst.shared.u32 [sum], %r2;\n\
@@ -110,7 +110,7 @@ fn contended_atomics_add_up() {
 
 #[test]
 fn generic_addresses_and_spaces() {
-    let s = session(Config::checked()).unwrap();
+    let s = exclusive(Config::checked()).unwrap();
     let ptx = format!(
         "{HEAD}.const .align 4 .u32 table[4] = {{7, 8, 9, 10}};\n.global .align 8 .u64 counter = 5;\n\
         .visible .entry k(.param .u64 out, .param .align 4 .b8 pair[8]) {{\n.reg .b32 %r<12>;\n.reg .b64 %rd<12>;\n.reg .pred %p<4>;\n\

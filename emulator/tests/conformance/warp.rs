@@ -3,11 +3,11 @@
 use super::HEAD;
 use crate::common::{Gpu, Launch, threads};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
-use cuemu::{Config, session};
+use cuemu::{Config, exclusive};
 
 /// Runs `body`, which computes `%rx` from the lane `%ri` (and thread), in one warp; gives every lane's result.
 fn lanes(body: &str) -> Vec<u32> {
-    let s = session(Config::checked()).unwrap();
+    let s = exclusive(Config::checked()).unwrap();
     let ptx = format!(
         "{HEAD}.visible .entry k(.param .u64 out) {{\n.reg .b32 %ri, %rx, %ra, %rb, %rc;\n.reg .b64 %out, %da;\n.reg .pred %pa, %pb;\n\
         ld.param.u64 %out, [out];\nmov.u32 %ri, %laneid;\nmad.wide.u32 %out, %ri, 4, %out;\nmov.u32 %rx, 0;\n{body}\n\
@@ -106,7 +106,7 @@ fn special_registers() {
     ] {
         assert_eq!(lanes(&format!("mov.u32 %rx, {name};")), want, "{name}");
     }
-    let s = session(Config::checked()).unwrap();
+    let s = exclusive(Config::checked()).unwrap();
     let mut body = String::new();
     for (k, name) in ["tid", "ntid", "ctaid", "nctaid"].iter().enumerate() {
         for (a, axis) in ["x", "y", "z"].iter().enumerate() {
@@ -138,7 +138,7 @@ fn special_registers() {
 
 #[test]
 fn barriers_with_reductions_and_numbers() {
-    let s = session(Config::checked()).unwrap();
+    let s = exclusive(Config::checked()).unwrap();
     let ptx = format!(
         "{HEAD}.visible .entry k(.param .u64 out) {{\n.reg .b32 %r<8>;\n.reg .b64 %rd<3>;\n.reg .pred %p<6>;\n.shared .align 4 .b8 t[512];\n\
         ld.param.u64 %rd1, [out];\nmov.u32 %r1, %tid.x;\nsetp.lt.u32 %p1, %r1, 70;\nbar.red.popc.u32 %r2, 0, %p1;\n\

@@ -15,9 +15,8 @@ use ossnet::tensor::Tensor;
 fn pade(x: &[f32], gradient: &[f32], numerator: &[f32], denominator: &[f32]) -> [Vec<f32>; 4] {
     let device = Device::cpu(2, 1 << 28).unwrap();
     let tape = Tape::new(&device, Mode::Train);
-    let leaf = |values: &[f32], shape: &[usize]| {
-        tape.input(Tensor::from_slice(&device, shape, Role::Data, values).unwrap())
-    };
+    let leaf =
+        |values: &[f32], shape: &[usize]| tape.input(Tensor::from_slice(&device, shape, Role::Data, values).unwrap());
     let x = leaf(x, &[1, x.len()]);
     let (numerator, denominator) = (leaf(numerator, &[numerator.len()]), leaf(denominator, &[denominator.len()]));
     let y = ops::activation(&tape, &x, Activation::PADE, &[&numerator, &denominator]).unwrap();

@@ -114,7 +114,11 @@ pub fn run(args: CompareArgs) -> Result<()> {
     super::page::write(folder, &args, &dataset, [&training, &validation], &results, &compared)?;
     match args.run.json {
         true => print(json),
-        false => print(format!("{}\nresults: {}", report::table(&results), folder.display())),
+        false => {
+            let (name, file) =
+                if cfg!(feature = "report") { ("report", "report.html") } else { ("results", "results.json") };
+            print(format!("{}\n{name}: {}", report::table(&results), folder.join(file).display()))
+        }
     }
 }
 

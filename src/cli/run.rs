@@ -14,6 +14,7 @@ use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::train::cases::{Case, Task};
+use crate::train::metrics::Rule;
 use crate::train::trainer::Trainer;
 use crate::train::{evaluate, interrupt, state};
 
@@ -195,12 +196,13 @@ pub fn score_cases(
     verbosity: Verbosity,
     again: &str,
 ) -> Result<Vec<(CaseScore, Labels)>> {
+    let rule = if network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     let mut scored = Vec::new();
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
         let predicted = evaluate::predict(parameters.device(), network, parameters, task, case)?;
-        scored.push((evaluate::score(task, case, &predicted)?, predicted));
+        scored.push((evaluate::score(task, case, &predicted, rule)?, predicted));
         bar.advance(&case.name);
     }
     bar.finish("done");

@@ -9,6 +9,7 @@ use super::output::print;
 use super::run::{
     Grid, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases, train_to_end,
 };
+use crate::data::Axes;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, write_atomic};
 use crate::models::{Family, NetworkConfig};
@@ -84,16 +85,23 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let dataset = open_dataset(args.data.as_deref(), args.seed)?;
     let channels = dataset.channels.len();
     let probe = configuration(&args, channels, 1, [64; 3])?;
-    let task = Task::of(&dataset, probe.multiples());
+    let mut task = Task::of(&dataset, probe.multiples());
     let folder = match &args.resume {
         Some(folder) => RunFolder::claim(folder, |_| true)?,
         None => output_folder(args.out.as_deref(), "train", |_| false)?,
     };
     let folder = folder.path();
+    // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
+    let origin = args.load_model.clone().or(args.resume.is_some().then(|| checkpoint_path(folder, &probe)));
+    let reference = origin.map_or(Ok(false), |origin| state::is_reference(&origin))?;
+    if reference {
+        task.preprocessing.axes = Axes::Stored;
+    }
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
     check_trainable(&dataset, &training)?;
     let shape = training[0].volume.shape;
     let network = configuration(&args, channels, task.outputs(), shape)?;
+    let network = if reference { network.into_reference() } else { network };
     let mut settings = match args.preset {
         Preset::Sample => presets::sample(&network, args.epochs, args.seed),
         Preset::Brats | Preset::Lits => presets::official(args.epochs, args.seed),
@@ -101,6 +109,10 @@ pub fn run(args: TrainArgs) -> Result<()> {
     settings.batch_size = args.batch_size.map_or(settings.batch_size, |size| size as usize);
     settings.points = args.points.map_or(settings.points, |points| points as usize);
     settings.optimizer.rate = args.rate.unwrap_or(settings.optimizer.rate);
+    if reference {
+        settings.loss.reference = true;
+        settings.optimizer.activation_rate = None;
+    }
     network.check()?;
     let mut trainer = Trainer::new(&device, &network, settings)?;
     let path = checkpoint_path(folder, &network);

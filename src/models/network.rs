@@ -67,6 +67,19 @@ impl NetworkConfig {
         }
     }
 
+    /// True if the network behaves as the official code where the two differ.
+    pub fn is_reference(&self) -> bool {
+        matches!(self, Self::OssNet(config) if config.reference)
+    }
+
+    /// The same network behaving as the official code where the two differ (U-Nets do not).
+    pub fn into_reference(mut self) -> Self {
+        if let Self::OssNet(config) = &mut self {
+            config.reference = true;
+        }
+        self
+    }
+
     /// The name people know the network by.
     pub fn title(&self) -> String {
         match self {

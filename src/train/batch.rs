@@ -3,6 +3,7 @@
 //! Every random choice depends on the seed and the step's number alone, so that a resumed run goes on exactly as an
 //! uninterrupted one would.
 
+use crate::data::sampling::Reach;
 use crate::data::{Augmentation, Labels, Sampling, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -19,6 +20,11 @@ pub fn order(cases: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..cases).collect();
     Rng::named(seed, "order").split(epoch).shuffle(&mut order);
     order
+}
+
+/// The official code never draws the last index of an axis.
+fn reach(reference: bool) -> Reach {
+    if reference { Reach::Reference } else { Reach::Whole }
 }
 
 /// The changes that `augment` names.
@@ -71,8 +77,11 @@ pub fn make(
     let mut rng = Rng::named(settings.seed, "points").split(step);
     match network {
         NetworkConfig::OssNet(config) => {
-            let sampling =
-                Sampling { points: settings.points, border_share: settings.border_share, ..Sampling::default() };
+            let sampling = Sampling {
+                points: settings.points,
+                border_share: settings.border_share,
+                reach: reach(config.reference),
+            };
             let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
             for (_, labels, border) in &items {
                 let points = sampling.draw(shape, Some(border), &mut rng);

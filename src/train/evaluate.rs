@@ -34,9 +34,8 @@ pub fn predict(
 ///
 /// # Errors
 /// A case without labels.
-pub fn score(task: &Task, case: &Case, predicted: &Labels) -> Result<CaseScore> {
+pub fn score(task: &Task, case: &Case, predicted: &Labels, rule: Rule) -> Result<CaseScore> {
     let truth = truth_of(case)?;
-    let rule = Rule::DEFAULT;
     let values = task.preprocessing.classes.iter().enumerate().skip(1);
     let classes: Vec<ClassScore> = values
         .map(|(class, &value)| {

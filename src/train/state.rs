@@ -148,6 +148,19 @@ pub fn load_weights(parameters: &mut Parameters, path: &Path) -> Result<()> {
     fill(parameters, &checkpoint::load(path)?.state, path)
 }
 
+/// Whether the weights in `path` belong to a network that behaves as the official code: an official `.pt`, or a
+/// checkpoint of a run that started from one.
+///
+/// # Errors
+/// An unreadable file.
+pub fn is_reference(path: &Path) -> Result<bool> {
+    let checkpoint = checkpoint::load(path)?;
+    match checkpoint.format {
+        checkpoint::Format::Torch => Ok(true),
+        checkpoint::Format::Safetensors => Ok(entry::<NetworkConfig>(&checkpoint, "network", path)?.is_reference()),
+    }
+}
+
 /// A value of a checkpoint's metadata.
 fn entry<T: serde::de::DeserializeOwned>(checkpoint: &Checkpoint, key: &str, path: &Path) -> Result<T> {
     const REMEDY: &str = "give a checkpoint that this program wrote (.safetensors)";

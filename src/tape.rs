@@ -9,6 +9,7 @@
 //! statistics are inputs). Buffers are freed at their last use, in the forward as in the backward pass, and a backward
 //! that is the last user of a value may overwrite it ([`Backward::take_value`]).
 
+mod backward;
 mod work;
 
 use std::cell::{Cell, RefCell};
@@ -19,9 +20,10 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{BufferId, ParamId, Parameters};
-use crate::ops::{self, Op};
+use crate::ops::Op;
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
+pub use backward::Backward;
 pub use work::Work;
 
 /// A tensor-to-be: see the module's page.
@@ -353,7 +355,7 @@ impl Tape {
             let needs = node.op.needs();
             if let Some(gradient) = gradient {
                 let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
-                let mut backward = Backward { tape: self, node: &node, gradient: Some(gradient) };
+                let mut backward = Backward::new(self, &node, gradient);
                 let result = self.device.in_op(node.op.name(), || node.op.backward(&mut backward));
                 self.device.ledger(|ledger| ledger.set_layer(layer));
                 result?;
@@ -410,138 +412,5 @@ impl Tape {
             *slot.value.borrow_mut() = Some(value.clone());
         }
         Ok(value)
-    }
-}
-
-/// What an op's backward works with.
-pub struct Backward<'a> {
-    tape: &'a Tape,
-    node: &'a Node,
-    gradient: Option<Tensor>,
-}
-
-impl Backward<'_> {
-    /// The device to run on.
-    pub fn device(&self) -> &Device {
-        &self.tape.device
-    }
-
-    /// The gradient of the output.
-    pub fn gradient(&self) -> &Tensor {
-        self.gradient.as_ref().expect("the gradient was already taken")
-    }
-
-    /// The gradient of the output, to be overwritten or handed on. It is unshared: copied if it was not.
-    ///
-    /// # Errors
-    /// No memory for the copy.
-    pub fn take_gradient(&mut self) -> Result<Tensor> {
-        let gradient = self.gradient.take().expect("the gradient was already taken");
-        if gradient.is_unique() {
-            return Ok(gradient);
-        }
-        let mut copy = Tensor::empty(self.device(), gradient.shape(), DType::F32, Role::Transient)?;
-        copy.data_mut().copy_from_slice(gradient.data());
-        Ok(copy)
-    }
-
-    /// The value of input `i` (which [`Op::needs`] must name).
-    ///
-    /// # Errors
-    /// No memory to make it anew.
-    pub fn value(&self, i: usize) -> Result<Tensor> {
-        self.tape.materialise(&self.node.inputs[i])
-    }
-
-    /// The value of the output (which [`Op::needs`] must name).
-    ///
-    /// # Errors
-    /// No memory to make it anew.
-    pub fn output(&self) -> Result<Tensor> {
-        if let Some(value) = self.node.output.value.borrow().as_ref() {
-            return Ok(value.clone());
-        }
-        let inputs = self.node.inputs.iter().map(|slot| self.tape.materialise(slot)).collect::<Result<Vec<_>>>()?;
-        self.tape.run(self.node.op.as_ref(), &inputs)
-    }
-
-    /// Input `i`'s own buffer, to be overwritten, if nobody will read it again; `None` if somebody will.
-    ///
-    /// # Errors
-    /// No memory to make it anew.
-    pub fn take_value(&mut self, i: usize) -> Result<Option<Tensor>> {
-        let slot = &self.node.inputs[i];
-        if slot.producer.is_none() || slot.held.get() || slot.pending.get() != 1 {
-            return Ok(None);
-        }
-        let value = self.tape.materialise(slot)?;
-        slot.value.take();
-        if value.is_unique() {
-            value.retag(Role::Transient);
-            return Ok(Some(value));
-        }
-        *slot.value.borrow_mut() = Some(value);
-        Ok(None)
-    }
-
-    /// Shape of input `i`.
-    pub fn shape(&self, i: usize) -> &[usize] {
-        &self.node.inputs[i].shape
-    }
-
-    /// True if a gradient flows to input `i`.
-    pub fn wants(&self, i: usize) -> bool {
-        self.node.inputs[i].needs_gradient
-    }
-
-    /// Adds `gradient` to that of input `i`, or hands it over if it is the first.
-    ///
-    /// # Errors
-    /// No memory for the sum.
-    pub fn accumulate(&mut self, i: usize, gradient: Tensor) -> Result<()> {
-        let slot = &self.node.inputs[i];
-        if !slot.needs_gradient {
-            return Ok(());
-        }
-        let former = slot.gradient.take();
-        let sum = match former {
-            None => gradient.reshaped(&slot.shape)?,
-            Some(former) => ops::add_gradients(self.device(), former, &gradient)?,
-        };
-        if slot.parameter.is_some() {
-            sum.retag(Role::Gradient);
-        }
-        *slot.gradient.borrow_mut() = Some(sum);
-        Ok(())
-    }
-
-    /// Lets `write` fill the gradient of input `i`, if one is wanted. Its second argument says whether the tensor holds
-    /// an earlier part that must be added to (`true`) or unspecified contents that must be overwritten (`false`).
-    ///
-    /// # Errors
-    /// No memory, or what `write` returns.
-    pub fn write_gradient(
-        &mut self,
-        i: usize,
-        write: impl FnOnce(&Device, &mut Tensor, bool) -> Result<()>,
-    ) -> Result<()> {
-        let slot = &self.node.inputs[i];
-        if !slot.needs_gradient {
-            return Ok(());
-        }
-        let role = if slot.parameter.is_some() { Role::Gradient } else { Role::Transient };
-        let former = slot.gradient.take();
-        let (mut tensor, accumulate) = match former {
-            Some(former) if former.is_unique() => (former, true),
-            Some(former) => {
-                let mut copy = Tensor::empty(self.device(), &slot.shape, DType::F32, role)?;
-                copy.data_mut().copy_from_slice(former.data());
-                (copy, true)
-            }
-            None => (Tensor::empty(self.device(), &slot.shape, DType::F32, role)?, false),
-        };
-        write(self.device(), &mut tensor, accumulate)?;
-        *slot.gradient.borrow_mut() = Some(tensor);
-        Ok(())
     }
 }

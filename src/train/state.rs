@@ -157,6 +157,7 @@ pub fn is_reference(path: &Path) -> Result<bool> {
     let checkpoint = checkpoint::load(path)?;
     match checkpoint.format {
         checkpoint::Format::Torch => Ok(true),
+        checkpoint::Format::Safetensors if !checkpoint.metadata.contains_key("network") => Ok(false),
         checkpoint::Format::Safetensors => Ok(entry::<NetworkConfig>(&checkpoint, "network", path)?.is_reference()),
     }
 }

@@ -15,6 +15,9 @@ const ROWS: usize = 512;
 /// Rows that one partial weight gradient sums over: short enough for f32 sums, long enough to be worth a product.
 const SPLIT: usize = 2048;
 
+/// Columns of one call: the crate packs that many of the right operand, 512 rows at a time, in a buffer outside the ledger.
+const COLUMNS: usize = 96;
+
 /// Weight gradients are computed in this many blocks of outputs, to keep all threads busy.
 const OUTPUT_BLOCK: usize = 128;
 
@@ -35,29 +38,32 @@ fn product(c: &mut [f32], c_row: usize, accumulate: bool, a: Matrix<'_>, b: Matr
         rows == 0 || columns == 0 || (rows - 1) * matrix.row + (columns - 1) * matrix.column < matrix.data.len()
     };
     assert!(last(a, m, k) && last(b, k, n) && (m - 1) * c_row + n <= c.len(), "matrix sizes {m}×{n}×{k}");
-    // SAFETY: the assertion bounds every element that the strides reach.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            c_row as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    for first in (0..n).step_by(COLUMNS) {
+        let width = COLUMNS.min(n - first);
+        // SAFETY: the assertion bounds every element that the strides reach.
+        unsafe {
+            gemm::gemm(
+                m,
+                width,
+                k,
+                c.as_mut_ptr().add(first),
+                1,
+                c_row as isize,
+                accumulate,
+                a.data.as_ptr(),
+                a.column as isize,
+                a.row as isize,
+                b.data.as_ptr().add(first * b.column),
+                b.column as isize,
+                b.row as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 }
 

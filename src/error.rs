@@ -52,7 +52,7 @@ pub enum Error {
     OutOfMemory(Box<OutOfMemory>),
     /// A value that must be finite is not.
     #[error(
-        "{what} is not finite at step {step} (first seen in {op}); lower the learning rate or look at the input; an earlier checkpoint is kept"
+        "{what} is not finite at step {step} (first seen in {op}); lower the learning rate or look at the input; checkpoints saved earlier are kept"
     )]
     NotFinite {
         /// What was not finite (loss, gradient).

@@ -77,7 +77,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let task = Task::of(&dataset, common_multiples(&probe));
-    let folder = output_folder(args.out.as_deref(), "compare", is_unfinished)?;
+    let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
     check_trainable(&dataset, &training)?;
@@ -102,7 +102,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
-        baselines: baselines(&training, &validation)?,
+        baselines: if task.outputs() == 1 { baselines(&training, &validation)? } else { Vec::new() },
         device: format!("{} ({:?})", device.name(), device.simd()).to_lowercase(),
         threads: device.threads(),
         seed: args.seed,
@@ -142,12 +142,17 @@ fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]
     Ok(networks)
 }
 
-/// Whether a folder holds checkpoints but no results yet.
-fn is_unfinished(folder: &Path) -> bool {
-    let holds_checkpoint = std::fs::read_dir(folder).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "safetensors")))
-    });
-    holds_checkpoint && !folder.join("results.json").exists()
+/// Whether a folder holds checkpoints of some of these networks, of no others, and no results yet.
+fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let checkpoints: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+        .collect();
+    let known: Vec<PathBuf> = networks.iter().map(|network| checkpoint_path(folder, network)).collect();
+    !checkpoints.is_empty()
+        && checkpoints.iter().all(|checkpoint| known.contains(checkpoint))
+        && !folder.join("results.json").exists()
 }
 
 /// Trains (or resumes) and scores one model.
@@ -190,7 +195,7 @@ fn compare_one(
     Ok(Compared { losses: trainer.losses().to_vec(), events: trainer.events().to_vec(), result, predictions })
 }
 
-/// Trivial methods, fitted on the training cases and scored as the models are.
+/// Trivial methods for one class, fitted on the training cases and scored as the models are.
 fn baselines(training: &[Case], validation: &[Case]) -> Result<Vec<BaselineResult>> {
     let fit: Vec<(&Volume, &Labels)> =
         training.iter().filter_map(|case| Some((&case.volume, case.labels.as_ref()?))).collect();

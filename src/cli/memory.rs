@@ -51,7 +51,7 @@ fn parse_volume(text: &str) -> Result<[usize; 3], String> {
     sides
         .and_then(|sides| sides.try_into().ok())
         .filter(|sides: &[usize; 3]| sides.iter().all(|&side| side <= 1 << 16))
-        .ok_or_else(|| format!("'{text}' is not a shape; write for example 256x256x160"))
+        .ok_or_else(|| format!("'{text}' is no shape of three sides from 1 to 65536; write for example 256x256x160"))
 }
 
 /// Prints the costs.

@@ -33,6 +33,11 @@ pub(super) fn write(
     write_atomic(folder.join("report.html"), report::page(results, &evidence)?.as_bytes())
 }
 
+/// The embedded sample, and what a step is on it.
+const HEADS: &str = "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain. Occupancy networks \
+    train on four scans a step with 1,536 points each (half of them near the border), U-Nets on one whole scan a step: the \
+    bytes and seconds of a step are those of these settings.";
+
 /// What was run, and how to repeat it.
 fn facts(args: &CompareArgs, dataset: &Dataset, [training, validation]: [&[Case]; 2]) -> RunFacts {
     let case = |validation: bool| {
@@ -52,7 +57,7 @@ fn facts(args: &CompareArgs, dataset: &Dataset, [training, validation]: [&[Case]
     RunFacts {
         data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },
         description: match embedded {
-            true => "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain.".into(),
+            true => HEADS.into(),
             false => format!("{} with classes {}.", dataset.path.display(), class_names(dataset)),
         },
         cases: training.iter().map(case(false)).chain(validation.iter().map(case(true))).collect(),

@@ -40,10 +40,10 @@ pub struct TrainArgs {
     /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Passes over the training cases
-    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
+    /// Passes over the training cases [default: the preset's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    epochs: u64,
+    epochs: Option<u64>,
     /// Cases a step [default: the preset's]
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=4096))]
@@ -103,8 +103,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let network = configuration(&args, channels, task.outputs(), shape)?;
     let network = if reference { network.into_reference() } else { network };
     let mut settings = match args.preset {
-        Preset::Sample => presets::sample(&network, args.epochs, args.seed),
-        Preset::Brats | Preset::Lits => presets::official(args.epochs, args.seed),
+        Preset::Sample => presets::sample(&network, args.epochs.unwrap_or(presets::SAMPLE_EPOCHS), args.seed),
+        Preset::Brats | Preset::Lits => presets::official(args.epochs.unwrap_or(presets::OFFICIAL_EPOCHS), args.seed),
     };
     settings.batch_size = args.batch_size.map_or(settings.batch_size, |size| size as usize);
     settings.points = args.points.map_or(settings.points, |points| points as usize);

@@ -67,6 +67,16 @@ impl Task {
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
     pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
         let Scan { name, image, labels: truth, .. } = scan;
+        let channels = &self.preprocessing.channels;
+        if image.channels != channels.len() {
+            return Err(Error::Model(format!(
+                "case {name} has {} image channel(s), the network takes {} ({}); give one file with all of them along the \
+                 fourth axis",
+                image.channels,
+                channels.len(),
+                channels.join(", ")
+            )));
+        }
         let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
         let (mut volume, mut way) = self.preprocessing.image(image)?;
         if let Some(shape) = shape.filter(|&shape| shape != volume.shape) {

@@ -30,13 +30,17 @@ pub fn predict(
     task.preprocessing.restore_labels(&predicted, &case.way)
 }
 
-/// Dice and IoU of a prediction, by class if there are several; the case's own are the means over all but background.
+/// Dice and IoU of a prediction, by class if there are several; the case's own are the means over the classes that its
+/// labels hold (over all but background if they hold none).
 ///
 /// # Errors
 /// A case without labels.
 pub fn score(task: &Task, case: &Case, predicted: &Labels, rule: Rule) -> Result<CaseScore> {
     let truth = truth_of(case)?;
     let values = task.preprocessing.classes.iter().enumerate().skip(1);
+    let held = |value: u8| truth.voxels.contains(&value);
+    let none_held = !values.clone().any(|(_, &value)| held(value));
+    let counted: Vec<bool> = values.clone().map(|(_, &value)| none_held || held(value)).collect();
     let classes: Vec<ClassScore> = values
         .map(|(class, &value)| {
             let confusion = Confusion::of_class(&predicted.voxels, &truth.voxels, value);
@@ -47,7 +51,10 @@ pub fn score(task: &Task, case: &Case, predicted: &Labels, rule: Rule) -> Result
             }
         })
         .collect();
-    let mean = |of: fn(&ClassScore) -> f64| metrics::mean(&classes.iter().map(of).collect::<Vec<_>>());
+    let mean = |of: fn(&ClassScore) -> f64| {
+        let counted = classes.iter().zip(&counted).filter(|(_, counted)| **counted);
+        metrics::mean(&counted.map(|(class, _)| of(class)).collect::<Vec<_>>())
+    };
     Ok(CaseScore {
         name: case.name.clone(),
         dice: mean(|class| class.dice),

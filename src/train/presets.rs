@@ -8,6 +8,9 @@ use crate::train::step::LossSettings;
 /// Epochs of the comparison on the embedded sample.
 pub const SAMPLE_EPOCHS: u64 = 150;
 
+/// Epochs of the official training.
+pub const OFFICIAL_EPOCHS: u64 = 50;
+
 /// For a few small volumes, as the embedded sample's: high rates, strong augmentation. Occupancy networks take four cases
 /// a step, since their batch norms' running statistics must fit scans of different machines; U-Nets, which normalise each
 /// scan by itself, take one.

@@ -45,7 +45,7 @@ impl Backward<'_> {
         Ok(copy)
     }
 
-    /// The value of input `i` (which [`Op::needs`] must name).
+    /// The value of input `i` (which [`Op::needs`](crate::ops::Op::needs) must name).
     ///
     /// # Errors
     /// No memory to make it anew.
@@ -53,7 +53,7 @@ impl Backward<'_> {
         self.tape.materialise(&self.node.inputs[i])
     }
 
-    /// The value of the output (which [`Op::needs`] must name).
+    /// The value of the output (which [`Op::needs`](crate::ops::Op::needs) must name).
     ///
     /// # Errors
     /// No memory to make it anew.

@@ -60,9 +60,9 @@ impl Device {
     /// The CPU with `threads` threads (0: one for each core) and a budget in bytes.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the address range cannot be reserved.
+    /// [`Error::Usage`] if the threads cannot be started or the address range cannot be reserved.
     pub fn cpu(threads: usize, budget: u64) -> Result<Self> {
-        Self::cpu_with_pool(Pool::new(threads), budget)
+        Self::cpu_with_pool(Pool::start(threads)?, budget)
     }
 
     /// The CPU with a given pool.

@@ -51,7 +51,7 @@ pub fn devices() -> Vec<Device> {
     let mut devices = Vec::new();
     for simd in SimdLevel::available() {
         for threads in [1, 2] {
-            devices.push(Device::cpu_with_pool(Pool::with_simd(threads, simd), 1 << 30).unwrap());
+            devices.push(Device::cpu_with_pool(Pool::start_with_simd(threads, simd).unwrap(), 1 << 30).unwrap());
         }
     }
     devices

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use super::SimdLevel;
+use crate::error::{Error, Result};
 
 /// Threads and instruction set of one CPU device.
 pub struct Pool {
@@ -18,23 +19,22 @@ pub struct Pool {
 impl Pool {
     /// A pool of `threads` threads (0: one for each core) at the best instruction set.
     ///
-    /// # Panics
-    /// If the operating system refuses to start the threads.
-    pub fn new(threads: usize) -> Self {
-        Self::with_simd(threads, SimdLevel::detect())
+    /// # Errors
+    /// [`Error::Usage`] if the operating system refuses to start the threads.
+    pub fn start(threads: usize) -> Result<Self> {
+        Self::start_with_simd(threads, SimdLevel::detect())
     }
 
     /// A pool at a given instruction set.
     ///
-    /// # Panics
-    /// If the operating system refuses to start the threads.
-    pub fn with_simd(threads: usize, simd: SimdLevel) -> Self {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("ossnet-{i}"))
-            .build()
-            .expect("the operating system refused to start worker threads");
-        Self { threads, simd }
+    /// # Errors
+    /// [`Error::Usage`] if the operating system refuses to start the threads.
+    pub fn start_with_simd(threads: usize, simd: SimdLevel) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ossnet-{i}")).build();
+        match pool {
+            Ok(threads) => Ok(Self { threads, simd }),
+            Err(error) => Err(Error::Usage(format!("cannot start {threads} threads ({error}); lower --threads"))),
+        }
     }
 
     /// Number of threads.

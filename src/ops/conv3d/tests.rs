@@ -91,7 +91,7 @@ fn check(what: &str, g: &Sizes, expected: &[f64], run: Run<'_>) {
     for simd in SimdLevel::available() {
         let mut earlier: Option<Vec<f32>> = None;
         for threads in [1, 2] {
-            let pool = Pool::with_simd(threads, simd);
+            let pool = Pool::start_with_simd(threads, simd).unwrap();
             let what = format!("{what} at {simd:?}, {threads} threads, {g:?}");
             let mut out = vec![f32::NAN; expected.len()];
             run(&pool, &mut out, false);
@@ -199,7 +199,7 @@ fn a_bias_gradient_over_many_voxels_is_exact_enough() {
         let mut expected = vec![0.0; channels];
         dy.data.chunks_exact(channels).for_each(|row| expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
         for threads in [1, 2] {
-            let pool = Pool::new(threads);
+            let pool = Pool::start(threads).unwrap();
             let mut scratch = vec![f32::NAN; cpu::bias_gradient_workspace(voxels, channels)];
             let mut db = vec![f32::NAN; channels];
             cpu::bias_gradient(&pool, channels, &dy.f32s(), &mut db, false, &mut scratch);

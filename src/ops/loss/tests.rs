@@ -151,7 +151,7 @@ fn the_worst_are_found() {
     let mut reordered = losses;
     let worst = Worst::of(&mut reordered, 4);
     assert!(worst.sum.is_nan());
-    let pool = Pool::new(1);
+    let pool = Pool::start(1).unwrap();
     let mut chooser = worst.choose(&pool, 6, |i| losses[i])(0);
     assert_eq!(losses.map(|loss| chooser.takes(loss)), [true, false, true, true, true, false]);
 }

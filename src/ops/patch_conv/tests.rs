@@ -91,9 +91,10 @@ fn check(points: usize, inputs: usize, outputs: usize) {
     let expected = twin(dims, &x.data, &w.data, &b.data, &dy.data);
     let (x, w, b, dy) = (x.f32s(), w.f32s(), b.f32s(), dy.f32s());
     for simd in SimdLevel::available() {
-        let [one, two] = [1, 2].map(|threads| kernels(&Pool::with_simd(threads, simd), dims, &x, &w, &b, &dy, None));
+        let [one, two] =
+            [1, 2].map(|threads| kernels(&Pool::start_with_simd(threads, simd).unwrap(), dims, &x, &w, &b, &dy, None));
         assert!(one == two, "{simd:?}: one and two threads differ");
-        let added = kernels(&Pool::with_simd(2, simd), dims, &x, &w, &b, &dy, Some(1.0));
+        let added = kernels(&Pool::start_with_simd(2, simd).unwrap(), dims, &x, &w, &b, &dy, Some(1.0));
         for i in 0..4 {
             let name = format!("{simd:?} {points} points {inputs} to {outputs}: {}", NAMES[i]);
             compare(&name, &one[i], &expected[i], TOLERANCE);
@@ -107,7 +108,7 @@ fn check(points: usize, inputs: usize, outputs: usize) {
 fn no_points() {
     let dims = Dims { points: 0, inputs: 2, outputs: 1 };
     let w = Array::random(&[1, 2, PATCH], 2).f32s();
-    let [y, dx, dw, db] = kernels(&Pool::new(2), dims, &[], &w, &[1.0], &[], None);
+    let [y, dx, dw, db] = kernels(&Pool::start(2).unwrap(), dims, &[], &w, &[1.0], &[], None);
     assert!(y.is_empty() && dx.is_empty());
     assert!(dw.iter().chain(&db).all(|&value| value == 0.0));
 }

@@ -74,7 +74,7 @@ fn coordinates(points: usize, seed: u64) -> Array {
 
 fn patches(simd: SimdLevel, volume: &Array, coordinates: &Array, options: PatchOptions) -> Vec<f32> {
     let grid = Grid::of("test", &volume.shape).unwrap();
-    let (points, pool) = (coordinates.shape[0], Pool::with_simd(2, simd));
+    let (points, pool) = (coordinates.shape[0], Pool::start_with_simd(2, simd).unwrap());
     let (voxels, at) = (volume.f32s(), coordinates.f32s());
     let points_per_volume = points / volume.shape[0];
     let samples = Samples { voxels: &voxels[..], grid, coordinates: &at, points_per_volume, options };
@@ -143,7 +143,7 @@ fn gradient_to_the_volume_is_the_adjoint() {
         let run = |threads: usize| {
             let mut adjoint = vec![f32::NAN; voxels.len()];
             let mut scratch = vec![f32::NAN; cpu::workspace(threads, grid)];
-            cpu::volume_gradient(&Pool::new(threads), samples, &gradient, &mut adjoint, false, &mut scratch);
+            cpu::volume_gradient(&Pool::start(threads).unwrap(), samples, &gradient, &mut adjoint, false, &mut scratch);
             adjoint
         };
         let adjoint = run(1);
@@ -166,7 +166,7 @@ fn at_whole_coordinates_the_derivative_is_from_the_right() {
     let samples = Samples { voxels: &voxels[..], grid, coordinates: &coordinates, points_per_volume: 1, options: NONE };
     let mut ours = [0.0; 3];
     let mut scratch = vec![0.0; cpu::workspace(1, grid)];
-    cpu::coordinate_gradient(&Pool::new(1), samples, &gradient, &mut ours, false, &mut scratch);
+    cpu::coordinate_gradient(&Pool::start(1).unwrap(), samples, &gradient, &mut ours, false, &mut scratch);
     let project = |at: &Array| -> f64 { twin(&volume, at, NONE).data.iter().zip(&g.data).map(|(a, b)| a * b).sum() };
     let expected: Vec<f64> = (0..3)
         .map(|axis| {

@@ -3,6 +3,7 @@
 mod compare;
 mod evaluate;
 mod infer;
+mod inspect;
 mod licences;
 mod memory;
 mod output;
@@ -56,6 +57,8 @@ enum Command {
     Infer(infer::InferArgs),
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Say what a data set holds and what is wrong with it
+    Inspect(inspect::InspectArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -90,6 +93,7 @@ pub fn run() -> Result<()> {
         Some(Command::Evaluate(args)) => evaluate::run(args),
         Some(Command::Infer(args)) => infer::run(args),
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod batch;
 pub mod cases;
 pub mod checkpoint;
+pub mod choose;
 pub mod costs;
 pub mod evaluate;
 pub mod interrupt;

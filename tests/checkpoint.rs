@@ -7,7 +7,7 @@ use std::path::Path;
 use common::fixture::{self, Fixture};
 use half::{bf16, f16};
 use ossnet::Error;
-use ossnet::train::checkpoint::{Array, Data, Format, Metadata, StateDict, View, load, safetensors, torch};
+use ossnet::checkpoint::{Array, Data, Format, Metadata, StateDict, View, load, safetensors, torch};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 

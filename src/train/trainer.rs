@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::{Event, Phase};
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Network, NetworkConfig, Recompute};
 use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape};
-use crate::train::cases::Case;
+use crate::task::Case;
+use crate::train::batch;
 use crate::train::costs::Costs;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
-use crate::train::{batch, interrupt};
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
@@ -39,7 +40,8 @@ impl Trainer {
     /// An impossible configuration, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, settings: TrainSettings) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        let mut network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        network.set_recompute(settings.recompute);
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
@@ -82,6 +84,12 @@ impl Trainer {
     /// What the run was told.
     pub fn settings(&self) -> &TrainSettings {
         &self.settings
+    }
+
+    /// Goes on at another level of recomputation.
+    pub fn set_recompute(&mut self, level: Recompute) {
+        self.settings.recompute = level;
+        self.network.set_recompute(level);
     }
 
     /// Loss of each step so far.

@@ -15,7 +15,7 @@ manifest() {
     echo "# Made by scripts/kernels.sh: the compiler, its flags, and the SHA-256 of each source."
     echo "nvcc $version"
     echo "flags -O3 -std=c++17 -arch=compute_80"
-    (cd kernels && sha256sum -- *.cu *.cuh)
+    (cd kernels && sha256sum -- *.cu *.cuh | LC_ALL=C sort -k2)
 }
 compile() { "$nvcc" -O3 -std=c++17 -arch=compute_80 -ptx "kernels/$1.cu" -o "$2/$1.ptx"; }
 hash_of() { sed -n "s/^\([0-9a-f]*\)  $1\$/\1/p" kernels/ptx/MANIFEST 2>/dev/null; }

@@ -33,3 +33,14 @@ fn shapes_that_differ_are_errors() {
     refused("add", &[&[4, 2], &[8]], |tape, v| add(tape, &v[0], &v[1]));
     refused("add", &[&[1], &[2]], |tape, v| scale_add(tape, &v[0], &v[1], 0.1));
 }
+
+#[test]
+fn a_cuda_device_launches_kernels() {
+    let Some(device) = cuda_device(0) else { return };
+    let tape = Tape::new(&device, Mode::Train);
+    let input = |values: &[f32]| tape.input(Tensor::from_slice(&device, &[values.len()], Role::Data, values).unwrap());
+    let y = add(&tape, &input(&[1.0, 2.0]), &input(&[3.0, 5.0])).unwrap();
+    assert_eq!(y.tensor().to_vec().unwrap(), [4.0, 7.0]);
+    assert_eq!(device.launches(), 1);
+    assert_clean();
+}

@@ -177,6 +177,7 @@ impl Op for PatchConv {
                 let (output, scratch) = (output.data_mut(), scratch.data_mut());
                 cpu::convolve(pool, &source, weight.data(), bias, how, output, false, scratch);
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -197,6 +198,7 @@ impl Op for PatchConv {
                         let (dy, dw, scratch) = (dy.data(), dw.data_mut(), scratch.data_mut());
                         weight_gradient::weight_gradient(pool, &source, dy, dims, dw, accumulate, scratch);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -208,6 +210,7 @@ impl Op for PatchConv {
                     Backend::Cpu { pool, .. } => {
                         weight_gradient::bias_gradient(pool, dy.data(), dims, db.data_mut(), accumulate)
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -226,6 +229,7 @@ impl Op for PatchConv {
                         let (dx, scratch) = (dx.data_mut(), scratch.data_mut());
                         cpu::convolve(pool, &source, weight.data(), None, how, dx, accumulate, scratch);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

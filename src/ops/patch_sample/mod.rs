@@ -159,6 +159,7 @@ impl Op for PatchSample {
         let mut scratch = workspace(device, cpu::workspace(device.threads(), samples.grid))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => cpu::forward(pool, samples, output.data_mut(), scratch.data_mut()),
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -175,6 +176,7 @@ impl Op for PatchSample {
                     Backend::Cpu { pool, .. } => {
                         kernel(pool, samples, gradient.data(), target.data_mut(), accumulate, scratch.data_mut())
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

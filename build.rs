@@ -116,7 +116,8 @@ fn listing(ptx: &BTreeMap<String, PathBuf>) -> Result<String, String> {
         let entries = source.lines().filter_map(|line| line.trim_start().strip_prefix(".visible .entry "));
         let kernels: Vec<&str> = entries.filter_map(|rest| rest.split('(').next()).collect();
         let include = format!("include_str!({:?})", path.display().to_string());
-        writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},").map_err(|e| e.to_string())?;
+        writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},")
+            .map_err(|e| e.to_string())?;
     }
     Ok(text + "];\n")
 }

@@ -94,7 +94,13 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::from_slice`].
-    pub fn from_typed<T: Pod>(device: &Device, shape: &[usize], dtype: DType, role: Role, values: &[T]) -> Result<Self> {
+    pub fn from_typed<T: Pod>(
+        device: &Device,
+        shape: &[usize],
+        dtype: DType,
+        role: Role,
+        values: &[T],
+    ) -> Result<Self> {
         if elements(shape) != Some(values.len()) || size_of::<T>() as u64 != dtype.size() {
             return Err(Error::shape("tensor", format!("{} values of {dtype:?} for shape {shape:?}", values.len())));
         }

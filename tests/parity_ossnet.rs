@@ -205,7 +205,8 @@ fn gradients(case: &Case) {
     let mut seen = 0;
     for parameter in case.parameters.iter() {
         let name = parameter.name();
-        let ours = parameter.gradient().unwrap_or_else(|| panic!("{}: no gradient of {name}", fixture.name)).to_vec().unwrap();
+        let ours =
+            parameter.gradient().unwrap_or_else(|| panic!("{}: no gradient of {name}", fixture.name)).to_vec().unwrap();
         let (ours_seen, theirs) = match (full.get(name), samples.get(name)) {
             (Some(array), _) => (ours.clone(), array.to_f32().into_owned()),
             (None, Some(array)) => (fixture::sample(&ours), array.to_f32().into_owned()),
@@ -267,7 +268,12 @@ fn official_checkpoints_load() {
         let mut parameters = Parameters::new(&case.device);
         OssNet::new(configuration(&case.fixture), &mut parameters, &mut Rng::new(1)).unwrap();
         model::load_weights(&mut parameters, file).unwrap();
-        assert_eq!(model::named_weights(&parameters).unwrap(), model::named_weights(&case.parameters).unwrap(), "{}", file.display());
+        assert_eq!(
+            model::named_weights(&parameters).unwrap(),
+            model::named_weights(&case.parameters).unwrap(),
+            "{}",
+            file.display()
+        );
     }
     assert!(!files.is_empty(), "no official checkpoints beside the golden files");
 }

@@ -98,7 +98,11 @@ fn logits_loss_and_gradients() {
         let loss = ops::binary_loss(&tape, &probabilities, &tensor("y", 1.0), options).unwrap();
         let expected = fixture.f64("loss")[1];
         // The loss is an average of f32 terms: a few units of rounding.
-        assert!((f64::from(loss.tensor().to_vec().unwrap()[0]) - expected).abs() < 2e-6 * expected, "{}: loss", fixture.name);
+        assert!(
+            (f64::from(loss.tensor().to_vec().unwrap()[0]) - expected).abs() < 2e-6 * expected,
+            "{}: loss",
+            fixture.name
+        );
         drop((logits, probabilities));
         tape.backward(loss, &mut parameters).unwrap();
         gradients(&fixture, &parameters);

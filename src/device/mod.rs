@@ -38,7 +38,7 @@ pub enum Backend {
         memory: MmapRaw,
     },
     /// On a CUDA device.
-    Cuda(Cuda),
+    Cuda(Box<Cuda>),
     /// Not at all: a plan of what a device with these properties would do.
     Plan {
         /// The planned device, as far as workspaces depend on it.
@@ -95,7 +95,7 @@ impl Device {
     /// [`Error::Device`] that says what is missing.
     pub fn cuda(ordinal: usize, budget: u64) -> Result<Self> {
         let budget = if budget == 0 { cuda::default_budget(ordinal)? } else { budget };
-        Ok(Self::with_backend(Backend::Cuda(Cuda::open(ordinal, budget, None)?), budget))
+        Ok(Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, None)?)), budget))
     }
 
     /// The same, with somebody who is told of every buffer.
@@ -103,7 +103,7 @@ impl Device {
     /// # Errors
     /// As [`Device::cuda`].
     pub fn cuda_observed(ordinal: usize, budget: u64, observer: Box<dyn Observer>) -> Result<Self> {
-        Ok(Self::with_backend(Backend::Cuda(Cuda::open(ordinal, budget, Some(observer))?), budget))
+        Ok(Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, Some(observer))?)), budget))
     }
 
     /// A plan for a CPU with `threads` threads and the instruction set `simd`.
@@ -114,6 +114,11 @@ impl Device {
     /// A plan for any target.
     pub fn plan_for(target: Target, budget: u64) -> Self {
         Self::with_backend(Backend::Plan { target }, budget)
+    }
+
+    /// A plan of what this device would do, within the same budget.
+    pub fn planned(&self) -> Self {
+        Self::plan(self.threads(), self.simd(), self.budget())
     }
 
     fn with_backend(backend: Backend, budget: u64) -> Self {

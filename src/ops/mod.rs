@@ -166,9 +166,7 @@ pub(crate) const PIECE: usize = 1 << 14;
 pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Tensor> {
     let mut sum = match a.is_unique() {
         true => a,
-        false => {
-            a.copied(Role::Transient)?
-        }
+        false => a.copied(Role::Transient)?,
     };
     match device.backend() {
         Backend::Cpu { pool, .. } => {

@@ -162,7 +162,10 @@ pub fn check_op(
         if let Some((other, earlier)) = &earlier
             && *other == kind
         {
-            assert_eq!(earlier, &results, "{kind:?}: the number of threads, or the order of blocks, changes the result");
+            assert_eq!(
+                earlier, &results,
+                "{kind:?}: the number of threads, or the order of blocks, changes the result"
+            );
         }
         earlier = Some((kind, results));
     }

@@ -21,6 +21,8 @@ pub(super) fn failed(what: &str, error: DriverError) -> Error {
 pub(super) fn version() -> Result<(u32, u32)> {
     let mut version = 0;
     // SAFETY: an out pointer to an i32.
-    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|e| failed("asking for the driver's version", e))?;
+    unsafe { sys::cuDriverGetVersion(&mut version) }
+        .result()
+        .map_err(|e| failed("asking for the driver's version", e))?;
     Ok((version as u32 / 1000, version as u32 % 1000 / 10))
 }

@@ -26,10 +26,8 @@ fn granularity() -> u64 {
 
 /// Memory of this device, for this device.
 fn properties(context: &CudaContext) -> sys::CUmemAllocationProp {
-    let location = sys::CUmemLocation {
-        type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
-        id: context.cu_device(),
-    };
+    let location =
+        sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: context.cu_device() };
     // SAFETY: all bits zero is a valid value of this plain struct.
     let mut properties: sys::CUmemAllocationProp = unsafe { std::mem::zeroed() };
     properties.type_ = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;

@@ -53,11 +53,13 @@ impl Cuda {
             return Err(Error::Device(format!("no CUDA device {ordinal}: there {there}, numbered from 0")));
         }
         let context = CudaContext::new(ordinal).map_err(|e| driver::failed(&format!("opening device {ordinal}"), e))?;
-        let attribute = |which| context.attribute(which).map_err(|e| driver::failed("asking for a device's properties", e));
+        let attribute =
+            |which| context.attribute(which).map_err(|e| driver::failed("asking for a device's properties", e));
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
         if major < 8 {
-            let problem = format!("CUDA device {ordinal} has compute capability {major}.{minor}; 8.0 or newer is needed");
+            let problem =
+                format!("CUDA device {ordinal} has compute capability {major}.{minor}; 8.0 or newer is needed");
             return Err(Error::Device(format!("{problem} (use --device cpu)")));
         }
         let shared_memory = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
@@ -95,7 +97,9 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] if a kernel failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().map_err(|e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e))
+        self.stream
+            .synchronize()
+            .map_err(|e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e))
     }
 
     /// Device address of an offset in the arena.
@@ -126,14 +130,18 @@ impl Cuda {
     pub(super) fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
         self.bind()?;
         let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        staging.upload(&self.context, &self.stream, address, bytes).map_err(|e| driver::failed("copying to the device", e))
+        staging
+            .upload(&self.context, &self.stream, address, bytes)
+            .map_err(|e| driver::failed("copying to the device", e))
     }
 
     /// Copies from `address` to the host, when everything before is done.
     pub(super) fn download(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         self.bind()?;
         let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        staging.download(&self.context, &self.stream, address, bytes).map_err(|e| driver::failed("copying from the device", e))
+        staging
+            .download(&self.context, &self.stream, address, bytes)
+            .map_err(|e| driver::failed("copying from the device", e))
     }
 
     /// Copies on the device.
@@ -186,7 +194,9 @@ fn count() -> Result<usize> {
     PRESENT.set(true);
     result::init().map_err(|e| driver::failed("starting the driver", e))?;
     match result::device::get_count().map_err(|e| driver::failed("counting the devices", e))? {
-        0 => Err(Error::Device("the CUDA driver sees no device (is CUDA_VISIBLE_DEVICES empty?); use --device cpu".into())),
+        0 => Err(Error::Device(
+            "the CUDA driver sees no device (is CUDA_VISIBLE_DEVICES empty?); use --device cpu".into(),
+        )),
         count => Ok(count as usize),
     }
 }
@@ -204,8 +214,7 @@ fn describe(ordinal: usize) -> Result<DeviceInfo> {
     let failed = |e| driver::failed("asking for a device's properties", e);
     let (major, minor) = context.compute_capability().map_err(failed)?;
     let (free, total) = context.mem_get_info().map_err(failed)?;
-    let multiprocessors =
-        context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(failed)?;
+    let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(failed)?;
     let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(failed)?;
     Ok(DeviceInfo {
         ordinal,

@@ -1,5 +1,8 @@
 use super::{add, scale_add};
-use crate::ops::testing::{Array, Tolerance, check_op, refused};
+use crate::memory::Role;
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, refused};
+use crate::tape::{Mode, Tape};
+use crate::tensor::Tensor;
 
 /// One or two roundings.
 const TOLERANCE: Tolerance = Tolerance { forward: 2e-7, backward: 1e-6 };

@@ -139,6 +139,9 @@ impl PatchSample {
     /// The kernels' view of the inputs.
     fn samples<'a>(&self, volume: &'a Tensor, coordinates: &'a Tensor) -> Result<Samples<'a, [f32]>> {
         let (grid, points_per_volume) = check_shapes(NAME, volume.shape(), coordinates.shape())?;
+        if let Backend::Cuda(_) = volume.device().backend() {
+            return Err(crate::ops::no_kernel());
+        }
         let (voxels, coordinates) = (volume.data(), coordinates.data());
         Ok(Samples { voxels, grid, coordinates, points_per_volume, options: self.options })
     }

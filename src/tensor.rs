@@ -25,13 +25,15 @@ pub enum DType {
     U8,
     /// Signed 16-bit integer.
     I16,
+    /// Unsigned 32-bit integer: indices and bit masks.
+    U32,
 }
 
 impl DType {
     /// Bytes of one element.
     pub fn size(self) -> u64 {
         match self {
-            DType::F32 => 4,
+            DType::F32 | DType::U32 => 4,
             DType::F16 | DType::Bf16 | DType::I16 => 2,
             DType::U8 => 1,
         }

@@ -249,7 +249,7 @@ impl Tensor {
     }
 
     /// Device address of the elements on CUDA; 0 elsewhere.
-    pub(crate) fn address(&self) -> u64 {
+    pub fn address(&self) -> u64 {
         self.buffer.address()
     }
 

@@ -137,6 +137,7 @@ where
             let field = cpu::Field { values: field.typed::<T>(), threshold, outside };
             on_cpu(device, pool, slots, field, [&mut inside, &mut vertices, &mut triangles])
         }
+        Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
         Backend::Plan { .. } => surface(device, [0, 0]),
     }
 }

@@ -96,7 +96,7 @@ impl Task {
     /// # Errors
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
     pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
-        let Scan { name, image, labels: truth, .. } = scan;
+        let Scan { name, image, labels: truth, border: stored, .. } = scan;
         let channels = &self.preprocessing.channels;
         if image.channels != channels.len() {
             return Err(Error::Model(format!(
@@ -120,7 +120,13 @@ impl Task {
             volume = volume.pad(&way.padding, 0.0);
         }
         let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
-        let border = labels.as_ref().map(BorderPoints::of);
+        let border = match (stored, &truth) {
+            (Some(map), Some(truth)) => {
+                let map = way.prepare(Labels { voxels: map, ..*truth })?;
+                Some(BorderPoints::from_map(&map.voxels, map.shape))
+            }
+            _ => labels.as_ref().map(BorderPoints::of),
+        };
         Ok(Case { name, volume, labels, border, truth, image: first, way })
     }
 

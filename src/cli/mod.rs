@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 #[cfg(feature = "train")]
+mod borders;
 mod compare;
 #[cfg(feature = "train")]
 mod course;
@@ -73,6 +74,8 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Write the border maps of a data set beside its labels
+    Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
     /// Print the licences of the embedded data
@@ -117,6 +120,7 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Licences) => licences::run(),
     }

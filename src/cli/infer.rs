@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::output::print;
+use super::run::DeviceArgs;
 use crate::checkpoint::model;
 use crate::data::{Case, Source};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct InferArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -37,7 +40,7 @@ pub struct InferArgs {
 pub fn run(args: InferArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let model = model::load(&device, &args.load_model)?;
     let folder = RunFolder::claim(&args.out, |_| true)?;
     let outputs = outputs(&args.input, folder.path())?;

@@ -5,6 +5,7 @@
 //! as a whole or in overlapping [`Windows`]. Nothing holds the probabilities of all classes for all voxels unless asked to.
 
 pub mod grid;
+pub mod inputs;
 pub mod occupancy;
 pub mod search;
 mod seeds;
@@ -14,5 +15,5 @@ pub mod windows;
 pub use grid::Grid;
 pub use occupancy::Occupancy;
 pub use search::{Rule, Search};
-pub use segmenter::{Options, Resolution, Segmentation, Segmenter, Verification};
+pub use segmenter::{Options, Segmentation, Segmenter, Verification, segment};
 pub use windows::Windows;

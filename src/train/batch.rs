@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
+use crate::task::Case;
 use crate::tensor::Tensor;
-use crate::train::cases::Case;
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::{Batch, Targets};
 
@@ -112,7 +112,7 @@ pub fn make(
 }
 
 /// `[batch, D, H, W, channels]`.
-pub fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
+fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
     let ([d, h, w], channels) = (volumes[0].shape, volumes[0].channels);
     let voxels: Vec<f32> = volumes.iter().flat_map(|volume| volume.voxels.iter().copied()).collect();
     Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)

@@ -1,6 +1,6 @@
 //! Lattices on the CPU. Pieces of work are planes of the first axis, or blocks of points.
 
-use super::{BLOCK, DUE, EVALUATED};
+use super::{BLOCK, DUE, EVALUATED, class_of};
 use crate::device::cpu::{Pool, SharedMut};
 use crate::ops::sigmoid::logistic;
 
@@ -270,11 +270,10 @@ pub(super) fn refine(
 
 /// The class of each row.
 pub(super) fn classify(logits: &[f32], outputs: usize, threshold: f32, classes: &mut [u8]) {
-    let best = |row: &[f32]| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
     for (class, row) in classes.iter_mut().zip(logits.chunks_exact(outputs)) {
         *class = match row {
-            [logit] => u8::from(logistic(*logit) > threshold),
-            _ => best(row) as u8,
+            [logit] => class_of(&[logistic(*logit)], threshold),
+            row => class_of(row, threshold),
         };
     }
 }

@@ -254,7 +254,7 @@ impl Lattice {
 }
 
 /// The class of each row of `logits` `[points, outputs]`, one byte a point: with one output 1 if its sigmoid exceeds
-/// `threshold`, else the largest (the first of equals). NaN is background.
+/// `threshold`, else as [`class_of`].
 ///
 /// # Errors
 /// [`Error::Shape`] if a byte cannot name every class; no memory.
@@ -271,6 +271,15 @@ pub fn classify(logits: &Tensor, threshold: f32) -> Result<Tensor> {
         }
         Ok(classes)
     })
+}
+
+/// The class that the probabilities (or, if there are several, logits) of one point stand for: 1 if a single one exceeds
+/// `threshold`, else the largest (the first of equals).
+pub fn class_of(row: &[f32], threshold: f32) -> u8 {
+    match row {
+        [value] => u8::from(*value > threshold),
+        _ => (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }) as u8,
+    }
 }
 
 /// Scratch of one byte an element.

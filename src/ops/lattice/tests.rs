@@ -146,8 +146,7 @@ fn refinement_keeps_points_and_fills_by_the_nearest() {
 fn classes_of_logits() {
     let device = device();
     let of = |outputs: usize, values: &[f32], threshold| {
-        let logits =
-            Tensor::from_slice(&device, &[values.len() / outputs, outputs], Role::Transient, values).unwrap();
+        let logits = Tensor::from_slice(&device, &[values.len() / outputs, outputs], Role::Transient, values).unwrap();
         classify(&logits, threshold).unwrap().typed::<u8>().to_vec()
     };
     assert_eq!(of(1, &[-1.0, 0.0, 1.0, f32::NAN], 0.5), [0, 0, 1, 0]);

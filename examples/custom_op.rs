@@ -62,10 +62,10 @@ pub fn main() -> ossnet::Result<()> {
     let x = tape.input(Tensor::from_slice(&device, &[1], Role::Data, &[3.0])?);
     let square = tape.apply(Square, &[&x])?;
     let fourth = tape.apply(Square, &[&square])?;
-    println!("x = 3, (x²)² = {:?}", fourth.tensor().to_vec());
+    println!("x = 3, (x²)² = {:?}", fourth.tensor().to_vec()?);
     drop(square);
     tape.backward(fourth, &mut ossnet::nn::Parameters::new(&device))?;
-    let gradient = tape.gradient(&x).map(|gradient| gradient.to_vec());
+    let gradient = tape.gradient(&x).map(|gradient| gradient.to_vec()).transpose()?;
     println!("its derivative 4·x³ = {gradient:?}");
     assert_eq!(gradient, Some(vec![108.0]));
     println!("bytes the ledger holds: {}", device.live().total());

@@ -38,10 +38,7 @@ struct Found {
 fn run(known: &Known, search: &Search, seeds: Option<&[f32]>) -> Found {
     let device = Device::cpu(2, 256 << 20).unwrap();
     let begin = |lattice: &mut Lattice| match seeds {
-        None => {
-            lattice.mark_all();
-            Ok(())
-        }
+        None => lattice.mark_all(),
         Some(values) => {
             let values = Tensor::from_slice(&device, &lattice.shape(), Role::Transient, values)?;
             lattice.mark_above(&values, 0.5)
@@ -49,13 +46,13 @@ fn run(known: &Known, search: &Search, seeds: Option<&[f32]>) -> Found {
     };
     let answer = |stride: usize, indices: &Tensor| {
         let mut classes = Tensor::empty(&device, &[indices.rows()], DType::U8, Role::Transient)?;
-        let indices = indices.to_vec();
+        let indices = indices.to_vec()?;
         let answers = indices.chunks_exact(3).map(|index| known.at([0, 1, 2].map(|k| index[k] as usize * stride)));
         classes.typed_mut::<u8>().iter_mut().zip(answers).for_each(|(to, class)| *to = class);
         Ok(classes)
     };
     let (lattice, points) = search.run(&device, known.shape, 3000, begin, answer).unwrap();
-    Found { classes: lattice.to_classes(), evaluated: lattice.to_evaluated(), points }
+    Found { classes: lattice.to_classes().unwrap(), evaluated: lattice.to_evaluated().unwrap(), points }
 }
 
 impl Found {

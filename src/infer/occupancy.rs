@@ -146,7 +146,7 @@ impl<'a> Occupancy<'a> {
 pub(super) fn probabilities(tape: &Tape, logits: &Var) -> Result<Vec<f32>> {
     let outputs = logits.shape()[logits.shape().len() - 1];
     let found = if outputs == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
-    Ok(found.tensor().to_vec())
+    found.tensor().to_vec()
 }
 
 /// The shape that a volume of `shape` is padded to before a network sees it: the network's own if it fits, as in training,
@@ -161,7 +161,7 @@ pub fn fitting_shape(config: &OssNetConfig, shape: [usize; 3]) -> [usize; 3] {
 /// How many points, up to [`MOST_POINTS`], can be decoded at once in the device's free memory. Asked of a plan: decoding
 /// some points and twice as many tells what each costs.
 fn points_within(device: &Device, config: &OssNetConfig, volume: &[usize]) -> Result<usize> {
-    let plan = Device::plan(device.threads(), device.simd(), 1 << 60);
+    let plan = Device::plan_for(device.target(), 1 << 60);
     let mut parameters = Parameters::new(&plan);
     let network = OssNet::new(config.clone(), &mut parameters, &mut Rng::new(0))?;
     let tape = Tape::new(&plan, Mode::Eval);

@@ -114,7 +114,7 @@ impl Search {
         let mut points = vec![0; self.stages.len()];
         let mut settle = |lattice: &mut Lattice, stage: usize| {
             let mut evaluated = 0;
-            for (range, count) in lattice.stretches(most) {
+            for (range, count) in lattice.stretches(most)? {
                 let indices = lattice.due(range, count)?;
                 let classes = answer(self.stages[stage], &indices)?;
                 lattice.write(&indices, &classes)?;
@@ -139,9 +139,9 @@ impl Search {
                             lattice.mark_mixed_cells(factor, margin)?;
                         }
                     }
-                    lattice.mark_mixed_neighbours();
+                    lattice.mark_mixed_neighbours()?;
                     while settle(&mut lattice, stage)? {
-                        lattice.mark_mixed_neighbours();
+                        lattice.mark_mixed_neighbours()?;
                     }
                 }
                 Rule::Reference if stage > 0 => {

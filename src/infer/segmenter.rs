@@ -234,10 +234,7 @@ impl<'a> Segmenter<'a> {
         let coarsest = grid.strided(search.stages[0]);
         let begin = |lattice: &mut Lattice| match search.seeded {
             true => seeds::mark(occupancy, search.rule, &coarsest, options.seed_threshold, lattice),
-            false => {
-                lattice.mark_all();
-                Ok(())
-            }
+            false => lattice.mark_all(),
         };
         let (lattice, evaluated) =
             search.run(occupancy.device(), grid.shape, occupancy.most_points(), begin, |stride, indices| {
@@ -245,7 +242,7 @@ impl<'a> Segmenter<'a> {
                 let logits = occupancy.logits(&grid.strided(stride), indices.clone())?;
                 if let Some(kept) = &mut kept {
                     let found = occupancy.probabilities(&logits)?;
-                    for (index, row) in indices.to_vec().chunks_exact(3).zip(found.chunks_exact(outputs)) {
+                    for (index, row) in indices.to_vec()?.chunks_exact(3).zip(found.chunks_exact(outputs)) {
                         let [x, y, z] = [0, 1, 2].map(|k| index[k] as usize * stride);
                         let point = (x * grid.shape[1] + y) * grid.shape[2] + z;
                         kept[point * outputs..][..outputs].copy_from_slice(row);
@@ -253,9 +250,9 @@ impl<'a> Segmenter<'a> {
                 }
                 lattice::classify(&logits.tensor(), options.threshold)
             })?;
-        let classes = lattice.to_classes();
+        let classes = lattice.to_classes()?;
         if let Some(kept) = &mut kept {
-            let supposed = lattice.to_evaluated().into_iter().zip(&classes);
+            let supposed = lattice.to_evaluated()?.into_iter().zip(&classes);
             for (row, (_, &class)) in kept.chunks_exact_mut(outputs).zip(supposed).filter(|(_, (done, _))| !done) {
                 match row {
                     [value] => *value = f32::from(class),

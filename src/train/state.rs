@@ -36,11 +36,11 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     note("settings", serde_json::to_string(trainer.settings()))?;
     note("losses", serde_json::to_string(trainer.losses()))?;
     note("steps", Ok(trainer.optimizer().steps().to_string()))?;
-    let weights = named_weights(trainer.parameters());
-    let optimizer: Vec<(String, Vec<usize>, Vec<f32>)> = (0..)
+    let weights = named_weights(trainer.parameters())?;
+    let optimizer = (0..)
         .zip(trainer.optimizer().state())
-        .map(|(i, tensor)| (format!("optimizer.{i}"), tensor.shape().to_vec(), tensor.to_vec()))
-        .collect();
+        .map(|(i, tensor)| Ok((format!("optimizer.{i}"), tensor.shape().to_vec(), tensor.to_vec()?)))
+        .collect::<Result<Vec<_>>>()?;
     let views: Vec<(&str, View<'_>)> = weights
         .iter()
         .chain(&optimizer)
@@ -72,7 +72,8 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
         return other_run(format!("was made on other data ({})", stored.name));
     }
     let stored: TrainSettings = entry(&checkpoint, "settings", path)?;
-    if stored != *trainer.settings() {
+    // A run may go on at another level of recomputation.
+    if (TrainSettings { recompute: trainer.settings().recompute, ..stored }) != *trainer.settings() {
         return other_run("was made with other settings".into());
     }
     fill(trainer.parameters_mut(), &checkpoint.state, path)?;

@@ -16,6 +16,7 @@ use std::ops::Range;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::memory::Role;
+use crate::ops::no_kernel;
 use crate::tensor::{DType, Tensor, elements};
 
 /// The class of a point was evaluated.
@@ -49,10 +50,7 @@ impl Lattice {
         device.in_op("lattice", || {
             let zeros = || {
                 let mut tensor = Tensor::empty(device, &shape, DType::U8, Role::Output)?;
-                match device.backend() {
-                    Backend::Cpu { .. } => tensor.typed_mut::<u8>().fill(0),
-                    Backend::Plan { .. } => {}
-                }
+                tensor.zero()?;
                 Ok::<_, Error>(tensor)
             };
             Ok(Self { shape, classes: zeros()?, status: zeros()? })
@@ -71,27 +69,32 @@ impl Lattice {
     }
 
     /// The class of each point, on the host (background everywhere on a plan).
-    pub fn to_classes(&self) -> Vec<u8> {
-        match self.classes.device().backend() {
-            Backend::Cpu { .. } => self.classes.typed::<u8>().to_vec(),
-            Backend::Plan { .. } => vec![0; self.len()],
-        }
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn to_classes(&self) -> Result<Vec<u8>> {
+        self.classes.to_typed()
     }
 
     /// Whether each point was evaluated, on the host.
-    pub fn to_evaluated(&self) -> Vec<bool> {
-        match self.status.device().backend() {
-            Backend::Cpu { .. } => self.status.typed::<u8>().iter().map(|status| status & EVALUATED != 0).collect(),
-            Backend::Plan { .. } => vec![false; self.len()],
-        }
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn to_evaluated(&self) -> Result<Vec<bool>> {
+        Ok(self.status.to_typed::<u8>()?.into_iter().map(|status| status & EVALUATED != 0).collect())
     }
 
     /// Every point that is not evaluated becomes due.
-    pub fn mark_all(&mut self) {
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn mark_all(&mut self) -> Result<()> {
         match self.status.device().clone().backend() {
             Backend::Cpu { pool, .. } => cpu::mark_all(pool, self.status.typed_mut()),
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => {}
         }
+        Ok(())
     }
 
     /// Points become due where `values` `[X, Y, Z]` exceed `threshold`.
@@ -105,19 +108,25 @@ impl Lattice {
         }
         match self.status.device().clone().backend() {
             Backend::Cpu { pool, .. } => cpu::mark_above(pool, values.data(), threshold, self.status.typed_mut()),
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
     }
 
     /// Unevaluated points become due whose 3³ neighbours, themselves included, do not all have one class.
-    pub fn mark_mixed_neighbours(&mut self) {
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn mark_mixed_neighbours(&mut self) -> Result<()> {
         match self.status.device().clone().backend() {
             Backend::Cpu { pool, .. } => {
                 cpu::mark_mixed_neighbours(pool, self.shape, self.classes.typed(), self.status.typed_mut());
             }
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => {}
         }
+        Ok(())
     }
 
     /// Unevaluated points become due that lie in a *mixed* cell or in one at most `margin` cells from it. Cells hold the
@@ -140,6 +149,7 @@ impl Lattice {
                     }
                     cpu::mark_cells(pool, self.shape, side, cells, mixed, self.status.typed_mut());
                 }
+                Backend::Cuda(_) => return Err(no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())
@@ -162,6 +172,7 @@ impl Lattice {
                     cpu::dilate(pool, self.shape, radius, near, scratch.typed_mut());
                     cpu::mark_background(pool, near, classes, self.status.typed_mut());
                 }
+                Backend::Cuda(_) => return Err(no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())
@@ -170,9 +181,13 @@ impl Lattice {
 
     /// Stretches of points in C order that hold at most `most` due points each (`most` is raised to [`BLOCK`]), with the
     /// number of them; stretches without any are left out.
-    pub fn stretches(&self, most: usize) -> Vec<(Range<usize>, usize)> {
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn stretches(&self, most: usize) -> Result<Vec<(Range<usize>, usize)>> {
         let counts = match self.status.device().backend() {
             Backend::Cpu { pool, .. } => cpu::count_due(pool, self.status.typed()),
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => Vec::new(),
         };
         let most = most.max(BLOCK);
@@ -187,7 +202,7 @@ impl Lattice {
                 _ => stretches.push((block * BLOCK..end, count)),
             }
         }
-        stretches
+        Ok(stretches)
     }
 
     /// Indices `[count, 3]` of the due points among `range` (in C order), whose number [`Lattice::stretches`] told.
@@ -203,6 +218,7 @@ impl Lattice {
                     let status = &self.status.typed::<u8>()[range.clone()];
                     cpu::due(self.shape, range.start, status, points.data_mut());
                 }
+                Backend::Cuda(_) => return Err(no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(points)
@@ -224,6 +240,7 @@ impl Lattice {
                 let own = (self.classes.typed_mut(), self.status.typed_mut());
                 cpu::write(self.shape, points.data(), classes.typed(), own);
             }
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -247,6 +264,7 @@ impl Lattice {
                 let finer = (fine.classes.typed_mut(), fine.status.typed_mut());
                 cpu::refine(pool, (self.shape, own), factor, fill, (shape, finer));
             }
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(fine)
@@ -267,6 +285,7 @@ pub fn classify(logits: &Tensor, threshold: f32) -> Result<Tensor> {
         let mut classes = Tensor::empty(device, &[logits.rows()], DType::U8, Role::Transient)?;
         match device.backend() {
             Backend::Cpu { .. } => cpu::classify(logits.data(), outputs, threshold, classes.typed_mut()),
+            Backend::Cuda(_) => return Err(no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(classes)

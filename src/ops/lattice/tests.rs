@@ -44,8 +44,8 @@ fn mixed(lattice: &Lattice, low: [isize; 3], high: [isize; 3]) -> bool {
 fn neighbours() {
     for (seed, shape) in SHAPES.into_iter().enumerate() {
         let mut lattice = random(shape, 3, seed as u64);
-        let evaluated = lattice.to_evaluated();
-        lattice.mark_mixed_neighbours();
+        let evaluated = lattice.to_evaluated().unwrap();
+        lattice.mark_mixed_neighbours().unwrap();
         let due = marked(&lattice);
         for (at, point) in points(shape).enumerate() {
             let point = point.map(|index| index as isize);
@@ -62,7 +62,7 @@ fn cells() {
             let mut lattice = random(shape, 4, seed as u64);
             // A few spots, so that not every cell is mixed.
             lattice.classes.typed_mut::<u8>().iter_mut().step_by(97).skip(1).for_each(|class| *class = 2);
-            let evaluated = lattice.to_evaluated();
+            let evaluated = lattice.to_evaluated().unwrap();
             lattice.mark_mixed_cells(side, margin).unwrap();
             let due = marked(&lattice);
             let counts = shape.map(|points| (points - 1).div_ceil(side).max(1));
@@ -104,22 +104,26 @@ fn dilation() {
 #[test]
 fn due_points_come_in_order_and_once() {
     let mut lattice = random([13, 21, 34], 2, 5);
-    lattice.mark_all();
-    let evaluated = lattice.to_evaluated();
+    lattice.mark_all().unwrap();
+    let evaluated = lattice.to_evaluated().unwrap();
     let expected: Vec<[usize; 3]> =
         points(lattice.shape()).zip(&evaluated).filter(|(_, evaluated)| !**evaluated).map(|(point, _)| point).collect();
     let mut found: Vec<[usize; 3]> = Vec::new();
-    for (range, count) in lattice.stretches(1500) {
+    for (range, count) in lattice.stretches(1500).unwrap() {
         assert!(count <= 1500 && count > 0);
         let points = lattice.due(range, count).unwrap();
-        found.extend(points.to_vec().chunks(3).map(|point| [point[0] as usize, point[1] as usize, point[2] as usize]));
+        found.extend(
+            points.to_vec().unwrap().chunks(3).map(|point| [point[0] as usize, point[1] as usize, point[2] as usize]),
+        );
         let mut answers = Tensor::empty(&device(), &[count], DType::U8, Role::Transient).unwrap();
         answers.typed_mut::<u8>().fill(7);
         lattice.write(&points, &answers).unwrap();
     }
     assert_eq!(found, expected);
-    assert!(lattice.stretches(1).is_empty() && lattice.to_evaluated().iter().all(|&evaluated| evaluated));
-    let classes = lattice.to_classes();
+    assert!(
+        lattice.stretches(1).unwrap().is_empty() && lattice.to_evaluated().unwrap().iter().all(|&evaluated| evaluated)
+    );
+    let classes = lattice.to_classes().unwrap();
     assert!(classes.iter().zip(&evaluated).all(|(&class, &before)| before || class == 7));
 }
 
@@ -129,14 +133,14 @@ fn refinement_keeps_points_and_fills_by_the_nearest() {
         let lattice = random(coarse, 2, 3);
         let (filled, bare) =
             (lattice.refined(factor, fine, true).unwrap(), lattice.refined(factor, fine, false).unwrap());
-        let evaluated = filled.to_evaluated();
+        let evaluated = filled.to_evaluated().unwrap();
         for (at, point) in points(fine).enumerate() {
             let own = point.iter().all(|index| index.is_multiple_of(factor));
             let nearest = [0, 1, 2].map(|k| ((point[k] + factor / 2) / factor).min(coarse[k] - 1));
             assert_eq!(class(&filled, point), class(&lattice, nearest));
             assert_eq!(class(&bare, point), if own { class(&lattice, nearest) } else { 0 });
             let place = (nearest[0] * coarse[1] + nearest[1]) * coarse[2] + nearest[2];
-            assert_eq!(evaluated[at], own && lattice.to_evaluated()[place]);
+            assert_eq!(evaluated[at], own && lattice.to_evaluated().unwrap()[place]);
         }
     }
     assert!(random([3, 3, 3], 2, 1).refined(2, [7, 5, 5], true).is_err());

@@ -11,6 +11,7 @@ mod infer;
 #[path = "../examples/plan.rs"]
 mod plan;
 #[path = "../examples/train.rs"]
+#[allow(dead_code)] // its arguments are read by `main`
 mod train;
 
 #[test]

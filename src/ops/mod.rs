@@ -14,6 +14,7 @@ pub mod conv_transpose3d;
 pub mod dropout;
 pub mod fourier_features;
 pub(crate) mod lanes;
+pub mod lattice;
 pub(crate) mod layout;
 pub mod linear;
 pub mod loss;

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod planner;
 pub mod report;
 pub mod rng;
 pub mod tape;

@@ -16,7 +16,14 @@ pub const CHUNK: usize = 1 << 14;
 /// Slices that a 2D network takes at once.
 const SLICES: usize = 16;
 
-/// Probabilities `[voxels, classes]` (C order, on the host) of one normalised volume `[1, D, H, W, channels]` whose sides
+/// Chunks of a plan: the first, another of its length, and the last; those between allocate as the second does.
+fn chunks(device: &Device, voxels: usize, chunk: usize) -> Vec<usize> {
+    let count = voxels.div_ceil(chunk);
+    let visited = |&i: &usize| !device.is_plan() || i < 2 || i + 1 == count;
+    (0..count).filter(visited).map(|i| i * chunk).collect()
+}
+
+/// Probabilities `[voxels, classes]` (C order, on the host; none on a plan) of one normalised volume `[1, D, H, W, channels]` whose sides
 /// the network admits. `chunk` points (0: [`CHUNK`]) are decoded at once.
 ///
 /// # Errors
@@ -39,8 +46,8 @@ pub fn predict(network: &Network, parameters: &Parameters, volume: &Tensor, chun
 fn predict_slices(network: &UNet, parameters: &Parameters, volume: &Tensor) -> Result<Vec<f32>> {
     let (device, shape, classes) = (volume.device(), volume.shape(), network.config().classes);
     let (plane, depth) = (shape[1] * shape[2], shape[3]);
-    let mut probabilities = vec![0.0; plane * depth * classes];
-    for first in (0..depth).step_by(SLICES) {
+    let mut probabilities = if device.is_plan() { Vec::new() } else { vec![0.0; plane * depth * classes] };
+    for first in chunks(device, depth, SLICES) {
         let count = SLICES.min(depth - first);
         let slices = axial_slices(volume, first, count)?;
         let tape = Tape::new(device, Mode::Eval);
@@ -88,15 +95,9 @@ fn predict_points(
     drop(half);
     let (shape, mut probabilities) = (volume.shape().to_vec(), Vec::new());
     let voxels: usize = shape[1..4].iter().product();
-    for first in (0..voxels).step_by(chunk) {
+    for first in chunks(device, voxels, chunk) {
         let count = chunk.min(voxels - first);
-        let indices: Vec<f32> = (first..first + count)
-            .flat_map(|voxel| {
-                let plane = shape[2] * shape[3];
-                [voxel / plane, voxel / shape[3] % shape[2], voxel % shape[3]].map(|index| index as f32)
-            })
-            .collect();
-        let coordinates = tape.constant(Tensor::from_slice(device, &[count, 3], Role::Data, &indices)?);
+        let coordinates = tape.constant(voxel_indices(device, &shape[1..4], first, count)?);
         let source = config.patches.then_some(PatchSource::Volume {
             volume: &volume,
             coordinates: &coordinates,
@@ -108,8 +109,23 @@ fn predict_points(
     Ok(probabilities)
 }
 
+/// Indices `[count, 3]` of the voxels from `first` on, in C order.
+fn voxel_indices(device: &Device, shape: &[usize], first: usize, count: usize) -> Result<Tensor> {
+    if device.is_plan() {
+        return Tensor::empty(device, &[count, 3], DType::F32, Role::Data);
+    }
+    let plane = shape[1] * shape[2];
+    let indices: Vec<f32> = (first..first + count)
+        .flat_map(|voxel| [voxel / plane, voxel / shape[2] % shape[1], voxel % shape[2]].map(|index| index as f32))
+        .collect();
+    Tensor::from_slice(device, &[count, 3], Role::Data, &indices)
+}
+
 fn to_probabilities(tape: &Tape, logits: Var) -> Result<Vec<f32>> {
     let classes = logits.shape()[logits.shape().len() - 1];
     let probabilities = if classes == 1 { ops::sigmoid(tape, &logits)? } else { ops::softmax(tape, &logits)? };
-    Ok(probabilities.tensor().to_vec())
+    match tape.device().is_plan() {
+        true => Ok(Vec::new()),
+        false => Ok(probabilities.tensor().to_vec()),
+    }
 }

@@ -55,11 +55,29 @@ impl Stage {
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Self> {
+        Self::with_optimizer(device, config, sizes, OptimizerSettings::default())
+    }
+
+    /// As [`Stage::new`], with a given optimiser.
+    ///
+    /// # Errors
+    /// As [`Stage::new`].
+    pub fn with_optimizer(
+        device: &Device,
+        config: &NetworkConfig,
+        sizes: Sizes,
+        optimizer: OptimizerSettings,
+    ) -> Result<Self> {
         let mut parameters = Parameters::new(device);
         let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
-        let optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
+        let optimizer = Optimizer::new(optimizer, &parameters)?;
         let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
         Ok(Self { device: device.clone(), parameters, network, optimizer, batch })
+    }
+
+    /// Trainable scalars.
+    pub fn parameters(&self) -> usize {
+        self.parameters.count()
     }
 
     /// One step: loss, gradients, update.
@@ -84,6 +102,20 @@ impl Stage {
 /// Sizes that the network does not admit, or no memory.
 pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: usize) -> Result<Rehearsal> {
     let mut stage = Stage::new(device, config, sizes)?;
+    let parameters = stage.parameters.count();
+    observe(device, parameters, steps, || stage.step())
+}
+
+/// Runs `steps` steps with the ledger's log on; what it tells of the last.
+///
+/// # Errors
+/// What `step` reports.
+pub fn observe(
+    device: &Device,
+    parameters: usize,
+    steps: usize,
+    mut step: impl FnMut() -> Result<()>,
+) -> Result<Rehearsal> {
     let (mut seconds, mut events) = (Vec::new(), Vec::new());
     for _ in 0..steps.max(1) {
         device.ledger(|ledger| {
@@ -91,16 +123,19 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
             ledger.record(true);
         });
         let started = Instant::now();
-        stage.step()?;
+        let done = step();
+        if done.is_err() {
+            device.ledger(|ledger| ledger.record(false));
+        }
+        done?;
         seconds.push(started.elapsed().as_secs_f64());
         events = device.ledger(|ledger| ledger.take_events());
     }
     let (peak, peak_activations) = device.ledger(|ledger| {
         ledger.record(false);
-        (ledger.peak().clone(), ledger.peak_activations())
+        (ledger.peak(), ledger.peak_activations())
     });
-    let (parameters, reserved) = (stage.parameters.count(), device.reserved());
-    Ok(Rehearsal { parameters, peak, peak_activations, reserved, seconds, events })
+    Ok(Rehearsal { parameters, peak, peak_activations, reserved: device.reserved(), seconds, events })
 }
 
 /// Noise as a volume, a ball as its label.

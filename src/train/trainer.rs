@@ -190,7 +190,7 @@ impl Trainer {
         }
         self.losses.push(loss);
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
-        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak().clone(), ledger.peak_activations()));
+        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
         Ok(())
     }

@@ -1,0 +1,203 @@
+//! A step of work, and what it costs on a machine.
+
+use super::aside::Aside;
+use super::stages::Inference;
+use crate::device::Device;
+use crate::device::cpu::SimdLevel;
+use crate::error::{Error, Result};
+use crate::models::{Family, NetworkConfig, Recompute};
+use crate::nn::optim::OptimizerSettings;
+use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage};
+
+/// Address range of a plan that nothing is meant to exhaust: 1 PiB.
+pub const UNLIMITED: u64 = 1 << 50;
+
+/// What is done in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Loss, gradients, update.
+    Train,
+    /// A label for every voxel of a labelled case, and its score.
+    Evaluate,
+    /// A label for every voxel of a scan.
+    Infer,
+}
+
+impl Step {
+    /// The name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Train => "train",
+            Step::Evaluate => "eval",
+            Step::Infer => "infer",
+        }
+    }
+}
+
+/// Everything that the bytes of a step depend on, the machine apart.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The network, made for volumes of `sizes.volume`.
+    pub network: NetworkConfig,
+    /// Volume, batch and points; in inference the points are those that are decoded at once.
+    pub sizes: Sizes,
+    /// What is done.
+    pub step: Step,
+    /// The optimiser of a training step.
+    pub optimizer: OptimizerSettings,
+    /// What a training step makes anew instead of keeping it.
+    pub recompute: Recompute,
+}
+
+impl Workload {
+    /// A training step of the network of this name at its published size, for volumes of `sizes.volume`.
+    ///
+    /// # Errors
+    /// As [`NetworkConfig::official`].
+    pub fn official(name: &str, sizes: Sizes) -> Result<Self> {
+        let network = NetworkConfig::official(name, Family::Brats)?;
+        let (optimizer, recompute) = (OptimizerSettings::default(), Recompute::default());
+        Ok(Self { network, sizes, step: Step::Train, optimizer, recompute }.with_volume(sizes.volume))
+    }
+
+    /// The same work on volumes of another shape.
+    pub fn with_volume(&self, volume: [usize; 3]) -> Self {
+        let (channels, classes) = (self.network.image_channels(), self.network.classes());
+        let network = self.network.clone().adapted(channels, classes, volume);
+        Self { network, sizes: Sizes { volume, ..self.sizes }, ..self.clone() }
+    }
+
+    /// The same work with another number of points.
+    pub fn with_points(&self, points: usize) -> Self {
+        Self { sizes: Sizes { points, ..self.sizes }, ..self.clone() }
+    }
+
+    /// The same work with another batch.
+    pub fn with_batch(&self, batch: usize) -> Self {
+        Self { sizes: Sizes { batch, ..self.sizes }, ..self.clone() }
+    }
+
+    /// The same work at another level of recomputation.
+    pub fn with_recompute(&self, recompute: Recompute) -> Self {
+        Self { recompute, ..self.clone() }
+    }
+
+    /// Levels of recomputation that differ for this step, the fastest first.
+    pub fn levels(&self) -> Vec<Recompute> {
+        match (self.step, &self.network) {
+            (Step::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
+            // U-Nets have no points to take in chunks.
+            (Step::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
+            _ => vec![Recompute::default()],
+        }
+    }
+
+    /// True if the network answers at points, so that their number matters.
+    pub fn has_points(&self) -> bool {
+        matches!(self.network, NetworkConfig::OssNet(_))
+    }
+
+    /// Voxels of one batch item: of the volume, or of the slice that a 2D network sees.
+    pub fn voxels(&self) -> u128 {
+        let own = match &self.network {
+            NetworkConfig::UNet(config) if config.dimensions == 2 => &self.sizes.volume[..2],
+            _ => &self.sizes.volume[..],
+        };
+        own.iter().map(|&side| side as u128).product()
+    }
+
+    /// Checks that the network admits the volume.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that states the multiple, or [`Error::Model`] that states the smallest side.
+    pub fn check(&self) -> Result<()> {
+        let (volume, multiples) = (self.sizes.volume, self.network.multiples());
+        match (0..3).find(|&axis| !volume[axis].is_multiple_of(multiples[axis])) {
+            None => self.network.check(),
+            Some(axis) => Err(Error::Usage(format!(
+                "--volume: side {} must be a multiple of {} for {}; pad it",
+                volume[axis],
+                multiples[axis],
+                self.network.title()
+            ))),
+        }
+    }
+
+    /// Takes `steps` steps of a fresh network on made-up data; reports the last.
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, or no memory.
+    pub fn rehearse(&self, device: &Device, steps: usize) -> Result<Rehearsal> {
+        match self.step {
+            Step::Train => {
+                let mut stage = Stage::with_optimizer(device, &self.network, self.sizes, self.optimizer)?;
+                stage.set_recompute(self.recompute);
+                rehearsal::observe(device, stage.parameters(), steps, || stage.step())
+            }
+            Step::Evaluate | Step::Infer => {
+                let mut stage = Inference::new(device, &self.network, self.sizes)?;
+                rehearsal::observe(device, stage.parameters(), steps, || stage.step())
+            }
+        }
+    }
+
+    /// True if the step fits in `budget` bytes on `machine`, fragmentation included.
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, whatever the budget.
+    pub fn fits(&self, machine: Machine, budget: u64) -> Result<bool> {
+        match self.rehearse(&machine.plan(budget), PLANNED_STEPS) {
+            Ok(_) => Ok(true),
+            // A shape whose bytes do not fit 64 bits fits nowhere.
+            Err(Error::OutOfMemory(_) | Error::Shape { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Steps of a plan: the second is like all that follow.
+const PLANNED_STEPS: usize = 2;
+
+/// The machine that is planned for: workspaces depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Threads.
+    pub threads: usize,
+    /// Instruction set.
+    pub simd: SimdLevel,
+}
+
+impl Machine {
+    /// This machine with so many threads (0: one for each core).
+    pub fn here(threads: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads: if threads == 0 { cores } else { threads }, simd: SimdLevel::detect() }
+    }
+
+    /// The machine that `device` computes on or plans for.
+    pub fn of(device: &Device) -> Self {
+        Self { threads: device.threads(), simd: device.simd() }
+    }
+
+    /// A planning device for it.
+    pub fn plan(self, budget: u64) -> Device {
+        Device::plan(self.threads, self.simd, budget)
+    }
+}
+
+/// What a step will cost.
+pub struct Forecast {
+    /// In the ledger.
+    pub rehearsal: Rehearsal,
+    /// Beside it.
+    pub aside: Aside,
+}
+
+/// What `workload` will cost on `machine`, whatever the budget.
+///
+/// # Errors
+/// Sizes that the network does not admit, or that do not fit 64 bits.
+pub fn forecast(workload: &Workload, machine: Machine) -> Result<Forecast> {
+    let rehearsal = workload.rehearse(&machine.plan(UNLIMITED), PLANNED_STEPS)?;
+    Ok(Forecast { rehearsal, aside: Aside::of(workload, machine)? })
+}

@@ -2,12 +2,17 @@
 
 #![warn(missing_docs)]
 
+pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
+#[cfg(feature = "train")]
+pub mod evaluate;
 pub mod files;
+#[cfg(feature = "infer")]
 pub mod infer;
+pub mod interrupt;
 pub mod memory;
 pub mod models;
 pub mod nn;
@@ -16,7 +21,9 @@ pub mod planner;
 pub mod report;
 pub mod rng;
 pub mod tape;
+pub mod task;
 pub mod tensor;
+#[cfg(feature = "train")]
 pub mod train;
 
 pub use error::{Error, Result};

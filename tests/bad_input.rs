@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::OnceLock;
 
-use ossnet::train::checkpoint::{Array, safetensors, torch};
+use ossnet::checkpoint::{Array, safetensors, torch};
 use support::cli::{Place, ball, data_set};
 use support::{Nifti, gzip};
 

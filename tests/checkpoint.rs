@@ -7,7 +7,7 @@ use std::path::Path;
 use common::fixture::{self, Fixture};
 use half::{bf16, f16};
 use ossnet::Error;
-use ossnet::train::checkpoint::{Array, Data, Format, Metadata, StateDict, View, load, safetensors, torch};
+use ossnet::checkpoint::{Array, Data, Format, Metadata, StateDict, View, load, safetensors, torch};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -163,6 +163,22 @@ fn every_element_type_survives_both_formats() {
     let first = fs::read(&path).unwrap();
     torch::write(&path, &state.views()).unwrap();
     assert_eq!(fs::read(&path).unwrap(), first, "equal weights are equal files");
+}
+
+/// Border maps, grids and meshes are saved as bare tensors, with no dictionary around them.
+#[test]
+fn a_bare_tensor_is_written_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tensor.pt");
+    for (name, array) in every_type().iter() {
+        torch::write_tensor(&path, array.view()).unwrap();
+        assert_eq!(&torch::read_tensor(&path).unwrap(), array, "{name}");
+    }
+    let message = torch::read(&path).unwrap_err().to_string();
+    assert!(message.contains("dictionary"), "{message}");
+    torch::write(&path, &every_type().views()).unwrap();
+    let message = torch::read_tensor(&path).unwrap_err().to_string();
+    assert!(message.contains("bare tensor") && message.contains("torch.save(tensor, path)"), "{message}");
 }
 
 /// The layout that other programs rely on, seen by the format's own crate and by its alignment rule.

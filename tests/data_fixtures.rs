@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ossnet::data::border::border_map;
 use ossnet::data::{Padding, Volume};
-use ossnet::train::metrics::{Confusion, Rule, mean};
+use ossnet::evaluate::metrics::{Confusion, Rule, mean};
 
 /// Arrays of an `.npz`, as numbers; those of other types are left out.
 fn load(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f64>)> {

@@ -8,6 +8,7 @@ mod common;
 use std::path::Path;
 
 use common::fixture::{self, Fixture};
+use ossnet::checkpoint::model;
 use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::models::{OssNet, OssNetConfig};
@@ -16,7 +17,6 @@ use ossnet::ops::{self, BinaryLoss, Prediction, activation::Activation, patch_co
 use ossnet::rng::Rng;
 use ossnet::tape::{Mode, Tape, Var};
 use ossnet::tensor::Tensor;
-use ossnet::train::state;
 
 /// Our error may be this many times PyTorch's own in f32.
 const TIMES: f64 = 4.0;
@@ -84,7 +84,7 @@ impl Case {
         let shapes: Vec<(String, Vec<usize>)> =
             parameters.iter().map(|p| (p.name().to_string(), p.value().shape().to_vec())).collect();
         let weights = fixture.state_with(shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())));
-        state::fill(&mut parameters, &weights, Path::new("fixture")).unwrap();
+        model::fill(&mut parameters, &weights, Path::new("fixture")).unwrap();
         Self { fixture, device, network, parameters }
     }
 
@@ -246,7 +246,7 @@ fn typical_error(fixture: &Fixture, name: &str, parameters: &Parameters) -> f64 
 /// What one training step made of the running statistics.
 fn running_statistics(case: &Case) {
     let expected = case.fixture.with_prefix("buffer_after_train_fwd/");
-    let ours = state::named_weights(&case.parameters);
+    let ours = model::named_weights(&case.parameters);
     for (name, array) in expected {
         let (_, _, ours) = ours.iter().find(|(own, _, _)| own == name).unwrap_or_else(|| panic!("no buffer {name}"));
         let theirs = array.to_f32();
@@ -266,8 +266,8 @@ fn official_checkpoints_load() {
         let case = Case::open(fixture);
         let mut parameters = Parameters::new(&case.device);
         OssNet::new(configuration(&case.fixture), &mut parameters, &mut Rng::new(1)).unwrap();
-        state::load_weights(&mut parameters, file).unwrap();
-        assert_eq!(state::named_weights(&parameters), state::named_weights(&case.parameters), "{}", file.display());
+        model::load_weights(&mut parameters, file).unwrap();
+        assert_eq!(model::named_weights(&parameters), model::named_weights(&case.parameters), "{}", file.display());
     }
     assert!(!files.is_empty(), "no official checkpoints beside the golden files");
 }

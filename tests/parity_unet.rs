@@ -8,6 +8,7 @@ mod common;
 use std::path::Path;
 
 use common::fixture::{self, Fixture};
+use ossnet::checkpoint::model;
 use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::models::{UNet, UNetConfig};
@@ -16,7 +17,6 @@ use ossnet::ops::{self, BinaryLoss, Prediction};
 use ossnet::rng::Rng;
 use ossnet::tape::{Mode, Tape};
 use ossnet::tensor::Tensor;
-use ossnet::train::state;
 
 /// Our error may be this many times PyTorch's own in f32.
 const TIMES: f64 = 6.0;
@@ -72,7 +72,7 @@ fn logits_loss_and_gradients() {
         let shapes: Vec<(String, Vec<usize>)> =
             parameters.iter().map(|p| (p.name().to_string(), flat(p.value().shape()))).collect();
         let weights = fixture.state_with(shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())));
-        state::fill(&mut parameters, &weights, Path::new("fixture")).unwrap();
+        model::fill(&mut parameters, &weights, Path::new("fixture")).unwrap();
 
         let tape = Tape::new(&device, Mode::Train);
         let tensor = |name: &str, scale: f32| {

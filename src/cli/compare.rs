@@ -6,25 +6,25 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
-use super::output::print;
-use super::run::{
-    Grid, check_trainable, checkpoint_path, common_multiples, load_cases, open_dataset, output_folder, score_cases,
+use super::course::{
+    check_trainable, checkpoint_path, common_multiples, load_cases, open_dataset, output_folder, score_cases,
     train_to_end,
 };
+use super::output::print;
 use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::evaluate::metrics::{Confusion, Rule};
 use crate::files::write_atomic;
 use crate::memory::Event;
 use crate::models::NetworkConfig;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
+use crate::task::{Case, Grid, Task};
 use crate::train::baseline::{MeanMask, Threshold};
-use crate::train::cases::{Case, Task};
-use crate::train::evaluate;
-use crate::train::metrics::{Confusion, Rule};
+use crate::train::presets;
 use crate::train::state;
 use crate::train::trainer::Trainer;
-use crate::train::{interrupt, presets};
+use crate::{evaluate, interrupt};
 
 /// Models of the comparison if `--models` is not given.
 const MODELS: &str = "o-net,oss-net-c,unet3d";

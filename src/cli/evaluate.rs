@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
+use super::course::{load_cases, open_dataset, score_cases};
 use super::output::print;
-use super::run::{Grid, load_cases, open_dataset, score_cases};
+use crate::checkpoint::model;
 use crate::error::{Error, Result};
 use crate::report::CaseScore;
-use crate::train::{evaluate, interrupt, state};
+use crate::task::Grid;
+use crate::{evaluate, interrupt};
 
 /// Which cases are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +51,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.run.device()?;
-    let model = state::load(&device, &args.load_model)?;
+    let model = model::load(&device, &args.load_model)?;
     let config = model.network.config();
     let mut dataset = open_dataset(args.data.as_deref(), args.seed)?;
     let known = &model.task.preprocessing.classes;

@@ -7,11 +7,12 @@ use clap::Args;
 
 use super::RunArgs;
 use super::output::print;
-use super::run::Grid;
+use crate::checkpoint::model;
 use crate::data::{Case, Source};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
-use crate::train::{evaluate, interrupt, state};
+use crate::task::Grid;
+use crate::{infer, interrupt};
 
 /// Flags of `ossnet infer`.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +38,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.run.device()?;
-    let model = state::load(&device, &args.load_model)?;
+    let model = model::load(&device, &args.load_model)?;
     let folder = RunFolder::claim(&args.out, |_| true)?;
     let outputs = outputs(&args.input, folder.path())?;
     let mut bar = verbosity.task("segmenting", args.input.len() as u64);
@@ -53,7 +54,7 @@ pub fn run(args: InferArgs) -> Result<()> {
         let case = Case { name: name.clone(), images: vec![Source::File(input.clone())], label: None };
         let scan = case.read(&[], model.task.preprocessing.axes)?;
         let case = model.task.prepare(scan, grid.shape())?;
-        let labels = evaluate::predict(&device, &model.network, &model.parameters, &model.task, &case)?;
+        let labels = infer::segment(&device, &model.network, &model.parameters, &model.task, &case)?;
         labels.write(path)?;
         let foreground = labels.voxels.iter().filter(|&&value| value != background).count();
         let millilitres = foreground as f64 * case.way.geometry.spacing().iter().product::<f64>() / 1000.0;

@@ -1,15 +1,22 @@
 //! The command line: one file a subcommand.
 
+#[cfg(feature = "train")]
 mod compare;
+#[cfg(feature = "train")]
+mod course;
+#[cfg(feature = "train")]
 mod evaluate;
+#[cfg(feature = "infer")]
 mod infer;
 mod licences;
+#[cfg(feature = "train")]
 mod memory;
 mod output;
-#[cfg(feature = "report")]
+#[cfg(all(feature = "train", feature = "report"))]
 mod page;
 mod progress;
 mod run;
+#[cfg(feature = "train")]
 mod train;
 
 use clap::{Args, Parser, Subcommand};
@@ -22,8 +29,11 @@ use crate::error::Result;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that this binary was built with.
-pub fn features() -> &'static str {
-    if cfg!(feature = "report") { "features: report" } else { "features: none" }
+pub fn features() -> String {
+    let known =
+        [("infer", cfg!(feature = "infer")), ("train", cfg!(feature = "train")), ("report", cfg!(feature = "report"))];
+    let built: Vec<&str> = known.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
+    format!("features: {}", if built.is_empty() { "none".into() } else { built.join(", ") })
 }
 
 /// Segment 3D medical images with occupancy networks and U-Nets, every byte accounted for.
@@ -35,6 +45,7 @@ pub fn features() -> &'static str {
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    #[cfg(feature = "train")]
     #[command(flatten)]
     compare: compare::CompareArgs,
 }
@@ -46,14 +57,19 @@ fn long_version() -> &'static str {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "train")]
     /// Train networks side by side and compare memory, time and accuracy
     Compare(Box<compare::CompareArgs>),
+    #[cfg(feature = "train")]
     /// Train one network
     Train(Box<train::TrainArgs>),
+    #[cfg(feature = "train")]
     /// Score a checkpoint on labelled cases
     Evaluate(evaluate::EvaluateArgs),
+    #[cfg(feature = "infer")]
     /// Segment scans with a checkpoint
     Infer(infer::InferArgs),
+    #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
     /// Print the licences of the embedded data
@@ -84,11 +100,19 @@ pub struct RunArgs {
 pub fn run() -> Result<()> {
     let cli = Cli::parse();
     match cli.command {
+        #[cfg(feature = "train")]
         None => compare::run(cli.compare),
+        #[cfg(not(feature = "train"))]
+        None => Err(crate::Error::Usage("this build only has subcommands; see ossnet --help".into())),
+        #[cfg(feature = "train")]
         Some(Command::Compare(args)) => compare::run(*args),
+        #[cfg(feature = "train")]
         Some(Command::Train(args)) => train::run(*args),
+        #[cfg(feature = "train")]
         Some(Command::Evaluate(args)) => evaluate::run(args),
+        #[cfg(feature = "infer")]
         Some(Command::Infer(args)) => infer::run(args),
+        #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Licences) => licences::run(),
     }

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::compare::{CompareArgs, Compared};
 use crate::data::Dataset;
 use crate::error::Result;
+use crate::evaluate;
 use crate::files::write_atomic;
 use crate::memory::{Event, Role};
 use crate::report::{self, CaseFacts, CaseSlices, Evidence, LossCurve, MemoryEvent, Results, RunFacts, Timeline};
-use crate::train::cases::Case;
-use crate::train::evaluate;
+use crate::task::Case;
 
 /// Writes `report.html` into `folder`; `cases` are those for training and for validation.
 ///

@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::output::print;
-use super::run::{
-    Grid, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases, train_to_end,
+use super::course::{
+    check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases, train_to_end,
 };
+use super::output::print;
+use crate::checkpoint::model;
 use crate::data::Axes;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, write_atomic};
 use crate::models::{Family, NetworkConfig};
 use crate::report::CaseScore;
-use crate::train::cases::Task;
-use crate::train::{evaluate, interrupt, presets, state, trainer::Trainer};
+use crate::task::{Grid, Task};
+use crate::train::{presets, state, trainer::Trainer};
+use crate::{evaluate, interrupt};
 
 /// How large the network is and how it is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,7 +95,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let folder = folder.path();
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let origin = args.load_model.clone().or(args.resume.is_some().then(|| checkpoint_path(folder, &probe)));
-    let reference = origin.map_or(Ok(false), |origin| state::is_reference(&origin))?;
+    let reference = origin.map_or(Ok(false), |origin| model::is_reference(&origin))?;
     if reference {
         task.preprocessing.axes = Axes::Stored;
     }
@@ -120,7 +122,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         state::resume(&mut trainer, &task, &path)?;
     }
     if let Some(weights) = &args.load_model {
-        state::load_weights(trainer.parameters_mut(), weights)?;
+        model::load_weights(trainer.parameters_mut(), weights)?;
     }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
     let again = format!("run the same command with --resume {} to go on", folder.display());

@@ -1,5 +1,6 @@
 //! Dense prediction: a probability for every voxel of a volume.
 
+use crate::data::Volume;
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Phase, Role};
@@ -40,6 +41,16 @@ pub fn predict(network: &Network, parameters: &Parameters, volume: &Tensor, chun
         }
         Network::OssNet(network) => predict_points(network, parameters, volume, chunk, &device),
     })
+}
+
+/// Volumes of one shape and number of channels as a batch `[batch, D, H, W, channels]`.
+///
+/// # Errors
+/// No memory.
+pub fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
+    let ([d, h, w], channels) = (volumes[0].shape, volumes[0].channels);
+    let voxels: Vec<f32> = volumes.iter().flat_map(|volume| volume.voxels.iter().copied()).collect();
+    Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)
 }
 
 /// Runs a 2D network on the axial slices (planes of the first two axes), some at a time.

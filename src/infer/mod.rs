@@ -1,3 +1,6 @@
 //! Inference.
 
 pub mod dense;
+pub mod segment;
+
+pub use segment::segment;

@@ -1,6 +1,7 @@
 //! Parameters, layers, optimisers and losses.
 
 pub mod layers;
+#[cfg(feature = "train")]
 pub mod optim;
 mod parameters;
 

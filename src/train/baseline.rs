@@ -9,9 +9,8 @@
 //!   one value for all cases. Of [`LEVELS`] equally spaced values between the extremes of the training volumes, and both
 //!   ways, the one with the highest mean Dice over the training cases; the lowest of equals.
 
-use super::metrics::Confusion;
-use super::metrics::Rule;
 use crate::data::volume::{Labels, Volume};
+use crate::evaluate::metrics::{Confusion, Rule};
 use crate::{Error, Result};
 
 /// Values tried by [`Threshold::fit`].

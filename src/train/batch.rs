@@ -7,11 +7,12 @@ use crate::data::sampling::Reach;
 use crate::data::{Augmentation, Labels, Sampling, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::infer::dense::volume_tensor;
 use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
+use crate::task::Case;
 use crate::tensor::Tensor;
-use crate::train::cases::Case;
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::{Batch, Targets};
 
@@ -109,13 +110,6 @@ pub fn make(
             targets: Targets::Dense(label_tensor(device, &items.iter().map(|item| &item.1).collect::<Vec<_>>())?),
         }),
     }
-}
-
-/// `[batch, D, H, W, channels]`.
-pub fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
-    let ([d, h, w], channels) = (volumes[0].shape, volumes[0].channels);
-    let voxels: Vec<f32> = volumes.iter().flat_map(|volume| volume.voxels.iter().copied()).collect();
-    Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)
 }
 
 /// `[batch, D, H, W, 1]`.

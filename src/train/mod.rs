@@ -1,13 +1,8 @@
-//! Training and scoring.
+//! Training.
 
 pub mod baseline;
 pub mod batch;
-pub mod cases;
-pub mod checkpoint;
 pub mod costs;
-pub mod evaluate;
-pub mod interrupt;
-pub mod metrics;
 pub mod presets;
 pub mod rehearsal;
 pub mod settings;

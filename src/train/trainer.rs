@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::{Event, Phase};
 use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape};
-use crate::train::cases::Case;
+use crate::task::Case;
+use crate::train::batch;
 use crate::train::costs::Costs;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
-use crate::train::{batch, interrupt};
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.

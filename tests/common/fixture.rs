@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ossnet::train::checkpoint::{Array, Data, StateDict};
+use ossnet::checkpoint::{Array, Data, StateDict};
 use serde_json::{Map, Value};
 
 use super::npz::Npz;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use ossnet::train::checkpoint::{Array, Data, Dtype};
+use ossnet::checkpoint::{Array, Data, Dtype};
 use zip::ZipArchive;
 
 /// The members of an archive by name, without the `.npy`.

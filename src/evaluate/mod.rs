@@ -1,34 +1,12 @@
-//! Dense scores of a network on labelled cases, over all voxels of each scan's own grid.
+//! Dense scores of segmentations against labels, over all voxels of each scan's own grid.
+
+pub mod metrics;
 
 use crate::data::Labels;
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::infer::dense;
-use crate::models::Network;
-use crate::nn::Parameters;
 use crate::report::{CaseScore, ClassScore};
-use crate::train::batch;
-use crate::train::cases::{Case, Task};
-use crate::train::metrics::{self, Confusion, Rule};
-
-/// The labels that a network gives to a case, on the scan's own grid with the stored label values.
-///
-/// # Errors
-/// No memory, or a case that does not fit the network.
-pub fn predict(
-    device: &Device,
-    network: &Network,
-    parameters: &Parameters,
-    task: &Task,
-    case: &Case,
-) -> Result<Labels> {
-    let volume = device.in_op("batch", || batch::volume_tensor(device, &[&case.volume]))?;
-    let probabilities = dense::predict(network, parameters, &volume, 0)?;
-    drop(volume);
-    let classes = task.classify(&probabilities);
-    let predicted = Labels { shape: case.volume.shape, voxels: classes, geometry: case.volume.geometry };
-    task.preprocessing.restore_labels(&predicted, &case.way)
-}
+use crate::task::{Case, Task};
+use metrics::{Confusion, Rule};
 
 /// Dice and IoU of a prediction, by class if there are several; the case's own are the means over the classes that its
 /// labels hold (over all but background if they hold none).

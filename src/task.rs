@@ -1,10 +1,11 @@
-//! Cases in memory, as a network takes them.
+//! What a network is asked to do, and cases in memory as it takes them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::{Preprocessing, Way};
 use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume};
 use crate::error::{Error, Result};
+use crate::models::NetworkConfig;
 
 /// What a network is asked to do, stored in every checkpoint: how scans are prepared, and what its classes are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,35 @@ pub struct Case {
     pub image: Vec<f32>,
     /// From the network's grid to the scan's.
     pub way: Way,
+}
+
+/// What cases are padded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// Each to its own multiple.
+    Own,
+    /// All to the largest of them.
+    Largest,
+    /// All to one shape.
+    Given([usize; 3]),
+}
+
+impl Grid {
+    /// The grid that a network's cases need: latents belong to one shape.
+    pub fn of(network: &NetworkConfig) -> Self {
+        match network {
+            NetworkConfig::OssNet(config) => Grid::Given(config.volume_shape),
+            NetworkConfig::UNet(_) => Grid::Own,
+        }
+    }
+
+    /// The shape, where it does not depend on the case.
+    pub fn shape(self) -> Option<[usize; 3]> {
+        match self {
+            Grid::Given(shape) => Some(shape),
+            Grid::Own | Grid::Largest => None,
+        }
+    }
 }
 
 impl Task {

@@ -5,7 +5,6 @@
 //! `byteorder`. The format is described in PyTorch's
 //! [serialization notes](https://pytorch.org/docs/stable/notes/serialization.html).
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -43,13 +42,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
 }
 
 /// As [`read`], from an open file; `path` is for messages only.
-pub(super) fn read_from(mut file: impl Read + Seek, path: &Path) -> Result<StateDict> {
-    let length = file.seek(io::SeekFrom::End(0)).map_err(|error| Error::file(path, error))?;
-    let zip = ZipArchive::new(file).map_err(|error| zip_error(path, "the archive", error))?;
-    let mut archive = Archive::new(zip, length, path)?;
-
-    let pickle = Pickle::load(&archive.member("data.pkl", MAX_PICKLE)?)
-        .map_err(|Fault { problem, remedy }| Error::data(path, problem, remedy))?;
+pub(super) fn read_from(file: impl Read + Seek, path: &Path) -> Result<StateDict> {
+    let (mut archive, pickle) = opened(file, path)?;
     let entries = state_entries(&pickle)
         .map_err(|problem| Error::data(path, problem, "save model.state_dict() with torch.save and load that"))?;
     let prefix = if entries.iter().all(|(name, _)| name.starts_with("module.")) { "module." } else { "" };
@@ -62,6 +56,29 @@ pub(super) fn read_from(mut file: impl Read + Seek, path: &Path) -> Result<State
         state.insert(name.strip_prefix(prefix).unwrap_or(name), array);
     }
     Ok(state)
+}
+
+/// The archive and what its pickle says.
+fn opened<R: Read + Seek>(mut file: R, path: &Path) -> Result<(Archive<'_, R>, Pickle)> {
+    let length = file.seek(io::SeekFrom::End(0)).map_err(|error| Error::file(path, error))?;
+    let zip = ZipArchive::new(file).map_err(|error| zip_error(path, "the archive", error))?;
+    let mut archive = Archive::new(zip, length, path)?;
+    let pickle = Pickle::load(&archive.member("data.pkl", MAX_PICKLE)?)
+        .map_err(|Fault { problem, remedy }| Error::data(path, problem, remedy))?;
+    Ok((archive, pickle))
+}
+
+/// Reads the one tensor that was saved bare: `torch.save(tensor, path)`, as the official border maps and grids are.
+///
+/// # Errors
+/// As for [`read`], and [`Error::Data`] if the archive holds anything but a tensor.
+pub fn read_tensor(path: impl AsRef<Path>) -> Result<Array> {
+    let path = path.as_ref();
+    let (mut archive, pickle) = opened(File::open(path).map_err(|error| Error::file(path, error))?, path)?;
+    let Some(tensor) = pickle.tensor(pickle.root()) else {
+        return Err(Error::data(path, "it does not hold one bare tensor", "save it with torch.save(tensor, path)"));
+    };
+    archive.array("of the file", &tensor)
 }
 
 /// Names and tensors of the state within the pickle.
@@ -251,7 +268,23 @@ fn zip_error(path: &Path, part: &str, error: ZipError) -> Error {
 /// # Errors
 /// [`Error::File`] if the operating system refuses; the previous file is then still there.
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)]) -> Result<()> {
-    let path = path.as_ref();
+    let views: Vec<View<'_>> = tensors.iter().map(|(_, view)| *view).collect();
+    write_archive(path.as_ref(), &pickle_of_state(tensors), &views)
+}
+
+/// Writes one bare tensor as `torch.save(tensor)` does: `torch.load` gives the tensor itself.
+///
+/// # Errors
+/// As for [`write`].
+pub fn write_tensor(path: impl AsRef<Path>, tensor: View<'_>) -> Result<()> {
+    let mut pickle = b"\x80\x02".to_vec();
+    rebuild(&mut pickle, 0, &tensor);
+    pickle.push(b'.');
+    write_archive(path.as_ref(), &pickle, &[tensor])
+}
+
+/// An archive of a pickle and the storages that it names by their place.
+fn write_archive(path: &Path, pickle: &[u8], storages: &[View<'_>]) -> Result<()> {
     // PyTorch calls the folder like the file.
     let folder = path.file_stem().map_or_else(|| "archive".into(), |stem| stem.to_string_lossy().into_owned());
     write_atomic_with(path, |file| {
@@ -267,9 +300,9 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)]) -> Result<()>
             zip.start_file(format!("{folder}/{name}"), options)?;
             zip.write_all(content)
         };
-        member("data.pkl", &pickle_of(tensors))?;
+        member("data.pkl", pickle)?;
         member("byteorder", b"little")?;
-        for (index, (_, view)) in tensors.iter().enumerate() {
+        for (index, view) in storages.iter().enumerate() {
             member(&format!("data/{index}"), view.bytes)?;
         }
         member("version", b"3\n")?;
@@ -279,39 +312,44 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)]) -> Result<()>
 }
 
 /// The pickle, protocol 2, of an `OrderedDict` of tensors, the storage of each named by its place.
-fn pickle_of(tensors: &[(&str, View<'_>)]) -> Vec<u8> {
-    let storages: HashMap<Dtype, &str> = HashMap::from([
-        (Dtype::F64, "DoubleStorage"),
-        (Dtype::F32, "FloatStorage"),
-        (Dtype::F16, "HalfStorage"),
-        (Dtype::Bf16, "BFloat16Storage"),
-        (Dtype::I64, "LongStorage"),
-        (Dtype::I32, "IntStorage"),
-        (Dtype::I16, "ShortStorage"),
-        (Dtype::I8, "CharStorage"),
-        (Dtype::U8, "ByteStorage"),
-        (Dtype::Bool, "BoolStorage"),
-    ]);
+fn pickle_of_state(tensors: &[(&str, View<'_>)]) -> Vec<u8> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
     for (index, (name, view)) in tensors.iter().enumerate() {
         text(&mut out, name);
-        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
-        text(&mut out, "storage");
-        out.extend(format!("ctorch\n{}\n", storages[&view.dtype]).bytes());
-        text(&mut out, &index.to_string());
-        text(&mut out, "cpu");
-        integer(&mut out, view.bytes.len() / view.dtype.size());
-        // The storage, offset 0, the shape, the strides of C order, no gradient, no hooks.
-        out.extend(b"tQK\x00(");
-        view.shape.iter().for_each(|&length| integer(&mut out, length));
-        out.extend(b"t(");
-        for axis in 0..view.shape.len() {
-            integer(&mut out, view.shape[axis + 1..].iter().product());
-        }
-        out.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
+        rebuild(&mut out, index, view);
     }
     out.extend(b"u.");
     out
+}
+
+/// Leaves a tensor on the stack whose elements are the storage of the name `index`.
+fn rebuild(out: &mut Vec<u8>, index: usize, view: &View<'_>) {
+    let storage = match view.dtype {
+        Dtype::F64 => "DoubleStorage",
+        Dtype::F32 => "FloatStorage",
+        Dtype::F16 => "HalfStorage",
+        Dtype::Bf16 => "BFloat16Storage",
+        Dtype::I64 => "LongStorage",
+        Dtype::I32 => "IntStorage",
+        Dtype::I16 => "ShortStorage",
+        Dtype::I8 => "CharStorage",
+        Dtype::U8 => "ByteStorage",
+        Dtype::Bool => "BoolStorage",
+    };
+    out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+    text(out, "storage");
+    out.extend(format!("ctorch\n{storage}\n").bytes());
+    text(out, &index.to_string());
+    text(out, "cpu");
+    integer(out, view.bytes.len() / view.dtype.size());
+    // The storage, offset 0, the shape, the strides of C order, no gradient, no hooks.
+    out.extend(b"tQK\x00(");
+    view.shape.iter().for_each(|&length| integer(out, length));
+    out.extend(b"t(");
+    for axis in 0..view.shape.len() {
+        integer(out, view.shape[axis + 1..].iter().product());
+    }
+    out.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
 }
 
 /// `BINUNICODE`.

@@ -1,0 +1,146 @@
+//! A network out of a checkpoint, for inference and evaluation: weights by their official names, configuration, task.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::{Checkpoint, StateDict};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::models::{Network, NetworkConfig};
+use crate::nn::Parameters;
+use crate::rng::Rng;
+use crate::task::Task;
+
+/// A network as inference needs it.
+pub struct Model {
+    /// The network.
+    pub network: Network,
+    /// Its weights.
+    pub parameters: Parameters,
+    /// What it was trained for.
+    pub task: Task,
+}
+
+/// Weights and running statistics under their official names.
+pub fn named_weights(parameters: &Parameters) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut named: Vec<(String, Vec<usize>, Vec<f32>)> = parameters
+        .iter()
+        .map(|parameter| (parameter.name().into(), parameter.value().shape().to_vec(), parameter.value().to_vec()))
+        .collect();
+    for (name, value, updates) in parameters.buffers() {
+        let values = value.to_vec();
+        match name.strip_suffix("running") {
+            Some(layer) => {
+                let groups = values.len() / 2;
+                named.push((format!("{layer}running_mean"), vec![groups], values[..groups].to_vec()));
+                named.push((format!("{layer}running_var"), vec![groups], values[groups..].to_vec()));
+                named.push((format!("{layer}num_batches_tracked"), Vec::new(), vec![updates as f32]));
+            }
+            None => named.push((name.into(), value.shape().to_vec(), values)),
+        }
+    }
+    named
+}
+
+/// Fills weights and running statistics from a state dictionary of official names.
+///
+/// # Errors
+/// [`Error::Data`] naming `path` if one is missing, of another shape, or unknown.
+pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Result<()> {
+    const REMEDY: &str = "it is a checkpoint of another model: name that model, or another checkpoint";
+    let array = |name: &str, shape: &[usize]| {
+        let array = state.get(name).ok_or_else(|| Error::data(path, format!("lacks {name}"), REMEDY))?;
+        if array.shape() != shape && array.shape() != planar(shape) {
+            let problem = format!("has {name} of shape {:?}, the model {shape:?}", array.shape());
+            return Err(Error::data(path, problem, REMEDY));
+        }
+        Ok(array.to_f32().into_owned())
+    };
+    let mut known = 0;
+    for parameter in parameters.iter_mut() {
+        let values = array(parameter.name(), parameter.value().shape())?;
+        known += 1;
+        parameter.value_and_gradient().0.data_mut().copy_from_slice(&values);
+    }
+    for (name, value, updates) in parameters.buffers_mut() {
+        match name.strip_suffix("running") {
+            Some(layer) => {
+                let groups = value.channels();
+                let mean = array(&format!("{layer}running_mean"), &[groups])?;
+                let variance = array(&format!("{layer}running_var"), &[groups])?;
+                value.data_mut()[..groups].copy_from_slice(&mean);
+                value.data_mut()[groups..].copy_from_slice(&variance);
+                *updates = array(&format!("{layer}num_batches_tracked"), &[])?.first().map_or(0, |&count| count as u64);
+                known += 3;
+            }
+            None => {
+                let values = array(name, value.shape())?;
+                value.data_mut().copy_from_slice(&values);
+                known += 1;
+            }
+        }
+    }
+    let weights: Vec<&str> =
+        state.iter().map(|(name, _)| name).filter(|name| !name.starts_with("optimizer.")).collect();
+    if weights.len() != known {
+        let own: HashSet<String> = named_weights(parameters).into_iter().map(|(name, _, _)| name).collect();
+        let odd = weights.into_iter().find(|name| !own.contains(*name)).unwrap_or("a weight twice");
+        return Err(Error::data(path, format!("has {odd}, which the model lacks"), REMEDY));
+    }
+    Ok(())
+}
+
+/// The shape of a kernel of depth 1 in a 2D framework; any other shape as it is.
+fn planar(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [outputs, inputs, 1, height, width] => vec![*outputs, *inputs, *height, *width],
+        _ => shape.to_vec(),
+    }
+}
+
+/// Fills the weights from a checkpoint of the same network (.safetensors or official .pt).
+///
+/// # Errors
+/// An unreadable file, or one of another model.
+pub fn load_weights(parameters: &mut Parameters, path: &Path) -> Result<()> {
+    fill(parameters, &super::load(path)?.state, path)
+}
+
+/// Whether the weights in `path` belong to a network that behaves as the official code: an official `.pt`, or a
+/// checkpoint of a run that started from one.
+///
+/// # Errors
+/// An unreadable file.
+pub fn is_reference(path: &Path) -> Result<bool> {
+    let checkpoint = super::load(path)?;
+    match checkpoint.format {
+        super::Format::Torch => Ok(true),
+        super::Format::Safetensors if !checkpoint.metadata.contains_key("network") => Ok(false),
+        super::Format::Safetensors => Ok(entry::<NetworkConfig>(&checkpoint, "network", path)?.is_reference()),
+    }
+}
+
+/// A value of a checkpoint's metadata.
+///
+/// # Errors
+/// [`Error::Data`] if it is missing or not a `T`.
+pub fn entry<T: serde::de::DeserializeOwned>(checkpoint: &Checkpoint, key: &str, path: &Path) -> Result<T> {
+    const REMEDY: &str = "give a checkpoint that this program wrote (.safetensors)";
+    let text = checkpoint.metadata.get(key);
+    let text = text.ok_or_else(|| Error::data(path, format!("does not say its {key}"), REMEDY))?;
+    serde_json::from_str(text).map_err(|error| Error::data(path, format!("has an unusable {key} ({error})"), REMEDY))
+}
+
+/// A network with its weights and its task, from a checkpoint that this program wrote.
+///
+/// # Errors
+/// An unreadable file, one of another kind, or no memory.
+pub fn load(device: &Device, path: &Path) -> Result<Model> {
+    let checkpoint = super::load(path)?;
+    let config: NetworkConfig = entry(&checkpoint, "network", path)?;
+    let task: Task = entry(&checkpoint, "task", path)?;
+    let mut parameters = Parameters::new(device);
+    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
+    fill(&mut parameters, &checkpoint.state, path)?;
+    Ok(Model { network, parameters, task })
+}

@@ -1,0 +1,163 @@
+//! What the training commands share: cases in memory, a run to its end, the scores.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::progress::Verbosity;
+use crate::data::{Dataset, Labels, Scan, sample};
+use crate::error::{Error, Result};
+use crate::evaluate::metrics::Rule;
+use crate::files::RunFolder;
+use crate::models::{Network, NetworkConfig};
+use crate::nn::Parameters;
+use crate::report::CaseScore;
+use crate::task::{Case, Grid, Task};
+use crate::train::state;
+use crate::train::trainer::Trainer;
+use crate::{evaluate, infer, interrupt};
+
+/// Time between two checkpoints of one run: what a power cut may cost.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// The data set in `folder`, or the embedded heads.
+pub fn open_dataset(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
+    match folder {
+        Some(folder) => Dataset::open(folder, seed),
+        None => sample::open("heads"),
+    }
+}
+
+/// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next
+/// numbered folder in `runs/`.
+pub fn output_folder(
+    out: Option<&Path>,
+    command: &str,
+    is_unfinished: impl FnOnce(&Path) -> bool,
+) -> Result<RunFolder> {
+    match out {
+        Some(folder) => RunFolder::claim(folder, is_unfinished),
+        None => RunFolder::numbered("runs", command),
+    }
+}
+
+/// All cases of a data set in memory: training, validation.
+pub fn load_cases(dataset: &Dataset, task: &Task, grid: Grid, verbosity: Verbosity) -> Result<(Vec<Case>, Vec<Case>)> {
+    dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
+    let read = |cases: &[crate::data::Case]| {
+        let scans = cases.iter().map(|case| {
+            let scan = dataset.read(case, task.preprocessing.axes)?;
+            scan.warnings.iter().for_each(|warning| verbosity.warn(warning));
+            Ok(scan)
+        });
+        scans.collect::<Result<Vec<_>>>()
+    };
+    let (training, validation) = (read(&dataset.training)?, read(&dataset.validation)?);
+    let largest = training.iter().chain(&validation).fold([0; 3], |largest: [usize; 3], scan| {
+        let multiple = task.preprocessing.multiple;
+        [0, 1, 2].map(|k| largest[k].max(scan.image.shape[k].next_multiple_of(multiple[k].max(1))))
+    });
+    let shape = if grid == Grid::Largest { Some(largest) } else { grid.shape() };
+    let prepare =
+        |scans: Vec<Scan>| scans.into_iter().map(|scan| task.prepare(scan, shape)).collect::<Result<Vec<_>>>();
+    Ok((prepare(training)?, prepare(validation)?))
+}
+
+/// The least common multiple, axis by axis, of what several networks need.
+pub fn common_multiples(networks: &[NetworkConfig]) -> [usize; 3] {
+    networks.iter().fold([1; 3], |common, network| {
+        let own = network.multiples();
+        [0, 1, 2].map(|axis| lcm(common[axis], own[axis]))
+    })
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    let gcd = |mut a: usize, mut b: usize| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    a / gcd(a, b) * b
+}
+
+/// The checkpoint of a model in a run's folder.
+pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
+    folder.join(format!("{}.safetensors", network.slug()))
+}
+
+/// Refuses cases that a network learns nothing from.
+///
+/// # Errors
+/// [`Error::Data`] if there are none, or all of them hold nothing but background.
+pub fn check_trainable(dataset: &Dataset, training: &[Case]) -> Result<()> {
+    if training.is_empty() {
+        return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
+    }
+    let labels = || training.iter().filter_map(|case| case.labels.as_ref());
+    if labels().all(|labels| labels.voxels.iter().all(|&class| class == 0)) {
+        return Err(Error::data(
+            &dataset.path,
+            "has no training case with foreground: there is nothing to learn",
+            "check the label files",
+        ));
+    }
+    Ok(())
+}
+
+/// Trains to the end with a progress bar. The checkpoint at `path` is saved at the end, every minute until then, and after
+/// an interrupt, whose error says how to go on: `again`.
+pub fn train_to_end(
+    trainer: &mut Trainer,
+    training: &[Case],
+    task: &Task,
+    path: &Path,
+    verbosity: Verbosity,
+    again: &str,
+) -> Result<()> {
+    let per_epoch = trainer.steps_per_epoch(training.len());
+    let mut bar = verbosity.task(&trainer.network().config().title(), trainer.settings().epochs * per_epoch);
+    bar.set_position(trainer.optimizer().steps());
+    let save = |trainer: &Trainer| trainer.check_weights().and_then(|()| state::save(trainer, task, path));
+    let mut saved = Instant::now();
+    let trained = trainer.train(training, |trainer| {
+        bar.advance(&format!("loss {:.4}", trainer.recent_loss(per_epoch)));
+        if saved.elapsed() >= SAVE_EVERY {
+            save(trainer)?;
+            saved = Instant::now();
+        }
+        Ok(())
+    });
+    if let Err(Error::Interrupted(progress)) = trained {
+        save(trainer)?;
+        return Err(Error::Interrupted(format!("{progress} and saved; {again}")));
+    }
+    trained?;
+    save(trainer)?;
+    bar.finish(&format!("loss {:.4}", trainer.recent_loss(per_epoch)));
+    Ok(())
+}
+
+/// Segments and scores labelled cases, with a progress bar: scores and predictions, case by case.
+///
+/// # Errors
+/// [`Error::Interrupted`] between two cases, which says how to go on (`again`), a case that does not fit, or no memory.
+pub fn score_cases(
+    network: &Network,
+    parameters: &Parameters,
+    task: &Task,
+    cases: &[Case],
+    verbosity: Verbosity,
+    again: &str,
+) -> Result<Vec<(CaseScore, Labels)>> {
+    let rule = if network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
+    let mut bar = verbosity.task("evaluating", cases.len() as u64);
+    let mut scored = Vec::new();
+    for case in cases {
+        interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
+        let predicted = infer::segment(parameters.device(), network, parameters, task, case)?;
+        scored.push((evaluate::score(task, case, &predicted, rule)?, predicted));
+        bar.advance(&case.name);
+    }
+    bar.finish("done");
+    Ok(scored)
+}

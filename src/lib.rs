@@ -17,6 +17,7 @@ pub mod memory;
 pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "train")]
 pub mod planner;
 pub mod report;
 pub mod rng;

@@ -3,9 +3,10 @@
 //! Host bytes follow from what the code keeps: a test with a counting allocator holds them against a real case.
 //! The overhead is measured, not derived: `docs/memory.md` shows how.
 
-use super::workload::{Machine, Step, Workload};
+use super::workload::{Machine, Workload};
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
+use crate::train::rehearsal::StepKind;
 
 /// The program, its libraries and its stacks, resident before the first step: 8 MiB measured, rounded up.
 const PROGRAM: u64 = 12 << 20;
@@ -52,8 +53,8 @@ impl Aside {
         let floats = voxels.checked_mul(channels)?.checked_mul(4)?;
         // Of every case: the volume, its first channel as read, its labels on the network's grid and as read.
         let labelled = floats.checked_add(voxels.checked_mul(4 + 2 + BORDER_BYTES_A_VOXEL)?)?;
-        let aside = match (workload.step, &workload.network) {
-            (Step::Train, network) => {
+        let aside = match (sizes.step, &workload.network) {
+            (StepKind::Train, network) => {
                 // An augmented copy of volume, labels and border positions; then all volumes, and all labels that the
                 // network learns from, in a row.
                 let copies = floats.checked_add(voxels.checked_mul(1 + BORDER_BYTES_A_VOXEL)?)?;
@@ -74,7 +75,7 @@ impl Aside {
                 let probabilities = voxels.checked_mul(classes)?.checked_mul(4)?;
                 Self {
                     cases: match step {
-                        Step::Evaluate => labelled,
+                        StepKind::Evaluate => labelled,
                         _ => floats.checked_add(voxels.checked_mul(4)?)?,
                     },
                     staging: floats,

@@ -3,6 +3,7 @@
 use super::workload::{Machine, Workload};
 use crate::error::Result;
 use crate::models::Recompute;
+use crate::train::rehearsal::StepKind;
 
 /// What is enlarged while everything else stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +61,10 @@ impl Quantity {
 
     /// True if the bytes of such a step depend on it.
     fn matters(self, workload: &Workload) -> bool {
-        use super::workload::Step;
         match self {
             Quantity::Side => true,
-            Quantity::Points => workload.has_points() && workload.step == Step::Train,
-            Quantity::Batch => workload.step == Step::Train,
+            Quantity::Points => workload.has_points() && workload.sizes.step == StepKind::Train,
+            Quantity::Batch => workload.sizes.step == StepKind::Train,
         }
     }
 }

@@ -2,18 +2,17 @@
 
 use super::fit::{Quantity, largest};
 use super::workload::{Machine, UNLIMITED, Workload};
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Remedy;
 
 /// Remedies that an error names.
 const NAMED: usize = 3;
 
-/// An out-of-memory error with the cheapest remedies, each asked of a plan; any other error as it is.
-pub fn explain(error: Error, workload: &Workload, device: &Device) -> Error {
+/// An out-of-memory error of `workload` with the cheapest remedies, each asked of a plan; any other error as it is.
+pub fn explain(error: Error, workload: &Workload, machine: Machine, budget: u64) -> Error {
     match error {
         Error::OutOfMemory(mut refusal) => {
-            let found = remedies(workload, Machine::of(device), device.budget());
+            let found = remedies(workload, machine, budget);
             refusal.remedies = found.unwrap_or_default().into_iter().map(|change| change.remedy).take(NAMED).collect();
             Error::OutOfMemory(refusal)
         }
@@ -37,7 +36,7 @@ pub struct Change {
 /// Sizes that the network does not admit.
 pub fn remedies(workload: &Workload, machine: Machine, budget: u64) -> Result<Vec<Change>> {
     let mut found = Vec::new();
-    let slower: Vec<_> = workload.levels().into_iter().filter(|&level| level > workload.recompute).collect();
+    let slower: Vec<_> = workload.levels().into_iter().filter(|&level| level > workload.sizes.recompute).collect();
     for &level in &slower {
         let changed = workload.with_recompute(level);
         if changed.fits(machine, budget)? {
@@ -106,8 +105,7 @@ fn needed(workload: &Workload, machine: Machine) -> Result<Option<u64>> {
 /// # Errors
 /// The out-of-memory error of the workload as it is, if nothing fits.
 pub fn adapt(workload: &Workload, machine: Machine, budget: u64) -> Result<(Workload, Option<Remedy>)> {
-    let device = machine.plan(budget);
-    let error = match workload.rehearse(&device, 2) {
+    let error = match workload.rehearse(&machine.plan(budget), 2) {
         Ok(_) => return Ok((workload.clone(), None)),
         Err(error @ Error::OutOfMemory(_)) => error,
         Err(other) => return Err(other),
@@ -115,6 +113,22 @@ pub fn adapt(workload: &Workload, machine: Machine, budget: u64) -> Result<(Work
     let found = remedies(workload, machine, budget)?;
     match found.into_iter().find_map(|change| Some((change.workload?, change.remedy))) {
         Some((workload, remedy)) => Ok((workload, Some(remedy))),
-        None => Err(explain(error, workload, &device)),
+        None => Err(explain(error, workload, machine, budget)),
     }
+}
+
+/// The workload at the fastest level of recomputation that fits.
+///
+/// # Errors
+/// The out-of-memory error of the leanest level, if none fits.
+pub fn fastest_that_fits(workload: &Workload, machine: Machine, budget: u64) -> Result<Workload> {
+    let mut refused = None;
+    for level in workload.levels() {
+        let workload = workload.with_recompute(level);
+        match workload.rehearse(&machine.plan(budget), 2) {
+            Ok(_) => return Ok(workload),
+            Err(error) => refused = Some(explain(error, &workload, machine, budget)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::Model("there is no level of recomputation".into())))
 }

@@ -1,8 +1,9 @@
 //! How memory grows: bytes a coordinate and bytes a voxel, fitted to plans.
 
 use super::timeline::{peak_of_part, stretches};
-use super::workload::{Machine, Step, UNLIMITED, Workload};
+use super::workload::{Machine, UNLIMITED, Workload};
 use crate::error::Result;
+use crate::train::rehearsal::StepKind;
 
 /// A straight line through points, by least squares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +73,7 @@ pub fn slopes(workload: &Workload, machine: Machine) -> Result<Vec<Slope>> {
     if workload.has_points() {
         let points = POINTS.map(|points| {
             let own = workload.with_points(points);
-            let decoded = if workload.step == Step::Train { points as f64 * batch } else { points as f64 };
+            let decoded = if workload.sizes.step == StepKind::Train { points as f64 * batch } else { points as f64 };
             peak(&own, "decoder").map(|bytes| (decoded, bytes))
         });
         let points = points.into_iter().collect::<Result<Vec<_>>>()?;

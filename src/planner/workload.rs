@@ -6,65 +6,35 @@ use crate::device::Device;
 use crate::device::cpu::SimdLevel;
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, Recompute};
-use crate::nn::optim::OptimizerSettings;
-use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage};
+use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
 
 /// Address range of a plan that nothing is meant to exhaust: 1 PiB.
 pub const UNLIMITED: u64 = 1 << 50;
-
-/// What is done in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Loss, gradients, update.
-    Train,
-    /// A label for every voxel of a labelled case, and its score.
-    Evaluate,
-    /// A label for every voxel of a scan.
-    Infer,
-}
-
-impl Step {
-    /// The name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::Train => "train",
-            Step::Evaluate => "eval",
-            Step::Infer => "infer",
-        }
-    }
-}
 
 /// Everything that the bytes of a step depend on, the machine apart.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The network, made for volumes of `sizes.volume`.
     pub network: NetworkConfig,
-    /// Volume, batch and points; in inference the points are those that are decoded at once.
+    /// What is done with how much; in inference the points are those that are decoded at once.
     pub sizes: Sizes,
-    /// What is done.
-    pub step: Step,
-    /// The optimiser of a training step.
-    pub optimizer: OptimizerSettings,
-    /// What a training step makes anew instead of keeping it.
-    pub recompute: Recompute,
 }
 
 impl Workload {
-    /// A training step of the network of this name at its published size, for volumes of `sizes.volume`.
+    /// The network of this name at its published size, for volumes of `sizes.volume`.
     ///
     /// # Errors
     /// As [`NetworkConfig::official`].
     pub fn official(name: &str, sizes: Sizes) -> Result<Self> {
         let network = NetworkConfig::official(name, Family::Brats)?;
-        let (optimizer, recompute) = (OptimizerSettings::default(), Recompute::default());
-        Ok(Self { network, sizes, step: Step::Train, optimizer, recompute }.with_volume(sizes.volume))
+        Ok(Self { network, sizes }.with_volume(sizes.volume))
     }
 
     /// The same work on volumes of another shape.
     pub fn with_volume(&self, volume: [usize; 3]) -> Self {
         let (channels, classes) = (self.network.image_channels(), self.network.classes());
         let network = self.network.clone().adapted(channels, classes, volume);
-        Self { network, sizes: Sizes { volume, ..self.sizes }, ..self.clone() }
+        Self { network, sizes: Sizes { volume, ..self.sizes } }
     }
 
     /// The same work with another number of points.
@@ -79,15 +49,15 @@ impl Workload {
 
     /// The same work at another level of recomputation.
     pub fn with_recompute(&self, recompute: Recompute) -> Self {
-        Self { recompute, ..self.clone() }
+        Self { sizes: Sizes { recompute, ..self.sizes }, ..self.clone() }
     }
 
     /// Levels of recomputation that differ for this step, the fastest first.
     pub fn levels(&self) -> Vec<Recompute> {
-        match (self.step, &self.network) {
-            (Step::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
+        match (self.sizes.step, &self.network) {
+            (StepKind::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
             // U-Nets have no points to take in chunks.
-            (Step::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
+            (StepKind::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
             _ => vec![Recompute::default()],
         }
     }
@@ -128,13 +98,12 @@ impl Workload {
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn rehearse(&self, device: &Device, steps: usize) -> Result<Rehearsal> {
-        match self.step {
-            Step::Train => {
-                let mut stage = Stage::with_optimizer(device, &self.network, self.sizes, self.optimizer)?;
-                stage.set_recompute(self.recompute);
+        match self.sizes.step {
+            StepKind::Train => {
+                let mut stage = Stage::new(device, &self.network, self.sizes)?;
                 rehearsal::observe(device, stage.parameters(), steps, || stage.step())
             }
-            Step::Evaluate | Step::Infer => {
+            StepKind::Evaluate | StepKind::Infer => {
                 let mut stage = Inference::new(device, &self.network, self.sizes)?;
                 rehearsal::observe(device, stage.parameters(), steps, || stage.step())
             }

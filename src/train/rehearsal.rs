@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Event, Peak, Phase, Role};
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Network, NetworkConfig, Recompute};
 use crate::nn::Parameters;
 use crate::nn::optim::{Optimizer, OptimizerSettings};
 use crate::rng::Rng;
@@ -13,7 +13,20 @@ use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 use crate::train::step::{self, Batch, LossSettings, Targets};
 
-/// What a step works on.
+/// What is rehearsed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StepKind {
+    /// Loss, gradients, update.
+    #[default]
+    Train,
+    /// The loss with running statistics.
+    Evaluate,
+    /// Probabilities: of a U-Net those of all voxels, of an occupancy network those of [`Sizes::points`] points a volume,
+    /// one chunk of the many that a volume takes.
+    Infer,
+}
+
+/// What a step works on, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Full-resolution volume.
@@ -22,6 +35,26 @@ pub struct Sizes {
     pub batch: usize,
     /// Points a volume.
     pub points: usize,
+    /// What the backward pass makes anew.
+    pub recompute: Recompute,
+    /// What is rehearsed.
+    pub step: StepKind,
+    /// The optimiser of training steps; others have none.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Sizes {
+    /// A training step at recompute level 0 with the default optimiser.
+    pub fn new(volume: [usize; 3], batch: usize, points: usize) -> Self {
+        Self {
+            volume,
+            batch,
+            points,
+            recompute: Recompute::default(),
+            step: StepKind::default(),
+            optimizer: OptimizerSettings::default(),
+        }
+    }
 }
 
 /// What a step cost.
@@ -55,22 +88,9 @@ impl Stage {
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Self> {
-        Self::with_optimizer(device, config, sizes, OptimizerSettings::default())
-    }
-
-    /// As [`Stage::new`], with a given optimiser.
-    ///
-    /// # Errors
-    /// As [`Stage::new`].
-    pub fn with_optimizer(
-        device: &Device,
-        config: &NetworkConfig,
-        sizes: Sizes,
-        optimizer: OptimizerSettings,
-    ) -> Result<Self> {
         let mut parameters = Parameters::new(device);
         let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
-        let optimizer = Optimizer::new(optimizer, &parameters)?;
+        let optimizer = Optimizer::new(sizes.optimizer, &parameters)?;
         let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
         Ok(Self { device: device.clone(), parameters, network, optimizer, batch })
     }
@@ -140,7 +160,7 @@ pub fn observe(
 
 /// Noise as a volume, a ball as its label.
 fn made_up(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Batch> {
-    let Sizes { volume: [d, h, w], batch, points } = sizes;
+    let Sizes { volume: [d, h, w], batch, points, .. } = sizes;
     let mut rng = Rng::new(1);
     let mut tensor = |shape: &[usize], draw: &mut dyn FnMut(&mut Rng) -> f32| {
         let mut tensor = Tensor::empty(device, shape, crate::tensor::DType::F32, Role::Data)?;

@@ -116,19 +116,3 @@ pub fn adapt(workload: &Workload, machine: Machine, budget: u64) -> Result<(Work
         None => Err(explain(error, workload, machine, budget)),
     }
 }
-
-/// The workload at the fastest level of recomputation that fits.
-///
-/// # Errors
-/// The out-of-memory error of the leanest level, if none fits.
-pub fn fastest_that_fits(workload: &Workload, machine: Machine, budget: u64) -> Result<Workload> {
-    let mut refused = None;
-    for level in workload.levels() {
-        let workload = workload.with_recompute(level);
-        match workload.rehearse(&machine.plan(budget), 2) {
-            Ok(_) => return Ok(workload),
-            Err(error) => refused = Some(explain(error, &workload, machine, budget)),
-        }
-    }
-    Err(refused.unwrap_or_else(|| Error::Model("there is no level of recomputation".into())))
-}

@@ -2,6 +2,7 @@
 
 pub mod baseline;
 pub mod batch;
+pub mod choose;
 pub mod costs;
 pub mod presets;
 pub mod rehearsal;

@@ -1,6 +1,6 @@
 //! Training settings by purpose.
 
-use crate::models::NetworkConfig;
+use crate::models::{NetworkConfig, Recompute};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::LossSettings;
@@ -30,6 +30,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
         },
         schedule: Schedule::Cosine { warm_up: 0.02, last: 0.01 },
         loss: LossSettings { dice_factor: if occupancy { 0.0 } else { 1.0 }, ..LossSettings::default() },
+        recompute: Recompute::default(),
         augment: Augment::Sample,
         seed,
     }
@@ -47,6 +48,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         optimizer: OptimizerSettings::default(),
         schedule: Schedule::MultiStep { epochs: vec![20, 30], factor: 0.1 },
         loss: LossSettings::default(),
+        recompute: Recompute::default(),
         augment: Augment::Reference,
         seed,
     }

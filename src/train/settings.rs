@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::models::Recompute;
 use crate::nn::optim::{OptimizerSettings, Schedule};
 use crate::train::step::LossSettings;
 
@@ -24,6 +25,9 @@ pub struct TrainSettings {
     pub schedule: Schedule,
     /// Loss.
     pub loss: LossSettings,
+    /// What the backward pass makes anew instead of keeping it. Changes results by rounding only.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Random changes to the training cases.
     pub augment: Augment,
     /// Of initial weights, order, points and augmentation.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
 use crate::planner::{Machine, UNLIMITED, Workload, remedies};
+use crate::train::choose;
 use crate::train::rehearsal::{Sizes, StepKind};
 
 /// Where the step runs.
@@ -189,7 +190,15 @@ impl MemoryArgs {
         let mut workload = self.workload(&self.model)?;
         workload.check()?;
         if self.recompute == Some(RecomputeChoice::Auto) {
-            workload = remedies::fastest_that_fits(&workload, machine, budget)?;
+            let chosen = choose::cheapest_that_fits(&machine.plan(budget), &workload.network, workload.sizes);
+            let leanest = workload.levels().last().copied().unwrap_or_default();
+            workload = match (chosen, self.on_oom) {
+                (Ok(chosen), _) => workload.with_recompute(chosen.recompute),
+                (Err(Error::OutOfMemory(_)), OnOom::Adapt) => workload.with_recompute(leanest),
+                (Err(error), _) => {
+                    return Err(remedies::explain(error, &workload.with_recompute(leanest), machine, budget));
+                }
+            };
         }
         match self.on_oom {
             OnOom::Fail => Ok((workload, None)),

@@ -2,7 +2,7 @@
 //!
 //! A [`Workload`] is everything that a step's bytes depend on. [`Workload::rehearse`] takes it through the very code of
 //! training and inference on a device, which may be a plan; [`forecast`] adds what lies beside the ledger. The other
-//! questions are loops around that: how memory grows ([`curves`]), what is the largest that fits ([`fit`]), what would help
+//! questions are loops around that: how memory grows ([`sweep`]), what is the largest that fits ([`fit`]), what would help
 //! when something does not ([`remedies`]).
 
 pub mod aside;
@@ -13,6 +13,7 @@ pub mod reference;
 pub mod remedies;
 pub mod slopes;
 mod stages;
+pub mod sweep;
 pub mod timeline;
 mod workload;
 

@@ -49,11 +49,8 @@ impl Recorded {
     }
 }
 
-/// The curves that belong beside a comparison of these models (their [`slug`](crate::models::NetworkConfig::slug)s) with
-/// so many points.
-pub fn beside(models: &[String], points: usize) -> Vec<Recorded> {
-    let wanted = |curve: &&Recorded| {
-        models.iter().any(|model| model == curve.model) && curve.points.is_none_or(|recorded| recorded == points)
-    };
+/// What was recorded of the peers of a model (its [`slug`](crate::models::NetworkConfig::slug)) with so many points.
+pub fn beside(model: &str, points: usize) -> Vec<Recorded> {
+    let wanted = |curve: &&Recorded| curve.model == model && curve.points.is_none_or(|recorded| recorded == points);
     CURVES.iter().filter(wanted).copied().collect()
 }

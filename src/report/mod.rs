@@ -25,11 +25,16 @@ mod demo;
 mod escape;
 #[cfg(feature = "report")]
 mod evidence;
+mod grid;
 #[cfg(feature = "report")]
 mod html;
 #[cfg(feature = "report")]
 mod image;
+#[cfg(feature = "report")]
+mod memory;
 mod numbers;
+#[cfg(feature = "report")]
+mod resolution;
 mod results;
 mod roles;
 mod summary;
@@ -46,6 +51,13 @@ pub use evidence::{
 pub use html::page;
 #[cfg(feature = "report")]
 pub use image::{Volume, case_slices};
+#[cfg(feature = "report")]
+pub use memory::{MemoryPage, memory_page};
+pub use grid::Grid;
+pub use numbers::{count, meeting_sentence, mib};
+#[cfg(feature = "report")]
+pub use resolution::{Growth, Meeting, Resolution};
+pub use roles::display as role_name;
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use summary::conclusion;
 pub use table::table;

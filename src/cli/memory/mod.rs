@@ -6,6 +6,9 @@ mod single;
 mod sweep;
 mod write;
 
+#[cfg(feature = "report")]
+pub(super) use sweep::resolution_of;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};

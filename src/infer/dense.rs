@@ -137,6 +137,6 @@ fn to_probabilities(tape: &Tape, logits: Var) -> Result<Vec<f32>> {
     let probabilities = if classes == 1 { ops::sigmoid(tape, &logits)? } else { ops::softmax(tape, &logits)? };
     match tape.device().is_plan() {
         true => Ok(Vec::new()),
-        false => Ok(probabilities.tensor().to_vec()),
+        false => probabilities.tensor().to_vec(),
     }
 }

@@ -3,7 +3,8 @@
 //! Host bytes follow from what the code keeps: a test with a counting allocator holds them against a real case.
 //! The overhead is measured, not derived: `docs/memory.md` shows how.
 
-use super::workload::{Machine, Workload};
+use super::workload::Workload;
+use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
 use crate::train::rehearsal::StepKind;
@@ -37,10 +38,13 @@ impl Aside {
     ///
     /// # Errors
     /// [`Error::Shape`] if the bytes do not fit 64 bits.
-    pub fn of(workload: &Workload, machine: Machine) -> Result<Self> {
+    pub fn of(workload: &Workload, target: Target) -> Result<Self> {
         let mut aside = Self::data(workload)
             .ok_or_else(|| Error::shape("host memory", format!("{:?} is too large", workload.sizes.volume)))?;
-        aside.overhead = PROGRAM + A_THREAD * machine.threads as u64;
+        aside.overhead = match target {
+            Target::Cpu { threads, .. } => PROGRAM + A_THREAD.saturating_mul(threads as u64),
+            Target::Cuda(_) => PROGRAM,
+        };
         Ok(aside)
     }
 
@@ -65,11 +69,7 @@ impl Aside {
                 let answers = if workload.has_points() { points.checked_mul(4 * 4)? } else { 0 };
                 let a_case = copies.checked_add(floats.max(dense))?.checked_add(answers)?;
                 // Slices of a 2D network come from as many cases.
-                Self {
-                    cases: labelled.checked_mul(batch)?,
-                    staging: a_case.checked_mul(batch)?,
-                    ..Self::default()
-                }
+                Self { cases: labelled.checked_mul(batch)?, staging: a_case.checked_mul(batch)?, ..Self::default() }
             }
             (step, _) => {
                 let probabilities = voxels.checked_mul(classes)?.checked_mul(4)?;

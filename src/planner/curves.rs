@@ -1,6 +1,7 @@
 //! Memory against resolution, and where the curves of two models cross.
 
-use super::workload::{Machine, UNLIMITED, Workload};
+use super::workload::{UNLIMITED, Workload};
+use crate::device::{Device, Target};
 use crate::error::Result;
 
 /// What a cube of one side costs.
@@ -46,14 +47,14 @@ pub fn sides(low: usize, high: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// Sizes that do not fit 64 bits.
-pub fn curve(name: &str, workload: &Workload, machine: Machine, sides: &[usize]) -> Result<Curve> {
+pub fn curve(name: &str, workload: &Workload, target: Target, sides: &[usize]) -> Result<Curve> {
     let mut points = Vec::new();
     for &side in sides {
         let workload = workload.with_volume([side; 3]);
         if workload.check().is_err() {
             continue;
         }
-        let cost = workload.rehearse(&machine.plan(UNLIMITED), 2)?;
+        let cost = workload.rehearse(&Device::plan_for(target, UNLIMITED), 2)?;
         points.push(Point {
             side,
             peak_activations: cost.peak_activations,

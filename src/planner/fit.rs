@@ -1,6 +1,7 @@
 //! The inverse question: what is the largest that fits?
 
-use super::workload::{Machine, Workload};
+use super::workload::Workload;
+use crate::device::Target;
 use crate::error::Result;
 use crate::models::Recompute;
 use crate::train::rehearsal::StepKind;
@@ -75,7 +76,7 @@ impl Quantity {
 ///
 /// # Errors
 /// Sizes that the network does not admit.
-pub fn largest(workload: &Workload, machine: Machine, budget: u64, quantity: Quantity) -> Result<Option<usize>> {
+pub fn largest(workload: &Workload, target: Target, budget: u64, quantity: Quantity) -> Result<Option<usize>> {
     let unit = quantity.unit();
     let most = MOST[quantity as usize] / unit;
     let fits = |units: usize| -> Result<bool> {
@@ -84,7 +85,7 @@ pub fn largest(workload: &Workload, machine: Machine, budget: u64, quantity: Qua
         if quantity == Quantity::Side && workload.check().is_err() {
             return Ok(true);
         }
-        workload.fits(machine, budget)
+        workload.fits(target, budget)
     };
     let (mut below, mut above) = (0, 1);
     while above <= most && fits(above)? {
@@ -124,10 +125,10 @@ impl Answer {
 ///
 /// # Errors
 /// Sizes that the network does not admit.
-pub fn answers(workload: &Workload, machine: Machine, budget: u64) -> Result<Vec<Answer>> {
+pub fn answers(workload: &Workload, target: Target, budget: u64) -> Result<Vec<Answer>> {
     let quantities = Quantity::ALL.into_iter().filter(|quantity| quantity.matters(workload));
     let answer = |quantity| {
-        let at = |level| Ok((level, largest(&workload.with_recompute(level), machine, budget, quantity)?));
+        let at = |level| Ok((level, largest(&workload.with_recompute(level), target, budget, quantity)?));
         Ok(Answer { quantity, by_level: workload.levels().into_iter().map(at).collect::<Result<_>>()? })
     };
     quantities.map(answer).collect()

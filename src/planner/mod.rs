@@ -18,4 +18,4 @@ pub mod timeline;
 mod workload;
 
 pub use aside::Aside;
-pub use workload::{Forecast, Machine, UNLIMITED, Workload, forecast};
+pub use workload::{Forecast, UNLIMITED, Workload, forecast, this_cpu};

@@ -23,19 +23,19 @@ pub struct Recorded {
 /// All recorded curves.
 pub const CURVES: [Recorded; 3] = [
     Recorded {
-        name: "PyTorch 3D residual U-Net (MONAI)",
+        name: "PyTorch 3D U-Net",
         model: "unet3d",
         points: None,
         mebibytes: &[(64, 89), (96, 225), (128, 534), (160, 1105), (192, 1909)],
     },
     Recorded {
-        name: "PyTorch OSS-Net C, 16,384 points",
+        name: "PyTorch OSS-Net C",
         model: "oss-net-c",
         points: Some(16384),
         mebibytes: &[(64, 1794), (96, 1823), (128, 1878), (192, 2105), (256, 2547)],
     },
     Recorded {
-        name: "PyTorch OSS-Net C, 2,048 points",
+        name: "PyTorch OSS-Net C",
         model: "oss-net-c",
         points: Some(2048),
         mebibytes: &[(64, 236), (96, 264), (128, 320), (192, 547), (256, 989)],

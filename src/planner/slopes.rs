@@ -1,7 +1,8 @@
 //! How memory grows: bytes a coordinate and bytes a voxel, fitted to plans.
 
 use super::timeline::{peak_of_part, stretches};
-use super::workload::{Machine, UNLIMITED, Workload};
+use super::workload::{UNLIMITED, Workload};
+use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::train::rehearsal::StepKind;
 
@@ -48,6 +49,16 @@ const SIDES: [usize; 4] = [128, 160, 192, 256];
 /// Points that bytes a coordinate are fitted to.
 const POINTS: [usize; 4] = [4096, 8192, 16384, 32768];
 
+impl Slope {
+    /// `22.2 bytes` a voxel, `31.9 KiB` a point.
+    pub fn rise(&self) -> String {
+        match self.unit {
+            "point" => format!("{:.1} KiB", self.line.slope / 1024.0),
+            _ => format!("{:.1} bytes", self.line.slope),
+        }
+    }
+}
+
 /// Fits the slopes of a workload's step.
 ///
 /// Bytes a voxel are those of the full-size volume. While voxels vary there is one point, and while points vary the volume
@@ -55,9 +66,9 @@ const POINTS: [usize; 4] = [4096, 8192, 16384, 32768];
 ///
 /// # Errors
 /// Sizes that the network does not admit.
-pub fn slopes(workload: &Workload, machine: Machine) -> Result<Vec<Slope>> {
+pub fn slopes(workload: &Workload, target: Target) -> Result<Vec<Slope>> {
     let peak = |workload: &Workload, part: &str| -> Result<f64> {
-        let rehearsal = workload.rehearse(&machine.plan(UNLIMITED), 2)?;
+        let rehearsal = workload.rehearse(&Device::plan_for(target, UNLIMITED), 2)?;
         Ok(peak_of_part(&stretches(&rehearsal.events), part).unwrap_or(0) as f64)
     };
     let batch = workload.sizes.batch.max(1) as f64;

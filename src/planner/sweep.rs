@@ -2,7 +2,8 @@
 
 use super::curves::{Crossing, Curve, crossings, curve};
 use super::reference::{self, Recorded};
-use super::workload::{Machine, Workload};
+use super::workload::Workload;
+use crate::device::Target;
 use crate::error::Result;
 use crate::models::Recompute;
 use crate::train::rehearsal::StepKind;
@@ -33,10 +34,9 @@ pub struct Meeting {
 ///
 /// # Errors
 /// Sizes that do not fit 64 bits.
-pub fn sweep(workloads: &[Workload], recompute: Recompute, machine: Machine, sides: &[usize]) -> Result<Sweep> {
-    let planned = |workload: &Workload| {
-        curve(&workload.network.title(), &workload.with_recompute(recompute), machine, sides)
-    };
+pub fn sweep(workloads: &[Workload], recompute: Recompute, target: Target, sides: &[usize]) -> Result<Sweep> {
+    let planned =
+        |workload: &Workload| curve(&workload.network.title(), &workload.with_recompute(recompute), target, sides);
     let curves = workloads.iter().map(planned).collect::<Result<Vec<_>>>()?;
     let mut recorded: Vec<(usize, Recorded)> = Vec::new();
     for (position, workload) in workloads.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! A step of work, and what it costs on a machine.
+//! A step of work, and what it costs on a target.
 
 use super::aside::Aside;
 use super::stages::Inference;
-use crate::device::Device;
 use crate::device::cpu::SimdLevel;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, Recompute};
 use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
@@ -11,7 +11,7 @@ use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
 /// Address range of a plan that nothing is meant to exhaust: 1 PiB.
 pub const UNLIMITED: u64 = 1 << 50;
 
-/// Everything that the bytes of a step depend on, the machine apart.
+/// Everything that the bytes of a step depend on, the device apart.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The network, made for volumes of `sizes.volume`.
@@ -114,8 +114,8 @@ impl Workload {
     ///
     /// # Errors
     /// Sizes that the network does not admit, whatever the budget.
-    pub fn fits(&self, machine: Machine, budget: u64) -> Result<bool> {
-        match self.rehearse(&machine.plan(budget), PLANNED_STEPS) {
+    pub fn fits(&self, target: Target, budget: u64) -> Result<bool> {
+        match self.rehearse(&Device::plan_for(target, budget), PLANNED_STEPS) {
             Ok(_) => Ok(true),
             // A shape whose bytes do not fit 64 bits fits nowhere.
             Err(Error::OutOfMemory(_) | Error::Shape { .. }) => Ok(false),
@@ -127,31 +127,10 @@ impl Workload {
 /// Steps of a plan: the second is like all that follow.
 const PLANNED_STEPS: usize = 2;
 
-/// The machine that is planned for: workspaces depend on it.
-#[derive(Clone, Copy, Debug)]
-pub struct Machine {
-    /// Threads.
-    pub threads: usize,
-    /// Instruction set.
-    pub simd: SimdLevel,
-}
-
-impl Machine {
-    /// This machine with so many threads (0: one for each core).
-    pub fn here(threads: usize) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads: if threads == 0 { cores } else { threads }, simd: SimdLevel::detect() }
-    }
-
-    /// The machine that `device` computes on or plans for.
-    pub fn of(device: &Device) -> Self {
-        Self { threads: device.threads(), simd: device.simd() }
-    }
-
-    /// A planning device for it.
-    pub fn plan(self, budget: u64) -> Device {
-        Device::plan(self.threads, self.simd, budget)
-    }
+/// The CPU of this machine with so many threads (0: one for each core), to plan for.
+pub fn this_cpu(threads: usize) -> Target {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Target::Cpu { threads: if threads == 0 { cores } else { threads }, simd: SimdLevel::detect() }
 }
 
 /// What a step will cost.
@@ -166,7 +145,7 @@ pub struct Forecast {
 ///
 /// # Errors
 /// Sizes that the network does not admit, or that do not fit 64 bits.
-pub fn forecast(workload: &Workload, machine: Machine) -> Result<Forecast> {
-    let rehearsal = workload.rehearse(&machine.plan(UNLIMITED), PLANNED_STEPS)?;
-    Ok(Forecast { rehearsal, aside: Aside::of(workload, machine)? })
+pub fn forecast(workload: &Workload, target: Target) -> Result<Forecast> {
+    let rehearsal = workload.rehearse(&Device::plan_for(target, UNLIMITED), PLANNED_STEPS)?;
+    Ok(Forecast { rehearsal, aside: Aside::of(workload, target)? })
 }

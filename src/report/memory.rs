@@ -82,7 +82,11 @@ fn role_table(timeline: &Timeline, page: &MemoryPage) -> String {
         let swatch = swatch(&format!("area c{}", roles::rank(role)));
         row(&mut html, &format!("{swatch}{}", Escaped(roles::display(role))), bytes);
     }
-    let _ = write!(html, "<tr class=\"total\"><th scope=\"row\">peak</th>{}</tr>\n", cell(&mib(events[peak].total()), false));
+    let _ = write!(
+        html,
+        "<tr class=\"total\"><th scope=\"row\">peak</th>{}</tr>\n",
+        cell(&mib(events[peak].total()), false)
+    );
     for (name, bytes) in page.beside.iter().filter(|(_, bytes)| *bytes > 0) {
         row(&mut html, &Escaped(name).to_string(), *bytes);
     }

@@ -32,6 +32,8 @@ mod html;
 mod image;
 #[cfg(feature = "report")]
 mod memory;
+#[cfg(feature = "report")]
+mod montage;
 mod numbers;
 #[cfg(feature = "report")]
 mod resolution;
@@ -47,17 +49,19 @@ pub use evidence::{
     CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
     Timeline,
 };
+pub use grid::Grid;
 #[cfg(feature = "report")]
 pub use html::page;
 #[cfg(feature = "report")]
 pub use image::{Volume, case_slices};
 #[cfg(feature = "report")]
 pub use memory::{MemoryPage, memory_page};
-pub use grid::Grid;
+#[cfg(feature = "report")]
+pub use montage::montage;
 pub use numbers::{count, meeting_sentence, mib};
 #[cfg(feature = "report")]
 pub use resolution::{Growth, Meeting, Resolution};
-pub use roles::display as role_name;
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
+pub use roles::display as role_name;
 pub use summary::conclusion;
 pub use table::table;

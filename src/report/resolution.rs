@@ -164,7 +164,10 @@ mod tests {
             meetings: vec![Meeting { leaner_above: "b".into(), other: "a".into(), side: 48.4, bytes: 3.5e7 }],
         };
         let html = section(&[setting, Resolution::default()]);
-        assert!(html.contains("b needs less than a above 48³ voxels (33.4 MiB).") && html.contains("&lt;b&gt;"), "{html}");
+        assert!(
+            html.contains("b needs less than a above 48³ voxels (33.4 MiB).") && html.contains("&lt;b&gt;"),
+            "{html}"
+        );
         assert_eq!(html.matches("<svg class=\"chart\"").count(), 1);
         assert_eq!(html.matches("class=\"dot m1\"").count(), 1, "only what was recorded is dotted");
         assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::output::print;
-use super::{MemoryArgs, Target, refuse};
+use super::{DeviceName, MemoryArgs, refuse};
 use crate::error::Result;
 use crate::memory::{format_bytes, parse_bytes};
 use crate::models::RecomputeChoice;
@@ -31,7 +31,7 @@ pub(super) fn parse_room(text: &str) -> Result<Room, String> {
 
 /// Prints what fits.
 pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
-    refuse(args.device == Target::Cpu, "--device cpu", "--fit, which plans")?;
+    refuse(args.device == DeviceName::Cpu, "--device cpu", "--fit, which plans")?;
     refuse(args.csv.is_some(), "--csv", "--fit; --json has all figures")?;
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--fit; --json has all figures")?;
@@ -40,10 +40,10 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
         Room::Bytes(bytes) => vec![(format_bytes(bytes), bytes)],
         Room::Gpus => GPUS.iter().map(|gpu| (format!("{} ({} GB)", gpu.name, gpu.gibibytes), gpu.usable())).collect(),
     };
-    let machine = args.machine();
+    let target = args.target();
     let mut found = Vec::new();
     for (name, budget) in rooms {
-        let mut answers = answers(&workload, machine, budget)?;
+        let mut answers = answers(&workload, target, budget)?;
         if let Some(RecomputeChoice::Level(level)) = args.recompute {
             answers.iter_mut().for_each(|answer| answer.by_level.retain(|(known, _)| *known == level));
         }
@@ -53,7 +53,7 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
         let all: Vec<Value> = found.iter().map(|(name, budget, answers)| to_json(name, *budget, answers)).collect();
         return print(format!("{:#}", json!({ "model": workload.network.title(), "fits": all })));
     }
-    let overhead = format_bytes(Aside::of(&workload, machine)?.overhead);
+    let overhead = format_bytes(Aside::of(&workload, target)?.overhead);
     let text = match room {
         Room::Bytes(_) => one(&workload, &found[0].0, &found[0].2, &overhead),
         Room::Gpus => many(&workload, &found),
@@ -135,7 +135,8 @@ fn many(workload: &Workload, found: &[(String, u64, Vec<Answer>)]) -> String {
 
 fn to_json(name: &str, budget: u64, answers: &[Answer]) -> Value {
     let answer = |answer: &Answer| {
-        let level = |(level, value): &(crate::models::Recompute, Option<usize>)| json!({ "recompute": level, "value": value });
+        let level =
+            |(level, value): &(crate::models::Recompute, Option<usize>)| json!({ "recompute": level, "value": value });
         let best = answer.best().map(|(level, value)| json!({ "recompute": level, "value": value }));
         json!({
             "quantity": answer.quantity.name(),

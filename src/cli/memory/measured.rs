@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::super::output::print;
 use super::{MemoryArgs, refuse, write};
+use crate::device::Device;
 use crate::error::Result;
 use crate::memory::format_bytes;
-use crate::planner::{Aside, Machine, remedies};
+use crate::planner::{Aside, remedies};
 use crate::report::{Grid, mib};
 
 /// Plans the step, runs it, and prints both.
@@ -15,16 +16,16 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--compare-to")?;
     let device = args.run.device()?;
-    let machine = Machine::of(&device);
-    let (workload, change) = args.settled(machine, device.budget())?;
+    let target = device.target();
+    let (workload, change) = args.settled(target, device.budget())?;
     // As many steps as are run: what is reserved is the highest of all.
     let steps = args.steps as usize;
-    let explain = |error| remedies::explain(error, &workload, machine, device.budget());
-    let plan = workload.rehearse(&machine.plan(device.budget()), steps).map_err(explain)?;
+    let explain = |error| remedies::explain(error, &workload, target, device.budget());
+    let plan = workload.rehearse(&Device::plan_for(target, device.budget()), steps).map_err(explain)?;
     let before = write::resident_peak();
     let run = workload.rehearse(&device, steps).map_err(explain)?;
     let resident = write::resident_peak();
-    let aside = Aside::of(&workload, machine)?;
+    let aside = Aside::of(&workload, target)?;
     let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
     let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());
     let bound = plan.reserved + aside.overhead;
@@ -58,8 +59,11 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     grid.push(["a step, seconds".to_string(), seconds(&plan.seconds), seconds(&run.seconds)]);
     text += &grid.render();
     text += &match differing {
-        None => "\nEvery event is as planned: role, op, layer, phase, bytes asked for and given, place, order.\n".to_string(),
-        Some(event) => format!("\nThe logs differ, first at event {event}: this is a bug in the plan; please report it.\n"),
+        None => "\nEvery event is as planned: role, op, layer, phase, bytes asked for and given, place, order.\n"
+            .to_string(),
+        Some(event) => {
+            format!("\nThe logs differ, first at event {event}: this is a bug in the plan; please report it.\n")
+        }
     };
     text += &format!(
         "Resident is the process's largest set; the plan's bound is what is reserved plus {} of overhead.\n",

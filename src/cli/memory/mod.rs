@@ -14,17 +14,17 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
-use crate::planner::{Machine, UNLIMITED, Workload, remedies};
+use crate::planner::{UNLIMITED, Workload, remedies, this_cpu};
 use crate::train::choose;
 use crate::train::rehearsal::{Sizes, StepKind};
 
 /// Where the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Target {
+enum DeviceName {
     /// Nowhere: the same code goes through the motions and counts
     Plan,
     /// On this machine
@@ -103,8 +103,8 @@ pub struct MemoryArgs {
     #[arg(long, value_enum, default_value_t = OptimizerName::LookaheadRadam)]
     optimizer: OptimizerName,
     /// Plan the step, or run it
-    #[arg(long, value_enum, default_value_t = Target::Plan)]
-    device: Target,
+    #[arg(long, value_enum, default_value_t = DeviceName::Plan)]
+    device: DeviceName,
     /// The device that a plan is made for
     #[arg(long, value_enum, default_value_t = PlanFor::Cpu)]
     plan_for: PlanFor,
@@ -115,7 +115,13 @@ pub struct MemoryArgs {
     #[arg(long, value_name = "LOW..HIGH", value_parser = sweep::parse_range, group = "question")]
     sweep: Option<(usize, usize)>,
     /// Models of the sweep, separated by commas
-    #[arg(long, default_value = "o-net,oss-net-c,unet3d", value_delimiter = ',', value_name = "NAMES", requires = "sweep")]
+    #[arg(
+        long,
+        default_value = "o-net,oss-net-c,unet3d",
+        value_delimiter = ',',
+        value_name = "NAMES",
+        requires = "sweep"
+    )]
     models: Vec<String>,
     /// The largest volume, points and batch that fit these bytes, for example 8GiB, or `gpus` for a list of well-known ones
     #[arg(long, value_name = "BYTES|gpus", value_parser = fit::parse_room, group = "question")]
@@ -189,42 +195,43 @@ impl MemoryArgs {
 
     /// The workload of `--model`, its volume checked, with `--recompute auto` and `--on-oom adapt` settled for a budget;
     /// and what was changed.
-    fn settled(&self, machine: Machine, budget: u64) -> Result<(Workload, Option<String>)> {
+    fn settled(&self, target: Target, budget: u64) -> Result<(Workload, Option<String>)> {
         let mut workload = self.workload(&self.model)?;
         workload.check()?;
         if self.recompute == Some(RecomputeChoice::Auto) {
-            let chosen = choose::cheapest_that_fits(&machine.plan(budget), &workload.network, workload.sizes);
+            let chosen =
+                choose::cheapest_that_fits(&Device::plan_for(target, budget), &workload.network, workload.sizes);
             let leanest = workload.levels().last().copied().unwrap_or_default();
             workload = match (chosen, self.on_oom) {
                 (Ok(chosen), _) => workload.with_recompute(chosen.recompute),
                 (Err(Error::OutOfMemory(_)), OnOom::Adapt) => workload.with_recompute(leanest),
                 (Err(error), _) => {
-                    return Err(remedies::explain(error, &workload.with_recompute(leanest), machine, budget));
+                    return Err(remedies::explain(error, &workload.with_recompute(leanest), target, budget));
                 }
             };
         }
         match self.on_oom {
             OnOom::Fail => Ok((workload, None)),
             OnOom::Adapt => {
-                let (workload, change) = remedies::adapt(&workload, machine, budget)?;
+                let (workload, change) = remedies::adapt(&workload, target, budget)?;
                 Ok((workload, change.map(|remedy| remedy.change)))
             }
         }
     }
 
-    /// The machine that is planned for.
-    fn machine(&self) -> Machine {
+    /// The device that is planned for.
+    fn target(&self) -> Target {
         match self.plan_for {
-            PlanFor::Cpu => Machine::here(self.run.threads),
+            PlanFor::Cpu => this_cpu(self.run.threads),
         }
     }
 
     /// The device of `--device`.
     fn device(&self) -> Result<Device> {
         match self.device {
-            Target::Cpu => self.run.device(),
+            DeviceName::Cpu => self.run.device(),
             // A plan has no memory to run out of unless a budget is asked for.
-            Target::Plan => Ok(self.machine().plan(self.run.memory_budget.unwrap_or(UNLIMITED))),
+            DeviceName::Plan => Ok(Device::plan_for(self.target(), self.run.memory_budget.unwrap_or(UNLIMITED))),
         }
     }
 
@@ -244,6 +251,15 @@ impl OptimizerName {
             OptimizerName::Sgd => (Rule::Sgd { momentum: 0.9, weight_decay: 0.0 }, None),
         };
         OptimizerSettings { rule, lookahead, ..OptimizerSettings::default() }
+    }
+}
+
+/// `the CPU with 2 threads`.
+fn target_text(target: Target) -> String {
+    match target {
+        Target::Cpu { threads: 1, .. } => "the CPU with 1 thread".into(),
+        Target::Cpu { threads, .. } => format!("the CPU with {threads} threads"),
+        Target::Cuda(cuda) => format!("CUDA devices of capability {}.{}", cuda.capability.0, cuda.capability.1),
     }
 }
 

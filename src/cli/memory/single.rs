@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::super::output::{note, print};
-use super::{MemoryArgs, shape_text, write};
+use super::{MemoryArgs, shape_text, target_text, write};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Role, format_bytes};
 use crate::planner::slopes::{Slope, slopes};
 use crate::planner::timeline::{Stretch, rolled_up, stretches};
-use crate::planner::{Aside, Machine, Workload, remedies};
+use crate::planner::{Aside, Workload, remedies};
 use crate::report::{Grid, count, mib, role_name};
 use crate::train::rehearsal::{Rehearsal, StepKind};
 
@@ -19,18 +19,18 @@ const LAYERS: usize = 10;
 /// Prints the costs.
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let device = args.device()?;
-    let machine = Machine::of(&device);
-    let (workload, change) = args.settled(machine, device.budget())?;
+    let target = device.target();
+    let (workload, change) = args.settled(target, device.budget())?;
     if let Some(change) = &change {
         note(format!("the step as asked needs more than {}: going on with {change}", format_bytes(device.budget())));
     }
     let steps = if device.is_plan() { 2 } else { args.steps as usize };
     let cost = workload
         .rehearse(&device, steps)
-        .map_err(|error| remedies::explain(error, &workload, machine, device.budget()))?;
+        .map_err(|error| remedies::explain(error, &workload, target, device.budget()))?;
     let answer = Single {
-        slopes: slopes(&workload, machine)?,
-        aside: Aside::of(&workload, machine)?,
+        slopes: slopes(&workload, target)?,
+        aside: Aside::of(&workload, target)?,
         stretches: stretches(&cost.events),
         by_layer: rolled_up(&cost.peak.by_layer, &cost.events),
         workload,
@@ -79,10 +79,9 @@ impl Single {
         if sizes.step == StepKind::Train {
             parts.push(format!("recompute {}", sizes.recompute));
         }
-        let how = if self.device.is_plan() { "planned for the CPU" } else { "run on the CPU" };
-        let threads = self.device.threads();
-        let threads = if threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
-        format!("{}: {step}, {}, f32, {how} with {threads}", network.title(), parts.join(", "))
+        let how = if self.device.is_plan() { "planned for" } else { "run on" };
+        let target = target_text(self.device.target());
+        format!("{}: {step}, {}, f32, {how} {target}", network.title(), parts.join(", "))
     }
 
     /// Where the peak is: op, layer and phase.
@@ -165,7 +164,7 @@ impl Single {
             "precision": "f32",
             "changed_to_fit": self.change,
             "device": device.name(),
-            "planned_for": device.is_plan().then_some("cpu"),
+            "planned_for": device.is_plan().then(|| device.target().name()),
             "threads": device.threads(),
             "parameters": cost.parameters,
             "peak_bytes": cost.peak.by_role.total(),
@@ -224,14 +223,11 @@ pub(super) fn stretch_name(stretch: &Stretch) -> String {
 /// What a line says: `decoder: 31.6 KiB a point + 220.1 MiB (fitted, within 0.1 %)`.
 pub(super) fn slope_text(slope: &Slope) -> String {
     let line = slope.line;
-    let rise = match slope.unit {
-        "point" => format!("{:.1} KiB", line.slope / 1024.0),
-        _ => format!("{:.1} bytes", line.slope),
-    };
     let (sign, offset) = if line.offset < 0.0 { ('−', -line.offset) } else { ('+', line.offset) };
     format!(
-        "{}: {rise} a {} {sign} {} (fitted; off by {:.1} % at most)",
+        "{}: {} a {} {sign} {} (fitted; off by {:.1} % at most)",
         slope.part,
+        slope.rise(),
         slope.unit,
         format_bytes(offset as u64),
         100.0 * line.error

@@ -6,21 +6,23 @@ use serde_json::{Value, json};
 
 use super::super::output::print;
 use super::single::slope_text;
-use super::{MemoryArgs, Target, refuse};
+use super::{DeviceName, MemoryArgs, refuse, target_text};
+use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::models::{Recompute, RecomputeChoice};
+use crate::planner::Workload;
 use crate::planner::curves::sides;
 use crate::planner::reference;
 use crate::planner::slopes::slopes;
 use crate::planner::sweep::{Meeting, Sweep, sweep};
-use crate::planner::{Machine, Workload};
 use crate::report::{Grid, count, mib};
 use crate::train::rehearsal::StepKind;
 
 /// Reads `32..1024`.
 pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
-    let range = text.split_once("..").and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    let range =
+        text.split_once("..").and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
     range
         .filter(|&(low, high)| (16..=4096).contains(&low) && low <= high && high <= 4096)
         .ok_or_else(|| format!("'{text}' is no range of sides from 16 to 4096; write for example 32..1024"))
@@ -28,28 +30,31 @@ pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
 
 /// Prints the curves of `--models`.
 pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
-    refuse(args.device == Target::Cpu, "--device cpu", "--sweep, which plans")?;
-    let machine = args.machine();
+    refuse(args.device == DeviceName::Cpu, "--device cpu", "--sweep, which plans")?;
+    let target = args.target();
     let workloads = workloads(&args.models, |name| args.workload(name))?;
     let sides = sides(low, high);
     let sweeps = levels(args, &workloads)?
         .into_iter()
-        .map(|level| sweep(&workloads, level, machine, &sides))
+        .map(|level| sweep(&workloads, level, target, &sides))
         .collect::<Result<Vec<_>>>()?;
     if let Some(empty) = sweeps[0].curves.iter().find(|curve| curve.points.is_empty()) {
-        return Err(Error::Usage(format!("--sweep {low}..{high} has no side that {} admits; take larger ones", empty.name)));
+        return Err(Error::Usage(format!(
+            "--sweep {low}..{high} has no side that {} admits; take larger ones",
+            empty.name
+        )));
     }
     if let Some(path) = &args.csv {
         write_atomic(path, csv(&sweeps).as_bytes())?;
     }
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {
-        let notes = notes(&workloads, &sweeps, machine)?;
+        let notes = notes(&workloads, &sweeps, target)?;
         write_atomic(path, page::page(args, &sweeps, notes).as_bytes())?;
     }
     match args.run.json {
-        true => print(format!("{:#}", json(args, &workloads, &sweeps, machine)?)),
-        false => print(text(args, &workloads, &sweeps, machine)?),
+        true => print(format!("{:#}", json(args, &workloads, &sweeps, target)?)),
+        false => print(text(args, &workloads, &sweeps, target)?),
     }
 }
 
@@ -73,9 +78,9 @@ fn workloads(names: &[String], workload: impl Fn(&str) -> Result<Workload>) -> R
 fn levels(args: &MemoryArgs, workloads: &[Workload]) -> Result<Vec<Recompute>> {
     match args.recompute {
         Some(RecomputeChoice::Level(level)) => Ok(vec![level]),
-        Some(RecomputeChoice::Auto) => {
-            Err(Error::Usage("--recompute auto needs a budget, which --sweep has not; name a level, or none for all".into()))
-        }
+        Some(RecomputeChoice::Auto) => Err(Error::Usage(
+            "--recompute auto needs a budget, which --sweep has not; name a level, or none for all".into(),
+        )),
         None => {
             let most = workloads.iter().map(Workload::levels).max_by_key(Vec::len);
             Ok(most.unwrap_or_default())
@@ -93,49 +98,86 @@ fn setting(args: &MemoryArgs) -> String {
     }
 }
 
-fn text(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], machine: Machine) -> Result<String> {
+fn text(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<String> {
+    let (first, rest) = (&sweeps[0], if sweeps.len() > 1 { "; --json, --csv and --html have all levels" } else { "" });
     let mut text = format!(
-        "{}, planned for the CPU with {} threads.\nPeak of saved and transient activations and workspace in MiB, against the \
-         side of a cubic volume.\n",
+        "{}, planned for {}.\nPeak of saved and transient activations and workspace in MiB at recompute level {}{rest}.\n\n",
         setting(args),
-        machine.threads
+        target_text(target),
+        first.recompute
     );
-    for sweep in sweeps {
-        let _ = write!(text, "\nRecompute level {}\n", sweep.recompute);
-        let recorded = sweep.recorded.iter().map(|(_, curve)| curve.name.to_string());
-        let heads = sweep.curves.iter().map(|curve| curve.name.clone()).chain(recorded);
-        let mut grid = Grid::new(std::iter::once("side".to_string()).chain(heads));
-        let mut sides: Vec<usize> =
-            sweep.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.side)).collect();
-        sides.extend(sweep.recorded.iter().flat_map(|(_, curve)| curve.points()).map(|point| point.0 as usize));
-        let (low, high) = args.sweep.unwrap_or_default();
-        sides.retain(|side| (low..=high.max(low + 16)).contains(side));
-        sides.sort_unstable();
-        sides.dedup();
-        for side in sides {
-            let planned = sweep.curves.iter().map(|curve| {
-                let point = curve.points.iter().find(|point| point.side == side);
-                point.map_or(String::new(), |point| mib(point.peak_activations))
-            });
-            let recorded = sweep.recorded.iter().map(|(_, curve)| {
-                let point = curve.points().into_iter().find(|point| point.0 == side as f64);
-                point.map_or(String::new(), |point| mib(point.1 as u64))
-            });
-            grid.push(std::iter::once(format!("{side}³")).chain(planned).chain(recorded));
-        }
-        text += &grid.render();
-        for meeting in &sweep.meetings {
-            text += &format!("{}\n", meeting_text(meeting));
-        }
+    text += &curves_grid(first).render();
+    let crossings = crossings_grid(sweeps);
+    if let Some(crossings) = crossings {
+        text += "\nWhere the first of two needs less than the second: from this side on\n";
+        text += &crossings.render();
     }
-    if sweeps.iter().any(|sweep| !sweep.recorded.is_empty()) {
+    text += "\nHow the peaks grow (fitted)\n";
+    text += &slopes_grid(workloads, sweeps, target)?.render();
+    if !first.recorded.is_empty() {
         let _ = write!(text, "\n{}; see docs/memory.md.\n", recorded_text());
     }
-    text += "\nHow the peaks grow\n";
-    for note in notes(workloads, sweeps, machine)? {
-        text += &format!("{note}\n");
-    }
     Ok(text)
+}
+
+/// Sides as rows, models and what was recorded of their peers as columns.
+fn curves_grid(sweep: &Sweep) -> Grid {
+    let names = sweep.curves.iter().map(|curve| curve.name.clone());
+    let recorded = sweep.recorded.iter().map(|(_, curve)| curve.name.to_string());
+    let mut grid = Grid::new(std::iter::once("side".to_string()).chain(names).chain(recorded));
+    let mut sides: Vec<usize> =
+        sweep.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.side)).collect();
+    sides.sort_unstable();
+    sides.dedup();
+    for side in sides {
+        let planned = sweep.curves.iter().map(|curve| {
+            let point = curve.points.iter().find(|point| point.side == side);
+            point.map_or(String::new(), |point| mib(point.peak_activations))
+        });
+        let recorded = sweep.recorded.iter().map(|(_, curve)| {
+            let point = curve.points().into_iter().find(|point| point.0 == side as f64);
+            point.map_or(String::new(), |point| mib(point.1 as u64))
+        });
+        grid.push(std::iter::once(format!("{side}³")).chain(planned).chain(recorded));
+    }
+    grid
+}
+
+/// Pairs of curves as rows, levels as columns; `None` if nothing crosses.
+fn crossings_grid(sweeps: &[Sweep]) -> Option<Grid> {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for meeting in sweeps.iter().flat_map(|sweep| &sweep.meetings) {
+        let pair = (meeting.leaner_above.as_str(), meeting.other.as_str());
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
+    }
+    let levels = sweeps.iter().map(|sweep| format!("recompute {}", sweep.recompute));
+    let mut grid = Grid::new(["".to_string(), "than".into()].into_iter().chain(levels));
+    for &(leaner, other) in &pairs {
+        let at = |sweep: &Sweep| {
+            let found =
+                sweep.meetings.iter().filter(|meeting| meeting.leaner_above == leaner && meeting.other == other);
+            found.map(|meeting| format!("{:.0}³", meeting.crossing.side)).collect::<Vec<_>>().join(", ")
+        };
+        grid.push([leaner.to_string(), other.into()].into_iter().chain(sweeps.iter().map(at)));
+    }
+    (!pairs.is_empty()).then_some(grid)
+}
+
+/// Models and their parts as rows, levels as columns.
+fn slopes_grid(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Grid> {
+    let levels = sweeps.iter().map(|sweep| format!("recompute {}", sweep.recompute));
+    let mut grid = Grid::new(std::iter::once(String::new()).chain(levels));
+    for workload in workloads {
+        let at = |sweep: &Sweep| slopes(&workload.with_recompute(sweep.recompute), target);
+        let by_level = sweeps.iter().map(at).collect::<Result<Vec<_>>>()?;
+        for (number, slope) in by_level[0].iter().enumerate() {
+            let name = format!("{}, {}, a {}", workload.network.title(), slope.part, slope.unit);
+            grid.push(std::iter::once(name).chain(by_level.iter().map(|slopes| slopes[number].rise())));
+        }
+    }
+    Ok(grid)
 }
 
 /// `The PyTorch curves were recorded: …`.
@@ -144,12 +186,12 @@ fn recorded_text() -> String {
 }
 
 /// The fitted slopes of every model and level.
-fn notes(workloads: &[Workload], sweeps: &[Sweep], machine: Machine) -> Result<Vec<String>> {
+fn notes(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for workload in workloads {
         let levels = workload.levels();
         for sweep in sweeps.iter().filter(|sweep| levels.contains(&sweep.recompute)) {
-            for slope in slopes(&workload.with_recompute(sweep.recompute), machine)? {
+            for slope in slopes(&workload.with_recompute(sweep.recompute), target)? {
                 let name = workload.network.title();
                 let level = match workload.sizes.step {
                     StepKind::Train => format!(", recompute {}", sweep.recompute),
@@ -162,6 +204,7 @@ fn notes(workloads: &[Workload], sweeps: &[Sweep], machine: Machine) -> Result<V
     Ok(notes)
 }
 
+#[cfg(feature = "report")]
 fn meeting_text(meeting: &Meeting) -> String {
     crate::report::meeting_sentence(
         &meeting.leaner_above,
@@ -171,7 +214,7 @@ fn meeting_text(meeting: &Meeting) -> String {
     )
 }
 
-fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], machine: Machine) -> Result<Value> {
+fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Value> {
     let level = |sweep: &Sweep| {
         let curve = |curve: &crate::planner::curves::Curve| {
             let point = |point: &crate::planner::curves::Point| {
@@ -211,10 +254,9 @@ fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], machine: Ma
     };
     Ok(json!({
         "setting": setting(args),
-        "planned_for": "cpu",
-        "threads": machine.threads,
+        "planned_for": target_text(target),
         "levels": sweeps.iter().map(level).collect::<Vec<_>>(),
-        "slopes": notes(workloads, sweeps, machine)?,
+        "slopes": notes(workloads, sweeps, target)?,
     }))
 }
 
@@ -243,13 +285,13 @@ fn csv(sweeps: &[Sweep]) -> String {
 #[cfg(feature = "report")]
 pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<Vec<crate::report::Resolution>> {
     use crate::train::rehearsal::Sizes;
-    let machine = Machine::here(threads);
+    let target = crate::planner::this_cpu(threads);
     let workloads = workloads(names, |name| Workload::official(name, Sizes::new([256; 3], 1, 16384)))?;
     let levels = workloads.iter().map(Workload::levels).max_by_key(Vec::len).unwrap_or_default();
     let ends = [levels.first(), levels.last()].into_iter().flatten();
     let what = "One training step of the networks at their published sizes (four channels, batch 1, 16,384 points a volume, \
                 f32), planned";
-    ends.map(|&level| Ok(page::resolution(&sweep(&workloads, level, machine, &sides(32, 512))?, what))).collect()
+    ends.map(|&level| Ok(page::resolution(&sweep(&workloads, level, target, &sides(32, 512))?, what))).collect()
 }
 
 #[cfg(feature = "report")]

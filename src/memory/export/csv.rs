@@ -19,10 +19,8 @@ pub fn csv(events: &[Event]) -> String {
         };
         let Event { op, layer, requested, granted, offset, .. } = event;
         let (phase, role, total) = (event.phase.name(), event.role.name(), event.live.total());
-        let _ = write!(
-            text,
-            "{index},{kind},{phase},{op},{layer},{role},{former},{requested},{granted},{offset},{total}"
-        );
+        let _ =
+            write!(text, "{index},{kind},{phase},{op},{layer},{role},{former},{requested},{granted},{offset},{total}");
         for (_, bytes) in event.live.iter() {
             let _ = write!(text, ",{bytes}");
         }
@@ -47,7 +45,10 @@ mod tests {
         let text = csv(&ledger.take_events());
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert!(rows.len() == 4 && rows.iter().all(|row| row.len() == 11 + Role::ALL.len()), "{text}");
-        assert_eq!(rows[1][..11], ["0", "allocate", "setup", "conv3d", "", "transient", "", "1000", "1024", "256", "1024"]);
+        assert_eq!(
+            rows[1][..11],
+            ["0", "allocate", "setup", "conv3d", "", "transient", "", "1000", "1024", "256", "1024"]
+        );
         assert_eq!(rows[2][1..7], ["retag", "setup", "conv3d", "", "saved", "transient"]);
         let live: u64 = rows[2][11..].iter().map(|bytes| bytes.parse::<u64>().unwrap()).sum();
         assert_eq!((live, rows[3][10]), (1024, "0"));

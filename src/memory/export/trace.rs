@@ -65,7 +65,10 @@ mod tests {
         let of = |kind: &str| entries.iter().filter(|entry| entry["ph"] == kind).cloned().collect::<Vec<_>>();
         let phases: Vec<_> = of("X").into_iter().filter(|slice| slice["tid"] == 0).collect();
         assert_eq!(phases.len(), 2);
-        assert_eq!((&phases[1]["name"], &phases[1]["ts"], &phases[1]["dur"]), (&"backward".into(), &1.into(), &3.into()));
+        assert_eq!(
+            (&phases[1]["name"], &phases[1]["ts"], &phases[1]["dur"]),
+            (&"backward".into(), &1.into(), &3.into())
+        );
         let counters = of("C");
         assert_eq!(counters.len(), 4);
         assert_eq!(counters[1]["args"], json!({ "saved": 512, "transient": 256 }));

@@ -469,13 +469,13 @@ mod tests {
         ledger.set_layer("decoder".into());
         let b = ledger.allocate(Role::Transient, 512, block(256, 512));
         let c = ledger.allocate(Role::Transient, 256, block(768, 256));
-        let shares = [("decoder".into(), 768), ("encoder".into(), 256)];
+        let shares: [(Arc<str>, u64); 2] = [("decoder".into(), 768), ("encoder".into(), 256)];
         assert_eq!(ledger.peak().by_layer, shares);
         // Retagging moves bytes between roles, not between layers; falling and rising again below the peak changes nothing.
         ledger.retag(c, Role::Saved);
-        [a, b, c].map(|id| ledger.free(id));
+        [a, b, c].into_iter().for_each(|id| drop(ledger.free(id)));
         ledger.allocate(Role::Saved, 512, block(0, 512));
         assert_eq!(ledger.peak().by_layer, shares);
-        assert_eq!(ledger.peak().by_role.total(), shares.iter().map(|share| share.1).sum());
+        assert_eq!(ledger.peak().by_role.total(), shares.iter().map(|share| share.1).sum::<u64>());
     }
 }

@@ -1,88 +1,39 @@
 //! The inverse question: what is the largest that fits?
 
+use super::adjust::{Adjustable, Quantity};
 use super::workload::Workload;
 use crate::device::Target;
 use crate::error::Result;
 use crate::models::Recompute;
-use crate::train::rehearsal::StepKind;
 
-/// What is enlarged while everything else stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quantity {
-    /// The side of a cubic volume.
-    Side,
-    /// Points a volume.
-    Points,
-    /// Volumes a step.
-    Batch,
-}
-
-/// The largest volumes, points and batches that are tried.
-const MOST: [usize; 3] = [1 << 13, 1 << 26, 1 << 14];
-
-impl Quantity {
-    /// All of them.
-    pub const ALL: [Quantity; 3] = [Quantity::Side, Quantity::Points, Quantity::Batch];
-
-    /// The name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Quantity::Side => "side",
-            Quantity::Points => "points",
-            Quantity::Batch => "batch",
-        }
-    }
-
-    /// The workload's own value.
-    pub fn of(self, workload: &Workload) -> usize {
-        match self {
-            Quantity::Side => workload.sizes.volume[0],
-            Quantity::Points => workload.sizes.points,
-            Quantity::Batch => workload.sizes.batch,
-        }
-    }
-
-    /// The workload with so much of it.
-    pub fn set(self, workload: &Workload, value: usize) -> Workload {
-        match self {
-            Quantity::Side => workload.with_volume([value; 3]),
-            Quantity::Points => workload.with_points(value),
-            Quantity::Batch => workload.with_batch(value),
-        }
-    }
-
-    /// Values are multiples of this.
-    fn unit(self) -> usize {
-        match self {
-            Quantity::Side => 16,
-            Quantity::Points => 256,
-            Quantity::Batch => 1,
-        }
-    }
-
-    /// True if the bytes of such a step depend on it.
-    fn matters(self, workload: &Workload) -> bool {
-        match self {
-            Quantity::Side => true,
-            Quantity::Points => workload.has_points() && workload.sizes.step == StepKind::Train,
-            Quantity::Batch => workload.sizes.step == StepKind::Train,
-        }
+/// The largest sides, points and batches that are tried.
+fn most(quantity: Quantity) -> usize {
+    match quantity {
+        Quantity::Side => 1 << 13,
+        Quantity::Points => 1 << 26,
+        Quantity::Batch => 1 << 14,
     }
 }
 
-/// The largest value that fits at one level of recomputation; `None` if even the smallest does not.
+/// The largest value up to `most` that fits at one level of recomputation; `None` if even the smallest does not.
 ///
 /// Doubles until it fails, then halves the distance: bytes grow with each quantity.
 ///
 /// # Errors
 /// Sizes that the network does not admit.
-pub fn largest(workload: &Workload, target: Target, budget: u64, quantity: Quantity) -> Result<Option<usize>> {
+pub fn largest(
+    workload: &impl Adjustable,
+    target: Target,
+    budget: u64,
+    quantity: Quantity,
+    most: usize,
+) -> Result<Option<usize>> {
     let unit = quantity.unit();
-    let most = MOST[quantity as usize] / unit;
+    let most = most / unit;
     let fits = |units: usize| -> Result<bool> {
-        let workload = quantity.set(workload, units * unit);
+        let workload = workload.with_quantity(quantity, units * unit);
         // Below the network's smallest volume nothing is asked; the search goes on above.
-        if quantity == Quantity::Side && workload.check().is_err() {
+        if quantity == Quantity::Side && !workload.is_admissible() {
             return Ok(true);
         }
         workload.fits(target, budget)
@@ -99,8 +50,8 @@ pub fn largest(workload: &Workload, target: Target, budget: u64, quantity: Quant
             false => above = middle,
         }
     }
-    let found = quantity.set(workload, below * unit);
-    Ok((below > 0 && found.check().is_ok()).then_some(below * unit))
+    let found = workload.with_quantity(quantity, below * unit);
+    Ok((below > 0 && found.is_admissible()).then_some(below * unit))
 }
 
 /// The largest value of one quantity at each level of recomputation.
@@ -126,9 +77,10 @@ impl Answer {
 /// # Errors
 /// Sizes that the network does not admit.
 pub fn answers(workload: &Workload, target: Target, budget: u64) -> Result<Vec<Answer>> {
-    let quantities = Quantity::ALL.into_iter().filter(|quantity| quantity.matters(workload));
+    let quantities = Quantity::ALL.into_iter().filter(|&quantity| workload.quantity(quantity).is_some());
     let answer = |quantity| {
-        let at = |level| Ok((level, largest(&workload.with_recompute(level), target, budget, quantity)?));
+        let at =
+            |level| Ok((level, largest(&workload.with_recompute(level), target, budget, quantity, most(quantity))?));
         Ok(Answer { quantity, by_level: workload.levels().into_iter().map(at).collect::<Result<_>>()? })
     };
     quantities.map(answer).collect()

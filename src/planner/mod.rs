@@ -5,6 +5,7 @@
 //! questions are loops around that: how memory grows ([`sweep`]), what is the largest that fits ([`fit`]), what would help
 //! when something does not ([`remedies`]).
 
+pub mod adjust;
 pub mod aside;
 pub mod curves;
 pub mod fit;
@@ -15,6 +16,7 @@ pub mod slopes;
 mod stages;
 pub mod sweep;
 pub mod timeline;
+pub mod training;
 mod workload;
 
 pub use aside::Aside;

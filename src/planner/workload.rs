@@ -54,12 +54,7 @@ impl Workload {
 
     /// Levels of recomputation that differ for this step, the fastest first.
     pub fn levels(&self) -> Vec<Recompute> {
-        match (self.sizes.step, &self.network) {
-            (StepKind::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
-            // U-Nets have no points to take in chunks.
-            (StepKind::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
-            _ => vec![Recompute::default()],
-        }
+        levels(self.sizes.step, &self.network)
     }
 
     /// True if the network answers at points, so that their number matters.
@@ -109,23 +104,20 @@ impl Workload {
             }
         }
     }
+}
 
-    /// True if the step fits in `budget` bytes on `machine`, fragmentation included.
-    ///
-    /// # Errors
-    /// Sizes that the network does not admit, whatever the budget.
-    pub fn fits(&self, target: Target, budget: u64) -> Result<bool> {
-        match self.rehearse(&Device::plan_for(target, budget), PLANNED_STEPS) {
-            Ok(_) => Ok(true),
-            // A shape whose bytes do not fit 64 bits fits nowhere.
-            Err(Error::OutOfMemory(_) | Error::Shape { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+/// Levels of recomputation that differ for a step of a network, the fastest first.
+pub(super) fn levels(step: StepKind, network: &NetworkConfig) -> Vec<Recompute> {
+    match (step, network) {
+        (StepKind::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
+        // U-Nets have no points to take in chunks.
+        (StepKind::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
+        _ => vec![Recompute::default()],
     }
 }
 
 /// Steps of a plan: the second is like all that follow.
-const PLANNED_STEPS: usize = 2;
+pub(super) const PLANNED_STEPS: usize = 2;
 
 /// The CPU of this machine with so many threads (0: one for each core), to plan for.
 pub fn this_cpu(threads: usize) -> Target {

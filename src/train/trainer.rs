@@ -149,6 +149,15 @@ impl Trainer {
         Ok(())
     }
 
+    /// Takes some steps whatever the number of epochs, for a plan's sake.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`].
+    pub fn rehearse(&mut self, cases: &[Case], steps: u64) -> Result<()> {
+        let per_epoch = self.steps_per_epoch(cases.len());
+        (0..steps).try_for_each(|_| self.step(cases, per_epoch, steps))
+    }
+
     /// Checks that the weights are worth keeping.
     ///
     /// # Errors

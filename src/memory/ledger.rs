@@ -473,7 +473,9 @@ mod tests {
         assert_eq!(ledger.peak().by_layer, shares);
         // Retagging moves bytes between roles, not between layers; falling and rising again below the peak changes nothing.
         ledger.retag(c, Role::Saved);
-        [a, b, c].into_iter().for_each(|id| drop(ledger.free(id)));
+        for id in [a, b, c] {
+            ledger.free(id);
+        }
         ledger.allocate(Role::Saved, 512, block(0, 512));
         assert_eq!(ledger.peak().by_layer, shares);
         assert_eq!(ledger.peak().by_role.total(), shares.iter().map(|share| share.1).sum::<u64>());

@@ -46,16 +46,16 @@ pub fn sweep(workloads: &[Workload], recompute: Recompute, target: Target, sides
             recorded.extend(beside.into_iter().map(|curve| (position, curve)));
         }
     }
-    let own = curves.iter().enumerate().map(|(i, curve)| (i, curve.name.clone(), curve.activations()));
-    let peers = recorded.iter().map(|(i, curve)| (*i, curve.name.to_string(), curve.points()));
-    let all: Vec<(usize, String, Vec<(f64, f64)>)> = own.chain(peers).collect();
+    let own = curves.iter().enumerate().map(|(i, curve)| (i, curve.name.as_str(), curve.activations()));
+    let peers = recorded.iter().map(|(i, curve)| (*i, curve.name, curve.points()));
+    let all: Vec<_> = own.chain(peers).collect();
     let mut meetings = Vec::new();
     for (i, (model, name, points)) in all.iter().enumerate() {
         // A model and its own peer are compared by their curves, not by a crossing.
         for (_, other, others) in all[i + 1..].iter().filter(|(other, ..)| other != model) {
             meetings.extend(crossings(points, others).into_iter().map(|crossing| {
                 let (leaner, fatter) = if crossing.first_wins_above { (name, other) } else { (other, name) };
-                Meeting { leaner_above: leaner.clone(), other: fatter.clone(), crossing }
+                Meeting { leaner_above: leaner.to_string(), other: fatter.to_string(), crossing }
             }));
         }
     }

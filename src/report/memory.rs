@@ -82,16 +82,16 @@ fn role_table(timeline: &Timeline, page: &MemoryPage) -> String {
         let swatch = swatch(&format!("area c{}", roles::rank(role)));
         row(&mut html, &format!("{swatch}{}", Escaped(roles::display(role))), bytes);
     }
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<tr class=\"total\"><th scope=\"row\">peak</th>{}</tr>\n",
+        "<tr class=\"total\"><th scope=\"row\">peak</th>{}</tr>",
         cell(&mib(events[peak].total()), false)
     );
     for (name, bytes) in page.beside.iter().filter(|(_, bytes)| *bytes > 0) {
         row(&mut html, &Escaped(name).to_string(), *bytes);
     }
     let all = page.beside.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    let _ = write!(html, "<tr class=\"total\"><th scope=\"row\">in all</th>{}</tr>\n", cell(&mib(all), false));
+    let _ = writeln!(html, "<tr class=\"total\"><th scope=\"row\">in all</th>{}</tr>", cell(&mib(all), false));
     html + "</tbody></table></div>\n"
 }
 

@@ -59,7 +59,9 @@ mod tests {
         ledger.set_phase(Phase::Backward);
         ledger.set_op("pool");
         let b = ledger.allocate(Role::Saved, 512, Block { offset: 256, bytes: 512 });
-        [a, b].into_iter().for_each(|id| drop(ledger.free(id)));
+        for id in [a, b] {
+            ledger.free(id);
+        }
         let trace: Value = serde_json::from_str(&chrome_trace("step", &ledger.take_events())).unwrap();
         let entries = trace["traceEvents"].as_array().unwrap();
         let of = |kind: &str| entries.iter().filter(|entry| entry["ph"] == kind).cloned().collect::<Vec<_>>();

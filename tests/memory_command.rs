@@ -139,9 +139,11 @@ fn what_is_said_to_fit_fits_and_one_more_does_not() {
 #[test]
 fn plan_and_run_stand_side_by_side() {
     let place = Place::new();
-    for arguments in
-        ["--model oss-net-a --volume 64x64x64 --points 600", "--model unet3d --volume 48x48x32 --step infer"]
-    {
+    for arguments in [
+        "--model oss-net-a --volume 64x64x64 --points 600",
+        "--model unet3d --volume 48x48x32 --step infer",
+        "--model oss-net-a --volume 32x32x32 --step eval",
+    ] {
         let answer = json(&place, &format!("--compare-to measured {arguments}"));
         assert_eq!(answer["events"]["first_difference"], Value::Null, "{arguments}");
         assert!(bytes(&answer["events"]["planned"]) > 20);

@@ -71,15 +71,17 @@ impl Aside {
                 // Slices of a 2D network come from as many cases.
                 Self { cases: labelled.checked_mul(batch)?, staging: a_case.checked_mul(batch)?, ..Self::default() }
             }
-            (step, _) => {
-                let probabilities = voxels.checked_mul(classes)?.checked_mul(4)?;
+            (step, network) => {
+                // Classes on the network's grid and labels on the scan's; a U-Net's answer comes as probabilities.
+                let labels = voxels.checked_mul(2)?;
+                let results = match network {
+                    NetworkConfig::OssNet(_) => labels,
+                    NetworkConfig::UNet(_) => voxels.checked_mul(classes)?.checked_mul(4)?.checked_add(labels)?,
+                };
                 Self {
-                    cases: match step {
-                        StepKind::Evaluate => labelled,
-                        _ => floats.checked_add(voxels.checked_mul(4)?)?,
-                    },
+                    cases: if step == StepKind::Evaluate { labelled } else { floats },
                     staging: floats,
-                    results: probabilities.checked_add(voxels.checked_mul(2)?)?,
+                    results,
                     ..Self::default()
                 }
             }

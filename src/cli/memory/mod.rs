@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
+use super::run::parse_volume;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
@@ -43,9 +44,9 @@ enum PlanFor {
 enum StepName {
     /// Loss, gradients, update
     Train,
-    /// A label for every voxel of a labelled case
+    /// The score of a labelled case: every voxel is asked
     Eval,
-    /// A label for every voxel of a scan
+    /// The segmentation of a scan by the hierarchical search, at worst
     Infer,
 }
 
@@ -87,9 +88,10 @@ pub struct MemoryArgs {
     /// Full-resolution volume
     #[arg(long, default_value = "256x256x160", value_name = "XxYxZ", value_parser = parse_volume)]
     volume: [usize; 3],
-    /// Points a volume (occupancy networks); in inference those decoded at once
-    #[arg(long, default_value_t = 16384, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
-    points: u64,
+    /// Points a volume of a training step (occupancy networks), or decoded at once in inference [default: 16384, or as many
+    /// as the budget admits up to 8192]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    points: Option<u64>,
     /// Volumes (of a 2D network: slices) a step
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     batch: u64,
@@ -146,15 +148,6 @@ pub struct MemoryArgs {
     run: RunArgs,
 }
 
-/// Reads `256x256x160`.
-fn parse_volume(text: &str) -> Result<[usize; 3], String> {
-    let sides: Option<Vec<usize>> = text.split('x').map(|side| side.trim().parse().ok().filter(|&n| n > 0)).collect();
-    sides
-        .and_then(|sides| sides.try_into().ok())
-        .filter(|sides: &[usize; 3]| sides.iter().all(|&side| side <= 1 << 16))
-        .ok_or_else(|| format!("'{text}' is no shape of three sides from 1 to 65536; write for example 256x256x160"))
-}
-
 /// Answers.
 ///
 /// # Errors
@@ -188,7 +181,7 @@ impl MemoryArgs {
             recompute,
             step,
             optimizer: self.optimizer.settings(),
-            ..Sizes::new(self.volume, self.batch as usize, self.points as usize)
+            ..Sizes::new(self.volume, self.batch as usize, self.points() as usize)
         };
         Workload::official(model, sizes)
     }
@@ -217,6 +210,11 @@ impl MemoryArgs {
                 Ok((workload, change.map(|remedy| remedy.change)))
             }
         }
+    }
+
+    /// Points of a step; 0 in inference stands for as many as the budget admits.
+    fn points(&self) -> u64 {
+        self.points.unwrap_or(if self.step == StepName::Train { 16384 } else { 0 })
     }
 
     /// The device that is planned for.

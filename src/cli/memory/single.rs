@@ -73,7 +73,7 @@ impl Single {
         if sizes.step == StepKind::Train {
             parts.push(format!("batch {}", sizes.batch));
         }
-        if self.workload.has_points() {
+        if self.workload.has_points() && sizes.points > 0 {
             parts.push(format!("{} points", count(sizes.points as u64)));
         }
         if sizes.step == StepKind::Train {
@@ -159,7 +159,7 @@ impl Single {
             "step": self.step_name(),
             "volume": sizes.volume,
             "batch": sizes.batch,
-            "points": workload.has_points().then_some(sizes.points),
+            "points": (workload.has_points() && sizes.points > 0).then_some(sizes.points),
             "recompute": sizes.recompute,
             "precision": "f32",
             "changed_to_fit": self.change,

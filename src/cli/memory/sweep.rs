@@ -90,11 +90,12 @@ fn levels(args: &MemoryArgs, workloads: &[Workload]) -> Result<Vec<Recompute>> {
 
 /// What the curves are of, in a sentence.
 fn setting(args: &MemoryArgs) -> String {
-    match args.step {
-        super::StepName::Train => {
-            format!("One training step, batch {}, {} points a volume, f32", args.batch, count(args.points))
+    match (args.step, args.points()) {
+        (super::StepName::Train, points) => {
+            format!("One training step, batch {}, {} points a volume, f32", args.batch, count(points))
         }
-        _ => format!("Inference of one volume, {} points at once, f32", count(args.points)),
+        (_, 0) => "Inference of one volume, f32".into(),
+        (_, points) => format!("Inference of one volume, {} points at once, f32", count(points)),
     }
 }
 

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use ossnet::data::border::border_map;
 use ossnet::checkpoint::{Data, torch};
+use ossnet::data::border::border_map;
 use ossnet::data::preprocess::Preprocessing;
 use ossnet::data::{Axes, Case, Labels, Padding, Source, Volume};
 use ossnet::evaluate::metrics::{Confusion, Rule, mean};

@@ -5,6 +5,7 @@ mod borders;
 mod compare;
 #[cfg(feature = "train")]
 mod course;
+mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "infer")]
@@ -32,8 +33,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that this binary was built with.
 pub fn features() -> String {
-    let known =
-        [("infer", cfg!(feature = "infer")), ("train", cfg!(feature = "train")), ("report", cfg!(feature = "report"))];
+    let known = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("infer", cfg!(feature = "infer")),
+        ("train", cfg!(feature = "train")),
+        ("report", cfg!(feature = "report")),
+    ];
     let built: Vec<&str> = known.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
     format!("features: {}", if built.is_empty() { "none".into() } else { built.join(", ") })
 }
@@ -78,6 +83,8 @@ enum Command {
     Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// List what there is to compute on, and why if there is no CUDA device
+    Devices(devices::DevicesArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -122,6 +129,7 @@ pub fn run() -> Result<()> {
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

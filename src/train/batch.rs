@@ -7,7 +7,6 @@ use crate::data::sampling::Reach;
 use crate::data::{Augmentation, Labels, Sampling, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::infer::dense::volume_tensor;
 use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
@@ -102,6 +101,13 @@ pub fn make(
             targets: Targets::Dense(label_tensor(device, &items.iter().map(|item| &item.1).collect::<Vec<_>>())?),
         }),
     }
+}
+
+/// `[batch, D, H, W, channels]`.
+fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
+    let ([d, h, w], channels) = (volumes[0].shape, volumes[0].channels);
+    let voxels: Vec<f32> = volumes.iter().flat_map(|volume| volume.voxels.iter().copied()).collect();
+    Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)
 }
 
 /// `[batch, D, H, W, 1]`.

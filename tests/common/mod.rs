@@ -5,4 +5,5 @@
 
 pub mod cuda;
 pub mod fixture;
+pub mod network;
 pub mod npz;

@@ -86,7 +86,8 @@ pub fn run(args: BordersArgs) -> Result<()> {
         return print(format!("{result:#}"));
     }
     let kept = written.len() - made;
-    let kept = if kept > 0 { format!(", {kept} were there already (--overwrite makes them anew)") } else { String::new() };
+    let kept =
+        if kept > 0 { format!(", {kept} were there already (--overwrite makes them anew)") } else { String::new() };
     print(format!("{made} border maps written in {seconds:.1} s{kept}"))
 }
 

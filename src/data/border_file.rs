@@ -104,7 +104,8 @@ pub fn read(path: &Path, label: &Source, labels: &Labels, axes: Axes) -> Result<
         let array = torch::read_tensor(path)?;
         let shape = labels.geometry.stored.shape;
         // The official maps may have an axis of one channel in front.
-        let axes: Vec<usize> = array.shape().iter().copied().skip_while(|&n| n == 1 && array.shape().len() > 3).collect();
+        let axes: Vec<usize> =
+            array.shape().iter().copied().skip_while(|&n| n == 1 && array.shape().len() > 3).collect();
         if axes != shape {
             let problem = format!("holds a map of {:?} where its label has {shape:?}", array.shape());
             return Err(Error::data(path, problem, remedy));

@@ -272,9 +272,14 @@ mod tests {
     #[test]
     fn a_panic_in_the_work_reaches_the_caller() {
         let result = std::panic::catch_unwind(|| {
-            ahead(0..10, Window { items: 3, threads: 2 }, |n| assert_ne!(n, 4), |queue| {
-                while queue.next().is_some() {}
-            });
+            ahead(
+                0..10,
+                Window { items: 3, threads: 2 },
+                |n| assert_ne!(n, 4),
+                |queue| {
+                    while queue.next().is_some() {}
+                },
+            );
         });
         assert!(result.is_err());
     }
@@ -283,12 +288,17 @@ mod tests {
     #[test]
     fn the_consumer_hardly_waits() {
         let pause = || std::thread::sleep(Duration::from_millis(4));
-        let waited = ahead(0..30, Window { items: 4, threads: 2 }, |_| pause(), |queue| {
-            while queue.next().is_some() {
-                pause();
-            }
-            queue.waited()
-        });
+        let waited = ahead(
+            0..30,
+            Window { items: 4, threads: 2 },
+            |_| pause(),
+            |queue| {
+                while queue.next().is_some() {
+                    pause();
+                }
+                queue.waited()
+            },
+        );
         // One after the other it would be 120 ms of waiting; the first item alone is 4 ms.
         assert!(waited < Duration::from_millis(80), "{waited:?}");
     }

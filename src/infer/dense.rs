@@ -9,7 +9,7 @@ use crate::nn::Parameters;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::tape::{Mode, Tape, Var};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// Points that are decoded at once by default.
 pub const CHUNK: usize = 1 << 14;
@@ -46,40 +46,70 @@ pub fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
     Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)
 }
 
-/// Runs a 2D network on the axial slices (planes of the first two axes), some at a time.
+/// Runs a 2D network on the slices across its axis, some at a time.
 fn predict_slices(network: &UNet, parameters: &Parameters, volume: &Tensor) -> Result<Vec<f32>> {
-    let (device, shape, classes) = (volume.device(), volume.shape(), network.config().classes);
-    let (plane, depth) = (shape[1] * shape[2], shape[3]);
-    let mut probabilities = vec![0.0; plane * depth * classes];
-    for first in (0..depth).step_by(SLICES) {
-        let count = SLICES.min(depth - first);
-        let slices = axial_slices(volume, first, count)?;
+    let (device, config) = (volume.device(), network.config());
+    let (axis, classes, channels) = (config.slice_axis, config.classes, volume.channels());
+    let shape = [volume.shape()[1], volume.shape()[2], volume.shape()[3]];
+    let plane = Plane::new(shape, axis);
+    let (voxels, mut probabilities) = (volume.to_vec(), vec![0.0; shape.iter().product::<usize>() * classes]);
+    for first in (0..shape[axis]).step_by(SLICES) {
+        let count = SLICES.min(shape[axis] - first);
+        let slices: Vec<f32> = (first..first + count).flat_map(|slice| plane.cut(&voxels, channels, slice)).collect();
+        let batch = [count, 1, plane.sides[0], plane.sides[1], channels];
         let tape = Tape::new(device, Mode::Eval);
-        let x = tape.constant(slices);
+        let x = tape.constant(Tensor::from_slice(device, &batch, Role::Data, &slices)?);
         let logits = network.forward(&tape, parameters, &x)?;
         let part = to_probabilities(&tape, logits)?;
-        for (i, values) in part.chunks_exact(classes).enumerate() {
-            let (slice, pixel) = (first + i / plane, i % plane);
-            probabilities[(pixel * depth + slice) * classes..][..classes].copy_from_slice(values);
+        for (i, slice) in part.chunks_exact(plane.len() * classes).enumerate() {
+            plane.put(slice, classes, first + i, &mut probabilities);
         }
     }
     Ok(probabilities)
 }
 
-/// The axial slices `first..first + count` of `[1, X, Y, Z, C]` as a batch `[count, 1, X, Y, C]`.
-///
-/// # Errors
-/// No memory.
-pub fn axial_slices(volume: &Tensor, first: usize, count: usize) -> Result<Tensor> {
-    let (device, shape) = (volume.device(), volume.shape());
-    let (plane, depth, channels) = (shape[1] * shape[2], shape[3], shape[4]);
-    let mut slices = Tensor::empty(device, &[count, 1, shape[1], shape[2], channels], DType::F32, Role::Data)?;
-    let voxels = volume.data();
-    for (i, values) in slices.data_mut().chunks_exact_mut(channels).enumerate() {
-        let (slice, pixel) = (first + i / plane, i % plane);
-        values.copy_from_slice(&voxels[(pixel * depth + slice) * channels..][..channels]);
+/// The planes of a volume across one axis.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane {
+    /// Sides of a plane: the other two axes, in their order.
+    pub sides: [usize; 2],
+    /// Distance in voxels between neighbours along each of them.
+    strides: [usize; 2],
+    /// Distance in voxels between planes.
+    step: usize,
+}
+
+impl Plane {
+    /// Planes of a volume of `shape` across `axis` (0, 1 or 2).
+    pub fn new(shape: [usize; 3], axis: usize) -> Self {
+        let strides = [shape[1] * shape[2], shape[2], 1];
+        let [a, b] = [[1, 2], [0, 2], [0, 1]][axis];
+        Self { sides: [shape[a], shape[b]], strides: [strides[a], strides[b]], step: strides[axis] }
     }
-    Ok(slices)
+
+    /// Voxels of a plane.
+    #[allow(clippy::len_without_is_empty)] // a plane without voxels does not occur
+    pub fn len(&self) -> usize {
+        self.sides[0] * self.sides[1]
+    }
+
+    /// Where the plane's voxels lie in the volume, in the plane's order.
+    fn places(self, plane: usize) -> impl Iterator<Item = usize> {
+        let row = move |i: usize| plane * self.step + i * self.strides[0];
+        (0..self.sides[0]).flat_map(move |i| (0..self.sides[1]).map(move |j| row(i) + j * self.strides[1]))
+    }
+
+    /// The values of one plane of `[voxels, channels]`.
+    pub fn cut<T: Copy>(self, volume: &[T], channels: usize, plane: usize) -> Vec<T> {
+        self.places(plane).flat_map(|voxel| &volume[voxel * channels..][..channels]).copied().collect()
+    }
+
+    /// The inverse of [`Plane::cut`].
+    pub fn put<T: Copy>(self, values: &[T], channels: usize, plane: usize, volume: &mut [T]) {
+        for (value, voxel) in values.chunks_exact(channels).zip(self.places(plane)) {
+            volume[voxel * channels..][..channels].copy_from_slice(value);
+        }
+    }
 }
 
 /// Decodes every voxel, chunk by chunk.
@@ -123,4 +153,23 @@ fn to_probabilities(tape: &Tape, logits: Var) -> Result<Vec<f32>> {
     let classes = logits.shape()[logits.shape().len() - 1];
     let probabilities = if classes == 1 { ops::sigmoid(tape, &logits)? } else { ops::softmax(tape, &logits)? };
     Ok(probabilities.tensor().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Plane;
+
+    #[test]
+    fn planes_across_every_axis_are_cut_and_put_back() {
+        let shape = [2, 3, 4];
+        let volume: Vec<u32> = (0..48).collect();
+        assert_eq!(Plane::new(shape, 0).cut(&volume, 2, 1), (24..48).collect::<Vec<_>>());
+        assert_eq!(Plane::new(shape, 1).cut(&volume, 1, 2), [8, 9, 10, 11, 20, 21, 22, 23]);
+        assert_eq!(Plane::new(shape, 2).cut(&volume, 1, 3), [3, 7, 11, 15, 19, 23]);
+        for axis in 0..3 {
+            let (plane, mut back) = (Plane::new(shape, axis), vec![0; 48]);
+            (0..shape[axis]).for_each(|i| plane.put(&plane.cut(&volume, 2, i), 2, i, &mut back));
+            assert_eq!(back, volume);
+        }
+    }
 }

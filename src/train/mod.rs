@@ -1,8 +1,10 @@
 //! Training.
 
+pub mod average;
 pub mod baseline;
 pub mod batch;
 pub mod costs;
+pub mod gradients;
 pub mod presets;
 pub mod rehearsal;
 pub mod settings;

@@ -35,10 +35,10 @@ fn small(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("small");
     group.measurement_time(Duration::from_secs(2));
     for name in ["o-net", "oss-net-a", "oss-net-b", "oss-net-c", "oss-net-d"] {
-        step(&mut group, name, Sizes { volume: [64, 64, 40], batch: 1, points: 4096 });
+        step(&mut group, name, Sizes::new([64, 64, 40], 1, 4096));
     }
-    step(&mut group, "unet3d", Sizes { volume: [64; 3], batch: 1, points: 0 });
-    step(&mut group, "unet2d", Sizes { volume: [128, 128, 1], batch: 16, points: 0 });
+    step(&mut group, "unet3d", Sizes::new([64; 3], 1, 0));
+    step(&mut group, "unet2d", Sizes::new([128, 128, 1], 16, 0));
     group.finish();
 }
 
@@ -46,8 +46,8 @@ fn headline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headline");
     // Steps take seconds: one a sample.
     group.sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(1));
-    step(&mut group, "full", Sizes { volume: [256, 256, 160], batch: 1, points: 1 << 14 });
-    step(&mut group, "unet3d", Sizes { volume: [96; 3], batch: 1, points: 0 });
+    step(&mut group, "full", Sizes::new([256, 256, 160], 1, 1 << 14));
+    step(&mut group, "unet3d", Sizes::new([96; 3], 1, 0));
     group.finish();
 }
 

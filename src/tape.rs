@@ -20,7 +20,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{BufferId, ParamId, Parameters};
-use crate::ops::Op;
+use crate::ops::{Needs, Op};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 pub use backward::Backward;
@@ -53,6 +53,12 @@ struct Node {
     inputs: Vec<Rc<Slot>>,
     output: Rc<Slot>,
     layer: Arc<str>,
+}
+
+impl Node {
+    fn inputs_and_needs(&self) -> (Vec<Rc<Slot>>, Needs) {
+        (self.inputs.clone(), self.op.needs())
+    }
 }
 
 /// A running statistic that is due for an update: `running ← (1 − momentum)·running + momentum·statistics`.
@@ -247,11 +253,13 @@ impl Tape {
         let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
         let output = self.run(&op, &tensors)?;
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
-        if !needs_gradient {
+        // What no gradient flows through is a constant, and is recorded only if it is to be made anew.
+        let promised = self.mode != Mode::Eval && self.recompute_all.get();
+        if !needs_gradient && !promised {
             return Ok(Var(Rc::new(Handle(self.slot(output, false, None, None)))));
         }
-        let slot = self.slot(output, true, Some(self.nodes.borrow().len()), None);
-        slot.recompute.set(op.recompute() || self.recompute_all.get());
+        let slot = self.slot(output, needs_gradient, Some(self.nodes.borrow().len()), None);
+        slot.recompute.set(op.recompute() || promised);
         let (needs, again) = (op.needs(), slot.recompute.get());
         for (i, input) in slots.iter().enumerate() {
             if needs.input(i) || again {
@@ -279,9 +287,19 @@ impl Tape {
 
     /// Keeps `var` for the backward pass even if its op is cheap to run again: the end of a recomputed stretch.
     pub fn keep(&self, var: &Var) {
-        var.0.0.recompute.set(false);
-        if var.0.0.pending.get() > 0 {
-            var.0.0.mark_saved();
+        let slot = &var.0.0;
+        if !slot.recompute.replace(false) {
+            return;
+        }
+        if slot.pending.get() > 0 {
+            slot.mark_saved();
+        }
+        // Inputs that were wanted for making it anew only are so no longer.
+        if let Some(node) =
+            slot.producer.and_then(|producer| self.nodes.borrow().get(producer).map(Node::inputs_and_needs))
+        {
+            let (inputs, needs) = node;
+            inputs.iter().enumerate().filter(|(i, _)| !needs.input(*i)).for_each(|(_, input)| input.remove_reader());
         }
     }
 

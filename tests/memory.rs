@@ -20,7 +20,7 @@ fn configuration(name: &str, volume: [usize; 3]) -> NetworkConfig {
 
 fn planned(name: &str, volume: [usize; 3], points: usize) -> Rehearsal {
     let plan = Device::plan(2, ossnet::device::cpu::SimdLevel::detect(), 1 << 50);
-    rehearse(&plan, &configuration(name, volume), Sizes { volume, batch: 1, points }, 2).unwrap()
+    rehearse(&plan, &configuration(name, volume), Sizes::new(volume, 1, points), 2).unwrap()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_plan_equals_the_run_event_by_event() {
     for name in names.into_iter().chain(["unet3d", "unet2d"]) {
         // The official encoders halve four times more than 48 voxels admit; a side of 64 is enough for all.
         let volume = if name.starts_with("unet") { volume } else { [64, 64, 64] };
-        let sizes = Sizes { volume, batch: 2, points: 100 };
+        let sizes = Sizes::new(volume, 2, 100);
         let cpu = Device::cpu(2, 4 << 30).unwrap();
         let plan = Device::plan(2, cpu.simd(), 4 << 30);
         let config = configuration(name, volume);
@@ -58,7 +58,7 @@ fn plans_reach_any_size_without_overflow() {
     assert!(large.peak_activations > 30 * 1024 * MIB);
     let absurd = [1 << 30, 1 << 30, 1 << 30];
     let plan = Device::plan(2, ossnet::device::cpu::SimdLevel::detect(), 1 << 50);
-    let sizes = Sizes { volume: absurd, batch: 1 << 20, points: 1 << 40 };
+    let sizes = Sizes::new(absurd, 1 << 20, 1 << 40);
     assert!(rehearse(&plan, &configuration("unet3d", absurd), sizes, 1).is_err());
 }
 

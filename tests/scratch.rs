@@ -42,7 +42,7 @@ fn a_step_allocates_little_outside_the_ledger() {
         let volume = [64, 64, 64];
         let device = Device::cpu(2, 4 << 30).unwrap();
         let config = NetworkConfig::official(name, Family::Brats).unwrap().adapted(4, 1, volume);
-        let mut stage = Stage::new(&device, &config, Sizes { volume, batch: 1, points: 4096 }).unwrap();
+        let mut stage = Stage::new(&device, &config, Sizes::new(volume, 1, 4096)).unwrap();
         // The first step fills what the GEMM crate keeps for a thread's life: a slab of its second-level cache's size.
         stage.step().unwrap();
         let before = LIVE.load(Ordering::Relaxed);

@@ -80,7 +80,7 @@ pub fn run(args: MemoryArgs) -> Result<()> {
             Device::plan(threads, SimdLevel::detect(), args.run.memory_budget.unwrap_or(1 << 50))
         }
     };
-    let sizes = Sizes { volume: args.volume, batch: args.batch as usize, points: args.points as usize };
+    let sizes = Sizes::new(args.volume, args.batch as usize, args.points as usize);
     let steps = if device.is_plan() { 2 } else { args.steps as usize };
     let cost = rehearsal::rehearse(&device, &config, sizes, steps)?;
     if args.run.json {

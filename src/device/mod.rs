@@ -82,6 +82,11 @@ impl Device {
         Self::with_backend(Backend::Plan { threads: threads.max(1), simd }, budget)
     }
 
+    /// A plan of what this device would do, within the same budget.
+    pub fn planned(&self) -> Self {
+        Self::plan(self.threads(), self.simd(), self.budget())
+    }
+
     fn with_backend(backend: Backend, budget: u64) -> Self {
         let books = Mutex::new(Books { arena: Arena::new(budget), ledger: Ledger::default() });
         Self(Arc::new(Inner { backend, books, budget }))

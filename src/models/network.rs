@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::{Family, OssNet, OssNetConfig, UNet, UNetConfig};
+use crate::models::{Family, OssNet, OssNetConfig, Recompute, UNet, UNetConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 
@@ -177,6 +177,14 @@ impl Network {
                 NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
             })
         })
+    }
+
+    /// From now on recomputes so much in its backward passes; a new network is at level 0.
+    pub fn set_recompute(&mut self, level: Recompute) {
+        match self {
+            Self::OssNet(network) => network.set_recompute(level),
+            Self::UNet(network) => network.set_recompute(level),
+        }
     }
 
     /// The configuration.

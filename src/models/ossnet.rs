@@ -6,6 +6,7 @@
 //! Module and parameter names are the official ones.
 
 use crate::error::{Error, Result};
+use crate::models::Recompute;
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
 use crate::nn::layers::{self, Act, Builder, Conv, Linear, NormAct};
 use crate::nn::{BufferId, Parameters};
@@ -29,6 +30,7 @@ pub struct OssNet {
     config: OssNetConfig,
     encoder: Encoder,
     decoder: Decoder,
+    recompute: Recompute,
 }
 
 impl OssNet {
@@ -41,7 +43,7 @@ impl OssNet {
         let mut root = Builder::new(parameters, rng);
         let encoder = Encoder::new(&mut root.child("encoder"), &config)?;
         let decoder = Decoder::new(&mut root.child("decoder"), &config)?;
-        Ok(Self { config, encoder, decoder })
+        Ok(Self { config, encoder, decoder, recompute: Recompute::default() })
     }
 
     /// The configuration.
@@ -49,12 +51,18 @@ impl OssNet {
         &self.config
     }
 
+    /// From now on recomputes so much in its backward passes.
+    pub fn set_recompute(&mut self, level: Recompute) {
+        self.recompute = level;
+    }
+
     /// Encodes half-resolution volumes `[batch, D, H, W, channels]`.
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn encode(&self, tape: &Tape, parameters: &Parameters, volume: &Var) -> Result<Encoding> {
-        tape.device().in_layer("encoder", || self.encoder.forward(tape, parameters, &self.config, volume))
+        let recompute = self.recompute >= Recompute::Blocks;
+        tape.device().in_layer("encoder", || self.encoder.forward(tape, parameters, &self.config, volume, recompute))
     }
 
     /// Logits `[points, classes]` at `coordinates` `[points, 3]` (voxel indices at full resolution; the same number for
@@ -71,7 +79,8 @@ impl OssNet {
         patches: Option<PatchSource<'_>>,
     ) -> Result<Var> {
         tape.device().in_layer("decoder", || {
-            self.decoder.forward(tape, parameters, &self.config, &encoding.latents, coordinates, patches)
+            let x = self.decoder.point_features(tape, parameters, &self.config, coordinates, patches)?;
+            self.decoder.forward(tape, parameters, &self.config, &encoding.latents, x, self.recompute)
         })
     }
 }
@@ -199,12 +208,23 @@ impl Encoder {
         Ok(Self { blocks, outputs, last, auxiliary })
     }
 
-    fn forward(&self, tape: &Tape, parameters: &Parameters, config: &OssNetConfig, volume: &Var) -> Result<Encoding> {
+    /// With `recompute` the blocks keep their outputs only.
+    fn forward(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        config: &OssNetConfig,
+        volume: &Var,
+        recompute: bool,
+    ) -> Result<Encoding> {
         let device = tape.device();
         let mut x = volume.clone();
         let mut scales = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            x = device.in_layer(&format!("blocks.{i}"), || block.forward(tape, parameters, &x))?;
+            x = device.in_layer(&format!("blocks.{i}"), || match recompute {
+                true => kept(tape, || block.forward(tape, parameters, &x)),
+                false => block.forward(tape, parameters, &x),
+            })?;
             if !self.outputs.is_empty() {
                 let mapped = device.in_layer(&format!("output_mappings.{i}"), || {
                     let pooled = ops::adaptive_max_pool(tape, &x, config.latent_grid())?;
@@ -358,24 +378,31 @@ impl Decoder {
         Ok(Self { frequencies, patch_mapping, blocks, last })
     }
 
+    /// `x` are the points' own features.
     fn forward(
         &self,
         tape: &Tape,
         parameters: &Parameters,
         config: &OssNetConfig,
         latents: &Var,
-        coordinates: &Var,
-        patches: Option<PatchSource<'_>>,
+        mut x: Var,
+        recompute: Recompute,
     ) -> Result<Var> {
         let device = tape.device();
-        let mut x = self.point_features(tape, parameters, config, coordinates, patches)?;
         let input_latent = ops::select(tape, latents, 0)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let latent = if config.skip_encoder { ops::select(tape, latents, i + 1)? } else { input_latent.clone() };
             let shared = (i == 0).then_some(&input_latent);
-            x = device.in_layer(&format!("blocks.{i}"), || block.forward(tape, parameters, &x, shared, &latent))?;
-            // Every second block's output is kept; those between are one element-wise pass away from it.
-            if i % 2 == 1 && i + 1 < self.blocks.len() {
+            let last = i + 1 == self.blocks.len();
+            let forward = || block.forward(tape, parameters, &x, shared, &latent);
+            // The last block is the first to be played backwards: nothing is gained by making it anew.
+            x = device.in_layer(&format!("blocks.{i}"), || match recompute {
+                Recompute::Activations => forward(),
+                _ if last => forward(),
+                _ => kept(tape, forward),
+            })?;
+            // At level 0 every second block's output is kept; those between are one element-wise pass away from it.
+            if i % 2 == 1 && !last {
                 tape.keep(&x);
             }
         }
@@ -418,6 +445,13 @@ impl Decoder {
             _ => ops::concat(tape, &parts),
         }
     }
+}
+
+/// Runs `work` so that the backward pass makes anew everything but its result.
+fn kept(tape: &Tape, work: impl FnOnce() -> Result<Var>) -> Result<Var> {
+    let result = tape.recomputed(work)?;
+    tape.keep(&result);
+    Ok(result)
 }
 
 /// Voxel indices → `[−1, 1]` in each axis.

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::models::Recompute;
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
 use crate::ops::activation::Activation;
@@ -85,6 +86,7 @@ impl UNetConfig {
 pub struct UNet {
     config: UNetConfig,
     root: Level,
+    recompute: Recompute,
 }
 
 impl UNet {
@@ -96,12 +98,17 @@ impl UNet {
         config.check()?;
         let mut builder = Builder::new(parameters, rng);
         let root = Level::new(&mut builder.child("model"), &config, 0, config.image_channels, config.classes)?;
-        Ok(Self { config, root })
+        Ok(Self { config, root, recompute: Recompute::default() })
     }
 
     /// The configuration.
     pub fn config(&self) -> &UNetConfig {
         &self.config
+    }
+
+    /// From now on recomputes so much in its backward passes.
+    pub fn set_recompute(&mut self, level: Recompute) {
+        self.recompute = level;
     }
 
     /// Logits `[batch, D, H, W, classes]` of volumes `[batch, D, H, W, channels]` whose sides are multiples of

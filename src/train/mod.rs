@@ -3,6 +3,7 @@
 pub mod average;
 pub mod baseline;
 pub mod batch;
+pub mod choose;
 pub mod costs;
 pub mod gradients;
 pub mod presets;

@@ -1,6 +1,6 @@
 //! Training settings by purpose.
 
-use crate::models::NetworkConfig;
+use crate::models::{NetworkConfig, Recompute};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::LossSettings;
@@ -35,6 +35,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
         clip_norm: None,
         average_decay: None,
         loss: LossSettings { dice_factor: if occupancy { 0.0 } else { 1.0 }, ..LossSettings::default() },
+        recompute: Recompute::default(),
         augment: Augment::Sample,
         validate_every: 0,
         seed,
@@ -58,6 +59,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         clip_norm: None,
         average_decay: None,
         loss: LossSettings::default(),
+        recompute: Recompute::default(),
         augment: Augment::Reference,
         validate_every: 0,
         seed,

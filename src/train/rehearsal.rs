@@ -1,19 +1,34 @@
-//! One training step on made-up data: what a configuration costs, measured or planned.
+//! One step on made-up data: what a configuration costs, measured or planned.
 
 use std::time::Instant;
 
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Event, Peak, Phase, Role};
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Network, NetworkConfig, Recompute};
 use crate::nn::Parameters;
 use crate::nn::optim::{Optimizer, OptimizerSettings};
+use crate::ops::patch_conv::PatchSource;
+use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Mode, Tape};
+use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 use crate::train::step::{self, Batch, LossSettings, Targets};
 
-/// What a step works on.
+/// What is rehearsed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StepKind {
+    /// Loss, gradients, update.
+    #[default]
+    Train,
+    /// The loss with running statistics.
+    Evaluate,
+    /// Probabilities: of a U-Net those of all voxels, of an occupancy network those of [`Sizes::points`] points a volume,
+    /// one chunk of the many that a volume takes.
+    Infer,
+}
+
+/// What a step works on, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Full-resolution volume.
@@ -22,6 +37,26 @@ pub struct Sizes {
     pub batch: usize,
     /// Points a volume.
     pub points: usize,
+    /// What the backward pass makes anew.
+    pub recompute: Recompute,
+    /// What is rehearsed.
+    pub step: StepKind,
+    /// The optimiser of training steps; others have none.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Sizes {
+    /// A training step at recompute level 0 with the default optimiser.
+    pub fn new(volume: [usize; 3], batch: usize, points: usize) -> Self {
+        Self {
+            volume,
+            batch,
+            points,
+            recompute: Recompute::default(),
+            step: StepKind::default(),
+            optimizer: OptimizerSettings::default(),
+        }
+    }
 }
 
 /// What a step cost.
@@ -40,13 +75,15 @@ pub struct Rehearsal {
     pub events: Vec<Event>,
 }
 
-/// A fresh network in training on one made-up batch.
+/// A fresh network and one made-up batch.
 pub struct Stage {
     device: Device,
     parameters: Parameters,
     network: Network,
-    optimizer: Optimizer,
+    /// Of training steps.
+    optimizer: Option<Optimizer>,
     batch: Batch,
+    step: StepKind,
 }
 
 impl Stage {
@@ -56,29 +93,66 @@ impl Stage {
     /// Sizes that the network does not admit, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
-        let optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
+        let mut network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+        network.set_recompute(sizes.recompute);
+        let optimizer = match sizes.step {
+            StepKind::Train => Some(Optimizer::new(sizes.optimizer, &parameters)?),
+            StepKind::Evaluate | StepKind::Infer => None,
+        };
         let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
-        Ok(Self { device: device.clone(), parameters, network, optimizer, batch })
+        Ok(Self { device: device.clone(), parameters, network, optimizer, batch, step: sizes.step })
     }
 
-    /// One step: loss, gradients, update.
+    /// One step.
     ///
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn step(&mut self) -> Result<()> {
-        let Self { device, parameters, network, optimizer, batch } = self;
+        let Self { device, parameters, network, optimizer, batch, step } = self;
+        let settings = LossSettings::default();
+        match step {
+            StepKind::Train => {
+                let tape = Tape::new(device, Mode::Train);
+                let loss =
+                    device.in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, settings))?;
+                tape.backward(loss, parameters)?;
+                if let Some(optimizer) = optimizer {
+                    optimizer.step(parameters, 1.0);
+                }
+                parameters.clear_gradients();
+            }
+            StepKind::Evaluate => {
+                let tape = Tape::new(device, Mode::Eval);
+                device.in_phase(Phase::Evaluate, || step::loss(&tape, parameters, network, batch, settings))?;
+            }
+            StepKind::Infer => {
+                let tape = Tape::new(device, Mode::Eval);
+                device.in_phase(Phase::Evaluate, || probabilities(&tape, parameters, network, batch))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gradients of the loss with respect to each trainable parameter, under its name, of a training step without update.
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, or no memory.
+    pub fn gradients(&mut self) -> Result<Vec<(String, Vec<f32>)>> {
+        let Self { device, parameters, network, batch, .. } = self;
         let tape = Tape::new(device, Mode::Train);
         let loss = device
             .in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, LossSettings::default()))?;
         tape.backward(loss, parameters)?;
-        optimizer.step(parameters, 1.0);
+        let gradients = parameters
+            .iter()
+            .filter_map(|parameter| Some((parameter.name().to_string(), parameter.gradient()?.to_vec())));
+        let gradients = gradients.collect();
         parameters.clear_gradients();
-        Ok(())
+        Ok(gradients)
     }
 }
 
-/// Runs `steps` training steps of a fresh network on `device` (which may be a plan).
+/// Runs `steps` steps of a fresh network on `device` (which may be a plan).
 ///
 /// # Errors
 /// Sizes that the network does not admit, or no memory.
@@ -103,9 +177,35 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
     Ok(Rehearsal { parameters, peak, peak_activations, reserved, seconds, events })
 }
 
-/// Noise as a volume, a ball as its label.
+/// What inference computes: of an occupancy network the encoding and one chunk of points.
+fn probabilities(tape: &Tape, parameters: &Parameters, network: &Network, batch: &Batch) -> Result<Var> {
+    let volumes = tape.constant(batch.volumes.clone());
+    let logits = match (network, &batch.targets) {
+        (Network::OssNet(network), Targets::Points { coordinates, .. }) => {
+            let half = ops::avg_pool(tape, &volumes, [2; 3], [2; 3])?;
+            let encoding = network.encode(tape, parameters, &half)?;
+            drop(half);
+            let coordinates = tape.constant(coordinates.clone());
+            let config = network.config();
+            let source = config.patches.then_some(PatchSource::Volume {
+                volume: &volumes,
+                coordinates: &coordinates,
+                options: config.patch_options(false),
+            });
+            network.decode(tape, parameters, &encoding, &coordinates, source)?
+        }
+        (Network::UNet(network), Targets::Dense(_)) => network.forward(tape, parameters, &volumes)?,
+        _ => return Err(crate::Error::Model("the batch was made for another kind of network".into())),
+    };
+    match network.config().classes() {
+        1 => ops::sigmoid(tape, &logits),
+        _ => ops::softmax(tape, &logits),
+    }
+}
+
+/// Noise as a volume, noise as its label.
 fn made_up(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Batch> {
-    let Sizes { volume: [d, h, w], batch, points } = sizes;
+    let Sizes { volume: [d, h, w], batch, points, .. } = sizes;
     let mut rng = Rng::new(1);
     let mut tensor = |shape: &[usize], draw: &mut dyn FnMut(&mut Rng) -> f32| {
         let mut tensor = Tensor::empty(device, shape, crate::tensor::DType::F32, Role::Data)?;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::models::Recompute;
 use crate::nn::optim::{OptimizerSettings, Schedule};
 use crate::train::step::LossSettings;
 
@@ -39,6 +40,9 @@ pub struct TrainSettings {
     pub average_decay: Option<f32>,
     /// Loss.
     pub loss: LossSettings,
+    /// What the backward pass makes anew instead of keeping it. Changes results by rounding only.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Random changes to the training cases.
     pub augment: Augment,
     /// Epochs between two validations (0: none); the weights of the best by IoU are kept.

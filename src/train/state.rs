@@ -72,7 +72,8 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
         return other_run(format!("was made on other data ({})", stored.name));
     }
     let stored: TrainSettings = entry(&checkpoint, "settings", path)?;
-    if stored != *trainer.settings() {
+    // A run may go on at another level of recomputation.
+    if (TrainSettings { recompute: trainer.settings().recompute, ..stored }) != *trainer.settings() {
         return other_run("was made with other settings".into());
     }
     fill(trainer.parameters_mut(), &checkpoint.state, path)?;

@@ -64,7 +64,8 @@ pub fn loss(
     match (network, &batch.targets) {
         (Network::OssNet(network), Targets::Points { coordinates, labels, label_volumes }) => {
             let config = network.config();
-            let half = ops::avg_pool(tape, &volumes, [2; 3], [2; 3])?;
+            // One pass over the volumes away from them: not worth its bytes while the decoder works.
+            let half = tape.recomputed(|| ops::avg_pool(tape, &volumes, [2; 3], [2; 3]))?;
             let encoding = network.encode(tape, parameters, &half)?;
             drop(half);
             let auxiliary = match (&encoding.auxiliary, label_volumes) {

@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::{Event, Phase};
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Network, NetworkConfig, Recompute};
 use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
 use crate::rng::Rng;
@@ -40,7 +40,8 @@ impl Trainer {
     /// An impossible configuration, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, settings: TrainSettings) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        let mut network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        network.set_recompute(settings.recompute);
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
@@ -83,6 +84,12 @@ impl Trainer {
     /// What the run was told.
     pub fn settings(&self) -> &TrainSettings {
         &self.settings
+    }
+
+    /// Goes on at another level of recomputation.
+    pub fn set_recompute(&mut self, level: Recompute) {
+        self.settings.recompute = level;
+        self.network.set_recompute(level);
     }
 
     /// Loss of each step so far.

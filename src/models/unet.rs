@@ -42,7 +42,14 @@ fn axial() -> usize {
 impl UNetConfig {
     /// MONAI's usual five levels: 16, 32, 64, 128, 256 channels, strides 2.
     pub fn standard(dimensions: usize, image_channels: usize, classes: usize) -> Self {
-        Self { dimensions, image_channels, classes, channels: vec![16, 32, 64, 128, 256], strides: vec![2; 4], slice_axis: axial() }
+        Self {
+            dimensions,
+            image_channels,
+            classes,
+            channels: vec![16, 32, 64, 128, 256],
+            strides: vec![2; 4],
+            slice_axis: axial(),
+        }
     }
 
     /// Voxels that every (in 2D: the last two) side must be a multiple of.

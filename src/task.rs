@@ -75,12 +75,24 @@ impl Task {
                 channels: dataset.channels.clone(),
                 classes: dataset.class_values(),
                 axes: Axes::Canonical,
-                clip: None,
+                clip: dataset.clip,
                 spacing: None,
+                resize: None,
+                merge: false,
                 multiple,
             },
             class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
         }
+    }
+
+    /// The same task with every class but background made one.
+    pub fn merged(mut self) -> Self {
+        let known = self.preprocessing.classes.iter().copied().zip(self.class_names);
+        let background = known.into_iter().next().unwrap_or((0, "background".into()));
+        self.preprocessing.classes = vec![background.0, 1];
+        self.class_names = vec![background.1, "foreground".into()];
+        self.preprocessing.merge = true;
+        self
     }
 
     /// Outputs a network needs: 1 for inside against outside, else one a class.
@@ -121,7 +133,18 @@ impl Task {
         }
         let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
         let border = labels.as_ref().map(BorderPoints::of);
+        let truth = match self.preprocessing.merge {
+            true => truth.map(|labels| self.merge(&labels)),
+            false => truth,
+        };
         Ok(Case { name, volume, labels, border, truth, image: first, way })
+    }
+
+    /// Labels as read, with every class but background made the task's only one.
+    fn merge(&self, labels: &Labels) -> Labels {
+        let mut table = [self.preprocessing.classes.get(1).copied().unwrap_or(1); 256];
+        table[0] = self.preprocessing.classes.first().copied().unwrap_or(0);
+        labels.mapped(&table)
     }
 
     /// Class numbers from probabilities `[voxels, outputs]`: 1 above one half if there is one output, else the most

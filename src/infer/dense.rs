@@ -52,7 +52,7 @@ fn predict_slices(network: &UNet, parameters: &Parameters, volume: &Tensor) -> R
     let (axis, classes, channels) = (config.slice_axis, config.classes, volume.channels());
     let shape = [volume.shape()[1], volume.shape()[2], volume.shape()[3]];
     let plane = Plane::new(shape, axis);
-    let (voxels, mut probabilities) = (volume.to_vec(), vec![0.0; shape.iter().product::<usize>() * classes]);
+    let (voxels, mut probabilities) = (volume.to_vec()?, vec![0.0; shape.iter().product::<usize>() * classes]);
     for first in (0..shape[axis]).step_by(SLICES) {
         let count = SLICES.min(shape[axis] - first);
         let slices: Vec<f32> = (first..first + count).flat_map(|slice| plane.cut(&voxels, channels, slice)).collect();
@@ -152,7 +152,7 @@ fn predict_points(
 fn to_probabilities(tape: &Tape, logits: Var) -> Result<Vec<f32>> {
     let classes = logits.shape()[logits.shape().len() - 1];
     let probabilities = if classes == 1 { ops::sigmoid(tape, &logits)? } else { ops::softmax(tape, &logits)? };
-    Ok(probabilities.tensor().to_vec())
+    probabilities.tensor().to_vec()
 }
 
 #[cfg(test)]

@@ -22,10 +22,7 @@ impl Average {
     /// # Errors
     /// No memory.
     pub fn new(decay: f32, parameters: &Parameters) -> Result<Self> {
-        let weights = parameters.iter().map(|parameter| {
-            let value = parameter.value();
-            Tensor::from_slice(value.device(), value.shape(), Role::OptimizerState, &value.to_vec())
-        });
+        let weights = parameters.iter().map(|parameter| parameter.value().copied(Role::OptimizerState));
         Ok(Self { decay, weights: weights.collect::<Result<_>>()? })
     }
 
@@ -85,14 +82,14 @@ mod tests {
         let mut parameters = Parameters::new(&device);
         parameters.add("w", Kind::Weight, &[2], |w| w.copy_from_slice(&[1.0, 2.0])).unwrap();
         let mut average = Average::new(0.5, &parameters).unwrap();
-        parameters.iter_mut().next().unwrap().value_and_gradient().0.data_mut().copy_from_slice(&[3.0, 6.0]);
+        parameters.iter_mut().next().unwrap().value_and_gradient().0.write(&[3.0f32, 6.0]).unwrap();
         // Step 1: d = min(0.5, 2/11).
         average.update(&parameters, 1).unwrap();
         let d = 2.0f32 / 11.0;
         let expected: Vec<f32> = [(1.0, 3.0), (2.0, 6.0)].map(|(a, w): (f32, f32)| a + (1.0 - d) * (w - a)).to_vec();
-        assert_eq!(average.weights()[0].to_vec(), expected);
+        assert_eq!(average.weights()[0].to_vec().unwrap(), expected);
         average.exchange(&mut parameters);
-        assert_eq!(parameters.iter().next().unwrap().value().to_vec(), expected);
-        assert_eq!(average.weights()[0].to_vec(), [3.0, 6.0]);
+        assert_eq!(parameters.iter().next().unwrap().value().to_vec().unwrap(), expected);
+        assert_eq!(average.weights()[0].to_vec().unwrap(), [3.0, 6.0]);
     }
 }

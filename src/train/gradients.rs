@@ -15,7 +15,7 @@ pub fn clip(parameters: &mut Parameters, limit: f32, step: u64) -> Result<f64> {
     let mut squares = 0.0;
     for parameter in parameters.iter() {
         let Some(gradient) = parameter.gradient() else { continue };
-        let square: f64 = gradient.to_vec().iter().map(|&value| f64::from(value).powi(2)).sum();
+        let square: f64 = gradient.to_vec()?.iter().map(|&value| f64::from(value).powi(2)).sum();
         if !square.is_finite() {
             return Err(Error::NotFinite { what: "a gradient".into(), step, op: parameter.name().into() });
         }

@@ -30,15 +30,15 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     metadata.insert("losses".into(), to_json("losses", &trainer.losses(), path)?);
     metadata.insert("validations".into(), to_json("validations", &trainer.course().validations, path)?);
     metadata.insert("steps".into(), trainer.optimizer().steps().to_string());
-    let weights = named_weights(trainer.parameters());
-    let host = |name: String, tensor: &Tensor| (name, tensor.shape().to_vec(), tensor.to_vec());
+    let weights = named_weights(trainer.parameters())?;
+    let host = |name: String, tensor: &Tensor| Ok((name, tensor.shape().to_vec(), tensor.to_vec()?));
     let optimizer = trainer.optimizer().state().iter().enumerate();
-    let optimizer: Vec<_> = optimizer.map(|(i, tensor)| host(format!("optimizer.{i}"), tensor)).collect();
+    let optimizer = optimizer.map(|(i, tensor)| host(format!("optimizer.{i}"), tensor)).collect::<Result<Vec<_>>>()?;
     let averages = trainer.average().map_or(&[][..], |average| average.weights()).iter();
-    let averages: Vec<_> = averages
+    let averages = averages
         .zip(trainer.parameters().iter())
         .map(|(average, parameter)| host(format!("{AVERAGE}{}", parameter.name()), average))
-        .collect();
+        .collect::<Result<Vec<_>>>()?;
     let views: Vec<(&str, View<'_>)> = weights
         .iter()
         .chain(&optimizer)

@@ -222,15 +222,13 @@ impl Trainer {
     /// # Errors
     /// [`Error::NotFinite`] naming the first that is not finite.
     pub fn check_weights(&self) -> Result<()> {
-        let sick = |weights: &[f32]| weights.iter().any(|weight| !weight.is_finite());
-        match self.parameters.iter().find(|parameter| sick(&parameter.value().to_vec())) {
-            None => Ok(()),
-            Some(parameter) => Err(Error::NotFinite {
-                what: "a weight".into(),
-                step: self.optimizer.steps(),
-                op: parameter.name().into(),
-            }),
+        for parameter in self.parameters.iter() {
+            if !parameter.value().to_vec()?.iter().all(|weight| weight.is_finite()) {
+                let (step, op) = (self.optimizer.steps(), parameter.name().into());
+                return Err(Error::NotFinite { what: "a weight".into(), step, op });
+            }
         }
+        Ok(())
     }
 
     fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
@@ -250,7 +248,7 @@ impl Trainer {
             self.device.in_phase(Phase::Optimizer, || gradients::clip(&mut self.parameters, limit, step + 1))?;
         }
         let factor = self.rate_factor(step, per_epoch, total);
-        self.optimizer.step(&mut self.parameters, factor);
+        self.optimizer.step(&mut self.parameters, factor)?;
         self.device.in_phase(Phase::Optimizer, || {
             self.parameters.clear_gradients();
             self.average.as_mut().map_or(Ok(()), |average| average.update(&self.parameters, step + 1))
@@ -302,7 +300,7 @@ impl Trainer {
             let loss = step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss)?;
             self.share(&tape, loss)
         })?;
-        let value = loss.tensor().to_vec()[0];
+        let value = loss.tensor().to_vec()?[0];
         if !value.is_finite() {
             return Err(self.blame(batch));
         }

@@ -45,7 +45,7 @@ pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
 }
 
 /// `template` with each `{{name}}` replaced; the values themselves are not searched.
-fn filled(template: &str, values: &[(&str, String)]) -> String {
+pub(super) fn filled(template: &str, values: &[(&str, String)]) -> String {
     let mut page = String::new();
     for piece in template.split("{{") {
         match piece.split_once("}}") {
@@ -334,14 +334,14 @@ fn list(title: &str, items: &[String]) -> String {
 // ---------------------------------------------------------------- parts
 
 /// A chart with its heading, legend and caption; each may be empty.
-fn figure(heading: &str, legend: &str, chart: &str, caption: &str) -> String {
+pub(super) fn figure(heading: &str, legend: &str, chart: &str, caption: &str) -> String {
     let heading = if heading.is_empty() { String::new() } else { format!("<h3>{}</h3>\n", Escaped(heading)) };
     let caption =
         if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", Escaped(caption)) };
     format!("{heading}<figure>\n{legend}<div class=\"scroll\">\n{chart}</div>\n{caption}</figure>\n")
 }
 
-fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {
+pub(super) fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {
     let entry = |(class, name): (String, &String)| format!("<li>{}{}</li>\n", swatch(&class), Escaped(name));
     format!("<ul class=\"legend\">\n{}</ul>\n", entries.map(entry).collect::<String>())
 }

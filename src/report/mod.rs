@@ -38,6 +38,8 @@ mod summary;
 #[cfg(feature = "report")]
 mod svg;
 mod table;
+#[cfg(feature = "report")]
+mod training;
 
 #[cfg(feature = "report")]
 pub use evidence::{
@@ -53,3 +55,5 @@ pub use montage::montage;
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use summary::conclusion;
 pub use table::table;
+#[cfg(feature = "report")]
+pub use training::{TrainingRun, training_page};

@@ -7,6 +7,7 @@ mod preset;
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -81,7 +82,7 @@ pub struct RunConfig {
 }
 
 /// Number formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floating point.
@@ -115,8 +116,9 @@ pub struct OptimizerConfig {
 }
 
 /// Rules of optimisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// Stochastic gradient descent with momentum.
     Sgd,
@@ -147,7 +149,7 @@ pub struct ScheduleConfig {
 }
 
 /// Courses of the rates; see [`Schedule`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {
     /// Always the same.
@@ -190,11 +192,12 @@ pub struct SizesConfig {
 
 impl RunConfig {
     /// The configuration that `file` (the text of a TOML file and its path) and `flags` make of their preset. A key
-    /// `dataset` (`BraTS` or `LITS`, the official option) names the preset.
+    /// `dataset` (`BraTS` or `LITS`, the official option) names the preset; without it and `preset`, `official` decides
+    /// between the official default (BraTS) and the sample's.
     ///
     /// # Errors
     /// [`Error::Data`] naming the file and the key at fault, [`Error::Usage`] for values that cannot be.
-    pub fn resolve(file: Option<(&Path, &str)>, flags: Table) -> Result<Self> {
+    pub fn resolve(file: Option<(&Path, &str)>, flags: Table, official: bool) -> Result<Self> {
         let mut given = Table::new();
         if let Some((path, text)) = file {
             let bad = |error: toml::de::Error| Error::data(path, one_line(&error), "see `ossnet train --dump-config`");
@@ -202,7 +205,7 @@ impl RunConfig {
             check_keys(&given, path)?;
         }
         overlay(&mut given, flags);
-        let preset = Preset::of(&mut given)?;
+        let preset = Preset::of(&mut given, official)?;
         let name = given.get("network_config").and_then(Value::as_str).unwrap_or(preset.default_network());
         let defaults = preset.config(name)?;
         let mut table = Table::try_from(&defaults).map_err(unexpected)?;
@@ -265,10 +268,7 @@ impl RunConfig {
 
     /// The folder of the data set, or the embedded task.
     pub fn data(&self) -> Data<'_> {
-        match self.dataset_path.strip_prefix(SAMPLE) {
-            Some(task) => Data::Embedded(task),
-            None => Data::Folder(PathBuf::from(&self.dataset_path)),
-        }
+        Data::of(&self.dataset_path)
     }
 
     /// The network for images of `channels` channels on a grid of `shape`, with `outputs` outputs.
@@ -368,6 +368,16 @@ pub enum Data<'a> {
     Folder(PathBuf),
 }
 
+impl<'a> Data<'a> {
+    /// What `path` names: a folder, or an embedded task behind [`SAMPLE`].
+    pub fn of(path: &'a str) -> Self {
+        match path.strip_prefix(SAMPLE) {
+            Some(task) => Data::Embedded(task),
+            None => Data::Folder(PathBuf::from(path)),
+        }
+    }
+}
+
 /// Puts the values of `upper` over those of `lower`, table by table.
 fn overlay(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
@@ -422,7 +432,7 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> Result<RunConfig> {
-        RunConfig::resolve(Some((Path::new("run.toml"), text)), Table::new())
+        RunConfig::resolve(Some((Path::new("run.toml"), text)), Table::new(), false)
     }
 
     fn flags(text: &str) -> Table {
@@ -431,7 +441,7 @@ mod tests {
 
     #[test]
     fn the_official_defaults() {
-        let config = RunConfig::resolve(None, flags("dataset = 'BraTS'\nnetwork_config = 'full'")).unwrap();
+        let config = RunConfig::resolve(None, flags("network_config = 'full'"), true).unwrap();
         assert_eq!((config.epochs, config.batch_size, config.training_samples), (50, 8, 1 << 14));
         assert_eq!((config.segmentation_loss_factor, config.uniform_sampling), (0.1, false));
         assert_eq!((config.dataset_path.as_str(), config.load_model.as_str()), ("BraTS2020", ""));
@@ -442,7 +452,7 @@ mod tests {
     #[test]
     fn the_sample_preset_is_the_comparison_s() {
         for name in ["o-net", "unet3d"] {
-            let config = RunConfig::resolve(None, flags(&format!("network_config = '{name}'"))).unwrap();
+            let config = RunConfig::resolve(None, flags(&format!("network_config = '{name}'")), false).unwrap();
             let network = config.network(1, 1, [64, 80, 64]).unwrap();
             assert_eq!(network, NetworkConfig::sample(name, 1, 1, [64, 80, 64]).unwrap());
             assert_eq!(
@@ -456,7 +466,7 @@ mod tests {
     fn flags_override_the_file_which_overrides_the_preset() {
         let text = "network_config = 'unet3d'\nepochs = 7\npatch = [32, 32, 32]\n[optimizer]\nname = 'sgd'\nrate = 1\n";
         let config =
-            RunConfig::resolve(Some((Path::new("run.toml"), text)), flags("epochs = 9\noptimizer = { rate = 0.5 }"))
+            RunConfig::resolve(Some((Path::new("run.toml"), text)), flags("epochs = 9\noptimizer = { rate = 0.5 }"), false)
                 .unwrap();
         assert_eq!((config.epochs, config.optimizer.rate, config.optimizer.name), (9, 0.5, OptimizerName::Sgd));
         assert_eq!(config.settings().patch, Some([32; 3]));

@@ -39,9 +39,14 @@ pub struct Run<'a> {
     pub checkpoint: &'a Path,
     /// Time between two checkpoints.
     pub save_every: Duration,
-    /// Log and event file, if it keeps them.
+    /// Opens the journal at a step, once the process has made its first: a run that fails before leaves nothing behind.
+    pub begin: Option<Begin<'a>>,
+    /// The journal, once it is open.
     pub journal: Option<Journal>,
 }
+
+/// See [`Run::begin`].
+pub type Begin<'a> = Box<dyn FnOnce(u64) -> Result<Journal> + 'a>;
 
 impl Run<'_> {
     /// Trains until all epochs are done. The checkpoint is saved at the end, at intervals until then, after a validation,
@@ -52,12 +57,10 @@ impl Run<'_> {
     /// the last good checkpoint left in place; no memory; a full disk.
     pub fn to_end(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<()> {
         let (training, mut saved) = (self.training, Instant::now());
-        if let Some(journal) = &mut self.journal {
-            journal.note("start", trainer.optimizer().steps(), json!({ "cases": training.len() }))?;
-        }
         let mut result = self.validate_if_due(trainer, watch).map(drop);
         if result.is_ok() {
             result = trainer.train(training, |trainer| {
+                self.open_journal(trainer.optimizer().steps() - 1)?;
                 if let Some(journal) = &mut self.journal {
                     journal.step(trainer, training.len())?;
                 }
@@ -81,6 +84,16 @@ impl Run<'_> {
         result
     }
 
+    /// Opens the journal behind step `step`, unless it is open.
+    fn open_journal(&mut self, step: u64) -> Result<()> {
+        if let Some(begin) = self.begin.take() {
+            let mut journal = begin(step)?;
+            journal.note("start", step, json!({ "cases": self.training.len() }))?;
+            self.journal = Some(journal);
+        }
+        Ok(())
+    }
+
     /// Validates if an epoch has just ended after which that is wanted, unless it was done before an interruption.
     fn validate_if_due(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<bool> {
         let (steps, per_epoch) = (trainer.optimizer().steps(), trainer.steps_per_epoch(self.training.len()));
@@ -100,6 +113,7 @@ impl Run<'_> {
             let (task, path) = (self.task, best_path(self.checkpoint));
             trainer.with_best_weights(|trainer| Model::save(trainer.network(), trainer.parameters(), task, &path))?;
         }
+        self.open_journal(steps)?;
         if let Some(journal) = &mut self.journal {
             journal.validation(&found)?;
         }

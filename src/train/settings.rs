@@ -1,5 +1,6 @@
 //! What a training run is told.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::models::Recompute;
@@ -57,7 +58,7 @@ fn one() -> usize {
 }
 
 /// Random changes to training cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
     /// None.

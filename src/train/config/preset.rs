@@ -1,5 +1,6 @@
 //! Defaults of a run by purpose.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -14,7 +15,7 @@ use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
 
 /// Where defaults come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// Small network, high rates: for volumes of some hundred thousand voxels.
@@ -26,12 +27,13 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// The preset that a configuration names, by `preset` or by the official `dataset` (which is taken out). The official
-    /// one is the default as soon as an official option says what is trained on what.
-    pub(super) fn of(given: &mut Table) -> Result<Self> {
+    /// The preset that a configuration names, by `preset` or by the official `dataset` (which is taken out). If it names
+    /// none: the official default, BraTS, if the caller speaks in `official` options, else the sample's.
+    pub(super) fn of(given: &mut Table, official: bool) -> Result<Self> {
         let named = given.get("preset").and_then(Value::as_str).map(str::to_owned);
         let dataset = given.remove("dataset").map(|value| value.as_str().unwrap_or_default().to_lowercase());
         let preset = match (named.as_deref(), dataset.as_deref()) {
+            (None, None) if official => Self::Brats,
             (None, None) => Self::Sample,
             (Some("sample"), None) => Self::Sample,
             (Some("brats") | None, Some("brats")) | (Some("brats"), None) => Self::Brats,
@@ -104,9 +106,11 @@ impl Preset {
             preprocessing: match self {
                 // Air and metal say nothing about a liver; voxels of one size let patches mean the same everywhere.
                 Preset::Lits => {
-                    PreprocessingConfig { clip: vec![-200.0, 250.0], spacing: vec![1.0; 3], ..Default::default() }
+                    let (clip, spacing) = (vec![-200.0, 250.0], vec![1.0; 3]);
+                    PreprocessingConfig { clip, spacing, merge_classes: true, ..Default::default() }
                 }
-                Preset::Sample | Preset::Brats => PreprocessingConfig::default(),
+                Preset::Brats => PreprocessingConfig { merge_classes: true, ..Default::default() },
+                Preset::Sample => PreprocessingConfig::default(),
             },
             network: SizesConfig::default(),
         })

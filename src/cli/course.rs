@@ -118,15 +118,8 @@ pub fn train_to_end(
     verbosity: Verbosity,
     again: &str,
 ) -> Result<()> {
-    let mut run = Run {
-        training,
-        validation: &[],
-        task,
-        checkpoint: path,
-        save_every: SAVE_EVERY,
-        begin: None,
-        journal: None,
-    };
+    let mut run =
+        Run { training, validation: &[], task, checkpoint: path, save_every: SAVE_EVERY, begin: None, journal: None };
     let mut progress = Progress::new(verbosity, trainer, training.len());
     interruptible(run.to_end(trainer, &mut progress), again)?;
     progress.finish(trainer);

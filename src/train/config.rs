@@ -166,7 +166,7 @@ pub enum ScheduleName {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreprocessingConfig {
-    /// Lowest and highest value that is kept (Hounsfield units for CT); empty: all.
+    /// Lowest and highest value that is kept (Hounsfield units for CT); empty: what the data set's layout says.
     pub clip: Vec<f32>,
     /// Spacing in mm to resample to; empty: each scan's own.
     pub spacing: Vec<f64>,
@@ -465,9 +465,12 @@ mod tests {
     #[test]
     fn flags_override_the_file_which_overrides_the_preset() {
         let text = "network_config = 'unet3d'\nepochs = 7\npatch = [32, 32, 32]\n[optimizer]\nname = 'sgd'\nrate = 1\n";
-        let config =
-            RunConfig::resolve(Some((Path::new("run.toml"), text)), flags("epochs = 9\noptimizer = { rate = 0.5 }"), false)
-                .unwrap();
+        let config = RunConfig::resolve(
+            Some((Path::new("run.toml"), text)),
+            flags("epochs = 9\noptimizer = { rate = 0.5 }"),
+            false,
+        )
+        .unwrap();
         assert_eq!((config.epochs, config.optimizer.rate, config.optimizer.name), (9, 0.5, OptimizerName::Sgd));
         assert_eq!(config.settings().patch, Some([32; 3]));
         assert_eq!(config.optimizer.momentum, 0.9, "the preset's");

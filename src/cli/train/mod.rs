@@ -92,7 +92,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     };
     let folder = folder.path();
     let path = checkpoint_path(folder, &probe);
-    let // A run that was killed before its first checkpoint starts anew.
+    // A run that was killed before its first checkpoint starts anew.
     let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
     let Prepared { dataset, task, training, validation, network, mut settings } =
         prepare(&args, &config, resumed.then_some(path.as_path()))?;
@@ -180,7 +180,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, resumed: Option<&Path>) -> Resu
     if wanted.merge_classes {
         task = task.merged();
     }
-    task.preprocessing.clip = <[f32; 2]>::try_from(&wanted.clip[..]).ok();
+    task.preprocessing.clip = <[f32; 2]>::try_from(&wanted.clip[..]).ok().or(task.preprocessing.clip);
     task.preprocessing.spacing = <[f64; 3]>::try_from(&wanted.spacing[..]).ok();
     task.preprocessing.resize = <[usize; 3]>::try_from(&wanted.resize[..]).ok();
     let mut grid = if config.patch.is_empty() { Grid::Largest } else { Grid::Own };

@@ -104,10 +104,9 @@ impl Preset {
             optimizer: OptimizerConfig::of(&settings.optimizer),
             schedule: ScheduleConfig::of(&settings.schedule),
             preprocessing: match self {
-                // Air and metal say nothing about a liver; voxels of one size let patches mean the same everywhere.
+                // Voxels of one size let patches mean the same everywhere.
                 Preset::Lits => {
-                    let (clip, spacing) = (vec![-200.0, 250.0], vec![1.0; 3]);
-                    PreprocessingConfig { clip, spacing, merge_classes: true, ..Default::default() }
+                    PreprocessingConfig { spacing: vec![1.0; 3], merge_classes: true, ..Default::default() }
                 }
                 Preset::Brats => PreprocessingConfig { merge_classes: true, ..Default::default() },
                 Preset::Sample => PreprocessingConfig::default(),

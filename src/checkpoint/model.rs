@@ -202,3 +202,15 @@ pub fn to_json(key: &str, value: &impl serde::Serialize, path: &Path) -> Result<
     serde_json::to_string(value)
         .map_err(|error| Error::data(path, format!("cannot store its {key} ({error})"), "report this"))
 }
+
+/// A network of the given configuration with the weights in an official `.pt` (or any other checkpoint of it), which says
+/// neither configuration nor task itself.
+///
+/// # Errors
+/// An unreadable file, one of another network, or no memory.
+pub fn load_official(device: &Device, path: &Path, config: NetworkConfig, task: Task) -> Result<Model> {
+    let mut parameters = Parameters::new(device);
+    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
+    load_weights(&mut parameters, path)?;
+    Ok(Model { network, parameters, task })
+}

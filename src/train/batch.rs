@@ -4,10 +4,9 @@
 //! uninterrupted one would, and any thread may draw any batch ahead of its time.
 
 use crate::data::sampling::Reach;
-use crate::data::{Augmentation, Labels, Padding, Sampling, Volume};
+use crate::data::{Augmentation, Labels, Padding, Plane, Sampling, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::infer::dense::Plane;
 use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
@@ -33,18 +32,7 @@ fn augmentation(augment: Augment) -> Augmentation {
     match augment {
         Augment::None => Augmentation::NONE,
         Augment::Reference => Augmentation::REFERENCE,
-        Augment::Sample => Augmentation {
-            flip: 0.5,
-            flip_axes: [true, false, false],
-            brightness: 0.5,
-            brightness_scale: 0.1,
-            contrast: 0.5,
-            contrast_scale: 0.25,
-            noise: 0.3,
-            noise_sigma: 0.1,
-            shift: 0.8,
-            max_shift: [5, 5, 5],
-        },
+        Augment::Sample => Augmentation::SAMPLE,
     }
 }
 
@@ -126,8 +114,8 @@ pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], 
         let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
             return Err(Error::Model(format!("case {} has no labels to train on", case.name)));
         };
-        let (mut volume, mut labels, border) =
-            (change.apply(&case.volume), change.apply_labels(labels), change.apply_border(border));
+        let (mut volume, mut labels) = (change.apply(&case.volume), change.apply_labels(labels));
+        let border = change.apply_border(border, &labels);
         if let (NetworkConfig::UNet(config), Some(patch)) = (network, settings.patch)
             && config.dimensions == 3
         {
@@ -150,10 +138,11 @@ pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], 
                 points: settings.points,
                 border_share: settings.border_share,
                 reach: reach(config.reference),
+                ..Sampling::default()
             };
             let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
             for (_, labels, border) in &items {
-                let points = sampling.draw(shape, Some(border), &mut rng);
+                let points = sampling.draw(shape, Some(border), Some(labels), &mut rng);
                 classes.extend(labels.at(&points).into_iter().map(f32::from));
                 coordinates.extend(points.into_iter().flatten().map(|index| index as f32));
             }

@@ -38,7 +38,7 @@ pub fn validate(trainer: &mut Trainer, task: &Task, cases: &[Case], epoch: u64) 
         let rule = if network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
         let score = |case: &Case| {
             interrupt::check(|| format!("{step} steps are done"))?;
-            let predicted = infer::segment(parameters.device(), network, parameters, task, case)?;
+            let predicted = infer::segment(network, parameters, task, case)?;
             evaluate::score(task, case, &predicted, rule)
         };
         cases.iter().map(score).collect::<Result<_>>()

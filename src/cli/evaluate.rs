@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::course::{load_cases, open_dataset, score_cases};
+use super::course::{load_cases, open_folder, score_cases};
 use super::output::print;
 use super::run::DeviceArgs;
 use crate::checkpoint::model;
@@ -56,7 +56,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let device = args.device.open(&args.run)?;
     let model = model::load(&device, &args.load_model)?;
     let config = model.network.config();
-    let mut dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    let mut dataset = open_folder(args.data.as_deref(), args.seed)?;
     let known = &model.task.preprocessing.classes;
     if dataset.class_values() != *known {
         return Err(Error::data(

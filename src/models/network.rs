@@ -133,7 +133,11 @@ impl NetworkConfig {
     /// Voxels that each side of a volume must be a multiple of.
     pub fn multiples(&self) -> [usize; 3] {
         match self {
-            Self::UNet(config) if config.dimensions == 2 => [config.multiple(), config.multiple(), 1],
+            Self::UNet(config) if config.dimensions == 2 => {
+                let mut multiples = [config.multiple(); 3];
+                multiples[config.slice_axis] = 1;
+                multiples
+            }
             Self::UNet(config) => [config.multiple(); 3],
             Self::OssNet(_) => [2; 3],
         }

@@ -43,6 +43,8 @@ mod summary;
 #[cfg(feature = "report")]
 mod svg;
 mod table;
+#[cfg(feature = "report")]
+mod training;
 
 #[cfg(feature = "report")]
 pub use evidence::{
@@ -65,3 +67,5 @@ pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, R
 pub use roles::display as role_name;
 pub use summary::conclusion;
 pub use table::table;
+#[cfg(feature = "report")]
+pub use training::{TrainingRun, training_page};

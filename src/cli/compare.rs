@@ -22,6 +22,7 @@ use crate::models::NetworkConfig;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::task::{Case, Grid, Task};
 use crate::train::baseline::{MeanMask, Threshold};
+use crate::train::feed::Feed;
 use crate::train::presets;
 use crate::train::state;
 use crate::train::trainer::Trainer;
@@ -164,8 +165,8 @@ fn compare_one(
     device: &Device,
     network: &NetworkConfig,
     task: &Task,
-    training: &[Case],
-    validation: &[Case],
+    training: &dyn Feed,
+    validation: &dyn Feed,
     folder: &Path,
 ) -> Result<Compared> {
     let (verbosity, again) =

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::progress::{self, Verbosity};
-use crate::data::{Dataset, Labels, Scan, sample};
+use crate::data::{Dataset, Labels, sample};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Rule;
 use crate::files::RunFolder;
+use crate::memory::format_bytes;
 use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::task::{Case, Grid, Task};
 use crate::train::config::{Data, SAMPLE};
+use crate::train::feed::{Feed, OnDisk};
 use crate::train::run::{Run, SAVE_EVERY, Watch};
 use crate::train::trainer::Trainer;
 use crate::train::validation::Validation;
@@ -44,26 +46,65 @@ pub fn output_folder(
     }
 }
 
+/// The grid that all cases of a data set share, if they do.
+fn shared_shape(dataset: &Dataset, task: &Task, grid: Grid) -> Result<Option<[usize; 3]>> {
+    if grid != Grid::Largest {
+        return Ok(grid.shape());
+    }
+    let mut largest = [0; 3];
+    for case in dataset.training.iter().chain(&dataset.validation) {
+        let (shape, geometry) = case.grid(task.preprocessing.axes)?;
+        let shape = task.preprocessing.shape(shape, &geometry)?;
+        largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
+    }
+    Ok(Some(largest))
+}
+
 /// All cases of a data set in memory: training, validation.
 pub fn load_cases(dataset: &Dataset, task: &Task, grid: Grid, verbosity: Verbosity) -> Result<(Vec<Case>, Vec<Case>)> {
     dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
-    let read = |cases: &[crate::data::Case]| {
-        let scans = cases.iter().map(|case| {
+    let shape = shared_shape(dataset, task, grid)?;
+    let load = |cases: &[crate::data::Case]| {
+        let prepared = cases.iter().map(|case| {
             let scan = dataset.read(case, task.preprocessing.axes)?;
             scan.warnings.iter().for_each(|warning| verbosity.warn(warning));
-            Ok(scan)
+            task.prepare(scan, shape)
         });
-        scans.collect::<Result<Vec<_>>>()
+        prepared.collect::<Result<Vec<_>>>()
     };
-    let (training, validation) = (read(&dataset.training)?, read(&dataset.validation)?);
-    let largest = training.iter().chain(&validation).fold([0; 3], |largest: [usize; 3], scan| {
-        let multiple = task.preprocessing.multiple;
-        [0, 1, 2].map(|k| largest[k].max(scan.image.shape[k].next_multiple_of(multiple[k].max(1))))
-    });
-    let shape = if grid == Grid::Largest { Some(largest) } else { grid.shape() };
-    let prepare =
-        |scans: Vec<Scan>| scans.into_iter().map(|scan| task.prepare(scan, shape)).collect::<Result<Vec<_>>>();
-    Ok((prepare(training)?, prepare(validation)?))
+    Ok((load(&dataset.training)?, load(&dataset.validation)?))
+}
+
+/// Training and validation cases of a data set: in memory if they take at most `bytes` there, else on disk, from which they
+/// are read as they are needed.
+pub fn open_feeds(
+    dataset: &Dataset,
+    task: &Task,
+    grid: Grid,
+    bytes: u64,
+    verbosity: Verbosity,
+) -> Result<(Box<dyn Feed>, Box<dyn Feed>)> {
+    let shape = shared_shape(dataset, task, grid)?;
+    let channels = task.preprocessing.channels.len() as u64;
+    let (mut held, mut largest) = (0u64, 0u64);
+    for case in dataset.training.iter().chain(&dataset.validation) {
+        let (stored, geometry) = case.grid(task.preprocessing.axes)?;
+        let prepared = shape.map_or_else(|| task.preprocessing.shape(stored, &geometry), Ok)?;
+        let [stored, prepared] = [stored, prepared].map(|shape| shape.iter().product::<usize>() as u64);
+        // Image, labels and border on the network's grid; first channel and labels on the scan's own.
+        held += prepared * (4 * channels + 2) + stored * 5;
+        largest = largest.max(stored).max(prepared);
+    }
+    if held <= bytes {
+        let (training, validation) = load_cases(dataset, task, grid, verbosity)?;
+        return Ok((Box::new(training), Box::new(validation)));
+    }
+    dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
+    let (held, bytes) = (format_bytes(held), format_bytes(bytes));
+    verbosity
+        .say(format!("the cases would take {held} of memory, more than {bytes}: they are read as they are needed"));
+    let feed = |cases: &[crate::data::Case]| OnDisk::new(dataset, cases, task, shape, largest);
+    Ok((Box::new(feed(&dataset.training)), Box::new(feed(&dataset.validation))))
 }
 
 /// The least common multiple, axis by axis, of what several networks need.
@@ -93,33 +134,36 @@ pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
 ///
 /// # Errors
 /// [`Error::Data`] if there are none, or all of them hold nothing but background.
-pub fn check_trainable(dataset: &Dataset, training: &[Case]) -> Result<()> {
+pub fn check_trainable(dataset: &Dataset, training: &dyn Feed) -> Result<()> {
     if training.is_empty() {
         return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
     }
-    let labels = || training.iter().filter_map(|case| case.labels.as_ref());
-    if labels().all(|labels| labels.voxels.iter().all(|&class| class == 0)) {
-        return Err(Error::data(
-            &dataset.path,
-            "has no training case with foreground: there is nothing to learn",
-            "check the label files",
-        ));
+    for index in 0..training.len() {
+        let case = training.case(index)?;
+        if case.labels.as_ref().is_some_and(|labels| labels.voxels.iter().any(|&class| class > 0)) {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(Error::data(
+        &dataset.path,
+        "has no training case with foreground: there is nothing to learn",
+        "check the label files",
+    ))
 }
 
 /// Trains to the end with a progress bar. The checkpoint at `path` is saved at the end, every minute until then, and after
 /// an interrupt, whose error says how to go on: `again`.
 pub fn train_to_end(
     trainer: &mut Trainer,
-    training: &[Case],
+    training: &dyn Feed,
     task: &Task,
     path: &Path,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<()> {
+    let none = Vec::new();
     let mut run =
-        Run { training, validation: &[], task, checkpoint: path, save_every: SAVE_EVERY, begin: None, journal: None };
+        Run { training, validation: &none, task, checkpoint: path, save_every: SAVE_EVERY, begin: None, journal: None };
     let mut progress = Progress::new(verbosity, trainer, training.len());
     interruptible(run.to_end(trainer, &mut progress), again)?;
     progress.finish(trainer);
@@ -177,17 +221,18 @@ pub fn score_cases(
     network: &Network,
     parameters: &Parameters,
     task: &Task,
-    cases: &[Case],
+    cases: &dyn Feed,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<Vec<(CaseScore, Labels)>> {
     let rule = if network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     let mut scored = Vec::new();
-    for case in cases {
+    for index in 0..cases.len() {
         interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
-        let predicted = infer::segment(network, parameters, task, case)?;
-        scored.push((evaluate::score(task, case, &predicted, rule)?, predicted));
+        let case = cases.case(index)?;
+        let predicted = infer::segment(network, parameters, task, &case)?;
+        scored.push((evaluate::score(task, &case, &predicted, rule)?, predicted));
         bar.advance(&case.name);
     }
     bar.finish("done");

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::check::{self, Warning};
+use super::geometry::Geometry;
 use super::source::{Folder, Source};
 use super::volume::{Axes, Labels, Volume};
-use super::{border_file, brats, decathlon, hounsfield, lits};
+use super::{border_file, brats, decathlon, hounsfield, lits, nifti};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -223,6 +224,16 @@ fn scan_layouts(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
 }
 
 impl Case {
+    /// Shape and place of the image as it would be in memory, by the header of its first file.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Data`] if that cannot be read.
+    pub fn grid(&self, axes: Axes) -> Result<([usize; 3], Geometry)> {
+        let header = nifti::read_header(&self.images[0])?;
+        let geometry = Geometry::new(header.grid, axes == Axes::Canonical);
+        Ok((geometry.orientation.shape(header.shape()), geometry))
+    }
+
     /// Reads and checks image and label: same grid, declared classes (an empty list admits any), finite voxels.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use crate::{Error, Result};
 
 /// Limits of the stored values, low and high.
@@ -37,6 +39,20 @@ pub fn limits(name: &str) -> Limits {
 /// True if a channel's name says that it holds Hounsfield units, as the Decathlon and nnU-Net have it.
 pub fn is_ct(channel: &str) -> bool {
     channel.eq_ignore_ascii_case("ct")
+}
+
+impl Window {
+    /// The limits: those of the largest f32 if nothing is to be cut.
+    pub fn limits(self) -> Limits {
+        self.0.unwrap_or([f32::MIN, f32::MAX])
+    }
+}
+
+/// Two numbers, as a configuration has them.
+impl Serialize for Window {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.limits().serialize(serializer)
+    }
 }
 
 impl FromStr for Window {

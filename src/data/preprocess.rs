@@ -131,6 +131,15 @@ impl Preprocessing {
         Ok(Labels { geometry: way.geometry, ..out })
     }
 
+    /// Shape of a scan on the network's grid: resampled, and padded to the multiple.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the spacing cannot be applied.
+    pub fn shape(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
+        let resampled = self.resampled(shape, geometry)?;
+        Ok([0, 1, 2].map(|k| resampled[k].next_multiple_of(self.multiple[k].max(1))))
+    }
+
     fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
         if let Some(shape) = self.resize {
             return Ok(shape);

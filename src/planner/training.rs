@@ -4,7 +4,7 @@ use super::adjust::{Adjustable, Quantity};
 use crate::device::Device;
 use crate::error::Result;
 use crate::models::{NetworkConfig, Recompute};
-use crate::task::Case;
+use crate::train::feed::Feed;
 use crate::train::rehearsal::StepKind;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
@@ -17,7 +17,7 @@ pub struct Training<'a> {
     /// How it is trained.
     pub settings: TrainSettings,
     /// The training cases.
-    pub cases: &'a [Case],
+    pub cases: &'a dyn Feed,
     /// Flags that set points and batch; a command without them changes both by itself only.
     pub flags: bool,
 }

@@ -4,7 +4,7 @@
 //! uninterrupted one would, and any thread may draw any batch ahead of its time.
 
 use crate::data::sampling::Reach;
-use crate::data::{Augmentation, Labels, Padding, Plane, Sampling, Volume};
+use crate::data::{Labels, Padding, Plane, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -12,7 +12,7 @@ use crate::models::NetworkConfig;
 use crate::rng::Rng;
 use crate::task::Case;
 use crate::tensor::Tensor;
-use crate::train::settings::{Augment, TrainSettings};
+use crate::train::settings::TrainSettings;
 use crate::train::step::{Batch, Targets};
 
 /// The order of the training cases in an epoch.
@@ -20,20 +20,6 @@ pub fn order(cases: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..cases).collect();
     Rng::named(seed, "order").split(epoch).shuffle(&mut order);
     order
-}
-
-/// The official code never draws the last index of an axis.
-fn reach(reference: bool) -> Reach {
-    if reference { Reach::Reference } else { Reach::Whole }
-}
-
-/// The changes that `augment` names.
-fn augmentation(augment: Augment) -> Augmentation {
-    match augment {
-        Augment::None => Augmentation::NONE,
-        Augment::Reference => Augmentation::REFERENCE,
-        Augment::Sample => Augmentation::SAMPLE,
-    }
 }
 
 /// A batch on the host.
@@ -110,7 +96,7 @@ pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], 
     let mut items = Vec::new();
     for (i, case) in cases.iter().enumerate() {
         let mut rng = Rng::named(settings.seed, "augment").split(pass).split(i as u64);
-        let change = augmentation(settings.augment).draw(&mut rng);
+        let change = settings.augmentation.draw(&mut rng);
         let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
             return Err(Error::Model(format!("case {} has no labels to train on", case.name)));
         };
@@ -134,12 +120,11 @@ pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], 
     let mut rng = Rng::named(settings.seed, "points").split(pass);
     match network {
         NetworkConfig::OssNet(config) => {
-            let sampling = Sampling {
-                points: settings.points,
-                border_share: settings.border_share,
-                reach: reach(config.reference),
-                ..Sampling::default()
-            };
+            let mut sampling = settings.sampling.sampling(settings.points, settings.border_share);
+            if config.reference {
+                // The official code never draws the last index of an axis.
+                sampling.reach = Reach::Reference;
+            }
             let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
             for (_, labels, border) in &items {
                 let points = sampling.draw(shape, Some(border), Some(labels), &mut rng);

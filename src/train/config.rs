@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 pub use preset::Preset;
 
+use crate::data::{Augmentation, SamplingRule};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
@@ -43,7 +44,9 @@ pub struct RunConfig {
     pub training_samples: usize,
     /// All points uniform, none near the border.
     pub uniform_sampling: bool,
-    /// Share of the points near the border unless the sampling is uniform.
+    /// How points are drawn unless all are uniform: uniform, border, class or reference.
+    pub sampling: SamplingRule,
+    /// Share of the points near the border, or drawn by class.
     pub border_share: f32,
     /// Slices a pass (2D networks).
     pub slices: usize,
@@ -53,7 +56,7 @@ pub struct RunConfig {
     pub patch: Vec<usize>,
     /// Share of the patches that are centred on foreground.
     pub foreground_share: f32,
-    /// Random changes to the training cases.
+    /// Random changes to the training cases, by name: what the section `augmentation` does not say.
     pub augment: Augment,
     /// Weight of the auxiliary segmentation's loss.
     pub segmentation_loss_factor: f32,
@@ -77,6 +80,8 @@ pub struct RunConfig {
     pub schedule: ScheduleConfig,
     /// What happens to scans before a network sees them.
     pub preprocessing: PreprocessingConfig,
+    /// Random changes to the training cases, one by one.
+    pub augmentation: Augmentation,
     /// Sizes of the network that differ from the named one's.
     pub network: SizesConfig,
 }
@@ -174,6 +179,8 @@ pub struct PreprocessingConfig {
     pub resize: Vec<usize>,
     /// Every class but background becomes one.
     pub merge_classes: bool,
+    /// Files of a case are taken to lie on one grid, whatever their headers say.
+    pub ignore_geometry: bool,
 }
 
 /// Section `[network]`; empty lists and zeros leave the named network's sizes.
@@ -204,11 +211,20 @@ impl RunConfig {
             given = text.parse().map_err(bad)?;
             check_keys(&given, path)?;
         }
+        if flags.contains_key("augment") {
+            // A name on the command line stands for all that the file says in detail.
+            given.remove("augmentation");
+        }
         overlay(&mut given, flags);
         let preset = Preset::of(&mut given, official)?;
         let name = given.get("network_config").and_then(Value::as_str).unwrap_or(preset.default_network());
         let defaults = preset.config(name)?;
         let mut table = Table::try_from(&defaults).map_err(unexpected)?;
+        if let Some(name) = given.get("augment")
+            && let Ok(named) = name.clone().try_into::<Augment>()
+        {
+            table.insert("augmentation".into(), Value::try_from(named.changes()).map_err(unexpected)?);
+        }
         overlay(&mut table, given);
         let config: Self = table.try_into().map_err(|error: toml::de::Error| match file {
             Some((path, _)) => Error::data(path, one_line(&error), "see `ossnet train --dump-config`"),
@@ -257,6 +273,7 @@ impl RunConfig {
         if let Some((key, _, rule)) = rules.iter().find(|(_, holds, _)| !holds) {
             return Err(Error::Usage(format!("--{} must be {rule}", key.replace('_', "-"))));
         }
+        self.augmentation.check()?;
         self.recompute.parse::<RecomputeChoice>().map_err(|error| Error::Usage(format!("--recompute: {error}")))?;
         Ok(())
     }
@@ -317,7 +334,8 @@ impl RunConfig {
             batch_size: self.batch_size,
             accumulate: self.accumulate,
             points: self.training_samples,
-            border_share: if self.uniform_sampling { 0.0 } else { self.border_share },
+            sampling: if self.uniform_sampling { SamplingRule::Uniform } else { self.sampling },
+            border_share: self.border_share,
             slices: self.slices,
             patch: <[usize; 3]>::try_from(&self.patch[..]).ok(),
             foreground_share: self.foreground_share,
@@ -349,7 +367,7 @@ impl RunConfig {
                 reference: false,
             },
             recompute: Default::default(),
-            augment: self.augment,
+            augmentation: self.augmentation,
             validate_every: self.validate_every,
             seed: self.seed,
         }

@@ -1,8 +1,9 @@
 //! Training settings by purpose.
 
+use crate::data::{Augmentation, SamplingRule};
 use crate::models::{NetworkConfig, Recompute};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
-use crate::train::settings::{Augment, TrainSettings};
+use crate::train::settings::TrainSettings;
 use crate::train::step::LossSettings;
 
 /// Epochs of the comparison on the embedded sample.
@@ -21,6 +22,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
         batch_size: if occupancy { 4 } else { 1 },
         accumulate: 1,
         points: 1536,
+        sampling: SamplingRule::Border,
         border_share: 0.5,
         slices: 16,
         patch: None,
@@ -36,7 +38,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
         average_decay: None,
         loss: LossSettings { dice_factor: if occupancy { 0.0 } else { 1.0 }, ..LossSettings::default() },
         recompute: Recompute::default(),
-        augment: Augment::Sample,
+        augmentation: Augmentation::SAMPLE,
         validate_every: 0,
         seed,
     }
@@ -50,6 +52,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         batch_size: 8,
         accumulate: 1,
         points: 1 << 14,
+        sampling: SamplingRule::Border,
         border_share: 0.5,
         slices: 16,
         patch: None,
@@ -60,7 +63,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         average_decay: None,
         loss: LossSettings::default(),
         recompute: Recompute::default(),
-        augment: Augment::Reference,
+        augmentation: Augmentation::REFERENCE,
         validate_every: 0,
         seed,
     }

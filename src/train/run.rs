@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::checkpoint::model::Model;
 use crate::error::{Error, Result};
-use crate::task::{Case, Task};
+use crate::task::Task;
+use crate::train::feed::Feed;
 use crate::train::journal::Journal;
 use crate::train::state;
 use crate::train::trainer::Trainer;
@@ -30,9 +31,9 @@ pub trait Watch {
 /// What a run works with.
 pub struct Run<'a> {
     /// Cases to train on.
-    pub training: &'a [Case],
+    pub training: &'a dyn Feed,
     /// Cases to validate on.
-    pub validation: &'a [Case],
+    pub validation: &'a dyn Feed,
     /// What the network is asked to do.
     pub task: &'a Task,
     /// The checkpoint that the run goes on from.

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::data::{Augmentation, SamplingRule};
 use crate::models::Recompute;
 use crate::nn::optim::{OptimizerSettings, Schedule};
 use crate::train::step::LossSettings;
@@ -19,7 +20,9 @@ pub struct TrainSettings {
     pub accumulate: usize,
     /// Points a case (occupancy networks).
     pub points: usize,
-    /// Share of the points near a class border.
+    /// How points are drawn (occupancy networks).
+    pub sampling: SamplingRule,
+    /// Share of the points that are not uniform: near a class border, or by class.
     pub border_share: f32,
     /// Slices a pass (2D networks).
     pub slices: usize,
@@ -45,7 +48,7 @@ pub struct TrainSettings {
     #[serde(default)]
     pub recompute: Recompute,
     /// Random changes to the training cases.
-    pub augment: Augment,
+    pub augmentation: Augmentation,
     /// Epochs between two validations (0: none); the weights of the best by IoU are kept.
     #[serde(default)]
     pub validate_every: u64,
@@ -57,7 +60,7 @@ fn one() -> usize {
     1
 }
 
-/// Random changes to training cases.
+/// Random changes to training cases, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
@@ -67,4 +70,18 @@ pub enum Augment {
     Reference,
     /// For the embedded heads: left-right flips, shifts, brightness, noise.
     Sample,
+    /// nnU-Net's, with elastic deformation and bias fields besides.
+    Strong,
+}
+
+impl Augment {
+    /// What it stands for.
+    pub fn changes(self) -> Augmentation {
+        match self {
+            Augment::None => Augmentation::NONE,
+            Augment::Reference => Augmentation::REFERENCE,
+            Augment::Sample => Augmentation::SAMPLE,
+            Augment::Strong => Augmentation::STRONG,
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The training loop.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::device::Device;
+use crate::data::prefetch::{self, Queue, Window};
+use crate::device::{Backend, Buffer, Device};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Role;
@@ -13,12 +14,13 @@ use crate::nn::optim::Optimizer;
 use crate::ops;
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape, Var};
-use crate::task::Case;
 use crate::tensor::Tensor;
 use crate::train::average::Average;
-use crate::train::batch;
+use crate::train::batch::HostBatch;
 use crate::train::costs::Costs;
+use crate::train::feed::Feed;
 use crate::train::gradients;
+use crate::train::passes::Passes;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
 use crate::train::validation::Validation;
@@ -26,6 +28,12 @@ use crate::train::validation::Validation;
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
 const RECORDED_STEP: u64 = 1;
+
+/// The most threads that draw batches: more only help where reading is slower than the network.
+const PREFETCH_THREADS: usize = 4;
+
+/// Nothing is drawn before it is needed.
+const WHEN_NEEDED: Window = Window { items: 1, threads: 0 };
 
 /// How a run went so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +55,8 @@ pub struct Trainer {
     course: Course,
     costs: Costs,
     events: Vec<Event>,
+    prefetch_bytes: u64,
+    waited: Duration,
 }
 
 impl Trainer {
@@ -71,6 +81,8 @@ impl Trainer {
             course: Course::default(),
             costs: Costs::default(),
             events: Vec::new(),
+            prefetch_bytes: 0,
+            waited: Duration::ZERO,
         })
     }
 
@@ -140,6 +152,17 @@ impl Trainer {
         self.network.set_recompute(level);
     }
 
+    /// Draws batches on other threads, ahead of their use, as far as `bytes` bytes allow (two batches at least); 0: draws
+    /// each when it is needed, as a new trainer does. The results are the same.
+    pub fn set_prefetch(&mut self, bytes: u64) {
+        self.prefetch_bytes = bytes;
+    }
+
+    /// How long this process's steps waited for their batches.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// Loss of each step so far.
     pub fn losses(&self) -> &[f32] {
         &self.course.losses
@@ -204,26 +227,65 @@ impl Trainer {
     /// # Errors
     /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
     /// no memory, or what `after` reports. The weights are those of the last whole step.
-    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    pub fn train(&mut self, cases: &dyn Feed, mut after: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
         }
         let (per_epoch, total) = (self.steps_per_epoch(cases.len()), self.total_steps(cases.len()));
-        while self.optimizer.steps() < total {
-            interrupt::check(|| format!("{} of {total} steps are done", self.optimizer.steps()))?;
-            self.step(cases, per_epoch, total)?;
-            after(self)?;
+        let passes = self.passes(cases);
+        let (window, _staging) = self.window(passes.bytes());
+        let numbers = passes.of_steps(self.optimizer.steps()..total);
+        let draw = |pass| passes.draw(pass);
+        prefetch::ahead(numbers, window, draw, |queue| {
+            while self.optimizer.steps() < total {
+                interrupt::check(|| format!("{} of {total} steps are done", self.optimizer.steps()))?;
+                self.step(queue, per_epoch, total)?;
+                after(self)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The passes over `cases`, whatever step they are of.
+    fn passes<'a>(&self, cases: &'a dyn Feed) -> Passes<'a> {
+        Passes {
+            network: self.network.config(),
+            settings: self.settings.clone(),
+            cases,
+            size: self.batch_size(cases.len()),
+            parts: self.accumulate(),
+            per_epoch: self.steps_per_epoch(cases.len()),
         }
-        Ok(())
+    }
+
+    /// How far batches of `bytes` bytes are drawn ahead, with the entry in the ledger that stands for them. On a CUDA device
+    /// they lie in the host's memory, of which its ledger knows nothing. A budget that has no room for them is not
+    /// overdrawn: each batch is then drawn when it is needed.
+    fn window(&self, bytes: u64) -> (Window, Option<Buffer>) {
+        if self.prefetch_bytes == 0 {
+            return (WHEN_NEEDED, None);
+        }
+        let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
+        let window = Window::within(self.prefetch_bytes, bytes, threads);
+        if !matches!(self.device.backend(), Backend::Cpu { .. }) {
+            return (window, None);
+        }
+        match self.device.in_op("prefetch", || self.device.allocate(window.bytes(bytes), Role::Staging)) {
+            Ok(entry) => (window, Some(entry)),
+            Err(_) => (WHEN_NEEDED, None),
+        }
     }
 
     /// Takes some steps whatever the number of epochs, for a plan's sake.
     ///
     /// # Errors
     /// As [`Trainer::train`].
-    pub fn rehearse(&mut self, cases: &[Case], steps: u64) -> Result<()> {
-        let per_epoch = self.steps_per_epoch(cases.len());
-        (0..steps).try_for_each(|_| self.step(cases, per_epoch, steps))
+    pub fn rehearse(&mut self, cases: &dyn Feed, steps: u64) -> Result<()> {
+        let (passes, per_epoch) = (self.passes(cases), self.steps_per_epoch(cases.len()));
+        let (done, draw) = (self.optimizer.steps(), |pass| passes.draw(pass));
+        prefetch::ahead(passes.of_steps(done..done + steps), WHEN_NEEDED, draw, |queue| {
+            (0..steps).try_for_each(|_| self.step(queue, per_epoch, steps))
+        })
     }
 
     /// Checks that the weights are worth keeping.
@@ -240,7 +302,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
+    fn step(&mut self, queue: &mut Queue<'_, Result<HostBatch>>, per_epoch: u64, total: u64) -> Result<()> {
         let started = Instant::now();
         let step = self.optimizer.steps();
         let recorded = step >= RECORDED_STEP && self.events.is_empty();
@@ -249,8 +311,8 @@ impl Trainer {
         }
         self.parameters.clear_gradients();
         let mut loss = 0.0;
-        for part in 0..self.accumulate() {
-            let batch = self.batch(cases, per_epoch, part)?;
+        for _ in 0..self.accumulate() {
+            let batch = self.batch(queue)?;
             loss += self.forward_and_backward(&batch)?;
         }
         if let Some(limit) = self.settings.clip_norm {
@@ -287,19 +349,13 @@ impl Trainer {
         self.settings.optimizer.rate * self.rate_factor(step, self.steps_per_epoch(cases), self.total_steps(cases))
     }
 
-    /// The batch of part `part` of the present step.
-    fn batch(&self, cases: &[Case], per_epoch: u64, part: usize) -> Result<Batch> {
-        let step = self.optimizer.steps();
-        let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
-        let (size, parts) = (self.batch_size(cases.len()), self.accumulate());
-        let order = batch::order(cases.len(), self.settings.seed, epoch);
-        let first = (within * parts + part) * size;
-        let chosen: Vec<&Case> = (first..first + size).map(|i| &cases[order[i % order.len()]]).collect();
-        let pass = step * parts as u64 + part as u64;
-        self.device.in_phase(Phase::Data, || {
-            let batch = batch::draw(&self.network.config(), &self.settings, &chosen, pass)?;
-            self.device.in_op("batch", || batch.upload(&self.device))
-        })
+    /// The next batch, on the device.
+    fn batch(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<Batch> {
+        let before = queue.waited();
+        let batch = queue.next();
+        self.waited += queue.waited() - before;
+        let batch = batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))??;
+        self.device.in_phase(Phase::Data, || self.device.in_op("batch", || batch.upload(&self.device)))
     }
 
     /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters.

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::evaluate::metrics::Rule;
 use crate::report::CaseScore;
 use crate::task::{Case, Task};
+use crate::train::feed::Feed;
 use crate::train::trainer::Trainer;
 use crate::{evaluate, infer, interrupt};
 
@@ -31,7 +32,7 @@ pub fn best(validations: &[Validation]) -> Option<&Validation> {
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) between two cases, a case that does not fit, or no memory.
-pub fn validate(trainer: &mut Trainer, task: &Task, cases: &[Case], epoch: u64) -> Result<Validation> {
+pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn Feed, epoch: u64) -> Result<Validation> {
     let step = trainer.optimizer().steps();
     let scores: Vec<CaseScore> = trainer.with_best_weights(|trainer| {
         let (network, parameters) = (trainer.network(), trainer.parameters());
@@ -41,7 +42,7 @@ pub fn validate(trainer: &mut Trainer, task: &Task, cases: &[Case], epoch: u64) 
             let predicted = infer::segment(network, parameters, task, case)?;
             evaluate::score(task, case, &predicted, rule)
         };
-        cases.iter().map(score).collect::<Result<_>>()
+        (0..cases.len()).map(|index| score(&*cases.case(index)?)).collect::<Result<_>>()
     })?;
     let (dice, iou) = evaluate::means(&scores);
     Ok(Validation { epoch, step, dice, iou })

@@ -6,6 +6,8 @@ use clap::Args;
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::data::SamplingRule;
+use crate::data::hounsfield::Window;
 use crate::error::{Error, Result};
 use crate::train::config::{OptimizerName, Precision, Preset, ScheduleName};
 use crate::train::settings::Augment;
@@ -52,6 +54,9 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
     uniform_sampling: bool,
+    /// How points are drawn: uniform, border (half near it), class (half by class) or reference [default: border]
+    #[arg(long, value_name = "RULE", conflicts_with = "uniform_sampling")]
+    sampling: Option<SamplingRule>,
     /// Weight of the auxiliary segmentation's loss [official option; default: 0.1]
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     segmentation_loss_factor: Option<f64>,
@@ -113,9 +118,10 @@ pub struct Flags {
     /// Course of the rates [default: multi-step, sample: cosine]
     #[arg(long, value_enum)]
     schedule: Option<ScheduleName>,
-    /// Lowest and highest value of the scans that is kept, for example -200,250
-    #[arg(long, value_name = "LOW,HIGH", value_delimiter = ',', allow_hyphen_values = true)]
-    clip: Option<Vec<f64>>,
+    /// Lowest and highest value of the scans that is kept, for example -200,250; or abdomen, liver, lung, bone, brain, wide,
+    /// none [default: as the data set's layout and channels suggest]
+    #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true)]
+    clip: Option<Window>,
     /// Spacing in mm that scans are resampled to, for example 1,1,1
     #[arg(long, value_name = "X,Y,Z", value_delimiter = ',')]
     spacing: Option<Vec<f64>>,
@@ -123,6 +129,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
     merge_classes: bool,
+    /// Take the files of a case to lie on one grid, whatever their headers say
+    #[arg(long)]
+    #[serde(skip_serializing_if = "is_false")]
+    ignore_geometry: bool,
     /// A run's configuration in TOML; flags override it (see --dump-config)
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     #[serde(skip)]
@@ -130,7 +140,7 @@ pub struct Flags {
 }
 
 /// Flags whose key lies in a section of the file: flag, section, key.
-const SECTIONS: [(&str, &str, &str); 7] = [
+const SECTIONS: [(&str, &str, &str); 8] = [
     ("optimizer", "optimizer", "name"),
     ("rate", "optimizer", "rate"),
     ("weight_decay", "optimizer", "weight_decay"),
@@ -138,6 +148,7 @@ const SECTIONS: [(&str, &str, &str); 7] = [
     ("clip", "preprocessing", "clip"),
     ("spacing", "preprocessing", "spacing"),
     ("merge_classes", "preprocessing", "merge_classes"),
+    ("ignore_geometry", "preprocessing", "ignore_geometry"),
 ];
 
 fn is_false(flag: &bool) -> bool {

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::course::{
-    self, Progress, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases,
+    self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
 };
 use super::output::print;
 use crate::checkpoint::model;
@@ -22,8 +22,9 @@ use crate::files::{RunFolder, remove_temporaries, write_atomic};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
 use crate::report::CaseScore;
-use crate::task::{Case, Grid, Task};
+use crate::task::{Grid, Task};
 use crate::train::config::{Precision, RunConfig};
+use crate::train::feed::Feed;
 use crate::train::journal::Journal;
 use crate::train::rehearsal::Sizes;
 use crate::train::run::{Run, best_path};
@@ -55,6 +56,9 @@ pub struct TrainArgs {
     /// CUDA device to compute on, for example "0" [official option]
     #[arg(long, value_name = "LIST")]
     cuda_devices: Option<String>,
+    /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
+    #[arg(long, value_name = "BYTES", value_parser = crate::memory::parse_bytes, default_value = "1GiB")]
+    prefetch: u64,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -63,8 +67,8 @@ pub struct TrainArgs {
 struct Prepared {
     dataset: Dataset,
     task: Task,
-    training: Vec<Case>,
-    validation: Vec<Case>,
+    training: Box<dyn Feed>,
+    validation: Box<dyn Feed>,
     network: NetworkConfig,
     settings: TrainSettings,
 }
@@ -95,15 +99,16 @@ pub fn run(args: TrainArgs) -> Result<()> {
     // A run that was killed before its first checkpoint starts anew.
     let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
     let Prepared { dataset, task, training, validation, network, mut settings } =
-        prepare(&args, &config, resumed.then_some(path.as_path()))?;
+        prepare(&args, &config, &device, resumed.then_some(path.as_path()))?;
     let sizes = Sizes {
-        volume: settings.patch.unwrap_or(training[0].volume.shape),
+        volume: settings.patch.map_or_else(|| Ok(training.case(0)?.volume.shape), Ok::<_, Error>)?,
         batch: settings.batch_size.min(training.len()),
         points: settings.points,
         ..Sizes::new([0; 3], 1, 1)
     };
     settings.recompute = choose::resolve(config.recompute(), &device, &network, sizes)?;
     let mut trainer = Trainer::new(&device, &network, settings)?;
+    trainer.set_prefetch(args.prefetch);
     if resumed {
         state::resume(&mut trainer, &task, &path)?;
     } else if !config.load_model.is_empty() {
@@ -119,8 +124,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
         Ok(journal)
     };
     let mut run = Run {
-        training: &training,
-        validation: &validation,
+        training: &*training,
+        validation: &*validation,
         task: &task,
         checkpoint: &path,
         save_every: Duration::from_secs(config.save_every),
@@ -132,10 +137,10 @@ pub fn run(args: TrainArgs) -> Result<()> {
     progress.finish(&trainer);
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
-        score_cases(trainer.network(), trainer.parameters(), &task, &validation, verbosity, &again)
+        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, &again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    finish(&args, &config, &trainer, folder, &path, &training, cases)
+    finish(&args, &config, &trainer, folder, &path, training.len(), cases)
 }
 
 /// The configuration of the run: that in the folder of a resumed one, else a preset's, a file's and the flags'.
@@ -168,9 +173,10 @@ fn holds_leftovers_only(folder: &Path) -> bool {
 }
 
 /// Cases, network and settings that the configuration describes.
-fn prepare(args: &TrainArgs, config: &RunConfig, resumed: Option<&Path>) -> Result<Prepared> {
+fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Option<&Path>) -> Result<Prepared> {
     let verbosity = args.run.verbosity();
-    let dataset = open_dataset(&config.data(), config.seed)?;
+    let mut dataset = open_dataset(&config.data(), config.seed)?;
+    dataset.ignore_geometry = config.preprocessing.ignore_geometry;
     let (channels, probe) = (dataset.channels.len(), config.network(1, 1, [256; 3])?);
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
@@ -197,9 +203,9 @@ fn prepare(args: &TrainArgs, config: &RunConfig, resumed: Option<&Path>) -> Resu
             task.preprocessing.resize = Some(Family::Lits.volume_shape());
         }
     }
-    let (training, validation) = load_cases(&dataset, &task, grid, verbosity)?;
-    check_trainable(&dataset, &training)?;
-    let network = config.network(channels, task.outputs(), training[0].volume.shape)?;
+    let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
+    check_trainable(&dataset, &*training)?;
+    let network = config.network(channels, task.outputs(), training.case(0)?.volume.shape)?;
     let network = if reference { network.into_reference() } else { network };
     let mut settings = config.settings();
     if reference {
@@ -232,7 +238,7 @@ fn finish(
     trainer: &Trainer,
     folder: &Path,
     checkpoint: &Path,
-    training: &[Case],
+    training: usize,
     cases: Vec<CaseScore>,
 ) -> Result<()> {
     let (dice, iou) = crate::evaluate::means(&cases);
@@ -243,8 +249,9 @@ fn finish(
         "checkpoint": checkpoint.display().to_string(),
         "parameters": trainer.parameters().count(),
         "steps": trainer.optimizer().steps(),
-        "final_loss": trainer.recent_loss(trainer.steps_per_epoch(training.len())),
+        "final_loss": trainer.recent_loss(trainer.steps_per_epoch(training)),
         "step_seconds": costs.median_step_seconds(),
+        "data_wait_seconds": trainer.waited().as_secs_f64(),
         "peak_bytes": costs.peak_bytes,
         "dice": dice,
         "iou": iou,
@@ -269,10 +276,11 @@ fn finish(
     });
     let page = if cfg!(feature = "report") { "report.html" } else { "summary.json" };
     print(format!(
-        "{}: {scores}, peak {}, {:.3} s a step\ncheckpoint: {}{best}\nreport: {}",
+        "{}: {scores}, peak {}, {:.3} s a step ({:.1} s in all waiting for data)\ncheckpoint: {}{best}\nreport: {}",
         network.title(),
         crate::memory::format_bytes(costs.peak_bytes),
         costs.median_step_seconds(),
+        trainer.waited().as_secs_f64(),
         checkpoint.display(),
         folder.join(page).display()
     ))

@@ -13,6 +13,7 @@ use crate::models::{Family, NetworkConfig};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
 use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
+use crate::train::settings::Augment;
 
 /// Where defaults come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -87,12 +88,16 @@ impl Preset {
             accumulate: settings.accumulate,
             training_samples: settings.points,
             uniform_sampling: false,
+            sampling: settings.sampling,
             border_share: settings.border_share,
             slices: settings.slices,
             slice_axis: 2,
             patch: Vec::new(),
             foreground_share: settings.foreground_share,
-            augment: settings.augment,
+            augment: match self {
+                Preset::Sample => Augment::Sample,
+                Preset::Brats | Preset::Lits => Augment::Reference,
+            },
             segmentation_loss_factor: settings.loss.segmentation_factor,
             dice_factor: settings.loss.dice_factor,
             clip_norm: settings.clip_norm.unwrap_or(0.0),
@@ -111,6 +116,7 @@ impl Preset {
                 Preset::Brats => PreprocessingConfig { merge_classes: true, ..Default::default() },
                 Preset::Sample => PreprocessingConfig::default(),
             },
+            augmentation: settings.augmentation,
             network: SizesConfig::default(),
         })
     }

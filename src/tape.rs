@@ -252,11 +252,21 @@ impl Tape {
         let slots: Vec<Rc<Slot>> = inputs.iter().map(|var| var.0.0.clone()).collect();
         let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
         let output = self.run(&op, &tensors)?;
+        drop(tensors);
+        Ok(self.record(op, slots, output))
+    }
+
+    /// Records `op` with an `output` that was made by other means: it equals what [`Op::forward`] makes of the inputs.
+    pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Var {
+        self.record(op, inputs.iter().map(|var| var.0.0.clone()).collect(), output)
+    }
+
+    fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
         // What no gradient flows through is a constant, and is recorded only if it is to be made anew.
         let promised = self.mode != Mode::Eval && self.recompute_all.get();
         if !needs_gradient && !promised {
-            return Ok(Var(Rc::new(Handle(self.slot(output, false, None, None)))));
+            return Var(Rc::new(Handle(self.slot(output, false, None, None))));
         }
         let slot = self.slot(output, needs_gradient, Some(self.nodes.borrow().len()), None);
         slot.recompute.set(op.recompute() || promised);
@@ -271,7 +281,7 @@ impl Tape {
         }
         let layer = self.device.ledger(|ledger| ledger.layer());
         self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, output: slot.clone(), layer });
-        Ok(Var(Rc::new(Handle(slot))))
+        Var(Rc::new(Handle(slot)))
     }
 
     /// Runs `op` on `inputs` without recording it: the output is a constant. For statistics whose derivative another op
@@ -360,6 +370,23 @@ impl Tape {
         result?;
         self.apply_buffer_updates(parameters);
         Ok(())
+    }
+
+    /// Plays the tape backwards from `outputs` with their gradients; those of the leaves are then to be had by
+    /// [`Tape::take_gradient`]. For ops that are made of ops, which run on a tape of their own.
+    ///
+    /// # Errors
+    /// No memory, or a gradient of another shape than its output's.
+    pub fn pull(&self, outputs: Vec<(Var, Tensor)>) -> Result<()> {
+        for (output, gradient) in outputs {
+            *output.0.0.gradient.borrow_mut() = Some(gradient.reshaped(output.shape())?);
+        }
+        self.play_backwards()
+    }
+
+    /// The gradient that was left at a leaf made by [`Tape::input`], which then has none.
+    pub fn take_gradient(&self, var: &Var) -> Option<Tensor> {
+        var.0.0.gradient.take()
     }
 
     /// The gradient that [`Tape::backward`] left at a leaf made by [`Tape::input`].

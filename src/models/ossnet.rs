@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::models::Recompute;
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
 use crate::nn::layers::{self, Act, Builder, Conv, Linear, NormAct};
-use crate::nn::{BufferId, Parameters};
+use crate::nn::{BufferId, Parameters, conv_norm_act_pool};
 use crate::ops::norm_act::ResidualPlace;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Tape, Var};
+use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
 /// What the encoder hands to the decoder.
@@ -117,11 +117,13 @@ impl EncoderBlock {
         Ok(Self { first, first_norm, first_act, second, second_norm, final_act, skip, dropout: config.dropout })
     }
 
-    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
-        let main = self.first.forward(tape, parameters, x)?;
-        let main = self.first_norm.forward(tape, parameters, &main, None, None, Some(&self.first_act))?;
-        let main = layers::dropout(tape, ops::avg_pool(tape, &main, [2; 3], [2; 3])?, self.dropout)?;
-        let main = self.second.forward(tape, parameters, &main)?;
+    /// With `keep` the first convolution's output is kept for the backward pass; otherwise it never exists whole.
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, keep: bool) -> Result<Var> {
+        let main = {
+            let first = (&self.first, &self.first_norm, &self.first_act);
+            let pooled = conv_norm_act_pool(tape, parameters, first, x, keep)?;
+            self.second.forward(tape, parameters, &layers::dropout(tape, pooled, self.dropout)?)?
+        };
         // A 1³ convolution and an average pool commute: pooling first does an eighth of the work.
         let skip = ops::avg_pool(tape, x, [2; 3], [2; 3])?;
         let skip = match &self.skip {
@@ -222,8 +224,9 @@ impl Encoder {
         let mut scales = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
             x = device.in_layer(&format!("blocks.{i}"), || match recompute {
-                true => kept(tape, || block.forward(tape, parameters, &x)),
-                false => block.forward(tape, parameters, &x),
+                true => kept(tape, || block.forward(tape, parameters, &x, false)),
+                // Without gradients nothing is gained by keeping it.
+                false => block.forward(tape, parameters, &x, tape.mode() != Mode::Eval),
             })?;
             if !self.outputs.is_empty() {
                 let mapped = device.in_layer(&format!("output_mappings.{i}"), || {

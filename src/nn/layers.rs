@@ -172,6 +172,11 @@ impl Conv {
         Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: Some(output_padding) })
     }
 
+    /// Stride and padding.
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// `x` `[batch, D, H, W, inputs]` → `[batch, D', H', W', outputs]`.
     ///
     /// # Errors
@@ -222,7 +227,13 @@ impl Act {
         Ok(Self { activation, parameters })
     }
 
-    fn vars(&self, tape: &Tape, parameters: &Parameters) -> Vec<Var> {
+    /// Which function.
+    pub(super) fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// Its coefficients.
+    pub(super) fn vars(&self, tape: &Tape, parameters: &Parameters) -> Vec<Var> {
         self.parameters.iter().map(|id| tape.parameter(parameters, *id)).collect()
     }
 
@@ -280,6 +291,38 @@ impl NormAct {
         Self { affine: Affine::None, running: None }
     }
 
+    /// Scale and shift of a batch normalisation.
+    pub(super) fn channel_affine(&self) -> Option<[ParamId; 2]> {
+        match self.affine {
+            Affine::Channel { scale, shift } => Some([scale, shift]),
+            Affine::None | Affine::Conditional { .. } => None,
+        }
+    }
+
+    /// True if the statistics are those of the input itself, and gradients flow through them.
+    pub(super) fn is_through(&self, tape: &Tape) -> bool {
+        tape.is_training() || self.running.is_none()
+    }
+
+    /// The running statistics, or those that `make` takes of the input; in training the running ones are to follow them.
+    /// `count` elements are behind each.
+    pub(super) fn statistics(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        count: usize,
+        make: impl FnOnce() -> Result<Var>,
+    ) -> Result<Var> {
+        let statistics = match (self.running, self.is_through(tape)) {
+            (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
+            _ => make()?,
+        };
+        if let (Some(running), true) = (self.running, tape.is_training()) {
+            tape.update_buffer(running, &statistics, count, MOMENTUM);
+        }
+        Ok(statistics)
+    }
+
     /// Which elements share statistics.
     fn grouping(&self, x: &Var) -> Grouping {
         match self.affine {
@@ -304,16 +347,9 @@ impl NormAct {
         act: Option<&Act>,
     ) -> Result<Var> {
         let grouping = self.grouping(x);
-        let through = tape.is_training() || self.running.is_none();
-        let statistics = match (self.running, through) {
-            (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
-            _ => ops::moments(tape, x, grouping)?,
-        };
-        if let (Some(running), true) = (self.running, tape.is_training()) {
-            let groups = statistics.shape()[1];
-            let elements: usize = x.shape().iter().product();
-            tape.update_buffer(running, &statistics, elements / groups, MOMENTUM);
-        }
+        let groups = grouping.groups(x.shape().last().copied().unwrap_or(1));
+        let count = x.shape().iter().product::<usize>() / groups.max(1);
+        let statistics = self.statistics(tape, parameters, count, || ops::moments(tape, x, grouping))?;
         let (scale, shift) = match (&self.affine, condition) {
             (Affine::None, _) => (None, None),
             (Affine::Channel { scale, shift }, _) => {
@@ -329,7 +365,7 @@ impl NormAct {
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
         let parts = norm_act::NormAct {
             statistics: Some((&statistics, grouping)),
-            through_statistics: through,
+            through_statistics: self.is_through(tape),
             epsilon: EPSILON,
             gamma: scale.as_ref(),
             beta: shift.as_ref(),

@@ -4,5 +4,8 @@ pub mod layers;
 #[cfg(feature = "train")]
 pub mod optim;
 mod parameters;
+mod piecewise;
+
+pub use piecewise::slabs::conv_norm_act_pool;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};

@@ -19,6 +19,7 @@ pub mod loss;
 pub mod max_pool;
 pub mod moments;
 pub mod norm_act;
+pub mod part;
 pub mod patch_conv;
 pub mod patch_sample;
 mod pieces;

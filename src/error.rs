@@ -50,6 +50,9 @@ pub enum Error {
     /// An allocation would exceed the device's budget.
     #[error(transparent)]
     OutOfMemory(Box<OutOfMemory>),
+    /// A device is missing or its driver refused something.
+    #[error("{0}")]
+    Device(String),
     /// A value that must be finite is not.
     #[error(
         "{what} is not finite at step {step} (first seen in {op}); lower the learning rate or look at the input; checkpoints saved earlier are kept"

@@ -14,6 +14,7 @@ pub mod files;
 pub mod infer;
 pub mod interrupt;
 pub mod memory;
+pub mod mesh;
 pub mod models;
 pub mod nn;
 pub mod ops;

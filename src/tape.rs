@@ -329,10 +329,14 @@ impl Tape {
     }
 
     /// Applies the updates noted by [`Tape::update_buffer`]. [`Tape::backward`] does so by itself.
-    pub fn apply_buffer_updates(&self, parameters: &mut Parameters) {
+    ///
+    /// # Errors
+    /// What the device's driver says.
+    pub fn apply_buffer_updates(&self, parameters: &mut Parameters) -> Result<()> {
         for update in self.updates.take() {
-            parameters.update_buffer(update.buffer, update.statistics.data(), update.count, update.momentum);
+            parameters.update_buffer(update.buffer, &update.statistics, update.count, update.momentum)?;
         }
+        Ok(())
     }
 
     /// From now on looks at every op's output for NaN and infinity; see [`Tape::first_not_finite`].
@@ -368,8 +372,7 @@ impl Tape {
             }
         }
         result?;
-        self.apply_buffer_updates(parameters);
-        Ok(())
+        self.apply_buffer_updates(parameters)
     }
 
     /// Plays the tape backwards from `outputs` with their gradients; those of the leaves are then to be had by
@@ -428,7 +431,7 @@ impl Tape {
             op.forward(&self.device, &inputs, &mut output)?;
             Ok::<_, Error>(output)
         })?;
-        if self.check_finite.get() && !output.data().iter().all(|value| value.is_finite()) {
+        if self.check_finite.get() && !output.to_vec()?.iter().all(|value| value.is_finite()) {
             let layer = self.device.ledger(|ledger| ledger.layer());
             let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };
             self.first_not_finite.borrow_mut().get_or_insert(place);

@@ -75,7 +75,7 @@ impl Task {
                 channels: dataset.channels.clone(),
                 classes: dataset.class_values(),
                 axes: Axes::Canonical,
-                clip: None,
+                clip: dataset.clip,
                 spacing: None,
                 multiple,
             },

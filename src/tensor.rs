@@ -25,13 +25,15 @@ pub enum DType {
     U8,
     /// Signed 16-bit integer.
     I16,
+    /// Unsigned 32-bit integer: indices and bit masks.
+    U32,
 }
 
 impl DType {
     /// Bytes of one element.
     pub fn size(self) -> u64 {
         match self {
-            DType::F32 => 4,
+            DType::F32 | DType::U32 => 4,
             DType::F16 | DType::Bf16 | DType::I16 => 2,
             DType::U8 => 1,
         }
@@ -73,7 +75,7 @@ impl Tensor {
     /// As [`Tensor::empty`].
     pub fn zeros(device: &Device, shape: &[usize], role: Role) -> Result<Self> {
         let mut tensor = Self::empty(device, shape, DType::F32, role)?;
-        tensor.data_mut().fill(0.0);
+        tensor.zero()?;
         Ok(tensor)
     }
 
@@ -86,10 +88,37 @@ impl Tensor {
             return Err(Error::shape("tensor", format!("{} values for shape {shape:?}", values.len())));
         }
         let mut tensor = Self::empty(device, shape, DType::F32, role)?;
-        if !device.is_plan() {
-            tensor.data_mut().copy_from_slice(values);
-        }
+        tensor.write(values)?;
         Ok(tensor)
+    }
+
+    /// A tensor of `T` with the given elements (ignored on a plan).
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn from_typed<T: Pod>(
+        device: &Device,
+        shape: &[usize],
+        dtype: DType,
+        role: Role,
+        values: &[T],
+    ) -> Result<Self> {
+        if elements(shape) != Some(values.len()) || size_of::<T>() as u64 != dtype.size() {
+            return Err(Error::shape("tensor", format!("{} values of {dtype:?} for shape {shape:?}", values.len())));
+        }
+        let mut tensor = Self::empty(device, shape, dtype, role)?;
+        tensor.write(values)?;
+        Ok(tensor)
+    }
+
+    /// An unshared copy on the same device.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn copied(&self, role: Role) -> Result<Self> {
+        let mut copy = Self::empty(self.device(), &self.shape, self.dtype, role)?;
+        copy.unshared().copy_from(&self.buffer)?;
+        Ok(copy)
     }
 
     /// Lengths of the axes.
@@ -174,14 +203,57 @@ impl Tensor {
     /// As [`Tensor::data_mut`].
     pub fn typed_mut<T: Pod>(&mut self) -> &mut [T] {
         debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
-        Arc::get_mut(&mut self.buffer).expect("a shared tensor was written").as_mut_slice()
+        self.unshared().as_mut_slice()
     }
 
-    /// The f32 elements on the host; zeros on a plan.
-    pub fn to_vec(&self) -> Vec<f32> {
-        match self.device().is_plan() {
-            true => vec![0.0; self.len()],
-            false => self.data().to_vec(),
-        }
+    /// The f32 elements on the host, wherever the tensor lives; zeros on a plan.
+    ///
+    /// # Errors
+    /// What the driver says: a kernel that failed is often noticed here first.
+    pub fn to_vec(&self) -> Result<Vec<f32>> {
+        self.to_typed()
+    }
+
+    /// The elements as `T` on the host; zeros on a plan.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn to_typed<T: Pod>(&self) -> Result<Vec<T>> {
+        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        let mut values = vec![T::zeroed(); self.len()];
+        self.buffer.read(&mut values)?;
+        Ok(values)
+    }
+
+    /// Writes the first elements from the host; nothing on a plan.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// As [`Tensor::data_mut`], or if there are more values than elements.
+    pub fn write<T: Pod>(&mut self, values: &[T]) -> Result<()> {
+        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        self.unshared().write(values)
+    }
+
+    /// Sets all elements to zero.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// As [`Tensor::data_mut`].
+    pub fn zero(&mut self) -> Result<()> {
+        self.unshared().zero()
+    }
+
+    /// Device address of the elements on CUDA; 0 elsewhere.
+    pub fn address(&self) -> u64 {
+        self.buffer.address()
+    }
+
+    fn unshared(&mut self) -> &mut Buffer {
+        Arc::get_mut(&mut self.buffer).expect("a shared tensor was written")
     }
 }

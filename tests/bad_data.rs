@@ -246,7 +246,7 @@ fn modalities_that_do_not_fit() {
     Nifti::new([3, 3, 3]).write(&paths[0]);
     Nifti::new([3, 3, 4]).write(&paths[1]);
     let sources: Vec<Source> = paths.iter().cloned().map(Source::File).collect();
-    let message = Volume::read_channels(&sources, Axes::Canonical).unwrap_err().to_string();
+    let message = Volume::read_channels(&sources, Axes::Canonical, false).unwrap_err().to_string();
     check(&message, "p_0001.nii", &["[3, 3, 4]", "p_0000.nii"]);
 }
 

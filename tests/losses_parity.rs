@@ -52,9 +52,9 @@ fn run(
     let x = tape.input(tensor(shape, prediction));
     let y = tape.constant(tensor(&[2, 50, 1], label));
     let loss = loss(&tape, &x, &y).unwrap();
-    let value = f64::from(loss.tensor().to_vec()[0]);
+    let value = f64::from(loss.tensor().to_vec().unwrap()[0]);
     tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-    (value, tape.gradient(&x).unwrap().to_vec().into_iter().map(f64::from).collect())
+    (value, tape.gradient(&x).unwrap().to_vec().unwrap().into_iter().map(f64::from).collect())
 }
 
 #[test]

@@ -20,13 +20,13 @@ fn pade(x: &[f32], gradient: &[f32], numerator: &[f32], denominator: &[f32]) -> 
     let x = leaf(x, &[1, x.len()]);
     let (numerator, denominator) = (leaf(numerator, &[numerator.len()]), leaf(denominator, &[denominator.len()]));
     let y = ops::activation(&tape, &x, Activation::PADE, &[&numerator, &denominator]).unwrap();
-    let values = y.tensor().to_vec();
+    let values = y.tensor().to_vec().unwrap();
     // The loss Σ y·g as a linear layer with one output and weights g.
     let weight = tape.constant(Tensor::from_slice(&device, &[1, gradient.len()], Role::Data, gradient).unwrap());
     let loss = ops::linear(&tape, &y, &weight, None, None).unwrap();
     drop(y);
     tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-    let gradient = |var| tape.gradient(var).unwrap().to_vec();
+    let gradient = |var| tape.gradient(var).unwrap().to_vec().unwrap();
     [values, gradient(&x), gradient(&numerator), gradient(&denominator)]
 }
 

@@ -36,6 +36,36 @@ pub fn preload() -> Result<&'static Emulator, String> {
     LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
 }
 
+/// True if the machine has a real driver with at least one device: then tests may run on that instead. `CUEMU_ALWAYS=1`
+/// says no. Must not be asked after [`preload`].
+pub fn gpu_present() -> bool {
+    static PRESENT: OnceLock<bool> = OnceLock::new();
+    *PRESENT.get_or_init(|| std::env::var_os("CUEMU_ALWAYS").is_none() && real_devices() > 0)
+}
+
+fn real_devices() -> i32 {
+    // SAFETY: the driver's own library; its initialisation starts nothing.
+    let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
+    if library.is_null() {
+        return 0;
+    }
+    let symbol = |name: &std::ffi::CStr| {
+        // SAFETY: a loaded library and a name that ends with a zero.
+        unsafe { libc::dlsym(library, name.as_ptr()) }
+    };
+    let (init, count) = (symbol(c"cuInit"), symbol(c"cuDeviceGetCount"));
+    if init.is_null() || count.is_null() {
+        return 0;
+    }
+    let mut devices = 0;
+    // SAFETY: the signatures of the CUDA driver API.
+    unsafe {
+        let init: unsafe extern "C" fn(u32) -> i32 = std::mem::transmute(init);
+        let count: unsafe extern "C" fn(*mut i32) -> i32 = std::mem::transmute(count);
+        if init(0) != 0 || count(&mut devices) != 0 { 0 } else { devices }
+    }
+}
+
 /// Beside the test executable, or a folder above (`target/debug/deps/test-…` and `target/debug/libcuemu.so`).
 fn candidates() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("CUEMU_LIB") {

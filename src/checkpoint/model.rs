@@ -21,14 +21,23 @@ pub struct Model {
     pub task: Task,
 }
 
+/// A tensor on the host: name, shape, elements.
+pub type Named = (String, Vec<usize>, Vec<f32>);
+
 /// Weights and running statistics under their official names.
-pub fn named_weights(parameters: &Parameters) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let mut named: Vec<(String, Vec<usize>, Vec<f32>)> = parameters
+///
+/// # Errors
+/// What the device's driver says.
+pub fn named_weights(parameters: &Parameters) -> Result<Vec<Named>> {
+    let mut named = parameters
         .iter()
-        .map(|parameter| (parameter.name().into(), parameter.value().shape().to_vec(), parameter.value().to_vec()))
-        .collect();
+        .map(|parameter| {
+            let value = parameter.value();
+            Ok((parameter.name().into(), value.shape().to_vec(), value.to_vec()?))
+        })
+        .collect::<Result<Vec<Named>>>()?;
     for (name, value, updates) in parameters.buffers() {
-        let values = value.to_vec();
+        let values = value.to_vec()?;
         match name.strip_suffix("running") {
             Some(layer) => {
                 let groups = values.len() / 2;
@@ -39,7 +48,7 @@ pub fn named_weights(parameters: &Parameters) -> Vec<(String, Vec<usize>, Vec<f3
             None => named.push((name.into(), value.shape().to_vec(), values)),
         }
     }
-    named
+    Ok(named)
 }
 
 /// Fills weights and running statistics from a state dictionary of official names.
@@ -60,7 +69,7 @@ pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Resu
     for parameter in parameters.iter_mut() {
         let values = array(parameter.name(), parameter.value().shape())?;
         known += 1;
-        parameter.value_and_gradient().0.data_mut().copy_from_slice(&values);
+        parameter.value_and_gradient().0.write(&values)?;
     }
     for (name, value, updates) in parameters.buffers_mut() {
         match name.strip_suffix("running") {
@@ -68,14 +77,13 @@ pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Resu
                 let groups = value.channels();
                 let mean = array(&format!("{layer}running_mean"), &[groups])?;
                 let variance = array(&format!("{layer}running_var"), &[groups])?;
-                value.data_mut()[..groups].copy_from_slice(&mean);
-                value.data_mut()[groups..].copy_from_slice(&variance);
+                value.write(&[mean, variance].concat())?;
                 *updates = array(&format!("{layer}num_batches_tracked"), &[])?.first().map_or(0, |&count| count as u64);
                 known += 3;
             }
             None => {
                 let values = array(name, value.shape())?;
-                value.data_mut().copy_from_slice(&values);
+                value.write(&values)?;
                 known += 1;
             }
         }
@@ -83,7 +91,7 @@ pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Resu
     let weights: Vec<&str> =
         state.iter().map(|(name, _)| name).filter(|name| !name.starts_with("optimizer.")).collect();
     if weights.len() != known {
-        let own: HashSet<String> = named_weights(parameters).into_iter().map(|(name, _, _)| name).collect();
+        let own: HashSet<String> = named_weights(parameters)?.into_iter().map(|(name, _, _)| name).collect();
         let odd = weights.into_iter().find(|name| !own.contains(*name)).unwrap_or("a weight twice");
         return Err(Error::data(path, format!("has {odd}, which the model lacks"), REMEDY));
     }

@@ -8,6 +8,7 @@ mod course;
 mod evaluate;
 #[cfg(feature = "infer")]
 mod infer;
+mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
@@ -72,6 +73,8 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Say what a data set holds and what is wrong with it
+    Inspect(inspect::InspectArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -114,6 +117,7 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

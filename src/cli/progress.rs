@@ -82,6 +82,12 @@ impl Task {
         }
     }
 
+    /// Says how many steps there are, once that is known.
+    pub fn set_length(&mut self, length: u64) {
+        self.length = length;
+        self.bar.set_length(length);
+    }
+
     /// Starts at `position`, as a resumed run does.
     pub fn set_position(&mut self, position: u64) {
         self.position = position;

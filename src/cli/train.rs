@@ -97,7 +97,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let origin = args.load_model.clone().or(args.resume.is_some().then(|| checkpoint_path(folder, &probe)));
     let reference = origin.map_or(Ok(false), |origin| model::is_reference(&origin))?;
     if reference {
-        task.preprocessing.axes = Axes::Stored;
+        (task.preprocessing.axes, task.preprocessing.clip) = (Axes::Stored, None);
     }
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
     check_trainable(&dataset, &training)?;

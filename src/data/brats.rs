@@ -1,9 +1,13 @@
-//! BraTS 2020: a folder a subject holding `*_flair`, `*_t1`, `*_t1ce`, `*_t2` and `*_seg` as `.nii` or `.nii.gz`.
+//! BraTS 2020: a folder a subject holding `*_flair`, `*_t1`, `*_t1ce`, `*_t2` and `*_seg` as `.nii` or `.nii.gz`; the
+//! subjects directly in the data set's folder or, as in the years before, in its folders `HGG` and `LGG`.
 //!
-//! Channels are in the official code's order. Labels 0, 1, 2, 4 are kept as stored.
+//! Channels are in the official code's order. Labels 0, 1, 2, 4 are kept as stored. Who validates is the authors' choice
+//! for the subjects that they name (`assets/brats_2020_split.txt`), and drawn where it names none of them.
+
+use std::collections::BTreeSet;
 
 use super::check::Warning;
-use super::dataset::{Case, Class, Dataset, Split, draw_split};
+use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
 use super::source::{Folder, Source};
 use crate::{Error, Result};
 
@@ -13,75 +17,124 @@ pub const MODALITIES: [&str; 4] = ["flair", "t1", "t1ce", "t2"];
 /// Label values and what they stand for.
 const CLASSES: [(u8, &str); 4] = [(0, "background"), (1, "necrotic core"), (2, "oedema"), (4, "enhancing tumour")];
 
-/// Scans a folder of subjects; `None` if no folder in it holds a `*_flair` image.
+/// The authors' training and validation subjects.
+const SPLIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/brats_2020_split.txt"));
+
+/// Scans a folder of subjects; `None` if no folder in it holds a `*_flair` image. A subject that lacks a modality or its
+/// segmentation is a problem.
 ///
 /// # Errors
-/// [`Error::Data`] if a subject lacks a modality or its segmentation.
-pub fn open(folder: &Folder, seed: u64) -> Result<Option<Dataset>> {
+/// If a folder cannot be read.
+pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     let Folder::Disk(root) = folder else { return Ok(None) };
-    let mut cases = Vec::new();
-    for subject in folder.list("")?.into_iter().filter(|name| root.join(name).is_dir()) {
+    let (mut cases, mut problems) = (Vec::new(), Vec::new());
+    let mut is_brats = false;
+    for subject in subjects(folder)? {
         let names = folder.list(&subject)?;
-        let find = |part: &str| -> Option<Source> {
-            let endings = [format!("_{part}.nii.gz"), format!("_{part}.nii")];
-            let name = names.iter().find(|name| endings.iter().any(|ending| name.ends_with(ending.as_str())))?;
-            Some(Source::File(root.join(&subject).join(name)))
+        let find = |ending: &str| -> Option<Source> {
+            let endings = [format!("{ending}.nii"), format!("{ending}.nii.gz")];
+            let is_it = |name: &&String| endings.iter().any(|ending| name.ends_with(ending.as_str()));
+            Some(Source::File(root.join(&subject).join(names.iter().find(is_it)?)))
         };
-        if find("flair").is_none() {
-            continue;
+        if find("_flair").is_none() {
+            let others = MODALITIES.iter().filter(|modality| find(&format!("_{modality}")).is_some()).count();
+            // One other file may be anything; two are a subject that lost its first modality.
+            if others < 2 {
+                continue;
+            }
         }
-        let need = |part: &str| {
-            find(part).ok_or_else(|| {
+        is_brats = true;
+        let mut need = |part: &str| {
+            // The segmentation of subject 355 was published under the name of its source.
+            let found = find(&format!("_{part}")).or_else(|| find("_Segm").filter(|_| part == "seg"));
+            if found.is_none() {
                 let problem = format!("holds no file *_{part}.nii or *_{part}.nii.gz");
-                Error::data(root.join(&subject), problem, "complete the subject, or move it elsewhere")
-            })
+                problems.push(Error::data(root.join(&subject), problem, "complete the subject, or move it elsewhere"));
+            }
+            found
         };
-        let images = MODALITIES.iter().map(|modality| need(modality)).collect::<Result<_>>()?;
-        cases.push(Case { name: subject.clone(), images, label: Some(need("seg")?) });
+        let images: Vec<Source> = MODALITIES.iter().filter_map(|modality| need(modality)).collect();
+        let label = need("seg");
+        if images.len() == MODALITIES.len() && label.is_some() {
+            let name = subject.rsplit('/').next().unwrap_or(&subject).to_owned();
+            cases.push(Case { name, images, label });
+        }
     }
-    if cases.is_empty() {
+    if !is_brats {
         return Ok(None);
     }
-    let (training, validation) = draw_split(cases, seed);
+    let (training, validation, split) = divide(cases, seed);
     let mut dataset = Dataset {
         name: "BraTS".into(),
         path: root.clone(),
+        layout: Layout::Brats,
         channels: MODALITIES.map(str::to_owned).to_vec(),
         classes: CLASSES.map(|(value, name)| Class { value, name: name.into() }).to_vec(),
         training,
         validation,
-        split: Split::Drawn { seed },
+        test: Vec::new(),
+        split,
+        clip: None,
+        ignore_geometry: false,
         warnings: Vec::<Warning>::new(),
     };
     dataset.warn_of_overlap();
-    Ok(Some(dataset))
+    Ok(Some(Scanned { dataset, problems }))
+}
+
+/// Paths of the folders that may be subjects, below the data set's.
+fn subjects(folder: &Folder) -> Result<Vec<String>> {
+    let is_folder = |relative: &String| folder.path().join(relative).is_dir();
+    let mut subjects: Vec<String> = folder.list("")?.into_iter().filter(is_folder).collect();
+    for grade in ["HGG", "LGG"].map(String::from).into_iter().filter(is_folder) {
+        let below = folder.list(&grade)?.into_iter().map(|subject| format!("{grade}/{subject}"));
+        subjects.extend(below.filter(is_folder));
+    }
+    Ok(subjects)
+}
+
+/// The authors' division, if it gives both sides a case; subjects that it does not name train.
+fn divide(cases: Vec<Case>, seed: u64) -> (Vec<Case>, Vec<Case>, Split) {
+    let (_, validation) = SPLIT.split_once("Validation:").unwrap_or((SPLIT, ""));
+    let named: BTreeSet<&str> = validation.split_whitespace().collect();
+    let count = cases.iter().filter(|case| named.contains(case.name.as_str())).count();
+    if count == 0 || count == cases.len() {
+        let (training, validation) = draw_split(cases, seed);
+        return (training, validation, Split::Drawn { seed });
+    }
+    let (validation, training) = cases.into_iter().partition(|case| named.contains(case.name.as_str()));
+    (training, validation, Split::Official)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::volume::{Axes, Labels};
+
+    fn cases(names: &[&str]) -> Vec<Case> {
+        names.iter().map(|&name| Case { name: name.into(), images: vec![], label: None }).collect()
+    }
 
     #[test]
-    fn subjects_are_found_and_must_be_complete() {
-        let root = tempfile::tempdir().unwrap();
-        for subject in ["S_001", "S_002"] {
-            std::fs::create_dir(root.path().join(subject)).unwrap();
-            for (value, part) in MODALITIES.iter().chain(&["seg"]).enumerate() {
-                let ending = if subject == "S_001" { "nii" } else { "nii.gz" };
-                let path = root.path().join(subject).join(format!("{subject}_{part}.{ending}"));
-                Labels::new([2, 2, 2], vec![value as u8; 8]).write(&path).unwrap();
-            }
-        }
-        std::fs::write(root.path().join("name_mapping.csv"), "").unwrap();
-        let dataset = Dataset::open(root.path(), 1).unwrap();
-        assert_eq!((dataset.training.len(), dataset.validation.len()), (1, 1));
-        let scan = dataset.read(&dataset.training[0], Axes::Canonical).unwrap();
-        assert_eq!(scan.image.voxels[..4], [0.0, 1.0, 2.0, 3.0]);
-        assert_eq!(scan.labels.unwrap().voxels, [4; 8]);
+    fn the_authors_division_is_built_in() {
+        let (training, validation) = SPLIT.split_once("Validation:").unwrap();
+        let names = |part: &'static str| part.split_whitespace().filter(|word| word.starts_with("BraTS20_Training_"));
+        let (training, validation): (BTreeSet<_>, BTreeSet<_>) =
+            (names(training).collect(), names(validation).collect());
+        assert_eq!((training.len(), validation.len()), (324, 45));
+        assert!(training.is_disjoint(&validation));
+        let all: Vec<&str> = training.iter().chain(&validation).copied().collect();
+        let (trains, validates, split) = divide(cases(&all), 0);
+        assert_eq!((trains.len(), validates.len(), split), (324, 45, Split::Official));
+        assert!(validates.iter().all(|case| validation.contains(case.name.as_str())));
+    }
 
-        std::fs::remove_file(root.path().join("S_002/S_002_t1.nii.gz")).unwrap();
-        let message = Dataset::open(root.path(), 1).unwrap_err().to_string();
-        assert!(message.contains("S_002") && message.contains("_t1.nii"), "{message}");
+    #[test]
+    fn other_subjects_train_and_a_division_without_one_side_is_drawn() {
+        let first = SPLIT.split_once("Validation:").unwrap().1.split_whitespace().next().unwrap();
+        let (training, validation, split) = divide(cases(&[first, "BraTS20_Training_031", "mine"]), 0);
+        assert_eq!((training.len(), validation[0].name.as_str(), split), (2, first, Split::Official));
+        for names in [&["BraTS20_Training_031", "BraTS20_Training_049"][..], &[first]] {
+            assert_eq!(divide(cases(names), 5).2, Split::Drawn { seed: 5 });
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::geometry::{GEOMETRY_TOLERANCE, Geometry};
+use super::geometry::{GEOMETRY_TOLERANCE, Geometry, StoredGrid};
 use super::volume::{Labels, Volume};
 use crate::{Error, Result};
 
@@ -55,10 +55,38 @@ pub fn same_grid((first, shape, a): Named, (second, other, b): Named) -> Result<
             b.affine,
             a.affine
         );
-        let remedy = "resample one to the other's grid, or copy the right header (for example with fslcpgeom)";
+        let remedy = "resample one to the other's grid, copy the right header (for example with fslcpgeom), or go on all the \
+                      same with --ignore-geometry";
         return Err(Error::data(second, problem, remedy));
     }
     Ok(())
+}
+
+/// Cosine of the angle between two axes from which they do not count as perpendicular: 0.6 degrees from it.
+const SHEAR: f64 = 0.01;
+
+/// Warnings of a grid that is readable, but hardly meant: spacings of 0, axes that are not perpendicular.
+pub fn geometry(grid: &StoredGrid, path: &Path) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    // With an affine the spacings are not used.
+    if grid.sform_code <= 0 {
+        for axis in (0..3).filter(|&axis| grid.pixdim[axis + 1] == 0.0) {
+            warnings
+                .push(Warning::new(path, format!("states a spacing of 0 mm along axis {axis}: 1 mm is taken instead")));
+        }
+    }
+    let affine = grid.affine();
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        let cosine = affine.cosine(a, b);
+        if cosine.abs() > SHEAR {
+            let degrees = cosine.acos().to_degrees();
+            let problem = format!(
+                "has axes {a} and {b} at {degrees:.1} degrees where scans have 90: distances are measured along the skewed grid"
+            );
+            warnings.push(Warning::new(path, problem));
+        }
+    }
+    warnings
 }
 
 /// The image is a volume: more than one voxel.
@@ -76,9 +104,9 @@ pub fn has_extent(image: &Volume, path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Data`] if not.
-pub fn has_channels(image: &Volume, channels: usize, path: &Path) -> Result<()> {
-    if image.channels != channels {
-        let problem = format!("has {} channels (modalities) where {channels} are declared", image.channels);
+pub fn has_channels(channels: usize, declared: usize, path: &Path) -> Result<()> {
+    if channels != declared {
+        let problem = format!("has {channels} channels (modalities) where {declared} are declared");
         return Err(Error::data(path, problem, "correct the modalities in dataset.json, or give the matching files"));
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::check::{self, Warning};
 use super::source::{Folder, Source};
 use super::volume::{Axes, Labels, Volume};
-use super::{brats, decathlon, lits};
+use super::{brats, decathlon, hounsfield, lits};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -35,11 +35,51 @@ pub struct Class {
 pub enum Split {
     /// The data set states it.
     Declared,
+    /// The authors of the method chose it (BraTS 2020).
+    Official,
     /// Drawn: every fifth case, at least one, validates (see [`draw_split`]).
     Drawn {
         /// Seed of the draw.
         seed: u64,
     },
+}
+
+/// How a folder is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// A folder a subject.
+    Brats,
+    /// `input/volume-N`, `segmentation/segmentation-N`.
+    LitsFolders,
+    /// `volume-N` beside `segmentation-N`.
+    LitsFlat,
+    /// `dataset.json` that lists its cases.
+    Decathlon,
+    /// `dataset.json` with an image file a channel: `CASE_0000.nii.gz`.
+    NnUNet,
+}
+
+impl Layout {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Brats => "BraTS",
+            Layout::LitsFolders => "LiTS (folders)",
+            Layout::LitsFlat => "LiTS (flat)",
+            Layout::Decathlon => "Decathlon",
+            Layout::NnUNet => "nnU-Net",
+        }
+    }
+}
+
+/// What a look at a folder gave: the cases that are complete, and what is wrong with the others.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The complete cases.
+    pub dataset: Dataset,
+    /// One error for each file or case that cannot be used.
+    pub problems: Vec<Error>,
 }
 
 /// A data set, scanned but not read.
@@ -49,6 +89,8 @@ pub struct Dataset {
     pub name: String,
     /// The folder.
     pub path: PathBuf,
+    /// How it is laid out.
+    pub layout: Layout,
     /// Name of each image channel.
     pub channels: Vec<String>,
     /// Classes of the labels, background first, by value.
@@ -57,8 +99,14 @@ pub struct Dataset {
     pub training: Vec<Case>,
     /// Cases to validate on.
     pub validation: Vec<Case>,
+    /// Cases without labels, which are neither trained on nor scored.
+    pub test: Vec<Case>,
     /// Where the division comes from.
     pub split: Split,
+    /// Limits of the stored values that suit it (Hounsfield units), unless the user says otherwise.
+    pub clip: Option<hounsfield::Limits>,
+    /// True if files of a case are taken to lie on one grid whatever their headers say; see [`Case::read_with`].
+    pub ignore_geometry: bool,
     /// What is odd about it.
     pub warnings: Vec<Warning>,
 }
@@ -78,31 +126,59 @@ pub struct Scan {
 
 impl Dataset {
     /// Scans the folder of a data set, whose layout is found by its files: Decathlon / nnU-Net (`dataset.json`), BraTS (a
-    /// folder a subject), LiTS (`volume-N`, `segmentation-N`). `seed` draws the validation cases where the layout names
-    /// none.
+    /// folder a subject), LiTS (`volume-N`, `segmentation-N`). `seed` draws the validation cases where nothing names them.
     ///
     /// # Errors
     /// [`Error::File`] if the folder does not exist, [`Error::Data`] if it is empty, of no known layout, or incomplete.
     pub fn open(path: &Path, seed: u64) -> Result<Self> {
+        let Scanned { dataset, mut problems } = Self::scan(path, seed)?;
+        let more = problems.len().saturating_sub(1);
+        match problems.drain(..).next() {
+            None => Ok(dataset),
+            Some(Error::Data { path, problem, remedy }) if more > 0 => {
+                let remedy = format!("{remedy} (and {more} more problems, which ossnet inspect lists)");
+                Err(Error::Data { path, problem, remedy })
+            }
+            Some(first) => Err(first),
+        }
+    }
+
+    /// As [`Dataset::open`], but goes on past cases that cannot be used.
+    ///
+    /// # Errors
+    /// As there, except for incomplete cases.
+    pub fn scan(path: &Path, seed: u64) -> Result<Scanned> {
         let folder = Folder::Disk(path.into());
         let names = folder.list("")?;
         if names.is_empty() {
             return Err(Error::data(path, "is an empty folder", "give the folder that holds the data set"));
         }
-        if folder.file("dataset.json")?.is_some() {
-            return decathlon::open(&folder, seed);
-        }
-        if let Some(found) = lits::open(&folder, seed)? {
+        if let Some(found) = scan_layouts(&folder, seed)? {
             return Ok(found);
         }
-        if let Some(found) = brats::open(&folder, seed)? {
-            return Ok(found);
-        }
-        Err(Error::data(
-            path,
-            "is no data set of a known layout",
-            "give a folder with dataset.json (Decathlon, nnU-Net), subject folders (BraTS) or volume-N files (LiTS)",
-        ))
+        // The folder around a data set is what unpacking an archive leaves.
+        let inner = names
+            .iter()
+            .map(|name| path.join(name))
+            .filter(|inner| inner.is_dir())
+            .find(|inner| scan_layouts(&Folder::Disk(inner.clone()), seed).is_ok_and(|found| found.is_some()));
+        let remedy = match inner {
+            Some(inner) => format!("give the folder {}, which is one", inner.display()),
+            None if path.join("labelsTr").is_dir() => {
+                "add the dataset.json that names channels and labels of imagesTr and labelsTr".into()
+            }
+            None => {
+                "give a folder with dataset.json (Decathlon, nnU-Net), subject folders (BraTS) or volume-N files (LiTS)"
+                    .into()
+            }
+        };
+        Err(Error::data(path, "is no data set of a known layout", remedy))
+    }
+
+    /// All cases with what they are for: training, validation, test.
+    pub fn cases(&self) -> impl Iterator<Item = (&'static str, &Case)> {
+        let parts = [("training", &self.training), ("validation", &self.validation), ("test", &self.test)];
+        parts.into_iter().flat_map(|(part, cases)| cases.iter().map(move |case| (part, case)))
     }
 
     /// Values of the declared classes.
@@ -115,8 +191,8 @@ impl Dataset {
     /// # Errors
     /// As there, and if the channels are not as many as declared.
     pub fn read(&self, case: &Case, axes: Axes) -> Result<Scan> {
-        let scan = case.read(&self.class_values(), axes)?;
-        check::has_channels(&scan.image, self.channels.len(), case.images[0].path())?;
+        let scan = case.read_with(&self.class_values(), axes, self.ignore_geometry)?;
+        check::has_channels(scan.image.channels, self.channels.len(), case.images[0].path())?;
         Ok(scan)
     }
 
@@ -133,20 +209,41 @@ impl Dataset {
     }
 }
 
+/// The first layout that the folder's files fit.
+fn scan_layouts(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
+    if folder.file("dataset.json")?.is_some() {
+        return decathlon::scan(folder, seed).map(Some);
+    }
+    if let Some(found) = lits::scan(folder, seed)? {
+        return Ok(Some(found));
+    }
+    brats::scan(folder, seed)
+}
+
 impl Case {
     /// Reads and checks image and label: same grid, declared classes (an empty list admits any), finite voxels.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Data`] naming the file at fault.
     pub fn read(&self, classes: &[u8], axes: Axes) -> Result<Scan> {
-        let image = Volume::read_channels(&self.images, axes)?;
+        self.read_with(classes, axes, false)
+    }
+
+    /// As [`Case::read`]; with `ignore_geometry`, all files are taken to lie where the header of the first says, voxel by
+    /// voxel in the files' own order.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_with(&self, classes: &[u8], axes: Axes, ignore_geometry: bool) -> Result<Scan> {
+        let image = Volume::read_channels(&self.images, axes, ignore_geometry)?;
         let image_path = self.images[0].path();
         check::has_extent(&image, image_path)?;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<Warning> = check::geometry(&image.geometry.stored, image_path).into_iter().collect();
         let labels = match &self.label {
             None => None,
             Some(source) => {
-                let labels = Labels::read(source, axes)?;
+                let grid = ignore_geometry.then_some(&image.geometry.stored);
+                let labels = Labels::read_on(source, axes, grid)?;
                 let path = source.path();
                 check::same_grid((image_path, image.shape, &image.geometry), (path, labels.shape, &labels.geometry))?;
                 check::declared_classes(&labels, classes, path)?;

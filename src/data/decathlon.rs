@@ -4,56 +4,71 @@
 //! `validation`; images split by modality (`CASE_0000.nii.gz`, `CASE_0001.nii.gz`, …); nnU-Net version 2, which has
 //! `channel_names`, labels as name → value, and lists no cases (`labelsTr` does).
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::check::Warning;
-use super::dataset::{Case, Class, Dataset, Split, draw_split};
+use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
+use super::hounsfield;
 use super::source::{Folder, Source};
 use crate::{Error, Result};
 
 /// No honest `dataset.json` is larger.
 const MAX_JSON: u64 = 64 << 20;
 
-/// Scans a folder with a `dataset.json`. Images are looked up, not read.
+/// Scans a folder with a `dataset.json`. Images are looked up, not read; a file that is named and does not exist is a
+/// problem.
 ///
 /// # Errors
-/// [`Error::Data`] if the description is missing or malformed, or a file that it names does not exist.
-pub fn open(folder: &Folder, seed: u64) -> Result<Dataset> {
+/// [`Error::Data`] if the description is missing or malformed.
+pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
     let Some(source) = folder.file("dataset.json")? else {
         return Err(Error::data(folder.path(), "has no dataset.json", "give the folder that holds it"));
     };
     let description = Description::parse(&source)?;
-    let mut training = description.cases(folder, "training")?;
-    if training.is_empty() {
-        training = list_cases(folder, description.channels.len())?;
+    let mut problems = Vec::new();
+    let (mut training, mut layout) = (description.cases(folder, "training", &mut problems)?, Layout::Decathlon);
+    let listed = description.json.get("training").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if !listed {
+        training = list_cases(folder, description.channels.len(), &mut problems)?;
     }
-    if training.is_empty() {
+    if !listed || training.iter().any(|case| case.images.len() > 1) {
+        layout = Layout::NnUNet;
+    }
+    if training.is_empty() && problems.is_empty() {
         return Err(description.wrong("lists no training cases", "fill its list 'training', or the folder labelsTr"));
     }
     let declared = description.json.contains_key("validation");
     let (training, validation, split) = if declared {
-        (training, description.cases(folder, "validation")?, Split::Declared)
+        (training, description.cases(folder, "validation", &mut problems)?, Split::Declared)
     } else {
         let (training, validation) = draw_split(training, seed);
         (training, validation, Split::Drawn { seed })
     };
+    let test = description.test_cases(folder)?;
     let name = description.json.get("name").and_then(Value::as_str).map(str::to_owned);
     let name = name.or_else(|| Some(folder.path().file_name()?.to_string_lossy().into_owned()));
+    let clip = description.channels.iter().all(|name| hounsfield::is_ct(name)).then(|| hounsfield::limits("wide"));
     let mut dataset = Dataset {
         name: name.unwrap_or_default(),
         path: folder.path().into(),
+        layout,
         channels: description.channels,
         classes: description.classes,
         training,
         validation,
+        test,
         split,
+        clip,
+        ignore_geometry: false,
         warnings: Vec::new(),
     };
-    if dataset.validation.is_empty() {
+    if declared && dataset.validation.is_empty() && problems.is_empty() {
         dataset.warnings.push(Warning::new(source.path(), "has an empty list 'validation': nothing will be scored"));
     }
     dataset.warn_of_overlap();
-    Ok(dataset)
+    Ok(Scanned { dataset, problems })
 }
 
 /// A parsed `dataset.json`.
@@ -70,6 +85,11 @@ impl Description {
         let json = serde_json::from_str::<Map<String, Value>>(&text).map_err(|e| {
             Error::data(source.path(), format!("is not a JSON object ({e})"), "correct it at that line and column")
         })?;
+        let ending = json.get("file_ending").and_then(Value::as_str).unwrap_or(".nii.gz");
+        if ![".nii", ".nii.gz", ".hdr", ".img"].contains(&ending) {
+            let problem = format!("says that its files end in {ending}, which cannot be read");
+            return Err(Error::data(source.path(), problem, "convert them to .nii.gz and correct its 'file_ending'"));
+        }
         let mut description = Self { source: source.clone(), json, channels: Vec::new(), classes: Vec::new() };
         description.channels = description.channels()?;
         description.classes = description.classes()?;
@@ -106,8 +126,14 @@ impl Description {
         let Some(entries) = self.json.get("labels").and_then(Value::as_object) else {
             return Err(self.wrong("declares no labels", remedy));
         };
-        let mut classes = Vec::new();
+        let (mut classes, mut regions): (Vec<Class>, Vec<Class>) = (Vec::new(), Vec::new());
         for (key, value) in entries {
+            // nnU-Net's regions are unions of classes; the classes are what the files hold.
+            if let Value::Array(members) = value {
+                let members = members.iter().filter_map(|member| u8::try_from(member.as_u64()?).ok());
+                regions.extend(members.map(|value| Class { value, name: format!("class {value}") }));
+                continue;
+            }
             let class = match value {
                 Value::String(name) => key.parse().ok().map(|value| Class { value, name: name.clone() }),
                 Value::Number(number) => {
@@ -125,6 +151,11 @@ impl Description {
                 }
             }
         }
+        for region in regions {
+            if classes.iter().all(|class| class.value != region.value) {
+                classes.push(region);
+            }
+        }
         classes.sort_by_key(|class| class.value);
         if classes.len() < 2 || classes[0].value != 0 || classes.windows(2).any(|pair| pair[0].value == pair[1].value) {
             return Err(self.wrong("does not declare background (0) and at least one class, each value once", remedy));
@@ -132,13 +163,14 @@ impl Description {
         Ok(classes)
     }
 
-    /// The cases of one list; none if the list is absent.
-    fn cases(&self, folder: &Folder, list: &str) -> Result<Vec<Case>> {
+    /// The cases of one list; none if the list is absent. Those whose files do not exist go to `problems`.
+    fn cases(&self, folder: &Folder, list: &str, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
         let Some(value) = self.json.get(list) else { return Ok(Vec::new()) };
         let remedy = "write entries as {\"image\": \"./imagesTr/CASE.nii.gz\", \"label\": \"./labelsTr/CASE.nii.gz\"}";
         let Some(entries) = value.as_array() else {
             return Err(self.wrong(format!("has a '{list}' that is not a list"), remedy));
         };
+        let mut names = BTreeSet::new();
         let mut cases: Vec<Case> = Vec::with_capacity(entries.len());
         for (number, entry) in entries.iter().enumerate() {
             let file = |key: &str| entry.get(key).and_then(Value::as_str);
@@ -146,12 +178,37 @@ impl Description {
                 return Err(self.wrong(format!("has an entry {number} of '{list}' without image and label"), remedy));
             };
             let name = case_name(label);
-            if cases.iter().any(|case| case.name == name) {
+            if !names.insert(name.clone()) {
                 return Err(self.wrong(format!("lists the case {name} twice in '{list}'"), "name each case once"));
             }
-            let images = self.images(folder, image)?;
-            let label = Some(self.existing(folder, label)?);
-            cases.push(Case { name, images, label });
+            match self.images(folder, image).and_then(|images| Ok((images, self.existing(folder, label)?))) {
+                Ok((images, label)) => cases.push(Case { name, images, label: Some(label) }),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        Ok(cases)
+    }
+
+    /// Cases without labels: the list `test`, or what lies in `imagesTs`. Those whose files do not exist are left out:
+    /// nothing is trained on them or scored by them.
+    fn test_cases(&self, folder: &Folder) -> Result<Vec<Case>> {
+        let listed = self.json.get("test").and_then(Value::as_array).into_iter().flatten();
+        let mut files: Vec<String> = listed
+            .filter_map(|entry| entry.as_str().or_else(|| entry.get("image")?.as_str()).map(str::to_owned))
+            .collect();
+        if files.is_empty() {
+            files = folder.list("imagesTs").unwrap_or_default().into_iter().filter(is_image).collect();
+            // Of the files a channel, the first stands for all.
+            files.retain(|file| !has_channel_number(split_ending(file).0) || split_ending(file).0.ends_with("_0000"));
+            files.iter_mut().for_each(|file| *file = format!("imagesTs/{file}"));
+        }
+        let mut cases = Vec::new();
+        for file in files {
+            if let Ok(images) = self.images(folder, &file) {
+                let name = case_name(&file);
+                let name = name.strip_suffix("_0000").unwrap_or(&name).to_owned();
+                cases.push(Case { name, images, label: None });
+            }
         }
         Ok(cases)
     }
@@ -179,9 +236,9 @@ impl Description {
 }
 
 /// Cases found by their labels: `labelsTr/CASE.nii.gz` with `imagesTr/CASE_0000.nii.gz`, … (or `imagesTr/CASE.nii.gz`).
-fn list_cases(folder: &Folder, channels: usize) -> Result<Vec<Case>> {
-    let is_image = |name: &String| [".nii", ".nii.gz", ".hdr"].iter().any(|ending| name.ends_with(ending));
-    let mut cases = Vec::new();
+/// A label without its images is a problem, and so is an image without its label.
+fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
+    let (mut cases, mut paired) = (Vec::new(), BTreeSet::new());
     for label in folder.list("labelsTr")?.into_iter().filter(is_image) {
         let (stem, ending) = split_ending(&label);
         let find = |name: String| -> Result<Source> {
@@ -190,15 +247,44 @@ fn list_cases(folder: &Folder, channels: usize) -> Result<Vec<Case>> {
                 Error::data(folder.path().join(&name), problem, "copy the image there, or remove the label")
             })
         };
-        let images = match folder.file(&format!("imagesTr/{label}"))? {
-            Some(whole) => vec![whole],
-            None => (0..channels)
-                .map(|channel| find(format!("imagesTr/{stem}_{channel:04}{ending}")))
-                .collect::<Result<_>>()?,
+        let channel_files = || -> Result<Vec<Source>> {
+            (0..channels).map(|channel| find(format!("imagesTr/{stem}_{channel:04}{ending}"))).collect()
         };
-        cases.push(Case { name: case_name(&label), images, label: Some(find(format!("labelsTr/{label}"))?) });
+        let images = match folder.file(&format!("imagesTr/{label}"))? {
+            Some(whole) => Ok(vec![whole]),
+            None => channel_files(),
+        };
+        paired.insert(stem.to_owned());
+        match images {
+            Ok(images) => {
+                cases.push(Case { name: stem.to_owned(), images, label: Some(find(format!("labelsTr/{label}"))?) });
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for image in folder.list("imagesTr").unwrap_or_default().into_iter().filter(is_image) {
+        let (stem, ending) = split_ending(&image);
+        let case = if has_channel_number(stem) { &stem[..stem.len() - 5] } else { stem };
+        if paired.insert(case.to_owned()) && !paired.contains(stem) {
+            let problem = format!("has no label labelsTr/{case}{ending}");
+            let path = folder.path().join("imagesTr").join(&image);
+            problems.push(Error::data(path, problem, "add it, or move the image to imagesTs"));
+        }
     }
     Ok(cases)
+}
+
+/// True for what is read as an image (of a pair, its header).
+fn is_image(name: &String) -> bool {
+    [".nii", ".nii.gz", ".hdr"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// True for `CASE_0000`.
+fn has_channel_number(stem: &str) -> bool {
+    stem.len() > 5 && stem.is_ascii() && {
+        let (_, number) = stem.split_at(stem.len() - 5);
+        number.starts_with('_') && number[1..].bytes().all(|digit| digit.is_ascii_digit())
+    }
 }
 
 /// `labelsTr/colin27.nii.gz` is the label of `colin27`.

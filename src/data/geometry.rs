@@ -36,6 +36,14 @@ impl Affine {
         a[0] * (b[1] * c[2] - b[2] * c[1]) - b[0] * (a[1] * c[2] - a[2] * c[1]) + c[0] * (a[1] * b[2] - a[2] * b[1])
     }
 
+    /// Cosine of the angle between two axes of the grid.
+    pub fn cosine(&self, a: usize, b: usize) -> f64 {
+        let (u, v) = (self.column(a), self.column(b));
+        let product: f64 = u.iter().zip(&v).map(|(u, v)| u * v).sum();
+        let spacing = self.spacing();
+        product / (spacing[a] * spacing[b])
+    }
+
     /// The affine of a grid whose voxel `i` is this grid's `start + step·i` on each axis.
     pub fn regrid(&self, start: [f64; 3], step: [f64; 3]) -> Self {
         let origin = self.apply(start);
@@ -108,6 +116,18 @@ impl Orientation {
             }
         }
         Orientation { axes, flips: [0, 1, 2].map(|k| cosine(k, axes[k]) < 0.0) }
+    }
+
+    /// Where the axes of a stored grid run, a letter each (R, A, S or L, P, I), as `nibabel.aff2axcodes` has it: `LPS` for
+    /// a scan stored from right to left, from front to back, from foot to head.
+    pub fn letters(stored: &Affine) -> String {
+        let orientation = Self::canonical(stored);
+        let mut letters = ['R'; 3];
+        for world in 0..3 {
+            let pair = [['R', 'L'], ['A', 'P'], ['S', 'I']][world];
+            letters[orientation.axes[world]] = pair[usize::from(orientation.flips[world])];
+        }
+        letters.iter().collect()
     }
 
     /// Shape in memory of a stored shape.
@@ -346,6 +366,15 @@ mod tests {
                 assert_eq!(orientation.pack(&inside, shape, 2), stored);
             }
         }
+    }
+
+    #[test]
+    fn letters_name_where_stored_axes_run() {
+        let letters = |rows: [[f64; 4]; 3]| Orientation::letters(&Affine(rows));
+        assert_eq!(letters([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]]), "RAS");
+        assert_eq!(letters([[-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 239.0], [0.0, 0.0, 1.0, 0.0]]), "LPS");
+        // Axis 0 of the file runs down, axis 1 to the left, axis 2 forwards.
+        assert_eq!(letters([[0.0, -1.0, 0.1, 0.0], [0.0, 0.1, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]), "ILA");
     }
 
     #[test]

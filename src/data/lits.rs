@@ -1,57 +1,80 @@
-//! LiTS: `volume-N.nii` with `segmentation-N.nii`, in the official code's folders `input/` and `segmentation/`, or flat as
-//! the challenge distributes them. Files are paired by number, never by order.
+//! LiTS: `volume-N.nii` with `segmentation-N.nii`, in the official code's folders `input/` and `segmentation/` (beside
+//! `border/`, see [`super::border_file`]), or flat as the challenge distributes them. Files are paired by number, never by
+//! order.
 
-use super::dataset::{Case, Class, Dataset, Split, draw_split};
+use std::collections::BTreeMap;
+
+use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
 use super::decathlon::split_ending;
+use super::hounsfield;
 use super::source::Folder;
 use crate::{Error, Result};
 
-/// Scans a folder; `None` if it holds no `volume-N`.
+/// Scans a folder; `None` if it holds neither a `volume-N` nor a `segmentation-N`. One without the other is a problem.
 ///
 /// # Errors
-/// [`Error::Data`] if a volume has no segmentation.
-pub fn open(folder: &Folder, seed: u64) -> Result<Option<Dataset>> {
+/// If a folder cannot be read.
+pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     let Folder::Disk(root) = folder else { return Ok(None) };
     let nested = root.join("input").is_dir() && root.join("segmentation").is_dir();
-    let (images, labels) = if nested { ("input/", "segmentation/") } else { ("", "") };
-    let label_names = folder.list(labels.trim_end_matches('/'))?;
-    let mut cases = Vec::new();
-    for name in folder.list(images.trim_end_matches('/'))? {
-        let (stem, ending) = split_ending(&name);
-        let Some(number) = stem.strip_prefix("volume-").filter(|_| matches!(ending, ".nii" | ".nii.gz")) else {
-            continue;
-        };
-        let wanted = format!("segmentation-{number}");
-        let label = label_names.iter().find(|label| {
-            let (stem, ending) = split_ending(label);
-            stem == wanted && matches!(ending, ".nii" | ".nii.gz")
-        });
-        let image = folder.file(&format!("{images}{name}"))?;
-        let label = label.map(|label| folder.file(&format!("{labels}{label}"))).transpose()?.flatten();
-        let (Some(image), Some(label)) = (image, label) else {
-            let problem = format!("has no partner {labels}{wanted}.nii");
-            return Err(Error::data(root.join(images).join(&name), problem, "add it, or move the volume elsewhere"));
-        };
-        cases.push(Case { name: format!("volume-{number}"), images: vec![image], label: Some(label) });
-    }
-    if cases.is_empty() {
+    let (images, labels) = if nested { ("input", "segmentation") } else { ("", "") };
+    let volumes = numbered(folder, images, "volume-")?;
+    let mut segmentations = numbered(folder, labels, "segmentation-")?;
+    if volumes.is_empty() && segmentations.is_empty() {
         return Ok(None);
+    }
+    let (mut cases, mut problems) = (Vec::new(), Vec::new());
+    let file = |relative: &str| Ok::<_, Error>(folder.file(relative)?.into_iter().collect::<Vec<_>>());
+    let wanted = |folder: &str, name: String| if folder.is_empty() { name } else { format!("{folder}/{name}") };
+    for (number, volume) in volumes {
+        let images = file(&volume)?;
+        match segmentations.remove(&number) {
+            Some(segmentation) => {
+                cases.push(Case { name: format!("volume-{number}"), images, label: file(&segmentation)?.pop() })
+            }
+            None => {
+                let problem = format!("has no partner {}", wanted(labels, format!("segmentation-{number}.nii")));
+                problems.push(Error::data(root.join(volume), problem, "add it, or move the volume elsewhere"));
+            }
+        }
+    }
+    for (number, segmentation) in segmentations {
+        let problem = format!("has no partner {}", wanted(images, format!("volume-{number}.nii")));
+        problems.push(Error::data(root.join(segmentation), problem, "add it, or move the segmentation elsewhere"));
     }
     let (training, validation) = draw_split(cases, seed);
     let mut dataset = Dataset {
         name: "LiTS".into(),
         path: root.clone(),
+        layout: if nested { Layout::LitsFolders } else { Layout::LitsFlat },
         channels: vec!["CT".into()],
         classes: [(0, "background"), (1, "liver"), (2, "tumour")]
             .map(|(value, name)| Class { value, name: name.into() })
             .to_vec(),
         training,
         validation,
+        test: Vec::new(),
         split: Split::Drawn { seed },
+        clip: Some(hounsfield::limits("abdomen")),
+        ignore_geometry: false,
         warnings: Vec::new(),
     };
     dataset.warn_of_overlap();
-    Ok(Some(dataset))
+    Ok(Some(Scanned { dataset, problems }))
+}
+
+/// The files `below/{prefix}N.nii` or `.nii.gz`: paths by what stands for N.
+fn numbered(folder: &Folder, below: &str, prefix: &str) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for name in folder.list(below)? {
+        let (stem, ending) = split_ending(&name);
+        let number = stem.strip_prefix(prefix).filter(|_| matches!(ending, ".nii" | ".nii.gz"));
+        if let Some(number) = number {
+            let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+            found.insert(number.to_owned(), path);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -83,6 +106,10 @@ mod tests {
             std::fs::remove_file(root.path().join(labels).join("segmentation-2.nii")).unwrap();
             let message = Dataset::open(root.path(), 0).unwrap_err().to_string();
             assert!(message.contains("volume-2.nii") && message.contains("segmentation-2"), "{message}");
+            std::fs::remove_file(root.path().join(images).join("volume-2.nii")).unwrap();
+            write(&root.path().join(labels).join("segmentation-7.nii"), 0);
+            let message = Dataset::open(root.path(), 0).unwrap_err().to_string();
+            assert!(message.contains("segmentation-7.nii: has no partner"), "{message}");
         }
     }
 }

@@ -81,7 +81,7 @@ pub fn open(task: &str) -> Result<Dataset> {
         return Err(Error::Usage(format!("there is no embedded task '{task}'; choose one of {}", TASKS.join(", "))));
     }
     // Each task states its division, so that no seed is used.
-    decathlon::open(&Folder::Embedded { prefix: format!("sample/{task}/"), files: FILES }, 0)
+    Ok(decathlon::scan(&Folder::Embedded { prefix: format!("sample/{task}/"), files: FILES }, 0)?.dataset)
 }
 
 /// The notices of the embedded data: where each file comes from, and every licence in full.

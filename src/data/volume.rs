@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::geometry::{Affine, Geometry};
+use super::geometry::{Affine, Geometry, StoredGrid};
 use super::nifti;
 use super::source::Source;
 use crate::{Error, Result};
@@ -68,8 +68,19 @@ impl Volume {
     /// # Errors
     /// Those of [`nifti::read`], and [`Error::Data`] if there are more axes.
     pub fn read(source: &Source, axes: Axes) -> Result<Self> {
-        let nifti::Image { header, voxels } = nifti::read(source)?;
+        Self::read_on(source, axes, None)
+    }
+
+    /// As [`Volume::read`], on `grid` instead of the one that the file states; its shape stays the file's.
+    ///
+    /// # Errors
+    /// As there.
+    fn read_on(source: &Source, axes: Axes, grid: Option<&StoredGrid>) -> Result<Self> {
+        let nifti::Image { mut header, voxels } = nifti::read(source)?;
         let shape = header.shape();
+        if let Some(grid) = grid {
+            header.grid = StoredGrid { shape, ..*grid };
+        }
         let channels = voxels.len() / shape.iter().product::<usize>();
         // Longer than one: at most one axis beyond space.
         if header.dims.iter().skip(3).filter(|&&n| n > 1).count() > 1 {
@@ -81,11 +92,12 @@ impl Volume {
         Ok(Self { channels, shape: geometry.orientation.shape(shape), voxels, geometry })
     }
 
-    /// Reads several files of one channel each (an image a modality) into one volume.
+    /// Reads several files of one channel each (an image a modality) into one volume. With `ignore_geometry`, only the
+    /// first file's header says where the voxels lie.
     ///
     /// # Errors
     /// Those of [`Volume::read`], and [`Error::Data`] if the files differ in shape or geometry, or one has channels.
-    pub fn read_channels(sources: &[Source], axes: Axes) -> Result<Self> {
+    pub fn read_channels(sources: &[Source], axes: Axes, ignore_geometry: bool) -> Result<Self> {
         let [first, rest @ ..] = sources else {
             return Err(Error::shape("read_channels", "no files given"));
         };
@@ -96,7 +108,8 @@ impl Volume {
         let count = sources.len();
         let mut voxels = vec![0.0; whole.voxels.len() * count];
         for (channel, source) in sources.iter().enumerate() {
-            let part = if channel == 0 { whole.clone() } else { Self::read(source, axes)? };
+            let grid = ignore_geometry.then_some(&whole.geometry.stored);
+            let part = if channel == 0 { whole.clone() } else { Self::read_on(source, axes, grid)? };
             if part.channels != 1 {
                 let problem = format!("has {} channels where one 3D image a modality is expected", part.channels);
                 return Err(Error::data(source.path(), problem, "split it into one file a channel, or list it alone"));
@@ -172,8 +185,16 @@ impl Labels {
     /// # Errors
     /// Those of [`nifti::read`], and [`Error::Data`] if there are channels or other values.
     pub fn read(source: &Source, axes: Axes) -> Result<Self> {
+        Self::read_on(source, axes, None)
+    }
+
+    /// As [`Labels::read`], on `grid` instead of the one that the file states; its shape stays the file's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_on(source: &Source, axes: Axes, grid: Option<&StoredGrid>) -> Result<Self> {
         let path = source.path();
-        let image = Volume::read(source, axes)?;
+        let image = Volume::read_on(source, axes, grid)?;
         if image.channels != 1 {
             let problem = format!("has {} channels where a 3D label is due", image.channels);
             return Err(Error::data(path, problem, "give one file of class numbers a case"));

@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use super::{Backend, Device};
+use crate::error::Result;
 use crate::memory::{Block, EntryId, Role};
 
 /// A block of a device's memory, entered in its ledger.
@@ -17,7 +18,7 @@ pub struct Buffer {
 impl Buffer {
     pub(super) fn new(device: Device, entry: EntryId, block: Block, bytes: u64) -> Self {
         let mut buffer = Self { device, entry, block, bytes };
-        if cfg!(debug_assertions) {
+        if cfg!(debug_assertions) && !matches!(buffer.device.backend(), Backend::Cuda(_)) {
             // All bits set is a NaN in every float format: reading what nobody wrote shows.
             buffer.as_mut_slice::<u8>().fill(0xff);
         }
@@ -45,6 +46,9 @@ impl Buffer {
     }
 
     /// The contents as elements of `T`; empty on a plan.
+    ///
+    /// # Panics
+    /// On CUDA, whose memory the host cannot see: that is a bug in the engine, never a user's input.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         match self.device.backend() {
             // SAFETY: the arena gave this block to this buffer alone; the mapping outlives it, for the buffer holds the
@@ -53,10 +57,14 @@ impl Buffer {
                 std::slice::from_raw_parts(memory.as_ptr().add(self.block.offset as usize), self.bytes as usize)
             }),
             Backend::Plan { .. } => &[],
+            Backend::Cuda(_) => panic!("device memory was read as the host's"),
         }
     }
 
     /// The contents for writing; empty on a plan.
+    ///
+    /// # Panics
+    /// As [`Buffer::as_slice`].
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         match self.device.backend() {
             // SAFETY: as above, and `&mut self` makes the borrow unique.
@@ -64,12 +72,79 @@ impl Buffer {
                 std::slice::from_raw_parts_mut(memory.as_mut_ptr().add(self.block.offset as usize), self.bytes as usize)
             }),
             Backend::Plan { .. } => &mut [],
+            Backend::Cuda(_) => panic!("device memory was written as the host's"),
         }
+    }
+
+    /// Device address on CUDA; 0 elsewhere.
+    pub(crate) fn address(&self) -> u64 {
+        match self.device.backend() {
+            Backend::Cuda(cuda) => cuda.address(self.block.offset),
+            Backend::Cpu { .. } | Backend::Plan { .. } => 0,
+        }
+    }
+
+    /// Copies the first elements from the host; nothing on a plan.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn write<T: Pod>(&mut self, values: &[T]) -> Result<()> {
+        assert!(size_of_val(values) as u64 <= self.bytes, "more values than the buffer holds");
+        match self.device.backend() {
+            Backend::Cpu { .. } => self.as_mut_slice()[..values.len()].copy_from_slice(values),
+            Backend::Cuda(cuda) => cuda.upload(self.address(), bytemuck::cast_slice(values))?,
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Copies the first elements to the host; nothing on a plan.
+    ///
+    /// # Errors
+    /// What the driver says, of this copy or of a kernel before it.
+    pub fn read<T: Pod>(&self, values: &mut [T]) -> Result<()> {
+        assert!(size_of_val(values) as u64 <= self.bytes, "more values than the buffer holds");
+        match self.device.backend() {
+            Backend::Cpu { .. } => values.copy_from_slice(&self.as_slice()[..values.len()]),
+            Backend::Cuda(cuda) => cuda.download(self.address(), bytemuck::cast_slice_mut(values))?,
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Copies another buffer of the same length on the same device.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn copy_from(&mut self, other: &Buffer) -> Result<()> {
+        assert!(self.bytes == other.bytes && self.device.same(&other.device), "buffers that cannot be copied");
+        match self.device.backend() {
+            Backend::Cpu { .. } => self.as_mut_slice::<u8>().copy_from_slice(other.as_slice()),
+            Backend::Cuda(cuda) => cuda.copy(self.address(), other.address(), self.bytes)?,
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Sets all bytes to zero.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn zero(&mut self) -> Result<()> {
+        match self.device.backend() {
+            Backend::Cpu { .. } => self.as_mut_slice::<u8>().fill(0),
+            Backend::Cuda(cuda) => cuda.zero(self.address(), self.bytes)?,
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if let Backend::Cuda(cuda) = self.device.backend() {
+            cuda.freed(self.block.offset, self.bytes);
+        }
         let mut books = self.device.books();
         if let Some(block) = books.ledger.free(self.entry) {
             books.arena.free(block);

@@ -5,6 +5,14 @@
 
 mod buffer;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "cuda_absent.rs"]
+pub mod cuda;
+mod grid;
+mod info;
+mod target;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,6 +20,10 @@ use memmap2::{MmapOptions, MmapRaw};
 
 pub use buffer::Buffer;
 use cpu::{Pool, SimdLevel};
+pub use cuda::Cuda;
+pub use grid::{Grid, MANY_BLOCKS, THREADS};
+pub use info::{DeviceInfo, Observer};
+pub use target::{CudaTarget, Target};
 
 use crate::error::{Error, Result};
 use crate::memory::{Arena, Ledger, OutOfMemory, Phase, Role, RoleBytes};
@@ -25,12 +37,12 @@ pub enum Backend {
         /// The arena's memory.
         memory: MmapRaw,
     },
-    /// Not at all: a plan of what a CPU with these properties would do.
+    /// On a CUDA device.
+    Cuda(Box<Cuda>),
+    /// Not at all: a plan of what a device with these properties would do.
     Plan {
-        /// Threads of the planned machine (workspaces depend on them).
-        threads: usize,
-        /// Its instruction set.
-        simd: SimdLevel,
+        /// The planned device, as far as workspaces depend on it.
+        target: Target,
     },
 }
 
@@ -77,9 +89,31 @@ impl Device {
         Ok(Self::with_backend(Backend::Cpu { pool, memory: memory.into() }, budget))
     }
 
+    /// CUDA device number `ordinal` with a budget in bytes (0: 0.9 × the memory that is free).
+    ///
+    /// # Errors
+    /// [`Error::Device`] that says what is missing.
+    pub fn cuda(ordinal: usize, budget: u64) -> Result<Self> {
+        let budget = if budget == 0 { cuda::default_budget(ordinal)? } else { budget };
+        Ok(Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, None)?)), budget))
+    }
+
+    /// The same, with somebody who is told of every buffer.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    pub fn cuda_observed(ordinal: usize, budget: u64, observer: Box<dyn Observer>) -> Result<Self> {
+        Ok(Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, Some(observer))?)), budget))
+    }
+
     /// A plan for a CPU with `threads` threads and the instruction set `simd`.
     pub fn plan(threads: usize, simd: SimdLevel, budget: u64) -> Self {
-        Self::with_backend(Backend::Plan { threads: threads.max(1), simd }, budget)
+        Self::plan_for(Target::Cpu { threads: threads.max(1), simd }, budget)
+    }
+
+    /// A plan for any target.
+    pub fn plan_for(target: Target, budget: u64) -> Self {
+        Self::with_backend(Backend::Plan { target }, budget)
     }
 
     /// A plan of what this device would do, within the same budget.
@@ -97,19 +131,19 @@ impl Device {
         &self.0.backend
     }
 
-    /// The CPU's pool; `None` on a plan.
+    /// The CPU's pool; `None` elsewhere.
     pub fn pool(&self) -> Option<&Pool> {
         match self.backend() {
             Backend::Cpu { pool, .. } => Some(pool),
-            Backend::Plan { .. } => None,
+            Backend::Cuda(_) | Backend::Plan { .. } => None,
         }
     }
 
     /// Name in reports.
     pub fn name(&self) -> &'static str {
         match self.backend() {
-            Backend::Cpu { .. } => "cpu",
             Backend::Plan { .. } => "plan",
+            _ => self.target().name(),
         }
     }
 
@@ -118,19 +152,47 @@ impl Device {
         matches!(self.backend(), Backend::Plan { .. })
     }
 
-    /// Threads whose scratch a workspace must hold.
-    pub fn threads(&self) -> usize {
+    /// What workspaces depend on: equal for a device and for its plan.
+    pub fn target(&self) -> Target {
         match self.backend() {
-            Backend::Cpu { pool, .. } => pool.threads(),
-            Backend::Plan { threads, .. } => *threads,
+            Backend::Cpu { pool, .. } => Target::Cpu { threads: pool.threads(), simd: pool.simd() },
+            Backend::Cuda(cuda) => Target::Cuda(cuda.target()),
+            Backend::Plan { target } => *target,
         }
     }
 
-    /// Instruction set of the kernels.
+    /// Threads of a CPU whose scratch a workspace must hold; 1 on CUDA.
+    pub fn threads(&self) -> usize {
+        match self.target() {
+            Target::Cpu { threads, .. } => threads,
+            Target::Cuda(_) => 1,
+        }
+    }
+
+    /// Instruction set of a CPU's kernels; the portable one on CUDA.
     pub fn simd(&self) -> SimdLevel {
+        match self.target() {
+            Target::Cpu { simd, .. } => simd,
+            Target::Cuda(_) => SimdLevel::Portable,
+        }
+    }
+
+    /// Kernels launched so far; 0 elsewhere than on CUDA.
+    pub fn launches(&self) -> u64 {
         match self.backend() {
-            Backend::Cpu { pool, .. } => pool.simd(),
-            Backend::Plan { simd, .. } => *simd,
+            Backend::Cuda(cuda) => cuda.launches(),
+            Backend::Cpu { .. } | Backend::Plan { .. } => 0,
+        }
+    }
+
+    /// Waits for everything launched so far.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a kernel failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match self.backend() {
+            Backend::Cuda(cuda) => cuda.synchronize(),
+            Backend::Cpu { .. } | Backend::Plan { .. } => Ok(()),
         }
     }
 
@@ -153,7 +215,13 @@ impl Device {
         let fits = Arena::granted(bytes)
             .and_then(|granted| books.ledger.live().total().checked_add(granted))
             .is_some_and(|total| total <= self.0.budget);
-        let block = if fits { books.arena.allocate(bytes) } else { None };
+        let mut block = if fits { books.arena.allocate(bytes) } else { None };
+        if let (Backend::Cuda(cuda), Some(granted)) = (self.backend(), block)
+            && !cuda.back(books.arena.reserved())?
+        {
+            books.arena.free(granted);
+            block = None;
+        }
         let Some(block) = block else {
             return Err(Error::from(OutOfMemory {
                 op: books.ledger.op(),
@@ -166,6 +234,9 @@ impl Device {
         };
         let entry = books.ledger.allocate(role, bytes, block);
         drop(books);
+        if let Backend::Cuda(cuda) = self.backend() {
+            cuda.allocated(block.offset, bytes);
+        }
         Ok(Buffer::new(self.clone(), entry, block, bytes))
     }
 
@@ -179,9 +250,14 @@ impl Device {
         self.ledger(|ledger| ledger.live())
     }
 
-    /// Bytes that the arena had to reserve so far, fragmentation included.
+    /// Bytes that the arena had to reserve so far, fragmentation included. On CUDA memory comes in granules, the first of
+    /// them at once.
     pub fn reserved(&self) -> u64 {
-        self.books().arena.reserved()
+        let used = self.books().arena.reserved();
+        match self.target() {
+            Target::Cpu { .. } => used,
+            target @ Target::Cuda(_) => used.max(1).next_multiple_of(target.granularity()),
+        }
     }
 
     /// Runs `work` in a phase.

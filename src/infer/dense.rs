@@ -122,5 +122,5 @@ fn predict_points(
 fn to_probabilities(tape: &Tape, logits: Var) -> Result<Vec<f32>> {
     let classes = logits.shape()[logits.shape().len() - 1];
     let probabilities = if classes == 1 { ops::sigmoid(tape, &logits)? } else { ops::softmax(tape, &logits)? };
-    Ok(probabilities.tensor().to_vec())
+    probabilities.tensor().to_vec()
 }

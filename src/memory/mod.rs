@@ -7,6 +7,6 @@ mod arena;
 mod budget;
 mod ledger;
 
-pub use arena::{Arena, Block};
+pub use arena::{Arena, Block, GRANULE};
 pub use budget::{default_cpu_budget, format_bytes, parse_bytes};
 pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Role, RoleBytes};

@@ -1,6 +1,6 @@
 //! The parameters and buffers of a model, under their official names.
 
-use crate::device::Device;
+use crate::device::{Backend, Device, Grid};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -127,8 +127,14 @@ impl Parameters {
     /// Asks for the memory before any value exists, so that the budget is what refuses an absurd size.
     fn filled(&self, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
         let mut tensor = Tensor::empty(&self.device, shape, DType::F32, role)?;
-        if !self.device.is_plan() {
-            fill(tensor.data_mut());
+        match self.device.backend() {
+            Backend::Cpu { .. } => fill(tensor.data_mut()),
+            Backend::Cuda(_) => {
+                let mut values = vec![0.0; tensor.len()];
+                fill(&mut values);
+                tensor.write(&values)?;
+            }
+            Backend::Plan { .. } => {}
         }
         Ok(tensor)
     }
@@ -183,14 +189,34 @@ impl Parameters {
 
     /// Moves running statistics towards those of a batch; the variance becomes unbiased (`count / (count − 1)`), as
     /// PyTorch has it.
-    pub(crate) fn update_buffer(&mut self, id: BufferId, statistics: &[f32], count: usize, momentum: f32) {
+    pub(crate) fn update_buffer(
+        &mut self,
+        id: BufferId,
+        statistics: &Tensor,
+        count: usize,
+        momentum: f32,
+    ) -> Result<()> {
         let buffer = &mut self.buffers[id.0];
         buffer.updates += 1;
         let groups = buffer.value.channels();
         let unbiased = count as f32 / count.saturating_sub(1).max(1) as f32;
-        for (i, (running, &new)) in buffer.value.data_mut().iter_mut().zip(statistics).enumerate() {
-            let new = if i < groups { new } else { new * unbiased };
-            *running += momentum * (new - *running);
+        match self.device.backend() {
+            Backend::Cpu { .. } => {
+                for (i, (running, &new)) in buffer.value.data_mut().iter_mut().zip(statistics.data()).enumerate() {
+                    let new = if i < groups { new } else { new * unbiased };
+                    *running += momentum * (new - *running);
+                }
+            }
+            Backend::Cuda(cuda) => cuda
+                .kernel("update_running")
+                .output(&mut buffer.value)
+                .input(statistics)
+                .value(groups as u32)
+                .value(unbiased)
+                .value(momentum)
+                .launch(Grid::cover(2 * groups))?,
+            Backend::Plan { .. } => {}
         }
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod lanes;
 pub(crate) mod layout;
 pub mod linear;
 pub mod loss;
+pub mod marching_cubes;
 pub mod max_pool;
 pub mod moments;
 pub mod norm_act;
@@ -44,6 +45,7 @@ pub use dropout::dropout;
 pub use fourier_features::fourier_features;
 pub use linear::linear;
 pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
+pub use marching_cubes::{Surface, marching_cubes};
 pub use max_pool::{adaptive_max_pool, max_pool};
 pub use moments::{Grouping, moments};
 pub use norm_act::{NormAct, ResidualPlace, norm_act};
@@ -56,7 +58,7 @@ pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Grid};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tape::Backward;
@@ -155,6 +157,11 @@ pub fn workspace(device: &Device, len: usize) -> Result<Tensor> {
     Tensor::empty(device, &[len], DType::F32, Role::Workspace)
 }
 
+/// An op that CUDA does not run so far.
+pub(crate) fn no_kernel() -> crate::Error {
+    crate::Error::Device("an op of this network has no CUDA kernel yet; use --device cpu".into())
+}
+
 /// Elements that one piece of an element-wise loop handles.
 pub(crate) const PIECE: usize = 1 << 14;
 
@@ -162,11 +169,7 @@ pub(crate) const PIECE: usize = 1 << 14;
 pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Tensor> {
     let mut sum = match a.is_unique() {
         true => a,
-        false => {
-            let mut copy = Tensor::empty(device, a.shape(), DType::F32, Role::Transient)?;
-            copy.data_mut().copy_from_slice(a.data());
-            copy
-        }
+        false => a.copied(Role::Transient)?,
     };
     match device.backend() {
         Backend::Cpu { pool, .. } => {
@@ -180,6 +183,10 @@ pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Te
                 let out = unsafe { out.slice(start, count) };
                 out.iter_mut().zip(&b[start..start + count]).for_each(|(a, b)| *a += b);
             });
+        }
+        Backend::Cuda(cuda) => {
+            let len = sum.len();
+            cuda.kernel("add_in_place").output(&mut sum).input(b).value(len as u64).launch(Grid::cover(len))?;
         }
         Backend::Plan { .. } => {}
     }

@@ -3,9 +3,9 @@
 //! [`check_op`] runs an op forward and backward and compares both with the twin: the output with the twin's, each
 //! gradient with central differences of the twin. The twin is plain f64 code without any of the engine's parts.
 
-use crate::device::Device;
 use crate::device::cpu::{Pool, SimdLevel};
-use crate::error::Result;
+use crate::device::{Device, Observer, Target};
+use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::nn::Parameters;
 use crate::ops;
@@ -57,6 +57,46 @@ pub fn devices() -> Vec<Device> {
     devices
 }
 
+/// A CUDA device, under the emulator with all checkers on where the machine has no GPU; its blocks and warps then run in an
+/// order drawn from `seed` (0: ascending). `None` without the feature `cuda`.
+pub fn cuda_device(seed: u64) -> Option<Device> {
+    if !cfg!(feature = "cuda") {
+        return None;
+    }
+    if cuemu::gpu_present() {
+        return Some(Device::cuda(0, 1 << 30).unwrap());
+    }
+    let emulator = cuemu::preload().unwrap();
+    emulator.configure(cuemu::Config { seed, ..cuemu::Config::checked() });
+    emulator.reset();
+    Some(Device::cuda_observed(0, 1 << 30, Box::new(Watch(emulator))).unwrap())
+}
+
+/// Fails if the emulator found anything in this thread's launches since [`cuda_device`].
+pub fn assert_clean() {
+    if cfg!(feature = "cuda") && !cuemu::gpu_present() {
+        cuemu::preload().unwrap().assert_clean();
+    }
+}
+
+/// Makes the emulator's checkers see each buffer of the arena as an allocation of its own.
+struct Watch(&'static cuemu::Emulator);
+
+impl Observer for Watch {
+    fn backed(&self, address: u64, bytes: u64) {
+        self.0.forbid(address, bytes, true);
+    }
+
+    fn allocated(&self, address: u64, bytes: u64) {
+        self.0.forbid(address, bytes, false);
+        self.0.undefine(address, bytes);
+    }
+
+    fn freed(&self, address: u64, bytes: u64) {
+        self.0.forbid(address, bytes, true);
+    }
+}
+
 /// Tolerances of [`check_op`], relative to the largest magnitude of what is compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
@@ -81,13 +121,20 @@ pub fn check_op(
     let expected = twin(inputs);
     let weights = Array::random(&expected.shape, 0xC0FFEE);
     let project = |array: &Array| -> f64 { array.data.iter().zip(&weights.data).map(|(a, b)| a * b).sum() };
-    let mut earlier: Option<(SimdLevel, Vec<Vec<f32>>)> = None;
-    for device in devices() {
+    let mut earlier: Option<(Target, Vec<Vec<f32>>)> = None;
+    let cuda = [0, 1].into_iter().filter_map(|seed| cuda_device(seed).map(|device| (device, Some(seed))));
+    for (device, seed) in devices().into_iter().map(|device| (device, None)).chain(cuda) {
         device.ledger(|ledger| ledger.record(true));
-        let Run { output, gradients } = run(&device, inputs, differentiable, &weights, &op);
+        let Run { output, gradients } = match run(&device, inputs, differentiable, &weights, &op) {
+            Err(Error::Device(text)) if text.contains("no CUDA kernel yet") => continue,
+            result => result.unwrap(),
+        };
         let events = device.ledger(|ledger| ledger.take_events());
+        if seed.is_some() {
+            assert_clean();
+        }
         assert_eq!(output.0, expected.shape, "output shape");
-        compare("output", &output.1, &expected.data, tolerance.forward);
+        compare(&format!("{device:?}: output"), &output.1, &expected.data, tolerance.forward);
         for (gradient, &i) in gradients.iter().zip(differentiable) {
             let stride = (gradient.len() / 48).max(1);
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -101,19 +148,26 @@ pub fn check_op(
                 theirs.push((at(step) - at(-step)) / (2.0 * step));
                 ours.push(gradient[element]);
             }
-            compare(&format!("gradient of input {i}"), &ours, &theirs, tolerance.backward);
+            compare(&format!("{device:?}: gradient of input {i}"), &ours, &theirs, tolerance.backward);
         }
-        let plan = Device::plan(device.threads(), device.simd(), device.budget());
+        let plan = Device::plan_for(device.target(), device.budget());
         plan.ledger(|ledger| ledger.record(true));
-        run(&plan, inputs, differentiable, &weights, &op);
+        run(&plan, inputs, differentiable, &weights, &op).unwrap();
         assert!(plan.ledger(|ledger| ledger.take_events()) == events, "{device:?}: plan and run allocate differently");
+        let kind = match device.target() {
+            Target::Cpu { simd, .. } => Target::Cpu { threads: 0, simd },
+            target @ Target::Cuda(_) => target,
+        };
         let results = [vec![output.1], gradients].concat();
-        if let Some((simd, earlier)) = &earlier
-            && *simd == device.simd()
+        if let Some((other, earlier)) = &earlier
+            && *other == kind
         {
-            assert_eq!(earlier, &results, "{simd:?}: one and two threads differ");
+            assert_eq!(
+                earlier, &results,
+                "{kind:?}: the number of threads, or the order of blocks, changes the result"
+            );
         }
-        earlier = Some((device.simd(), results));
+        earlier = Some((kind, results));
     }
 }
 
@@ -130,17 +184,17 @@ fn run(
     differentiable: &[usize],
     weights: &Array,
     op: impl Fn(&Tape, &[Var]) -> Result<Var>,
-) -> Run {
+) -> Result<Run> {
     let tensor = |array: &Array| Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).unwrap();
     let tape = Tape::new(device, Mode::Train);
     let vars: Vec<Var> = inputs.iter().map(|array| tape.input(tensor(array))).collect();
-    let y = op(&tape, &vars).unwrap();
-    let output = (y.shape().to_vec(), y.tensor().to_vec());
-    let loss = dot(&tape, &y, tensor(weights)).unwrap();
+    let y = op(&tape, &vars)?;
+    let output = (y.shape().to_vec(), y.tensor().to_vec()?);
+    let loss = dot(&tape, &y, tensor(weights))?;
     drop(y);
-    tape.backward(loss, &mut Parameters::new(device)).unwrap();
+    tape.backward(loss, &mut Parameters::new(device))?;
     let gradient = |&i: &usize| tape.gradient(&vars[i]).unwrap_or_else(|| panic!("no gradient for input {i}")).to_vec();
-    Run { output, gradients: differentiable.iter().map(gradient).collect() }
+    Ok(Run { output, gradients: differentiable.iter().map(gradient).collect::<Result<_>>()? })
 }
 
 /// Fails if any element differs by more than `tolerance` times the largest expected magnitude.
@@ -183,19 +237,17 @@ impl ops::Op for Dot {
     }
 
     fn forward(&self, _: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
-        let sum: f64 = inputs[0].data().iter().zip(self.weights.data()).map(|(a, b)| f64::from(a * b)).sum();
-        output.data_mut().fill(sum as f32);
-        Ok(())
+        let (x, weights) = (inputs[0].to_vec()?, self.weights.to_vec()?);
+        let sum: f64 = x.iter().zip(&weights).map(|(a, b)| f64::from(a * b)).sum();
+        output.write(&[sum as f32])
     }
 
     fn backward(&self, backward: &mut crate::tape::Backward<'_>) -> Result<()> {
-        let scale = backward.gradient().to_vec()[0];
-        let weights = self.weights.clone();
+        let scale = backward.gradient().to_vec()?[0];
+        let weights = self.weights.to_vec()?;
         backward.write_gradient(0, |_, dx, accumulate| {
-            for (dx, w) in dx.data_mut().iter_mut().zip(weights.data()) {
-                *dx = if accumulate { *dx + scale * w } else { scale * w };
-            }
-            Ok(())
+            let former = if accumulate { dx.to_vec()? } else { vec![0.0; weights.len()] };
+            dx.write(&former.iter().zip(&weights).map(|(dx, w)| dx + scale * w).collect::<Vec<f32>>())
         })
     }
 

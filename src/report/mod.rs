@@ -29,6 +29,8 @@ mod evidence;
 mod html;
 #[cfg(feature = "report")]
 mod image;
+#[cfg(feature = "report")]
+mod montage;
 mod numbers;
 mod results;
 mod roles;
@@ -46,6 +48,8 @@ pub use evidence::{
 pub use html::page;
 #[cfg(feature = "report")]
 pub use image::{Volume, case_slices};
+#[cfg(feature = "report")]
+pub use montage::montage;
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use summary::conclusion;
 pub use table::table;

@@ -40,9 +40,7 @@ impl Backward<'_> {
         if gradient.is_unique() {
             return Ok(gradient);
         }
-        let mut copy = Tensor::empty(self.device(), gradient.shape(), DType::F32, Role::Transient)?;
-        copy.data_mut().copy_from_slice(gradient.data());
-        Ok(copy)
+        gradient.copied(Role::Transient)
     }
 
     /// The value of input `i` (which [`Op::needs`](crate::ops::Op::needs) must name).
@@ -133,11 +131,7 @@ impl Backward<'_> {
         let former = slot.gradient.take();
         let (mut tensor, accumulate) = match former {
             Some(former) if former.is_unique() => (former, true),
-            Some(former) => {
-                let mut copy = Tensor::empty(self.device(), &slot.shape, DType::F32, role)?;
-                copy.data_mut().copy_from_slice(former.data());
-                (copy, true)
-            }
+            Some(former) => (former.copied(role)?, true),
             None => (Tensor::empty(self.device(), &slot.shape, DType::F32, role)?, false),
         };
         write(self.device(), &mut tensor, accumulate)?;

@@ -117,7 +117,7 @@ impl Stage {
                     device.in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, settings))?;
                 tape.backward(loss, parameters)?;
                 if let Some(optimizer) = optimizer {
-                    optimizer.step(parameters, 1.0);
+                    optimizer.step(parameters, 1.0)?;
                 }
                 parameters.clear_gradients();
             }
@@ -143,10 +143,12 @@ impl Stage {
         let loss = device
             .in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, LossSettings::default()))?;
         tape.backward(loss, parameters)?;
-        let gradients = parameters
-            .iter()
-            .filter_map(|parameter| Some((parameter.name().to_string(), parameter.gradient()?.to_vec())));
-        let gradients = gradients.collect();
+        let mut gradients = Vec::new();
+        for parameter in parameters.iter() {
+            if let Some(gradient) = parameter.gradient() {
+                gradients.push((parameter.name().to_string(), gradient.to_vec()?));
+            }
+        }
         parameters.clear_gradients();
         Ok(gradients)
     }
@@ -208,8 +210,11 @@ fn made_up(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Batc
     let Sizes { volume: [d, h, w], batch, points, .. } = sizes;
     let mut rng = Rng::new(1);
     let mut tensor = |shape: &[usize], draw: &mut dyn FnMut(&mut Rng) -> f32| {
+        // The memory first: its budget is what refuses an absurd size.
         let mut tensor = Tensor::empty(device, shape, crate::tensor::DType::F32, Role::Data)?;
-        tensor.data_mut().iter_mut().for_each(|value| *value = draw(&mut rng));
+        if !device.is_plan() {
+            tensor.write(&(0..tensor.len()).map(|_| draw(&mut rng)).collect::<Vec<f32>>())?;
+        }
         Ok::<_, crate::Error>(tensor)
     };
     let channels = config.image_channels();

@@ -36,11 +36,11 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     note("settings", serde_json::to_string(trainer.settings()))?;
     note("losses", serde_json::to_string(trainer.losses()))?;
     note("steps", Ok(trainer.optimizer().steps().to_string()))?;
-    let weights = named_weights(trainer.parameters());
-    let optimizer: Vec<(String, Vec<usize>, Vec<f32>)> = (0..)
+    let weights = named_weights(trainer.parameters())?;
+    let optimizer = (0..)
         .zip(trainer.optimizer().state())
-        .map(|(i, tensor)| (format!("optimizer.{i}"), tensor.shape().to_vec(), tensor.to_vec()))
-        .collect();
+        .map(|(i, tensor)| Ok((format!("optimizer.{i}"), tensor.shape().to_vec(), tensor.to_vec()?)))
+        .collect::<Result<Vec<_>>>()?;
     let views: Vec<(&str, View<'_>)> = weights
         .iter()
         .chain(&optimizer)

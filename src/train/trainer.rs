@@ -154,15 +154,13 @@ impl Trainer {
     /// # Errors
     /// [`Error::NotFinite`] naming the first that is not finite.
     pub fn check_weights(&self) -> Result<()> {
-        let sick = |weights: &[f32]| weights.iter().any(|weight| !weight.is_finite());
-        match self.parameters.iter().find(|parameter| sick(parameter.value().data())) {
-            None => Ok(()),
-            Some(parameter) => Err(Error::NotFinite {
-                what: "a weight".into(),
-                step: self.optimizer.steps(),
-                op: parameter.name().into(),
-            }),
+        for parameter in self.parameters.iter() {
+            if !parameter.value().to_vec()?.iter().all(|weight| weight.is_finite()) {
+                let (step, op) = (self.optimizer.steps(), parameter.name().into());
+                return Err(Error::NotFinite { what: "a weight".into(), step, op });
+            }
         }
+        Ok(())
     }
 
     fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
@@ -187,7 +185,7 @@ impl Trainer {
             return Err(Error::NotFinite { what: "the loss".into(), step: step + 1, op: "the loss".into() });
         }
         let factor = self.settings.schedule.factor(epoch, step as f32 / total.max(1) as f32);
-        self.optimizer.step(&mut self.parameters, factor);
+        self.optimizer.step(&mut self.parameters, factor)?;
         self.device.in_phase(Phase::Optimizer, || self.parameters.clear_gradients());
         if recorded {
             self.events = self.device.ledger(|ledger| {
@@ -209,7 +207,7 @@ impl Trainer {
         let loss = self.device.in_phase(Phase::Forward, || {
             step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss)
         })?;
-        let value = loss.tensor().to_vec()[0];
+        let value = loss.tensor().to_vec()?[0];
         if !value.is_finite() {
             return Err(self.blame(batch));
         }

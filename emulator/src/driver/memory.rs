@@ -131,7 +131,67 @@ fn synchronise() {
     record::with(|r| r.host.synchronisations += 1);
 }
 
+/// Bytes in which memory is put behind reserved addresses, as on today's devices.
+const GRANULARITY: usize = 2 << 20;
+
+fn is_granular(bytes: usize) -> Outcome {
+    if bytes > 0 && bytes.is_multiple_of(GRANULARITY) { Ok(()) } else { Err(Status::InvalidValue) }
+}
+
 api! {
+    /// The same for every kind of memory.
+    fn cuMemGetAllocationGranularity(out: *mut usize, _properties: *const c_void, _option: i32) {
+        give(out, GRANULARITY)
+    }
+
+    /// Reserves addresses; where they lie is the emulator's choice.
+    fn cuMemAddressReserve(out: *mut u64, bytes: usize, _alignment: usize, _wish: u64, _flags: u64) {
+        is_granular(bytes)?;
+        let address = current_state()?.memory.reserve(bytes as u64).ok_or(Status::OutOfMemory)?;
+        give(out, address)
+    }
+
+    /// Gives addresses back, and the memory behind them.
+    fn cuMemAddressFree(address: u64, _bytes: usize) {
+        free(address)
+    }
+
+    /// A handle of memory that takes its place when it is mapped.
+    fn cuMemCreate(out: *mut u64, bytes: usize, _properties: *const c_void, _flags: u64) {
+        is_granular(bytes)?;
+        let state = current_state()?;
+        if bytes as u64 > state.memory.capacity - state.memory.live {
+            return Err(Status::OutOfMemory);
+        }
+        give(out, fresh() as u64)
+    }
+
+    /// Puts memory behind reserved addresses: here only right after what lies there already.
+    fn cuMemMap(address: u64, bytes: usize, offset: usize, _handle: u64, _flags: u64) {
+        is_granular(bytes)?;
+        let mut state = current_state()?;
+        if offset != 0 || !state.memory.extend(address, bytes as u64, record::config().checks) {
+            return Err(Status::InvalidValue);
+        }
+        record::with(|r| r.host.allocations += 1);
+        Ok(())
+    }
+
+    /// Memory may always be read and written.
+    fn cuMemSetAccess(address: u64, bytes: usize, _access: *const c_void, _count: usize) {
+        range("an access permission", address, bytes, false).map(|_| ())
+    }
+
+    /// The memory goes with its addresses.
+    fn cuMemUnmap(address: u64, bytes: usize) {
+        range("an unmapping", address, bytes, false).map(|_| ())
+    }
+
+    /// The memory lives on while it is mapped.
+    fn cuMemRelease(_handle: u64) {
+        Ok(())
+    }
+
     /// Allocates.
     fn cuMemAlloc_v2(out: *mut u64, bytes: usize) {
         allocate(out, bytes)

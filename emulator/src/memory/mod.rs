@@ -45,6 +45,15 @@ impl Drop for Allocation {
     }
 }
 
+/// Private pages of the host at an address of its choice, which exist only once touched.
+fn anonymous(bytes: usize) -> Option<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: an anonymous private mapping at an address of the system's choice.
+    let host = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    (host != libc::MAP_FAILED).then_some(host.cast())
+}
+
 /// The memory of one device.
 pub struct Memory {
     /// Sorted by address.
@@ -83,21 +92,7 @@ impl Memory {
             return None;
         }
         let mapped = usize::try_from(size).ok()?;
-        // SAFETY: an anonymous private mapping at an address of the system's choice.
-        let host = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                mapped,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if host == libc::MAP_FAILED {
-            return None;
-        }
-        let host: *mut u8 = host.cast();
+        let host = anonymous(mapped)?;
         if size <= FILL_LIMIT && !module {
             // SAFETY: the mapping is `size` bytes long.
             unsafe { host.write_bytes(0xff, mapped) };
@@ -109,6 +104,39 @@ impl Memory {
         self.live += if module { 0 } else { size };
         self.peak = self.peak.max(self.live);
         Some(base)
+    }
+
+    /// Reserves an address range of `size` bytes without memory behind it. None where the host refuses it.
+    pub fn reserve(&mut self, size: u64) -> Option<u64> {
+        let mapped = usize::try_from(size).ok().filter(|&size| size > 0)?;
+        let host = anonymous(mapped)?;
+        let base = self.next;
+        self.next += size.next_multiple_of(ALIGN) + GUARD;
+        self.allocations.push(Allocation { base, size: 0, host, mapped, module: false, shadow: None });
+        Some(base)
+    }
+
+    /// Puts `bytes` of memory behind a reserved range, at the end of what it has already; false where that is not
+    /// `address`, where the reservation ends before, or where the memory is full.
+    pub fn extend(&mut self, address: u64, bytes: u64, undefined: bool) -> bool {
+        if bytes > self.capacity.saturating_sub(self.live) {
+            return false;
+        }
+        let fits = |a: &&mut Allocation| a.base + a.size == address && bytes <= a.mapped as u64 - a.size;
+        let Some(a) = self.allocations.iter_mut().find(fits) else { return false };
+        a.size += bytes;
+        match &mut a.shadow {
+            Some(shadow) => shadow.grow(a.size),
+            None if undefined => {
+                let mut shadow = Shadow::undefined(a.size);
+                shadow.set_defined(0, a.size - bytes, true);
+                a.shadow = Some(Box::new(shadow));
+            }
+            None => {}
+        }
+        self.live += bytes;
+        self.peak = self.peak.max(self.live);
+        true
     }
 
     /// Frees the allocation that begins at `address`; false where none does.

@@ -15,6 +15,11 @@ impl Bits {
         Bits(vec![0; bytes.div_ceil(64) as usize])
     }
 
+    /// Room for `bytes` bits; new ones are clear.
+    fn grow(&mut self, bytes: u64) {
+        self.0.resize(bytes.div_ceil(64) as usize, 0);
+    }
+
     /// Sets or clears `bytes` bits from `at`.
     pub fn set(&mut self, at: u64, bytes: u64, value: bool) {
         let mut k = at;
@@ -73,6 +78,14 @@ impl Shadow {
         let mut shadow = Shadow::undefined(size);
         shadow.defined.set(0, size, true);
         shadow
+    }
+
+    /// The allocation has grown to `size` bytes; nobody has written the new ones.
+    pub fn grow(&mut self, size: u64) {
+        self.size = size;
+        self.defined.grow(size);
+        self.forbidden.iter_mut().for_each(|bits| bits.grow(size));
+        self.pages.resize_with(size.div_ceil(4 * PAGE as u64) as usize, || None);
     }
 
     /// Marks bytes as written or not.

@@ -41,6 +41,22 @@ impl Datatype {
         }
     }
 
+    /// Its name as NumPy has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Datatype::U8 => "uint8",
+            Datatype::I8 => "int8",
+            Datatype::U16 => "uint16",
+            Datatype::I16 => "int16",
+            Datatype::U32 => "uint32",
+            Datatype::I32 => "int32",
+            Datatype::U64 => "uint64",
+            Datatype::I64 => "int64",
+            Datatype::F32 => "float32",
+            Datatype::F64 => "float64",
+        }
+    }
+
     /// The type of a NIfTI code, or the name of what the code means.
     fn from_code(code: i16) -> std::result::Result<Self, &'static str> {
         Ok(match code {
@@ -111,6 +127,11 @@ impl Header {
     /// Voxels along the three spatial axes.
     pub fn shape(&self) -> [usize; 3] {
         self.grid.shape
+    }
+
+    /// Channels: what lies along the axes beyond the third.
+    pub fn channels(&self) -> usize {
+        self.dims.iter().skip(3).product()
     }
 
     /// Elements of all axes; `None` if the product exceeds u64.

@@ -11,5 +11,5 @@ mod read;
 mod write;
 
 pub use header::{Datatype, Header};
-pub use read::{Image, MAX_ELEMENTS, read, read_header};
+pub use read::{Image, MAX_ELEMENTS, probe, read, read_header};
 pub use write::{write_labels, write_volume};

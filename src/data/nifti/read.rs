@@ -36,6 +36,19 @@ pub fn read_header(source: &Source) -> Result<Header> {
     Ok(Opened::new(source)?.header)
 }
 
+/// As [`read_header`], and checks that the file can hold the voxels that its header declares, without reading them.
+///
+/// # Errors
+/// As there, and [`Error::Data`] if the file, or the other half of a pair, is too short or missing.
+pub fn probe(source: &Source) -> Result<Header> {
+    let Opened { header, mut stream } = Opened::new(source)?;
+    if !header.single_file {
+        stream = Stream::new(mate(source, "img")?)?;
+    }
+    stream.check_size(&header)?;
+    Ok(header)
+}
+
 /// Reads a whole file (a pair by the name of either part). All voxels are finite.
 ///
 /// # Errors

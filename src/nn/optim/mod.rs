@@ -103,14 +103,17 @@ impl Optimizer {
             return Err(Error::Model("the stored optimiser state belongs to another network or optimiser".into()));
         }
         for (tensor, values) in self.state.iter_mut().zip(state) {
-            tensor.data_mut().copy_from_slice(values);
+            tensor.write(values)?;
         }
         self.steps = steps;
         Ok(())
     }
 
     /// Moves every parameter that has a gradient; `factor` multiplies the rates (see [`Schedule`]).
-    pub fn step(&mut self, parameters: &mut Parameters, factor: f32) {
+    ///
+    /// # Errors
+    /// What the device's driver says.
+    pub fn step(&mut self, parameters: &mut Parameters, factor: f32) -> Result<()> {
         self.steps += 1;
         let device = parameters.device().clone();
         device.in_phase(Phase::Optimizer, || {
@@ -121,10 +124,11 @@ impl Optimizer {
                 };
                 let (value, gradient) = parameter.value_and_gradient();
                 if let Some(gradient) = gradient {
-                    update(&device, &self.settings, self.steps, rate * factor, value, gradient, state);
+                    update(&device, &self.settings, self.steps, rate * factor, value, gradient, state)?;
                 }
             }
-        });
+            Ok(())
+        })
     }
 }
 
@@ -137,8 +141,12 @@ fn update(
     value: &mut Tensor,
     gradient: &Tensor,
     state: &mut Tensor,
-) {
-    let Backend::Cpu { pool, .. } = device.backend() else { return };
+) -> Result<()> {
+    let pool = match device.backend() {
+        Backend::Cpu { pool, .. } => pool,
+        Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+        Backend::Plan { .. } => return Ok(()),
+    };
     let (len, slots) = (value.len(), settings.slots());
     let (value, state) = (SharedMut::new(value.data_mut()), SharedMut::new(state.data_mut()));
     pool.for_each(len.div_ceil(PIECE), |piece| {
@@ -150,6 +158,7 @@ fn update(
         let state = unsafe { state.slice(start * slots, count * slots) };
         settings.step(step, rate, weights, &gradient.data()[start..start + count], state);
     });
+    Ok(())
 }
 
 impl OptimizerSettings {

@@ -270,6 +270,7 @@ impl Op for Elementwise {
                 let function = Function::new(self.function, inputs[1..].iter().map(|parameter| parameter.data()));
                 cpu::forward(pool, &function, inputs[0].data(), output.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -288,6 +289,7 @@ impl Op for Elementwise {
                 let function = Function::new(self.function, parameters.iter().map(Tensor::data));
                 cpu::backward(pool, &function, count, x.data(), gradient.data_mut(), scratch.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         write_coefficient_gradients(backward, self.function, 1, scratch.data())?;

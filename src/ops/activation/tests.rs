@@ -104,12 +104,12 @@ fn run(device: &Device, function: Activation, x: &[f32], parameters: &[Vec<f32>]
     let leaf = |values: &[f32]| tape.input(Tensor::from_slice(device, &[values.len()], Role::Data, values).unwrap());
     let vars: Vec<Var> = std::iter::once(leaf(x)).chain(parameters.iter().map(|p| leaf(p))).collect();
     let y = activation(&tape, &vars[0], function, &vars[1..].iter().collect::<Vec<_>>()).unwrap();
-    let values = y.tensor().to_vec();
+    let values = y.tensor().to_vec().unwrap();
     let ones = Tensor::from_slice(device, &[x.len()], Role::Data, &vec![1.0; x.len()]).unwrap();
     let loss = dot(&tape, &y, ones).unwrap();
     drop(y);
     tape.backward(loss, &mut Parameters::new(device)).unwrap();
-    (values, vars.iter().map(|var| tape.gradient(var).unwrap().to_vec()).collect())
+    (values, vars.iter().map(|var| tape.gradient(var).unwrap().to_vec().unwrap()).collect())
 }
 
 /// Value, slope and coefficient gradients of a Padé unit at a large argument, in f64 and in powers of `1/|x|`, which

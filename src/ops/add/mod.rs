@@ -6,6 +6,7 @@
 //!
 //! The output is kept if a later op needs it: making it anew would keep two inputs instead of one output.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,7 @@ impl Op for Add {
                     y.iter_mut().zip(terms).for_each(|(y, (a, b))| *y = a + factor * b);
                 });
             }
+            Backend::Cuda(cuda) => cuda::forward(cuda, inputs[0], inputs[1], self.factor, output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -74,6 +76,7 @@ impl Op for Add {
                 Backend::Cpu { pool, .. } => by_elements(pool, db.data_mut(), |first, db| {
                     db.iter_mut().zip(&dy.data()[first..]).for_each(|(db, dy)| put(db, factor * dy, accumulate));
                 }),
+                Backend::Cuda(cuda) => cuda::scale(cuda, &dy, factor, db, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

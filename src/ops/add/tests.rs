@@ -1,5 +1,8 @@
 use super::{add, scale_add};
-use crate::ops::testing::{Array, Tolerance, check_op, refused};
+use crate::memory::Role;
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, refused};
+use crate::tape::{Mode, Tape};
+use crate::tensor::Tensor;
 
 /// One or two roundings.
 const TOLERANCE: Tolerance = Tolerance { forward: 2e-7, backward: 1e-6 };
@@ -32,4 +35,15 @@ fn both_branches_and_what_lies_below_them_get_the_gradient() {
 fn shapes_that_differ_are_errors() {
     refused("add", &[&[4, 2], &[8]], |tape, v| add(tape, &v[0], &v[1]));
     refused("add", &[&[1], &[2]], |tape, v| scale_add(tape, &v[0], &v[1], 0.1));
+}
+
+#[test]
+fn a_cuda_device_launches_kernels() {
+    let Some(device) = cuda_device(0) else { return };
+    let tape = Tape::new(&device, Mode::Train);
+    let input = |values: &[f32]| tape.input(Tensor::from_slice(&device, &[values.len()], Role::Data, values).unwrap());
+    let y = add(&tape, &input(&[1.0, 2.0]), &input(&[3.0, 5.0])).unwrap();
+    assert_eq!(y.tensor().to_vec().unwrap(), [4.0, 7.0]);
+    assert_eq!(device.launches(), 1);
+    assert_clean();
 }

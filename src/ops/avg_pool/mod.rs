@@ -67,6 +67,7 @@ impl Op for AvgPool {
                 let (x, taps) = (inputs[0], self.taps(inputs[0].shape()));
                 separable::apply(pool, &taps, x.channels(), x.data(), output.data_mut(), false);
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -80,6 +81,7 @@ impl Op for AvgPool {
                 Backend::Cpu { pool, .. } => {
                     separable::apply(pool, &taps, dy.channels(), dy.data(), dx.data_mut(), accumulate)
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -60,6 +60,7 @@ impl Op for Concat {
                     }
                 });
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -77,6 +78,7 @@ impl Op for Concat {
                             put_all(dx, &dy.data()[(first + row) * channels + start..][..width], accumulate);
                         }
                     }),
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -83,6 +83,7 @@ impl Op for Conv3d {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
                 cpu::forward(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -101,6 +102,7 @@ impl Op for Conv3d {
                         let scratch = scratch.data_mut();
                         cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -119,6 +121,7 @@ impl Op for Conv3d {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
                         cpu::input_gradient(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -149,6 +152,7 @@ pub(super) fn bias_gradient(device: &Device, dy: &Tensor, db: &mut Tensor, accum
         Backend::Cpu { pool, .. } => {
             cpu::bias_gradient(pool, channels, dy.data(), db.data_mut(), accumulate, scratch.data_mut());
         }
+        Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
         Backend::Plan { .. } => {}
     }
     Ok(())

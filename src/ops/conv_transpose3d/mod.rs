@@ -102,6 +102,7 @@ impl Op for ConvTranspose3d {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
                 cpu::input_gradient(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -120,6 +121,7 @@ impl Op for ConvTranspose3d {
                         let scratch = scratch.data_mut();
                         cpu::weight_gradient(pool, &sizes, dy.data(), x.data(), dw.data_mut(), accumulate, scratch);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -138,6 +140,7 @@ impl Op for ConvTranspose3d {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
                         cpu::forward(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -87,6 +87,7 @@ impl Op for FourierFeatures {
             Backend::Cpu { pool, .. } => {
                 forward(pool, c.channels(), b.channels(), c.data(), b.data(), output.data_mut())
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -103,6 +104,7 @@ impl Op for FourierFeatures {
                     let sizes = [c.channels(), b.channels()];
                     backward(pool, sizes, [c.data(), b.data(), dy.data()], dc.data_mut(), accumulate);
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

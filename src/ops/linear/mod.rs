@@ -111,6 +111,7 @@ impl Op for Linear {
                 let bias = inputs.get(2).map(|bias| bias.data());
                 cpu::forward(pool, dims, inputs[0].data(), inputs[1].data(), bias, output.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -137,6 +138,7 @@ impl Op for Linear {
                         let add = accumulate || dims.features != dims.stride;
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -146,6 +148,7 @@ impl Op for Linear {
             backward.write_gradient(2, |device, db, accumulate| {
                 match device.backend() {
                     Backend::Cpu { pool, .. } => cpu::bias_gradient(pool, dims, dy.data(), db.data_mut(), accumulate),
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -158,6 +161,7 @@ impl Op for Linear {
                     Backend::Cpu { pool, .. } => {
                         cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -167,6 +167,7 @@ impl Op for BinaryLoss {
                 let sum = total(pool, |i| element(x[i], y[i]).0, len, kept, scratch.as_mut().map(Tensor::data_mut));
                 output.data_mut()[0] = (sum / kept as f64) as f32;
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -193,6 +194,7 @@ impl Op for BinaryLoss {
                         }
                     });
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

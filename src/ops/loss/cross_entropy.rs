@@ -184,6 +184,7 @@ impl Op for CrossEntropy {
                     (sum_rows(pool, labels.len(), classes, part) / labels.len() as f64) as f32
                 };
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -212,6 +213,7 @@ impl Op for CrossEntropy {
                         }
                     });
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

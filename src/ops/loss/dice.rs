@@ -86,6 +86,7 @@ impl Op for Dice {
                 let dice: f64 = sums.iter().map(|[both, either]| (2.0 * both + SMOOTH) / (either + SMOOTH)).sum();
                 output.data_mut()[0] = (1.0 - dice / sums.len() as f64) as f32;
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -117,6 +118,7 @@ impl Op for Dice {
                         }
                     });
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

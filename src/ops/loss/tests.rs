@@ -98,9 +98,9 @@ fn run(x: &[f32], y: &[f32], options: BinaryLoss) -> (f32, Vec<f32>) {
     let var = |values: &[f32]| tape.input(Tensor::from_slice(&device, &[values.len()], Role::Data, values).unwrap());
     let x = var(x);
     let loss = binary_loss(&tape, &x, &var(y), options).unwrap();
-    let value = loss.tensor().to_vec()[0];
+    let value = loss.tensor().to_vec().unwrap()[0];
     tape.backward(loss, &mut crate::nn::Parameters::new(&device)).unwrap();
-    (value, tape.gradient(&x).unwrap().to_vec())
+    (value, tape.gradient(&x).unwrap().to_vec().unwrap())
 }
 
 #[test]

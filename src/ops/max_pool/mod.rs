@@ -78,6 +78,7 @@ impl Op for MaxPool {
             Backend::Cpu { pool, .. } => {
                 cpu::forward(pool, &axes, inputs[0].channels(), inputs[0].data(), output.data_mut())
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -91,6 +92,7 @@ impl Op for MaxPool {
                 Backend::Cpu { pool, .. } => {
                     cpu::backward(pool, &axes, x.channels(), x.data(), dy.data(), dx.data_mut(), accumulate)
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -118,6 +118,7 @@ impl Op for Moments {
             Backend::Cpu { pool, .. } => {
                 cpu::moments(pool, &layout, self.grouping, inputs[0].data(), scratch.data_mut(), output.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())

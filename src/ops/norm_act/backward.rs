@@ -49,6 +49,7 @@ pub(super) fn backward(op: &Fused, backward: &mut Backward<'_>) -> Result<()> {
     if op.activates() {
         let sums = match shared.device.backend() {
             Backend::Cpu { .. } => cpu::coefficient_gradients(&shared.norm(op), shared.scratch.data()),
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => &[],
         };
         write_coefficient_gradients(backward, op.activation, op.parameters, sums)?;

@@ -214,6 +214,7 @@ impl Op for Fused {
                 let residual = self.residual.map(|i| (inputs[i].data(), self.before));
                 cpu::forward(pool, &norm, &function, inputs[0].data(), residual, tiles.data_mut(), output.data_mut());
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())

@@ -215,12 +215,12 @@ fn instances_of_one_voxel_are_finite() {
     let statistics = moments(&tape, &x, grouping).unwrap();
     let parts = NormAct { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
     let y = norm_act(&tape, &x, &parts).unwrap();
-    assert_eq!(y.tensor().to_vec(), [0.0; 6]);
+    assert_eq!(y.tensor().to_vec().unwrap(), [0.0; 6]);
     let weights = Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0; 6]).unwrap();
     let loss = dot(&tape, &y, weights).unwrap();
     drop((y, statistics));
     tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-    assert_eq!(tape.gradient(&x).unwrap().to_vec(), [0.0; 6]);
+    assert_eq!(tape.gradient(&x).unwrap().to_vec().unwrap(), [0.0; 6]);
 }
 
 /// `dot(norm_act(2·x))` with every combination of buffers that are free or shared, against the same with fresh ones.
@@ -257,7 +257,7 @@ fn buffers_are_reused_only_if_nobody_reads_them() {
             drop(y);
             tape.backward(loss, &mut Parameters::new(&device)).unwrap();
             drop(held);
-            leaves.iter().map(|leaf| tape.gradient(leaf).unwrap().to_vec()).collect::<Vec<_>>()
+            leaves.iter().map(|leaf| tape.gradient(leaf).unwrap().to_vec().unwrap()).collect::<Vec<_>>()
         };
         let fresh = gradients(true, false);
         // Powers of two: halving and doubling change no bit.

@@ -144,6 +144,9 @@ impl PatchConv {
 
     /// The kernels' view of the source's tensors.
     fn source<'a>(&self, inputs: &[&'a Tensor]) -> Result<Source<'a>> {
+        if let Backend::Cuda(_) = inputs[0].device().backend() {
+            return Err(crate::ops::no_kernel());
+        }
         Ok(match self.options {
             None => Source::Patches(inputs[0].data()),
             Some(options) => {
@@ -177,6 +180,7 @@ impl Op for PatchConv {
                 let (output, scratch) = (output.data_mut(), scratch.data_mut());
                 cpu::convolve(pool, &source, weight.data(), bias, how, output, false, scratch);
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -197,6 +201,7 @@ impl Op for PatchConv {
                         let (dy, dw, scratch) = (dy.data(), dw.data_mut(), scratch.data_mut());
                         weight_gradient::weight_gradient(pool, &source, dy, dims, dw, accumulate, scratch);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -208,6 +213,7 @@ impl Op for PatchConv {
                     Backend::Cpu { pool, .. } => {
                         weight_gradient::bias_gradient(pool, dy.data(), dims, db.data_mut(), accumulate)
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -226,6 +232,7 @@ impl Op for PatchConv {
                         let (dx, scratch) = (dx.data_mut(), scratch.data_mut());
                         cpu::convolve(pool, &source, weight.data(), None, how, dx, accumulate, scratch);
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

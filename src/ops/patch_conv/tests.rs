@@ -184,9 +184,9 @@ fn a_volume_as_source_equals_its_patches() {
             };
             let y = patch_conv(&tape, source, &weight, Some(&bias)).unwrap();
             let loss = dot(&tape, &y, tensor(&Array::random(&[38, 3, PATCH], 12))).unwrap();
-            let y = y.tensor().to_vec();
+            let y = y.tensor().to_vec().unwrap();
             tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-            [y, tape.gradient(&weight).unwrap().to_vec(), tape.gradient(&bias).unwrap().to_vec()]
+            [y, tape.gradient(&weight).unwrap().to_vec().unwrap(), tape.gradient(&bias).unwrap().to_vec().unwrap()]
         };
         assert!(run(true) == run(false), "{device:?}");
     }

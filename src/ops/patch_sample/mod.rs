@@ -139,6 +139,9 @@ impl PatchSample {
     /// The kernels' view of the inputs.
     fn samples<'a>(&self, volume: &'a Tensor, coordinates: &'a Tensor) -> Result<Samples<'a, [f32]>> {
         let (grid, points_per_volume) = check_shapes(NAME, volume.shape(), coordinates.shape())?;
+        if let Backend::Cuda(_) = volume.device().backend() {
+            return Err(crate::ops::no_kernel());
+        }
         let (voxels, coordinates) = (volume.data(), coordinates.data());
         Ok(Samples { voxels, grid, coordinates, points_per_volume, options: self.options })
     }
@@ -159,6 +162,7 @@ impl Op for PatchSample {
         let mut scratch = workspace(device, cpu::workspace(device.threads(), samples.grid))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => cpu::forward(pool, samples, output.data_mut(), scratch.data_mut()),
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -175,6 +179,7 @@ impl Op for PatchSample {
                     Backend::Cpu { pool, .. } => {
                         kernel(pool, samples, gradient.data(), target.data_mut(), accumulate, scratch.data_mut())
                     }
+                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

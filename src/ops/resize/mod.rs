@@ -83,6 +83,7 @@ impl Op for Resize {
                 let (x, taps) = (inputs[0], self.taps(inputs[0].shape()));
                 separable::apply(pool, &taps, x.channels(), x.data(), output.data_mut(), false);
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -96,6 +97,7 @@ impl Op for Resize {
                 Backend::Cpu { pool, .. } => {
                     separable::apply(pool, &taps, dy.channels(), dy.data(), dx.data_mut(), accumulate)
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -44,6 +44,7 @@ impl Op for Select {
                     y.copy_from_slice(&inputs[0].data()[(batch * length + self.index) * size..][..size]);
                 }
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -64,6 +65,7 @@ impl Op for Select {
                         }
                     }
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -42,6 +42,7 @@ impl Op for Sigmoid {
             Backend::Cpu { pool, .. } => by_elements(pool, output.data_mut(), |first, y| {
                 y.iter_mut().zip(&inputs[0].data()[first..]).for_each(|(y, &x)| *y = logistic(x));
             }),
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -54,6 +55,7 @@ impl Op for Sigmoid {
             Backend::Cpu { pool, .. } => by_elements(pool, gradient.data_mut(), |first, gradient| {
                 gradient.iter_mut().zip(&y.data()[first..]).for_each(|(gradient, y)| *gradient *= y * (1.0 - y));
             }),
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         backward.accumulate(0, gradient)

@@ -47,6 +47,7 @@ impl Op for Softmax {
                     }
                 });
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -66,6 +67,7 @@ impl Op for Softmax {
                     }
                 });
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         backward.accumulate(0, gradient)

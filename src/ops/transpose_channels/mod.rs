@@ -55,6 +55,7 @@ impl Op for TransposeChannels {
                 let sizes = [output.shape()[2], output.shape()[1]];
                 transpose(pool, sizes, inputs[0].data(), output.data_mut(), false);
             }
+            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -68,6 +69,7 @@ impl Op for TransposeChannels {
                     let sizes = [dy.shape()[1], dy.shape()[2]];
                     transpose(pool, sizes, dy.data(), dx.data_mut(), accumulate);
                 }
+                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
                 Backend::Plan { .. } => {}
             }
             Ok(())

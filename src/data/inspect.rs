@@ -1,0 +1,343 @@
+//! What a data set holds and what is wrong with it, from its headers alone or from every voxel.
+//!
+//! Nothing stops at the first fault: a case that cannot be used is described by its problems, and the rest goes on.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+
+use super::check;
+use super::dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
+use super::geometry::{Geometry, Orientation};
+use super::nifti::{self, Header};
+use super::source::Source;
+use super::volume::{Axes, Labels};
+use crate::{Error, Result};
+
+/// How thorough the look is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Read every voxel: label values, volumes, intensities, damaged files.
+    pub full: bool,
+    /// Do not compare where the files of a case lie.
+    pub ignore_geometry: bool,
+    /// Seed of a drawn division.
+    pub seed: u64,
+}
+
+/// A data set, or a single file, described.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// Its name.
+    pub name: String,
+    /// How it is laid out; `None` for a single file.
+    pub layout: Option<Layout>,
+    /// Name of each image channel.
+    pub channels: Vec<String>,
+    /// Declared classes: value and name.
+    pub classes: Vec<(u8, String)>,
+    /// Where the division into training and validation comes from.
+    pub split: &'static str,
+    /// True if every voxel was read.
+    pub full: bool,
+    /// Every case: training, validation, test, by name within each.
+    pub cases: Vec<CaseFacts>,
+    /// What is wrong or odd beyond single cases, and cases that are incomplete.
+    pub problems: Vec<String>,
+}
+
+/// One case.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaseFacts {
+    /// Its name.
+    pub name: String,
+    /// What it is for: training, validation, test.
+    pub part: &'static str,
+    /// Its files, the label last.
+    pub files: Vec<String>,
+    /// Voxels along the file's axes.
+    pub shape: [usize; 3],
+    /// Image channels.
+    pub channels: usize,
+    /// Distance between neighbours along the file's axes, in mm.
+    pub spacing: [f64; 3],
+    /// Where the file's axes run, for example RAS or LPS.
+    pub orientation: String,
+    /// Type of the stored voxels.
+    pub datatype: &'static str,
+    /// What the labels hold, if they were read: value, name, voxels, millilitres.
+    pub labels: Vec<LabelFacts>,
+    /// What each channel holds, if it was read.
+    pub intensities: Vec<Intensities>,
+    /// What is wrong or odd.
+    pub problems: Vec<String>,
+}
+
+/// One value of a label file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LabelFacts {
+    /// The stored value.
+    pub value: u8,
+    /// Its class, if it is declared.
+    pub name: Option<String>,
+    /// How many voxels have it.
+    pub voxels: u64,
+    /// Their volume.
+    pub millilitres: f64,
+}
+
+/// Values of one channel.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Intensities {
+    /// The lowest.
+    pub low: f32,
+    /// The highest.
+    pub high: f32,
+    /// Their mean.
+    pub mean: f64,
+    /// Their unbiased standard deviation.
+    pub std: f64,
+}
+
+/// Looks at a data set's folder, or at a single image file. `progress` hears of each
+/// case that is done and of how many there are.
+///
+/// # Errors
+/// A path that does not exist, or a folder that is no data set.
+pub fn inspect(path: &Path, options: Options, progress: impl Fn(&str, usize) + Sync) -> Result<(Inspection, Dataset)> {
+    let (Scanned { mut dataset, problems }, layout) = if path.is_dir() {
+        let scanned = Dataset::scan(path, options.seed)?;
+        let layout = scanned.dataset.layout;
+        (scanned, Some(layout))
+    } else {
+        (Scanned { dataset: single_file(path)?, problems: Vec::new() }, None)
+    };
+    dataset.ignore_geometry = options.ignore_geometry;
+    let cases: Vec<(&'static str, &Case)> = dataset.cases().collect();
+    let facts = in_parallel(cases.len(), |index| {
+        let (part, case) = cases[index];
+        let facts = look(&dataset, case, if layout.is_some() { part } else { "file" }, options);
+        progress(&case.name, cases.len());
+        facts
+    });
+    let mut problems: Vec<String> = problems.iter().map(Error::to_string).collect();
+    problems.extend(dataset.warnings.iter().map(ToString::to_string));
+    problems.extend(odd_ones(&facts));
+    if options.full {
+        problems.extend(absent_classes(&dataset.classes, &facts));
+    }
+    let inspection = Inspection {
+        name: dataset.name.clone(),
+        layout,
+        channels: dataset.channels.clone(),
+        classes: dataset.classes.iter().map(|class| (class.value, class.name.clone())).collect(),
+        split: match dataset.split {
+            Split::Declared => "declared by the data set",
+            Split::Official => "the authors'",
+            Split::Drawn { .. } => "drawn",
+        },
+        full: options.full,
+        cases: facts,
+        problems,
+    };
+    Ok((inspection, dataset))
+}
+
+/// A file as a data set of one case without a label.
+fn single_file(path: &Path) -> Result<Dataset> {
+    let source = Source::File(path.into());
+    let header = nifti::read_header(&source)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let channels = (0..header.channels()).map(|channel| format!("channel {channel}")).collect();
+    Ok(Dataset {
+        name: name.clone(),
+        path: path.into(),
+        layout: Layout::Decathlon,
+        channels,
+        classes: Vec::new(),
+        training: Vec::new(),
+        validation: Vec::new(),
+        test: vec![Case { name, images: vec![source], label: None }],
+        split: Split::Declared,
+        clip: None,
+        ignore_geometry: false,
+        warnings: Vec::new(),
+    })
+}
+
+/// `work(0)`, `work(1)`, … on all cores, results in order.
+fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(count));
+    let worker = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return;
+            }
+            let result = work(index);
+            done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, result));
+        }
+    };
+    // The caller works too, so that a system that refuses threads only makes it slower.
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            let _ = std::thread::Builder::new().spawn_scoped(scope, worker);
+        }
+        worker();
+    });
+    let mut done = done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// One case, from its headers or whole.
+fn look(dataset: &Dataset, case: &Case, part: &'static str, options: Options) -> CaseFacts {
+    let sources: Vec<&Source> = case.images.iter().chain(&case.label).collect();
+    let mut facts = CaseFacts {
+        name: case.name.clone(),
+        part,
+        files: sources.iter().map(|source| source.path().display().to_string()).collect(),
+        shape: [0; 3],
+        channels: 0,
+        spacing: [0.0; 3],
+        orientation: String::new(),
+        datatype: "",
+        labels: Vec::new(),
+        intensities: Vec::new(),
+        problems: Vec::new(),
+    };
+    let mut headers: Vec<Option<Header>> = Vec::new();
+    for source in &sources {
+        match nifti::probe(source) {
+            Ok(header) => headers.push(Some(header)),
+            Err(problem) => {
+                facts.problems.push(problem.to_string());
+                headers.push(None);
+            }
+        }
+    }
+    let images = &headers[..case.images.len()];
+    if let Some(header) = images.first().and_then(Option::as_ref) {
+        let affine = header.grid.affine();
+        facts.shape = header.shape();
+        facts.spacing = affine.spacing();
+        facts.orientation = Orientation::letters(&affine);
+        facts.datatype = header.datatype.name();
+        facts.channels = images.iter().flatten().map(Header::channels).sum();
+        let path = case.images[0].path();
+        facts.problems.extend(check::geometry(&header.grid, path).iter().map(ToString::to_string));
+        facts.problems.extend(compare(case, &headers, options.ignore_geometry));
+        if images.iter().all(Option::is_some) && facts.channels != dataset.channels.len() {
+            let problem = check::has_channels(facts.channels, dataset.channels.len(), path);
+            facts.problems.extend(problem.err().map(|problem| problem.to_string()));
+        }
+    }
+    // What the headers refuse would only be refused again.
+    if options.full && facts.problems.is_empty() {
+        match dataset.read(case, Axes::Canonical) {
+            Ok(scan) => fill_in(&mut facts, &scan, &dataset.classes),
+            Err(problem) => facts.problems.push(problem.to_string()),
+        }
+    }
+    facts
+}
+
+/// Where the other files of a case do not fit the first.
+fn compare(case: &Case, headers: &[Option<Header>], ignore_geometry: bool) -> Vec<String> {
+    let sources: Vec<&Source> = case.images.iter().chain(&case.label).collect();
+    let grid = |header: &Header| {
+        let geometry = Geometry::new(header.grid, true);
+        (geometry.orientation.shape(header.shape()), geometry)
+    };
+    let mut problems = Vec::new();
+    let Some(Some(first)) = headers.first() else { return problems };
+    let (shape, geometry) = grid(first);
+    for (source, header) in sources.iter().zip(headers).skip(1) {
+        let Some(header) = header else { continue };
+        let (other, mut place) = grid(header);
+        if ignore_geometry {
+            place = geometry;
+        }
+        let fits = check::same_grid((sources[0].path(), shape, &geometry), (source.path(), other, &place));
+        problems.extend(fits.err().map(|problem| problem.to_string()));
+        if header.channels() != 1 {
+            let problem = format!("has {} channels where one volume is due", header.channels());
+            let problem = Error::data(source.path(), problem, "split it into one file a channel");
+            problems.push(problem.to_string());
+        }
+    }
+    problems
+}
+
+/// What only the voxels tell.
+fn fill_in(facts: &mut CaseFacts, scan: &Scan, classes: &[Class]) {
+    facts.problems.extend(scan.warnings.iter().map(ToString::to_string));
+    for (channel, stats) in scan.image.stats().iter().enumerate() {
+        let values = || scan.image.voxels.iter().skip(channel).step_by(scan.image.channels).copied();
+        let (low, high) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
+        if low == high {
+            facts.problems.push(format!("{}: channel {channel} is {low} everywhere", facts.files[0]));
+        }
+        facts.intensities.push(Intensities { low, high, mean: stats.mean, std: stats.std });
+    }
+    if let Some(labels) = &scan.labels {
+        facts.labels = volumes(labels, classes);
+    }
+}
+
+/// The values that labels hold, with their volumes.
+pub fn volumes(labels: &Labels, classes: &[Class]) -> Vec<LabelFacts> {
+    let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
+    let counts = labels.histogram();
+    let held = (0..=255u8).filter(|&value| counts[value as usize] > 0);
+    held.map(|value| LabelFacts {
+        value,
+        name: classes.iter().find(|class| class.value == value).map(|class| class.name.clone()),
+        voxels: counts[value as usize],
+        millilitres: counts[value as usize] as f64 * millilitres,
+    })
+    .collect()
+}
+
+/// Cases whose spacing is far from the others': mostly a wrong header.
+fn odd_ones(facts: &[CaseFacts]) -> Vec<String> {
+    const FAR: f64 = 4.0;
+    let mut volumes: Vec<f64> =
+        facts.iter().filter(|case| case.channels > 0).map(|case| case.spacing.iter().product()).collect();
+    if volumes.len() < 3 {
+        return Vec::new();
+    }
+    volumes.sort_by(f64::total_cmp);
+    let median: f64 = volumes[volumes.len() / 2];
+    let far = |case: &&CaseFacts| {
+        let ratio = case.spacing.iter().product::<f64>() / median;
+        case.channels > 0 && !(1.0 / FAR.powi(3)..=FAR.powi(3)).contains(&ratio)
+    };
+    let describe = |case: &CaseFacts| {
+        format!(
+            "{}: its voxels of {} mm are far from the other cases'; check the header's spacing",
+            case.files[0],
+            millimetres(case.spacing)
+        )
+    };
+    facts.iter().filter(far).map(describe).collect()
+}
+
+/// Declared classes that no case holds.
+fn absent_classes(classes: &[Class], facts: &[CaseFacts]) -> Vec<String> {
+    if facts.iter().all(|case| case.labels.is_empty()) {
+        return Vec::new();
+    }
+    let held = |value: u8| facts.iter().flat_map(|case| &case.labels).any(|label| label.value == value);
+    let absent = classes.iter().filter(|class| !held(class.value));
+    absent.map(|class| format!("class {} ({}) is declared but no case holds it", class.value, class.name)).collect()
+}
+
+/// Spacings in words: `1 × 1 × 2.5`.
+pub fn millimetres(spacing: [f64; 3]) -> String {
+    spacing.map(|mm| format!("{}", (mm * 1000.0).round() / 1000.0)).join(" × ")
+}

@@ -1,0 +1,106 @@
+//! A kernel launch: name, arguments, grid.
+
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+
+use bytemuck::{Pod, bytes_of};
+use cudarc::driver::result;
+
+use super::{Cuda, driver};
+use crate::device::grid::Grid;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// A kernel with the arguments given so far, in the order of its parameters.
+///
+/// ```ignore
+/// cuda.kernel("activation_forward").input(x).output(y).value(n as u64).launch(Grid::cover(n))?;
+/// ```
+pub struct Kernel<'a> {
+    cuda: &'a Cuda,
+    name: &'static str,
+    /// Each argument begins at a word of its own.
+    words: Vec<u64>,
+    starts: Vec<usize>,
+}
+
+impl<'a> Kernel<'a> {
+    pub(super) fn new(cuda: &'a Cuda, name: &'static str) -> Self {
+        Self { cuda, name, words: Vec::with_capacity(16), starts: Vec::with_capacity(16) }
+    }
+
+    /// A pointer to the elements of a tensor that the kernel reads.
+    pub fn input(self, tensor: &Tensor) -> Self {
+        self.value(tensor.address())
+    }
+
+    /// A pointer to the elements of a tensor, or null.
+    pub fn optional(self, tensor: Option<&Tensor>) -> Self {
+        self.value(tensor.map_or(0, Tensor::address))
+    }
+
+    /// A pointer to element `first` of a tensor that the kernel reads.
+    pub fn input_from(self, tensor: &Tensor, first: usize) -> Self {
+        debug_assert!(first <= tensor.len());
+        self.value(tensor.address() + first as u64 * tensor.dtype().size())
+    }
+
+    /// A pointer to the elements of a tensor that the kernel writes.
+    pub fn output(self, tensor: &mut Tensor) -> Self {
+        self.value(tensor.address())
+    }
+
+    /// A pointer to element `first` of a tensor that the kernel writes.
+    pub fn output_from(self, tensor: &mut Tensor, first: usize) -> Self {
+        debug_assert!(first <= tensor.len());
+        self.value(tensor.address() + first as u64 * tensor.dtype().size())
+    }
+
+    /// A number, or a struct laid out as the kernel's (`#[repr(C)]`, no padding). Its type must be the parameter's.
+    pub fn value<T: Pod>(mut self, value: T) -> Self {
+        self.starts.push(self.words.len());
+        for piece in bytes_of(&value).chunks(8) {
+            let mut word = [0; 8];
+            word[..piece.len()].copy_from_slice(piece);
+            self.words.push(u64::from_le_bytes(word));
+        }
+        self
+    }
+
+    /// Launches. An empty grid does nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] that names the kernel.
+    pub fn launch(mut self, grid: Grid) -> Result<()> {
+        if grid.is_empty() {
+            return Ok(());
+        }
+        let failed = |e| driver::failed(&format!("kernel {}", self.name), e);
+        self.cuda.bind()?;
+        let function = self.cuda.modules.function(self.name, grid.shared)?;
+        let base = self.words.as_mut_ptr();
+        // SAFETY: every start lies inside the words.
+        let mut arguments: Vec<*mut c_void> =
+            self.starts.iter().map(|&start| unsafe { base.add(start) }.cast::<c_void>()).collect();
+        let (blocks, threads) = (grid.blocks, grid.threads);
+        // SAFETY: the arguments are those that the kernel's file declares, which the tests of every op check by running it
+        // under an emulator that stops accesses outside the buffers; the buffers live until their free, which the stream
+        // orders after this launch.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (blocks[0], blocks[1], blocks[2]),
+                (threads[0], threads[1], threads[2]),
+                grid.shared,
+                self.cuda.stream.cu_stream(),
+                &mut arguments,
+            )
+        }
+        .map_err(failed)?;
+        self.cuda.launches.fetch_add(1, Ordering::Relaxed);
+        if self.cuda.wait {
+            self.cuda.stream.synchronize().map_err(failed)?;
+        }
+        Ok(())
+    }
+}

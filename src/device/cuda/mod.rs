@@ -1,0 +1,249 @@
+//! CUDA devices, through cudarc's driver API, loaded at run time.
+//!
+//! A [`Cuda`] is one device: its context, one stream that everything runs on in order, the engine's [`Kernel`]s, the
+//! memory behind the arena and the staging buffer. The PTX of all kernels is in the binary and is loaded a module at a
+//! time, when the first of its kernels is launched.
+//!
+//! Without the feature `cuda` the same names exist, and no device is ever found.
+
+mod driver;
+mod kernel;
+mod memory;
+mod modules;
+mod staging;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present};
+use cudarc::driver::{CudaContext, CudaStream, result};
+
+use super::info::{DeviceInfo, Observer};
+use super::target::{CudaTarget, Target};
+use crate::error::{Error, Result};
+pub use kernel::Kernel;
+use memory::Range;
+use modules::Modules;
+use staging::Staging;
+
+/// One CUDA device.
+pub struct Cuda {
+    modules: Modules,
+    staging: Mutex<Staging>,
+    range: Mutex<Range>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+    target: CudaTarget,
+    launches: AtomicU64,
+    /// Wait after each launch, so that a failing kernel is named.
+    wait: bool,
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl Cuda {
+    /// Device number `ordinal`, with `budget` bytes of address space for the arena.
+    ///
+    /// # Errors
+    /// [`Error::Device`] that says what is missing: driver, device, compute capability, address space.
+    pub(super) fn open(ordinal: usize, budget: u64, observer: Option<Box<dyn Observer>>) -> Result<Self> {
+        let count = count()?;
+        if ordinal >= count {
+            let there = if count == 1 { "is 1 CUDA device".into() } else { format!("are {count} CUDA devices") };
+            return Err(Error::Device(format!("no CUDA device {ordinal}: there {there}, numbered from 0")));
+        }
+        let context = CudaContext::new(ordinal).map_err(|e| driver::failed(&format!("opening device {ordinal}"), e))?;
+        let attribute =
+            |which| context.attribute(which).map_err(|e| driver::failed("asking for a device's properties", e));
+        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
+        let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
+        if major < 8 {
+            let problem =
+                format!("CUDA device {ordinal} has compute capability {major}.{minor}; 8.0 or newer is needed");
+            return Err(Error::Device(format!("{problem} (use --device cpu)")));
+        }
+        let shared_memory = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
+        let stream = context.new_stream().map_err(|e| driver::failed("making a stream", e))?;
+        Ok(Self {
+            modules: Modules::new(context.clone()),
+            staging: Mutex::default(),
+            range: Mutex::new(Range::reserve(&context, budget, observer.as_deref())?),
+            stream,
+            target: CudaTarget { capability: (major, minor), shared_memory },
+            launches: AtomicU64::new(0),
+            wait: std::env::var_os("OSSNET_CUDA_WAIT").is_some(),
+            context,
+            observer,
+        })
+    }
+
+    /// What workspaces depend on.
+    pub fn target(&self) -> CudaTarget {
+        self.target
+    }
+
+    /// Kernels launched so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
+    }
+
+    /// The kernel of this name, to be given its arguments.
+    pub fn kernel(&self, name: &'static str) -> Kernel<'_> {
+        Kernel::new(self, name)
+    }
+
+    /// Waits until everything launched so far is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a kernel failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream
+            .synchronize()
+            .map_err(|e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e))
+    }
+
+    /// Device address of an offset in the arena.
+    pub(super) fn address(&self, offset: u64) -> u64 {
+        self.lock_range().address(offset)
+    }
+
+    /// Puts memory behind the first `bytes` of the arena; false if the device has none left.
+    pub(super) fn back(&self, bytes: u64) -> Result<bool> {
+        self.lock_range().back(&self.context, bytes, self.observer.as_deref())
+    }
+
+    /// Tells the observer of a buffer that comes.
+    pub(super) fn allocated(&self, offset: u64, bytes: u64) {
+        if let Some(observer) = &self.observer {
+            observer.allocated(self.address(offset), bytes);
+        }
+    }
+
+    /// Tells the observer of a buffer that goes.
+    pub(super) fn freed(&self, offset: u64, bytes: u64) {
+        if let Some(observer) = &self.observer {
+            observer.freed(self.address(offset), bytes);
+        }
+    }
+
+    /// Copies `bytes` from the host to `address`, through page-locked memory.
+    pub(super) fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.bind()?;
+        let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        staging
+            .upload(&self.context, &self.stream, address, bytes)
+            .map_err(|e| driver::failed("copying to the device", e))
+    }
+
+    /// Copies from `address` to the host, when everything before is done.
+    pub(super) fn download(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        self.bind()?;
+        let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        staging
+            .download(&self.context, &self.stream, address, bytes)
+            .map_err(|e| driver::failed("copying from the device", e))
+    }
+
+    /// Copies on the device.
+    pub(super) fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
+        self.bind()?;
+        // SAFETY: both ranges lie in live buffers of the arena: the callers pass whole buffers of equal length.
+        unsafe { result::memcpy_dtod_async(to, from, bytes as usize, self.stream.cu_stream()) }
+            .map_err(|e| driver::failed("copying on the device", e))
+    }
+
+    /// Fills with zero bytes.
+    pub(super) fn zero(&self, address: u64, bytes: u64) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the range is a live buffer of the arena.
+        unsafe { result::memset_d8_async(address, 0, bytes as usize, self.stream.cu_stream()) }
+            .map_err(|e| driver::failed("filling memory", e))
+    }
+
+    /// Makes the context the calling thread's.
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|e| driver::failed("using the device's context", e))
+    }
+
+    fn lock_range(&self) -> std::sync::MutexGuard<'_, Range> {
+        self.range.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Nothing may use the memory any more when it goes; there is nobody left to tell of a failure.
+        let _ = self.bind();
+        let _ = self.stream.synchronize();
+        self.staging.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).release();
+        self.range.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).release();
+    }
+}
+
+/// Number of CUDA devices.
+///
+/// # Errors
+/// [`Error::Device`] that says why there are none.
+fn count() -> Result<usize> {
+    thread_local!(static PRESENT: Cell<bool> = const { Cell::new(false) });
+    // SAFETY: this only tries to load the library. Asked before any other call, which would panic without it.
+    if !PRESENT.get() && !unsafe { is_culib_present() } {
+        let remedy = "install NVIDIA's driver (r580 or newer), or use --device cpu";
+        return Err(Error::Device(format!("no CUDA driver on this machine (libcuda.so was not found); {remedy}")));
+    }
+    PRESENT.set(true);
+    result::init().map_err(|e| driver::failed("starting the driver", e))?;
+    match result::device::get_count().map_err(|e| driver::failed("counting the devices", e))? {
+        0 => Err(Error::Device(
+            "the CUDA driver sees no device (is CUDA_VISIBLE_DEVICES empty?); use --device cpu".into(),
+        )),
+        count => Ok(count as usize),
+    }
+}
+
+/// The CUDA devices of this machine.
+///
+/// # Errors
+/// [`Error::Device`] that says why there are none.
+pub fn devices() -> Result<Vec<DeviceInfo>> {
+    (0..count()?).map(describe).collect()
+}
+
+fn describe(ordinal: usize) -> Result<DeviceInfo> {
+    let context = CudaContext::new(ordinal).map_err(|e| driver::failed(&format!("opening device {ordinal}"), e))?;
+    let failed = |e| driver::failed("asking for a device's properties", e);
+    let (major, minor) = context.compute_capability().map_err(failed)?;
+    let (free, total) = context.mem_get_info().map_err(failed)?;
+    let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(failed)?;
+    let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(failed)?;
+    Ok(DeviceInfo {
+        ordinal,
+        name: context.name().map_err(failed)?,
+        driver: driver::version()?,
+        capability: (major as u32, minor as u32),
+        multiprocessors: multiprocessors as u32,
+        memory: total as u64,
+        free: free as u64,
+        shared_memory: shared as u32,
+    })
+}
+
+/// Share of a device's free memory that the engine may use by default.
+const DEFAULT_SHARE: f64 = 0.9;
+
+/// The default budget of a device in bytes: 0.9 × its free memory.
+///
+/// # Errors
+/// [`Error::Device`] if there is no such device.
+pub fn default_budget(ordinal: usize) -> Result<u64> {
+    count()?;
+    let info = describe(ordinal)?;
+    Ok((info.free as f64 * DEFAULT_SHARE) as u64)
+}
+
+/// The target of a device, without its memory.
+impl From<&Cuda> for Target {
+    fn from(cuda: &Cuda) -> Self {
+        Target::Cuda(cuda.target)
+    }
+}

@@ -1,0 +1,98 @@
+//! The kernels' PTX and the modules loaded from it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::result::function::set_function_attribute;
+use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
+use cudarc::driver::{CudaContext, result};
+
+use super::driver;
+use crate::error::{Error, Result};
+
+/// One kernel file.
+pub struct Module {
+    /// Its name without the ending.
+    pub name: &'static str,
+    /// What nvcc made of it.
+    pub ptx: &'static str,
+    /// The kernels in it.
+    pub kernels: &'static [&'static str],
+}
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Bytes of dynamic shared memory that need no permission.
+const SHARED_BY_DEFAULT: u32 = 48 << 10;
+
+/// The modules loaded so far.
+pub(super) struct Modules {
+    context: Arc<CudaContext>,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<&'static str, CUmodule>,
+    functions: HashMap<&'static str, (CUfunction, u32)>,
+}
+
+// SAFETY: handles of the driver may be used from any thread whose current context is theirs.
+unsafe impl Send for Loaded {}
+
+impl Modules {
+    pub(super) fn new(context: Arc<CudaContext>) -> Self {
+        Self { context, loaded: Mutex::default() }
+    }
+
+    /// The kernel of this name, allowed `shared` bytes of dynamic shared memory.
+    pub(super) fn function(&self, name: &'static str, shared: u32) -> Result<CUfunction> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (function, allowed) = match loaded.functions.get(name) {
+            Some(&known) => known,
+            None => (loaded.find(name)?, SHARED_BY_DEFAULT),
+        };
+        if shared > allowed {
+            let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: a function of a loaded module.
+            unsafe { set_function_attribute(function, attribute, shared as i32) }
+                .map_err(|e| driver::failed(&format!("giving kernel {name} {shared} bytes of shared memory"), e))?;
+        }
+        loaded.functions.insert(name, (function, allowed.max(shared)));
+        Ok(function)
+    }
+}
+
+impl Loaded {
+    fn find(&mut self, name: &'static str) -> Result<CUfunction> {
+        let module = MODULES.iter().find(|module| module.kernels.contains(&name));
+        let module = module.ok_or_else(|| Error::Device(format!("there is no kernel {name}")))?;
+        let handle = match self.modules.get(module.name) {
+            Some(&handle) => handle,
+            None => {
+                let text = std::ffi::CString::new(module.ptx)
+                    .map_err(|_| Error::Device(format!("kernels/{}.cu: its PTX has a zero byte", module.name)))?;
+                // SAFETY: PTX text that ends with a zero.
+                let handle = unsafe { result::module::load_data(text.as_ptr().cast()) }
+                    .map_err(|e| driver::failed(&format!("loading the kernels of {}.cu", module.name), e))?;
+                self.modules.insert(module.name, handle);
+                handle
+            }
+        };
+        let text = std::ffi::CString::new(name).map_err(|_| Error::Device(format!("{name:?} is no kernel's name")))?;
+        // SAFETY: a loaded module.
+        unsafe { result::module::get_function(handle, text) }
+            .map_err(|e| driver::failed(&format!("finding kernel {name}"), e))
+    }
+}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        let _ = self.context.bind_to_thread();
+        let loaded = self.loaded.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (_, module) in loaded.modules.drain() {
+            // SAFETY: loaded above and not unloaded since; its kernels are done, for the device waited for its stream.
+            let _ = unsafe { result::module::unload(module) };
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! CUDA devices in a build without the feature `cuda`: there are none, and no value of [`Cuda`] ever exists
+//! (its emptiness is private, so that code elsewhere does not count as unreachable).
+
+use std::convert::Infallible;
+
+use bytemuck::Pod;
+
+use super::grid::Grid;
+use super::info::{DeviceInfo, Observer};
+use super::target::CudaTarget;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A CUDA device: here a type without values.
+pub struct Cuda(Infallible);
+
+/// A kernel launch: here a type without values.
+pub struct Kernel(Infallible);
+
+fn absent<T>() -> Result<T> {
+    Err(Error::Device("this ossnet was built without CUDA; build it with --features cuda, or use --device cpu".into()))
+}
+
+/// None, and why.
+///
+/// # Errors
+/// Always.
+pub fn devices() -> Result<Vec<DeviceInfo>> {
+    absent()
+}
+
+/// There is no device that could have a budget.
+///
+/// # Errors
+/// Always.
+pub fn default_budget(_: usize) -> Result<u64> {
+    absent()
+}
+
+#[allow(missing_docs, clippy::missing_errors_doc)] // as of the real one
+impl Cuda {
+    pub(super) fn open(_: usize, _: u64, _: Option<Box<dyn Observer>>) -> Result<Self> {
+        absent()
+    }
+
+    pub fn target(&self) -> CudaTarget {
+        match self.0 {}
+    }
+
+    pub fn launches(&self) -> u64 {
+        match self.0 {}
+    }
+
+    pub fn kernel(&self, _: &'static str) -> Kernel {
+        match self.0 {}
+    }
+
+    pub fn synchronize(&self) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn address(&self, _: u64) -> u64 {
+        match self.0 {}
+    }
+
+    pub(super) fn back(&self, _: u64) -> Result<bool> {
+        match self.0 {}
+    }
+
+    pub(super) fn allocated(&self, _: u64, _: u64) {
+        match self.0 {}
+    }
+
+    pub(super) fn freed(&self, _: u64, _: u64) {
+        match self.0 {}
+    }
+
+    pub(super) fn upload(&self, _: u64, _: &[u8]) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn download(&self, _: u64, _: &mut [u8]) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn copy(&self, _: u64, _: u64, _: u64) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn zero(&self, _: u64, _: u64) -> Result<()> {
+        match self.0 {}
+    }
+}
+
+#[allow(missing_docs, clippy::missing_errors_doc)] // as of the real one
+impl Kernel {
+    pub fn input(self, _: &Tensor) -> Self {
+        self
+    }
+
+    pub fn optional(self, _: Option<&Tensor>) -> Self {
+        self
+    }
+
+    pub fn input_from(self, _: &Tensor, _: usize) -> Self {
+        self
+    }
+
+    pub fn output(self, _: &mut Tensor) -> Self {
+        self
+    }
+
+    pub fn output_from(self, _: &mut Tensor, _: usize) -> Self {
+        self
+    }
+
+    pub fn value<T: Pod>(self, _: T) -> Self {
+        self
+    }
+
+    pub fn launch(self, _: Grid) -> Result<()> {
+        match self.0 {}
+    }
+}

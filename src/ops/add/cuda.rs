@@ -1,0 +1,23 @@
+//! Launches of `kernels/elementwise.cu`.
+
+use crate::device::{Cuda, Grid};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// `y = a + factor·b`.
+pub(super) fn forward(cuda: &Cuda, a: &Tensor, b: &Tensor, factor: f32, y: &mut Tensor) -> Result<()> {
+    let len = y.len();
+    cuda.kernel("add_scaled").input(a).input(b).value(factor).output(y).value(len as u64).launch(Grid::cover(len))
+}
+
+/// `y (+)= factor·x`.
+pub(super) fn scale(cuda: &Cuda, x: &Tensor, factor: f32, y: &mut Tensor, accumulate: bool) -> Result<()> {
+    let len = y.len();
+    cuda.kernel("scale")
+        .input(x)
+        .value(factor)
+        .output(y)
+        .value(len as u64)
+        .value(u32::from(accumulate))
+        .launch(Grid::cover(len))
+}

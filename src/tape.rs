@@ -439,26 +439,35 @@ impl Tape {
         Ok(output)
     }
 
-    /// The value of a slot, made anew if it was not kept.
+    /// The value of a slot, made anew if it was not kept; it then stays until its last reader is done.
     fn materialise(&self, slot: &Rc<Slot>) -> Result<Tensor> {
+        let value = self.value_of(slot)?;
+        if slot.pending.get() > 0 {
+            slot.value.borrow_mut().get_or_insert_with(|| value.clone());
+        }
+        Ok(value)
+    }
+
+    /// The value of a slot. What is made on the way stays if it was dear; a cheap op's output is made anew when its own
+    /// turn comes.
+    fn value_of(&self, slot: &Rc<Slot>) -> Result<Tensor> {
         if let Some(value) = slot.value.borrow().as_ref() {
             return Ok(value.clone());
         }
         let producer = slot.producer.expect("only produced values are recomputed");
+        let dear =
+            |slot: &Rc<Slot>| slot.producer.is_some_and(|producer| !self.nodes.borrow()[producer].op.recompute());
         // The op and its inputs are cloned out of reach of the borrow, for the inputs may have to be made anew as well.
         let inputs: Vec<Rc<Slot>> = self.nodes.borrow()[producer].inputs.clone();
-        let inputs = inputs.iter().map(|input| self.materialise(input)).collect::<Result<Vec<_>>>()?;
-        let value = {
-            let nodes = self.nodes.borrow();
-            let node = &nodes[producer];
-            let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
-            let value = self.run(node.op.as_ref(), &inputs);
-            self.device.ledger(|ledger| ledger.set_layer(layer));
-            value?
-        };
-        if slot.pending.get() > 0 {
-            *slot.value.borrow_mut() = Some(value.clone());
-        }
-        Ok(value)
+        let inputs = inputs
+            .iter()
+            .map(|input| if dear(input) { self.materialise(input) } else { self.value_of(input) })
+            .collect::<Result<Vec<_>>>()?;
+        let nodes = self.nodes.borrow();
+        let node = &nodes[producer];
+        let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
+        let value = self.run(node.op.as_ref(), &inputs);
+        self.device.ledger(|ledger| ledger.set_layer(layer));
+        value
     }
 }

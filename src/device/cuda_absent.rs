@@ -83,11 +83,11 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub(super) fn copy(&self, _: u64, _: u64, _: u64) -> Result<()> {
+    pub(crate) fn copy(&self, _: u64, _: u64, _: u64) -> Result<()> {
         match self.0 {}
     }
 
-    pub(super) fn zero(&self, _: u64, _: u64) -> Result<()> {
+    pub(crate) fn zero(&self, _: u64, _: u64) -> Result<()> {
         match self.0 {}
     }
 }

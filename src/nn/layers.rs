@@ -113,11 +113,29 @@ impl Linear {
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn forward_shared(&self, tape: &Tape, parameters: &Parameters, x: &Var, shared: &Var) -> Result<Var> {
+        let [weight, bias] = self.weight_and_bias(tape, parameters, Some(shared))?;
+        ops::linear(tape, x, &weight, Some(0..x.shape()[x.shape().len() - 1]), Some(&bias))
+    }
+
+    /// The weight, and the bias or what becomes of it with the product of a `shared` `[batch, features]` end of the input.
+    pub(super) fn weight_and_bias(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        shared: Option<&Var>,
+    ) -> Result<[Var; 2]> {
         let weight = tape.parameter(parameters, self.weight);
         let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
-        let (own, all) = (x.shape()[x.shape().len() - 1], weight.shape()[1]);
-        let bias = ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref())?;
-        ops::linear(tape, x, &weight, Some(0..own), Some(&bias))
+        let bias = match (shared, bias) {
+            (Some(shared), bias) => {
+                let all = weight.shape()[1];
+                let own = all.saturating_sub(shared.shape().last().copied().unwrap_or(0));
+                ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref())?
+            }
+            (None, Some(bias)) => bias,
+            (None, None) => return Err(crate::Error::Model("a layer without bias where one is needed".into())),
+        };
+        Ok([weight, bias])
     }
 }
 
@@ -299,6 +317,18 @@ impl NormAct {
         }
     }
 
+    /// Scale and shift `[batch, features]` of a conditional normalisation.
+    pub(super) fn conditional_affine(&self, tape: &Tape, parameters: &Parameters, latent: &Var) -> Result<[Var; 2]> {
+        match &self.affine {
+            Affine::Conditional { scale, shift } => {
+                Ok([scale.forward(tape, parameters, latent)?, shift.forward(tape, parameters, latent)?])
+            }
+            Affine::None | Affine::Channel { .. } => {
+                Err(crate::Error::Model("a block in chunks needs a conditional normalisation".into()))
+            }
+        }
+    }
+
     /// True if the statistics are those of the input itself, and gradients flow through them.
     pub(super) fn is_through(&self, tape: &Tape) -> bool {
         tape.is_training() || self.running.is_none()
@@ -355,8 +385,9 @@ impl NormAct {
             (Affine::Channel { scale, shift }, _) => {
                 (Some(tape.parameter(parameters, *scale)), Some(tape.parameter(parameters, *shift)))
             }
-            (Affine::Conditional { scale, shift }, Some(latent)) => {
-                (Some(scale.forward(tape, parameters, latent)?), Some(shift.forward(tape, parameters, latent)?))
+            (Affine::Conditional { .. }, Some(latent)) => {
+                let [scale, shift] = self.conditional_affine(tape, parameters, latent)?;
+                (Some(scale), Some(shift))
             }
             (Affine::Conditional { .. }, None) => {
                 return Err(crate::Error::Model("a conditional normalisation needs a latent".into()));

@@ -6,6 +6,7 @@ pub mod optim;
 mod parameters;
 mod piecewise;
 
+pub use piecewise::blocks::{Layers, chunked_block};
 pub use piecewise::slabs::conv_norm_act_pool;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};

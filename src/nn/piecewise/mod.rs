@@ -45,10 +45,10 @@ impl Through {
     ) -> Result<Self> {
         let channels = gamma.channels();
         let groups = grouping.groups(channels);
-        let (gamma, variances) = (gamma.to_vec(), statistics.to_vec().split_off(groups));
+        let (gamma, variances) = (gamma.to_vec()?, statistics.to_vec()?.split_off(groups));
         let of_channels = |sums: &Tensor| {
             let mut totals = vec![0.0f64; groups];
-            for (i, (&gamma, sum)) in gamma.iter().zip(sums.to_vec()).enumerate() {
+            for (i, (&gamma, sum)) in gamma.iter().zip(sums.to_vec()?).enumerate() {
                 totals[grouping.group(0, i % channels, channels)] += f64::from(gamma) * f64::from(sum);
             }
             let values: Vec<f32> = (0..channels)

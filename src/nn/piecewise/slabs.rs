@@ -23,6 +23,9 @@ use crate::tensor::{DType, Shape, Tensor};
 /// Elements of the convolution's output that one slab has at most, if two planes are no more.
 const SLAB: usize = 1 << 20;
 
+/// Slabs that a volume is cut into at most, so that slabs grow with very large volumes rather than their number.
+const SLABS: usize = 128;
+
 /// Side of the pool.
 const POOL: usize = 2;
 
@@ -93,7 +96,8 @@ impl Cut {
     /// Of the convolution's output `[batch, D, H, W, C]`.
     fn of(shape: &[usize]) -> Self {
         let plane = shape[2..].iter().fold(1usize, |product, &length| product.saturating_mul(length));
-        Self { batch: shape[0], depth: shape[1], planes: (SLAB / plane.max(1)).max(POOL) / POOL * POOL }
+        let planes = (SLAB / plane.max(1)).max(shape[1].div_ceil(SLABS)).next_multiple_of(POOL);
+        Self { batch: shape[0], depth: shape[1], planes }
     }
 
     /// Whole windows of the pool each; a last odd plane, which the pool drops, belongs to the last slab.
@@ -174,7 +178,7 @@ impl Slabs {
                 let (source, weight) = (tape.constant(self.source(device, x, slab)?), tape.constant(weight.clone()));
                 let convolved = self.convolve(&tape, &source, Some(&weight))?;
                 drop(source);
-                let own = ops::moments(&tape, &convolved, Grouping::Channel)?.tensor().to_vec();
+                let own = ops::moments(&tape, &convolved, Grouping::Channel)?.tensor().to_vec()?;
                 let n = (slab.planes * shape[2] * shape[3]) as f64;
                 for (channel, (mean, square)) in means.iter_mut().zip(&mut squares).enumerate() {
                     let (own_mean, variance) = (f64::from(own[channel]), f64::from(own[channels + channel]));

@@ -19,6 +19,8 @@ use crate::tensor::{Shape, Tensor};
 struct Dropout {
     probability: f32,
     seed: u64,
+    /// Index of the first element in what `seed` is for.
+    first: u64,
 }
 
 /// Sets elements to zero with `probability` and scales the others, if the tape is in training. Each layer and step needs
@@ -30,9 +32,20 @@ pub fn dropout(tape: &Tape, x: &Var, probability: f32, seed: u64) -> Result<Var>
     if !(0.0..1.0).contains(&probability) {
         return Err(Error::Usage(format!("the dropout probability is {probability}; choose one in [0, 1)")));
     }
-    match tape.is_training() && probability > 0.0 {
-        true => tape.apply(Dropout { probability, seed }, &[x]),
+    match tape.is_training() {
+        true => dropout_from(tape, x.clone(), probability, seed, 0),
         false => Ok(x.clone()),
+    }
+}
+
+/// The same, whatever the tape is for, for elements that are `first`, … of a larger tensor.
+///
+/// # Errors
+/// No memory.
+pub(crate) fn dropout_from(tape: &Tape, x: Var, probability: f32, seed: u64, first: usize) -> Result<Var> {
+    match probability > 0.0 {
+        true => tape.apply(Dropout { probability, seed, first: first as u64 }, &[&x]),
+        false => Ok(x),
     }
 }
 
@@ -42,7 +55,7 @@ impl Dropout {
         let scale = 1.0 / (1.0 - self.probability);
         let threshold = (f64::from(self.probability) * 4_294_967_296.0).ceil() as u64;
         let [seed, stream, _] = Rng::named(self.seed, "dropout").state();
-        let mut words = Rng::from_state([seed, stream, first as u64]);
+        let mut words = Rng::from_state([seed, stream, self.first + first as u64]);
         for value in values {
             *value = if u64::from(words.next_u32()) < threshold { 0.0 } else { *value * scale };
         }

@@ -12,6 +12,7 @@ pub mod conv3d;
 pub mod conv_transpose3d;
 pub mod dropout;
 pub mod fourier_features;
+pub(crate) mod gemm;
 pub(crate) mod lanes;
 pub(crate) mod layout;
 pub mod linear;

@@ -21,3 +21,12 @@ impl RunArgs {
         Verbosity::detect(self.quiet)
     }
 }
+
+/// Reads `256x256x160`.
+pub fn parse_volume(text: &str) -> Result<[usize; 3], String> {
+    let sides: Option<Vec<usize>> = text.split('x').map(|side| side.trim().parse().ok().filter(|&n| n > 0)).collect();
+    sides
+        .and_then(|sides| sides.try_into().ok())
+        .filter(|sides: &[usize; 3]| sides.iter().all(|&side| side <= 1 << 16))
+        .ok_or_else(|| format!("'{text}' is no shape of three sides from 1 to 65536; write for example 256x256x160"))
+}

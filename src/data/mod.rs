@@ -31,6 +31,6 @@ pub use geometry::{Affine, Geometry};
 pub use padding::Padding;
 pub use preprocess::{Preprocessing, Way};
 pub use resample::{Corners, Nearest};
-pub use sampling::Sampling;
+pub use sampling::{Sampling, SamplingRule};
 pub use source::{Folder, Source};
 pub use volume::{Axes, ChannelStats, Labels, Volume};

@@ -4,13 +4,18 @@
 //! gradient with central differences of the twin. The twin is plain f64 code without any of the engine's parts.
 
 use crate::device::cpu::{Pool, SimdLevel};
-use crate::device::{Device, Observer, Target};
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::nn::Parameters;
 use crate::ops;
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
+
+pub use cuda::{assert_clean, cuda_device};
+
+#[path = "../../tests/common/cuda.rs"]
+mod cuda;
 
 /// A tensor of a test: shape and elements.
 #[derive(Clone, Debug)]
@@ -55,46 +60,6 @@ pub fn devices() -> Vec<Device> {
         }
     }
     devices
-}
-
-/// A CUDA device, under the emulator with all checkers on where the machine has no GPU; its blocks and warps then run in an
-/// order drawn from `seed` (0: ascending). `None` without the feature `cuda`.
-pub fn cuda_device(seed: u64) -> Option<Device> {
-    if !cfg!(feature = "cuda") {
-        return None;
-    }
-    if cuemu::gpu_present() {
-        return Some(Device::cuda(0, 1 << 30).unwrap());
-    }
-    let emulator = cuemu::preload().unwrap();
-    emulator.configure(cuemu::Config { seed, ..cuemu::Config::checked() });
-    emulator.reset();
-    Some(Device::cuda_observed(0, 1 << 30, Box::new(Watch(emulator))).unwrap())
-}
-
-/// Fails if the emulator found anything in this thread's launches since [`cuda_device`].
-pub fn assert_clean() {
-    if cfg!(feature = "cuda") && !cuemu::gpu_present() {
-        cuemu::preload().unwrap().assert_clean();
-    }
-}
-
-/// Makes the emulator's checkers see each buffer of the arena as an allocation of its own.
-struct Watch(&'static cuemu::Emulator);
-
-impl Observer for Watch {
-    fn backed(&self, address: u64, bytes: u64) {
-        self.0.forbid(address, bytes, true);
-    }
-
-    fn allocated(&self, address: u64, bytes: u64) {
-        self.0.forbid(address, bytes, false);
-        self.0.undefine(address, bytes);
-    }
-
-    fn freed(&self, address: u64, bytes: u64) {
-        self.0.forbid(address, bytes, true);
-    }
 }
 
 /// Tolerances of [`check_op`], relative to the largest magnitude of what is compared.

@@ -1,7 +1,9 @@
-//! What the integration tests share: the golden files of the official code.
+//! What the integration tests share: the golden files of the official code, and a CUDA device.
 
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
+pub mod cuda;
 pub mod fixture;
+pub mod network;
 pub mod npz;

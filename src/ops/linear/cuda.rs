@@ -9,12 +9,8 @@ use crate::tensor::Tensor;
 const NAME: &str = "linear";
 
 const FORWARD: [&str; 4] = ["linear_forward_16", "linear_forward_32", "linear_forward_64", "linear_forward_128"];
-const INPUT: [&str; 4] = [
-    "linear_input_gradient_16",
-    "linear_input_gradient_32",
-    "linear_input_gradient_64",
-    "linear_input_gradient_128",
-];
+const INPUT: [&str; 4] =
+    ["linear_input_gradient_16", "linear_input_gradient_32", "linear_input_gradient_64", "linear_input_gradient_128"];
 const WEIGHT: [&str; 4] = [
     "linear_weight_gradient_16",
     "linear_weight_gradient_32",
@@ -65,7 +61,11 @@ pub(super) fn forward(
     let sizes = lengths(NAME, [rows, features, outputs, stride, rows_per_bias])?;
     let kernel = cuda.kernel(product.kernel(FORWARD)).input(x).input_from(weight, dims.first);
     let kernel = kernel.optional(bias.filter(|_| !split)).output(if split { &mut *scratch } else { &mut *y });
-    sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).value(dims.vector_weight()).launch(product.grid())?;
+    sizes
+        .into_iter()
+        .fold(kernel, |kernel, size| kernel.value(size))
+        .value(dims.vector_weight())
+        .launch(product.grid())?;
     if !split {
         return Ok(());
     }

@@ -144,9 +144,7 @@ impl Op for Linear {
                         let add = accumulate || dims.features != dims.stride;
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
-                    Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, dims, [&x, &dy], dw, accumulate, &mut scratch)?
-                    }
+                    Backend::Cuda(cuda) => cuda::weight_gradient(cuda, dims, [&x, &dy], dw, accumulate, &mut scratch)?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -12,8 +12,11 @@
 //! closed loops; filling each with triangles gives a closed, oriented surface whatever the field.
 //!
 //! One thing remains to be excluded: a diagonal of such a filling that lies in a face would meet the same diagonal of the
-//! neighbouring cell, and four triangles would share an edge. So a loop is filled by the fan from its first vertex none of
-//! whose diagonals lies in a face. Every loop of all 256 cases has one (the table would not compile otherwise).
+//! neighbouring cell, and four triangles would share an edge. So a loop is filled by clipping ears, every second vertex or
+//! all from one apex, none of whose diagonals lies in a face (every loop of all 256 cases has such a filling, or the table
+//! would not compile). Of those the one is taken that favours neither side: with the least volume, by magnitude, between
+//! the triangles and the cell's centre when they cut the edges in the middle. The classic table does so too where no
+//! face is ambiguous.
 //!
 //! Why not Lorensen and Cline's table: its complementary cases disagree on ambiguous faces and leave holes. Why not MC33 or
 //! the asymptotic decider: they follow the trilinear interpolant inside ambiguous cells, at the price of 33 cases, values
@@ -59,16 +62,7 @@ const fn triangulate(case: u8) -> [u8; 16] {
                 at = next[here] as usize;
                 next[here] = NONE;
             }
-            let apex = apex(&vertices, length);
-            let mut k = 1;
-            while k + 1 < length {
-                let place = 1 + 3 * row[0] as usize;
-                row[place] = vertices[apex];
-                row[place + 1] = vertices[(apex + k) % length];
-                row[place + 2] = vertices[(apex + k + 1) % length];
-                row[0] += 1;
-                k += 1;
-            }
+            fill(&mut row, vertices, length);
         }
         edge += 1;
     }
@@ -117,21 +111,80 @@ const fn edge_between(a: u8, b: u8) -> usize {
     edge
 }
 
-/// The first vertex of a loop from which a fan has no diagonal within a face.
-const fn apex(vertices: &[u8; 12], length: usize) -> usize {
-    let mut apex = 0;
-    while apex < length {
-        let (mut good, mut k) = (true, 2);
-        while k + 1 < length {
-            good &= faces_of(vertices[apex]) & faces_of(vertices[(apex + k) % length]) == 0;
+/// Appends the filling of a loop to the row of its case.
+const fn fill(row: &mut [u8; 16], vertices: [u8; 12], length: usize) {
+    let (mut best, mut found) = ((u32::MAX, [[0; 3]; MOST_TRIANGLES]), false);
+    let mut way = 0;
+    while way < 2 * length {
+        // Every second vertex first, from each start; then fans.
+        let (start, fan) = (way % length, way >= length);
+        if let Some((volume, triangles)) = clipped(vertices, length, start, fan) {
+            if volume < best.0 {
+                (best, found) = ((volume, triangles), true);
+            }
+        }
+        way += 1;
+    }
+    assert!(found, "a loop without an admissible filling");
+    let mut triangle = 0;
+    while triangle + 2 < length {
+        let place = 1 + 3 * row[0] as usize;
+        let mut k = 0;
+        while k < 3 {
+            row[place + k] = best.1[triangle][k];
             k += 1;
         }
-        if good {
-            return apex;
-        }
-        apex += 1;
+        row[0] += 1;
+        triangle += 1;
     }
-    panic!("a loop without an admissible fan")
+}
+
+/// A filling by clipping the vertex after `start`, then that after its successor (or after `start` again: a fan), and so on
+/// round; with six times its volume about the centre. `None` if a diagonal lies in a face.
+const fn clipped(
+    mut ring: [u8; 12],
+    mut length: usize,
+    start: usize,
+    fan: bool,
+) -> Option<(u32, [[u8; 3]; MOST_TRIANGLES])> {
+    let (mut triangles, mut count, mut volume, mut at) = ([[0; 3]; MOST_TRIANGLES], 0, 0, start);
+    while length >= 3 {
+        let ear = (at + 1) % length;
+        let triangle = [ring[at], ring[ear], ring[(at + 2) % length]];
+        if length > 3 && faces_of(triangle[0]) & faces_of(triangle[2]) != 0 {
+            return None;
+        }
+        triangles[count] = triangle;
+        count += 1;
+        volume += determinant(triangle);
+        // Strike the ear out; where the ring is cut before `at`, it moves down by one.
+        let mut k = ear;
+        while k + 1 < length {
+            ring[k] = ring[k + 1];
+            k += 1;
+        }
+        length -= 1;
+        let here = if ear < at { at - 1 } else { at };
+        at = if fan { here } else { (here + 1) % length };
+    }
+    Some((volume.unsigned_abs(), triangles))
+}
+
+/// Of the middles of three edges, seen from the centre, in halves of a voxel.
+const fn determinant(edges: [u8; 3]) -> i32 {
+    let [a, b, c] = [middle(edges[0]), middle(edges[1]), middle(edges[2])];
+    a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
+}
+
+const fn middle(edge: u8) -> [i32; 3] {
+    let (corner, along) = EDGES[edge as usize];
+    let mut position = [(corner >> 2 & 1) as i32, (corner >> 1 & 1) as i32, (corner & 1) as i32];
+    let mut axis = 0;
+    while axis < 3 {
+        position[axis] = if axis == along as usize { 0 } else { 2 * position[axis] - 1 };
+        axis += 1;
+    }
+    position
 }
 
 /// The two faces of an edge, as bits.

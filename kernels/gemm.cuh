@@ -65,11 +65,10 @@ __device__ inline float4 quad(const float* row, uint32_t i, uint32_t length, boo
 template <bool ALONG_K_> struct Matrix {
     static constexpr bool ALONG_K = ALONG_K_;
     const float* data;
-    uint64_t pitch;
-    uint32_t rows, length;
+    uint32_t pitch, rows, length;
     bool vector;
 
-    __device__ const float* row(uint32_t i) const { return i < rows ? data + i * pitch : nullptr; }
+    __device__ const float* row(uint32_t i) const { return i < rows ? data + (uint64_t)i * pitch : nullptr; }
 };
 
 // Its rows run along k.
@@ -143,8 +142,7 @@ struct InOrder {
 // `rows_per_bias` of them (if any), or added to what is there. `vector` as above.
 template <class Order> struct Output {
     float* data;
-    uint64_t pitch;
-    uint32_t rows, columns;
+    uint32_t pitch, rows, columns;
     const float* bias;
     uint32_t rows_per_bias;
     bool accumulate, vector;
@@ -202,7 +200,8 @@ __device__ void product(const A& a, const B& b, const Output<Order>& out, uint32
         for (uint32_t k = chain; k < stop; k += SLICE) {
             const bool more = k + SLICE < stop;
             if (more) stage_a.load(k + SLICE), stage_b.load(k + SLICE);
-#pragma unroll
+            // Two at a time: unrolled further, ptxas loads ahead until the sums no longer fit 128 registers.
+#pragma unroll 2
             for (int i = 0; i < SLICE; i++) {
                 float x[T::TM], y[T::TN];
 #pragma unroll
@@ -222,9 +221,13 @@ __device__ void product(const A& a, const B& b, const Output<Order>& out, uint32
             if (more) stage_a.store(slices_a[buffer]), stage_b.store(slices_b[buffer]);
             __syncthreads();
         }
+        // Addresses of C must not be held in registers while the products are made: the compiler is not to see that they are
+        // the same for every chain.
+        uint32_t corner = m0 + row;
+        asm volatile("" : "+r"(corner));
 #pragma unroll
         for (int i = 0; i < T::TM; i++) {
-            const uint32_t m = m0 + row + i / 4 * ROW_STEP + i % 4;
+            const uint32_t m = corner + i / 4 * ROW_STEP + i % 4;
             if (m >= out.rows) continue;
 #pragma unroll
             for (int part = 0; part < T::TN; part += 4) {

@@ -98,10 +98,11 @@ pub(crate) struct Target<'a> {
     pub pitch: usize,
 }
 
-/// `target (+)= Σ_split parts + bias`, the result `[rows, columns]`, one row of the bias for each `rows_per_bias`.
+/// `target (+)= Σ_split parts + bias`, the result `[rows, columns]`, one row of the bias for each so many rows. The parts
+/// begin at an element of their tensor.
 pub(crate) fn sum_splits(
     cuda: &Cuda,
-    parts: &Tensor,
+    (parts, first): (&Tensor, usize),
     splits: usize,
     [rows, columns]: [usize; 2],
     target: Target<'_>,
@@ -109,7 +110,7 @@ pub(crate) fn sum_splits(
     accumulate: bool,
 ) -> Result<()> {
     cuda.kernel("sum_splits")
-        .input(parts)
+        .input_from(parts, first)
         .value(splits as u32)
         .value(rows as u64)
         .value(columns as u32)

@@ -61,7 +61,7 @@ pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
 
-use crate::device::{Backend, Device, Grid};
+use crate::device::{Backend, Device, Grid, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tape::Backward;
@@ -158,6 +158,14 @@ pub trait Op {
 /// No memory.
 pub fn workspace(device: &Device, len: usize) -> Result<Tensor> {
     Tensor::empty(device, &[len], DType::F32, Role::Workspace)
+}
+
+/// Scratch of so many floats on the CPU, so many on CUDA.
+///
+/// # Errors
+/// No memory.
+pub(crate) fn workspace_for(device: &Device, cpu: usize, cuda: usize) -> Result<Tensor> {
+    workspace(device, if let Target::Cuda(_) = device.target() { cuda } else { cpu })
 }
 
 /// An op that CUDA does not run so far.

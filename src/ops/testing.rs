@@ -136,7 +136,53 @@ pub fn check_op(
     }
 }
 
+/// Runs `op` on a CUDA device in two orders of blocks: equal to the bit, the CPU's output and gradients within `tolerance`,
+/// allocations as planned. For sizes that finite differences would take too long for.
+pub fn check_cuda(
+    inputs: &[Array],
+    differentiable: &[usize],
+    tolerance: Tolerance,
+    op: impl Fn(&Tape, &[Var]) -> Result<Var>,
+) {
+    let cpu = Device::cpu(1, 1 << 30).unwrap();
+    let mut earlier: Option<Run> = None;
+    for seed in [0, 1] {
+        let Some(device) = cuda_device(seed) else { return };
+        device.ledger(|ledger| ledger.record(true));
+        let mut weights = Array { shape: Vec::new(), data: Vec::new() };
+        let mut pass = |device: &Device| {
+            if weights.data.is_empty() {
+                let tape = Tape::new(&Device::plan_for(device.target(), 1 << 30), Mode::Train);
+                let zeros = |array: &Array| Tensor::zeros(tape.device(), &array.shape, Role::Data).unwrap();
+                let vars: Vec<Var> = inputs.iter().map(|array| tape.input(zeros(array))).collect();
+                weights = Array::random(op(&tape, &vars).unwrap().shape(), 0xC0FFEE);
+            }
+            run(device, inputs, differentiable, &weights, &op).unwrap()
+        };
+        let ours = pass(&device);
+        let events = device.ledger(|ledger| ledger.take_events());
+        assert_clean();
+        let plan = Device::plan_for(device.target(), device.budget());
+        plan.ledger(|ledger| ledger.record(true));
+        pass(&plan);
+        assert!(plan.ledger(|ledger| ledger.take_events()) == events, "plan and run allocate differently");
+        match &earlier {
+            Some(earlier) => assert!(*earlier == ours, "the order of blocks changes the result"),
+            None => {
+                let theirs = pass(&cpu);
+                let exact = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+                compare("output", &ours.output.1, &exact(&theirs.output.1), tolerance.forward);
+                for ((ours, theirs), i) in ours.gradients.iter().zip(&theirs.gradients).zip(differentiable) {
+                    compare(&format!("gradient of input {i}"), ours, &exact(theirs), tolerance.backward);
+                }
+            }
+        }
+        earlier = Some(ours);
+    }
+}
+
 /// What one forward and backward pass leave.
+#[derive(PartialEq)]
 struct Run {
     output: (Vec<usize>, Vec<f32>),
     gradients: Vec<Vec<f32>>,

@@ -71,7 +71,7 @@ pub(super) fn forward(
     }
     let target = Target { tensor: y, first: 0, pitch: outputs };
     let bias = bias.map(|bias| (bias, rows_per_bias));
-    sum_splits(cuda, scratch, product.splits(), [rows, outputs], target, bias, false)
+    sum_splits(cuda, (scratch, 0), product.splits(), [rows, outputs], target, bias, false)
 }
 
 /// Floats of scratch that [`input_gradient`] needs.
@@ -99,7 +99,7 @@ pub(super) fn input_gradient(
         return Ok(());
     }
     let target = Target { tensor: dx, first: 0, pitch: features };
-    sum_splits(cuda, scratch, product.splits(), [rows, features], target, None, accumulate)
+    sum_splits(cuda, (scratch, 0), product.splits(), [rows, features], target, None, accumulate)
 }
 
 /// Floats of scratch that [`weight_gradient`] needs.
@@ -124,7 +124,7 @@ pub(super) fn weight_gradient(
     let sizes = lengths(NAME, [rows, features, outputs])?;
     sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).launch(product.grid())?;
     let target = Target { tensor: dw, first, pitch: stride };
-    sum_splits(cuda, scratch, product.splits(), [outputs, features], target, None, accumulate)
+    sum_splits(cuda, (scratch, 0), product.splits(), [outputs, features], target, None, accumulate)
 }
 
 /// Floats of scratch that [`bias_gradient`] needs.

@@ -15,9 +15,9 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::device::{Backend, Device, Target};
+use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::{Cost, Needs, Op, workspace};
+use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -107,7 +107,7 @@ impl Op for Linear {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
-        let mut scratch = scratch(device, 0, cuda::forward_workspace(dims))?;
+        let mut scratch = workspace_for(device, 0, cuda::forward_workspace(dims))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let bias = inputs.get(2).map(|bias| bias.data());
@@ -134,7 +134,7 @@ impl Op for Linear {
             };
             backward.write_gradient(1, |device, dw, accumulate| {
                 let (cpu, cuda) = (cpu::weight_gradient_workspace(dims), cuda::weight_gradient_workspace(dims));
-                let mut scratch = scratch(device, cpu, cuda)?;
+                let mut scratch = workspace_for(device, cpu, cuda)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         // A part of the columns leaves the others' gradient at zero.
@@ -152,7 +152,7 @@ impl Op for Linear {
         }
         if self.bias {
             backward.write_gradient(2, |device, db, accumulate| {
-                let mut scratch = scratch(device, 0, cuda::bias_gradient_workspace(dims))?;
+                let mut scratch = workspace_for(device, 0, cuda::bias_gradient_workspace(dims))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => cpu::bias_gradient(pool, dims, dy.data(), db.data_mut(), accumulate),
                     Backend::Cuda(cuda) => cuda::bias_gradient(cuda, dims, &dy, db, accumulate, &mut scratch)?,
@@ -164,7 +164,7 @@ impl Op for Linear {
         if backward.wants(0) {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
-                let mut scratch = scratch(device, 0, cuda::input_gradient_workspace(dims))?;
+                let mut scratch = workspace_for(device, 0, cuda::input_gradient_workspace(dims))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
@@ -197,9 +197,4 @@ impl Op for Linear {
         let forward = self.forward_cost(inputs);
         Cost { flops: 2 * forward.flops, bytes: 2 * forward.bytes }
     }
-}
-
-/// Scratch of so many floats on the CPU, so many on CUDA.
-fn scratch(device: &Device, cpu: usize, cuda: usize) -> Result<Tensor> {
-    workspace(device, if let Target::Cuda(_) = device.target() { cuda } else { cpu })
 }

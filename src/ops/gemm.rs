@@ -150,8 +150,19 @@ pub(crate) fn column_sums(
         .value(piece(rows) as u64)
         .output(scratch)
         .launch(Grid { blocks, threads: [THREADS, 1, 1], shared: 0 })?;
+    column_totals(cuda, scratch, [items, pieces, columns], y, accumulate)
+}
+
+/// `y [items, columns] (+)= Σ parts [items, pieces, columns]` over the pieces.
+pub(crate) fn column_totals(
+    cuda: &Cuda,
+    parts: &Tensor,
+    [items, pieces, columns]: [usize; 3],
+    y: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
     cuda.kernel("column_totals")
-        .input(scratch)
+        .input(parts)
         .value(items as u64)
         .value(pieces as u32)
         .value(columns as u32)

@@ -10,3 +10,6 @@ pub mod settings;
 pub mod state;
 pub mod step;
 pub mod trainer;
+
+#[cfg(test)]
+mod on_cuda;

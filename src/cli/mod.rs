@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 mod compare;
+mod convert;
 #[cfg(feature = "train")]
 mod course;
 #[cfg(feature = "train")]
@@ -12,6 +13,7 @@ mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
+mod official;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
@@ -75,6 +77,8 @@ enum Command {
     Memory(memory::MemoryArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// Convert weights between PyTorch's .pt and .safetensors
+    Convert(convert::ConvertArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -118,6 +122,7 @@ pub fn run() -> Result<()> {
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

@@ -43,6 +43,8 @@ pub fn validate(trainer: &mut Trainer, task: &Task, cases: &[Case], epoch: u64) 
         };
         cases.iter().map(score).collect::<Result<_>>()
     })?;
+    // The peaks that a run reports are those of training.
+    trainer.parameters().device().ledger(|ledger| ledger.reset_peak());
     let (dice, iou) = evaluate::means(&scores);
     Ok(Validation { epoch, step, dice, iou })
 }

@@ -8,6 +8,7 @@ use super::RunArgs;
 use super::course::{load_cases, open_folder, output_folder, score_cases};
 use super::official::{self, OfficialArgs};
 use super::output::print;
+use super::run::DeviceArgs;
 use crate::checkpoint::model::Model;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -57,6 +58,8 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -70,7 +73,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         return Err(Error::Usage("--tolerance must be 0 mm or more, for example 1".into()));
     }
     let verbosity = args.run.verbosity();
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let mut dataset = None;
     // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
     let early = (!args.official.is_given()).then(|| official::load(&device, &args.load_model, &args.official, None));

@@ -93,7 +93,7 @@ mod tests {
             let sources: Vec<bool> = (0..shape.iter().product()).map(|_| rng.uniform() < share).collect();
             let place = |i: usize| [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
             let naive = |i: usize| {
-                let square = |j: usize| (0..3).map(|k| (place(i)[k] as f64 - place(j)[k] as f64) * spacing[k]);
+                let square = |j: usize| (0..3).map(move |k| (place(i)[k] as f64 - place(j)[k] as f64) * spacing[k]);
                 let distances = (0..sources.len()).filter(|&j| sources[j]);
                 distances.map(|j| square(j).map(|d| d * d).sum::<f64>()).fold(f64::INFINITY, f64::min)
             };

@@ -14,6 +14,7 @@ use super::course::{
     self, Progress, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases,
 };
 use super::output::print;
+use super::run::{DeviceArgs, Place};
 use crate::checkpoint::model;
 use crate::data::{Axes, Dataset};
 use crate::device::Device;
@@ -50,11 +51,13 @@ pub struct TrainArgs {
     #[arg(long)]
     dump_config: bool,
     /// Compute on the CPU [official option]
-    #[arg(long, conflicts_with = "cuda_devices")]
+    #[arg(long, conflicts_with_all = ["cuda_devices", "device"])]
     cpu: bool,
     /// CUDA device to compute on, for example "0" [official option]
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
     cuda_devices: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -150,10 +153,10 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
 
 /// The device that the flags name.
 fn device(args: &TrainArgs) -> Result<Device> {
-    let Some(list) = args.cuda_devices.as_deref().filter(|_| !args.cpu) else { return args.run.device() };
+    let Some(list) = args.cuda_devices.as_deref() else { return args.device.open(&args.run) };
     let indices: Option<Vec<usize>> = list.split(',').map(|index| index.trim().parse().ok()).collect();
     match indices.as_deref() {
-        Some(&[index]) => args.run.cuda_device(index),
+        Some(&[index]) => args.run.open(Place::Cuda(index)),
         Some([_, ..]) => {
             Err(Error::Usage(format!("--cuda-devices {list}: training runs on one device; name one, for example 0")))
         }

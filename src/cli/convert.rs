@@ -45,7 +45,7 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         }
         _ => {
             return Err(Error::Usage(format!(
-                "{}: name the output .safetensors or .pt, which says what is written",
+                "{}: the ending says what is written; name the output .safetensors or .pt",
                 output.display()
             )));
         }

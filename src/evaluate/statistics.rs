@@ -41,7 +41,12 @@ fn student(freedom: usize) -> f64 {
         Some(value) => *value,
         None => {
             let n = freedom as f64;
-            Z + (Z.powi(3) + Z) / (4.0 * n) + (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / (96.0 * n * n)
+            let terms = [
+                (Z.powi(3) + Z) / 4.0,
+                (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / 96.0,
+                (3.0 * Z.powi(7) + 19.0 * Z.powi(5) + 17.0 * Z.powi(3) - 15.0 * Z) / 384.0,
+            ];
+            Z + terms[0] / n + terms[1] / n.powi(2) + terms[2] / n.powi(3)
         }
     }
 }

@@ -76,7 +76,8 @@ impl Surfaces {
     pub fn dice(&self, tolerance: f64) -> f64 {
         let total = area(&self.truth) + area(&self.predicted);
         let near = |elements: &[(f64, f64)]| {
-            elements.iter().filter(|(distance, _)| *distance <= tolerance).map(|(_, area)| area).sum::<f64>()
+            let near = elements.iter().filter(|(distance, _)| *distance <= tolerance);
+            near.fold(0.0, |sum, (_, area)| sum + area)
         };
         if total == 0.0 { 1.0 } else { (near(&self.truth) + near(&self.predicted)) / total }
     }

@@ -221,7 +221,10 @@ fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> 
             let multiple = config.multiple();
             match patch.iter().all(|side| side.is_multiple_of(multiple)) {
                 true => Ok(()),
-                false => Err(Error::Usage(format!("--patch {patch:?}: sides must be multiples of {multiple}"))),
+                false => Err(Error::Usage(format!(
+                    "--patch {patch:?}: sides must be multiples of {multiple}, for example {}",
+                    patch[0].next_multiple_of(multiple)
+                ))),
             }
         }
         _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; leave it away for {}", network.title()))),

@@ -29,3 +29,10 @@ extern "C" __global__ void update_running(
         running[i] += momentum * (now - running[i]);
     }
 }
+
+// flag ← 1 if an element of x [n] is NaN or infinite; else it stays. 4 bytes an element.
+extern "C" __global__ void find_not_finite(const float* x, uint64_t n, uint32_t* flag) {
+    bool found = false;
+    for_elements(i, n) found |= !isfinite(x[i]);
+    if (__any_sync(ALL_LANES, found) && threadIdx.x % WARP == 0) atomicOr(flag, 1u);
+}

@@ -20,7 +20,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{BufferId, ParamId, Parameters};
-use crate::ops::{Needs, Op};
+use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 pub use backward::Backward;
@@ -404,7 +404,7 @@ impl Tape {
             op.forward(&self.device, &inputs, &mut output)?;
             Ok::<_, Error>(output)
         })?;
-        if self.check_finite.get() && !output.to_vec()?.iter().all(|value| value.is_finite()) {
+        if self.check_finite.get() && first_not_finite(&self.device, &[&output])?.is_some() {
             let layer = self.device.ledger(|ledger| ledger.layer());
             let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };
             self.first_not_finite.borrow_mut().get_or_insert(place);

@@ -11,6 +11,7 @@ pub mod concat;
 pub mod conv3d;
 pub mod conv_transpose3d;
 pub mod dropout;
+mod finite;
 pub mod fourier_features;
 pub(crate) mod lanes;
 pub(crate) mod layout;
@@ -29,6 +30,7 @@ pub mod select;
 mod separable;
 pub mod sigmoid;
 pub mod softmax;
+mod tiling;
 pub mod transpose_channels;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
 pub use conv3d::conv3d;
 pub use dropout::dropout;
+pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;
 pub use linear::linear;
 pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};

@@ -5,7 +5,7 @@ use crate::nn::Parameters;
 use crate::ops::activation::Activation;
 use crate::ops::activation::tests::value;
 use crate::ops::moments::{Grouping, moments};
-use crate::ops::testing::{Array, Tolerance, check_op, devices, dot};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, dot, every_device};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -208,19 +208,23 @@ fn several_pieces_and_columns() {
 
 #[test]
 fn instances_of_one_voxel_are_finite() {
-    let device = Device::cpu(1, 1 << 20).unwrap();
-    let tape = Tape::new(&device, Mode::Train);
-    let x = tape.input(Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0, -2.0, 3e4, 0.0, 5.0, 6.0]).unwrap());
-    let grouping = Grouping::Instance { batch: 2 };
-    let statistics = moments(&tape, &x, grouping).unwrap();
-    let parts = NormAct { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
-    let y = norm_act(&tape, &x, &parts).unwrap();
-    assert_eq!(y.tensor().to_vec().unwrap(), [0.0; 6]);
-    let weights = Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0; 6]).unwrap();
-    let loss = dot(&tape, &y, weights).unwrap();
-    drop((y, statistics));
-    tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-    assert_eq!(tape.gradient(&x).unwrap().to_vec().unwrap(), [0.0; 6]);
+    for device in every_device() {
+        let tape = Tape::new(&device, Mode::Train);
+        let values = [1.0, -2.0, 3e4, 0.0, 5.0, 6.0];
+        let x = tape.input(Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &values).unwrap());
+        let grouping = Grouping::Instance { batch: 2 };
+        let statistics = moments(&tape, &x, grouping).unwrap();
+        let parts =
+            NormAct { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
+        let y = norm_act(&tape, &x, &parts).unwrap();
+        assert_eq!(y.tensor().to_vec().unwrap(), [0.0; 6]);
+        let weights = Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0; 6]).unwrap();
+        let loss = dot(&tape, &y, weights).unwrap();
+        drop((y, statistics));
+        tape.backward(loss, &mut Parameters::new(&device)).unwrap();
+        assert_eq!(tape.gradient(&x).unwrap().to_vec().unwrap(), [0.0; 6]);
+        assert_clean();
+    }
 }
 
 /// `dot(norm_act(2·x))` with every combination of buffers that are free or shared, against the same with fresh ones.
@@ -228,7 +232,7 @@ fn instances_of_one_voxel_are_finite() {
 fn buffers_are_reused_only_if_nobody_reads_them() {
     let case = FULL;
     let inputs = case.inputs();
-    for device in devices() {
+    for device in every_device() {
         let gradients = |hold: bool, share_gradient: bool| {
             let tape = Tape::new(&device, Mode::Train);
             let leaf = |array: &Array| {
@@ -257,6 +261,7 @@ fn buffers_are_reused_only_if_nobody_reads_them() {
             drop(y);
             tape.backward(loss, &mut Parameters::new(&device)).unwrap();
             drop(held);
+            assert_clean();
             leaves.iter().map(|leaf| tape.gradient(leaf).unwrap().to_vec().unwrap()).collect::<Vec<_>>()
         };
         let fresh = gradients(true, false);

@@ -341,18 +341,18 @@ fn scans_that_cannot_be_segmented() {
     fs::create_dir(place.at("again")).unwrap();
     fs::write(place.at("again/scan.nii.gz"), &whole).unwrap();
     let infer = "infer --quiet --threads 1 --load-model run/o-net.safetensors --out out --input";
-    let table: [(&str, i32, &[&str]); 5] = [
+    let table: [(&str, i32, &[&str]); 4] = [
         ("gone.nii.gz", 1, &["gone.nii.gz", "No such file"]),
         ("half.nii.gz", 1, &["half.nii.gz", "truncated"]),
         ("series.nii.gz", 1, &["2", "1", "channel"]),
-        ("large.nii.gz", 1, &["large", "[32, 32, 32]", "[16, 16, 16]"]),
         ("scan.nii.gz again/scan.nii.gz", 2, &["--input", "--out"]),
     ];
     for (input, code, parts) in table {
         place.refuses(&format!("{infer} {input}"), code, parts);
     }
-    place.run(&format!("{infer} scan.nii.gz")).succeeded();
-    place.refuses(&format!("{infer} scan.nii.gz"), 1, &["out/scan.nii.gz", "exists already", "--out"]);
+    // Larger than the network's volumes, which is no fault of an occupancy network.
+    place.run(&format!("{infer} scan.nii.gz large.nii.gz")).succeeded();
+    place.refuses(&format!("{infer} scan.nii.gz"), 1, &["out/scan.nii.gz", "exists already", "--out", "--resume"]);
 }
 
 /// The size of files is limited, so that every write beyond it fails as on a full disk.

@@ -152,3 +152,15 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
     fill(&mut parameters, &checkpoint.state, path)?;
     Ok(Model { network, parameters, task })
 }
+
+/// A network of the given configuration with the weights in an official `.pt` (or any other checkpoint of it), which says
+/// neither configuration nor task itself.
+///
+/// # Errors
+/// An unreadable file, one of another network, or no memory.
+pub fn load_official(device: &Device, path: &Path, config: NetworkConfig, task: Task) -> Result<Model> {
+    let mut parameters = Parameters::new(device);
+    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
+    load_weights(&mut parameters, path)?;
+    Ok(Model { network, parameters, task })
+}

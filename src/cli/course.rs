@@ -154,7 +154,7 @@ pub fn score_cases(
     let mut scored = Vec::new();
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
-        let predicted = infer::segment(parameters.device(), network, parameters, task, case)?;
+        let predicted = infer::segment(network, parameters, task, case)?;
         scored.push((evaluate::score(task, case, &predicted, rule)?, predicted));
         bar.advance(&case.name);
     }

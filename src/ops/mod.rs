@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod add;
 pub mod avg_pool;
+mod columns_cuda;
 pub mod concat;
 pub mod conv3d;
 pub mod conv_transpose3d;
@@ -14,6 +15,7 @@ pub mod dropout;
 mod finite;
 pub mod fourier_features;
 pub(crate) mod lanes;
+pub mod lattice;
 pub(crate) mod layout;
 pub mod linear;
 pub mod loss;
@@ -26,12 +28,14 @@ pub mod patch_sample;
 mod pieces;
 pub mod reshape;
 pub mod resize;
+mod scan_cuda;
 pub mod select;
 mod separable;
 pub mod sigmoid;
 pub mod softmax;
 mod tiling;
 pub mod transpose_channels;
+mod volume_cuda;
 
 #[cfg(test)]
 pub mod testing;

@@ -7,7 +7,6 @@ use crate::data::sampling::Reach;
 use crate::data::{Augmentation, Labels, Sampling, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::infer::dense::volume_tensor;
 use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
@@ -33,18 +32,7 @@ fn augmentation(augment: Augment) -> Augmentation {
     match augment {
         Augment::None => Augmentation::NONE,
         Augment::Reference => Augmentation::REFERENCE,
-        Augment::Sample => Augmentation {
-            flip: 0.5,
-            flip_axes: [true, false, false],
-            brightness: 0.5,
-            brightness_scale: 0.1,
-            contrast: 0.5,
-            contrast_scale: 0.25,
-            noise: 0.3,
-            noise_sigma: 0.1,
-            shift: 0.8,
-            max_shift: [5, 5, 5],
-        },
+        Augment::Sample => Augmentation::SAMPLE,
     }
 }
 
@@ -66,7 +54,9 @@ pub fn make(
         let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
             return Err(Error::Model(format!("case {} has no labels to train on", case.name)));
         };
-        items.push((change.apply(&case.volume), change.apply_labels(labels), change.apply_border(border)));
+        let labels = change.apply_labels(labels);
+        let border = change.apply_border(border, &labels);
+        items.push((change.apply(&case.volume), labels, border));
     }
     let shape = items[0].0.shape;
     if let Some(odd) = items.iter().position(|item| item.0.shape != shape) {
@@ -82,10 +72,11 @@ pub fn make(
                 points: settings.points,
                 border_share: settings.border_share,
                 reach: reach(config.reference),
+                ..Sampling::default()
             };
             let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
             for (_, labels, border) in &items {
-                let points = sampling.draw(shape, Some(border), &mut rng);
+                let points = sampling.draw(shape, Some(border), Some(labels), &mut rng);
                 classes.extend(labels.at(&points).into_iter().map(f32::from));
                 coordinates.extend(points.into_iter().flatten().map(|index| index as f32));
             }
@@ -110,6 +101,13 @@ pub fn make(
             targets: Targets::Dense(label_tensor(device, &items.iter().map(|item| &item.1).collect::<Vec<_>>())?),
         }),
     }
+}
+
+/// `[batch, D, H, W, channels]`.
+fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
+    let ([d, h, w], channels) = (volumes[0].shape, volumes[0].channels);
+    let voxels: Vec<f32> = volumes.iter().flat_map(|volume| volume.voxels.iter().copied()).collect();
+    Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)
 }
 
 /// `[batch, D, H, W, 1]`.

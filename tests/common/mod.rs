@@ -6,4 +6,5 @@
 pub mod cuda;
 pub mod dot;
 pub mod fixture;
+pub mod network;
 pub mod npz;

@@ -8,7 +8,6 @@ use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::ops;
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 

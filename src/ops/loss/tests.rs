@@ -1,6 +1,5 @@
 use super::worst::{Worst, kept};
 use super::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
-use crate::device::Device;
 use crate::device::cpu::Pool;
 use crate::memory::Role;
 use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, every_device, refused};

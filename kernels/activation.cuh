@@ -91,8 +91,8 @@ struct Tanh : Plain {
 // Padé unit P(x)/Q(x), P = Σ n_i x^i with N coefficients, Q = 1 + Σ |d_j||x|^{j+1} with D.
 //
 // Beyond |x| = 1024 powers could overflow: both polynomials are divided by powers of |x| and evaluated in 1/|x|, in f64,
-// where even the eighth power of the reciprocal of the largest f32 is still a number. Such arguments are rare, so the branch
-// costs a comparison.
+// where even the eighth power of the reciprocal of the largest f32 is still a number. Such arguments are rare: kernels only
+// note that there were some, and go over their elements once more if so.
 template <int N, int D> struct Pade {
     static constexpr int COEFFICIENTS = N + D;
     static constexpr bool BOUNDED = true;
@@ -186,39 +186,23 @@ template <int N, int D> struct Pade {
     }
 };
 
-// f of four arguments.
-template <class F> __device__ inline Four values(const F& f, const Four& x) {
+// f of four arguments; what it makes of extreme ones is to be replaced.
+template <class F> __device__ inline Four values(const F& f, const Four& x, bool& extreme) {
     Four y;
-    bool extreme = false;
     for (int k = 0; k < 4; k++) {
         y.v[k] = f.value(x.v[k]);
         extreme |= F::extreme(x.v[k]);
     }
-    if (F::BOUNDED && extreme) {
-#pragma unroll 1
-        for (int k = 0; k < 4; k++) {
-            const float a = x.pick(k);
-            if (F::extreme(a)) y.replace(k, f.extreme_value(a));
-        }
-    }
     return y;
 }
 
-// g·f'(x) of four arguments; adds to `sums`.
-template <class F> __device__ inline Four gradients(const F& f, const Four& x, const Four& g, float* sums) {
+// g·f'(x) of four arguments, 0 for extreme ones; adds to `sums`.
+template <class F> __device__ inline Four gradients(const F& f, const Four& x, const Four& g, float* sums, bool& extreme) {
     Four d;
-    bool extreme = false;
     for (int k = 0; k < 4; k++) {
         const bool tame = !F::extreme(x.v[k]);
         d.v[k] = f.gradient(tame ? x.v[k] : 0.0f, tame ? g.v[k] : 0.0f, sums);
         extreme |= !tame;
-    }
-    if (F::BOUNDED && extreme) {
-#pragma unroll 1
-        for (int k = 0; k < 4; k++) {
-            const float a = x.pick(k);
-            if (F::extreme(a)) d.replace(k, f.extreme_gradient(a, g.pick(k), sums));
-        }
     }
     return d;
 }

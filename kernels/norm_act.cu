@@ -20,11 +20,11 @@
 // What the vectors are indexed by: element of group, scale or shift = item·(item's stride) + channel·(channel's stride).
 struct Norm {
     float epsilon;
-    uint32_t groups;       // in all; 0: no statistics
-    uint32_t item_group;   // 0, or the channels (instance norm)
+    uint32_t groups;        // in all; 0: no statistics
+    uint32_t item_group;    // 0, or the channels (instance norm)
     uint32_t channel_group; // 0 (one group) or 1
-    uint32_t item_gamma;   // 0, or the channels
-    uint32_t item_beta;    // 0, or the channels
+    uint32_t item_gamma;    // 0, or the channels
+    uint32_t item_beta;     // 0, or the channels
 };
 
 struct Vectors {
@@ -70,14 +70,23 @@ template <class F>
 __device__ void forward(const float* x, const Vectors& vectors, const float* before, const float* after, const F& f,
                         float* y, const Tiling& t) {
     const Affine affine(vectors, t);
+    bool extreme = false;
     for_fours(t, [&](uint64_t at, uint32_t count) {
         const Four r = before ? load_four(before + at, count) : Four{};
-        Four v = values(f, affine.map(load_four(x + at, count), r));
+        Four v = values(f, affine.map(load_four(x + at, count), r), extreme);
         if (after) {
             const Four a = load_four(after + at, count);
             for (int k = 0; k < 4; k++) v.v[k] += a.v[k];
         }
         store_four(y + at, v, count);
+    });
+    if (!F::BOUNDED || !extreme) return;
+    for_fours(t, [&](uint64_t at, uint32_t count) {
+        const Four r = before ? load_four(before + at, count) : Four{};
+        const Four v = affine.map(load_four(x + at, count), r);
+#pragma unroll 1
+        for (int k = 0; k < count; k++)
+            if (F::extreme(v.pick(k))) y[at + k] = f.extreme_value(v.pick(k)) + (after ? after[at + k] : 0.0f);
     });
 }
 
@@ -90,14 +99,20 @@ __device__ void first(const float* dy, const float* x, const Vectors& vectors, c
     __shared__ float parts[8][THREADS];
     const Affine affine(vectors, t);
     float sums[8] = {}, coefficients[K > 0 ? K : 1] = {};
+    bool extreme = false;
     for_fours(t, [&](uint64_t at, uint32_t count) {
         Four d = load_four(dy + at, count);
-        Four value;
-        if (g || channel_sums) value = load_four(x + at, count);
+        const Four value = load_four(x + at, count);
         if (g) {
-            const Four r = before ? load_four(before + at, count) : Four{};
-            d = gradients(f, affine.map(value, r), d, coefficients);
-            store_four(g + at, d, count);
+            const Four r = before ? load_four(before + at, count) : Four{}, v = affine.map(value, r);
+            Four out = gradients(f, v, d, coefficients, extreme);
+            // Where the argument is extreme dy stays for the second time.
+            for (int k = 0; k < 4; k++) {
+                const float slope = out.v[k];
+                out.v[k] = F::extreme(v.v[k]) ? d.v[k] : slope;
+                d.v[k] = slope;
+            }
+            store_four(g + at, out, count);
         }
         if (channel_sums)
             for (int k = 0; k < 4; k++) {
@@ -107,6 +122,22 @@ __device__ void first(const float* dy, const float* x, const Vectors& vectors, c
                 sums[4 + k] = fmaf(own, value.v[k] - affine.mean[k], sums[4 + k]);
             }
     });
+    if (F::BOUNDED && extreme && g)
+        for_fours(t, [&](uint64_t at, uint32_t count) {
+            const Four value = load_four(x + at, count), r = before ? load_four(before + at, count) : Four{};
+            const Four v = affine.map(value, r);
+#pragma unroll 1
+            for (int k = 0; k < count; k++) {
+                if (!F::extreme(v.pick(k))) continue;
+                const float d = f.extreme_gradient(v.pick(k), g[at + k], coefficients);
+                g[at + k] = d;
+                for (int j = 0; j < 4; j++)
+                    if (j == k) {
+                        sums[j] += d;
+                        sums[4 + j] = fmaf(d, value.v[j] - affine.mean[j], sums[4 + j]);
+                    }
+            }
+        });
     if (channel_sums) {
         sum_lanes(t, sums, parts);
         if (t.lane() == 0 && t.works()) {
@@ -135,13 +166,13 @@ __device__ void first(const float* dy, const float* x, const Vectors& vectors, c
 
 // `numerator` and `denominator`: the activation's learnt parameters, or null; `slope`: a leaky rectifier's given one.
 #define KERNELS(NAME, F)                                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4)                                                           \
         norm_act_##NAME(const float* x, const float* statistics, const float* gamma, const float* beta, Norm norm,     \
                         const float* before, const float* numerator, const float* denominator, float slope,            \
                         const float* after, float* y, Tiling t) {                                                      \
         forward(x, Vectors{statistics, gamma, beta, norm}, before, after, F(numerator, denominator, slope), y, t);     \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
         norm_act_first_##NAME(const float* x, const float* statistics, const float* gamma, const float* beta,          \
                               Norm norm, const float* before, const float* numerator, const float* denominator,        \
                               float slope, const float* dy, float* g, float* channel_sums, float* coefficient_sums,    \
@@ -235,6 +266,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (!t.works()) return;
     const Vectors vectors{statistics, gamma, nullptr, norm};
     const uint64_t rows = t.length / t.channels;
+    // Σ γ·g and Σ γ·g·x̂ of the one group.
+    double group[2] = {};
+    if (through && group_sums)
+        for (uint32_t chunk = 0; chunk < chunks; chunk++)
+            for (int which = 0; which < 2; which++) group[which] += group_sums[which * chunks + chunk];
     float mean[4], scale[4], slope[4] = {}, offset[4] = {};
     for (int k = 0; k < 4; k++) {
         const uint32_t c = (t.channel() + k) % t.channels;
@@ -242,13 +278,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         mean[k] = vectors.mean(blockIdx.z, c);
         scale[k] = s * vectors.scale(blockIdx.z, c);
         if (!through) continue;
-        double total[2] = {}, members;
-        if (group_sums) {
-            // One group.
-            for (uint32_t chunk = 0; chunk < chunks; chunk++)
-                for (int which = 0; which < 2; which++) total[which] += group_sums[which * chunks + chunk];
-            members = (double)items * rows * t.channels;
-        } else {
+        double total[2] = {group[0], group[1]}, members = (double)items * rows * t.channels;
+        if (!group_sums) {
             // A channel of one item, or of all.
             const uint32_t begin = norm.item_group ? blockIdx.z : 0, end = norm.item_group ? blockIdx.z + 1 : items;
             for (uint32_t item = begin; item < end; item++) {

@@ -192,7 +192,11 @@ pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Te
         }
         Backend::Cuda(cuda) => {
             let len = sum.len();
-            cuda.kernel("add_in_place").output(&mut sum).input(b).value(len as u64).launch(Grid::cover(len))?;
+            cuda.kernel("add_in_place")
+                .output(&mut sum)
+                .input(b)
+                .value(len as u64)
+                .launch(Grid::cover(len.div_ceil(4)))?;
         }
         Backend::Plan { .. } => {}
     }

@@ -206,22 +206,3 @@ template <class F> __device__ inline Four gradients(const F& f, const Four& x, c
     }
     return d;
 }
-
-// MACRO(name, struct) for every activation; the names are those of `kernels` in src/ops/norm_act/cuda.rs.
-#define FOR_ACTIVATIONS(MACRO)                                                                                         \
-    MACRO(identity, Identity)                                                                                          \
-    MACRO(leaky, Leaky<0>)                                                                                             \
-    MACRO(prelu, Leaky<1>)                                                                                             \
-    MACRO(selu, Selu)                                                                                                  \
-    MACRO(swish, Swish)                                                                                                \
-    MACRO(softplus, Softplus)                                                                                          \
-    MACRO(tanh, Tanh)                                                                                                  \
-    MACRO(sigmoid, Sigmoid)                                                                                            \
-    MACRO(pade33, PADE(4, 3))                                                                                          \
-    MACRO(pade44, PADE(5, 4))                                                                                          \
-    MACRO(pade54, PADE(6, 4))                                                                                          \
-    MACRO(pade55, PADE(6, 5))                                                                                          \
-    MACRO(pade66, PADE(7, 6))                                                                                          \
-    MACRO(pade77, PADE(8, 7))                                                                                          \
-    MACRO(pade88, PADE(9, 8))
-#define PADE(N, D) Pade<N, D>

@@ -1,4 +1,4 @@
-//! Launches of `kernels/norm_act.cu`.
+//! Launches of the kernels of `kernels/norm_act.cuh`.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -69,8 +69,8 @@ pub fn load(device: &Device, path: &Path, args: &OfficialArgs, dataset: Option<&
 /// What weights of that kind were trained for, as far as it is known.
 fn task(config: &NetworkConfig, family: Family, dataset: Option<&Dataset>) -> Task {
     let official = Task::official_brats();
-    let task = match (config, family, dataset) {
-        (NetworkConfig::OssNet(_), Family::Brats, _) => return official,
+    match (config, family, dataset) {
+        (NetworkConfig::OssNet(_), Family::Brats, _) => official,
         (NetworkConfig::OssNet(_), Family::Lits, _) => Task {
             name: "LiTS".into(),
             preprocessing: Preprocessing {
@@ -96,6 +96,5 @@ fn task(config: &NetworkConfig, family: Family, dataset: Option<&Dataset>) -> Ta
             },
             class_names: (0..unet.classes.max(2)).map(|class| format!("class {class}")).collect(),
         },
-    };
-    task
+    }
 }

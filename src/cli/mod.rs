@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 
-#[cfg(feature = "train")]
 mod borders;
+#[cfg(feature = "train")]
 mod compare;
 mod convert;
 #[cfg(feature = "train")]

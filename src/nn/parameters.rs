@@ -62,6 +62,23 @@ impl Parameter {
         (&mut self.value, self.gradient.as_ref())
     }
 
+    /// Takes the gradient away.
+    pub fn take_gradient(&mut self) -> Option<Tensor> {
+        self.gradient.take()
+    }
+
+    /// Puts a gradient in place.
+    pub fn set_gradient(&mut self, gradient: Tensor) {
+        self.gradient = Some(gradient);
+    }
+
+    /// Exchanges the weights with `other`, of the same shape, and the roles of the two in the ledger.
+    pub fn exchange_value(&mut self, other: &mut Tensor) {
+        std::mem::swap(&mut self.value, other);
+        self.value.retag(Role::Parameter);
+        other.retag(Role::OptimizerState);
+    }
+
     /// False if no gradient is wanted.
     pub fn trainable(&self) -> bool {
         self.trainable

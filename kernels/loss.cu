@@ -65,32 +65,41 @@ struct Classes {
 struct Softmax {
     uint32_t label;
     bool valid;
-    float largest, sum; // logits: max, and Σ e^(x − max)
+    float own;                       // the lane's first class, if it has one
+    float largest, exponential, sum; // logits: max, e^(own − max), Σ e^(x − max)
     float ln_p, ln_slope, p, miss;
 };
 
 // x: the row's predictions. All lanes of the warp must take part.
 __device__ inline Softmax look_at(const Classes& o, const Row& row, const float* x, const float* labels) {
     Softmax s{};
+    const uint32_t end = row.classes(o.classes);
+    const bool there = row.lane < end;
     const float label = row.there ? labels[row.index] : 0.0f;
     s.valid = label >= 0.0f && label < (float)o.classes && label == truncf(label);
     s.label = s.valid ? (uint32_t)label : 0;
-    const float own = row.there ? x[s.label] : 0.0f;
+    s.own = there ? x[row.lane] : -INFINITY;
+    // The labelled class is mostly in a lane's register.
+    float labelled = __shfl_sync(ALL_LANES, s.own, s.label % o.span, o.span);
+    if (s.label >= o.span && row.there) labelled = x[s.label];
+    if (!row.there) labelled = 0.0f;
     if (o.probabilities) {
-        const Dual ln_p = clamped_ln(own);
-        s.ln_p = ln_p.value, s.ln_slope = ln_p.slope, s.p = own, s.miss = 1.0f - own;
+        const Dual ln_p = clamped_ln(labelled);
+        s.ln_p = ln_p.value, s.ln_slope = ln_p.slope, s.p = labelled, s.miss = 1.0f - labelled;
         return s;
     }
-    float largest = -INFINITY, others = 0.0f;
-    for (uint32_t c = row.lane; c < row.classes(o.classes); c += o.span) largest = fmaxf(largest, x[c]);
+    float largest = s.own;
+    for (uint32_t c = row.lane + o.span; c < end; c += o.span) largest = fmaxf(largest, x[c]);
     largest = span_max(largest, o.span);
     s.largest = row.there ? largest : 0.0f;
-    for (uint32_t c = row.lane; c < row.classes(o.classes); c += o.span)
+    s.exponential = there ? expf(s.own - s.largest) : 0.0f;
+    float others = row.lane == s.label ? 0.0f : s.exponential;
+    for (uint32_t c = row.lane + o.span; c < end; c += o.span)
         if (c != s.label) others += expf(x[c] - s.largest);
     others = span_sum(others, o.span);
-    const float exponential = expf(own - s.largest);
+    const float exponential = expf(labelled - s.largest);
     s.sum = exponential + others;
-    s.ln_p = own - s.largest - logf(s.sum), s.p = exponential / s.sum, s.miss = others / s.sum;
+    s.ln_p = labelled - s.largest - logf(s.sum), s.p = exponential / s.sum, s.miss = others / s.sum;
     return s;
 }
 
@@ -120,7 +129,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         common = s.valid ? scale * common : NAN;
         for (uint32_t c = row.lane; c < row.classes(options.classes); c += options.span) {
             float slope = c == s.label ? 1.0f : 0.0f;
-            if (!options.probabilities) slope = c == s.label ? s.miss : -expf(of[c] - s.largest) / s.sum;
+            if (!options.probabilities) {
+                const float exponential = c == row.lane ? s.exponential : expf(of[c] - s.largest);
+                slope = c == s.label ? s.miss : -exponential / s.sum;
+            }
             put(dx + row.index * options.classes + c, common * slope, accumulate);
         }
     }

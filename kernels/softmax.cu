@@ -3,8 +3,8 @@
 // Sigmoid: element by element, 16 bytes a thread and access; 8 bytes an element forward, 12 backward.
 //
 // Softmax over the last axis: `span` lanes of a warp share a row (the power of two from the number of classes on, at most
-// 32), so a warp reads a stretch of memory; they join maxima and sums by shuffles. With more than 32 classes a row is read
-// three times, twice of them from the cache. 8 bytes an element forward, 12 backward.
+// 32), so a warp reads a stretch of memory; they join maxima and sums by shuffles. Up to 32 classes are read once; of more the
+// others are read three times, twice of them from the cache. 8 bytes an element forward, 12 backward.
 //
 // A faster one would be the epilogue of the layer that makes the logits, or the prologue of the loss.
 
@@ -34,14 +34,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     softmax(const float* x, float* y, uint64_t rows, uint32_t classes, uint32_t span) {
     for_rows(row, rows, span) {
         const float* from = x + row.index * classes;
-        float largest = -INFINITY;
-        for (uint32_t c = row.lane; c < row.classes(classes); c += span) largest = fmaxf(largest, from[c]);
+        float* to = y + row.index * classes;
+        const uint32_t end = row.classes(classes);
+        // A lane's first class stays in a register; mostly there is no other.
+        const bool there = row.lane < end;
+        const float own = there ? from[row.lane] : -INFINITY;
+        float largest = own;
+        for (uint32_t c = row.lane + span; c < end; c += span) largest = fmaxf(largest, from[c]);
         largest = span_max(largest, span);
-        float sum = 0.0f;
-        for (uint32_t c = row.lane; c < row.classes(classes); c += span) sum += expf(from[c] - largest);
+        const float exponential = there ? expf(own - largest) : 0.0f;
+        float sum = exponential;
+        for (uint32_t c = row.lane + span; c < end; c += span) sum += expf(from[c] - largest);
         const float scale = 1.0f / span_sum(sum, span);
-        for (uint32_t c = row.lane; c < row.classes(classes); c += span)
-            y[row.index * classes + c] = expf(from[c] - largest) * scale;
+        if (there) to[row.lane] = exponential * scale;
+        for (uint32_t c = row.lane + span; c < end; c += span) to[c] = expf(from[c] - largest) * scale;
     }
 }
 
@@ -51,9 +57,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for_rows(row, rows, span) {
         const float* of = y + row.index * classes;
         float* d = gradient + row.index * classes;
-        float mean = 0.0f;
-        for (uint32_t c = row.lane; c < row.classes(classes); c += span) mean = fmaf(d[c], of[c], mean);
+        const uint32_t end = row.classes(classes);
+        const bool there = row.lane < end;
+        const float own = there ? of[row.lane] : 0.0f, slope = there ? d[row.lane] : 0.0f;
+        float mean = slope * own;
+        for (uint32_t c = row.lane + span; c < end; c += span) mean = fmaf(d[c], of[c], mean);
         mean = span_sum(mean, span);
-        for (uint32_t c = row.lane; c < row.classes(classes); c += span) d[c] = of[c] * (d[c] - mean);
+        if (there) d[row.lane] = own * (slope - mean);
+        for (uint32_t c = row.lane + span; c < end; c += span) d[c] = of[c] * (d[c] - mean);
     }
 }

@@ -228,6 +228,19 @@ fn cross_entropy_twin(a: &[Array], options: CrossEntropy) -> Array {
 #[test]
 fn cross_entropies_follow_their_definition() {
     let classes = Array::random(&[3, 40, 1], 7).map(|x| ((x + 1.0) * 2.0).floor());
+    // More classes than a warp has lanes.
+    let many = [
+        Array::random(&[1, 9, 70], 1).map(|x| 6.0 * x),
+        Array::random(&[1, 9, 1], 3).map(|x| ((x + 1.0) * 35.0).floor()),
+    ];
+    let plain = CrossEntropy::default();
+    check_op(
+        &many,
+        &[0],
+        TOLERANCE,
+        |tape, v| cross_entropy(tape, &v[0], &v[1], plain),
+        |a| cross_entropy_twin(a, plain),
+    );
     for gamma in [0.0, 1.5, 2.0] {
         for (prediction, reference) in
             [(Prediction::Logits, false), (Prediction::Probabilities, false), (Prediction::Probabilities, true)]

@@ -12,6 +12,7 @@ pub mod concat;
 pub mod conv3d;
 pub mod conv_transpose3d;
 pub mod dropout;
+mod finite;
 pub mod fourier_features;
 pub(crate) mod gemm;
 pub(crate) mod lanes;
@@ -33,6 +34,7 @@ pub mod select;
 mod separable;
 pub mod sigmoid;
 pub mod softmax;
+mod tiling;
 pub mod transpose_channels;
 mod volume_cuda;
 
@@ -46,6 +48,7 @@ pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
 pub use conv3d::conv3d;
 pub use dropout::dropout;
+pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;
 pub use linear::linear;
 pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
@@ -198,7 +201,11 @@ pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Te
         }
         Backend::Cuda(cuda) => {
             let len = sum.len();
-            cuda.kernel("add_in_place").output(&mut sum).input(b).value(len as u64).launch(Grid::cover(len))?;
+            cuda.kernel("add_in_place")
+                .output(&mut sum)
+                .input(b)
+                .value(len as u64)
+                .launch(Grid::cover(len.div_ceil(4)))?;
         }
         Backend::Plan { .. } => {}
     }

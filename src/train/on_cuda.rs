@@ -77,7 +77,8 @@ fn oss_net_with_fourier_features() {
 
 /// A U-Net of three levels.
 fn u_net(dimensions: usize, volume: [usize; 3], classes: usize) {
-    let config = UNetConfig { channels: vec![4, 8, 16], strides: vec![2, 2], ..UNetConfig::standard(dimensions, 3, classes) };
+    let config =
+        UNetConfig { channels: vec![4, 8, 16], strides: vec![2, 2], ..UNetConfig::standard(dimensions, 3, classes) };
     check(&NetworkConfig::UNet(config), Sizes::new(volume, 2, 0));
 }
 

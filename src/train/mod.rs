@@ -17,3 +17,6 @@ pub mod step;
 pub mod tensorboard;
 pub mod trainer;
 pub mod validation;
+
+#[cfg(test)]
+mod on_cuda;

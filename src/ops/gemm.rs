@@ -37,8 +37,8 @@ impl Product {
         let (rows, columns, _) = TILES[3];
         let tiles = self.rows.div_ceil(rows) * self.columns.div_ceil(columns) * self.count;
         match self.columns {
-            ..=16 => 0,
-            ..=32 => 1,
+            0..=16 => 0,
+            17..=32 => 1,
             65.. if self.rows > 64 && tiles * (self.inner / (2 * SHORTEST)).max(1) >= BLOCKS / 2 => 3,
             _ => 2,
         }

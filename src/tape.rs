@@ -19,8 +19,8 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
-use crate::nn::{BufferId, ParamId, Parameters};
-use crate::ops::{Needs, Op};
+use crate::nn::{BufferId, ParamId, Parameters, RunningUpdate};
+use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 pub use backward::Backward;
@@ -61,15 +61,6 @@ impl Node {
     }
 }
 
-/// A running statistic that is due for an update: `running ← (1 − momentum)·running + momentum·statistics`.
-struct BufferUpdate {
-    buffer: BufferId,
-    statistics: Tensor,
-    /// Elements behind each statistic, for the unbiased variance.
-    count: usize,
-    momentum: f32,
-}
-
 /// What a tape is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -87,7 +78,7 @@ pub struct Tape {
     mode: Mode,
     nodes: RefCell<Vec<Node>>,
     parameters: RefCell<Vec<Rc<Slot>>>,
-    updates: RefCell<Vec<BufferUpdate>>,
+    updates: RefCell<Vec<RunningUpdate>>,
     first_not_finite: RefCell<Option<String>>,
     check_finite: Cell<bool>,
     recompute_all: Cell<bool>,
@@ -325,7 +316,7 @@ impl Tape {
     /// `count` elements) once the step is done.
     pub fn update_buffer(&self, buffer: BufferId, statistics: &Var, count: usize, momentum: f32) {
         let statistics = statistics.tensor();
-        self.updates.borrow_mut().push(BufferUpdate { buffer, statistics, count, momentum });
+        self.updates.borrow_mut().push(RunningUpdate { buffer, statistics, count, momentum });
     }
 
     /// Applies the updates noted by [`Tape::update_buffer`]. [`Tape::backward`] does so by itself.
@@ -333,10 +324,7 @@ impl Tape {
     /// # Errors
     /// What the device's driver says.
     pub fn apply_buffer_updates(&self, parameters: &mut Parameters) -> Result<()> {
-        for update in self.updates.take() {
-            parameters.update_buffer(update.buffer, &update.statistics, update.count, update.momentum)?;
-        }
-        Ok(())
+        parameters.update_running(&self.updates.take())
     }
 
     /// From now on looks at every op's output for NaN and infinity; see [`Tape::first_not_finite`].
@@ -435,7 +423,7 @@ impl Tape {
             op.forward(&self.device, &inputs, &mut output)?;
             Ok::<_, Error>(output)
         })?;
-        if self.check_finite.get() && !output.to_vec()?.iter().all(|value| value.is_finite()) {
+        if self.check_finite.get() && first_not_finite(&self.device, &[&output])?.is_some() {
             let layer = self.device.ledger(|ledger| ledger.layer());
             let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };
             self.first_not_finite.borrow_mut().get_or_insert(place);

@@ -30,12 +30,26 @@ pub struct UNetConfig {
     pub channels: Vec<usize>,
     /// Stride of each level but the last.
     pub strides: Vec<usize>,
+    /// Axis of the volume that a 2D network's slices are perpendicular to (2: axial slices of a canonical volume).
+    #[serde(default = "axial")]
+    pub slice_axis: usize,
+}
+
+fn axial() -> usize {
+    2
 }
 
 impl UNetConfig {
     /// MONAI's usual five levels: 16, 32, 64, 128, 256 channels, strides 2.
     pub fn standard(dimensions: usize, image_channels: usize, classes: usize) -> Self {
-        Self { dimensions, image_channels, classes, channels: vec![16, 32, 64, 128, 256], strides: vec![2; 4] }
+        Self {
+            dimensions,
+            image_channels,
+            classes,
+            channels: vec![16, 32, 64, 128, 256],
+            strides: vec![2; 4],
+            slice_axis: axial(),
+        }
     }
 
     /// Voxels that every (in 2D: the last two) side must be a multiple of.
@@ -53,15 +67,16 @@ impl UNetConfig {
             && self.strides.len() + 1 == self.channels.len()
             && self.strides.iter().all(|stride| matches!(stride, 1 | 2))
             && !self.channels.contains(&0)
+            && self.slice_axis < 3
             && self.image_channels > 0
             && self.classes > 0;
         if fits {
             return Ok(());
         }
         Err(Error::Model(format!(
-            "U-Net with {} dimensions, channels {:?} and strides {:?}: needs 2 or 3 dimensions, two levels or more, one \
-             stride (1 or 2) between neighbouring levels",
-            self.dimensions, self.channels, self.strides
+            "U-Net with {} dimensions, channels {:?}, strides {:?} and slices across axis {}: needs 2 or 3 dimensions, two \
+             levels or more, one stride (1 or 2) between neighbouring levels, and an axis of 0, 1 or 2",
+            self.dimensions, self.channels, self.strides, self.slice_axis
         )))
     }
 

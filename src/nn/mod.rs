@@ -5,8 +5,9 @@ pub mod layers;
 pub mod optim;
 mod parameters;
 mod piecewise;
-
-pub use piecewise::blocks::{Layers, chunked_block};
-pub use piecewise::slabs::conv_norm_act_pool;
+mod running;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};
+pub use piecewise::blocks::{Layers, chunked_block};
+pub use piecewise::slabs::conv_norm_act_pool;
+pub(crate) use running::RunningUpdate;

@@ -153,19 +153,28 @@ fn the_cheapest_level_that_fits_is_chosen() {
     let volume = [64, 64, 64];
     let config = official("full", volume);
     let sizes = Sizes::new(volume, 1, 4096);
-    let needs = Recompute::ALL.map(|recompute| {
-        let cost = rehearse(&plan(1 << 40), &config, Sizes { recompute, ..sizes }, 2).unwrap();
-        (recompute, cost.reserved)
-    });
-    assert!(needs.windows(2).all(|pair| pair[0].1 > pair[1].1), "{needs:?}");
-    for (level, (recompute, reserved)) in needs.into_iter().enumerate() {
-        // Halfway to what the level before it takes.
-        let reserved = if level == 0 { 2 * reserved } else { (reserved + needs[level - 1].1) / 2 };
-        assert_eq!(choose::cheapest_that_fits(&plan(reserved), &config, sizes).unwrap().recompute, recompute);
-        assert_eq!(choose::resolve(RecomputeChoice::Auto, &plan(reserved), &config, sizes).unwrap(), recompute);
+    let fits = |recompute, budget| rehearse(&plan(budget), &config, Sizes { recompute, ..sizes }, 2).is_ok();
+    let ample = rehearse(&plan(1 << 40), &config, sizes, 2).unwrap().reserved;
+    let mut chosen = Vec::new();
+    // From what level 0 takes down to nothing, in steps of a fortieth.
+    for budget in (1..=40).rev().map(|part| ample / 40 * part + (1 << 20)) {
+        match choose::cheapest_that_fits(&plan(budget), &config, sizes) {
+            Ok(choice) => {
+                for recompute in Recompute::ALL.into_iter().take(usize::from(choice.recompute.level())) {
+                    assert!(!fits(recompute, budget), "level {recompute} fits {budget}");
+                }
+                assert!(choice.plan.peak.by_role.total() <= budget);
+                let resolved = choose::resolve(RecomputeChoice::Auto, &plan(budget), &config, sizes).unwrap();
+                assert_eq!(resolved, choice.recompute);
+                chosen.push(resolved);
+            }
+            Err(refused) => {
+                assert!(matches!(refused, ossnet::Error::OutOfMemory(_)), "{refused}");
+                assert!(!Recompute::ALL.into_iter().any(|recompute| fits(recompute, budget)), "{budget}");
+            }
+        }
     }
-    let refused = choose::cheapest_that_fits(&plan(needs[3].1 / 2), &config, sizes).err().unwrap();
-    assert!(matches!(refused, ossnet::Error::OutOfMemory(_)), "{refused}");
+    assert!(Recompute::ALL.iter().all(|level| chosen.contains(level)) && chosen.len() < 40, "{chosen:?}");
     assert_eq!(
         choose::resolve(RecomputeChoice::Level(Recompute::Decoder), &plan(1), &config, sizes).unwrap().level(),
         1

@@ -2,7 +2,7 @@
 
 use super::rehearsal::{Sizes, Stage};
 use crate::device::Device;
-use crate::models::{NetworkConfig, OssNetConfig, UNetConfig};
+use crate::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
 use crate::ops::testing::{assert_clean, cuda_device};
 
 /// Of the largest element of each parameter's gradient. Both devices compute in f32 with sums in different orders: errors
@@ -80,6 +80,20 @@ fn oss_net_with_mid_range_patches_and_classes() {
 #[test]
 fn oss_net_with_fourier_features() {
     oss_net("D2", 1);
+}
+
+/// Encoder blocks in slabs, decoder blocks made anew or in chunks of points.
+#[test]
+fn recompute_levels() {
+    let volume = [16, 16, 16];
+    let config = OssNetConfig::sample("oss-net-c", 2, volume).unwrap();
+    let config = NetworkConfig::OssNet(OssNetConfig { width: 24, blocks: 3, ..config });
+    for recompute in [Recompute::Blocks, Recompute::Chunks] {
+        check(&config, Sizes { recompute, ..Sizes::new(volume, 2, 20) });
+    }
+    let config = UNetConfig { channels: vec![4, 8, 16], strides: vec![2, 2], ..UNetConfig::standard(3, 3, 1) };
+    let sizes = Sizes::new([8, 16, 12], 1, 0);
+    check(&NetworkConfig::UNet(config), Sizes { recompute: Recompute::Blocks, ..sizes });
 }
 
 /// A U-Net of three levels.

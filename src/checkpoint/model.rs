@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Array, Checkpoint, Metadata, StateDict, View, safetensors};
+use super::convert::with_averages;
+use super::{Checkpoint, Metadata, StateDict, View, safetensors};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{Network, NetworkConfig};
@@ -18,7 +19,7 @@ pub const FORMAT: &str = "1";
 pub const AVERAGE: &str = "average.";
 
 /// What precedes the names of tensors that only a run in training needs.
-const COURSE: [&str; 2] = ["optimizer.", AVERAGE];
+pub(super) const COURSE: [&str; 2] = ["optimizer.", AVERAGE];
 
 /// A network as inference needs it.
 pub struct Model {
@@ -142,7 +143,8 @@ pub fn is_reference(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Error::Data`] if it is missing or not a `T`.
 pub fn entry<T: serde::de::DeserializeOwned>(checkpoint: &Checkpoint, key: &str, path: &Path) -> Result<T> {
-    const REMEDY: &str = "give a checkpoint that this program wrote (.safetensors)";
+    const REMEDY: &str =
+        "give a checkpoint that this program wrote (.safetensors), or name its network by the flag for that";
     let text = checkpoint.metadata.get(key);
     let text = text.ok_or_else(|| Error::data(path, format!("does not say its {key}"), REMEDY))?;
     serde_json::from_str(text).map_err(|error| Error::data(path, format!("has an unusable {key} ({error})"), REMEDY))
@@ -160,19 +162,6 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
     let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
     fill(&mut parameters, &with_averages(checkpoint.state), path)?;
     Ok(Model { network, parameters, task })
-}
-
-/// The state with each weight that has a moving average replaced by it.
-fn with_averages(state: StateDict) -> StateDict {
-    let averages: Vec<(String, Array)> = state
-        .iter()
-        .filter_map(|(name, array)| Some((name.strip_prefix(AVERAGE)?.to_owned(), array.clone())))
-        .collect();
-    let mut state: StateDict = state.into_iter().filter(|(name, _)| !name.starts_with(AVERAGE)).collect();
-    for (name, array) in averages {
-        state.insert(name, array);
-    }
-    state
 }
 
 impl Model {

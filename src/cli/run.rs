@@ -72,19 +72,6 @@ impl RunArgs {
         }
     }
 
-    /// A CUDA device by its number.
-    #[cfg(all(feature = "train", feature = "cuda"))]
-    pub fn cuda_device(&self, index: usize) -> Result<Device> {
-        let budget = self.memory_budget.map_or_else(|| crate::device::cuda::default_budget(index), Ok)?;
-        Device::cuda(index, budget)
-    }
-
-    /// A CUDA device by its number: this build has none.
-    #[cfg(all(feature = "train", not(feature = "cuda")))]
-    pub fn cuda_device(&self, index: usize) -> Result<Device> {
-        Err(Error::Usage(format!("--cuda-devices {index}: this build lacks the feature cuda; compute with --cpu")))
-    }
-
     /// How much is said.
     pub fn verbosity(&self) -> Verbosity {
         Verbosity::detect(self.quiet)

@@ -233,12 +233,21 @@ impl OssNetConfig {
                 self.encoder_channels.len()
             )));
         }
+        if self.volume_shape.iter().any(|&side| side > LARGEST_SIDE) {
+            return Err(Error::Model(format!(
+                "a volume of {:?} voxels is too large; a side has at most {LARGEST_SIDE} voxels",
+                self.volume_shape
+            )));
+        }
         if self.image_channels == 0 || self.classes == 0 || self.blocks == 0 || self.width == 0 {
             return Err(Error::Model("channels, classes, blocks and width must be at least 1".into()));
         }
         Ok(())
     }
 }
+
+/// Most voxels of a side: products of three sides with channels and bytes then fit 64 bits.
+pub const LARGEST_SIDE: usize = 1 << 16;
 
 /// Frequencies of the Fourier features.
 pub const FOURIER_FREQUENCIES: usize = 16;

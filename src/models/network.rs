@@ -161,7 +161,7 @@ pub enum Network {
     /// An occupancy network.
     OssNet(Box<OssNet>),
     /// A residual U-Net.
-    UNet(UNet),
+    UNet(Box<UNet>),
 }
 
 impl Network {
@@ -174,7 +174,7 @@ impl Network {
         device.in_op("initial weights", || {
             Ok(match config {
                 NetworkConfig::OssNet(config) => Self::OssNet(Box::new(OssNet::new(config.clone(), parameters, rng)?)),
-                NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
+                NetworkConfig::UNet(config) => Self::UNet(Box::new(UNet::new(config.clone(), parameters, rng)?)),
             })
         })
     }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::Recompute;
+use crate::models::recompute::{Recompute, kept_if};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
 use crate::ops::activation::Activation;
@@ -131,7 +131,7 @@ impl UNet {
                 "the U-Net needs [batch, D, H, W, channels] with sides that are multiples of {multiple}, not {shape:?}; pad it"
             )));
         }
-        tape.device().in_layer("model", || self.root.forward(tape, parameters, volume))
+        tape.device().in_layer("model", || self.root.forward(tape, parameters, volume, self.recompute))
     }
 }
 
@@ -266,19 +266,24 @@ impl Level {
         Ok(Level::Between(Box::new(Between { down, below, up, unit })))
     }
 
-    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+    /// At recompute level 1 the units on the way down keep their outputs only; at level 2 also what follows on the way up.
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, recompute: Recompute) -> Result<Var> {
         let device = tape.device();
+        let (down, up) = (recompute >= Recompute::Decoder, recompute >= Recompute::Blocks);
         match self {
-            Level::Bottom(unit) => unit.forward(tape, parameters, x),
+            Level::Bottom(unit) => kept_if(down, tape, || unit.forward(tape, parameters, x)),
             Level::Between(level) => {
-                let Between { down, below, up, unit } = level.as_ref();
-                let skip = device.in_layer("0", || down.forward(tape, parameters, x))?;
-                let deep = device.in_layer("1.submodule", || below.forward(tape, parameters, &skip))?;
-                let both = ops::concat(tape, &[&skip, &deep])?;
-                drop((skip, deep));
-                let y = device.in_layer("2.0", || up.forward(tape, parameters, &both, None))?;
-                drop(both);
-                device.in_layer("2.1", || unit.forward(tape, parameters, &y))
+                let forward = || level.down.forward(tape, parameters, x);
+                let skip = device.in_layer("0", || kept_if(down, tape, forward))?;
+                let below = || level.below.forward(tape, parameters, &skip, recompute);
+                let deep = device.in_layer("1.submodule", below)?;
+                kept_if(up, tape, || {
+                    let both = ops::concat(tape, &[&skip, &deep])?;
+                    drop((skip, deep));
+                    let y = device.in_layer("2.0", || level.up.forward(tape, parameters, &both, None))?;
+                    drop(both);
+                    device.in_layer("2.1", || level.unit.forward(tape, parameters, &y))
+                })
             }
         }
     }

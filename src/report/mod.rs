@@ -23,6 +23,8 @@ mod contour;
 mod demo;
 #[cfg(feature = "report")]
 mod escape;
+#[cfg(all(feature = "report", feature = "train"))]
+mod evaluation;
 #[cfg(feature = "report")]
 mod evidence;
 mod grid;
@@ -46,6 +48,8 @@ mod table;
 #[cfg(feature = "report")]
 mod training;
 
+#[cfg(all(feature = "report", feature = "train"))]
+pub use evaluation::evaluation_page;
 #[cfg(feature = "report")]
 pub use evidence::{
     CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,

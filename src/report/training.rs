@@ -106,8 +106,8 @@ mod tests {
         for part in ["&lt;heads&gt;", "a&amp;b", "0.750", "epochs = 2", "Dice: 0.800 at step 4"] {
             assert!(page.contains(part), "{part}");
         }
-        assert_eq!(page.matches("<svg").count(), 2);
+        assert_eq!(page.matches("<figure").count(), 2);
         assert!(!page.contains("http"), "self-contained");
-        assert_eq!(training_page(&TrainingRun::default()).matches("<svg").count(), 0);
+        assert_eq!(training_page(&TrainingRun::default()).matches("<figure").count(), 0);
     }
 }

@@ -410,7 +410,8 @@ fn overlay(lower: &mut Table, upper: Table) {
 fn check_keys(file: &Table, path: &Path) -> Result<()> {
     let known = Table::try_from(Preset::Sample.config(Preset::Sample.default_network())?).map_err(unexpected)?;
     let unknown = |table: &Table, known: &Table, section: &str| {
-        let key = table.keys().find(|key| !known.contains_key(*key) && !(section.is_empty() && *key == "dataset"))?;
+        let official = |key: &str| section.is_empty() && key == "dataset";
+        let key = table.keys().find(|key| !(known.contains_key(*key) || official(key)))?;
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
         Some(format!("unknown key {section}{key} (known: {})", names.join(", ")))
     };

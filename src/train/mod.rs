@@ -19,3 +19,6 @@ pub mod step;
 pub mod tensorboard;
 pub mod trainer;
 pub mod validation;
+
+#[cfg(test)]
+mod on_cuda;

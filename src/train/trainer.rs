@@ -9,9 +9,9 @@ use crate::interrupt;
 use crate::memory::Role;
 use crate::memory::{Event, Phase};
 use crate::models::{Network, NetworkConfig, Recompute};
-use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
-use crate::ops;
+use crate::nn::{Parameter, Parameters};
+use crate::ops::{self, first_not_finite};
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
@@ -293,13 +293,14 @@ impl Trainer {
     /// # Errors
     /// [`Error::NotFinite`] naming the first that is not finite.
     pub fn check_weights(&self) -> Result<()> {
-        for parameter in self.parameters.iter() {
-            if !parameter.value().to_vec()?.iter().all(|weight| weight.is_finite()) {
-                let (step, op) = (self.optimizer.steps(), parameter.name().into());
-                return Err(Error::NotFinite { what: "a weight".into(), step, op });
+        let weights: Vec<&Tensor> = self.parameters.iter().map(Parameter::value).collect();
+        match first_not_finite(&self.device, &weights)? {
+            None => Ok(()),
+            Some(i) => {
+                let name = self.parameters.iter().nth(i).map_or_else(String::new, |parameter| parameter.name().into());
+                Err(Error::NotFinite { what: "a weight".into(), step: self.optimizer.steps(), op: name })
             }
         }
-        Ok(())
     }
 
     fn step(&mut self, queue: &mut Queue<'_, Result<HostBatch>>, per_epoch: u64, total: u64) -> Result<()> {

@@ -44,6 +44,8 @@ pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn Feed, epoch: u64
         };
         (0..cases.len()).map(|index| score(&*cases.case(index)?)).collect::<Result<_>>()
     })?;
+    // The peaks that a run reports are those of training.
+    trainer.parameters().device().ledger(|ledger| ledger.reset_peak());
     let (dice, iou) = evaluate::means(&scores);
     Ok(Validation { epoch, step, dice, iou })
 }

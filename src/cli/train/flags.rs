@@ -63,7 +63,6 @@ pub struct Flags {
     /// Train: accepted because the official code asks for it; this command always does [official option]
     #[arg(long)]
     #[serde(skip)]
-    #[allow(dead_code)] // says what happens anyway
     train: bool,
     /// Validate every five epochs and keep the best weights by IoU [official option]
     #[arg(long)]

@@ -14,6 +14,7 @@ use super::course::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
 };
 use super::output::print;
+use super::run::{DeviceArgs, Place};
 use crate::checkpoint::model;
 use crate::data::{Axes, Dataset};
 use crate::device::Device;
@@ -51,14 +52,16 @@ pub struct TrainArgs {
     #[arg(long)]
     dump_config: bool,
     /// Compute on the CPU [official option]
-    #[arg(long, conflicts_with = "cuda_devices")]
+    #[arg(long, conflicts_with_all = ["cuda_devices", "device"])]
     cpu: bool,
     /// CUDA device to compute on, for example "0" [official option]
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
     cuda_devices: Option<String>,
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
     #[arg(long, value_name = "BYTES", value_parser = crate::memory::parse_bytes, default_value = "1GiB")]
     prefetch: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -155,10 +158,10 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
 
 /// The device that the flags name.
 fn device(args: &TrainArgs) -> Result<Device> {
-    let Some(list) = args.cuda_devices.as_deref().filter(|_| !args.cpu) else { return args.run.device() };
+    let Some(list) = args.cuda_devices.as_deref() else { return args.device.open(&args.run) };
     let indices: Option<Vec<usize>> = list.split(',').map(|index| index.trim().parse().ok()).collect();
     match indices.as_deref() {
-        Some(&[index]) => args.run.cuda_device(index),
+        Some(&[index]) => args.run.open(Place::Cuda(index)),
         Some([_, ..]) => {
             Err(Error::Usage(format!("--cuda-devices {list}: training runs on one device; name one, for example 0")))
         }
@@ -224,7 +227,10 @@ fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> 
             let multiple = config.multiple();
             match patch.iter().all(|side| side.is_multiple_of(multiple)) {
                 true => Ok(()),
-                false => Err(Error::Usage(format!("--patch {patch:?}: sides must be multiples of {multiple}"))),
+                false => Err(Error::Usage(format!(
+                    "--patch {patch:?}: sides must be multiples of {multiple}, for example {}",
+                    patch[0].next_multiple_of(multiple)
+                ))),
             }
         }
         _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; leave it away for {}", network.title()))),

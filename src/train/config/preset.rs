@@ -10,7 +10,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig};
-use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::nn::optim::{OptimizerSettings, Rule, Schedule};
 use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
 use crate::train::settings::Augment;
@@ -133,7 +133,7 @@ impl OptimizerConfig {
             momentum: 0.9,
             weight_decay: 0.0,
             lookahead_every: settings.lookahead.map_or(0, |lookahead| lookahead.every),
-            lookahead_alpha: settings.lookahead.unwrap_or(Lookahead::default()).alpha,
+            lookahead_alpha: settings.lookahead.unwrap_or_default().alpha,
         };
         match settings.rule {
             Rule::Sgd { momentum, weight_decay } => Self { name: OptimizerName::Sgd, momentum, weight_decay, ..usual },

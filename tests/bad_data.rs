@@ -197,12 +197,12 @@ fn images_and_labels_that_do_not_belong_together() {
 fn geometry_is_ignored_on_demand() {
     let image = Nifti::new([6, 5, 4]);
     let mut label = Nifti::filled([6, 5, 4], 0);
-    // Lies elsewhere, and runs from right to left: the file's order is what counts.
+    // Lies elsewhere, and runs from right to left (in canonical order from 45 mm on): the file's order is what counts.
     label.sform = [[-1.0, 0.0, 0.0, 50.0], [0.0, 1.0, 0.0, 9.0], [0.0, 0.0, 1.0, 0.0]];
     label.voxels[1] = 1;
     let pair = Pair::new(&image, &label);
     let message = pair.read();
-    check(&message, "label.nii", &["mm from", "--ignore-geometry", "[-1 0 0 50]"]);
+    check(&message, "label.nii", &["mm from", "--ignore-geometry", "[1 0 0 45]"]);
     let file = |name: &str| Source::File(pair.folder.path().join(name));
     let case = Case { name: "p".into(), images: vec![file("image.nii")], label: Some(file("label.nii")) };
     let scan = case.read_with(&[0, 1], Axes::Canonical, true).unwrap();

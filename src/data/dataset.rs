@@ -224,12 +224,12 @@ fn scan_layouts(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
 }
 
 impl Case {
-    /// Shape and place of the image as it would be in memory, by the header of its first file.
+    /// Shape and place of the image as it would be in memory, by the header of its first file, which is long enough for it.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Data`] if that cannot be read.
+    /// [`Error::File`] and [`Error::Data`] if that cannot be read or promises more than the file can hold.
     pub fn grid(&self, axes: Axes) -> Result<([usize; 3], Geometry)> {
-        let header = nifti::read_header(&self.images[0])?;
+        let header = nifti::probe(&self.images[0])?;
         let geometry = Geometry::new(header.grid, axes == Axes::Canonical);
         Ok((geometry.orientation.shape(header.shape()), geometry))
     }

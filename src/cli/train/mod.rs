@@ -58,12 +58,17 @@ pub struct TrainArgs {
     #[arg(long, value_name = "LIST", conflicts_with = "device")]
     cuda_devices: Option<String>,
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
-    #[arg(long, value_name = "BYTES", value_parser = crate::memory::parse_bytes, default_value = "1GiB")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB")]
     prefetch: u64,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     run: RunArgs,
+}
+
+/// A number of bytes, of which 0 is one.
+fn bytes_or_none(text: &str) -> std::result::Result<u64, String> {
+    if text == "0" { Ok(0) } else { crate::memory::parse_bytes(text) }
 }
 
 /// What a run is made of.

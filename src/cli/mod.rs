@@ -12,6 +12,7 @@ mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
+mod mesh;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
@@ -73,6 +74,8 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Make a mesh of a segmentation or a probability map
+    Mesh(mesh::MeshArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
     /// Print the licences of the embedded data
@@ -117,6 +120,7 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Mesh(args)) => mesh::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Licences) => licences::run(),
     }

@@ -45,7 +45,7 @@ pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
 }
 
 /// `template` with each `{{name}}` replaced; the values themselves are not searched.
-fn filled(template: &str, values: &[(&str, String)]) -> String {
+pub(super) fn filled(template: &str, values: &[(&str, String)]) -> String {
     let mut page = String::new();
     for piece in template.split("{{") {
         match piece.split_once("}}") {

@@ -34,6 +34,8 @@ mod montage;
 mod numbers;
 mod results;
 mod roles;
+#[cfg(feature = "report")]
+mod scans;
 mod summary;
 #[cfg(feature = "report")]
 mod svg;
@@ -51,5 +53,7 @@ pub use image::{Volume, case_slices};
 #[cfg(feature = "report")]
 pub use montage::montage;
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
+#[cfg(feature = "report")]
+pub use scans::{SegmentedClass, SegmentedScan, scans_page};
 pub use summary::conclusion;
 pub use table::table;

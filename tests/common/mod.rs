@@ -1,7 +1,9 @@
-//! What the integration tests share: the golden files of the official code.
+//! What the integration tests share: the golden files of the official code, and what is asserted
+//! of meshes.
 
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
 pub mod fixture;
 pub mod npz;
+pub mod surface;

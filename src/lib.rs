@@ -2,6 +2,10 @@
 
 #![warn(missing_docs)]
 
+// Tests share helpers with the integration tests, to which the crate has its public name.
+#[cfg(test)]
+extern crate self as ossnet;
+
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
@@ -18,6 +22,8 @@ pub mod mesh;
 pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "train")]
+pub mod planner;
 pub mod report;
 pub mod rng;
 pub mod tape;

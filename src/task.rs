@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::{Preprocessing, Way};
-use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume};
+use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats};
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
 
@@ -77,9 +77,39 @@ impl Task {
                 axes: Axes::Canonical,
                 clip: dataset.clip,
                 spacing: None,
+                resize: None,
+                merge: false,
                 multiple,
             },
             class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
+        }
+    }
+
+    /// The same task with every class but background made one.
+    pub fn merged(mut self) -> Self {
+        let known = self.preprocessing.classes.iter().copied().zip(self.class_names);
+        let background = known.into_iter().next().unwrap_or((0, "background".into()));
+        self.preprocessing.classes = vec![background.0, 1];
+        self.class_names = vec![background.1, "foreground".into()];
+        self.preprocessing.merge = true;
+        self
+    }
+
+    /// The official BraTS task, for weights that say nothing of theirs: all tumour against the rest, in the file's axes.
+    pub fn official_brats() -> Self {
+        Self {
+            name: "BraTS".into(),
+            preprocessing: Preprocessing {
+                channels: brats::MODALITIES.map(str::to_owned).to_vec(),
+                classes: vec![0, 1],
+                axes: Axes::Stored,
+                clip: None,
+                spacing: None,
+                resize: None,
+                merge: true,
+                multiple: [2; 3],
+            },
+            class_names: vec!["background".into(), "tumour".into()],
         }
     }
 
@@ -96,32 +126,59 @@ impl Task {
     /// # Errors
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
     pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
-        let Scan { name, image, labels: truth, .. } = scan;
+        let Scan { name, image, labels: truth, border: stored, .. } = scan;
+        let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
+        let (volume, way) = self.image(&name, image, |own| match shape {
+            None => Ok(Padding::to_multiple(own, self.preprocessing.multiple)),
+            Some(shape) => Padding::to_shape(own, shape).map_err(|_| {
+                Error::Model(format!(
+                    "case {name} has {own:?} voxels but the network was made for {shape:?}; crop or resample it"
+                ))
+            }),
+        })?;
+        let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
+        let border = match (stored, &truth) {
+            (Some(map), Some(truth)) => {
+                let map = way.prepare(Labels { voxels: map, ..*truth })?;
+                Some(BorderPoints::from_map(&map.voxels, map.shape))
+            }
+            _ => labels.as_ref().map(BorderPoints::of),
+        };
+        let truth = match self.preprocessing.merge {
+            true => truth.map(|labels| self.merge(&labels)),
+            false => truth,
+        };
+        Ok(Case { name, volume, labels, border, truth, image: first, way })
+    }
+
+    /// Prepares the image of a case; `padding` says what is added around it, given its shape after resampling.
+    ///
+    /// # Errors
+    /// Another number of channels than the network's, settings that cannot be applied, and what `padding` reports.
+    pub fn image(
+        &self,
+        name: &str,
+        image: Volume,
+        padding: impl FnOnce([usize; 3]) -> Result<Padding>,
+    ) -> Result<(Volume, Way)> {
         let channels = &self.preprocessing.channels;
         if image.channels != channels.len() {
             return Err(Error::Model(format!(
                 "case {name} has {} image channel(s), the network takes {} ({}); give one file with all of them along the \
-                 fourth axis",
+                 fourth axis, or one file a channel in this order",
                 image.channels,
                 channels.len(),
                 channels.join(", ")
             )));
         }
-        let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
-        let (mut volume, mut way) = self.preprocessing.image(image)?;
-        if let Some(shape) = shape.filter(|&shape| shape != volume.shape) {
-            volume = volume.crop(&way.padding)?;
-            way.padding = Padding::to_shape(volume.shape, shape).map_err(|_| {
-                Error::Model(format!(
-                    "case {name} has {:?} voxels but the network was made for {shape:?}; crop or resample it",
-                    volume.shape
-                ))
-            })?;
-            volume = volume.pad(&way.padding, 0.0);
-        }
-        let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
-        let border = labels.as_ref().map(BorderPoints::of);
-        Ok(Case { name, volume, labels, border, truth, image: first, way })
+        self.preprocessing.image_padded(image, padding)
+    }
+
+    /// Labels as read, with every class but background made the task's only one.
+    fn merge(&self, labels: &Labels) -> Labels {
+        let mut table = [self.preprocessing.classes.get(1).copied().unwrap_or(1); 256];
+        table[0] = self.preprocessing.classes.first().copied().unwrap_or(0);
+        labels.mapped(&table)
     }
 
     /// Class numbers from probabilities `[voxels, outputs]`: 1 above one half if there is one output, else the most

@@ -7,10 +7,11 @@ use clap::Args;
 
 use super::RunArgs;
 use super::course::{
-    check_trainable, checkpoint_path, common_multiples, load_cases, open_dataset, output_folder, score_cases,
+    check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
 };
 use super::output::print;
+use super::run::DeviceArgs;
 use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
@@ -72,8 +75,8 @@ pub(super) struct Compared {
 pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
-    let device = args.run.device()?;
-    let dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    let device = args.device.open(&args.run)?;
+    let dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let task = Task::of(&dataset, common_multiples(&probe));

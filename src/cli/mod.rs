@@ -1,9 +1,12 @@
 //! The command line: one file a subcommand.
 
+mod borders;
 #[cfg(feature = "train")]
 mod compare;
+mod convert;
 #[cfg(feature = "train")]
 mod course;
+mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "infer")]
@@ -13,6 +16,7 @@ mod licences;
 #[cfg(feature = "train")]
 mod memory;
 mod mesh;
+mod official;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
@@ -32,8 +36,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that this binary was built with.
 pub fn features() -> String {
-    let known =
-        [("infer", cfg!(feature = "infer")), ("train", cfg!(feature = "train")), ("report", cfg!(feature = "report"))];
+    let known = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("infer", cfg!(feature = "infer")),
+        ("train", cfg!(feature = "train")),
+        ("report", cfg!(feature = "report")),
+    ];
     let built: Vec<&str> = known.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
     format!("features: {}", if built.is_empty() { "none".into() } else { built.join(", ") })
 }
@@ -76,8 +84,14 @@ enum Command {
     Memory(memory::MemoryArgs),
     /// Make a mesh of a segmentation or a probability map
     Mesh(mesh::MeshArgs),
+    /// Write the border maps of a data set beside its labels
+    Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// Convert weights between PyTorch's .pt and .safetensors
+    Convert(convert::ConvertArgs),
+    /// List what there is to compute on, and why if there is no CUDA device
+    Devices(devices::DevicesArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -121,7 +135,10 @@ pub fn run() -> Result<()> {
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Mesh(args)) => mesh::run(args),
+        Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Convert(args)) => convert::run(args),
+        Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

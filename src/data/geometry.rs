@@ -241,6 +241,21 @@ impl StoredGrid {
         }
     }
 
+    /// The same box divided into `shape` voxels.
+    pub fn resized(&self, shape: [usize; 3]) -> Self {
+        let step = [0, 1, 2].map(|k| self.shape[k] as f64 / shape[k] as f64);
+        let first = step.map(|step| 0.5 * step - 0.5);
+        let (spacing, mut pixdim) = (self.spacing(), self.pixdim);
+        (0..3).for_each(|k| pixdim[k + 1] = spacing[k] * step[k]);
+        let offset = if self.qform_code > 0 { self.quaternion_affine().apply(first) } else { self.offset };
+        let (sform_code, sform) = match (self.sform_code, self.qform_code) {
+            // A grid that says nothing of its place begins at 0; the new one begins elsewhere and must say so.
+            (..=0, ..=0) => (2, self.affine()),
+            (code, _) => (code, self.sform),
+        };
+        Self { shape, pixdim, offset, sform_code, sform: sform.regrid(first, step), ..*self }
+    }
+
     /// Spacings as the standard's reader takes them: the sign dropped, 0 read as 1.
     fn spacing(&self) -> [f64; 3] {
         [1, 2, 3].map(|k| if self.pixdim[k] == 0.0 { 1.0 } else { self.pixdim[k].abs() })
@@ -298,6 +313,14 @@ impl Geometry {
     /// The grid whose voxel `i` is this one's `start + step·i`, of another `shape` (after padding, cropping, resampling).
     pub fn regrid(&self, start: [f64; 3], step: [f64; 3], shape: [usize; 3]) -> Self {
         Self::from_affine(self.affine.regrid(start, step), shape)
+    }
+
+    /// The same box divided into `shape` voxels (along the axes in memory), its axes in the same order and direction.
+    pub fn resized(&self, shape: [usize; 3]) -> Self {
+        let mut stored_shape = shape;
+        (0..3).for_each(|k| stored_shape[self.orientation.axes[k]] = shape[k]);
+        let stored = self.stored.resized(stored_shape);
+        Self { affine: self.orientation.affine(&stored.affine(), stored_shape), orientation: self.orientation, stored }
     }
 
     /// Distance between neighbours along each axis in memory, in mm.
@@ -364,6 +387,41 @@ mod tests {
                     assert_eq!(value as usize / 24, place % 2, "channel");
                 }
                 assert_eq!(orientation.pack(&inside, shape, 2), stored);
+            }
+        }
+    }
+
+    /// Whatever the axes and whichever of the header's affines counts: the new voxels divide the old box.
+    #[test]
+    fn another_number_of_voxels_in_the_same_box() {
+        let mut grid = StoredGrid::from_affine(
+            Affine([[0.0, -3.0, 0.0, 1.0], [2.0, 0.0, 0.0, 2.0], [0.0, 0.0, 4.0, 3.0]]),
+            [5, 6, 7],
+        );
+        grid.pixdim[0] = 1.0;
+        grid.quaternion = [0.0, 0.0, 0.5f64.sqrt()];
+        grid.offset = [1.0, 2.0, 3.0];
+        for codes in [(0, 1), (1, 0), (0, 0)] {
+            (grid.sform_code, grid.qform_code) = codes;
+            let geometry = Geometry::new(grid, true);
+            let old = geometry.orientation.shape(grid.shape);
+            let new = [2 * old[0], old[1], 3 * old[2]];
+            let resized = geometry.resized(new);
+            assert_eq!(resized.orientation.shape(resized.stored.shape), new);
+            assert_eq!(
+                resized.stored.spacing(),
+                [0, 1, 2].map(|k| {
+                    let n = resized.stored.shape[k] as f64 / grid.shape[k] as f64;
+                    grid.spacing()[k] / n
+                })
+            );
+            // The outer corners of the boxes.
+            for corner in 0..8 {
+                let at = |shape: [usize; 3]| {
+                    [0, 1, 2].map(|k| if corner >> k & 1 == 1 { shape[k] as f64 - 0.5 } else { -0.5 })
+                };
+                let (a, b) = (geometry.affine.apply(at(old)), resized.affine.apply(at(new)));
+                assert!((0..3).all(|r| (a[r] - b[r]).abs() < 1e-12), "{codes:?}: {a:?} {b:?}");
             }
         }
     }

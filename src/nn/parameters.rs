@@ -1,6 +1,6 @@
 //! The parameters and buffers of a model, under their official names.
 
-use crate::device::{Backend, Device, Grid};
+use crate::device::{Backend, Device};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -37,6 +37,11 @@ impl Parameter {
         &self.name
     }
 
+    /// Path of the module that holds it: its layer in the ledger.
+    pub fn module(&self) -> &str {
+        module_of(&self.name)
+    }
+
     /// What it is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -57,6 +62,23 @@ impl Parameter {
         (&mut self.value, self.gradient.as_ref())
     }
 
+    /// Takes the gradient away.
+    pub fn take_gradient(&mut self) -> Option<Tensor> {
+        self.gradient.take()
+    }
+
+    /// Puts a gradient in place.
+    pub fn set_gradient(&mut self, gradient: Tensor) {
+        self.gradient = Some(gradient);
+    }
+
+    /// Exchanges the weights with `other`, of the same shape, and the roles of the two in the ledger.
+    pub fn exchange_value(&mut self, other: &mut Tensor) {
+        std::mem::swap(&mut self.value, other);
+        self.value.retag(Role::Parameter);
+        other.retag(Role::OptimizerState);
+    }
+
     /// False if no gradient is wanted.
     pub fn trainable(&self) -> bool {
         self.trainable
@@ -73,6 +95,11 @@ struct NamedBuffer {
     name: String,
     value: Tensor,
     updates: u64,
+}
+
+/// Path of the module that holds the parameter or buffer `name`.
+fn module_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(module, _)| module)
 }
 
 /// All parameters and buffers of a model.
@@ -104,8 +131,9 @@ impl Parameters {
         shape: &[usize],
         fill: impl FnOnce(&mut [f32]),
     ) -> Result<ParamId> {
-        let value = self.filled(shape, Role::Parameter, fill)?;
-        self.parameters.push(Parameter { name: name.into(), kind, value, gradient: None, trainable: true });
+        let name = name.into();
+        let value = self.filled(&name, shape, Role::Parameter, fill)?;
+        self.parameters.push(Parameter { name, kind, value, gradient: None, trainable: true });
         Ok(ParamId(self.parameters.len() - 1))
     }
 
@@ -119,15 +147,17 @@ impl Parameters {
         shape: &[usize],
         fill: impl FnOnce(&mut [f32]),
     ) -> Result<BufferId> {
-        let value = self.filled(shape, Role::NormBuffer, fill)?;
-        self.buffers.push(NamedBuffer { name: name.into(), value, updates: 0 });
+        let name = name.into();
+        let value = self.filled(&name, shape, Role::NormBuffer, fill)?;
+        self.buffers.push(NamedBuffer { name, value, updates: 0 });
         Ok(BufferId(self.buffers.len() - 1))
     }
 
     /// Asks for the memory before any value exists, so that the budget is what refuses an absurd size.
-    fn filled(&self, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-        let mut tensor = Tensor::empty(&self.device, shape, DType::F32, role)?;
-        match self.device.backend() {
+    fn filled(&self, name: &str, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+        let device = &self.device;
+        let mut tensor = device.in_layer(module_of(name), || Tensor::empty(device, shape, DType::F32, role))?;
+        match device.backend() {
             Backend::Cpu { .. } => fill(tensor.data_mut()),
             Backend::Cuda(_) => {
                 let mut values = vec![0.0; tensor.len()];
@@ -187,36 +217,11 @@ impl Parameters {
         self.parameters[id.0].gradient = Some(gradient);
     }
 
-    /// Moves running statistics towards those of a batch; the variance becomes unbiased (`count / (count − 1)`), as
-    /// PyTorch has it.
-    pub(crate) fn update_buffer(
-        &mut self,
-        id: BufferId,
-        statistics: &Tensor,
-        count: usize,
-        momentum: f32,
-    ) -> Result<()> {
-        let buffer = &mut self.buffers[id.0];
-        buffer.updates += 1;
-        let groups = buffer.value.channels();
-        let unbiased = count as f32 / count.saturating_sub(1).max(1) as f32;
-        match self.device.backend() {
-            Backend::Cpu { .. } => {
-                for (i, (running, &new)) in buffer.value.data_mut().iter_mut().zip(statistics.data()).enumerate() {
-                    let new = if i < groups { new } else { new * unbiased };
-                    *running += momentum * (new - *running);
-                }
-            }
-            Backend::Cuda(cuda) => cuda
-                .kernel("update_running")
-                .output(&mut buffer.value)
-                .input(statistics)
-                .value(groups as u32)
-                .value(unbiased)
-                .value(momentum)
-                .launch(Grid::cover(2 * groups))?,
-            Backend::Plan { .. } => {}
-        }
-        Ok(())
+    pub(super) fn buffer_mut(&mut self, id: BufferId) -> &mut Tensor {
+        &mut self.buffers[id.0].value
+    }
+
+    pub(super) fn count_update(&mut self, id: BufferId) {
+        self.buffers[id.0].updates += 1;
     }
 }

@@ -23,15 +23,22 @@ mod contour;
 mod demo;
 #[cfg(feature = "report")]
 mod escape;
+#[cfg(all(feature = "report", feature = "train"))]
+mod evaluation;
 #[cfg(feature = "report")]
 mod evidence;
+mod grid;
 #[cfg(feature = "report")]
 mod html;
 #[cfg(feature = "report")]
 mod image;
 #[cfg(feature = "report")]
+mod memory;
+#[cfg(feature = "report")]
 mod montage;
 mod numbers;
+#[cfg(feature = "report")]
+mod resolution;
 mod results;
 mod roles;
 #[cfg(feature = "report")]
@@ -40,20 +47,33 @@ mod summary;
 #[cfg(feature = "report")]
 mod svg;
 mod table;
+#[cfg(feature = "report")]
+mod training;
 
+#[cfg(all(feature = "report", feature = "train"))]
+pub use evaluation::evaluation_page;
 #[cfg(feature = "report")]
 pub use evidence::{
     CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
     Timeline,
 };
+pub use grid::Grid;
 #[cfg(feature = "report")]
 pub use html::page;
 #[cfg(feature = "report")]
 pub use image::{Volume, case_slices};
 #[cfg(feature = "report")]
+pub use memory::{MemoryPage, memory_page};
+#[cfg(feature = "report")]
 pub use montage::montage;
+pub use numbers::{count, meeting_sentence, mib};
+#[cfg(feature = "report")]
+pub use resolution::{Growth, Meeting, Resolution};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
+pub use roles::display as role_name;
 #[cfg(feature = "report")]
 pub use scans::{SegmentedClass, SegmentedScan, scans_page};
 pub use summary::conclusion;
 pub use table::table;
+#[cfg(feature = "report")]
+pub use training::{TrainingRun, training_page};

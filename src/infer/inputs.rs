@@ -1,0 +1,184 @@
+//! From what a user names to cases: files, several files a case, folders.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::{Case, Source};
+use crate::error::{Error, Result};
+
+/// The cases that `inputs` name, for a network of the given image channels:
+///
+/// * a file is a case; so are several, joined by commas, one a channel in the network's order;
+/// * a folder that holds a file ending in `_NAME` for each channel (a BraTS subject) is a case;
+/// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them), subjects.
+///
+/// # Errors
+/// [`Error::File`] for a folder that cannot be read, [`Error::Data`] for one that holds no scan, [`Error::Usage`] for two
+/// cases of one name.
+pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
+    let mut found: Vec<Case> = Vec::new();
+    for input in inputs {
+        let path = Path::new(input);
+        match path.is_dir() {
+            true => found.extend(in_folder(path, channels)?),
+            false if input.contains(',') && !path.exists() => {
+                found.push(case(input.split(',').map(|part| PathBuf::from(part.trim())).collect()));
+            }
+            false => found.push(case(vec![path.into()])),
+        }
+    }
+    for (i, case) in found.iter().enumerate() {
+        if found[..i].iter().any(|other| other.name == case.name) {
+            let problem =
+                format!("--input names two scans called {}, whose segmentations would be one file", case.name);
+            return Err(Error::Usage(format!("{problem}; segment them one by one, each with its own --out")));
+        }
+    }
+    Ok(found)
+}
+
+/// A case of these files, named after the first.
+fn case(files: Vec<PathBuf>) -> Case {
+    let name = files.first().map(|file| stem(file)).unwrap_or_default();
+    Case { name, images: files.into_iter().map(Source::File).collect(), label: None }
+}
+
+/// The cases in a folder.
+fn in_folder(folder: &Path, channels: &[String]) -> Result<Vec<Case>> {
+    if let Some(subject) = subject(folder, channels)? {
+        return Ok(vec![subject]);
+    }
+    let (mut found, mut groups): (Vec<Case>, Vec<(String, Vec<PathBuf>)>) = (Vec::new(), Vec::new());
+    for path in entries(folder)? {
+        if path.is_dir() {
+            found.extend(subject(&path, channels)?);
+            continue;
+        }
+        if !is_scan(&path) {
+            continue;
+        }
+        let name = stem(&path);
+        match name.rsplit_once('_').filter(|(_, number)| number.len() == 4 && number.parse::<u16>().is_ok()) {
+            Some((name, _)) => match groups.iter_mut().find(|group| group.0 == name) {
+                Some(group) => group.1.push(path),
+                None => groups.push((name.into(), vec![path])),
+            },
+            None => found.push(case(vec![path])),
+        }
+    }
+    found.extend(groups.into_iter().map(|(name, files)| Case { name, ..case(files) }));
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    if found.is_empty() {
+        let problem =
+            format!("holds no .nii or .nii.gz file, and no subject with a file for each of {}", channels.join(", "));
+        return Err(Error::data(folder, problem, "give scans, or a folder of them"));
+    }
+    Ok(found)
+}
+
+/// The folder as one case, if it holds exactly one file for each of several channels by name.
+fn subject(folder: &Path, channels: &[String]) -> Result<Option<Case>> {
+    if channels.len() < 2 {
+        return Ok(None);
+    }
+    let scans: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_scan(path)).collect();
+    let mut images = Vec::new();
+    for channel in channels {
+        let ending = format!("_{}", channel.to_lowercase());
+        let mut matching = scans.iter().filter(|path| stem(path).to_lowercase().ends_with(&ending));
+        match (matching.next(), matching.next()) {
+            (Some(path), None) => images.push(Source::File(path.clone())),
+            _ => return Ok(None),
+        }
+    }
+    let name = folder.canonicalize().map_err(|error| Error::file(folder, error))?;
+    let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Some(Case { name, images, label: None }))
+}
+
+/// What a folder holds, sorted, without hidden files.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let named = |error| Error::file(folder, error);
+    let mut paths = Vec::new();
+    for entry in folder.read_dir().map_err(named)? {
+        let entry = entry.map_err(named)?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_scan(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".nii") || name.ends_with(".nii.gz")
+}
+
+/// The file's name without `.nii` or `.nii.gz`.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.strip_suffix(".nii").unwrap_or(name).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        root
+    }
+
+    /// Names and numbers of files.
+    fn found(root: &tempfile::TempDir, inputs: &[&str], channels: &[&str]) -> Result<Vec<(String, usize)>> {
+        let inputs: Vec<String> = inputs
+            .iter()
+            .map(|input| {
+                let parts = input.split(',').map(|part| root.path().join(part).to_string_lossy().into_owned());
+                parts.collect::<Vec<_>>().join(",")
+            })
+            .collect();
+        let channels: Vec<String> = channels.iter().map(|channel| channel.to_string()).collect();
+        Ok(cases(&inputs, &channels)?.into_iter().map(|case| (case.name, case.images.len())).collect())
+    }
+
+    const BRATS: [&str; 4] = ["flair", "t1", "t1ce", "t2"];
+
+    #[test]
+    fn files_lists_of_files_and_folders() {
+        let root = tree(&[
+            "a.nii.gz",
+            "b.nii",
+            "notes.txt",
+            ".hidden.nii",
+            "n/x_0000.nii.gz",
+            "n/x_0001.nii.gz",
+            "n/y_0000.nii.gz",
+        ]);
+        let one = ["CT"];
+        assert_eq!(found(&root, &["a.nii.gz", "b.nii"], &one).unwrap(), [("a".into(), 1), ("b".into(), 1)]);
+        assert_eq!(found(&root, &["."], &one).unwrap(), [("a".into(), 1), ("b".into(), 1)]);
+        assert_eq!(found(&root, &["a.nii.gz,b.nii"], &["T1", "T2"]).unwrap(), [("a".into(), 2)]);
+        assert_eq!(found(&root, &["n"], &["T1", "T2"]).unwrap(), [("x".into(), 2), ("y".into(), 1)]);
+        let message = found(&root, &["a.nii.gz", "."], &one).unwrap_err().to_string();
+        assert!(message.contains("called a"), "{message}");
+    }
+
+    #[test]
+    fn subjects() {
+        let files: Vec<String> = BRATS.iter().chain(&["seg"]).map(|part| format!("s1/B_1_{part}.nii.gz")).collect();
+        let mut files: Vec<&str> = files.iter().map(String::as_str).collect();
+        files.push("s2/B_2_flair.nii.gz");
+        let root = tree(&files);
+        assert_eq!(found(&root, &["s1"], &BRATS).unwrap(), [("s1".into(), 4)]);
+        assert_eq!(found(&root, &["."], &BRATS).unwrap(), [("s1".into(), 4)]);
+        let message = found(&tree(&["empty/x.txt"]), &["empty"], &BRATS).unwrap_err().to_string();
+        assert!(message.contains("no .nii") && message.contains("t1ce"), "{message}");
+    }
+}

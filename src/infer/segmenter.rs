@@ -1,0 +1,300 @@
+//! One case from the scan to its segmentation.
+
+use std::time::Instant;
+
+use super::occupancy::fitting_shape;
+use super::windows::{self, Decision};
+use super::{Grid, Occupancy, Search, Windows, seeds};
+use crate::data::preprocess::Way;
+use crate::data::{Geometry, Labels, Padding, Volume};
+use crate::error::{Error, Result};
+use crate::memory::{Phase, Role};
+use crate::models::{Network, NetworkConfig, OssNet, UNet};
+use crate::nn::Parameters;
+use crate::ops::lattice::{self, Lattice};
+use crate::task::{Case, Task};
+use crate::tensor::Tensor;
+
+/// How scans are segmented.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Which points an occupancy network is asked.
+    pub search: Search,
+    /// How a U-Net goes through a volume.
+    pub windows: Windows,
+    /// Of one output, the probability above which a point is inside.
+    pub threshold: f32,
+    /// The same for the low-resolution probability that a seeded search begins with.
+    pub seed_threshold: f32,
+    /// Points that are decoded at once; 0 for as many as the free memory admits.
+    pub most_points: usize,
+    /// Shape of the answer along the axes in memory; `None` for the scan's own. Occupancy networks only.
+    pub shape: Option<[usize; 3]>,
+    /// Keep the probabilities of all voxels.
+    pub probabilities: bool,
+    /// Evaluate every point as well, and compare.
+    pub verify: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            search: Search::hierarchical(),
+            windows: Windows::default(),
+            threshold: 0.5,
+            seed_threshold: 0.5,
+            most_points: 0,
+            shape: None,
+            probabilities: false,
+            verify: false,
+        }
+    }
+}
+
+/// How a search compares with asking everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Verification {
+    /// Voxels whose classes differ.
+    pub different_voxels: u64,
+    /// Points that the dense evaluation took.
+    pub points: u64,
+    /// Its seconds.
+    pub seconds: f64,
+}
+
+/// A case's answer.
+#[derive(Clone, Debug)]
+pub struct Segmentation {
+    /// Label values as the training data had them, on the scan's own grid, or its box divided as asked.
+    pub labels: Labels,
+    /// Probability of each output, channels last, on the same grid. Of points that a search did not evaluate it is 0 or 1.
+    pub probabilities: Option<Volume>,
+    /// Points evaluated at each stage of a search; the times a U-Net was asked.
+    pub evaluated: Vec<u64>,
+    /// Seconds of the answer, without those of [`Segmentation::verification`].
+    pub seconds: f64,
+    /// Most bytes that the engine held at a time, weights and volume included.
+    pub peak_bytes: u64,
+    /// The comparison, if asked for.
+    pub verification: Option<Verification>,
+}
+
+/// A network with a task and settings, ready for scans.
+pub struct Segmenter<'a> {
+    network: &'a Network,
+    parameters: &'a Parameters,
+    task: &'a Task,
+    options: Options,
+}
+
+type Shape = [usize; 3];
+
+/// Labels, probabilities and points on the grid that was asked for.
+type Placed = (Labels, Option<Volume>, Vec<u64>);
+
+/// Classes and, if wanted, probabilities of a grid's points.
+struct Answer {
+    classes: Vec<u8>,
+    probabilities: Option<Vec<f32>>,
+    evaluated: Vec<u64>,
+}
+
+impl<'a> Segmenter<'a> {
+    /// Checks that `options` make sense for `network`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the option.
+    pub fn new(network: &'a Network, parameters: &'a Parameters, task: &'a Task, options: Options) -> Result<Self> {
+        options.search.check()?;
+        options.windows.check()?;
+        if options.threshold.is_nan() || options.seed_threshold.is_nan() {
+            return Err(Error::Usage("a threshold that is no number; give for example 0.5".into()));
+        }
+        if let Network::UNet(_) = network
+            && options.shape.is_some()
+        {
+            return Err(Error::Usage(
+                "a U-Net answers on the scan's own grid; another resolution needs an occupancy network".into(),
+            ));
+        }
+        if let Network::OssNet(network) = network
+            && options.search.seeded
+            && !network.config().has_auxiliary()
+        {
+            return Err(Error::Usage(format!(
+                "the encoder of {} gives no low-resolution segmentation to start from; leave --seeded away",
+                NetworkConfig::OssNet(network.config().clone()).title()
+            )));
+        }
+        Ok(Self { network, parameters, task, options })
+    }
+
+    /// Segments an image as read. `name` is for messages; `tick` is called after each piece of work and may stop it.
+    ///
+    /// # Errors
+    /// An image that does not fit the network, what `tick` reports, or no memory.
+    pub fn segment(&self, name: &str, image: Volume, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+        let (volume, way) = self.task.image(name, image, |shape| match self.network {
+            Network::OssNet(network) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
+            Network::UNet(_) => Ok(Padding::to_multiple(shape, self.task.preprocessing.multiple)),
+        })?;
+        self.prepared(volume, &way, tick)
+    }
+
+    /// Segments a volume that is on the network's grid already; `way` leads back to the scan's.
+    ///
+    /// # Errors
+    /// As for [`Segmenter::segment`].
+    pub fn prepared(&self, volume: Volume, way: &Way, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+        let device = self.parameters.device();
+        device.in_phase(Phase::Evaluate, || {
+            device.ledger(|ledger| ledger.reset_peak());
+            match self.network {
+                Network::OssNet(network) => self.in_space(network, volume, way, tick),
+                Network::UNet(network) => self.on_grid(network, volume, way, tick),
+            }
+        })
+    }
+
+    /// A U-Net's answer.
+    fn on_grid(
+        &self,
+        network: &UNet,
+        volume: Volume,
+        way: &Way,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Segmentation> {
+        let started = Instant::now();
+        let decision = Decision { threshold: self.options.threshold, keep: self.options.probabilities };
+        let found = windows::predict(network, self.parameters, &volume, &self.options.windows, decision, tick)?;
+        let answer =
+            Answer { classes: found.classes, probabilities: found.probabilities, evaluated: vec![found.passes] };
+        let peak_bytes = self.peak_bytes();
+        let (labels, probabilities, evaluated) = self.restored(answer, (volume.shape, volume.geometry), way)?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Segmentation { labels, probabilities, evaluated, seconds, peak_bytes, verification: None })
+    }
+
+    /// An occupancy network's answer.
+    fn in_space(
+        &self,
+        network: &OssNet,
+        volume: Volume,
+        way: &Way,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Segmentation> {
+        let (started, options) = (Instant::now(), &self.options);
+        let Volume { shape, channels, geometry, voxels } = volume;
+        let tensor = {
+            let (device, [x, y, z]) = (self.parameters.device(), shape);
+            device.in_op("volume", || Tensor::from_slice(device, &[1, x, y, z, channels], Role::Data, &voxels))?
+        };
+        drop(voxels);
+        let occupancy = Occupancy::new(network, self.parameters, tensor, options.most_points)?;
+        // The official lattices begin at the padded volume's first voxel.
+        let padded = network.config().reference && options.shape.is_none();
+        let grid = match padded {
+            true => Grid::voxels(shape),
+            false => Grid::over(way, options.shape.unwrap_or(way.shape)),
+        };
+        let answer = self.ask(&occupancy, &grid, &options.search, options.probabilities, tick)?;
+        let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), self.peak_bytes());
+        let verification = match options.verify {
+            false => None,
+            true => {
+                let started = Instant::now();
+                let dense = self.ask(&occupancy, &grid, &Search::dense(), false, tick)?;
+                let different = dense.classes.iter().zip(&answer.classes).filter(|(a, b)| a != b).count();
+                Some(Verification {
+                    different_voxels: different as u64,
+                    points: grid.len() as u64,
+                    seconds: started.elapsed().as_secs_f64(),
+                })
+            }
+        };
+        drop(occupancy);
+        let (labels, probabilities, evaluated) = match padded {
+            true => self.restored(answer, (shape, geometry), way)?,
+            false => self.placed(answer, grid.shape, way),
+        };
+        Ok(Segmentation { labels, probabilities, evaluated, seconds, peak_bytes, verification })
+    }
+
+    /// Asks an occupancy network at the points of `grid` that `search` chooses.
+    fn ask(
+        &self,
+        occupancy: &Occupancy<'_>,
+        grid: &Grid,
+        search: &Search,
+        keep: bool,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Answer> {
+        let (options, outputs) = (&self.options, occupancy.config().classes);
+        let mut kept = keep.then(|| vec![0.0; grid.len() * outputs]);
+        let coarsest = grid.strided(search.stages[0]);
+        let begin = |lattice: &mut Lattice| match search.seeded {
+            true => seeds::mark(occupancy, search.rule, &coarsest, options.seed_threshold, lattice),
+            false => lattice.mark_all(),
+        };
+        let (lattice, evaluated) =
+            search.run(occupancy.device(), grid.shape, occupancy.most_points(), begin, |stride, indices| {
+                tick()?;
+                let logits = occupancy.logits(&grid.strided(stride), indices.clone())?;
+                if let Some(kept) = &mut kept {
+                    let found = occupancy.probabilities(&logits)?;
+                    for (index, row) in indices.to_vec()?.chunks_exact(3).zip(found.chunks_exact(outputs)) {
+                        let [x, y, z] = [0, 1, 2].map(|k| index[k] as usize * stride);
+                        let point = (x * grid.shape[1] + y) * grid.shape[2] + z;
+                        kept[point * outputs..][..outputs].copy_from_slice(row);
+                    }
+                }
+                lattice::classify(&logits.tensor(), options.threshold)
+            })?;
+        let classes = lattice.to_classes()?;
+        if let Some(kept) = &mut kept {
+            let supposed = lattice.to_evaluated()?.into_iter().zip(&classes);
+            for (row, (_, &class)) in kept.chunks_exact_mut(outputs).zip(supposed).filter(|(_, (done, _))| !done) {
+                match row {
+                    [value] => *value = f32::from(class),
+                    row => row[usize::from(class)] = 1.0,
+                }
+            }
+        }
+        Ok(Answer { classes, probabilities: kept, evaluated })
+    }
+
+    /// An answer on the network's grid brought to the scan's.
+    fn restored(&self, answer: Answer, (shape, geometry): (Shape, Geometry), way: &Way) -> Result<Placed> {
+        let labels = Labels { shape, voxels: answer.classes, geometry };
+        let labels = self.task.preprocessing.restore_labels(&labels, way)?;
+        let channels = self.network.config().classes();
+        let volume = answer.probabilities.map(|voxels| Volume { shape, channels, voxels, geometry });
+        Ok((labels, volume.map(|volume| way.restore(&volume)).transpose()?, answer.evaluated))
+    }
+
+    /// An answer on the scan's own box, divided into `shape` voxels.
+    fn placed(&self, answer: Answer, shape: Shape, way: &Way) -> Placed {
+        let geometry = if shape == way.shape { way.geometry } else { way.geometry.resized(shape) };
+        let values = &self.task.preprocessing.classes;
+        let value = |class: u8| values.get(usize::from(class)).copied().unwrap_or(0);
+        let voxels = answer.classes.into_iter().map(value).collect();
+        let channels = self.network.config().classes();
+        let probabilities = answer.probabilities.map(|voxels| Volume { shape, channels, voxels, geometry });
+        (Labels { shape, voxels, geometry }, probabilities, answer.evaluated)
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.parameters.device().ledger(|ledger| ledger.peak().by_role.total())
+    }
+}
+
+/// The labels that a network gives to a prepared case, asked at every voxel of the scan's own grid, with the stored label
+/// values.
+///
+/// # Errors
+/// No memory, or a case that does not fit the network.
+pub fn segment(network: &Network, parameters: &Parameters, task: &Task, case: &Case) -> Result<Labels> {
+    let options = Options { search: Search::dense(), ..Options::default() };
+    let segmenter = Segmenter::new(network, parameters, task, options)?;
+    Ok(segmenter.prepared(case.volume.clone(), &case.way, &mut || Ok(()))?.labels)
+}

@@ -401,7 +401,7 @@ fn what_cannot_be_meshed() {
     place.run("mesh seg.nii.gz --out a.ply --label 1 --threshold 0.5").refused(2, &["--label"]);
     place.run("mesh seg.nii.gz --out none/a.ply").refused(1, &["none/a_1.ply", "check the path"]);
     place.run("mesh none.nii.gz --out a.ply").refused(1, &["none.nii.gz", "check the path"]);
-    place.run("mesh seg.nii.gz --out a.ply --threshold nan").refused(1, &["threshold"]);
+    place.run("mesh seg.nii.gz --out a.ply --threshold nan").refused(2, &["--threshold NaN"]);
     Nifti::new([4, 4, 4]).typed(2, 1, vec![0; 64]).write(&place.at("empty.nii"));
     place.run("mesh empty.nii --out a.ply").refused(1, &["empty.nii", "nothing but 0"]);
     let halves: Vec<u8> = (0..64).flat_map(|i| (i as f32 / 64.0).to_le_bytes()).collect();

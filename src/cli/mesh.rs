@@ -66,6 +66,9 @@ impl ShapeArgs {
 /// An unusable file, a class that does not occur, an unknown extension, no memory, a full disk.
 pub fn run(args: MeshArgs) -> Result<()> {
     Format::of(&args.out)?;
+    if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
+        return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
+    }
     let device = args.run.device()?;
     let volume = Volume::read(&Source::File(args.input.clone()), Axes::Canonical)?;
     if volume.channels != 1 {

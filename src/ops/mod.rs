@@ -21,6 +21,7 @@ pub mod loss;
 pub mod marching_cubes;
 pub mod max_pool;
 pub mod moments;
+mod morphology_cuda;
 pub mod norm_act;
 pub mod patch_conv;
 pub mod patch_sample;

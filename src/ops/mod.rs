@@ -174,11 +174,6 @@ pub(crate) fn workspace_for(device: &Device, cpu: usize, cuda: usize) -> Result<
     workspace(device, if let Target::Cuda(_) = device.target() { cuda } else { cpu })
 }
 
-/// An op that CUDA does not run so far.
-pub(crate) fn no_kernel() -> crate::Error {
-    crate::Error::Device("an op of this network has no CUDA kernel yet; use --device cpu".into())
-}
-
 /// Elements that one piece of an element-wise loop handles.
 pub(crate) const PIECE: usize = 1 << 14;
 

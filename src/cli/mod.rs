@@ -22,6 +22,8 @@ mod output;
 mod page;
 mod progress;
 mod run;
+#[cfg(feature = "infer")]
+mod scans;
 #[cfg(feature = "train")]
 mod train;
 

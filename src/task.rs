@@ -112,7 +112,7 @@ impl Task {
     /// # Errors
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
     pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
-        let Scan { name, image, labels: truth, .. } = scan;
+        let Scan { name, image, labels: truth, border: stored, .. } = scan;
         let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
         let (volume, way) = self.image(&name, image, |own| match shape {
             None => Ok(Padding::to_multiple(own, self.preprocessing.multiple)),
@@ -123,7 +123,13 @@ impl Task {
             }),
         })?;
         let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
-        let border = labels.as_ref().map(BorderPoints::of);
+        let border = match (stored, &truth) {
+            (Some(map), Some(truth)) => {
+                let map = way.prepare(Labels { voxels: map, ..*truth })?;
+                Some(BorderPoints::from_map(&map.voxels, map.shape))
+            }
+            _ => labels.as_ref().map(BorderPoints::of),
+        };
         Ok(Case { name, volume, labels, border, truth, image: first, way })
     }
 

@@ -1,9 +1,11 @@
 //! The command line: one file a subcommand.
 
 #[cfg(feature = "train")]
+mod borders;
 mod compare;
 #[cfg(feature = "train")]
 mod course;
+mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "infer")]
@@ -31,8 +33,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that this binary was built with.
 pub fn features() -> String {
-    let known =
-        [("infer", cfg!(feature = "infer")), ("train", cfg!(feature = "train")), ("report", cfg!(feature = "report"))];
+    let known = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("infer", cfg!(feature = "infer")),
+        ("train", cfg!(feature = "train")),
+        ("report", cfg!(feature = "report")),
+    ];
     let built: Vec<&str> = known.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
     format!("features: {}", if built.is_empty() { "none".into() } else { built.join(", ") })
 }
@@ -73,8 +79,12 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Write the border maps of a data set beside its labels
+    Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// List what there is to compute on, and why if there is no CUDA device
+    Devices(devices::DevicesArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -117,7 +127,9 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

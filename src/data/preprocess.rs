@@ -102,17 +102,9 @@ impl Preprocessing {
     /// # Errors
     /// [`Error::Shape`] if they are not on the image's grid.
     pub fn labels(&self, labels: &Labels, way: &Way) -> Result<Labels> {
-        if labels.shape != way.shape {
-            let problem = format!("labels of {:?} for an image of {:?}", labels.shape, way.shape);
-            return Err(Error::shape("preprocess", problem));
-        }
         let mut table = [0; 256];
         self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
-        let mut out = labels.mapped(&table);
-        if way.resampled != way.shape {
-            out = out.resample(way.resampled, Nearest::Centre)?;
-        }
-        Ok(out.pad(&way.padding))
+        way.prepare(labels.mapped(&table))
     }
 
     /// Predicted class numbers on the network's grid as labels of the scan: its grid, its original values.
@@ -155,6 +147,21 @@ impl Preprocessing {
 }
 
 impl Way {
+    /// Labels, or a map of 0 and 1, of the scan's grid on the network's.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are not on the scan's grid.
+    pub fn prepare(&self, mut labels: Labels) -> Result<Labels> {
+        if labels.shape != self.shape {
+            let problem = format!("labels of {:?} for an image of {:?}", labels.shape, self.shape);
+            return Err(Error::shape("preprocess", problem));
+        }
+        if self.resampled != self.shape {
+            labels = labels.resample(self.resampled, Nearest::Centre)?;
+        }
+        Ok(labels.pad(&self.padding))
+    }
+
     /// Values on the network's grid (probabilities, say) on the scan's.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub mod patch_sample;
 mod pieces;
 pub mod reshape;
 pub mod resize;
+mod scan_cuda;
 pub mod select;
 mod separable;
 pub mod sigmoid;

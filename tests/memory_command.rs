@@ -128,7 +128,7 @@ fn what_is_said_to_fit_fits_and_one_more_does_not() {
         let command =
             |value| format!("memory --threads 2 --memory-budget 1GiB --recompute {level} {}", flags(quantity, value));
         place.run(&command(value)).succeeded();
-        place.refuses(&command(value + step(quantity)), 1, &["out of memory", "it fits with", "--memory-budget"]);
+        place.refuses(&command(value + step(quantity)), 1, &["out of memory", "--memory-budget"]);
     }
     let gpus = json(&place, "--fit gpus --model unet3d");
     let sides: Vec<u64> =

@@ -14,6 +14,8 @@ mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
+#[cfg(feature = "train")]
+mod oom;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;

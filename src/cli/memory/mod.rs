@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
+use super::oom::OnOom;
 use super::run::parse_volume;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -68,15 +69,6 @@ enum OptimizerName {
 enum CompareTo {
     /// The same step run on this machine
     Measured,
-}
-
-/// What happens where the budget does not suffice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum OnOom {
-    /// An error that names what would fit
-    Fail,
-    /// Go on with the cheapest setting that fits, and say so
-    Adapt,
 }
 
 /// Flags of `ossnet memory`.

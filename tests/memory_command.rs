@@ -192,7 +192,7 @@ fn out_of_memory_names_remedies_that_work() {
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
-    let refusals: [(&str, &[&str]); 9] = [
+    let refusals: [(&str, &[&str]); 11] = [
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
         ("--sweep 32", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
@@ -201,7 +201,9 @@ fn unusable_questions_are_refused() {
         ("--sweep 32..64 --models unet3d,unet3d", &["--models", "twice"]),
         ("--sweep 32..64 --recompute auto", &["--recompute auto", "--sweep"]),
         ("--fit plenty", &["--fit", "8GiB", "gpus"]),
-        ("--fit 8GiB --device cpu", &["--device cpu", "--fit"]),
+        ("--fit 8GiB --device cpu", &["--device", "--fit"]),
+        ("--device abacus", &["abacus", "plan, cpu, cuda"]),
+        ("--plan-for sm_10", &["sm_10", "sm_90"]),
     ];
     for (arguments, parts) in refusals {
         place.refuses(&format!("memory {arguments}"), 2, parts);

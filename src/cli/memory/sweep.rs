@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::super::output::print;
-use super::{DeviceName, MemoryArgs, refuse, target_text};
+use super::{MemoryArgs, Where, refuse, target_text};
 use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -28,7 +28,7 @@ pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
 
 /// Prints the curves of `--models`.
 pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
-    refuse(args.device == DeviceName::Cpu, "--device cpu", "--sweep, which plans")?;
+    refuse(args.device != Where::Plan, "--device", "--sweep, which plans")?;
     let target = args.target();
     let workloads = workloads(&args.models, |name| args.workload(name))?;
     let sides = sides(low, high);

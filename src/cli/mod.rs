@@ -1,8 +1,9 @@
 //! The command line: one file a subcommand.
 
-#[cfg(feature = "train")]
 mod borders;
+#[cfg(feature = "train")]
 mod compare;
+mod convert;
 #[cfg(feature = "train")]
 mod course;
 mod devices;
@@ -14,6 +15,7 @@ mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
+mod official;
 #[cfg(feature = "train")]
 mod oom;
 mod output;
@@ -85,6 +87,8 @@ enum Command {
     Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// Convert weights between PyTorch's .pt and .safetensors
+    Convert(convert::ConvertArgs),
     /// List what there is to compute on, and why if there is no CUDA device
     Devices(devices::DevicesArgs),
     /// Print the licences of the embedded data
@@ -131,6 +135,7 @@ pub fn run() -> Result<()> {
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Licences) => licences::run(),
     }

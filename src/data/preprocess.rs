@@ -29,6 +29,12 @@ pub struct Preprocessing {
     pub clip: Option<[f32; 2]>,
     /// Spacing to resample to, in mm along the axes in memory; `None` keeps each scan's own.
     pub spacing: Option<[f64; 3]>,
+    /// Shape in voxels to resample to, whatever the spacing (the official LiTS rule).
+    #[serde(default)]
+    pub resize: Option<[usize; 3]>,
+    /// Every label value but background is class 1 (the official rule for BraTS and LiTS).
+    #[serde(default)]
+    pub merge: bool,
     /// Shapes are padded to multiples of this.
     pub multiple: [usize; 3],
 }
@@ -104,6 +110,9 @@ impl Preprocessing {
     pub fn labels(&self, labels: &Labels, way: &Way) -> Result<Labels> {
         let mut table = [0; 256];
         self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
+        if self.merge {
+            table[1..].fill(1);
+        }
         way.prepare(labels.mapped(&table))
     }
 
@@ -123,6 +132,9 @@ impl Preprocessing {
     }
 
     fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
+        if let Some(shape) = self.resize {
+            return Ok(shape);
+        }
         let Some(target) = self.spacing else { return Ok(shape) };
         let spacing = geometry.spacing();
         let mut resampled = [0; 3];
@@ -196,6 +208,8 @@ mod tests {
             axes: Axes::Canonical,
             clip: Some([-100.0, 200.0]),
             spacing: None,
+            resize: None,
+            merge: false,
             multiple: [8; 3],
         }
     }

@@ -17,6 +17,8 @@ mod licences;
 mod memory;
 mod mesh;
 mod official;
+#[cfg(feature = "train")]
+mod oom;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;

@@ -66,7 +66,7 @@ pub use image::{Volume, case_slices};
 pub use memory::{MemoryPage, memory_page};
 #[cfg(feature = "report")]
 pub use montage::montage;
-pub use numbers::{count, meeting_sentence, mib};
+pub use numbers::{count, mib};
 #[cfg(feature = "report")]
 pub use resolution::{Growth, Meeting, Resolution};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};

@@ -22,6 +22,8 @@ pub mod mesh;
 pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "train")]
+pub mod planner;
 pub mod report;
 pub mod rng;
 pub mod tape;

@@ -347,6 +347,10 @@ impl Tape {
         if loss.shape().iter().product::<usize>() != 1 {
             return Err(Error::shape("backward", format!("the loss has shape {:?}, not one element", loss.shape())));
         }
+        self.device.in_phase(Phase::Backward, || self.backward_from(loss, parameters))
+    }
+
+    fn backward_from(&self, loss: Var, parameters: &mut Parameters) -> Result<()> {
         let seed = Tensor::from_slice(&self.device, loss.shape(), Role::Transient, &[1.0])?;
         *loss.0.0.gradient.borrow_mut() = Some(seed);
         drop(loss);
@@ -355,7 +359,7 @@ impl Tape {
                 *slot.gradient.borrow_mut() = parameters.take_gradient(id);
             }
         }
-        let result = self.device.in_phase(Phase::Backward, || self.play_backwards());
+        let result = self.play_backwards();
         for slot in self.parameters.take() {
             if let (Some(id), Some(gradient)) = (slot.parameter, slot.gradient.take()) {
                 parameters.set_gradient(id, gradient);

@@ -237,6 +237,17 @@ impl Tensor {
         self.unshared().write(values)
     }
 
+    /// Copies the elements of a tensor of equal length and storage type on the same device.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// As [`Tensor::data_mut`], or if length or storage type differ.
+    pub fn copy_from(&mut self, other: &Tensor) -> Result<()> {
+        self.unshared().copy_from(&other.buffer)
+    }
+
     /// Sets all elements to zero.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use super::course::{
     train_to_end,
 };
 use super::output::print;
+use super::run::DeviceArgs;
 use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
@@ -72,7 +75,7 @@ pub(super) struct Compared {
 pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let dataset = open_dataset(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::course::{load_cases, open_dataset, score_cases};
 use super::output::print;
+use super::run::DeviceArgs;
 use crate::checkpoint::model;
 use crate::error::{Error, Result};
 use crate::report::CaseScore;
@@ -40,6 +41,8 @@ pub struct EvaluateArgs {
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -50,7 +53,7 @@ pub struct EvaluateArgs {
 pub fn run(args: EvaluateArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let model = model::load(&device, &args.load_model)?;
     let config = model.network.config();
     let mut dataset = open_dataset(args.data.as_deref(), args.seed)?;

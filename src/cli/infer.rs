@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::output::print;
-use super::run::parse_volume;
+use super::run::{DeviceArgs, parse_volume};
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
 use crate::data::{Case, Labels, Volume, nifti};
@@ -45,6 +45,8 @@ pub struct InferArgs {
     space: SpaceArgs,
     #[command(flatten)]
     windows: WindowArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -139,7 +141,7 @@ fn parse_spacing(text: &str) -> Result<[f64; 3], String> {
 pub fn run(args: InferArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let model = match &args.model {
         None => model::load(&device, &args.load_model)?,
         Some(name) => {

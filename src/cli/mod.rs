@@ -4,6 +4,7 @@
 mod compare;
 #[cfg(feature = "train")]
 mod course;
+mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "infer")]
@@ -31,8 +32,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that this binary was built with.
 pub fn features() -> String {
-    let known =
-        [("infer", cfg!(feature = "infer")), ("train", cfg!(feature = "train")), ("report", cfg!(feature = "report"))];
+    let known = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("infer", cfg!(feature = "infer")),
+        ("train", cfg!(feature = "train")),
+        ("report", cfg!(feature = "report")),
+    ];
     let built: Vec<&str> = known.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
     format!("features: {}", if built.is_empty() { "none".into() } else { built.join(", ") })
 }
@@ -75,6 +80,8 @@ enum Command {
     Memory(memory::MemoryArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// List what there is to compute on, and why if there is no CUDA device
+    Devices(devices::DevicesArgs),
     /// Print the licences of the embedded data
     Licences,
 }
@@ -118,6 +125,7 @@ pub fn run() -> Result<()> {
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Licences) => licences::run(),
     }
 }

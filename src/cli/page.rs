@@ -28,6 +28,7 @@ pub(super) fn write(
         facts: facts(args, dataset, cases),
         losses: compared.iter().map(|model| loss_curve(&name(model), &model.losses)).collect(),
         timelines: compared.iter().map(|model| timeline(&name(model), &model.events)).collect(),
+        resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
         slices: slices(cases[1], compared)?,
     };
     write_atomic(folder.join("report.html"), report::page(results, &evidence)?.as_bytes())
@@ -108,8 +109,8 @@ fn loss_curve(model: &str, losses: &[f32]) -> LossCurve {
     LossCurve { model: model.into(), points }
 }
 
-/// Live bytes after each allocation and release of one training step.
-fn timeline(model: &str, events: &[Event]) -> Timeline {
+/// Live bytes after each allocation and release of one step.
+pub(super) fn timeline(model: &str, events: &[Event]) -> Timeline {
     let roles: Vec<Role> =
         Role::ALL.into_iter().filter(|&role| events.iter().any(|event| event.live.get(role) > 0)).collect();
     let events = events

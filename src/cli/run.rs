@@ -1,19 +1,75 @@
 //! What the computing commands share: the device, and how much is said.
 
+use std::str::FromStr;
+
+use clap::Args;
+
 use super::RunArgs;
 use super::progress::Verbosity;
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::memory::default_cpu_budget;
 
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On the CPU's threads.
+    #[default]
+    Cpu,
+    /// On the CUDA device of this number.
+    Cuda(usize),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Place::Cpu),
+            None if text == "cuda" => Ok(Place::Cuda(0)),
+            Some(("cuda", number)) if number.parse::<usize>().is_ok() => Ok(Place::Cuda(number.parse().unwrap_or(0))),
+            _ => Err(format!("'{text}' is no device; write cpu, cuda or cuda:1 (ossnet devices lists them)")),
+        }
+    }
+}
+
+/// The flag of the commands that run on any device.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct DeviceArgs {
+    /// Where to compute: cpu, cuda, cuda:1, ... (ossnet devices lists them)
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: Place,
+}
+
+impl DeviceArgs {
+    /// The device, with the budget and threads of `run`.
+    pub fn open(self, run: &RunArgs) -> Result<Device> {
+        run.open(self.device)
+    }
+}
+
 impl RunArgs {
-    /// The device to compute on.
+    /// The CPU.
     pub fn device(&self) -> Result<Device> {
+        self.open(Place::Cpu)
+    }
+
+    /// A device.
+    pub fn open(&self, place: Place) -> Result<Device> {
         let most = std::thread::available_parallelism().map_or(1, usize::from) * 64;
         if self.threads > most {
             return Err(Error::Usage(format!("--threads {} is more than this machine can use ({most})", self.threads)));
         }
-        Device::cpu(self.threads, self.memory_budget.unwrap_or_else(default_cpu_budget))
+        match place {
+            Place::Cpu => Device::cpu(self.threads, self.memory_budget.unwrap_or_else(default_cpu_budget)),
+            Place::Cuda(ordinal) => Device::cuda(
+                ordinal,
+                match self.memory_budget {
+                    Some(budget) => budget,
+                    None => device::cuda::default_budget(ordinal)?,
+                },
+            ),
+        }
     }
 
     /// How much is said.

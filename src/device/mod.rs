@@ -230,6 +230,7 @@ impl Device {
                 budget: self.0.budget,
                 largest_hole: books.arena.largest_hole(),
                 live: books.ledger.live(),
+                remedies: Vec::new(),
             }));
         };
         let entry = books.ledger.allocate(role, bytes, block);

@@ -185,6 +185,8 @@ pub struct Peak {
     pub layer: Arc<str>,
     /// Its phase.
     pub phase: Phase,
+    /// Live bytes by layer at that moment, largest first; the empty path holds what belongs to no layer.
+    pub by_layer: Vec<(Arc<str>, u64)>,
 }
 
 /// Who holds which bytes.
@@ -194,6 +196,9 @@ pub struct Ledger {
     next: u64,
     live: RoleBytes,
     peak: Peak,
+    /// True while the peak is the present: the layers' shares are written down when the live set falls from it, not each
+    /// time that it rises further.
+    at_peak: bool,
     peak_activations: u64,
     events: Option<Vec<Event>>,
     phase: Phase,
@@ -208,7 +213,14 @@ impl Default for Ledger {
             entries: BTreeMap::new(),
             next: 0,
             live: RoleBytes::default(),
-            peak: Peak { by_role: RoleBytes::default(), op: "", layer: root.clone(), phase: Phase::Setup },
+            peak: Peak {
+                by_role: RoleBytes::default(),
+                op: "",
+                layer: root.clone(),
+                phase: Phase::Setup,
+                by_layer: Vec::new(),
+            },
+            at_peak: true,
             peak_activations: 0,
             events: None,
             phase: Phase::Setup,
@@ -225,8 +237,12 @@ impl Ledger {
     }
 
     /// The peak since the start or the last [`Ledger::reset_peak`].
-    pub fn peak(&self) -> &Peak {
-        &self.peak
+    pub fn peak(&self) -> Peak {
+        let mut peak = self.peak.clone();
+        if self.at_peak {
+            peak.by_layer = self.live_by_layer();
+        }
+        peak
     }
 
     /// The highest sum of saved, transient and workspace bytes since the last [`Ledger::reset_peak`].
@@ -236,8 +252,23 @@ impl Ledger {
 
     /// Forgets the peaks; what is live now becomes the first candidate.
     pub fn reset_peak(&mut self) {
-        self.peak = Peak { by_role: self.live, op: self.op, layer: self.layer.clone(), phase: self.phase };
+        self.set_peak();
         self.peak_activations = self.live.activations();
+    }
+
+    /// What is live now is the peak.
+    fn set_peak(&mut self) {
+        let (by_role, op, layer, phase) = (self.live, self.op, self.layer.clone(), self.phase);
+        self.peak = Peak { by_role, op, layer, phase, by_layer: Vec::new() };
+        self.at_peak = true;
+    }
+
+    /// The live set is about to fall.
+    fn leave_peak(&mut self) {
+        if self.at_peak {
+            self.peak.by_layer = self.live_by_layer();
+            self.at_peak = false;
+        }
     }
 
     /// Starts (with an empty log) or stops recording events.
@@ -289,7 +320,7 @@ impl Ledger {
         self.log(EventKind::Allocate, &entry);
         self.entries.insert(id, entry);
         if self.live.total() > self.peak.by_role.total() {
-            self.peak = Peak { by_role: self.live, op: self.op, layer: self.layer.clone(), phase: self.phase };
+            self.set_peak();
         }
         self.peak_activations = self.peak_activations.max(self.live.activations());
         id
@@ -297,6 +328,7 @@ impl Ledger {
 
     /// Strikes a buffer out; returns its place. `None` if it is not there.
     pub fn free(&mut self, id: EntryId) -> Option<Block> {
+        self.leave_peak();
         let entry = self.entries.remove(&id)?;
         self.live.0[entry.role as usize] -= entry.block.bytes;
         self.log(EventKind::Free, &entry);
@@ -361,6 +393,17 @@ pub struct OutOfMemory {
     pub largest_hole: u64,
     /// Live bytes by role.
     pub live: RoleBytes,
+    /// What would fit, where someone who knows the model has asked a plan.
+    pub remedies: Vec<Remedy>,
+}
+
+/// A change that would fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// The flags that ask for it.
+    pub change: String,
+    /// Bytes that it would reserve.
+    pub needs: u64,
 }
 
 impl std::error::Error for OutOfMemory {}
@@ -375,7 +418,15 @@ impl std::fmt::Display for OutOfMemory {
         for (i, (role, bytes)) in held.iter().take(4).enumerate() {
             write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, role.name(), format_bytes(*bytes))?;
         }
-        write!(f, "); use fewer points, a smaller batch or volume, or raise --memory-budget")
+        if self.remedies.is_empty() {
+            return write!(f, "); use fewer points, a smaller batch or volume, or raise --memory-budget");
+        }
+        write!(f, "); it fits with ")?;
+        for (i, remedy) in self.remedies.iter().enumerate() {
+            let between = if i == 0 { "" } else { ", or with " };
+            write!(f, "{between}{} ({})", remedy.change, format_bytes(remedy.needs))?;
+        }
+        Ok(())
     }
 }
 
@@ -395,6 +446,7 @@ mod tests {
         assert_eq!(ledger.live().get(Role::Saved), 512);
         assert_eq!(ledger.peak().by_role.total(), 768);
         assert_eq!(ledger.peak().op, "linear");
+        assert_eq!(ledger.peak().by_layer, [("".into(), 768)]);
         assert_eq!(ledger.free(b), Some(block(256, 512)));
         assert_eq!(ledger.free(b), None);
         assert_eq!(ledger.peak_activations(), 512);
@@ -406,5 +458,26 @@ mod tests {
         assert_eq!(events[2].kind, EventKind::Retag(Role::Transient));
         ledger.free(a);
         assert_eq!(ledger.live(), RoleBytes::default());
+    }
+
+    #[test]
+    fn the_peak_knows_its_layers_after_it_is_left() {
+        let mut ledger = Ledger::default();
+        let block = |offset, bytes| Block { offset, bytes };
+        ledger.set_layer("encoder".into());
+        let a = ledger.allocate(Role::Saved, 256, block(0, 256));
+        ledger.set_layer("decoder".into());
+        let b = ledger.allocate(Role::Transient, 512, block(256, 512));
+        let c = ledger.allocate(Role::Transient, 256, block(768, 256));
+        let shares: [(Arc<str>, u64); 2] = [("decoder".into(), 768), ("encoder".into(), 256)];
+        assert_eq!(ledger.peak().by_layer, shares);
+        // Retagging moves bytes between roles, not between layers; falling and rising again below the peak changes nothing.
+        ledger.retag(c, Role::Saved);
+        for id in [a, b, c] {
+            ledger.free(id);
+        }
+        ledger.allocate(Role::Saved, 512, block(0, 512));
+        assert_eq!(ledger.peak().by_layer, shares);
+        assert_eq!(ledger.peak().by_role.total(), shares.iter().map(|share| share.1).sum::<u64>());
     }
 }

@@ -5,8 +5,9 @@
 
 mod arena;
 mod budget;
+pub mod export;
 mod ledger;
 
 pub use arena::{Arena, Block, GRANULE};
 pub use budget::{default_cpu_budget, format_bytes, parse_bytes};
-pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Role, RoleBytes};
+pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Remedy, Role, RoleBytes};

@@ -37,6 +37,11 @@ impl Parameter {
         &self.name
     }
 
+    /// Path of the module that holds it: its layer in the ledger.
+    pub fn module(&self) -> &str {
+        module_of(&self.name)
+    }
+
     /// What it is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -75,6 +80,11 @@ struct NamedBuffer {
     updates: u64,
 }
 
+/// Path of the module that holds the parameter or buffer `name`.
+fn module_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(module, _)| module)
+}
+
 /// All parameters and buffers of a model.
 pub struct Parameters {
     device: Device,
@@ -104,8 +114,9 @@ impl Parameters {
         shape: &[usize],
         fill: impl FnOnce(&mut [f32]),
     ) -> Result<ParamId> {
-        let value = self.filled(shape, Role::Parameter, fill)?;
-        self.parameters.push(Parameter { name: name.into(), kind, value, gradient: None, trainable: true });
+        let name = name.into();
+        let value = self.filled(&name, shape, Role::Parameter, fill)?;
+        self.parameters.push(Parameter { name, kind, value, gradient: None, trainable: true });
         Ok(ParamId(self.parameters.len() - 1))
     }
 
@@ -119,15 +130,17 @@ impl Parameters {
         shape: &[usize],
         fill: impl FnOnce(&mut [f32]),
     ) -> Result<BufferId> {
-        let value = self.filled(shape, Role::NormBuffer, fill)?;
-        self.buffers.push(NamedBuffer { name: name.into(), value, updates: 0 });
+        let name = name.into();
+        let value = self.filled(&name, shape, Role::NormBuffer, fill)?;
+        self.buffers.push(NamedBuffer { name, value, updates: 0 });
         Ok(BufferId(self.buffers.len() - 1))
     }
 
     /// Asks for the memory before any value exists, so that the budget is what refuses an absurd size.
-    fn filled(&self, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-        let mut tensor = Tensor::empty(&self.device, shape, DType::F32, role)?;
-        match self.device.backend() {
+    fn filled(&self, name: &str, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+        let device = &self.device;
+        let mut tensor = device.in_layer(module_of(name), || Tensor::empty(device, shape, DType::F32, role))?;
+        match device.backend() {
             Backend::Cpu { .. } => fill(tensor.data_mut()),
             Backend::Cuda(_) => {
                 let mut values = vec![0.0; tensor.len()];

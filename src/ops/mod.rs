@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod add;
 pub mod avg_pool;
+mod columns_cuda;
 pub mod concat;
 pub mod conv3d;
 pub mod conv_transpose3d;
@@ -31,6 +32,7 @@ mod separable;
 pub mod sigmoid;
 pub mod softmax;
 pub mod transpose_channels;
+mod volume_cuda;
 
 #[cfg(test)]
 pub mod testing;

@@ -1,8 +1,8 @@
 //! Made-up results for the tests of this room: three models, two baselines, two cases of a phantom head.
 
 use super::{
-    BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelResult,
-    Results, RunFacts, Timeline, Volume, case_slices,
+    BaselineResult, CaseFacts, CaseScore, CaseSlices, Evidence, Growth, HEADS_CAVEATS, LossCurve, Meeting, MemoryEvent,
+    ModelResult, Resolution, Results, RunFacts, Timeline, Volume, case_slices,
 };
 
 const CASES: [&str; 2] = ["pycortexS1", "pyradbrain2"];
@@ -66,6 +66,7 @@ pub fn evidence() -> Evidence {
     let case =
         |name: &str, validation| CaseFacts { name: name.into(), validation, shape: [80, 96, 80], spacing: [2.5; 3] };
     Evidence {
+        resolution: vec![resolution()],
         facts: RunFacts {
             data_set: "heads (embedded sample)".into(),
             description: "T1-weighted head MRI with brain masks".into(),
@@ -157,4 +158,29 @@ fn slices(case: &str, number: usize) -> CaseSlices {
     let predictions: Vec<(&str, &[u8])> =
         models.iter().zip(&masks[1..]).map(|(model, mask)| (model.name.as_str(), mask.as_slice())).collect();
     case_slices(case, &volume, &predictions).expect("a phantom of the stated shape")
+}
+
+/// Two invented power laws and a recorded one.
+fn resolution() -> Resolution {
+    let sides = [32.0, 64.0, 128.0, 256.0];
+    let curve = |name: &str, bytes: fn(f64) -> f64, recorded_beside| Growth {
+        name: name.into(),
+        points: sides.map(|side| (side, bytes(side))).to_vec(),
+        recorded_beside,
+    };
+    Resolution {
+        heading: "Recompute level 0".into(),
+        caption: "One training step, batch 1, planned.".into(),
+        curves: vec![
+            curve("OSS-Net C", |side| 5e8 + 20.0 * side.powi(3), None),
+            curve("3D residual U-Net", |side| 110.0 * side.powi(3), None),
+            curve("PyTorch 3D U-Net (recorded)", |side| 283.0 * side.powi(3), Some(1)),
+        ],
+        meetings: vec![Meeting {
+            leaner_above: "OSS-Net C".into(),
+            other: "3D residual U-Net".into(),
+            side: 177.0,
+            bytes: 6.1e8,
+        }],
+    }
 }

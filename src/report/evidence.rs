@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::resolution::Resolution;
 use super::results::RoleBytes;
 
 /// The larger arrays of one comparison, drawn by [`page`](super::page) and stored nowhere else.
@@ -13,6 +14,8 @@ pub struct Evidence {
     pub losses: Vec<LossCurve>,
     /// Memory over one training step, one timeline a model.
     pub timelines: Vec<Timeline>,
+    /// Memory against resolution, one chart a setting.
+    pub resolution: Vec<Resolution>,
     /// Slices of the validation cases with all models' predictions.
     pub slices: Vec<CaseSlices>,
 }

@@ -7,7 +7,7 @@ use super::evidence::{CaseFacts, CaseSlices, Evidence, RunFacts, Timeline};
 use super::numbers::{MISSING, count, duration, mib, score, short};
 use super::results::{CaseScore, Results, score_of};
 use super::table::role_names;
-use super::{charts, conclusion, image, roles};
+use super::{charts, conclusion, image, resolution, roles};
 use crate::Result;
 use crate::memory::format_bytes;
 
@@ -30,6 +30,7 @@ pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
         scores_section(results),
         loss_section(results, evidence),
         memory_section(results, evidence),
+        resolution::section(&evidence.resolution),
         slices_section(results, &evidence.slices)?,
         run_section(results, &evidence.facts),
     ];
@@ -45,7 +46,7 @@ pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
 }
 
 /// `template` with each `{{name}}` replaced; the values themselves are not searched.
-fn filled(template: &str, values: &[(&str, String)]) -> String {
+pub(super) fn filled(template: &str, values: &[(&str, String)]) -> String {
     let mut page = String::new();
     for piece in template.split("{{") {
         match piece.split_once("}}") {
@@ -128,7 +129,7 @@ fn main_table(results: &Results) -> String {
     html + "</tbody></table></div>\n"
 }
 
-fn cell(text: &str, best: bool) -> String {
+pub(super) fn cell(text: &str, best: bool) -> String {
     if best { format!("<td class=\"best\">{}</td>", Escaped(text)) } else { format!("<td>{}</td>", Escaped(text)) }
 }
 
@@ -225,12 +226,17 @@ fn memory_section(results: &Results, evidence: &Evidence) -> String {
             html.push_str(&figure(&format!("One training step of {}", timeline.model), &roles, &chart, &caption));
         }
     }
-    html.push_str("<h3>What the roles mean</h3>\n<dl>\n");
+    html + &glossary() + "</section>\n"
+}
+
+/// What the roles mean.
+pub(super) fn glossary() -> String {
+    let mut html = String::from("<h3>What the roles mean</h3>\n<dl>\n");
     for (position, roles::Entry { name, meaning, .. }) in roles::GLOSSARY.iter().enumerate() {
         let swatch = swatch(&format!("area c{position}"));
         let _ = writeln!(html, "<div><dt>{swatch}{name}</dt><dd>{meaning}</dd></div>");
     }
-    html + "</dl>\n</section>\n"
+    html + "</dl>\n"
 }
 
 // ---------------------------------------------------------------- slices
@@ -334,20 +340,20 @@ fn list(title: &str, items: &[String]) -> String {
 // ---------------------------------------------------------------- parts
 
 /// A chart with its heading, legend and caption; each may be empty.
-fn figure(heading: &str, legend: &str, chart: &str, caption: &str) -> String {
+pub(super) fn figure(heading: &str, legend: &str, chart: &str, caption: &str) -> String {
     let heading = if heading.is_empty() { String::new() } else { format!("<h3>{}</h3>\n", Escaped(heading)) };
     let caption =
         if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", Escaped(caption)) };
     format!("{heading}<figure>\n{legend}<div class=\"scroll\">\n{chart}</div>\n{caption}</figure>\n")
 }
 
-fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {
+pub(super) fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {
     let entry = |(class, name): (String, &String)| format!("<li>{}{}</li>\n", swatch(&class), Escaped(name));
     format!("<ul class=\"legend\">\n{}</ul>\n", entries.map(entry).collect::<String>())
 }
 
 /// A sample of a line or a filled area.
-fn swatch(class: &str) -> String {
+pub(super) fn swatch(class: &str) -> String {
     let shape = if class.starts_with("line") {
         format!("<path class=\"{class}\" d=\"M1 6H23\"/>")
     } else {

@@ -25,13 +25,18 @@ mod demo;
 mod escape;
 #[cfg(feature = "report")]
 mod evidence;
+mod grid;
 #[cfg(feature = "report")]
 mod html;
 #[cfg(feature = "report")]
 mod image;
 #[cfg(feature = "report")]
+mod memory;
+#[cfg(feature = "report")]
 mod montage;
 mod numbers;
+#[cfg(feature = "report")]
+mod resolution;
 mod results;
 mod roles;
 mod summary;
@@ -44,12 +49,19 @@ pub use evidence::{
     CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
     Timeline,
 };
+pub use grid::Grid;
 #[cfg(feature = "report")]
 pub use html::page;
 #[cfg(feature = "report")]
 pub use image::{Volume, case_slices};
 #[cfg(feature = "report")]
+pub use memory::{MemoryPage, memory_page};
+#[cfg(feature = "report")]
 pub use montage::montage;
+pub use numbers::{count, meeting_sentence, mib};
+#[cfg(feature = "report")]
+pub use resolution::{Growth, Meeting, Resolution};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
+pub use roles::display as role_name;
 pub use summary::conclusion;
 pub use table::table;

@@ -1,15 +1,22 @@
 //! How figures are written: the same way on the terminal and on the page.
 
+use crate::memory::format_bytes;
+
 /// What stands where a figure is missing or not finite.
 pub(super) const MISSING: &str = "–";
 
 /// Bytes as a bare number of MiB with one decimal, for columns that name the unit: `41.2`, `< 0.1`.
-pub(super) fn mib(bytes: u64) -> String {
+pub fn mib(bytes: u64) -> String {
     match bytes as f64 / (1 << 20) as f64 {
         0.0 => "0".into(),
         value if value < 0.1 => "< 0.1".into(),
         value => format!("{value:.1}"),
     }
+}
+
+/// `OSS-Net C needs less than 3D residual U-Net above 176³ voxels (614.0 MiB)`.
+pub fn meeting_sentence(leaner_above: &str, other: &str, side: f64, bytes: u64) -> String {
+    format!("{leaner_above} needs less than {other} above {side:.0}³ voxels ({})", format_bytes(bytes))
 }
 
 /// A duration with its unit: `3.2 ms`, `0.46 s`, `4 min 12 s`.
@@ -35,7 +42,7 @@ pub(super) fn score(value: f64) -> String {
 }
 
 /// A count with commas between groups of three digits.
-pub(super) fn count(value: u64) -> String {
+pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {

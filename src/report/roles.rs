@@ -30,7 +30,7 @@ pub(super) const GLOSSARY: [Entry; 10] = [
 ];
 
 /// The name of a role for a reader; a key that is not known here is shown as it is, without underscores.
-pub(super) fn display(key: &str) -> String {
+pub fn display(key: &str) -> String {
     GLOSSARY.iter().find(|entry| entry.key == key).map_or_else(|| key.replace('_', " "), |entry| entry.name.into())
 }
 

@@ -119,6 +119,22 @@ impl Axis {
         }
     }
 
+    /// A logarithmic axis whose ends and ticks are powers of `base` around the positive values `low` and `high`; every
+    /// second, third, … where there would be more than `most`.
+    pub fn powers(base: f64, low: f64, high: f64, most: usize, label: impl Fn(f64) -> String) -> Self {
+        let clean = |value: f64| if value.is_finite() { value.clamp(1e-300, LARGEST) } else { 1.0 };
+        let power = |value: f64| clean(value).ln() / base.ln();
+        let first = (power(low.min(high)) + 1e-9).floor() as i32;
+        let last = ((power(low.max(high)) - 1e-9).ceil() as i32).max(first + 1);
+        let stride = (last - first).unsigned_abs().div_ceil(most.max(1) as u32).max(1) as usize;
+        let mut exponents: Vec<i32> = (first..=last).step_by(stride).collect();
+        if exponents[exponents.len() - 1] < last {
+            exponents.push(exponents[exponents.len() - 1] + stride as i32);
+        }
+        let ticks: Vec<_> = exponents.into_iter().map(|power| base.powi(power)).map(|x| (x, label(x))).collect();
+        Axis { low: ticks[0].0, high: ticks[ticks.len() - 1].0, logarithmic: true, ticks }
+    }
+
     /// Where `value` lies between the ends: 0 at the low one, 1 at the high one.
     pub fn share(&self, value: f64) -> f64 {
         let share = if self.logarithmic {
@@ -267,6 +283,19 @@ mod tests {
         assert_eq!(labels(Axis::linear(0.0, 230.0, 5)), ["0", "50", "100", "150", "200", "250"]);
         assert_eq!(labels(Axis::logarithmic(0.04, 0.7)), ["0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
         assert_eq!(labels(Axis::logarithmic(0.001, 100.0)), ["0.001", "0.01", "0.1", "1", "10", "100"]);
+    }
+
+    #[test]
+    fn powers_enclose_the_data_and_are_few() {
+        let labels = |axis: Axis| axis.ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
+        let side = |value: f64| format!("{value}");
+        assert_eq!(labels(Axis::powers(2.0, 32.0, 1024.0, 8, side)), ["32", "64", "128", "256", "512", "1024"]);
+        assert_eq!(labels(Axis::powers(4.0, 20.0, 1000.0, 3, side)), ["16", "256", "4096"]);
+        for (low, high) in [(0.0, 0.0), (f64::NAN, 3.0), (7.0, 7.0), (1.0, f64::INFINITY), (1e-30, 1e30)] {
+            let axis = Axis::powers(2.0, low, high, 8, side);
+            assert!((2..=10).contains(&axis.ticks.len()), "{low} {high} {axis:?}");
+            assert!(axis.ticks.windows(2).all(|pair| pair[0].0 < pair[1].0), "{axis:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,9 @@
 //! The tables on the terminal.
 
+use super::grid::{Grid, WIDTH};
 use super::numbers::{MISSING, count, duration, mib, score};
 use super::results::{CaseScore, Results, score_of};
 use super::{conclusion, roles};
-
-/// Columns of a terminal that the tables keep to where they can.
-const WIDTH: usize = 110;
-/// Blanks between columns.
-const GAP: usize = 2;
 
 /// The scores and costs of all models, the baselines, and the peak by role, as aligned plain text.
 ///
@@ -30,7 +26,7 @@ pub fn table(results: &Results) -> String {
 fn scores(results: &Results, cases: &[&str]) -> Grid {
     let heads = ["model", "parameters", "Dice", "IoU"].map(String::from).into_iter();
     let heads = heads.chain(cases.iter().map(|case| format!("Dice {case}")));
-    let mut grid = Grid::new(heads.chain(["peak MiB", "a step", "in all"].map(String::from)).collect());
+    let mut grid = Grid::new(heads.chain(["peak MiB", "a step", "in all"].map(String::from)));
     let by_case = |scores: &[CaseScore]| {
         let dice = |case: &&str| score(score_of(scores, case).map_or(f64::NAN, |score| score.dice));
         cases.iter().map(dice).collect::<Vec<_>>()
@@ -39,13 +35,13 @@ fn scores(results: &Results, cases: &[&str]) -> Grid {
         let mut row = vec![model.name.clone(), count(model.parameters), score(model.dice), score(model.iou)];
         row.extend(by_case(&model.cases));
         row.extend([mib(model.peak_bytes), duration(model.step_seconds), duration(model.total_seconds)]);
-        grid.rows.push(row);
+        grid.push(row);
     }
     for baseline in &results.baselines {
         let mut row = vec![baseline.name.clone(), MISSING.into(), score(baseline.dice), score(baseline.iou)];
         row.extend(by_case(&baseline.cases));
         row.extend([MISSING; 3].map(String::from));
-        grid.rows.push(row);
+        grid.push(row);
     }
     grid
 }
@@ -53,13 +49,12 @@ fn scores(results: &Results, cases: &[&str]) -> Grid {
 /// Roles as rows, models as columns.
 fn by_role(results: &Results) -> Grid {
     let models = &results.models;
-    let mut grid =
-        Grid::new(std::iter::once("role".into()).chain(models.iter().map(|model| model.name.clone())).collect());
+    let mut grid = Grid::new(std::iter::once("role".into()).chain(models.iter().map(|model| model.name.clone())));
     for role in role_names(results) {
         let bytes = models.iter().map(|model| mib(model.peak_by_role.get(role)));
-        grid.rows.push(std::iter::once(roles::display(role)).chain(bytes).collect());
+        grid.push(std::iter::once(roles::display(role)).chain(bytes));
     }
-    grid.rows.push(std::iter::once("total".into()).chain(models.iter().map(|model| mib(model.peak_bytes))).collect());
+    grid.push(std::iter::once("total".into()).chain(models.iter().map(|model| mib(model.peak_bytes))));
     grid
 }
 
@@ -91,63 +86,6 @@ fn wrapped(text: &str) -> String {
         }
     }
     lines.join("\n")
-}
-
-/// Cells in rows and columns: the first column is text, the others are figures.
-struct Grid {
-    heads: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Grid {
-    fn new(heads: Vec<String>) -> Self {
-        Grid { heads, rows: Vec::new() }
-    }
-
-    fn column_width(&self, column: usize) -> usize {
-        self.rows.iter().chain([&self.heads]).map(|row| row[column].chars().count()).max().unwrap_or(0)
-    }
-
-    fn width(&self) -> usize {
-        (0..self.heads.len()).map(|column| self.column_width(column) + GAP).sum::<usize>() - GAP
-    }
-
-    fn render(&self) -> String {
-        let widths: Vec<usize> = (0..self.heads.len()).map(|column| self.column_width(column)).collect();
-        let rule: Vec<String> = widths.iter().map(|&width| "─".repeat(width)).collect();
-        let mut text = String::new();
-        for row in [&self.heads, &rule].into_iter().chain(&self.rows) {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                // `format!` pads by characters, as the widths were counted.
-                match column {
-                    0 => line.push_str(&format!("{cell:<width$}")),
-                    _ => line.push_str(&format!("{:GAP$}{cell:>width$}", "")),
-                }
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
-    }
-
-    /// The table, cut into several with the first column repeated where it is too wide.
-    fn blocks(&self) -> Vec<String> {
-        let mut blocks = Vec::new();
-        let mut start = 1;
-        while start < self.heads.len() {
-            let mut end = start + 1;
-            let mut width = self.column_width(0) + GAP + self.column_width(start);
-            while end < self.heads.len() && width + GAP + self.column_width(end) <= WIDTH {
-                width += GAP + self.column_width(end);
-                end += 1;
-            }
-            let part = |row: &Vec<String>| row[..1].iter().chain(&row[start..end]).cloned().collect::<Vec<_>>();
-            blocks.push(Grid { heads: part(&self.heads), rows: self.rows.iter().map(part).collect() }.render());
-            start = end;
-        }
-        blocks
-    }
 }
 
 #[cfg(test)]

@@ -103,6 +103,11 @@ impl Stage {
         Ok(Self { device: device.clone(), parameters, network, optimizer, batch, step: sizes.step })
     }
 
+    /// Trainable scalars.
+    pub fn parameters(&self) -> usize {
+        self.parameters.count()
+    }
+
     /// One step.
     ///
     /// # Errors
@@ -119,7 +124,7 @@ impl Stage {
                 if let Some(optimizer) = optimizer {
                     optimizer.step(parameters, 1.0)?;
                 }
-                parameters.clear_gradients();
+                device.in_phase(Phase::Optimizer, || parameters.clear_gradients());
             }
             StepKind::Evaluate => {
                 let tape = Tape::new(device, Mode::Eval);
@@ -160,6 +165,20 @@ impl Stage {
 /// Sizes that the network does not admit, or no memory.
 pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: usize) -> Result<Rehearsal> {
     let mut stage = Stage::new(device, config, sizes)?;
+    let parameters = stage.parameters.count();
+    observe(device, parameters, steps, || stage.step())
+}
+
+/// Runs `steps` steps with the ledger's log on; what it tells of the last.
+///
+/// # Errors
+/// What `step` reports.
+pub fn observe(
+    device: &Device,
+    parameters: usize,
+    steps: usize,
+    mut step: impl FnMut() -> Result<()>,
+) -> Result<Rehearsal> {
     let (mut seconds, mut events) = (Vec::new(), Vec::new());
     for _ in 0..steps.max(1) {
         device.ledger(|ledger| {
@@ -167,16 +186,19 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
             ledger.record(true);
         });
         let started = Instant::now();
-        stage.step()?;
+        let done = step();
+        if done.is_err() {
+            device.ledger(|ledger| ledger.record(false));
+        }
+        done?;
         seconds.push(started.elapsed().as_secs_f64());
         events = device.ledger(|ledger| ledger.take_events());
     }
     let (peak, peak_activations) = device.ledger(|ledger| {
         ledger.record(false);
-        (ledger.peak().clone(), ledger.peak_activations())
+        (ledger.peak(), ledger.peak_activations())
     });
-    let (parameters, reserved) = (stage.parameters.count(), device.reserved());
-    Ok(Rehearsal { parameters, peak, peak_activations, reserved, seconds, events })
+    Ok(Rehearsal { parameters, peak, peak_activations, reserved: device.reserved(), seconds, events })
 }
 
 /// What inference computes: of an occupancy network the encoding and one chunk of points.

@@ -149,6 +149,15 @@ impl Trainer {
         Ok(())
     }
 
+    /// Takes some steps whatever the number of epochs, for a plan's sake.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`].
+    pub fn rehearse(&mut self, cases: &[Case], steps: u64) -> Result<()> {
+        let per_epoch = self.steps_per_epoch(cases.len());
+        (0..steps).try_for_each(|_| self.step(cases, per_epoch, steps))
+    }
+
     /// Checks that the weights are worth keeping.
     ///
     /// # Errors
@@ -196,7 +205,7 @@ impl Trainer {
         }
         self.losses.push(loss);
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
-        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak().clone(), ledger.peak_activations()));
+        let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
         Ok(())
     }

@@ -77,7 +77,9 @@ impl Optimizer {
             .map(|parameter| {
                 let device = parameters.device();
                 let shape = [slots, parameter.value().len()];
-                device.in_op("optimizer", || Tensor::zeros(device, &shape, Role::OptimizerState))
+                device.in_layer(parameter.module(), || {
+                    device.in_op("optimizer", || Tensor::zeros(device, &shape, Role::OptimizerState))
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { settings, state, steps: 0 })

@@ -8,11 +8,13 @@
 //! The output is kept rather than made anew if a later op needs it: it is an eighth of the input for 2×2×2, and making it
 //! anew would bring back the whole input.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::pieces::volume_axes;
 use super::separable::{self, Taps};
+use super::volume_cuda::{Axes, Axis};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
@@ -33,6 +35,14 @@ pub fn avg_pool(tape: &Tape, x: &Var, kernel: [usize; 3], stride: [usize; 3]) ->
 }
 
 impl AvgPool {
+    /// The three axes as the kernels see them.
+    fn axes(&self, x: &[usize]) -> Axes {
+        [0, 1, 2].map(|axis| {
+            let (input, kernel, stride) = (x[axis + 1], self.kernel[axis], self.stride[axis]);
+            Axis::new(input, (input - kernel) / stride + 1, kernel, stride)
+        })
+    }
+
     /// The three axes' means; `x` has passed the shape rule.
     fn taps(&self, x: &[usize]) -> [Taps; 3] {
         [0, 1, 2].map(|axis| {
@@ -67,13 +77,14 @@ impl Op for AvgPool {
                 let (x, taps) = (inputs[0], self.taps(inputs[0].shape()));
                 separable::apply(pool, &taps, x.channels(), x.data(), output.data_mut(), false);
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::forward(cuda, &self.axes(inputs[0].shape()), inputs[0], output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let axes = self.axes(backward.shape(0));
         let taps = self.taps(backward.shape(0)).map(|taps| taps.transposed());
         let dy = backward.gradient().clone();
         backward.write_gradient(0, |device, dx, accumulate| {
@@ -81,7 +92,7 @@ impl Op for AvgPool {
                 Backend::Cpu { pool, .. } => {
                     separable::apply(pool, &taps, dy.channels(), dy.data(), dx.data_mut(), accumulate)
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                Backend::Cuda(cuda) => cuda::backward(cuda, &axes, &dy, dx, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

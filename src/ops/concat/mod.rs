@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::columns_cuda::{self, Columns};
 use super::pieces::{by_rows, put_all};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
@@ -60,7 +61,16 @@ impl Op for Concat {
                     }
                 });
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let (channels, mut column) = (output.channels(), 0);
+                for input in inputs {
+                    let width = input.channels();
+                    let from = Columns { stride: width, first: 0 };
+                    let to = Columns { stride: channels, first: column };
+                    columns_cuda::copy(cuda, (input, from), (output, to), [input.rows(), width], false)?;
+                    column += width;
+                }
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -78,7 +88,11 @@ impl Op for Concat {
                             put_all(dx, &dy.data()[(first + row) * channels + start..][..width], accumulate);
                         }
                     }),
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        let from = Columns { stride: channels, first: start };
+                        let (to, rows) = (Columns { stride: width, first: 0 }, dx.rows());
+                        columns_cuda::copy(cuda, (&dy, from), (dx, to), [rows, width], accumulate)?;
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -8,6 +8,8 @@
 //!   bytes `4·(|c| + |b| + |y|)`, backward `4·(2|c| + |b| + |y|)`. The output is made anew rather than kept: it is up to
 //!   ten times its input.
 
+mod cuda;
+
 use std::f64::consts::TAU;
 
 use super::pieces::{by_rows, put};
@@ -87,7 +89,7 @@ impl Op for FourierFeatures {
             Backend::Cpu { pool, .. } => {
                 forward(pool, c.channels(), b.channels(), c.data(), b.data(), output.data_mut())
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::forward(cuda, c, b, output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -104,7 +106,7 @@ impl Op for FourierFeatures {
                     let sizes = [c.channels(), b.channels()];
                     backward(pool, sizes, [c.data(), b.data(), dy.data()], dc.data_mut(), accumulate);
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                Backend::Cuda(cuda) => cuda::backward(cuda, [&c, &b, &dy], dc, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

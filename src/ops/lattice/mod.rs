@@ -11,6 +11,7 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use crate::device::{Backend, Device};
@@ -27,6 +28,9 @@ const DUE: u8 = 2;
 /// Points (in C order) whose due ones are counted together: the grain of [`Lattice::due`].
 pub const BLOCK: usize = 1024;
 
+/// Stretches that a plan goes through; those between the first ones and the last are like the first.
+pub const PLANNED_STRETCHES: usize = 64;
+
 /// Longest axis.
 const LONGEST: usize = 1 << 16;
 
@@ -36,6 +40,8 @@ pub struct Lattice {
     shape: [usize; 3],
     classes: Tensor,
     status: Tensor,
+    /// On a plan, which knows no classes: points that may yet become due. At worst that is all that are not evaluated.
+    supposed: Cell<usize>,
 }
 
 impl Lattice {
@@ -53,7 +59,8 @@ impl Lattice {
                 tensor.zero()?;
                 Ok::<_, Error>(tensor)
             };
-            Ok(Self { shape, classes: zeros()?, status: zeros()? })
+            let supposed = Cell::new(shape.iter().product());
+            Ok(Self { shape, classes: zeros()?, status: zeros()?, supposed })
         })
     }
 
@@ -180,7 +187,7 @@ impl Lattice {
     }
 
     /// Stretches of points in C order that hold at most `most` due points each (`most` is raised to [`BLOCK`]), with the
-    /// number of them; stretches without any are left out.
+    /// number of them; stretches without any are left out. On a plan all points are due once, see [`PLANNED_STRETCHES`].
     ///
     /// # Errors
     /// What the driver says.
@@ -188,7 +195,7 @@ impl Lattice {
         let counts = match self.status.device().backend() {
             Backend::Cpu { pool, .. } => cpu::count_due(pool, self.status.typed()),
             Backend::Cuda(_) => return Err(no_kernel()),
-            Backend::Plan { .. } => Vec::new(),
+            Backend::Plan { .. } => return Ok(planned_stretches(self.supposed.replace(0), most)),
         };
         let most = most.max(BLOCK);
         let mut stretches: Vec<(Range<usize>, usize)> = Vec::new();
@@ -299,6 +306,17 @@ pub fn class_of(row: &[f32], threshold: f32) -> u8 {
         [value] => u8::from(*value > threshold),
         _ => (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }) as u8,
     }
+}
+
+/// The stretches of `points` that are all due, as [`Lattice::stretches`] has them: the first ones and the last.
+fn planned_stretches(points: usize, most: usize) -> Vec<(Range<usize>, usize)> {
+    let length = (most / BLOCK).max(1) * BLOCK;
+    let count = points.div_ceil(length);
+    (0..count)
+        .filter(|&i| i + 1 < PLANNED_STRETCHES || i + 1 == count)
+        .map(|i| i * length..((i + 1) * length).min(points))
+        .map(|range| (range.clone(), range.len()))
+        .collect()
 }
 
 /// Scratch of one byte an element.

@@ -11,14 +11,15 @@
 //!   `4·(2|x| + |y|)` backward.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 mod windows;
 
 use super::pieces::volume_axes;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::{Cost, Needs, Op};
+use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 use windows::{Axis, Windows};
@@ -78,7 +79,7 @@ impl Op for MaxPool {
             Backend::Cpu { pool, .. } => {
                 cpu::forward(pool, &axes, inputs[0].channels(), inputs[0].data(), output.data_mut())
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::forward(cuda, &axes, inputs[0], output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -88,11 +89,16 @@ impl Op for MaxPool {
         let axes = self.axes(backward.shape(0))?;
         let (dy, x) = (backward.gradient().clone(), backward.value(0)?);
         backward.write_gradient(0, |device, dx, accumulate| {
+            let places = match device.target() {
+                Target::Cpu { .. } => 0,
+                Target::Cuda(_) => dy.len(),
+            };
+            let mut places = workspace(device, places)?;
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
                     cpu::backward(pool, &axes, x.channels(), x.data(), dy.data(), dx.data_mut(), accumulate)
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                Backend::Cuda(cuda) => cuda::backward(cuda, &axes, [&x, &dy], dx, accumulate, &mut places)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

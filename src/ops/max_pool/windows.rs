@@ -32,6 +32,11 @@ impl Axis {
         Some(Self { windows, inputs, outputs })
     }
 
+    /// How the windows lie.
+    pub(super) fn windows(&self) -> Windows {
+        self.windows
+    }
+
     /// Inputs of the window of `output`; both ends grow with `output`.
     pub(super) fn window(&self, output: usize) -> Range<usize> {
         match self.windows {

@@ -16,13 +16,14 @@
 //! Source: OSS-Net's data sets (`unfold` of the padded volume, `avg_pool3d` of the large patch).
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use cpu::Samples;
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
@@ -135,13 +136,18 @@ struct PatchSample {
 
 const NAME: &str = "patch_sample";
 
+/// Floats of scratch; only the CPU wants any.
+fn cpu_workspace(device: &Device, grid: Grid) -> usize {
+    match device.target() {
+        Target::Cpu { threads, .. } => cpu::workspace(threads, grid),
+        Target::Cuda(_) => 0,
+    }
+}
+
 impl PatchSample {
     /// The kernels' view of the inputs.
     fn samples<'a>(&self, volume: &'a Tensor, coordinates: &'a Tensor) -> Result<Samples<'a, [f32]>> {
         let (grid, points_per_volume) = check_shapes(NAME, volume.shape(), coordinates.shape())?;
-        if let Backend::Cuda(_) = volume.device().backend() {
-            return Err(crate::ops::no_kernel());
-        }
         let (voxels, coordinates) = (volume.data(), coordinates.data());
         Ok(Samples { voxels, grid, coordinates, points_per_volume, options: self.options })
     }
@@ -158,11 +164,17 @@ impl Op for PatchSample {
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
-        let samples = self.samples(inputs[0], inputs[1])?;
-        let mut scratch = workspace(device, cpu::workspace(device.threads(), samples.grid))?;
+        let (grid, points_per_volume) = check_shapes(NAME, inputs[0].shape(), inputs[1].shape())?;
+        let mut scratch = workspace(device, cpu_workspace(device, grid))?;
         match device.backend() {
-            Backend::Cpu { pool, .. } => cpu::forward(pool, samples, output.data_mut(), scratch.data_mut()),
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cpu { pool, .. } => {
+                let samples = self.samples(inputs[0], inputs[1])?;
+                cpu::forward(pool, samples, output.data_mut(), scratch.data_mut());
+            }
+            Backend::Cuda(cuda) => {
+                let volumes = cuda::Volumes::new(grid, points_per_volume, self.options);
+                cuda::forward(cuda, volumes, inputs[0], inputs[1], output)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -170,16 +182,22 @@ impl Op for PatchSample {
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let (volume, coordinates) = (backward.value(0)?, backward.value(1)?);
-        let samples = self.samples(&volume, &coordinates)?;
+        let (grid, points_per_volume) = check_shapes(NAME, volume.shape(), coordinates.shape())?;
         let gradient = backward.gradient().clone();
-        for (input, kernel) in [cpu::volume_gradient, cpu::coordinate_gradient].into_iter().enumerate() {
+        let volumes = cuda::Volumes::new(grid, points_per_volume, self.options);
+        let on_cpu = [cpu::volume_gradient, cpu::coordinate_gradient];
+        let on_cuda = [cuda::volume_gradient, cuda::coordinate_gradient];
+        for (input, (on_cpu, on_cuda)) in on_cpu.into_iter().zip(on_cuda).enumerate() {
             backward.write_gradient(input, |device, target, accumulate| {
-                let mut scratch = workspace(device, cpu::workspace(device.threads(), samples.grid))?;
+                let mut scratch = workspace(device, cpu_workspace(device, grid))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
-                        kernel(pool, samples, gradient.data(), target.data_mut(), accumulate, scratch.data_mut())
+                        let samples = self.samples(&volume, &coordinates)?;
+                        on_cpu(pool, samples, gradient.data(), target.data_mut(), accumulate, scratch.data_mut())
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        on_cuda(cuda, volumes, [&volume, &coordinates, &gradient], target, accumulate)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -8,11 +8,13 @@
 //! * Gradient: the transposed weights, gathered by each input row.
 //! * Work: at most `16·|y|` FLOPs; bytes `4·(|x| + |y|)` either way.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::pieces::volume_axes;
 use super::separable::{self, Taps};
+use super::volume_cuda::{Axes, Axis};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
@@ -55,6 +57,11 @@ fn neighbours(o: usize, inputs: usize, outputs: usize, corners: Corners) -> [(us
 }
 
 impl Resize {
+    /// The three axes as the kernels see them.
+    fn axes(&self, x: &[usize]) -> Axes {
+        [0, 1, 2].map(|axis| Axis::new(x[axis + 1], self.size[axis], 0, 0))
+    }
+
     fn taps(&self, x: &[usize]) -> [Taps; 3] {
         [0, 1, 2].map(|axis| {
             let (inputs, outputs) = (x[axis + 1], self.size[axis]);
@@ -83,13 +90,14 @@ impl Op for Resize {
                 let (x, taps) = (inputs[0], self.taps(inputs[0].shape()));
                 separable::apply(pool, &taps, x.channels(), x.data(), output.data_mut(), false);
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::forward(cuda, &self.axes(inputs[0].shape()), self.corners, inputs[0], output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let (axes, corners) = (self.axes(backward.shape(0)), self.corners);
         let taps = self.taps(backward.shape(0)).map(|taps| taps.transposed());
         let dy = backward.gradient().clone();
         backward.write_gradient(0, |device, dx, accumulate| {
@@ -97,7 +105,7 @@ impl Op for Resize {
                 Backend::Cpu { pool, .. } => {
                     separable::apply(pool, &taps, dy.channels(), dy.data(), dx.data_mut(), accumulate)
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                Backend::Cuda(cuda) => cuda::backward(cuda, &axes, corners, &dy, dx, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -4,6 +4,7 @@
 //! * Gradient: `dy` at `index`, zero elsewhere.
 //! * Work: no FLOPs; bytes `8·|y|` forward, `4·(|x| + |y|)` backward.
 
+use super::columns_cuda::{self, Columns};
 use super::pieces::put_all;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
@@ -21,6 +22,13 @@ struct Select {
 /// Fewer than two axes or an index outside the second; or no memory.
 pub fn select(tape: &Tape, x: &Var, index: usize) -> Result<Var> {
     tape.apply(Select { index }, &[x])
+}
+
+impl Select {
+    /// Batch, length of axis 1, elements behind it, of `x`, which has passed the shape rule.
+    fn sizes(&self, x: &[usize]) -> (usize, usize, usize) {
+        (x[0], x[1], x[2..].iter().product())
+    }
 }
 
 impl Op for Select {
@@ -44,7 +52,12 @@ impl Op for Select {
                     y.copy_from_slice(&inputs[0].data()[(batch * length + self.index) * size..][..size]);
                 }
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let (batch, length, size) = self.sizes(inputs[0].shape());
+                let from = Columns { stride: length * size, first: self.index * size };
+                let to = Columns { stride: size, first: 0 };
+                columns_cuda::copy(cuda, (inputs[0], from), (output, to), [batch, size], false)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -65,7 +78,15 @@ impl Op for Select {
                         }
                     }
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                Backend::Cuda(cuda) => {
+                    let (batch, length, size) = self.sizes(dx.shape());
+                    if !accumulate {
+                        dx.zero()?;
+                    }
+                    let from = Columns { stride: size, first: 0 };
+                    let to = Columns { stride: length * size, first: index * size };
+                    columns_cuda::copy(cuda, (&dy, from), (dx, to), [batch, size], accumulate)?;
+                }
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -6,6 +6,8 @@
 //! * Work: no FLOPs, bytes `8·|x|` either way. Written for latents (a few thousand elements): one of its sides is read with
 //!   a stride.
 
+mod cuda;
+
 use super::pieces::{by_rows, put};
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device};
@@ -55,7 +57,7 @@ impl Op for TransposeChannels {
                 let sizes = [output.shape()[2], output.shape()[1]];
                 transpose(pool, sizes, inputs[0].data(), output.data_mut(), false);
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::transpose(cuda, inputs[0], output, false)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -69,7 +71,7 @@ impl Op for TransposeChannels {
                     let sizes = [dy.shape()[1], dy.shape()[2]];
                     transpose(pool, sizes, dy.data(), dx.data_mut(), accumulate);
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                Backend::Cuda(cuda) => cuda::untranspose(cuda, &dy, dx, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

@@ -1,0 +1,59 @@
+//! `ossnet devices`: what there is to compute on.
+
+use clap::Args;
+
+use super::output::print;
+use crate::device::cpu::SimdLevel;
+use crate::device::{self, DeviceInfo};
+use crate::error::Result;
+use crate::memory::{default_cpu_budget, format_bytes};
+
+/// Flags of `ossnet devices`.
+#[derive(Args, Clone, Debug)]
+pub struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists the CPU and the CUDA devices, or why there are none.
+///
+/// # Errors
+/// Standard output that cannot be written.
+pub fn run(args: DevicesArgs) -> Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (simd, budget) = (SimdLevel::detect(), default_cpu_budget());
+    let cuda = device::cuda::devices();
+    if args.json {
+        let found = cuda.as_deref().unwrap_or_default();
+        return print(format!(
+            "{:#}",
+            serde_json::json!({
+                "cpu": { "threads": threads, "simd": format!("{simd:?}").to_lowercase(), "default_budget_bytes": budget },
+                "cuda": found,
+                "no_cuda": cuda.as_ref().err().map(ToString::to_string),
+            })
+        ));
+    }
+    let simd = format!("{simd:?}").to_lowercase();
+    let mut text = format!("cpu     {threads} threads, {simd}, budget {} by default\n", format_bytes(budget));
+    match cuda {
+        Ok(devices) => text.extend(devices.iter().map(line)),
+        Err(problem) => text += &format!("cuda    none: {problem}\n"),
+    }
+    print(text)
+}
+
+fn line(info: &DeviceInfo) -> String {
+    let DeviceInfo { ordinal, name, capability, driver, multiprocessors, .. } = info;
+    let older = if capability.0 < 8 { " (too old: 8.0 is needed)" } else { "" };
+    format!(
+        "cuda:{ordinal}  {name}, compute capability {}.{}{older}, {multiprocessors} multiprocessors, {} of {} free, driver for CUDA {}.{}\n",
+        capability.0,
+        capability.1,
+        format_bytes(info.free),
+        format_bytes(info.memory),
+        driver.0,
+        driver.1
+    )
+}

@@ -1,0 +1,76 @@
+//! Plan and run of one step, side by side.
+
+use serde_json::json;
+
+use super::super::output::print;
+use super::{MemoryArgs, refuse, write};
+use crate::device::Device;
+use crate::error::Result;
+use crate::memory::format_bytes;
+use crate::planner::{Aside, remedies};
+use crate::report::{Grid, mib};
+
+/// Plans the step, runs it, and prints both.
+pub(super) fn run(args: &MemoryArgs) -> Result<()> {
+    refuse(args.csv.is_some() || args.trace.is_some(), "--csv and --trace", "--compare-to")?;
+    #[cfg(feature = "report")]
+    refuse(args.page().is_some(), "--html", "--compare-to")?;
+    let device = args.run.device()?;
+    let target = device.target();
+    let (workload, change) = args.settled(target, device.budget())?;
+    // As many steps as are run: what is reserved is the highest of all.
+    let steps = args.steps as usize;
+    let explain = |error| remedies::explain(error, &workload, target, device.budget());
+    let plan = workload.rehearse(&Device::plan_for(target, device.budget()), steps).map_err(explain)?;
+    let before = write::resident_peak();
+    let run = workload.rehearse(&device, steps).map_err(explain)?;
+    let resident = write::resident_peak();
+    let aside = Aside::of(&workload, target)?;
+    let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
+    let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());
+    let bound = plan.reserved + aside.overhead;
+    if args.run.json {
+        return print(format!(
+            "{:#}",
+            json!({
+                "model": workload.network.title(),
+                "changed_to_fit": change,
+                "events": { "planned": plan.events.len(), "measured": run.events.len(), "first_difference": differing },
+                "peak_bytes": { "planned": planned, "measured": measured },
+                "peak_activation_bytes": { "planned": plan.peak_activations, "measured": run.peak_activations },
+                "reserved_bytes": { "planned": plan.reserved, "measured": run.reserved },
+                "resident_peak_bytes": { "planned_at_most": bound, "measured": resident, "before_the_run": before },
+                "step_seconds": { "planned": write::median(&plan.seconds), "measured": write::median(&run.seconds) },
+            })
+        ));
+    }
+    let mut text = format!("{}, recompute {}\n\n", workload.network.title(), workload.sizes.recompute);
+    let mut grid = Grid::new(["", "planned", "measured"]);
+    grid.push(["allocations and releases".to_string(), plan.events.len().to_string(), run.events.len().to_string()]);
+    grid.push(["peak, MiB".to_string(), mib(planned), mib(measured)]);
+    grid.push(["activations, MiB".to_string(), mib(plan.peak_activations), mib(run.peak_activations)]);
+    for (role, bytes) in plan.peak.by_role.iter().filter(|(_, bytes)| *bytes > 0) {
+        let name = format!("  {} at the peak, MiB", crate::report::role_name(role.name()));
+        grid.push([name, mib(bytes), mib(run.peak.by_role.get(role))]);
+    }
+    grid.push(["reserved, MiB".to_string(), mib(plan.reserved), mib(run.reserved)]);
+    grid.push(["resident, MiB".to_string(), format!("≤ {}", mib(bound)), mib(resident)]);
+    let seconds = |seconds: &[f64]| format!("{:.4}", write::median(seconds));
+    grid.push(["a step, seconds".to_string(), seconds(&plan.seconds), seconds(&run.seconds)]);
+    text += &grid.render();
+    text += &match differing {
+        None => "\nEvery event is as planned: role, op, layer, phase, bytes asked for and given, place, order.\n"
+            .to_string(),
+        Some(event) => {
+            format!("\nThe logs differ, first at event {event}: this is a bug in the plan; please report it.\n")
+        }
+    };
+    text += &format!(
+        "Resident is the process's largest set; the plan's bound is what is reserved plus {} of overhead.\n",
+        format_bytes(aside.overhead)
+    );
+    if let Some(change) = change {
+        text += &format!("Changed to fit the budget: {change}.\n");
+    }
+    print(text)
+}

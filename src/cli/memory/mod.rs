@@ -1,0 +1,275 @@
+//! `ossnet memory`: what a step costs in bytes, planned or measured, and what would fit.
+
+mod fit;
+mod measured;
+mod single;
+mod sweep;
+mod write;
+
+#[cfg(feature = "report")]
+pub(super) use sweep::resolution_of;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::RunArgs;
+use super::run::parse_volume;
+use crate::device::{Device, Target};
+use crate::error::{Error, Result};
+use crate::models::RecomputeChoice;
+use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
+use crate::planner::{UNLIMITED, Workload, remedies, this_cpu};
+use crate::train::choose;
+use crate::train::rehearsal::{Sizes, StepKind};
+
+/// Where the step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DeviceName {
+    /// Nowhere: the same code goes through the motions and counts
+    Plan,
+    /// On this machine
+    Cpu,
+}
+
+/// What is planned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PlanFor {
+    /// A CPU with this machine's instruction set
+    Cpu,
+}
+
+/// What is done in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StepName {
+    /// Loss, gradients, update
+    Train,
+    /// The score of a labelled case: every voxel is asked
+    Eval,
+    /// The segmentation of a scan by the hierarchical search, at worst
+    Infer,
+}
+
+/// The optimiser of a training step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OptimizerName {
+    /// Lookahead around RAdam, the official training's
+    LookaheadRadam,
+    /// RAdam
+    Radam,
+    /// Adam
+    Adam,
+    /// Momentum
+    Sgd,
+}
+
+/// What `--compare-to` compares a plan with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompareTo {
+    /// The same step run on this machine
+    Measured,
+}
+
+/// What happens where the budget does not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnOom {
+    /// An error that names what would fit
+    Fail,
+    /// Go on with the cheapest setting that fits, and say so
+    Adapt,
+}
+
+/// Flags of `ossnet memory`.
+#[derive(Args, Clone, Debug)]
+pub struct MemoryArgs {
+    /// Model, for example oss-net-c, o-net, unet3d
+    #[arg(long, default_value = "oss-net-c", value_name = "NAME")]
+    model: String,
+    /// Full-resolution volume
+    #[arg(long, default_value = "256x256x160", value_name = "XxYxZ", value_parser = parse_volume)]
+    volume: [usize; 3],
+    /// Points a volume of a training step (occupancy networks), or decoded at once in inference [default: 16384, or as many
+    /// as the budget admits up to 8192]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    points: Option<u64>,
+    /// Volumes (of a 2D network: slices) a step
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    batch: u64,
+    /// What is done
+    #[arg(long, value_enum, default_value_t = StepName::Train)]
+    step: StepName,
+    /// Recompute level of training: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the budget [default: 0]
+    #[arg(long, value_name = "LEVEL")]
+    recompute: Option<RecomputeChoice>,
+    /// Optimiser of training
+    #[arg(long, value_enum, default_value_t = OptimizerName::LookaheadRadam)]
+    optimizer: OptimizerName,
+    /// Plan the step, or run it
+    #[arg(long, value_enum, default_value_t = DeviceName::Plan)]
+    device: DeviceName,
+    /// The device that a plan is made for
+    #[arg(long, value_enum, default_value_t = PlanFor::Cpu)]
+    plan_for: PlanFor,
+    /// Steps to run; the last one is shown
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    steps: u64,
+    /// Memory against resolution: cubes of sides LOW..HIGH, for example 32..1024
+    #[arg(long, value_name = "LOW..HIGH", value_parser = sweep::parse_range, group = "question")]
+    sweep: Option<(usize, usize)>,
+    /// Models of the sweep, separated by commas
+    #[arg(
+        long,
+        default_value = "o-net,oss-net-c,unet3d",
+        value_delimiter = ',',
+        value_name = "NAMES",
+        requires = "sweep"
+    )]
+    models: Vec<String>,
+    /// The largest volume, points and batch that fit these bytes, for example 8GiB, or `gpus` for a list of well-known ones
+    #[arg(long, value_name = "BYTES|gpus", value_parser = fit::parse_room, group = "question")]
+    fit: Option<fit::Room>,
+    /// Plan and run the step, and show both side by side
+    #[arg(long, value_enum, value_name = "WHAT", group = "question")]
+    compare_to: Option<CompareTo>,
+    /// Where the budget does not suffice
+    #[arg(long, value_enum, default_value_t = OnOom::Fail)]
+    on_oom: OnOom,
+    /// Write the log of the step (of a sweep: the curves) as comma-separated values
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write a page with plots, one file
+    #[cfg(feature = "report")]
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the step for a timeline viewer (ui.perfetto.dev, chrome://tracing)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"])]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Answers.
+///
+/// # Errors
+/// An unknown model, a volume that it does not admit, no memory, a file that cannot be written.
+pub fn run(args: MemoryArgs) -> Result<()> {
+    if let Some((low, high)) = args.sweep {
+        return sweep::run(&args, low, high);
+    }
+    if let Some(room) = args.fit {
+        return fit::run(&args, room);
+    }
+    match args.compare_to {
+        Some(CompareTo::Measured) => measured::run(&args),
+        None => single::run(&args),
+    }
+}
+
+impl MemoryArgs {
+    /// What the flags ask to be done with the network `model`.
+    fn workload(&self, model: &str) -> Result<Workload> {
+        let step = match self.step {
+            StepName::Train => StepKind::Train,
+            StepName::Eval => StepKind::Evaluate,
+            StepName::Infer => StepKind::Infer,
+        };
+        let recompute = match self.recompute {
+            Some(RecomputeChoice::Level(level)) => level,
+            Some(RecomputeChoice::Auto) | None => Default::default(),
+        };
+        let sizes = Sizes {
+            recompute,
+            step,
+            optimizer: self.optimizer.settings(),
+            ..Sizes::new(self.volume, self.batch as usize, self.points() as usize)
+        };
+        Workload::official(model, sizes)
+    }
+
+    /// The workload of `--model`, its volume checked, with `--recompute auto` and `--on-oom adapt` settled for a budget;
+    /// and what was changed.
+    fn settled(&self, target: Target, budget: u64) -> Result<(Workload, Option<String>)> {
+        let mut workload = self.workload(&self.model)?;
+        workload.check()?;
+        if self.recompute == Some(RecomputeChoice::Auto) {
+            let chosen =
+                choose::cheapest_that_fits(&Device::plan_for(target, budget), &workload.network, workload.sizes);
+            let leanest = workload.levels().last().copied().unwrap_or_default();
+            workload = match (chosen, self.on_oom) {
+                (Ok(chosen), _) => workload.with_recompute(chosen.recompute),
+                (Err(Error::OutOfMemory(_)), OnOom::Adapt) => workload.with_recompute(leanest),
+                (Err(error), _) => {
+                    return Err(remedies::explain(error, &workload.with_recompute(leanest), target, budget));
+                }
+            };
+        }
+        match self.on_oom {
+            OnOom::Fail => Ok((workload, None)),
+            OnOom::Adapt => {
+                let (workload, change) = remedies::adapt(&workload, target, budget)?;
+                Ok((workload, change.map(|remedy| remedy.change)))
+            }
+        }
+    }
+
+    /// Points of a step; 0 in inference stands for as many as the budget admits.
+    fn points(&self) -> u64 {
+        self.points.unwrap_or(if self.step == StepName::Train { 16384 } else { 0 })
+    }
+
+    /// The device that is planned for.
+    fn target(&self) -> Target {
+        match self.plan_for {
+            PlanFor::Cpu => this_cpu(self.run.threads),
+        }
+    }
+
+    /// The device of `--device`.
+    fn device(&self) -> Result<Device> {
+        match self.device {
+            DeviceName::Cpu => self.run.device(),
+            // A plan has no memory to run out of unless a budget is asked for.
+            DeviceName::Plan => Ok(Device::plan_for(self.target(), self.run.memory_budget.unwrap_or(UNLIMITED))),
+        }
+    }
+
+    /// The page's file, if one is wanted.
+    #[cfg(feature = "report")]
+    fn page(&self) -> Option<&std::path::Path> {
+        self.html.as_deref()
+    }
+}
+
+impl OptimizerName {
+    fn settings(self) -> OptimizerSettings {
+        let (rule, lookahead) = match self {
+            OptimizerName::LookaheadRadam => (Rule::radam(), Some(Lookahead::default())),
+            OptimizerName::Radam => (Rule::radam(), None),
+            OptimizerName::Adam => (Rule::adam(), None),
+            OptimizerName::Sgd => (Rule::Sgd { momentum: 0.9, weight_decay: 0.0 }, None),
+        };
+        OptimizerSettings { rule, lookahead, ..OptimizerSettings::default() }
+    }
+}
+
+/// `the CPU with 2 threads`.
+fn target_text(target: Target) -> String {
+    match target {
+        Target::Cpu { threads: 1, .. } => "the CPU with 1 thread".into(),
+        Target::Cpu { threads, .. } => format!("the CPU with {threads} threads"),
+        Target::Cuda(cuda) => format!("CUDA devices of capability {}.{}", cuda.capability.0, cuda.capability.1),
+    }
+}
+
+/// `256×256×160`.
+fn shape_text(volume: [usize; 3]) -> String {
+    volume.map(|side| side.to_string()).join("×")
+}
+
+/// Refuses flags that a question does not answer to.
+fn refuse(given: bool, flag: &str, with: &str) -> Result<()> {
+    match given {
+        true => Err(Error::Usage(format!("{flag} says nothing with {with}; leave one of them out"))),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,345 @@
+//! Memory against resolution: curves, crossings, slopes.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::super::output::print;
+use super::single::slope_text;
+use super::{DeviceName, MemoryArgs, refuse, target_text};
+use crate::device::Target;
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::models::{Recompute, RecomputeChoice};
+use crate::planner::Workload;
+use crate::planner::curves::sides;
+use crate::planner::reference;
+use crate::planner::slopes::slopes;
+use crate::planner::sweep::{Meeting, Sweep, sweep};
+use crate::report::{Grid, count, mib};
+use crate::train::rehearsal::StepKind;
+
+/// Reads `32..1024`.
+pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
+    let range =
+        text.split_once("..").and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    range
+        .filter(|&(low, high)| (16..=4096).contains(&low) && low <= high && high <= 4096)
+        .ok_or_else(|| format!("'{text}' is no range of sides from 16 to 4096; write for example 32..1024"))
+}
+
+/// Prints the curves of `--models`.
+pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
+    refuse(args.device == DeviceName::Cpu, "--device cpu", "--sweep, which plans")?;
+    let target = args.target();
+    let workloads = workloads(&args.models, |name| args.workload(name))?;
+    let sides = sides(low, high);
+    let sweeps = levels(args, &workloads)?
+        .into_iter()
+        .map(|level| sweep(&workloads, level, target, &sides))
+        .collect::<Result<Vec<_>>>()?;
+    if let Some(empty) = sweeps[0].curves.iter().find(|curve| curve.points.is_empty()) {
+        return Err(Error::Usage(format!(
+            "--sweep {low}..{high} has no side that {} admits; take larger ones",
+            empty.name
+        )));
+    }
+    if let Some(path) = &args.csv {
+        write_atomic(path, csv(&sweeps).as_bytes())?;
+    }
+    #[cfg(feature = "report")]
+    if let Some(path) = args.page() {
+        let notes = notes(&workloads, &sweeps, target)?;
+        write_atomic(path, page::page(args, &sweeps, notes).as_bytes())?;
+    }
+    match args.run.json {
+        true => print(format!("{:#}", json(args, &workloads, &sweeps, target)?)),
+        false => print(text(args, &workloads, &sweeps, target)?),
+    }
+}
+
+/// The workloads of some models, each named once.
+fn workloads(names: &[String], workload: impl Fn(&str) -> Result<Workload>) -> Result<Vec<Workload>> {
+    let mut workloads: Vec<Workload> = Vec::new();
+    for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        let next = workload(name)?;
+        if workloads.iter().any(|known| known.network.slug() == next.network.slug()) {
+            return Err(Error::Usage(format!("--models names {name} twice; name each model once")));
+        }
+        workloads.push(next);
+    }
+    match workloads.is_empty() {
+        true => Err(Error::Usage("--models names no model; write for example oss-net-c,unet3d".into())),
+        false => Ok(workloads),
+    }
+}
+
+/// The level of `--recompute`; all that some model has if it is not given.
+fn levels(args: &MemoryArgs, workloads: &[Workload]) -> Result<Vec<Recompute>> {
+    match args.recompute {
+        Some(RecomputeChoice::Level(level)) => Ok(vec![level]),
+        Some(RecomputeChoice::Auto) => Err(Error::Usage(
+            "--recompute auto needs a budget, which --sweep has not; name a level, or none for all".into(),
+        )),
+        None => {
+            let most = workloads.iter().map(Workload::levels).max_by_key(Vec::len);
+            Ok(most.unwrap_or_default())
+        }
+    }
+}
+
+/// What the curves are of, in a sentence.
+fn setting(args: &MemoryArgs) -> String {
+    match (args.step, args.points()) {
+        (super::StepName::Train, points) => {
+            format!("One training step, batch {}, {} points a volume, f32", args.batch, count(points))
+        }
+        (_, 0) => "Inference of one volume, f32".into(),
+        (_, points) => format!("Inference of one volume, {} points at once, f32", count(points)),
+    }
+}
+
+fn text(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<String> {
+    let (first, rest) = (&sweeps[0], if sweeps.len() > 1 { "; --json, --csv and --html have all levels" } else { "" });
+    let mut text = format!(
+        "{}, planned for {}.\nPeak of saved and transient activations and workspace in MiB at recompute level {}{rest}.\n\n",
+        setting(args),
+        target_text(target),
+        first.recompute
+    );
+    text += &curves_grid(first).render();
+    let crossings = crossings_grid(sweeps);
+    if let Some(crossings) = crossings {
+        text += "\nWhere the first of two needs less than the second: from this side on\n";
+        text += &crossings.render();
+    }
+    text += "\nHow the peaks grow (fitted)\n";
+    text += &slopes_grid(workloads, sweeps, target)?.render();
+    if !first.recorded.is_empty() {
+        let _ = write!(text, "\n{}; see docs/memory.md.\n", recorded_text());
+    }
+    Ok(text)
+}
+
+/// Sides as rows, models and what was recorded of their peers as columns.
+fn curves_grid(sweep: &Sweep) -> Grid {
+    let names = sweep.curves.iter().map(|curve| curve.name.clone());
+    let recorded = sweep.recorded.iter().map(|(_, curve)| curve.name.to_string());
+    let mut grid = Grid::new(std::iter::once("side".to_string()).chain(names).chain(recorded));
+    let mut sides: Vec<usize> =
+        sweep.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.side)).collect();
+    sides.sort_unstable();
+    sides.dedup();
+    for side in sides {
+        let planned = sweep.curves.iter().map(|curve| {
+            let point = curve.points.iter().find(|point| point.side == side);
+            point.map_or(String::new(), |point| mib(point.peak_activations))
+        });
+        let recorded = sweep.recorded.iter().map(|(_, curve)| {
+            let point = curve.points().into_iter().find(|point| point.0 == side as f64);
+            point.map_or(String::new(), |point| mib(point.1 as u64))
+        });
+        grid.push(std::iter::once(format!("{side}³")).chain(planned).chain(recorded));
+    }
+    grid
+}
+
+/// Pairs of curves as rows, levels as columns; `None` if nothing crosses.
+fn crossings_grid(sweeps: &[Sweep]) -> Option<Grid> {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for meeting in sweeps.iter().flat_map(|sweep| &sweep.meetings) {
+        let pair = (meeting.leaner_above.as_str(), meeting.other.as_str());
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
+    }
+    let levels = sweeps.iter().map(|sweep| format!("recompute {}", sweep.recompute));
+    let mut grid = Grid::new(["".to_string(), "than".into()].into_iter().chain(levels));
+    for &(leaner, other) in &pairs {
+        let at = |sweep: &Sweep| {
+            let found =
+                sweep.meetings.iter().filter(|meeting| meeting.leaner_above == leaner && meeting.other == other);
+            found.map(|meeting| format!("{:.0}³", meeting.crossing.side)).collect::<Vec<_>>().join(", ")
+        };
+        grid.push([leaner.to_string(), other.into()].into_iter().chain(sweeps.iter().map(at)));
+    }
+    (!pairs.is_empty()).then_some(grid)
+}
+
+/// Models and their parts as rows, levels as columns.
+fn slopes_grid(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Grid> {
+    let levels = sweeps.iter().map(|sweep| format!("recompute {}", sweep.recompute));
+    let mut grid = Grid::new(std::iter::once(String::new()).chain(levels));
+    for workload in workloads {
+        let at = |sweep: &Sweep| slopes(&workload.with_recompute(sweep.recompute), target);
+        let by_level = sweeps.iter().map(at).collect::<Result<Vec<_>>>()?;
+        for (number, slope) in by_level[0].iter().enumerate() {
+            let name = format!("{}, {}, a {}", workload.network.title(), slope.part, slope.unit);
+            grid.push(std::iter::once(name).chain(by_level.iter().map(|slopes| slopes[number].rise())));
+        }
+    }
+    Ok(grid)
+}
+
+/// `The PyTorch curves were recorded: …`.
+fn recorded_text() -> String {
+    format!("The PyTorch figures were not made by this program: {}", reference::SOURCE)
+}
+
+/// The fitted slopes of every model and level.
+fn notes(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for workload in workloads {
+        let levels = workload.levels();
+        for sweep in sweeps.iter().filter(|sweep| levels.contains(&sweep.recompute)) {
+            for slope in slopes(&workload.with_recompute(sweep.recompute), target)? {
+                let name = workload.network.title();
+                let level = match workload.sizes.step {
+                    StepKind::Train => format!(", recompute {}", sweep.recompute),
+                    _ => String::new(),
+                };
+                notes.push(format!("{name}{level}, {}", slope_text(&slope)));
+            }
+        }
+    }
+    Ok(notes)
+}
+
+#[cfg(feature = "report")]
+fn meeting_text(meeting: &Meeting) -> String {
+    crate::report::meeting_sentence(
+        &meeting.leaner_above,
+        &meeting.other,
+        meeting.crossing.side,
+        meeting.crossing.bytes as u64,
+    )
+}
+
+fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Value> {
+    let level = |sweep: &Sweep| {
+        let curve = |curve: &crate::planner::curves::Curve| {
+            let point = |point: &crate::planner::curves::Point| {
+                json!({
+                    "side": point.side,
+                    "peak_activation_bytes": point.peak_activations,
+                    "peak_bytes": point.peak_bytes,
+                    "reserved_bytes": point.reserved,
+                })
+            };
+            json!({ "model": curve.name, "points": curve.points.iter().map(point).collect::<Vec<_>>() })
+        };
+        let recorded = |(_, curve): &(usize, reference::Recorded)| {
+            let points = curve.points().into_iter();
+            json!({
+                "name": curve.name,
+                "source": reference::SOURCE,
+                "points": points
+                    .map(|(side, bytes)| json!({ "side": side as u64, "peak_activation_bytes": bytes as u64 }))
+                    .collect::<Vec<_>>(),
+            })
+        };
+        let meeting = |meeting: &Meeting| {
+            json!({
+                "leaner_above": meeting.leaner_above,
+                "other": meeting.other,
+                "side": meeting.crossing.side,
+                "bytes": meeting.crossing.bytes as u64,
+            })
+        };
+        json!({
+            "recompute": sweep.recompute,
+            "curves": sweep.curves.iter().map(curve).collect::<Vec<_>>(),
+            "recorded": sweep.recorded.iter().map(recorded).collect::<Vec<_>>(),
+            "crossings": sweep.meetings.iter().map(meeting).collect::<Vec<_>>(),
+        })
+    };
+    Ok(json!({
+        "setting": setting(args),
+        "planned_for": target_text(target),
+        "levels": sweeps.iter().map(level).collect::<Vec<_>>(),
+        "slopes": notes(workloads, sweeps, target)?,
+    }))
+}
+
+/// A line a point.
+fn csv(sweeps: &[Sweep]) -> String {
+    let mut text = String::from("model,recorded,recompute,side,peak_activation_bytes,peak_bytes,reserved_bytes\n");
+    for sweep in sweeps {
+        let level = sweep.recompute;
+        for curve in &sweep.curves {
+            for point in &curve.points {
+                let (side, activations, peak) = (point.side, point.peak_activations, point.peak_bytes);
+                let _ = writeln!(text, "\"{}\",no,{level},{side},{activations},{peak},{}", curve.name, point.reserved);
+            }
+        }
+    }
+    // The peers recompute nothing: once is enough.
+    for (_, curve) in sweeps.first().iter().flat_map(|sweep| &sweep.recorded) {
+        for (side, bytes) in curve.points() {
+            let _ = writeln!(text, "\"{}\",yes,,{side},{bytes},,", curve.name);
+        }
+    }
+    text
+}
+
+/// The curves of the comparison's models at their published sizes, for its page.
+#[cfg(feature = "report")]
+pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<Vec<crate::report::Resolution>> {
+    use crate::train::rehearsal::Sizes;
+    let target = crate::planner::this_cpu(threads);
+    let workloads = workloads(names, |name| Workload::official(name, Sizes::new([256; 3], 1, 16384)))?;
+    let levels = workloads.iter().map(Workload::levels).max_by_key(Vec::len).unwrap_or_default();
+    let ends = [levels.first(), levels.last()].into_iter().flatten();
+    let what = "One training step of the networks at their published sizes (four channels, batch 1, 16,384 points a volume, \
+                f32), planned";
+    ends.map(|&level| Ok(page::resolution(&sweep(&workloads, level, target, &sides(32, 512))?, what))).collect()
+}
+
+#[cfg(feature = "report")]
+mod page {
+    use super::{MemoryArgs, Sweep, meeting_text, recorded_text, setting};
+    use crate::report::{Growth, Meeting, MemoryPage, Resolution, memory_page};
+
+    /// The chart of one level.
+    pub(super) fn resolution(sweep: &Sweep, what: &str) -> Resolution {
+        let own = sweep.curves.iter().map(|curve| Growth {
+            name: curve.name.clone(),
+            points: curve.activations(),
+            recorded_beside: None,
+        });
+        let peers = sweep.recorded.iter().map(|(beside, curve)| Growth {
+            name: format!("{} (recorded)", curve.name),
+            points: curve.points(),
+            recorded_beside: Some(*beside),
+        });
+        let meeting = |meeting: &super::Meeting| Meeting {
+            leaner_above: meeting.leaner_above.clone(),
+            other: meeting.other.clone(),
+            side: meeting.crossing.side,
+            bytes: meeting.crossing.bytes,
+        };
+        let note = match sweep.recorded.is_empty() {
+            true => String::new(),
+            false => format!(" {}.", recorded_text()),
+        };
+        Resolution {
+            heading: format!("Recompute level {}", sweep.recompute),
+            caption: format!("{what}. Peak of saved and transient activations and workspace.{note}"),
+            curves: own.chain(peers).collect(),
+            meetings: sweep.meetings.iter().map(meeting).collect(),
+        }
+    }
+
+    /// The page of a sweep.
+    pub(super) fn page(args: &MemoryArgs, sweeps: &[Sweep], notes: Vec<String>) -> String {
+        let first = sweeps.first().and_then(|sweep| Some(meeting_text(sweep.meetings.first()?) + "."));
+        memory_page(&MemoryPage {
+            title: "Memory against resolution".into(),
+            conclusion: first.unwrap_or_else(|| "No two curves cross in this range.".into()),
+            run: format!("{}, planned for the CPU, ossnet {}", setting(args), crate::cli::VERSION),
+            resolution: sweeps.iter().map(|sweep| resolution(sweep, &setting(args))).collect(),
+            notes,
+            ..MemoryPage::default()
+        })
+    }
+}

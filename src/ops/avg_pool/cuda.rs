@@ -1,0 +1,29 @@
+//! Launches of `avg_pool_*` (`kernels/pool.cu`).
+
+use crate::device::{Cuda, Grid};
+use crate::error::Result;
+use crate::ops::volume_cuda::Axes;
+use crate::tensor::Tensor;
+
+pub(super) fn forward(cuda: &Cuda, axes: &Axes, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    let len = y.len();
+    cuda.kernel("avg_pool_forward")
+        .input(x)
+        .output(y)
+        .value(*axes)
+        .value(x.channels() as u32)
+        .value(len as u64)
+        .launch(Grid::cover(len))
+}
+
+pub(super) fn backward(cuda: &Cuda, axes: &Axes, dy: &Tensor, dx: &mut Tensor, accumulate: bool) -> Result<()> {
+    let len = dx.len();
+    cuda.kernel("avg_pool_backward")
+        .input(dy)
+        .output(dx)
+        .value(*axes)
+        .value(dy.channels() as u32)
+        .value(len as u64)
+        .value(u32::from(accumulate))
+        .launch(Grid::cover(len))
+}

@@ -1,0 +1,36 @@
+//! Copies of columns on CUDA (`kernels/layout.cu`), for the ops that only move elements.
+
+use crate::device::{Cuda, Grid};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Columns of a row-major matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    /// Distance between rows, in elements.
+    pub(super) stride: usize,
+    /// First column.
+    pub(super) first: usize,
+}
+
+/// `to[r, to.first + c] (+)= from[r, from.first + c]` for `r < rows`, `c < width`.
+pub(super) fn copy(
+    cuda: &Cuda,
+    (source, from): (&Tensor, Columns),
+    (target, to): (&mut Tensor, Columns),
+    [rows, width]: [usize; 2],
+    accumulate: bool,
+) -> Result<()> {
+    if rows * width == 0 {
+        return Ok(());
+    }
+    cuda.kernel("copy_columns")
+        .input_from(source, from.first)
+        .value(from.stride as u64)
+        .output_from(target, to.first)
+        .value(to.stride as u64)
+        .value(width as u64)
+        .value(rows as u64)
+        .value(u32::from(accumulate))
+        .launch(Grid::cover(rows * width))
+}

@@ -1,0 +1,145 @@
+//! Memory against resolution, and where the curves of two models cross.
+
+use super::workload::{UNLIMITED, Workload};
+use crate::device::{Device, Target};
+use crate::error::Result;
+
+/// What a cube of one side costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Side of the cube in voxels.
+    pub side: usize,
+    /// Most bytes of saved and transient activations and workspace.
+    pub peak_activations: u64,
+    /// Most bytes in all.
+    pub peak_bytes: u64,
+    /// Bytes that the arena reserves, fragmentation included.
+    pub reserved: u64,
+}
+
+/// A model's memory against the side of its volume.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// The model's name.
+    pub name: String,
+    /// Rising sides.
+    pub points: Vec<Point>,
+}
+
+/// Every side of a sweep is a multiple of this, which all published networks admit from 32 on.
+const MULTIPLE: usize = 16;
+
+/// Sides of an octave.
+const AN_OCTAVE: f64 = 8.0;
+
+/// Sides from `low` to `high` at equal ratios, rounded to multiples of 16.
+pub fn sides(low: usize, high: usize) -> Vec<usize> {
+    let octaves = (high as f64 / low as f64).log2().max(0.0);
+    let count = (octaves * AN_OCTAVE).ceil() as usize;
+    let side = |i: usize| low as f64 * (octaves * i as f64 / count.max(1) as f64).exp2();
+    let rounded = |side: f64| ((side / MULTIPLE as f64).round() as usize).max(1) * MULTIPLE;
+    let mut sides: Vec<usize> = (0..=count).map(|i| rounded(side(i))).collect();
+    sides.dedup();
+    sides
+}
+
+/// The curve of a workload over cubes of these sides; those that the network does not admit are left out.
+///
+/// # Errors
+/// Sizes that do not fit 64 bits.
+pub fn curve(name: &str, workload: &Workload, target: Target, sides: &[usize]) -> Result<Curve> {
+    let mut points = Vec::new();
+    for &side in sides {
+        let workload = workload.with_volume([side; 3]);
+        if workload.check().is_err() {
+            continue;
+        }
+        let cost = workload.rehearse(&Device::plan_for(target, UNLIMITED), 2)?;
+        points.push(Point {
+            side,
+            peak_activations: cost.peak_activations,
+            peak_bytes: cost.peak.by_role.total(),
+            reserved: cost.reserved,
+        });
+    }
+    Ok(Curve { name: name.into(), points })
+}
+
+/// Where two curves meet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Crossing {
+    /// Side of the cube.
+    pub side: f64,
+    /// Bytes there.
+    pub bytes: f64,
+    /// True if the first curve is the lower one above that side.
+    pub first_wins_above: bool,
+}
+
+/// Where two rising curves of (side, bytes) cross, found between their points on logarithmic axes, on which they are almost
+/// straight.
+pub fn crossings(first: &[(f64, f64)], second: &[(f64, f64)]) -> Vec<Crossing> {
+    let mut sides: Vec<f64> = first.iter().chain(second).map(|point| point.0).collect();
+    sides.sort_by(f64::total_cmp);
+    sides.dedup();
+    let known: Vec<(f64, f64, f64)> =
+        sides.into_iter().filter_map(|side| Some((side, at(first, side)?, at(second, side)?))).collect();
+    let gap = |&(_, a, b): &(f64, f64, f64)| a.ln() - b.ln();
+    known
+        .windows(2)
+        .filter(|pair| gap(&pair[0]) * gap(&pair[1]) < 0.0)
+        .map(|pair| {
+            let share = gap(&pair[0]) / (gap(&pair[0]) - gap(&pair[1]));
+            let side = (pair[0].0.ln() + share * (pair[1].0 / pair[0].0).ln()).exp();
+            let bytes = (pair[0].1.ln() + share * (pair[1].1 / pair[0].1).ln()).exp();
+            Crossing { side, bytes, first_wins_above: gap(&pair[1]) < 0.0 }
+        })
+        .collect()
+}
+
+/// The curve's value at a side within its range, between its points on logarithmic axes.
+fn at(curve: &[(f64, f64)], side: f64) -> Option<f64> {
+    let next = curve.iter().position(|point| point.0 >= side)?;
+    let (right, bytes) = curve[next];
+    if right == side {
+        return Some(bytes);
+    }
+    let (left, before) = *curve.get(next.checked_sub(1)?)?;
+    let share = (side / left).ln() / (right / left).ln();
+    Some((before.ln() + share * (bytes / before).ln()).exp())
+}
+
+impl Curve {
+    /// Side and activation bytes of each point.
+    pub fn activations(&self) -> Vec<(f64, f64)> {
+        self.points.iter().map(|point| (point.side as f64, point.peak_activations as f64)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_spread_evenly_and_end_where_asked() {
+        let sides = sides(32, 1024);
+        assert_eq!((sides[0], sides[sides.len() - 1]), (32, 1024));
+        assert!(sides.windows(2).all(|pair| pair[0] < pair[1]) && sides.iter().all(|side| side % 16 == 0));
+        assert!((25..=41).contains(&sides.len()), "{sides:?}");
+        assert_eq!(super::sides(64, 64), [64]);
+        assert_eq!(super::sides(40, 40), [48]);
+    }
+
+    #[test]
+    fn power_laws_cross_where_algebra_says() {
+        // 5·s³ and 1000·s: at s² = 200.
+        let sides = [4.0, 8.0, 16.0, 32.0];
+        let cubic = sides.map(|s: f64| (s, 5.0 * s.powi(3)));
+        let straight = [2.0, 10.0, 50.0].map(|s: f64| (s, 1000.0 * s));
+        let found = crossings(&straight, &cubic);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!((found[0].side - 200f64.sqrt()).abs() < 1e-9 && found[0].first_wins_above, "{found:?}");
+        assert!((found[0].bytes - 1000.0 * 200f64.sqrt()).abs() < 1e-6);
+        assert!(crossings(&cubic, &cubic).is_empty() && crossings(&cubic, &[]).is_empty());
+    }
+}

@@ -1,0 +1,111 @@
+//! Out of memory is an answer: what would fit instead, and going on with it.
+
+use super::adjust::{Adjustable, Quantity};
+use super::fit::largest;
+use super::workload::UNLIMITED;
+use crate::device::{Device, Target};
+use crate::error::{Error, Result};
+use crate::memory::Remedy;
+
+/// Remedies that an error names.
+const NAMED: usize = 3;
+
+/// An out-of-memory error of `step` with the cheapest remedies, each asked of a plan; any other error as it is.
+pub fn explain(error: Error, step: &impl Adjustable, target: Target, budget: u64) -> Error {
+    match error {
+        Error::OutOfMemory(mut refusal) => {
+            let found = remedies(step, target, budget);
+            refusal.remedies = found.unwrap_or_default().into_iter().map(|change| change.remedy).take(NAMED).collect();
+            Error::OutOfMemory(refusal)
+        }
+        other => other,
+    }
+}
+
+/// A smaller setting that fits.
+#[derive(Clone, Debug)]
+pub struct Change<S> {
+    /// How it is asked for, and what it needs.
+    pub remedy: Remedy,
+    /// The step so changed; `None` if it stays and the budget grows.
+    pub step: Option<S>,
+}
+
+/// What would fit in `budget`, the cheapest first: more recomputation costs time only; a smaller batch or fewer points
+/// change what is learned from a step; a larger budget may not exist.
+///
+/// # Errors
+/// Sizes that the network does not admit.
+pub fn remedies<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<Vec<Change<S>>> {
+    let mut found = Vec::new();
+    let slower: Vec<_> = step.levels().into_iter().filter(|&level| level > step.level()).collect();
+    for &level in &slower {
+        let changed = step.with_recompute(level);
+        if changed.fits(target, budget)? {
+            found.push(change(vec![format!("--recompute {level}")], changed, target)?);
+            break;
+        }
+    }
+    for quantity in [Quantity::Batch, Quantity::Points] {
+        found.extend(smaller(step, target, budget, quantity, None)?);
+    }
+    // Nothing by itself: the leanest level, and less of something.
+    if let (true, Some(&leanest)) = (found.is_empty(), slower.last()) {
+        let (lean, flag) = (step.with_recompute(leanest), format!("--recompute {leanest}"));
+        for quantity in [Quantity::Batch, Quantity::Points] {
+            found.extend(smaller(&lean, target, budget, quantity, Some(&flag))?);
+        }
+    }
+    if let Some(needs) = needed(step, target)? {
+        let change = format!("--memory-budget {}MiB", needs >> 20);
+        found.push(Change { remedy: Remedy { change, needs }, step: None });
+    }
+    Ok(found)
+}
+
+/// The largest smaller value of a quantity that fits.
+fn smaller<S: Adjustable>(
+    step: &S,
+    target: Target,
+    budget: u64,
+    quantity: Quantity,
+    flag: Option<&String>,
+) -> Result<Option<Change<S>>> {
+    let Some(own) = step.quantity(quantity) else { return Ok(None) };
+    let Some(value) = largest(step, target, budget, quantity, own.saturating_sub(1))? else { return Ok(None) };
+    let flags = flag.cloned().into_iter().chain([step.flag(quantity, value)]).collect();
+    change(flags, step.with_quantity(quantity, value), target).map(Some)
+}
+
+fn change<S: Adjustable>(flags: Vec<String>, step: S, target: Target) -> Result<Change<S>> {
+    let needs = step.plan(&Device::plan_for(target, UNLIMITED))?;
+    Ok(Change { remedy: Remedy { change: flags.join(" "), needs }, step: Some(step) })
+}
+
+/// The smallest budget found to hold the step as it is; `None` if none does.
+fn needed(step: &impl Adjustable, target: Target) -> Result<Option<u64>> {
+    let Ok(reserved) = step.plan(&Device::plan_for(target, UNLIMITED)) else { return Ok(None) };
+    // Rounded up to what is written; a tight budget may place buffers otherwise than an ample one.
+    let mut budget = reserved.next_multiple_of(1 << 20);
+    while !step.fits(target, budget)? {
+        budget = (budget + budget / 64).next_multiple_of(1 << 20);
+    }
+    Ok(Some(budget))
+}
+
+/// The step as it is if it fits; else the cheapest smaller setting that does, and how it differs.
+///
+/// # Errors
+/// The out-of-memory error of the step as it is, if nothing fits.
+pub fn adapt<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<(S, Option<Remedy>)> {
+    let error = match step.plan(&Device::plan_for(target, budget)) {
+        Ok(_) => return Ok((step.clone(), None)),
+        Err(error @ Error::OutOfMemory(_)) => error,
+        Err(other) => return Err(other),
+    };
+    let found = remedies(step, target, budget)?;
+    match found.into_iter().find_map(|change| Some((change.step?, change.remedy))) {
+        Some((step, remedy)) => Ok((step, Some(remedy))),
+        None => Err(explain(error, step, target, budget)),
+    }
+}

@@ -1,0 +1,143 @@
+//! A step of work, and what it costs on a target.
+
+use super::aside::Aside;
+use super::stages::Inference;
+use crate::device::cpu::SimdLevel;
+use crate::device::{Device, Target};
+use crate::error::{Error, Result};
+use crate::models::{Family, NetworkConfig, Recompute};
+use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
+
+/// Address range of a plan that nothing is meant to exhaust: 1 PiB.
+pub const UNLIMITED: u64 = 1 << 50;
+
+/// Everything that the bytes of a step depend on, the device apart.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The network, made for volumes of `sizes.volume`.
+    pub network: NetworkConfig,
+    /// What is done with how much; in inference the points are those that are decoded at once.
+    pub sizes: Sizes,
+}
+
+impl Workload {
+    /// The network of this name at its published size, for volumes of `sizes.volume`.
+    ///
+    /// # Errors
+    /// As [`NetworkConfig::official`].
+    pub fn official(name: &str, sizes: Sizes) -> Result<Self> {
+        let network = NetworkConfig::official(name, Family::Brats)?;
+        Ok(Self { network, sizes }.with_volume(sizes.volume))
+    }
+
+    /// The same work on volumes of another shape.
+    pub fn with_volume(&self, volume: [usize; 3]) -> Self {
+        let (channels, classes) = (self.network.image_channels(), self.network.classes());
+        let network = self.network.clone().adapted(channels, classes, volume);
+        Self { network, sizes: Sizes { volume, ..self.sizes } }
+    }
+
+    /// The same work with another number of points.
+    pub fn with_points(&self, points: usize) -> Self {
+        Self { sizes: Sizes { points, ..self.sizes }, ..self.clone() }
+    }
+
+    /// The same work with another batch.
+    pub fn with_batch(&self, batch: usize) -> Self {
+        Self { sizes: Sizes { batch, ..self.sizes }, ..self.clone() }
+    }
+
+    /// The same work at another level of recomputation.
+    pub fn with_recompute(&self, recompute: Recompute) -> Self {
+        Self { sizes: Sizes { recompute, ..self.sizes }, ..self.clone() }
+    }
+
+    /// Levels of recomputation that differ for this step, the fastest first.
+    pub fn levels(&self) -> Vec<Recompute> {
+        levels(self.sizes.step, &self.network)
+    }
+
+    /// True if the network answers at points, so that their number matters.
+    pub fn has_points(&self) -> bool {
+        matches!(self.network, NetworkConfig::OssNet(_))
+    }
+
+    /// Voxels of one batch item: of the volume, or of the slice that a 2D network sees.
+    pub fn voxels(&self) -> u128 {
+        let own = match &self.network {
+            NetworkConfig::UNet(config) if config.dimensions == 2 => &self.sizes.volume[..2],
+            _ => &self.sizes.volume[..],
+        };
+        own.iter().map(|&side| side as u128).product()
+    }
+
+    /// Checks that the network admits the volume.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that states the multiple, or [`Error::Model`] that states the smallest side.
+    pub fn check(&self) -> Result<()> {
+        let (volume, multiples) = (self.sizes.volume, self.network.multiples());
+        match (0..3).find(|&axis| !volume[axis].is_multiple_of(multiples[axis])) {
+            None => self.network.check(),
+            Some(axis) => Err(Error::Usage(format!(
+                "--volume: side {} must be a multiple of {} for {}; pad it",
+                volume[axis],
+                multiples[axis],
+                self.network.title()
+            ))),
+        }
+    }
+
+    /// Takes `steps` steps of a fresh network on made-up data; reports the last.
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, or no memory.
+    pub fn rehearse(&self, device: &Device, steps: usize) -> Result<Rehearsal> {
+        match self.sizes.step {
+            StepKind::Train => {
+                let mut stage = Stage::new(device, &self.network, self.sizes)?;
+                rehearsal::observe(device, stage.parameters(), steps, || stage.step())
+            }
+            StepKind::Evaluate | StepKind::Infer => {
+                let mut stage = Inference::new(device, &self.network, self.sizes)?;
+                rehearsal::observe(device, stage.parameters(), steps, || stage.step())
+            }
+        }
+    }
+}
+
+/// Levels of recomputation that differ for a step of a network, the fastest first.
+pub(super) fn levels(step: StepKind, network: &NetworkConfig) -> Vec<Recompute> {
+    match (step, network) {
+        (StepKind::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
+        // U-Nets have no points to take in chunks.
+        (StepKind::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
+        _ => vec![Recompute::default()],
+    }
+}
+
+/// Steps of a plan: the second is like all that follow.
+pub(super) const PLANNED_STEPS: usize = 2;
+
+/// The CPU of this machine with so many threads (0: one for each core), to plan for.
+pub fn this_cpu(threads: usize) -> Target {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Target::Cpu { threads: if threads == 0 { cores } else { threads }, simd: SimdLevel::detect() }
+}
+
+/// What a step will cost.
+pub struct Forecast {
+    /// In the ledger.
+    pub rehearsal: Rehearsal,
+    /// Beside it.
+    pub aside: Aside,
+}
+
+/// What `workload` will cost on `machine`, whatever the budget.
+///
+/// # Errors
+/// Sizes that the network does not admit, or that do not fit 64 bits.
+pub fn forecast(workload: &Workload, target: Target) -> Result<Forecast> {
+    let rehearsal = workload.rehearse(&Device::plan_for(target, UNLIMITED), PLANNED_STEPS)?;
+    Ok(Forecast { rehearsal, aside: Aside::of(workload, target)? })
+}

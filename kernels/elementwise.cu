@@ -1,31 +1,70 @@
 // Sums of tensors, and what the engine does to buffers between ops.
 //
-// Every kernel is a grid-stride loop, one element a thread and turn: bound by memory, 4 to 12 bytes an element. A faster one
-// would load four elements at once where the length allows.
+// Element by element, 16 bytes a thread and access, in a grid-stride loop: bound by memory, 8 to 12 bytes an element. A
+// faster one would be part of the kernel that makes a term.
 
-#include "common.cuh"
+#include "four.cuh"
 
 // a ← a + b. 12 bytes and 1 FLOP an element.
-extern "C" __global__ void add_in_place(float* a, const float* b, uint64_t n) {
-    for_elements(i, n) a[i] += b[i];
+extern "C" __global__ void __launch_bounds__(THREADS) add_in_place(float* a, const float* b, uint64_t n) {
+    for_each_four(n, [&](uint64_t at, uint32_t count) {
+        Four sum = load_four(a + at, count);
+        const Four other = load_four(b + at, count);
+        for (int k = 0; k < 4; k++) sum.v[k] += other.v[k];
+        store_four(a + at, sum, count);
+    });
 }
 
 // y ← a + factor·b. 12 bytes and 2 FLOPs an element.
-extern "C" __global__ void add_scaled(const float* a, const float* b, float factor, float* y, uint64_t n) {
-    for_elements(i, n) y[i] = a[i] + factor * b[i];
+extern "C" __global__ void __launch_bounds__(THREADS)
+    add_scaled(const float* a, const float* b, float factor, float* y, uint64_t n) {
+    for_each_four(n, [&](uint64_t at, uint32_t count) {
+        Four sum = load_four(a + at, count);
+        const Four other = load_four(b + at, count);
+        for (int k = 0; k < 4; k++) sum.v[k] = fmaf(factor, other.v[k], sum.v[k]);
+        store_four(y + at, sum, count);
+    });
 }
 
 // y (+)= factor·x. 8 bytes (12 if added to) and 1 FLOP an element.
-extern "C" __global__ void scale(const float* x, float factor, float* y, uint64_t n, uint32_t accumulate) {
-    for_elements(i, n) put(&y[i], factor * x[i], accumulate);
+extern "C" __global__ void __launch_bounds__(THREADS)
+    scale(const float* x, float factor, float* y, uint64_t n, uint32_t accumulate) {
+    for_each_four(n, [&](uint64_t at, uint32_t count) {
+        const Four value = load_four(x + at, count);
+        Four sum = accumulate ? load_four(y + at, count) : Four{};
+        for (int k = 0; k < 4; k++) sum.v[k] = fmaf(factor, value.v[k], sum.v[k]);
+        store_four(y + at, sum, count);
+    });
 }
 
-// running ← running + momentum·(new − running): means in the first half, variances (made unbiased) in the second.
-// 24 bytes a group.
-extern "C" __global__ void update_running(
-    float* running, const float* statistics, uint32_t groups, float unbiased, float momentum) {
-    for_elements(i, 2 * groups) {
-        const float now = i < groups ? statistics[i] : statistics[i] * unbiased;
-        running[i] += momentum * (now - running[i]);
+// The running statistics of one normalisation: the twin of `Entry` in src/nn/running.rs.
+struct Running {
+    float* running;          // [2, groups]: means, variances
+    const float* statistics; // [2, groups], of a batch
+    uint32_t groups;
+    float unbiased; // makes a biased variance unbiased
+    float momentum;
+    uint32_t unused;
+};
+
+constexpr int MOST_RUNNING = 64; // `MOST` in src/nn/running.rs
+
+struct AllRunning {
+    Running entries[MOST_RUNNING];
+};
+
+// running ← running + momentum·(new − running), a block a normalisation. 24 bytes a group.
+extern "C" __global__ void __launch_bounds__(THREADS) update_running(const __grid_constant__ AllRunning all) {
+    const Running& of = all.entries[blockIdx.x];
+    for (uint32_t i = threadIdx.x; i < 2 * of.groups; i += THREADS) {
+        const float now = i < of.groups ? of.statistics[i] : of.statistics[i] * of.unbiased;
+        of.running[i] += of.momentum * (now - of.running[i]);
     }
+}
+
+// flag ← 1 if an element of x [n] is NaN or infinite; else it stays. 4 bytes an element.
+extern "C" __global__ void __launch_bounds__(THREADS) find_not_finite(const float* x, uint64_t n, uint32_t* flag) {
+    bool found = false;
+    for_elements(i, n) found |= !isfinite(x[i]);
+    if (__any_sync(ALL_LANES, found) && threadIdx.x % WARP == 0) atomicOr(flag, 1u);
 }

@@ -58,6 +58,17 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(temporary))
 }
 
+/// Removes what writers that were killed left in `folder`. Best effort: leftovers harm nobody.
+pub fn remove_temporaries(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 /// Makes the rename itself durable. Best effort: the content is safe already, and not every system can do it.
 fn sync_folder_of(path: &Path) {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

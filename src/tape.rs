@@ -19,8 +19,8 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
-use crate::nn::{BufferId, ParamId, Parameters};
-use crate::ops::{Needs, Op};
+use crate::nn::{BufferId, ParamId, Parameters, RunningUpdate};
+use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 pub use backward::Backward;
@@ -61,15 +61,6 @@ impl Node {
     }
 }
 
-/// A running statistic that is due for an update: `running ← (1 − momentum)·running + momentum·statistics`.
-struct BufferUpdate {
-    buffer: BufferId,
-    statistics: Tensor,
-    /// Elements behind each statistic, for the unbiased variance.
-    count: usize,
-    momentum: f32,
-}
-
 /// What a tape is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -87,7 +78,7 @@ pub struct Tape {
     mode: Mode,
     nodes: RefCell<Vec<Node>>,
     parameters: RefCell<Vec<Rc<Slot>>>,
-    updates: RefCell<Vec<BufferUpdate>>,
+    updates: RefCell<Vec<RunningUpdate>>,
     first_not_finite: RefCell<Option<String>>,
     check_finite: Cell<bool>,
     recompute_all: Cell<bool>,
@@ -252,11 +243,21 @@ impl Tape {
         let slots: Vec<Rc<Slot>> = inputs.iter().map(|var| var.0.0.clone()).collect();
         let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
         let output = self.run(&op, &tensors)?;
+        drop(tensors);
+        Ok(self.record(op, slots, output))
+    }
+
+    /// Records `op` with an `output` that was made by other means: it equals what [`Op::forward`] makes of the inputs.
+    pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Var {
+        self.record(op, inputs.iter().map(|var| var.0.0.clone()).collect(), output)
+    }
+
+    fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
         // What no gradient flows through is a constant, and is recorded only if it is to be made anew.
         let promised = self.mode != Mode::Eval && self.recompute_all.get();
         if !needs_gradient && !promised {
-            return Ok(Var(Rc::new(Handle(self.slot(output, false, None, None)))));
+            return Var(Rc::new(Handle(self.slot(output, false, None, None))));
         }
         let slot = self.slot(output, needs_gradient, Some(self.nodes.borrow().len()), None);
         slot.recompute.set(op.recompute() || promised);
@@ -271,7 +272,7 @@ impl Tape {
         }
         let layer = self.device.ledger(|ledger| ledger.layer());
         self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, output: slot.clone(), layer });
-        Ok(Var(Rc::new(Handle(slot))))
+        Var(Rc::new(Handle(slot)))
     }
 
     /// Runs `op` on `inputs` without recording it: the output is a constant. For statistics whose derivative another op
@@ -315,7 +316,7 @@ impl Tape {
     /// `count` elements) once the step is done.
     pub fn update_buffer(&self, buffer: BufferId, statistics: &Var, count: usize, momentum: f32) {
         let statistics = statistics.tensor();
-        self.updates.borrow_mut().push(BufferUpdate { buffer, statistics, count, momentum });
+        self.updates.borrow_mut().push(RunningUpdate { buffer, statistics, count, momentum });
     }
 
     /// Applies the updates noted by [`Tape::update_buffer`]. [`Tape::backward`] does so by itself.
@@ -323,10 +324,7 @@ impl Tape {
     /// # Errors
     /// What the device's driver says.
     pub fn apply_buffer_updates(&self, parameters: &mut Parameters) -> Result<()> {
-        for update in self.updates.take() {
-            parameters.update_buffer(update.buffer, &update.statistics, update.count, update.momentum)?;
-        }
-        Ok(())
+        parameters.update_running(&self.updates.take())
     }
 
     /// From now on looks at every op's output for NaN and infinity; see [`Tape::first_not_finite`].
@@ -369,6 +367,23 @@ impl Tape {
         self.apply_buffer_updates(parameters)
     }
 
+    /// Plays the tape backwards from `outputs` with their gradients; those of the leaves are then to be had by
+    /// [`Tape::take_gradient`]. For ops that are made of ops, which run on a tape of their own.
+    ///
+    /// # Errors
+    /// No memory, or a gradient of another shape than its output's.
+    pub fn pull(&self, outputs: Vec<(Var, Tensor)>) -> Result<()> {
+        for (output, gradient) in outputs {
+            *output.0.0.gradient.borrow_mut() = Some(gradient.reshaped(output.shape())?);
+        }
+        self.play_backwards()
+    }
+
+    /// The gradient that was left at a leaf made by [`Tape::input`], which then has none.
+    pub fn take_gradient(&self, var: &Var) -> Option<Tensor> {
+        var.0.0.gradient.take()
+    }
+
     /// The gradient that [`Tape::backward`] left at a leaf made by [`Tape::input`].
     pub fn gradient(&self, var: &Var) -> Option<Tensor> {
         var.0.0.gradient.borrow().clone()
@@ -408,7 +423,7 @@ impl Tape {
             op.forward(&self.device, &inputs, &mut output)?;
             Ok::<_, Error>(output)
         })?;
-        if self.check_finite.get() && !output.to_vec()?.iter().all(|value| value.is_finite()) {
+        if self.check_finite.get() && first_not_finite(&self.device, &[&output])?.is_some() {
             let layer = self.device.ledger(|ledger| ledger.layer());
             let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };
             self.first_not_finite.borrow_mut().get_or_insert(place);
@@ -416,26 +431,35 @@ impl Tape {
         Ok(output)
     }
 
-    /// The value of a slot, made anew if it was not kept.
+    /// The value of a slot, made anew if it was not kept; it then stays until its last reader is done.
     fn materialise(&self, slot: &Rc<Slot>) -> Result<Tensor> {
+        let value = self.value_of(slot)?;
+        if slot.pending.get() > 0 {
+            slot.value.borrow_mut().get_or_insert_with(|| value.clone());
+        }
+        Ok(value)
+    }
+
+    /// The value of a slot. What is made on the way stays if it was dear; a cheap op's output is made anew when its own
+    /// turn comes.
+    fn value_of(&self, slot: &Rc<Slot>) -> Result<Tensor> {
         if let Some(value) = slot.value.borrow().as_ref() {
             return Ok(value.clone());
         }
         let producer = slot.producer.expect("only produced values are recomputed");
+        let dear =
+            |slot: &Rc<Slot>| slot.producer.is_some_and(|producer| !self.nodes.borrow()[producer].op.recompute());
         // The op and its inputs are cloned out of reach of the borrow, for the inputs may have to be made anew as well.
         let inputs: Vec<Rc<Slot>> = self.nodes.borrow()[producer].inputs.clone();
-        let inputs = inputs.iter().map(|input| self.materialise(input)).collect::<Result<Vec<_>>>()?;
-        let value = {
-            let nodes = self.nodes.borrow();
-            let node = &nodes[producer];
-            let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
-            let value = self.run(node.op.as_ref(), &inputs);
-            self.device.ledger(|ledger| ledger.set_layer(layer));
-            value?
-        };
-        if slot.pending.get() > 0 {
-            *slot.value.borrow_mut() = Some(value.clone());
-        }
-        Ok(value)
+        let inputs = inputs
+            .iter()
+            .map(|input| if dear(input) { self.materialise(input) } else { self.value_of(input) })
+            .collect::<Result<Vec<_>>>()?;
+        let nodes = self.nodes.borrow();
+        let node = &nodes[producer];
+        let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
+        let value = self.run(node.op.as_ref(), &inputs);
+        self.device.ledger(|ledger| ledger.set_layer(layer));
+        value
     }
 }

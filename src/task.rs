@@ -77,10 +77,22 @@ impl Task {
                 axes: Axes::Canonical,
                 clip: dataset.clip,
                 spacing: None,
+                resize: None,
+                merge: false,
                 multiple,
             },
             class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
         }
+    }
+
+    /// The same task with every class but background made one.
+    pub fn merged(mut self) -> Self {
+        let known = self.preprocessing.classes.iter().copied().zip(self.class_names);
+        let background = known.into_iter().next().unwrap_or((0, "background".into()));
+        self.preprocessing.classes = vec![background.0, 1];
+        self.class_names = vec![background.1, "foreground".into()];
+        self.preprocessing.merge = true;
+        self
     }
 
     /// The official BraTS task, for weights that say nothing of theirs: all tumour against the rest, in the file's axes.
@@ -93,6 +105,8 @@ impl Task {
                 axes: Axes::Stored,
                 clip: None,
                 spacing: None,
+                resize: None,
+                merge: true,
                 multiple: [2; 3],
             },
             class_names: vec!["background".into(), "tumour".into()],
@@ -112,7 +126,7 @@ impl Task {
     /// # Errors
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
     pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
-        let Scan { name, image, labels: truth, .. } = scan;
+        let Scan { name, image, labels: truth, border: stored, .. } = scan;
         let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
         let (volume, way) = self.image(&name, image, |own| match shape {
             None => Ok(Padding::to_multiple(own, self.preprocessing.multiple)),
@@ -123,7 +137,17 @@ impl Task {
             }),
         })?;
         let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
-        let border = labels.as_ref().map(BorderPoints::of);
+        let border = match (stored, &truth) {
+            (Some(map), Some(truth)) => {
+                let map = way.prepare(Labels { voxels: map, ..*truth })?;
+                Some(BorderPoints::from_map(&map.voxels, map.shape))
+            }
+            _ => labels.as_ref().map(BorderPoints::of),
+        };
+        let truth = match self.preprocessing.merge {
+            true => truth.map(|labels| self.merge(&labels)),
+            false => truth,
+        };
         Ok(Case { name, volume, labels, border, truth, image: first, way })
     }
 
@@ -148,6 +172,13 @@ impl Task {
             )));
         }
         self.preprocessing.image_padded(image, padding)
+    }
+
+    /// Labels as read, with every class but background made the task's only one.
+    fn merge(&self, labels: &Labels) -> Labels {
+        let mut table = [self.preprocessing.classes.get(1).copied().unwrap_or(1); 256];
+        table[0] = self.preprocessing.classes.first().copied().unwrap_or(0);
+        labels.mapped(&table)
     }
 
     /// Class numbers from probabilities `[voxels, outputs]`: 1 above one half if there is one output, else the most

@@ -192,6 +192,58 @@ fn images_and_labels_that_do_not_belong_together() {
     assert!(warnings[0].to_string().contains("label.nii: holds no foreground"));
 }
 
+/// Voxels are matched in the files' own order when the user says so, and not before.
+#[test]
+fn geometry_is_ignored_on_demand() {
+    let image = Nifti::new([6, 5, 4]);
+    let mut label = Nifti::filled([6, 5, 4], 0);
+    // Lies elsewhere, and runs from right to left: the file's order is what counts.
+    label.sform = [[-1.0, 0.0, 0.0, 50.0], [0.0, 1.0, 0.0, 9.0], [0.0, 0.0, 1.0, 0.0]];
+    label.voxels[1] = 1;
+    let pair = Pair::new(&image, &label);
+    let message = pair.read();
+    check(&message, "label.nii", &["mm from", "--ignore-geometry", "[-1 0 0 50]"]);
+    let file = |name: &str| Source::File(pair.folder.path().join(name));
+    let case = Case { name: "p".into(), images: vec![file("image.nii")], label: Some(file("label.nii")) };
+    let scan = case.read_with(&[0, 1], Axes::Canonical, true).unwrap();
+    let labels = scan.labels.unwrap();
+    assert_eq!(labels.geometry, scan.image.geometry);
+    let marked: Vec<f32> = (0..120).filter(|&i| labels.voxels[i] == 1).map(|i| scan.image.voxels[i]).collect();
+    assert_eq!(marked, [1.0], "the second voxel of one file is the second of the other");
+    // Another shape is never ignored.
+    let pair = Pair::new(&image, &Nifti::filled([6, 5, 3], 1));
+    let file = |name: &str| Source::File(pair.folder.path().join(name));
+    let case = Case { name: "p".into(), images: vec![file("image.nii")], label: Some(file("label.nii")) };
+    assert!(case.read_with(&[], Axes::Canonical, true).unwrap_err().to_string().contains("[6, 5, 3]"));
+}
+
+/// Grids that can be read but are hardly meant: the work goes on with a warning.
+#[test]
+fn odd_grids_are_warned_of() {
+    let warnings = |image: &Nifti| {
+        let pair = Pair::new(image, &Nifti { voxels: vec![1; 120], ..image.clone() });
+        let file = |name: &str| Source::File(pair.folder.path().join(name));
+        let case = Case { name: "p".into(), images: vec![file("image.nii")], label: Some(file("label.nii")) };
+        let scan = case.read(&[0, 1], Axes::Canonical).unwrap();
+        assert!(scan.image.geometry.affine.is_valid());
+        scan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+    };
+    let good = Nifti::new([6, 5, 4]);
+    assert_eq!(warnings(&good), "");
+    let mut skewed = good.clone();
+    skewed.sform[0][1] = 1.0;
+    let text = warnings(&skewed);
+    assert!(text.contains("image.nii: has axes 0 and 1 at 45.0 degrees"), "{text}");
+    let mut flat = Nifti { sform_code: 0, ..good.clone() };
+    flat.pixdim[3] = 0.0;
+    let text = warnings(&flat);
+    assert!(text.contains("image.nii: states a spacing of 0 mm along axis 2: 1 mm is taken"), "{text}");
+    // A spacing of 0 in the affine itself leaves nothing to go on with.
+    let mut none = good;
+    none.sform[2][2] = 0.0;
+    image_error("none.nii", &none.bytes(), &["sform", "does not span space"]);
+}
+
 fn decathlon(root: &Path, training: &[&str], validation: &[&str], modalities: usize) {
     let entry = |name: &&str| format!(r#"{{"image": "./imagesTr/{name}.nii", "label": "./labelsTr/{name}.nii"}}"#);
     let list = |names: &[&str]| names.iter().map(entry).collect::<Vec<_>>().join(", ");

@@ -1,12 +1,16 @@
 //! Data preparation and metrics agree with what the official code computed (`tests/fixtures`).
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use ossnet::checkpoint::{Data, torch};
 use ossnet::data::border::border_map;
-use ossnet::data::{Padding, Volume};
+use ossnet::data::preprocess::Preprocessing;
+use ossnet::data::{Axes, Case, Labels, Padding, Source, Volume};
 use ossnet::evaluate::metrics::{Confusion, Rule, mean};
 
 /// Arrays of an `.npz`, as numbers; those of other types are left out.
@@ -50,6 +54,45 @@ fn border_maps_are_equal_bit_for_bit() {
         assert_eq!(map, bytes(&arrays[name].1), "{name}");
     }
     assert!(map.contains(&0) && map.contains(&1));
+}
+
+/// `ossnet borders` writes the official map bit for bit, as `.pt` and as NIfTI, and training takes what lies there.
+#[test]
+fn border_maps_are_written_and_taken() {
+    let arrays = load("borders.npz");
+    let (shape, label) = &arrays["label"];
+    let (shape, official) = ([shape[0], shape[1], shape[2]], bytes(&arrays["border_official"].1));
+    let place = support::cli::Place::new();
+    let label = Labels::new(shape, bytes(label));
+    label.write(&place.at("S_1_seg.nii.gz")).unwrap();
+    let text = place.run("borders S_1_seg.nii.gz --format pt").succeeded();
+    assert!(text.starts_with("1 border maps written"), "{text}");
+    let map = torch::read_tensor(place.at("S_1_border.pt")).unwrap();
+    let Data::Bool(values) = map.data() else { panic!("not booleans") };
+    assert_eq!((map.shape(), values), (&shape[..], &official));
+    assert!(place.run("borders S_1_seg.nii.gz --format pt").succeeded().contains("1 were there already"));
+    place.run("borders S_1_seg.nii.gz").succeeded();
+    let map = Labels::read(&Source::File(place.at("S_1_border.nii.gz")), Axes::Stored).unwrap();
+    assert_eq!((map.voxels, map.geometry.affine), (official.clone(), label.geometry.affine));
+    place.refuses("borders nowhere.nii", 1, &["nowhere.nii"]);
+
+    // What lies beside the label is taken, even if it is not what would be computed.
+    let mut other = official.clone();
+    other.fill(0);
+    other[77] = 1;
+    Labels { voxels: other.clone(), ..label.clone() }.write(&place.at("S_1_border.nii.gz")).unwrap();
+    ossnet::data::nifti::write_labels(&place.at("image.nii"), &label).unwrap();
+    let file = |name: &str| Source::File(place.at(name));
+    let case = Case { name: "S_1".into(), images: vec![file("image.nii")], label: Some(file("S_1_seg.nii.gz")) };
+    let scan = case.read(&[], Axes::Canonical).unwrap();
+    assert_eq!(scan.border, Some(other));
+    let json = r#"{"channels": ["x"], "classes": [0, 1], "axes": "canonical", "clip": null, "spacing": null,
+        "multiple": [16, 16, 16]}"#;
+    let preprocessing: Preprocessing = serde_json::from_str(json).unwrap();
+    let task = ossnet::task::Task { name: "t".into(), preprocessing, class_names: vec!["a".into(), "b".into()] };
+    let case = task.prepare(scan, None).unwrap();
+    let border = case.border.unwrap();
+    assert_eq!((border.shape, border.voxels.len()), (case.volume.shape, 1));
 }
 
 /// The synthetic BraTS case: z-score, padding (larger half first), half resolution.

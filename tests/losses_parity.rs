@@ -1,9 +1,12 @@
 //! Losses and their gradients agree with what the official code computed (`tests/fixtures/losses.npz`).
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+use common::cuda::{assert_clean, cuda_device};
 use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::nn::Parameters;
@@ -36,24 +39,30 @@ fn load() -> BTreeMap<String, Vec<f64>> {
     arrays
 }
 
+/// The CPU and CUDA.
+fn devices() -> impl Iterator<Item = Device> {
+    std::iter::once(Device::cpu(1, 1 << 20).unwrap()).chain(cuda_device(1))
+}
+
 /// A loss and the gradient of its predictions.
 fn run(
+    device: &Device,
     shape: &[usize],
     prediction: &[f64],
     label: &[f64],
     loss: impl Fn(&Tape, &Var, &Var) -> ossnet::Result<Var>,
 ) -> (f64, Vec<f64>) {
-    let device = Device::cpu(1, 1 << 20).unwrap();
-    let tape = Tape::new(&device, Mode::Train);
+    let tape = Tape::new(device, Mode::Train);
     let tensor = |shape: &[usize], values: &[f64]| {
         let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-        Tensor::from_slice(&device, shape, Role::Data, &values).unwrap()
+        Tensor::from_slice(device, shape, Role::Data, &values).unwrap()
     };
     let x = tape.input(tensor(shape, prediction));
     let y = tape.constant(tensor(&[2, 50, 1], label));
     let loss = loss(&tape, &x, &y).unwrap();
     let value = f64::from(loss.tensor().to_vec().unwrap()[0]);
-    tape.backward(loss, &mut Parameters::new(&device)).unwrap();
+    tape.backward(loss, &mut Parameters::new(device)).unwrap();
+    assert_clean();
     (value, tape.gradient(&x).unwrap().to_vec().unwrap().into_iter().map(f64::from).collect())
 }
 
@@ -71,15 +80,17 @@ fn binary_losses() {
         ("focal15", BinaryLoss { gamma: 1.5, ..plain }),
     ] {
         let loss = |tape: &Tape, x: &Var, y: &Var| binary_loss(tape, x, y, options);
-        let (value, gradient) = run(&[2, 50, 1], &arrays["p"], &arrays["y"], loss);
-        let official = arrays[name][0];
-        assert!((value - official).abs() <= TOLERANCE * official, "{name}: {value}, officially {official}");
-        let official = &arrays[&format!("{name}_grad")];
-        let scale = official.iter().fold(0.0f64, |max, slope| max.max(slope.abs()));
-        assert_eq!(gradient.len(), official.len());
-        for (i, (ours, official)) in gradient.iter().zip(official).enumerate() {
-            assert!((ours - official).abs() <= TOLERANCE * scale, "{name}[{i}]: {ours}, officially {official}");
-            assert_eq!(*ours == 0.0, *official == 0.0, "{name}[{i}]: {ours}, officially {official}");
+        for device in devices() {
+            let (value, gradient) = run(&device, &[2, 50, 1], &arrays["p"], &arrays["y"], loss);
+            let official = arrays[name][0];
+            assert!((value - official).abs() <= TOLERANCE * official, "{name}: {value}, officially {official}");
+            let official = &arrays[&format!("{name}_grad")];
+            let scale = official.iter().fold(0.0f64, |max, slope| max.max(slope.abs()));
+            assert_eq!(gradient.len(), official.len());
+            for (i, (ours, official)) in gradient.iter().zip(official).enumerate() {
+                assert!((ours - official).abs() <= TOLERANCE * scale, "{name}[{i}]: {ours}, officially {official}");
+                assert_eq!(*ours == 0.0, *official == 0.0, "{name}[{i}]: {ours}, officially {official}");
+            }
         }
     }
 }
@@ -93,8 +104,10 @@ fn losses_of_several_classes() {
     for (name, gamma) in [("ce_multi", 0.0), ("focal_multi", 2.0)] {
         let options = CrossEntropy { prediction: Prediction::Probabilities, gamma, reference: true };
         let loss = |tape: &Tape, x: &Var, y: &Var| cross_entropy(tape, x, y, options);
-        let (value, _) = run(&[2, 50, 4], &arrays["pm"], &labels, loss);
-        let official = arrays[name][0];
-        assert!((value - official).abs() <= TOLERANCE * official, "{name}: {value}, officially {official}");
+        for device in devices() {
+            let (value, _) = run(&device, &[2, 50, 4], &arrays["pm"], &labels, loss);
+            let official = arrays[name][0];
+            assert!((value - official).abs() <= TOLERANCE * official, "{name}: {value}, officially {official}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::models::OssNet;
 use ossnet::nn::Parameters;
+use ossnet::nn::optim::{Optimizer, OptimizerSettings};
 use ossnet::ops::{self, BinaryLoss, Prediction, patch_conv::PatchSource};
 use ossnet::rng::Rng;
 use ossnet::tape::{Mode, Tape, Var};
@@ -82,6 +83,18 @@ impl Case {
         (encoding.latents, encoding.auxiliary, logits)
     }
 
+    /// The official loss of a forward pass.
+    fn loss(&self, tape: &Tape, probabilities: &Var, auxiliary: Option<Var>) -> Var {
+        let options = BinaryLoss { prediction: Prediction::Probabilities, reference: true, ..BinaryLoss::default() };
+        let labels = tape.constant(self.points("labels", 1));
+        let loss = ops::binary_loss(tape, probabilities, &labels, options).unwrap();
+        let Some(auxiliary) = auxiliary.filter(|_| self.fixture.get("train_loss_seg").is_some()) else { return loss };
+        let seg = self.tensor(auxiliary.shape(), &self.fixture.f32("seg_label"));
+        let low = ops::sigmoid(tape, &auxiliary).unwrap();
+        let low = ops::binary_loss(tape, &low, &tape.constant(seg), options).unwrap();
+        ops::scale_add(tape, &loss, &low, 0.1).unwrap()
+    }
+
     fn probabilities(tape: &Tape, logits: &Var) -> Vec<f32> {
         ops::sigmoid(tape, logits).unwrap().tensor().to_vec().unwrap()
     }
@@ -132,22 +145,42 @@ fn training() {
         let (_, auxiliary, logits) = case.forward(&tape);
         let probabilities = ops::sigmoid(&tape, &logits).unwrap();
         case.compare("train_pred", &probabilities.tensor().to_vec().unwrap());
-        let options = BinaryLoss { prediction: Prediction::Probabilities, reference: true, ..BinaryLoss::default() };
-        let labels = tape.constant(case.points("labels", 1));
-        let mut loss = ops::binary_loss(&tape, &probabilities, &labels, options).unwrap();
-        if let Some(auxiliary) = auxiliary.filter(|_| case.fixture.get("train_loss_seg").is_some()) {
-            let seg = case.tensor(auxiliary.shape(), &case.fixture.f32("seg_label"));
-            let low = ops::sigmoid(&tape, &auxiliary).unwrap();
-            let low = ops::binary_loss(&tape, &low, &tape.constant(seg), options).unwrap();
-            loss = ops::scale_add(&tape, &loss, &low, 0.1).unwrap();
-        }
+        let loss = case.loss(&tape, &probabilities, auxiliary);
         let [single, double] = case.fixture.f64("train_loss")[..] else { panic!("two losses") };
         case.close("train_loss", &[loss.tensor().to_vec().unwrap()[0]], &[double], &[single as f32]);
-        drop((logits, probabilities, labels));
+        drop((logits, probabilities));
         tape.backward(loss, &mut case.parameters).unwrap();
         gradients(&case);
         running_statistics(&case);
     }
+}
+
+/// Whole training steps: losses of twenty follow those of the PyTorch peer (`benches/peers/oss_net.py`) in f64, as closely as
+/// that peer in f32 does.
+#[test]
+fn twenty_steps() {
+    let text = include_str!("fixtures/trajectory_tiny_full.json");
+    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+    let losses = |kind: &str| serde_json::from_value::<Vec<f64>>(golden[kind]["losses"].clone()).unwrap();
+    let (double, single) = (losses("float64"), losses("float32"));
+    assert_eq!(double.len(), 20);
+    let mut case = Case::open(Fixture::open(&fixture::path("tiny_full_brats.npz")));
+    let settings = OptimizerSettings { activation_rate: None, ..OptimizerSettings::default() };
+    let mut optimizer = Optimizer::new(settings, &case.parameters).unwrap();
+    let mut ours = Vec::new();
+    for _ in &double {
+        let tape = Tape::new(&case.device, Mode::Train);
+        let (latents, auxiliary, logits) = case.forward(&tape);
+        let probabilities = ops::sigmoid(&tape, &logits).unwrap();
+        let loss = case.loss(&tape, &probabilities, auxiliary);
+        drop((latents, logits, probabilities));
+        ours.push(loss.tensor().to_vec().unwrap()[0]);
+        case.parameters.clear_gradients();
+        tape.backward(loss, &mut case.parameters).unwrap();
+        optimizer.step(&mut case.parameters, 1.0).unwrap();
+    }
+    let single: Vec<f32> = single.iter().map(|&loss| loss as f32).collect();
+    case.close("losses of twenty steps", &ours, &double, &single);
 }
 
 /// Every gradient, in full or by samples and statistics.

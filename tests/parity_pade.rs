@@ -3,6 +3,8 @@
 
 mod common;
 
+use common::cuda::{assert_clean, cuda_device};
+use common::dot::dot;
 use common::fixture::{self, Fixture};
 use ossnet::device::Device;
 use ossnet::memory::Role;
@@ -11,21 +13,25 @@ use ossnet::ops::{self, Activation};
 use ossnet::tape::{Mode, Tape};
 use ossnet::tensor::Tensor;
 
+/// The CPU and CUDA.
+fn devices() -> impl Iterator<Item = Device> {
+    std::iter::once(Device::cpu(2, 1 << 28).unwrap()).chain(cuda_device(1))
+}
+
 /// Values, slopes times `gradient`, coefficient gradients of numerator and denominator.
-fn pade(x: &[f32], gradient: &[f32], numerator: &[f32], denominator: &[f32]) -> [Vec<f32>; 4] {
-    let device = Device::cpu(2, 1 << 28).unwrap();
-    let tape = Tape::new(&device, Mode::Train);
+fn pade(device: &Device, x: &[f32], gradient: &[f32], numerator: &[f32], denominator: &[f32]) -> [Vec<f32>; 4] {
+    let tape = Tape::new(device, Mode::Train);
     let leaf =
-        |values: &[f32], shape: &[usize]| tape.input(Tensor::from_slice(&device, shape, Role::Data, values).unwrap());
+        |values: &[f32], shape: &[usize]| tape.input(Tensor::from_slice(device, shape, Role::Data, values).unwrap());
     let x = leaf(x, &[1, x.len()]);
     let (numerator, denominator) = (leaf(numerator, &[numerator.len()]), leaf(denominator, &[denominator.len()]));
     let y = ops::activation(&tape, &x, Activation::PADE, &[&numerator, &denominator]).unwrap();
     let values = y.tensor().to_vec().unwrap();
-    // The loss Σ y·g as a linear layer with one output and weights g.
-    let weight = tape.constant(Tensor::from_slice(&device, &[1, gradient.len()], Role::Data, gradient).unwrap());
-    let loss = ops::linear(&tape, &y, &weight, None, None).unwrap();
+    let weights = Tensor::from_slice(device, &[1, gradient.len()], Role::Data, gradient).unwrap();
+    let loss = dot(&tape, &y, weights).unwrap();
     drop(y);
-    tape.backward(loss, &mut Parameters::new(&device)).unwrap();
+    tape.backward(loss, &mut Parameters::new(device)).unwrap();
+    assert_clean();
     let gradient = |var| tape.gradient(var).unwrap().to_vec().unwrap();
     [values, gradient(&x), gradient(&numerator), gradient(&denominator)]
 }
@@ -41,12 +47,15 @@ fn values_and_slopes() {
     let fixture = Fixture::open(&fixture::path("pade.npz"));
     for set in ["default", "b"] {
         let (n, d) = (fixture.f32(&format!("n_{set}")), fixture.f32(&format!("d_{set}")));
-        let [y, dx, _, _] = pade(&fixture.f32("x"), &fixture.f32("grad_out"), &n, &d);
-        for (name, ours) in [("y", y), ("dx", dx)] {
-            let exact = fixture.f64(&format!("{name}_{set}_f64"));
-            let theirs = error(&fixture.f32(&format!("{name}_{set}_f32")), exact);
-            // Another order of evaluation than PyTorch's: a few times its error, plus a few roundings.
-            assert!(error(&ours, exact) <= 4.0 * theirs + 1e-6, "{name} {set}: {:.1e}", error(&ours, exact));
+        for device in devices() {
+            let [y, dx, _, _] = pade(&device, &fixture.f32("x"), &fixture.f32("grad_out"), &n, &d);
+            for (name, ours) in [("y", y), ("dx", dx)] {
+                let exact = fixture.f64(&format!("{name}_{set}_f64"));
+                let theirs = error(&fixture.f32(&format!("{name}_{set}_f32")), exact);
+                let ours = error(&ours, exact);
+                // Another order of evaluation than PyTorch's: a few times its error, plus a few roundings.
+                assert!(ours <= 4.0 * theirs + 1e-6, "{device:?}: {name} {set}: {ours:.1e}");
+            }
         }
     }
 }
@@ -57,11 +66,13 @@ fn coefficient_gradients() {
         let (all, fixture) = (Fixture::open(&fixture::path("pade.npz")), Fixture::open(&fixture::path(file)));
         for set in ["default", "b"] {
             let (n, d) = (all.f32(&format!("n_{set}")), all.f32(&format!("d_{set}")));
-            let [_, _, dn, dd] = pade(&fixture.f32("x"), &fixture.f32("grad_out"), &n, &d);
-            for (name, ours) in [("dn", dn), ("dd", dd)] {
-                let exact = fixture.f64(&format!("{name}_{set}_f64"));
-                // Terms are f32, each rounded a few times, of either sign; their sum is f64.
-                assert!(error(&ours, exact) <= 5e-6, "{file} {name} {set}: {:.1e}", error(&ours, exact));
+            for device in devices() {
+                let [_, _, dn, dd] = pade(&device, &fixture.f32("x"), &fixture.f32("grad_out"), &n, &d);
+                for (name, ours) in [("dn", dn), ("dd", dd)] {
+                    let ours = error(&ours, fixture.f64(&format!("{name}_{set}_f64")));
+                    // Terms are f32, each rounded a few times, of either sign; their sum is f64.
+                    assert!(ours <= 5e-6, "{device:?}: {file} {name} {set}: {ours:.1e}");
+                }
             }
         }
     }
@@ -72,9 +83,11 @@ fn finite_where_the_official_code_overflows() {
     let fixture = Fixture::open(&fixture::path("pade.npz"));
     let (n, d) = (fixture.f32("n_default"), fixture.f32("d_default"));
     let x = fixture.f32("x_overflow");
-    let [y, dx, _, _] = pade(&x, &vec![1.0; x.len()], &n, &d);
-    // P/Q → n5/d4·x far out: about 0.505·x, as the slope is there.
-    for ((x, y), dx) in x.iter().zip(y).zip(dx).filter(|((x, _), _)| x.is_finite()) {
-        assert!((y / x - 0.505).abs() < 1e-3 && (dx - 0.505).abs() < 1e-3, "f({x}) = {y}, slope {dx}");
+    for device in devices() {
+        let [y, dx, _, _] = pade(&device, &x, &vec![1.0; x.len()], &n, &d);
+        // P/Q → n5/d4·x far out: about 0.505·x, as the slope is there.
+        for ((x, y), dx) in x.iter().zip(y).zip(dx).filter(|((x, _), _)| x.is_finite()) {
+            assert!((y / x - 0.505).abs() < 1e-3 && (dx - 0.505).abs() < 1e-3, "f({x}) = {y}, slope {dx}");
+        }
     }
 }

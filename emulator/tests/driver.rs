@@ -42,6 +42,16 @@ fn two_devices_are_two() {
 }
 
 #[test]
+fn modules_come_and_go_on_several_threads() {
+    let _s = two_devices(Config::default());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..50).for_each(|_| drop(Gpu::new(BUGS).kernel("copy"))));
+        }
+    });
+}
+
+#[test]
 fn streams_events_and_page_locked_memory() {
     let s = two_devices(Config::checked());
     let gpu = Gpu::new(KERNELS);

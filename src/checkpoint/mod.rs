@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+pub mod convert;
 pub mod model;
 mod pickle;
 pub mod safetensors;

@@ -3,13 +3,23 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Checkpoint, StateDict};
+use super::convert::with_averages;
+use super::{Checkpoint, Metadata, StateDict, View, safetensors};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::task::Task;
+
+/// Version of the metadata's layout.
+pub const FORMAT: &str = "1";
+
+/// What precedes the name of a weight's moving average; it takes the weight's place in inference.
+pub const AVERAGE: &str = "average.";
+
+/// What precedes the names of tensors that only a run in training needs.
+pub(super) const COURSE: [&str; 2] = ["optimizer.", AVERAGE];
 
 /// A network as inference needs it.
 pub struct Model {
@@ -89,7 +99,7 @@ pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Resu
         }
     }
     let weights: Vec<&str> =
-        state.iter().map(|(name, _)| name).filter(|name| !name.starts_with("optimizer.")).collect();
+        state.iter().map(|(name, _)| name).filter(|name| !COURSE.iter().any(|own| name.starts_with(own))).collect();
     if weights.len() != known {
         let own: HashSet<String> = named_weights(parameters)?.into_iter().map(|(name, _, _)| name).collect();
         let odd = weights.into_iter().find(|name| !own.contains(*name)).unwrap_or("a weight twice");
@@ -133,7 +143,8 @@ pub fn is_reference(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Error::Data`] if it is missing or not a `T`.
 pub fn entry<T: serde::de::DeserializeOwned>(checkpoint: &Checkpoint, key: &str, path: &Path) -> Result<T> {
-    const REMEDY: &str = "give a checkpoint that this program wrote (.safetensors)";
+    const REMEDY: &str =
+        "give a checkpoint that this program wrote (.safetensors), or name its network by the flag for that";
     let text = checkpoint.metadata.get(key);
     let text = text.ok_or_else(|| Error::data(path, format!("does not say its {key}"), REMEDY))?;
     serde_json::from_str(text).map_err(|error| Error::data(path, format!("has an unusable {key} ({error})"), REMEDY))
@@ -149,8 +160,36 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
     let task: Task = entry(&checkpoint, "task", path)?;
     let mut parameters = Parameters::new(device);
     let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
-    fill(&mut parameters, &checkpoint.state, path)?;
+    fill(&mut parameters, &with_averages(checkpoint.state), path)?;
     Ok(Model { network, parameters, task })
+}
+
+impl Model {
+    /// Writes a checkpoint that inference and [`load`] take, without the state of a run.
+    ///
+    /// # Errors
+    /// A full disk or a folder that refuses.
+    pub fn save(network: &Network, parameters: &Parameters, task: &Task, path: &Path) -> Result<()> {
+        let mut metadata = Metadata::new();
+        metadata.insert("format".into(), FORMAT.into());
+        metadata.insert("network".into(), to_json("network", &network.config(), path)?);
+        metadata.insert("task".into(), to_json("task", task, path)?);
+        let weights = named_weights(parameters)?;
+        let views: Vec<(&str, View<'_>)> = weights
+            .iter()
+            .filter_map(|(name, shape, values)| Some((name.as_str(), View::f32(shape, values)?)))
+            .collect();
+        safetensors::write(path, &views, &metadata)
+    }
+}
+
+/// A value of a checkpoint's metadata, called `key`, as text.
+///
+/// # Errors
+/// [`Error::Data`] naming `path`; no value of the engine's makes it so.
+pub fn to_json(key: &str, value: &impl serde::Serialize, path: &Path) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::data(path, format!("cannot store its {key} ({error})"), "report this"))
 }
 
 /// A network of the given configuration with the weights in an official `.pt` (or any other checkpoint of it), which says

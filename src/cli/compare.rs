@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::course::{
-    check_trainable, checkpoint_path, common_multiples, load_cases, open_dataset, output_folder, score_cases,
+    check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
 };
 use super::output::print;
@@ -76,7 +76,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
-    let dataset = open_dataset(args.data.as_deref(), args.seed)?;
+    let dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let task = Task::of(&dataset, common_multiples(&probe));

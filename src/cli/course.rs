@@ -1,9 +1,8 @@
 //! What the training commands share: cases in memory, a run to its end, the scores.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use super::progress::Verbosity;
+use super::progress::{self, Verbosity};
 use crate::data::{Dataset, Labels, Scan, sample};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Rule;
@@ -12,19 +11,24 @@ use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::task::{Case, Grid, Task};
-use crate::train::state;
+use crate::train::config::{Data, SAMPLE};
+use crate::train::run::{Run, SAVE_EVERY, Watch};
 use crate::train::trainer::Trainer;
+use crate::train::validation::Validation;
 use crate::{evaluate, infer, interrupt};
 
-/// Time between two checkpoints of one run: what a power cut may cost.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
-
-/// The data set in `folder`, or the embedded heads.
-pub fn open_dataset(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
-    match folder {
-        Some(folder) => Dataset::open(folder, seed),
-        None => sample::open("heads"),
+/// The data set that a run's configuration names.
+pub fn open_dataset(data: &Data<'_>, seed: u64) -> Result<Dataset> {
+    match data {
+        Data::Folder(folder) => Dataset::open(folder, seed),
+        Data::Embedded(task) => sample::open(task),
     }
+}
+
+/// The data set in `folder` (or the embedded `sample:TASK`), or the embedded heads.
+pub fn open_folder(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
+    let heads = format!("{SAMPLE}heads");
+    open_dataset(&Data::of(folder.map_or(heads.into(), Path::to_string_lossy).as_ref()), seed)
 }
 
 /// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next
@@ -114,27 +118,55 @@ pub fn train_to_end(
     verbosity: Verbosity,
     again: &str,
 ) -> Result<()> {
-    let per_epoch = trainer.steps_per_epoch(training.len());
-    let mut bar = verbosity.task(&trainer.network().config().title(), trainer.settings().epochs * per_epoch);
-    bar.set_position(trainer.optimizer().steps());
-    let save = |trainer: &Trainer| trainer.check_weights().and_then(|()| state::save(trainer, task, path));
-    let mut saved = Instant::now();
-    let trained = trainer.train(training, |trainer| {
-        bar.advance(&format!("loss {:.4}", trainer.recent_loss(per_epoch)));
-        if saved.elapsed() >= SAVE_EVERY {
-            save(trainer)?;
-            saved = Instant::now();
-        }
-        Ok(())
-    });
-    if let Err(Error::Interrupted(progress)) = trained {
-        save(trainer)?;
-        return Err(Error::Interrupted(format!("{progress} and saved; {again}")));
-    }
-    trained?;
-    save(trainer)?;
-    bar.finish(&format!("loss {:.4}", trainer.recent_loss(per_epoch)));
+    let mut run =
+        Run { training, validation: &[], task, checkpoint: path, save_every: SAVE_EVERY, begin: None, journal: None };
+    let mut progress = Progress::new(verbosity, trainer, training.len());
+    interruptible(run.to_end(trainer, &mut progress), again)?;
+    progress.finish(trainer);
     Ok(())
+}
+
+/// The outcome of a run; after an interrupt it says how to go on.
+pub fn interruptible(outcome: Result<()>, again: &str) -> Result<()> {
+    match outcome {
+        Err(Error::Interrupted(progress)) => Err(Error::Interrupted(format!("{progress} and saved; {again}"))),
+        outcome => outcome,
+    }
+}
+
+/// A run's progress on the terminal.
+pub struct Progress {
+    verbosity: Verbosity,
+    bar: progress::Task,
+    per_epoch: u64,
+    epochs: u64,
+}
+
+impl Progress {
+    /// Of `trainer` over `cases` cases, from where it stands.
+    pub fn new(verbosity: Verbosity, trainer: &Trainer, cases: usize) -> Self {
+        let (per_epoch, epochs) = (trainer.steps_per_epoch(cases), trainer.settings().epochs);
+        let mut bar = verbosity.task(&trainer.network().config().title(), trainer.total_steps(cases));
+        bar.set_position(trainer.optimizer().steps());
+        Self { verbosity, bar, per_epoch, epochs }
+    }
+
+    /// The last word.
+    pub fn finish(self, trainer: &Trainer) {
+        self.bar.finish(&format!("loss {:.4}", trainer.recent_loss(self.per_epoch)));
+    }
+}
+
+impl Watch for Progress {
+    fn stepped(&mut self, trainer: &Trainer) {
+        self.bar.advance(&format!("loss {:.4}", trainer.recent_loss(self.per_epoch)));
+    }
+
+    fn validated(&mut self, found: &Validation) {
+        let Validation { epoch, dice, iou, .. } = found;
+        let line = format!("epoch {epoch}/{}: validation Dice {dice:.4}, IoU {iou:.4}", self.epochs);
+        self.bar.suspend(|| self.verbosity.say(line));
+    }
 }
 
 /// Segments and scores labelled cases, with a progress bar: scores and predictions, case by case.

@@ -5,13 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::course::{load_cases, open_dataset, score_cases};
+use super::course::{load_cases, open_folder, output_folder, score_cases};
+use super::official::{self, OfficialArgs};
 use super::output::print;
 use super::run::DeviceArgs;
-use crate::checkpoint::model;
+use crate::checkpoint::model::Model;
+use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::evaluate::metrics::Rule;
+use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, summarise, to_csv};
+use crate::evaluate::{sampled, statistics::Summary};
+use crate::files::write_atomic;
 use crate::report::CaseScore;
-use crate::task::Grid;
+use crate::task::{Case, Grid};
 use crate::{evaluate, interrupt};
 
 /// Which cases are scored.
@@ -28,18 +34,29 @@ enum Part {
 /// Flags of `ossnet evaluate`.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The checkpoint (.safetensors)
+    /// The checkpoint (.safetensors, or an official .pt with --network-config)
     #[arg(long, value_name = "FILE")]
     load_model: PathBuf,
-    /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
-    #[arg(long, value_name = "DIR")]
+    #[command(flatten)]
+    official: OfficialArgs,
+    /// A data set's folder of any layout, or sample:TASK [default: the embedded head MRIs]
+    #[arg(long, visible_alias = "dataset-path", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Which cases
     #[arg(long, value_enum, default_value_t = Part::Validation)]
     part: Part,
-    /// Seed of the division into training and validation, where the data set states none
+    /// Seed of the division into training and validation, where the data set states none, and of sampled points
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
+    /// Tolerance of the surface Dice in mm
+    #[arg(long, default_value_t = 1.0, value_name = "MM", allow_negative_numbers = true)]
+    tolerance: f64,
+    /// Score random points as the official code does, not all voxels: Dice and IoU only
+    #[arg(long)]
+    sampled: bool,
+    /// Folder for scores.csv, scores.json and report.html [default: a new folder in runs/]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -49,45 +66,152 @@ pub struct EvaluateArgs {
 /// Scores.
 ///
 /// # Errors
-/// An unusable checkpoint or data set, an interrupt, or no memory.
+/// An unusable checkpoint or data set, an interrupt, no memory, a full disk.
 pub fn run(args: EvaluateArgs) -> Result<()> {
     interrupt::listen();
+    if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
+        return Err(Error::Usage("--tolerance must be 0 mm or more, for example 1".into()));
+    }
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
-    let model = model::load(&device, &args.load_model)?;
-    let config = model.network.config();
-    let mut dataset = open_dataset(args.data.as_deref(), args.seed)?;
-    let known = &model.task.preprocessing.classes;
-    if dataset.class_values() != *known {
-        return Err(Error::data(
-            &dataset.path,
-            format!("declares the labels {:?}, but the checkpoint was trained on {known:?}", dataset.class_values()),
-            "give the --data that it was trained on, or one with the same labels",
-        ));
+    let mut dataset = None;
+    // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
+    let early = (!args.official.is_given()).then(|| official::load(&device, &args.load_model, &args.official, None));
+    let early = early.transpose()?;
+    let found = dataset.insert(open_folder(args.data.as_deref(), args.seed)?);
+    let model = match early {
+        Some(model) => model,
+        None => official::load(&device, &args.load_model, &args.official, Some(found))?,
+    };
+    check_classes(&model, found)?;
+    let cases = cases(&args, &model, found)?;
+    let rule = if model.network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
+    if args.sampled {
+        return run_sampled(&args, &model, &cases, rule);
     }
+    let again = "run the command again";
+    let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let measured = cases
+        .iter()
+        .zip(&scored)
+        .map(|(case, (_, predicted))| evaluate::measure(&model.task, case, predicted, args.tolerance, rule));
+    let measured = measured.collect::<Result<Vec<CaseScores>>>()?;
+    let summary = summarise(&measured);
+    let scores: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
+    let (dice, iou) = evaluate::means(&scores);
+    let title = model.network.config().title();
+    let json = serde_json::json!({
+        "model": title,
+        "dice": dice,
+        "iou": iou,
+        "cases": scores,
+        "tolerance_mm": args.tolerance,
+        "scores": measured,
+        "summary": summary,
+    });
+    let (folder, json) = (folder.path(), format!("{json:#}\n"));
+    write_atomic(folder.join("scores.json"), json.as_bytes())?;
+    write_atomic(folder.join("scores.csv"), to_csv(&measured).as_bytes())?;
+    #[cfg(feature = "report")]
+    {
+        let page = crate::report::evaluation_page(&title, &dataset_name(&dataset), args.tolerance, &measured, &summary);
+        write_atomic(folder.join("report.html"), page.as_bytes())?;
+    }
+    if args.run.json {
+        return print(json);
+    }
+    print(table(&measured, &summary) + &format!("\nmean Dice {dice:.4}, IoU {iou:.4}\nscores: {}\n", folder.display()))
+}
+
+#[cfg(feature = "report")]
+fn dataset_name(dataset: &Option<Dataset>) -> String {
+    dataset.as_ref().map_or_else(String::new, |dataset| dataset.name.clone())
+}
+
+/// Refuses a data set whose labels are not the model's.
+fn check_classes(model: &Model, dataset: &Dataset) -> Result<()> {
+    let known = &model.task.preprocessing.classes;
+    if model.task.preprocessing.merge || dataset.class_values() == *known {
+        return Ok(());
+    }
+    Err(Error::data(
+        &dataset.path,
+        format!("declares the labels {:?}, but the checkpoint was trained on {known:?}", dataset.class_values()),
+        "give the --data that it was trained on, or one with the same labels",
+    ))
+}
+
+/// The cases that the flags choose, as the model takes them.
+fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Vec<Case>> {
     match args.part {
         Part::Validation => dataset.training.clear(),
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let (training, validation) = load_cases(&dataset, &model.task, Grid::of(&config), verbosity)?;
+    let grid = Grid::of(&model.network.config());
+    let (training, validation) = load_cases(dataset, &model.task, grid, args.run.verbosity())?;
     let cases = [training, validation].concat();
-    if cases.is_empty() {
-        return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
+    match cases.is_empty() {
+        true => Err(Error::data(&dataset.path, "has no such case", "choose another --part")),
+        false => Ok(cases),
     }
-    let again = "run the command again";
-    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
-    let scores: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
+}
+
+/// The official evaluation, over random points.
+fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[Case], rule: Rule) -> Result<()> {
+    let sampling = sampled::official(args.official.family()?);
+    let mut bar = args.run.verbosity().task("evaluating", cases.len() as u64);
+    let mut scores = Vec::new();
+    for case in cases {
+        interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
+        let Model { network, parameters, task } = model;
+        scores.push(sampled::score(network, parameters, task, case, &sampling, rule, args.seed)?);
+        bar.advance(&case.name);
+    }
+    bar.finish("done");
     let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let result = serde_json::json!({ "model": config.title(), "dice": dice, "iou": iou, "cases": scores });
-        return print(format!("{result:#}"));
+        let title = model.network.config().title();
+        let points = sampling.points;
+        let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
+        return print(format!("{json:#}"));
     }
     let row = |name: &str, dice: f64, iou: f64| format!("{name:<24} {dice:>8.4} {iou:>8.4}\n");
-    let mut table = format!("{:<24} {:>8} {:>8}\n", "case", "Dice", "IoU");
-    for score in &scores {
-        table += &row(&score.name, score.dice, score.iou);
-        score.classes.iter().for_each(|class| table += &row(&format!("  {}", class.name), class.dice, class.iou));
+    let rows: String = scores.iter().map(|score| row(&score.name, score.dice, score.iou)).collect();
+    print(format!("{:<24} {:>8} {:>8}\n{rows}{}", "case", "Dice", "IoU", row("mean", dice, iou)))
+}
+
+/// The scores for a terminal: a row a case and class, then means with their 95 % intervals.
+fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
+    let several = summary.len() > 1;
+    let label = |name: &str, class: &str| if several { format!("{name} {class}") } else { name.to_string() };
+    let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "–".into() };
+    let mut rows = Vec::new();
+    for case in cases {
+        let row = |scores: &crate::evaluate::scores::Scores| {
+            (label(&case.name, &scores.class), scores.values.map(number).to_vec())
+        };
+        rows.extend(case.classes.iter().map(row));
     }
-    print(table + &row("mean", dice, iou))
+    let interval = |summary: Summary| match (summary.mean, summary.half_width) {
+        (Some(mean), Some(half)) => format!("{mean:.3}±{half:.3}"),
+        (Some(mean), None) => format!("{mean:.3}"),
+        _ => "–".into(),
+    };
+    rows.extend(summary.iter().map(|class| (label("mean", &class.class), class.values.map(interval).to_vec())));
+    let first = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(4);
+    let heads = NAMES.map(|(name, unit)| match (name, unit) {
+        ("relative_volume_error", _) => "rel. error".to_string(),
+        (name, "") => name.replace('_', " "),
+        (name, unit) => format!("{} {unit}", name.replace('_', " ")),
+    });
+    let widths: Vec<usize> = (0..NAMES.len())
+        .map(|k| rows.iter().map(|(_, cells)| cells[k].chars().count()).max().unwrap_or(0).max(heads[k].len()))
+        .collect();
+    let line = |name: &str, cells: &[String]| {
+        let cells: String = cells.iter().zip(&widths).map(|(cell, width)| format!("  {cell:>width$}")).collect();
+        format!("{name:<first$}{cells}\n")
+    };
+    line("case", &heads) + &rows.iter().map(|(name, cells)| line(name, cells)).collect::<String>()
 }

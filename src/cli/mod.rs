@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand.
 
+mod borders;
 #[cfg(feature = "train")]
 mod compare;
+mod convert;
 #[cfg(feature = "train")]
 mod course;
 mod devices;
@@ -13,6 +15,7 @@ mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
+mod official;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
@@ -78,8 +81,12 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Write the border maps of a data set beside its labels
+    Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
     Inspect(inspect::InspectArgs),
+    /// Convert weights between PyTorch's .pt and .safetensors
+    Convert(convert::ConvertArgs),
     /// List what there is to compute on, and why if there is no CUDA device
     Devices(devices::DevicesArgs),
     /// Print the licences of the embedded data
@@ -124,7 +131,9 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Licences) => licences::run(),
     }

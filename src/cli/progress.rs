@@ -88,6 +88,11 @@ impl Task {
         self.bar.set_length(length);
     }
 
+    /// Runs `work` that writes lines of its own.
+    pub fn suspend(&self, work: impl FnOnce()) {
+        self.bar.suspend(work);
+    }
+
     /// Starts at `position`, as a resumed run does.
     pub fn set_position(&mut self, position: u64) {
         self.position = position;

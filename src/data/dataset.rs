@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::check::{self, Warning};
 use super::source::{Folder, Source};
 use super::volume::{Axes, Labels, Volume};
-use super::{brats, decathlon, hounsfield, lits};
+use super::{border_file, brats, decathlon, hounsfield, lits};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -120,6 +120,8 @@ pub struct Scan {
     pub image: Volume,
     /// The segmentation, if the case has one.
     pub labels: Option<Labels>,
+    /// The border map that lies beside it on disk, if there is one, in the labels' order.
+    pub border: Option<Vec<u8>>,
     /// What is odd about it.
     pub warnings: Vec<Warning>,
 }
@@ -239,6 +241,7 @@ impl Case {
         let image_path = self.images[0].path();
         check::has_extent(&image, image_path)?;
         let mut warnings: Vec<Warning> = check::geometry(&image.geometry.stored, image_path).into_iter().collect();
+        let mut border = None;
         let labels = match &self.label {
             None => None,
             Some(source) => {
@@ -248,10 +251,13 @@ impl Case {
                 check::same_grid((image_path, image.shape, &image.geometry), (path, labels.shape, &labels.geometry))?;
                 check::declared_classes(&labels, classes, path)?;
                 warnings.extend(check::foreground(&labels, path));
+                if let Some(map) = border_file::find(source) {
+                    border = Some(border_file::read(&map, source, &labels, axes)?);
+                }
                 Some(labels)
             }
         };
-        Ok(Scan { name: self.name.clone(), image, labels, warnings })
+        Ok(Scan { name: self.name.clone(), image, labels, border, warnings })
     }
 }
 

@@ -3,8 +3,6 @@
 //! Nothing stops at the first fault: a case that cannot be used is described by its problems, and the rest goes on.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 
@@ -12,6 +10,7 @@ use super::check;
 use super::dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
 use super::geometry::{Geometry, Orientation};
 use super::nifti::{self, Header};
+use super::parallel::in_parallel;
 use super::source::Source;
 use super::volume::{Axes, Labels};
 use crate::{Error, Result};
@@ -116,7 +115,7 @@ pub fn inspect(path: &Path, options: Options, progress: impl Fn(&str, usize) + S
     };
     dataset.ignore_geometry = options.ignore_geometry;
     let cases: Vec<(&'static str, &Case)> = dataset.cases().collect();
-    let facts = in_parallel(cases.len(), |index| {
+    let facts = in_parallel(cases.len(), 0, |index| {
         let (part, case) = cases[index];
         let facts = look(&dataset, case, if layout.is_some() { part } else { "file" }, options);
         progress(&case.name, cases.len());
@@ -165,33 +164,6 @@ fn single_file(path: &Path) -> Result<Dataset> {
         ignore_geometry: false,
         warnings: Vec::new(),
     })
-}
-
-/// `work(0)`, `work(1)`, … on all cores, results in order.
-fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(count));
-    let worker = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return;
-            }
-            let result = work(index);
-            done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, result));
-        }
-    };
-    // The caller works too, so that a system that refuses threads only makes it slower.
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            let _ = std::thread::Builder::new().spawn_scoped(scope, worker);
-        }
-        worker();
-    });
-    let mut done = done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// One case, from its headers or whole.

@@ -6,6 +6,7 @@
 
 pub mod augment;
 pub mod border;
+pub mod border_file;
 pub mod brats;
 pub mod check;
 pub mod dataset;
@@ -16,6 +17,9 @@ pub mod inspect;
 pub mod lits;
 pub mod nifti;
 pub mod padding;
+mod parallel;
+pub mod plane;
+pub mod prefetch;
 pub mod preprocess;
 pub mod resample;
 pub mod sample;
@@ -29,6 +33,8 @@ pub use check::Warning;
 pub use dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
 pub use geometry::{Affine, Geometry};
 pub use padding::Padding;
+pub(crate) use parallel::in_parallel;
+pub use plane::Plane;
 pub use preprocess::{Preprocessing, Way};
 pub use resample::{Corners, Nearest};
 pub use sampling::{Sampling, SamplingRule};

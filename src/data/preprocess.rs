@@ -29,6 +29,12 @@ pub struct Preprocessing {
     pub clip: Option<[f32; 2]>,
     /// Spacing to resample to, in mm along the axes in memory; `None` keeps each scan's own.
     pub spacing: Option<[f64; 3]>,
+    /// Shape in voxels to resample to, whatever the spacing (the official LiTS rule).
+    #[serde(default)]
+    pub resize: Option<[usize; 3]>,
+    /// Every label value but background is class 1 (the official rule for BraTS and LiTS).
+    #[serde(default)]
+    pub merge: bool,
     /// Shapes are padded to multiples of this.
     pub multiple: [usize; 3],
 }
@@ -102,17 +108,12 @@ impl Preprocessing {
     /// # Errors
     /// [`Error::Shape`] if they are not on the image's grid.
     pub fn labels(&self, labels: &Labels, way: &Way) -> Result<Labels> {
-        if labels.shape != way.shape {
-            let problem = format!("labels of {:?} for an image of {:?}", labels.shape, way.shape);
-            return Err(Error::shape("preprocess", problem));
-        }
         let mut table = [0; 256];
         self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
-        let mut out = labels.mapped(&table);
-        if way.resampled != way.shape {
-            out = out.resample(way.resampled, Nearest::Centre)?;
+        if self.merge {
+            table[1..].fill(1);
         }
-        Ok(out.pad(&way.padding))
+        way.prepare(labels.mapped(&table))
     }
 
     /// Predicted class numbers on the network's grid as labels of the scan: its grid, its original values.
@@ -131,6 +132,9 @@ impl Preprocessing {
     }
 
     fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
+        if let Some(shape) = self.resize {
+            return Ok(shape);
+        }
         let Some(target) = self.spacing else { return Ok(shape) };
         let spacing = geometry.spacing();
         let mut resampled = [0; 3];
@@ -155,6 +159,21 @@ impl Preprocessing {
 }
 
 impl Way {
+    /// Labels, or a map of 0 and 1, of the scan's grid on the network's.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are not on the scan's grid.
+    pub fn prepare(&self, mut labels: Labels) -> Result<Labels> {
+        if labels.shape != self.shape {
+            let problem = format!("labels of {:?} for an image of {:?}", labels.shape, self.shape);
+            return Err(Error::shape("preprocess", problem));
+        }
+        if self.resampled != self.shape {
+            labels = labels.resample(self.resampled, Nearest::Centre)?;
+        }
+        Ok(labels.pad(&self.padding))
+    }
+
     /// Values on the network's grid (probabilities, say) on the scan's.
     ///
     /// # Errors
@@ -189,6 +208,8 @@ mod tests {
             axes: Axes::Canonical,
             clip: Some([-100.0, 200.0]),
             spacing: None,
+            resize: None,
+            merge: false,
             multiple: [8; 3],
         }
     }

@@ -2,6 +2,7 @@
 //! (its emptiness is private, so that code elsewhere does not count as unreachable).
 
 use std::convert::Infallible;
+use std::marker::PhantomData;
 
 use bytemuck::Pod;
 
@@ -15,7 +16,7 @@ use crate::tensor::Tensor;
 pub struct Cuda(Infallible);
 
 /// A kernel launch: here a type without values.
-pub struct Kernel(Infallible);
+pub struct Kernel<'a>(Infallible, PhantomData<&'a Cuda>);
 
 fn absent<T>() -> Result<T> {
     Err(Error::Device("this ossnet was built without CUDA; build it with --features cuda, or use --device cpu".into()))
@@ -51,7 +52,7 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub fn kernel(&self, _: &'static str) -> Kernel {
+    pub fn kernel(&self, _: &'static str) -> Kernel<'_> {
         match self.0 {}
     }
 
@@ -83,17 +84,17 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub(super) fn copy(&self, _: u64, _: u64, _: u64) -> Result<()> {
+    pub(crate) fn copy(&self, _: u64, _: u64, _: u64) -> Result<()> {
         match self.0 {}
     }
 
-    pub(super) fn zero(&self, _: u64, _: u64) -> Result<()> {
+    pub(crate) fn zero(&self, _: u64, _: u64) -> Result<()> {
         match self.0 {}
     }
 }
 
 #[allow(missing_docs, clippy::missing_errors_doc)] // as of the real one
-impl Kernel {
+impl Kernel<'_> {
     pub fn input(self, _: &Tensor) -> Self {
         self
     }

@@ -118,7 +118,7 @@ impl Device {
 
     /// A plan of what this device would do, within the same budget.
     pub fn planned(&self) -> Self {
-        Self::plan(self.threads(), self.simd(), self.budget())
+        Self::plan_for(self.target(), self.budget())
     }
 
     fn with_backend(backend: Backend, budget: u64) -> Self {

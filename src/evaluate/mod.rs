@@ -1,12 +1,19 @@
 //! Dense scores of segmentations against labels, over all voxels of each scan's own grid.
 
+pub mod edt;
 pub mod metrics;
+pub mod sampled;
+pub mod scores;
+pub mod statistics;
+pub mod surface;
+mod surfels;
 
 use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::report::{CaseScore, ClassScore};
 use crate::task::{Case, Task};
 use metrics::{Confusion, Rule};
+use scores::{CaseScores, Measure};
 
 /// Dice and IoU of a prediction, by class if there are several; the case's own are the means over the classes that its
 /// labels hold (over all but background if they hold none).
@@ -53,4 +60,18 @@ pub fn means(cases: &[CaseScore]) -> (f64, f64) {
 /// A case without labels.
 pub fn truth_of(case: &Case) -> Result<&Labels> {
     case.truth.as_ref().ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))
+}
+
+/// Every score of a prediction on the scan's own grid, class by class.
+///
+/// # Errors
+/// A case without labels.
+pub fn measure(task: &Task, case: &Case, predicted: &Labels, tolerance: f64, rule: Rule) -> Result<CaseScores> {
+    let truth = truth_of(case)?;
+    let measure = Measure { shape: truth.shape, spacing: truth.geometry.spacing(), tolerance, rule };
+    let classes = task.preprocessing.classes.iter().enumerate().skip(1).map(|(class, &value)| {
+        let name = task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"));
+        measure.class(&name, value, &predicted.voxels, &truth.voxels)
+    });
+    Ok(CaseScores { name: case.name.clone(), classes: classes.collect() })
 }

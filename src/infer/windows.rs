@@ -6,14 +6,13 @@
 //! the order of the first axis, and a plane is classified as soon as no window will touch it any more: what is held is a
 //! slab as thick as one window.
 //!
-//! Mirroring averages over all reflections of the network's axes (eight in 3D, four in 2D). A 2D network sees axial slices,
-//! planes of the first two axes; its windows are as deep as the volume.
+//! Mirroring averages over all reflections of the network's axes (eight in 3D, four in 2D). A 2D network sees slices
+//! across one axis; its windows are as deep as the volume there.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::occupancy::probabilities;
-use crate::data::Volume;
+use crate::data::{Plane, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -73,7 +72,7 @@ impl Windows {
         let config = network.config();
         let Some(size) = self.size else { return shape };
         let own = [0, 1, 2].map(|k| size[k].next_multiple_of(config.multiple()).min(shape[k]));
-        if config.dimensions == 2 { [own[0], own[1], shape[2]] } else { own }
+        [0, 1, 2].map(|k| if config.dimensions == 2 && k == config.slice_axis { shape[k] } else { own[k] })
     }
 }
 
@@ -133,8 +132,10 @@ pub fn predict(
     let (shape, device) = (volume.shape, parameters.device());
     let sides = windows.sides(network, shape);
     let axes = [0, 1, 2].map(|k| Axis::new(shape[k], sides[k], windows.overlap));
-    let mirrors: Vec<[bool; 3]> = (0..if windows.mirror { 1 << network.config().dimensions } else { 1 })
+    let planar = (network.config().dimensions == 2).then_some(network.config().slice_axis);
+    let mirrors: Vec<[bool; 3]> = (0..if windows.mirror { 8 } else { 1 })
         .map(|bits: usize| [0, 1, 2].map(|k| bits >> k & 1 == 1))
+        .filter(|mirror| planar.is_none_or(|axis| !mirror[axis]))
         .collect();
     let whole = sides == shape && mirrors.len() == 1 && network.config().dimensions == 3;
     if whole && !decision.keep {
@@ -222,29 +223,17 @@ fn ask(device: &Device, network: &UNet, parameters: &Parameters, block: &[f32], 
     if config.dimensions == 3 {
         return pass(&[1, sides[0], sides[1], sides[2], channels], block);
     }
-    let (plane, outputs) = (sides[0] * sides[1], config.classes);
-    let mut found = vec![0.0; plane * sides[2] * outputs];
-    for first in (0..sides[2]).step_by(SLICES) {
-        let range = first..(first + SLICES).min(sides[2]);
-        let slices = axial(block, plane, sides[2], channels, range.clone());
-        let part = pass(&[range.len(), 1, sides[0], sides[1], channels], &slices)?;
-        for (i, values) in part.chunks_exact(outputs).enumerate() {
-            let (slice, pixel) = (first + i / plane, i % plane);
-            found[(pixel * sides[2] + slice) * outputs..][..outputs].copy_from_slice(values);
+    let (plane, depth, outputs) = (Plane::new(sides, config.slice_axis), sides[config.slice_axis], config.classes);
+    let mut found = vec![0.0; block.len() / channels * outputs];
+    for first in (0..depth).step_by(SLICES) {
+        let range = first..(first + SLICES).min(depth);
+        let slices: Vec<f32> = range.clone().flat_map(|slice| plane.cut(block, channels, slice)).collect();
+        let part = pass(&[range.len(), 1, plane.sides[0], plane.sides[1], channels], &slices)?;
+        for (values, slice) in part.chunks_exact(plane.len() * outputs).zip(range) {
+            plane.put(values, outputs, slice, &mut found);
         }
     }
     Ok(found)
-}
-
-/// The slices `range` of a block `[plane, depth, channels]`, one after the other.
-fn axial(block: &[f32], plane: usize, depth: usize, channels: usize, range: Range<usize>) -> Vec<f32> {
-    let mut slices = Vec::with_capacity(plane * range.len() * channels);
-    for slice in range {
-        for pixel in 0..plane {
-            slices.extend_from_slice(&block[(pixel * depth + slice) * channels..][..channels]);
-        }
-    }
-    slices
 }
 
 /// The planes that windows still add to, and what became of those before.

@@ -59,6 +59,16 @@ pub enum Family {
     Lits,
 }
 
+impl Family {
+    /// Shape of the full-resolution volumes that the published networks take.
+    pub fn volume_shape(self) -> [usize; 3] {
+        match self {
+            Family::Brats => [256, 256, 160],
+            Family::Lits => [512; 3],
+        }
+    }
+}
+
 /// Columns: name, published name, patches, mid-range, skip encoder, Fourier, auxiliary, width.
 type Row = (&'static str, &'static str, bool, bool, bool, bool, bool, usize);
 
@@ -104,15 +114,15 @@ impl OssNetConfig {
                 names().join(", ")
             )));
         };
-        let (image_channels, volume_shape, channels): (_, _, &[usize]) = match family {
-            Family::Brats => (4, [256, 256, 160], &[4, 16, 32, 64, 128]),
-            Family::Lits => (1, [512, 512, 512], &[1, 8, 16, 32, 64, 128]),
+        let (image_channels, channels): (_, &[usize]) = match family {
+            Family::Brats => (4, &[4, 16, 32, 64, 128]),
+            Family::Lits => (1, &[1, 8, 16, 32, 64, 128]),
         };
         Ok(Self {
             name: name.into(),
             image_channels,
             classes: 1,
-            volume_shape,
+            volume_shape: family.volume_shape(),
             encoder_channels: pairs(channels),
             skip_encoder,
             encoder_output_shape: None,
@@ -223,12 +233,21 @@ impl OssNetConfig {
                 self.encoder_channels.len()
             )));
         }
+        if self.volume_shape.iter().any(|&side| side > LARGEST_SIDE) {
+            return Err(Error::Model(format!(
+                "a volume of {:?} voxels is too large; a side has at most {LARGEST_SIDE} voxels",
+                self.volume_shape
+            )));
+        }
         if self.image_channels == 0 || self.classes == 0 || self.blocks == 0 || self.width == 0 {
             return Err(Error::Model("channels, classes, blocks and width must be at least 1".into()));
         }
         Ok(())
     }
 }
+
+/// Most voxels of a side: products of three sides with channels and bytes then fit 64 bits.
+pub const LARGEST_SIDE: usize = 1 << 16;
 
 /// Frequencies of the Fourier features.
 pub const FOURIER_FREQUENCIES: usize = 16;

@@ -133,7 +133,11 @@ impl NetworkConfig {
     /// Voxels that each side of a volume must be a multiple of.
     pub fn multiples(&self) -> [usize; 3] {
         match self {
-            Self::UNet(config) if config.dimensions == 2 => [config.multiple(), config.multiple(), 1],
+            Self::UNet(config) if config.dimensions == 2 => {
+                let mut multiples = [config.multiple(); 3];
+                multiples[config.slice_axis] = 1;
+                multiples
+            }
             Self::UNet(config) => [config.multiple(); 3],
             Self::OssNet(_) => [2; 3],
         }
@@ -157,7 +161,7 @@ pub enum Network {
     /// An occupancy network.
     OssNet(Box<OssNet>),
     /// A residual U-Net.
-    UNet(UNet),
+    UNet(Box<UNet>),
 }
 
 impl Network {
@@ -170,7 +174,7 @@ impl Network {
         device.in_op("initial weights", || {
             Ok(match config {
                 NetworkConfig::OssNet(config) => Self::OssNet(Box::new(OssNet::new(config.clone(), parameters, rng)?)),
-                NetworkConfig::UNet(config) => Self::UNet(UNet::new(config.clone(), parameters, rng)?),
+                NetworkConfig::UNet(config) => Self::UNet(Box::new(UNet::new(config.clone(), parameters, rng)?)),
             })
         })
     }

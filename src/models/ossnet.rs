@@ -6,15 +6,15 @@
 //! Module and parameter names are the official ones.
 
 use crate::error::{Error, Result};
-use crate::models::Recompute;
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
+use crate::models::recompute::{Recompute, kept_if};
 use crate::nn::layers::{self, Act, Builder, Conv, Linear, NormAct};
-use crate::nn::{BufferId, Parameters};
+use crate::nn::{BufferId, Layers, Parameters, chunked_block, conv_norm_act_pool};
 use crate::ops::norm_act::ResidualPlace;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Tape, Var};
+use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
 /// What the encoder hands to the decoder.
@@ -117,11 +117,13 @@ impl EncoderBlock {
         Ok(Self { first, first_norm, first_act, second, second_norm, final_act, skip, dropout: config.dropout })
     }
 
-    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
-        let main = self.first.forward(tape, parameters, x)?;
-        let main = self.first_norm.forward(tape, parameters, &main, None, None, Some(&self.first_act))?;
-        let main = layers::dropout(tape, ops::avg_pool(tape, &main, [2; 3], [2; 3])?, self.dropout)?;
-        let main = self.second.forward(tape, parameters, &main)?;
+    /// With `keep` the first convolution's output is kept for the backward pass; otherwise it never exists whole.
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, keep: bool) -> Result<Var> {
+        let main = {
+            let first = (&self.first, &self.first_norm, &self.first_act);
+            let pooled = conv_norm_act_pool(tape, parameters, first, x, keep)?;
+            self.second.forward(tape, parameters, &layers::dropout(tape, pooled, self.dropout)?)?
+        };
         // A 1³ convolution and an average pool commute: pooling first does an eighth of the work.
         let skip = ops::avg_pool(tape, x, [2; 3], [2; 3])?;
         let skip = match &self.skip {
@@ -221,10 +223,10 @@ impl Encoder {
         let mut x = volume.clone();
         let mut scales = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            x = device.in_layer(&format!("blocks.{i}"), || match recompute {
-                true => kept(tape, || block.forward(tape, parameters, &x)),
-                false => block.forward(tape, parameters, &x),
-            })?;
+            // Without gradients nothing is gained by keeping the first convolution's output.
+            let keep = !recompute && tape.mode() != Mode::Eval;
+            let forward = || block.forward(tape, parameters, &x, keep);
+            x = device.in_layer(&format!("blocks.{i}"), || kept_if(recompute, tape, forward))?;
             if !self.outputs.is_empty() {
                 let mapped = device.in_layer(&format!("output_mappings.{i}"), || {
                     let pooled = ops::adaptive_max_pool(tape, &x, config.latent_grid())?;
@@ -280,6 +282,7 @@ impl DecoderBlock {
     }
 
     /// `shared` `[batch, features]` is the part of the input that is equal for all points of a volume (first block only).
+    /// With `chunks` (in training only) the points go through it some at a time.
     fn forward(
         &self,
         tape: &Tape,
@@ -287,7 +290,21 @@ impl DecoderBlock {
         x: &Var,
         shared: Option<&Var>,
         latent: &Var,
+        chunks: bool,
     ) -> Result<Var> {
+        if chunks {
+            let layers = Layers {
+                first: &self.first,
+                first_norm: &self.first_norm,
+                first_act: &self.act,
+                dropout: self.dropout,
+                second: &self.second,
+                second_norm: &self.second_norm,
+                second_act: &self.final_act,
+                residual: self.residual.as_ref(),
+            };
+            return chunked_block(tape, parameters, &layers, [x, latent], shared);
+        }
         let linear = |layer: &Linear| match shared {
             Some(shared) => layer.forward_shared(tape, parameters, x, shared),
             None => layer.forward(tape, parameters, x),
@@ -394,15 +411,20 @@ impl Decoder {
             let latent = if config.skip_encoder { ops::select(tape, latents, i + 1)? } else { input_latent.clone() };
             let shared = (i == 0).then_some(&input_latent);
             let last = i + 1 == self.blocks.len();
-            let forward = || block.forward(tape, parameters, &x, shared, &latent);
-            // The last block is the first to be played backwards: nothing is gained by making it anew.
-            x = device.in_layer(&format!("blocks.{i}"), || match recompute {
-                Recompute::Activations => forward(),
-                _ if last => forward(),
-                _ => kept(tape, forward),
-            })?;
-            // At level 0 every second block's output is kept; those between are one element-wise pass away from it.
-            if i % 2 == 1 && !last {
+            // The last block is the first to be played backwards, while everything before it is still there: it runs in
+            // chunks as soon as anything is made anew, and is not worth being made anew itself.
+            let chunks =
+                tape.is_training() && (recompute == Recompute::Chunks || recompute > Recompute::Activations && last);
+            let again = recompute > Recompute::Activations && !last;
+            let forward = || block.forward(tape, parameters, &x, shared, &latent, chunks);
+            x = device.in_layer(&format!("blocks.{i}"), || if again { tape.recomputed(forward) } else { forward() })?;
+            let boundary = match recompute {
+                // All others are some element-wise passes away from what is kept; the last block's input is needed first.
+                Recompute::Activations => i + 2 == self.blocks.len(),
+                Recompute::Decoder | Recompute::Blocks => !last,
+                Recompute::Chunks => i % 2 == 1 && !last,
+            };
+            if boundary {
                 tape.keep(&x);
             }
         }
@@ -445,13 +467,6 @@ impl Decoder {
             _ => ops::concat(tape, &parts),
         }
     }
-}
-
-/// Runs `work` so that the backward pass makes anew everything but its result.
-fn kept(tape: &Tape, work: impl FnOnce() -> Result<Var>) -> Result<Var> {
-    let result = tape.recomputed(work)?;
-    tape.keep(&result);
-    Ok(result)
 }
 
 /// Voxel indices → `[−1, 1]` in each axis.

@@ -6,14 +6,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::tape::{Tape, Var};
 
 /// A level of recomputation: each higher one takes less memory and more time, with gradients equal to rounding.
 ///
 /// | level | what the backward pass finds in memory |
 /// |---|---|
 /// | 0 | pre-activations; norms and activations are made anew |
-/// | 1 | of the decoder (of a U-Net: of its residual units) the blocks' boundaries only |
-/// | 2 | of the encoder (of a U-Net: of every level) the blocks' boundaries only, its largest block in slabs |
+/// | 1 | of the decoder (of a U-Net: of its way down) the blocks' boundaries only; the last block runs in chunks |
+/// | 2 | also of the encoder (of a U-Net: of its way up) the blocks' boundaries only; encoder blocks run in slabs |
 /// | 3 | every second boundary of the decoder, whose blocks run in chunks of coordinates (U-Nets: as 2) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
@@ -96,6 +97,16 @@ impl fmt::Display for RecomputeChoice {
             Self::Auto => f.write_str("auto"),
         }
     }
+}
+
+/// Runs `work`; under `condition` so that the backward pass makes anew everything but its result.
+pub(super) fn kept_if(condition: bool, tape: &Tape, work: impl FnOnce() -> Result<Var>) -> Result<Var> {
+    if !condition {
+        return work();
+    }
+    let result = tape.recomputed(work)?;
+    tape.keep(&result);
+    Ok(result)
 }
 
 #[cfg(test)]

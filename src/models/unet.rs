@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::Recompute;
+use crate::models::recompute::{Recompute, kept_if};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
 use crate::ops::activation::Activation;
@@ -30,12 +30,26 @@ pub struct UNetConfig {
     pub channels: Vec<usize>,
     /// Stride of each level but the last.
     pub strides: Vec<usize>,
+    /// Axis of the volume that a 2D network's slices are perpendicular to (2: axial slices of a canonical volume).
+    #[serde(default = "axial")]
+    pub slice_axis: usize,
+}
+
+fn axial() -> usize {
+    2
 }
 
 impl UNetConfig {
     /// MONAI's usual five levels: 16, 32, 64, 128, 256 channels, strides 2.
     pub fn standard(dimensions: usize, image_channels: usize, classes: usize) -> Self {
-        Self { dimensions, image_channels, classes, channels: vec![16, 32, 64, 128, 256], strides: vec![2; 4] }
+        Self {
+            dimensions,
+            image_channels,
+            classes,
+            channels: vec![16, 32, 64, 128, 256],
+            strides: vec![2; 4],
+            slice_axis: axial(),
+        }
     }
 
     /// Voxels that every (in 2D: the last two) side must be a multiple of.
@@ -53,15 +67,16 @@ impl UNetConfig {
             && self.strides.len() + 1 == self.channels.len()
             && self.strides.iter().all(|stride| matches!(stride, 1 | 2))
             && !self.channels.contains(&0)
+            && self.slice_axis < 3
             && self.image_channels > 0
             && self.classes > 0;
         if fits {
             return Ok(());
         }
         Err(Error::Model(format!(
-            "U-Net with {} dimensions, channels {:?} and strides {:?}: needs 2 or 3 dimensions, two levels or more, one \
-             stride (1 or 2) between neighbouring levels",
-            self.dimensions, self.channels, self.strides
+            "U-Net with {} dimensions, channels {:?}, strides {:?} and slices across axis {}: needs 2 or 3 dimensions, two \
+             levels or more, one stride (1 or 2) between neighbouring levels, and an axis of 0, 1 or 2",
+            self.dimensions, self.channels, self.strides, self.slice_axis
         )))
     }
 
@@ -116,7 +131,7 @@ impl UNet {
                 "the U-Net needs [batch, D, H, W, channels] with sides that are multiples of {multiple}, not {shape:?}; pad it"
             )));
         }
-        tape.device().in_layer("model", || self.root.forward(tape, parameters, volume))
+        tape.device().in_layer("model", || self.root.forward(tape, parameters, volume, self.recompute))
     }
 }
 
@@ -251,19 +266,24 @@ impl Level {
         Ok(Level::Between(Box::new(Between { down, below, up, unit })))
     }
 
-    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
+    /// At recompute level 1 the units on the way down keep their outputs only; at level 2 also what follows on the way up.
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, recompute: Recompute) -> Result<Var> {
         let device = tape.device();
+        let (down, up) = (recompute >= Recompute::Decoder, recompute >= Recompute::Blocks);
         match self {
-            Level::Bottom(unit) => unit.forward(tape, parameters, x),
+            Level::Bottom(unit) => kept_if(down, tape, || unit.forward(tape, parameters, x)),
             Level::Between(level) => {
-                let Between { down, below, up, unit } = level.as_ref();
-                let skip = device.in_layer("0", || down.forward(tape, parameters, x))?;
-                let deep = device.in_layer("1.submodule", || below.forward(tape, parameters, &skip))?;
-                let both = ops::concat(tape, &[&skip, &deep])?;
-                drop((skip, deep));
-                let y = device.in_layer("2.0", || up.forward(tape, parameters, &both, None))?;
-                drop(both);
-                device.in_layer("2.1", || unit.forward(tape, parameters, &y))
+                let forward = || level.down.forward(tape, parameters, x);
+                let skip = device.in_layer("0", || kept_if(down, tape, forward))?;
+                let below = || level.below.forward(tape, parameters, &skip, recompute);
+                let deep = device.in_layer("1.submodule", below)?;
+                kept_if(up, tape, || {
+                    let both = ops::concat(tape, &[&skip, &deep])?;
+                    drop((skip, deep));
+                    let y = device.in_layer("2.0", || level.up.forward(tape, parameters, &both, None))?;
+                    drop(both);
+                    device.in_layer("2.1", || level.unit.forward(tape, parameters, &y))
+                })
             }
         }
     }

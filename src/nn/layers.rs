@@ -113,11 +113,29 @@ impl Linear {
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn forward_shared(&self, tape: &Tape, parameters: &Parameters, x: &Var, shared: &Var) -> Result<Var> {
+        let [weight, bias] = self.weight_and_bias(tape, parameters, Some(shared))?;
+        ops::linear(tape, x, &weight, Some(0..x.shape()[x.shape().len() - 1]), Some(&bias))
+    }
+
+    /// The weight, and the bias or what becomes of it with the product of a `shared` `[batch, features]` end of the input.
+    pub(super) fn weight_and_bias(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        shared: Option<&Var>,
+    ) -> Result<[Var; 2]> {
         let weight = tape.parameter(parameters, self.weight);
         let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
-        let (own, all) = (x.shape()[x.shape().len() - 1], weight.shape()[1]);
-        let bias = ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref())?;
-        ops::linear(tape, x, &weight, Some(0..own), Some(&bias))
+        let bias = match (shared, bias) {
+            (Some(shared), bias) => {
+                let all = weight.shape()[1];
+                let own = all.saturating_sub(shared.shape().last().copied().unwrap_or(0));
+                ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref())?
+            }
+            (None, Some(bias)) => bias,
+            (None, None) => return Err(crate::Error::Model("a layer without bias where one is needed".into())),
+        };
+        Ok([weight, bias])
     }
 }
 
@@ -172,6 +190,11 @@ impl Conv {
         Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: Some(output_padding) })
     }
 
+    /// Stride and padding.
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// `x` `[batch, D, H, W, inputs]` → `[batch, D', H', W', outputs]`.
     ///
     /// # Errors
@@ -222,7 +245,13 @@ impl Act {
         Ok(Self { activation, parameters })
     }
 
-    fn vars(&self, tape: &Tape, parameters: &Parameters) -> Vec<Var> {
+    /// Which function.
+    pub(super) fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// Its coefficients.
+    pub(super) fn vars(&self, tape: &Tape, parameters: &Parameters) -> Vec<Var> {
         self.parameters.iter().map(|id| tape.parameter(parameters, *id)).collect()
     }
 
@@ -280,6 +309,50 @@ impl NormAct {
         Self { affine: Affine::None, running: None }
     }
 
+    /// Scale and shift of a batch normalisation.
+    pub(super) fn channel_affine(&self) -> Option<[ParamId; 2]> {
+        match self.affine {
+            Affine::Channel { scale, shift } => Some([scale, shift]),
+            Affine::None | Affine::Conditional { .. } => None,
+        }
+    }
+
+    /// Scale and shift `[batch, features]` of a conditional normalisation.
+    pub(super) fn conditional_affine(&self, tape: &Tape, parameters: &Parameters, latent: &Var) -> Result<[Var; 2]> {
+        match &self.affine {
+            Affine::Conditional { scale, shift } => {
+                Ok([scale.forward(tape, parameters, latent)?, shift.forward(tape, parameters, latent)?])
+            }
+            Affine::None | Affine::Channel { .. } => {
+                Err(crate::Error::Model("a block in chunks needs a conditional normalisation".into()))
+            }
+        }
+    }
+
+    /// True if the statistics are those of the input itself, and gradients flow through them.
+    pub(super) fn is_through(&self, tape: &Tape) -> bool {
+        tape.is_training() || self.running.is_none()
+    }
+
+    /// The running statistics, or those that `make` takes of the input; in training the running ones are to follow them.
+    /// `count` elements are behind each.
+    pub(super) fn statistics(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        count: usize,
+        make: impl FnOnce() -> Result<Var>,
+    ) -> Result<Var> {
+        let statistics = match (self.running, self.is_through(tape)) {
+            (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
+            _ => make()?,
+        };
+        if let (Some(running), true) = (self.running, tape.is_training()) {
+            tape.update_buffer(running, &statistics, count, MOMENTUM);
+        }
+        Ok(statistics)
+    }
+
     /// Which elements share statistics.
     fn grouping(&self, x: &Var) -> Grouping {
         match self.affine {
@@ -304,23 +377,17 @@ impl NormAct {
         act: Option<&Act>,
     ) -> Result<Var> {
         let grouping = self.grouping(x);
-        let through = tape.is_training() || self.running.is_none();
-        let statistics = match (self.running, through) {
-            (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
-            _ => ops::moments(tape, x, grouping)?,
-        };
-        if let (Some(running), true) = (self.running, tape.is_training()) {
-            let groups = statistics.shape()[1];
-            let elements: usize = x.shape().iter().product();
-            tape.update_buffer(running, &statistics, elements / groups, MOMENTUM);
-        }
+        let groups = grouping.groups(x.shape().last().copied().unwrap_or(1));
+        let count = x.shape().iter().product::<usize>() / groups.max(1);
+        let statistics = self.statistics(tape, parameters, count, || ops::moments(tape, x, grouping))?;
         let (scale, shift) = match (&self.affine, condition) {
             (Affine::None, _) => (None, None),
             (Affine::Channel { scale, shift }, _) => {
                 (Some(tape.parameter(parameters, *scale)), Some(tape.parameter(parameters, *shift)))
             }
-            (Affine::Conditional { scale, shift }, Some(latent)) => {
-                (Some(scale.forward(tape, parameters, latent)?), Some(shift.forward(tape, parameters, latent)?))
+            (Affine::Conditional { .. }, Some(latent)) => {
+                let [scale, shift] = self.conditional_affine(tape, parameters, latent)?;
+                (Some(scale), Some(shift))
             }
             (Affine::Conditional { .. }, None) => {
                 return Err(crate::Error::Model("a conditional normalisation needs a latent".into()));
@@ -329,7 +396,7 @@ impl NormAct {
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
         let parts = norm_act::NormAct {
             statistics: Some((&statistics, grouping)),
-            through_statistics: through,
+            through_statistics: self.is_through(tape),
             epsilon: EPSILON,
             gamma: scale.as_ref(),
             beta: shift.as_ref(),

@@ -4,5 +4,10 @@ pub mod layers;
 #[cfg(feature = "train")]
 pub mod optim;
 mod parameters;
+mod piecewise;
+mod running;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};
+pub use piecewise::blocks::{Layers, chunked_block};
+pub use piecewise::slabs::conv_norm_act_pool;
+pub(crate) use running::RunningUpdate;

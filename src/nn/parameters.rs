@@ -1,6 +1,6 @@
 //! The parameters and buffers of a model, under their official names.
 
-use crate::device::{Backend, Device, Grid};
+use crate::device::{Backend, Device};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -60,6 +60,23 @@ impl Parameter {
     /// Weights for writing and gradient for reading, for the optimiser.
     pub fn value_and_gradient(&mut self) -> (&mut Tensor, Option<&Tensor>) {
         (&mut self.value, self.gradient.as_ref())
+    }
+
+    /// Takes the gradient away.
+    pub fn take_gradient(&mut self) -> Option<Tensor> {
+        self.gradient.take()
+    }
+
+    /// Puts a gradient in place.
+    pub fn set_gradient(&mut self, gradient: Tensor) {
+        self.gradient = Some(gradient);
+    }
+
+    /// Exchanges the weights with `other`, of the same shape, and the roles of the two in the ledger.
+    pub fn exchange_value(&mut self, other: &mut Tensor) {
+        std::mem::swap(&mut self.value, other);
+        self.value.retag(Role::Parameter);
+        other.retag(Role::OptimizerState);
     }
 
     /// False if no gradient is wanted.
@@ -200,36 +217,11 @@ impl Parameters {
         self.parameters[id.0].gradient = Some(gradient);
     }
 
-    /// Moves running statistics towards those of a batch; the variance becomes unbiased (`count / (count − 1)`), as
-    /// PyTorch has it.
-    pub(crate) fn update_buffer(
-        &mut self,
-        id: BufferId,
-        statistics: &Tensor,
-        count: usize,
-        momentum: f32,
-    ) -> Result<()> {
-        let buffer = &mut self.buffers[id.0];
-        buffer.updates += 1;
-        let groups = buffer.value.channels();
-        let unbiased = count as f32 / count.saturating_sub(1).max(1) as f32;
-        match self.device.backend() {
-            Backend::Cpu { .. } => {
-                for (i, (running, &new)) in buffer.value.data_mut().iter_mut().zip(statistics.data()).enumerate() {
-                    let new = if i < groups { new } else { new * unbiased };
-                    *running += momentum * (new - *running);
-                }
-            }
-            Backend::Cuda(cuda) => cuda
-                .kernel("update_running")
-                .output(&mut buffer.value)
-                .input(statistics)
-                .value(groups as u32)
-                .value(unbiased)
-                .value(momentum)
-                .launch(Grid::cover(2 * groups))?,
-            Backend::Plan { .. } => {}
-        }
-        Ok(())
+    pub(super) fn buffer_mut(&mut self, id: BufferId) -> &mut Tensor {
+        &mut self.buffers[id.0].value
+    }
+
+    pub(super) fn count_update(&mut self, id: BufferId) {
+        self.buffers[id.0].updates += 1;
     }
 }

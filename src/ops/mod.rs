@@ -12,7 +12,9 @@ pub mod concat;
 pub mod conv3d;
 pub mod conv_transpose3d;
 pub mod dropout;
+mod finite;
 pub mod fourier_features;
+pub(crate) mod gemm;
 pub(crate) mod lanes;
 pub mod lattice;
 pub(crate) mod layout;
@@ -22,15 +24,18 @@ pub mod marching_cubes;
 pub mod max_pool;
 pub mod moments;
 pub mod norm_act;
+pub mod part;
 pub mod patch_conv;
 pub mod patch_sample;
 mod pieces;
 pub mod reshape;
 pub mod resize;
+mod scan_cuda;
 pub mod select;
 mod separable;
 pub mod sigmoid;
 pub mod softmax;
+mod tiling;
 pub mod transpose_channels;
 mod volume_cuda;
 
@@ -44,6 +49,7 @@ pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
 pub use conv3d::conv3d;
 pub use dropout::dropout;
+pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;
 pub use linear::linear;
 pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
@@ -60,7 +66,7 @@ pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
 
-use crate::device::{Backend, Device, Grid};
+use crate::device::{Backend, Device, Grid, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tape::Backward;
@@ -159,6 +165,14 @@ pub fn workspace(device: &Device, len: usize) -> Result<Tensor> {
     Tensor::empty(device, &[len], DType::F32, Role::Workspace)
 }
 
+/// Scratch of so many floats on the CPU, so many on CUDA.
+///
+/// # Errors
+/// No memory.
+pub(crate) fn workspace_for(device: &Device, cpu: usize, cuda: usize) -> Result<Tensor> {
+    workspace(device, if let Target::Cuda(_) = device.target() { cuda } else { cpu })
+}
+
 /// An op that CUDA does not run so far.
 pub(crate) fn no_kernel() -> crate::Error {
     crate::Error::Device("an op of this network has no CUDA kernel yet; use --device cpu".into())
@@ -188,7 +202,11 @@ pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Te
         }
         Backend::Cuda(cuda) => {
             let len = sum.len();
-            cuda.kernel("add_in_place").output(&mut sum).input(b).value(len as u64).launch(Grid::cover(len))?;
+            cuda.kernel("add_in_place")
+                .output(&mut sum)
+                .input(b)
+                .value(len as u64)
+                .launch(Grid::cover(len.div_ceil(4)))?;
         }
         Backend::Plan { .. } => {}
     }

@@ -8,14 +8,16 @@ use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::ops;
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
 pub use cuda::{assert_clean, cuda_device};
+pub use dot::dot;
 
 #[path = "../../tests/common/cuda.rs"]
 mod cuda;
+#[path = "../../tests/common/dot.rs"]
+mod dot;
 
 /// A tensor of a test: shape and elements.
 #[derive(Clone, Debug)]
@@ -51,15 +53,32 @@ impl Array {
     }
 }
 
-/// Every device that tests run on: the CPU at each instruction set, with one and with two threads.
+/// Every CPU device that tests run on: each instruction set, with one and with two threads. None if
+/// `OSSNET_TEST_DEVICES=cuda` leaves CUDA only, for a machine with a GPU or a change of kernels.
 pub fn devices() -> Vec<Device> {
     let mut devices = Vec::new();
+    if std::env::var("OSSNET_TEST_DEVICES").is_ok_and(|wish| wish == "cuda") {
+        return devices;
+    }
     for simd in SimdLevel::available() {
         for threads in [1, 2] {
             devices.push(Device::cpu_with_pool(Pool::start_with_simd(threads, simd).unwrap(), 1 << 30).unwrap());
         }
     }
     devices
+}
+
+/// [`devices`], then a CUDA device twice, with blocks in two orders; [`assert_clean`] is to follow its use.
+pub fn every_device() -> impl Iterator<Item = Device> {
+    devices().into_iter().chain([0, 1].into_iter().filter_map(cuda_device))
+}
+
+/// Devices of one kind must agree to the bit: a CPU whatever its threads, a CUDA device whatever the order of blocks.
+pub fn kind(device: &Device) -> Target {
+    match device.target() {
+        Target::Cpu { simd, .. } => Target::Cpu { threads: 0, simd },
+        target @ Target::Cuda(_) => target,
+    }
 }
 
 /// Tolerances of [`check_op`], relative to the largest magnitude of what is compared.
@@ -87,17 +106,14 @@ pub fn check_op(
     let weights = Array::random(&expected.shape, 0xC0FFEE);
     let project = |array: &Array| -> f64 { array.data.iter().zip(&weights.data).map(|(a, b)| a * b).sum() };
     let mut earlier: Option<(Target, Vec<Vec<f32>>)> = None;
-    let cuda = [0, 1].into_iter().filter_map(|seed| cuda_device(seed).map(|device| (device, Some(seed))));
-    for (device, seed) in devices().into_iter().map(|device| (device, None)).chain(cuda) {
+    for device in every_device() {
         device.ledger(|ledger| ledger.record(true));
         let Run { output, gradients } = match run(&device, inputs, differentiable, &weights, &op) {
             Err(Error::Device(text)) if text.contains("no CUDA kernel yet") => continue,
             result => result.unwrap(),
         };
         let events = device.ledger(|ledger| ledger.take_events());
-        if seed.is_some() {
-            assert_clean();
-        }
+        assert_clean();
         assert_eq!(output.0, expected.shape, "output shape");
         compare(&format!("{device:?}: output"), &output.1, &expected.data, tolerance.forward);
         for (gradient, &i) in gradients.iter().zip(differentiable) {
@@ -119,10 +135,7 @@ pub fn check_op(
         plan.ledger(|ledger| ledger.record(true));
         run(&plan, inputs, differentiable, &weights, &op).unwrap();
         assert!(plan.ledger(|ledger| ledger.take_events()) == events, "{device:?}: plan and run allocate differently");
-        let kind = match device.target() {
-            Target::Cpu { simd, .. } => Target::Cpu { threads: 0, simd },
-            target @ Target::Cuda(_) => target,
-        };
+        let kind = kind(&device);
         let results = [vec![output.1], gradients].concat();
         if let Some((other, earlier)) = &earlier
             && *other == kind
@@ -136,7 +149,53 @@ pub fn check_op(
     }
 }
 
+/// Runs `op` on a CUDA device in two orders of blocks: equal to the bit, the CPU's output and gradients within `tolerance`,
+/// allocations as planned. For sizes that finite differences would take too long for.
+pub fn check_cuda(
+    inputs: &[Array],
+    differentiable: &[usize],
+    tolerance: Tolerance,
+    op: impl Fn(&Tape, &[Var]) -> Result<Var>,
+) {
+    let cpu = Device::cpu(1, 1 << 30).unwrap();
+    let mut earlier: Option<Run> = None;
+    for seed in [0, 1] {
+        let Some(device) = cuda_device(seed) else { return };
+        device.ledger(|ledger| ledger.record(true));
+        let mut weights = Array { shape: Vec::new(), data: Vec::new() };
+        let mut pass = |device: &Device| {
+            if weights.data.is_empty() {
+                let tape = Tape::new(&Device::plan_for(device.target(), 1 << 30), Mode::Train);
+                let zeros = |array: &Array| Tensor::zeros(tape.device(), &array.shape, Role::Data).unwrap();
+                let vars: Vec<Var> = inputs.iter().map(|array| tape.input(zeros(array))).collect();
+                weights = Array::random(op(&tape, &vars).unwrap().shape(), 0xC0FFEE);
+            }
+            run(device, inputs, differentiable, &weights, &op).unwrap()
+        };
+        let ours = pass(&device);
+        let events = device.ledger(|ledger| ledger.take_events());
+        assert_clean();
+        let plan = Device::plan_for(device.target(), device.budget());
+        plan.ledger(|ledger| ledger.record(true));
+        pass(&plan);
+        assert!(plan.ledger(|ledger| ledger.take_events()) == events, "plan and run allocate differently");
+        match &earlier {
+            Some(earlier) => assert!(*earlier == ours, "the order of blocks changes the result"),
+            None => {
+                let theirs = pass(&cpu);
+                let exact = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+                compare("output", &ours.output.1, &exact(&theirs.output.1), tolerance.forward);
+                for ((ours, theirs), i) in ours.gradients.iter().zip(&theirs.gradients).zip(differentiable) {
+                    compare(&format!("gradient of input {i}"), ours, &exact(theirs), tolerance.backward);
+                }
+            }
+        }
+        earlier = Some(ours);
+    }
+}
+
 /// What one forward and backward pass leave.
+#[derive(PartialEq)]
 struct Run {
     output: (Vec<usize>, Vec<f32>),
     gradients: Vec<Vec<f32>>,
@@ -180,51 +239,5 @@ pub fn refused(name: &str, shapes: &[&[usize]], op: impl Fn(&Tape, &[Var]) -> Re
     match op(&tape, &inputs.collect::<Vec<_>>()) {
         Ok(y) => panic!("{name} took {shapes:?} and gave {:?}", y.shape()),
         Err(error) => assert!(error.to_string().starts_with(&format!("{name}: ")), "{error}"),
-    }
-}
-
-/// Scalar `Σ x·w` with fixed weights, to turn any output into a loss.
-pub fn dot(tape: &Tape, x: &Var, weights: Tensor) -> Result<Var> {
-    tape.apply(Dot { weights }, &[x])
-}
-
-struct Dot {
-    weights: Tensor,
-}
-
-impl ops::Op for Dot {
-    fn name(&self) -> &'static str {
-        "dot"
-    }
-
-    fn output_shape(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
-        Ok(vec![1])
-    }
-
-    fn forward(&self, _: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
-        let (x, weights) = (inputs[0].to_vec()?, self.weights.to_vec()?);
-        let sum: f64 = x.iter().zip(&weights).map(|(a, b)| f64::from(a * b)).sum();
-        output.write(&[sum as f32])
-    }
-
-    fn backward(&self, backward: &mut crate::tape::Backward<'_>) -> Result<()> {
-        let scale = backward.gradient().to_vec()?[0];
-        let weights = self.weights.to_vec()?;
-        backward.write_gradient(0, |_, dx, accumulate| {
-            let former = if accumulate { dx.to_vec()? } else { vec![0.0; weights.len()] };
-            dx.write(&former.iter().zip(&weights).map(|(dx, w)| dx + scale * w).collect::<Vec<f32>>())
-        })
-    }
-
-    fn needs(&self) -> ops::Needs {
-        ops::Needs::nothing()
-    }
-
-    fn forward_cost(&self, _: &[&[usize]]) -> ops::Cost {
-        ops::Cost::default()
-    }
-
-    fn backward_cost(&self, _: &[&[usize]]) -> ops::Cost {
-        ops::Cost::default()
     }
 }

@@ -65,6 +65,27 @@ pub(super) fn losses(curves: &[LossCurve], models: &[ModelResult]) -> Option<Str
     Some(svg.finish())
 }
 
+/// Scores of 0 to 1 against optimiser step, one named curve each. `None` without a finite score.
+pub(super) fn score_curves(curves: &[LossCurve], description: &str) -> Option<String> {
+    let points = || curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
+    let last = points().map(|point| point.0).max()?;
+    let (vertical, horizontal) = (Axis::linear(0.0, 1.0, 5), Axis::linear(0.0, last as f64, 8));
+    let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 220.0 };
+    let mut svg = Svg::new(WIDTH, frame.bottom() + 44.0, description);
+    frame.draw_left_axis(&mut svg, &vertical, "score");
+    frame.draw_bottom_axis(&mut svg, &horizontal, "optimiser step");
+    for (number, curve) in curves.iter().enumerate() {
+        let mut path = String::new();
+        for (step, score) in curve.points.iter().filter(|point| point.1.is_finite()) {
+            let (x, y) = (frame.x(horizontal.share(*step as f64)), frame.y(vertical.share(*score)));
+            let _ = write!(path, "{}{} {}", if path.is_empty() { 'M' } else { 'L' }, short(x), short(y));
+        }
+        let end = curve.points.last().map_or(MISSING.into(), |point| format!("{} at step {}", score(point.1), point.0));
+        svg.path(&format!("line {}", model_class(number)), &path, &format!("{}: {end}", curve.model));
+    }
+    Some(svg.finish())
+}
+
 /// The mean of the finite losses around each point (a twentieth of the curve); a loss that is not finite stays a gap.
 fn moving_average(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let reach = points.len() / 40;

@@ -23,6 +23,8 @@ mod contour;
 mod demo;
 #[cfg(feature = "report")]
 mod escape;
+#[cfg(all(feature = "report", feature = "train"))]
+mod evaluation;
 #[cfg(feature = "report")]
 mod evidence;
 mod grid;
@@ -43,7 +45,11 @@ mod summary;
 #[cfg(feature = "report")]
 mod svg;
 mod table;
+#[cfg(feature = "report")]
+mod training;
 
+#[cfg(all(feature = "report", feature = "train"))]
+pub use evaluation::evaluation_page;
 #[cfg(feature = "report")]
 pub use evidence::{
     CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
@@ -65,3 +71,5 @@ pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, R
 pub use roles::display as role_name;
 pub use summary::conclusion;
 pub use table::table;
+#[cfg(feature = "report")]
+pub use training::{TrainingRun, training_page};

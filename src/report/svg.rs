@@ -126,7 +126,7 @@ impl Axis {
         let power = |value: f64| clean(value).ln() / base.ln();
         let first = (power(low.min(high)) + 1e-9).floor() as i32;
         let last = ((power(low.max(high)) - 1e-9).ceil() as i32).max(first + 1);
-        let stride = (last - first).unsigned_abs().div_ceil(most.max(1) as u32).max(1) as usize;
+        let stride = (last - first + 1).unsigned_abs().div_ceil(most.max(1) as u32) as usize;
         let mut exponents: Vec<i32> = (first..=last).step_by(stride).collect();
         if exponents[exponents.len() - 1] < last {
             exponents.push(exponents[exponents.len() - 1] + stride as i32);

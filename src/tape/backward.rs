@@ -123,19 +123,34 @@ impl Backward<'_> {
         i: usize,
         write: impl FnOnce(&Device, &mut Tensor, bool) -> Result<()>,
     ) -> Result<()> {
+        if let Some((mut tensor, accumulate)) = self.open_gradient(i)? {
+            write(self.device(), &mut tensor, accumulate)?;
+            self.close_gradient(i, tensor);
+        }
+        Ok(())
+    }
+
+    /// The gradient of input `i`, unshared, and whether it must be added to, as [`Backward::write_gradient`] has it; `None` if
+    /// none is wanted. For work that writes several at once, of different vars; [`Backward::close_gradient`] takes it back.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn open_gradient(&mut self, i: usize) -> Result<Option<(Tensor, bool)>> {
         let slot = &self.node.inputs[i];
         if !slot.needs_gradient {
-            return Ok(());
+            return Ok(None);
         }
         let role = if slot.parameter.is_some() { Role::Gradient } else { Role::Transient };
         let former = slot.gradient.take();
-        let (mut tensor, accumulate) = match former {
+        Ok(Some(match former {
             Some(former) if former.is_unique() => (former, true),
             Some(former) => (former.copied(role)?, true),
             None => (Tensor::empty(self.device(), &slot.shape, DType::F32, role)?, false),
-        };
-        write(self.device(), &mut tensor, accumulate)?;
-        *slot.gradient.borrow_mut() = Some(tensor);
-        Ok(())
+        }))
+    }
+
+    /// Hands back what [`Backward::open_gradient`] gave.
+    pub fn close_gradient(&mut self, i: usize, gradient: Tensor) {
+        *self.node.inputs[i].gradient.borrow_mut() = Some(gradient);
     }
 }

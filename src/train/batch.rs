@@ -1,10 +1,10 @@
-//! Batches: augmented cases and sampled points, as tensors.
+//! Batches: augmented cases and sampled points, first on the host, then as tensors.
 //!
-//! Every random choice depends on the seed and the step's number alone, so that a resumed run goes on exactly as an
-//! uninterrupted one would.
+//! Every random choice depends on the seed and the pass's number alone, so that a resumed run goes on exactly as an
+//! uninterrupted one would, and any thread may draw any batch ahead of its time.
 
 use crate::data::sampling::Reach;
-use crate::data::{Augmentation, Labels, Sampling, Volume};
+use crate::data::{Augmentation, Labels, Padding, Plane, Sampling, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -36,27 +36,93 @@ fn augmentation(augment: Augment) -> Augmentation {
     }
 }
 
-/// The batch of training step `step` (from 0) from `cases`.
+/// A batch on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostBatch {
+    /// `[batch, D, H, W, channels]`.
+    pub volumes: Array,
+    /// What the network answers.
+    pub targets: HostTargets,
+}
+
+/// Questions and answers on the host; see [`Targets`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum HostTargets {
+    /// Voxel indices `[batch·points, 3]`, classes `[batch·points, 1]`, label volumes `[batch, D, H, W, 1]`.
+    Points(Array, Array, Option<Array>),
+    /// Classes `[batch, D, H, W, 1]`.
+    Dense(Array),
+}
+
+/// Numbers in C order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// The numbers.
+    pub values: Vec<f32>,
+}
+
+impl Array {
+    fn upload(&self, device: &Device) -> Result<Tensor> {
+        Tensor::from_slice(device, &self.shape, Role::Data, &self.values)
+    }
+
+    fn bytes(&self) -> u64 {
+        4 * self.values.len() as u64
+    }
+}
+
+impl HostBatch {
+    /// As tensors of role data.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn upload(&self, device: &Device) -> Result<Batch> {
+        let targets = match &self.targets {
+            HostTargets::Points(coordinates, labels, label_volumes) => Targets::Points {
+                label_volumes: label_volumes.as_ref().map(|labels| labels.upload(device)).transpose()?,
+                coordinates: coordinates.upload(device)?,
+                labels: labels.upload(device)?,
+            },
+            HostTargets::Dense(labels) => Targets::Dense(labels.upload(device)?),
+        };
+        Ok(Batch { volumes: self.volumes.upload(device)?, targets })
+    }
+
+    /// Bytes on the host.
+    pub fn bytes(&self) -> u64 {
+        let targets = match &self.targets {
+            HostTargets::Points(coordinates, labels, volumes) => {
+                coordinates.bytes() + labels.bytes() + volumes.as_ref().map_or(0, Array::bytes)
+            }
+            HostTargets::Dense(labels) => labels.bytes(),
+        };
+        self.volumes.bytes() + targets
+    }
+}
+
+/// The batch of training pass `pass` (from 0; [`TrainSettings::accumulate`] passes make a step) from `cases`.
 ///
 /// # Errors
-/// Cases without labels or of different shapes, or no memory.
-pub fn make(
-    device: &Device,
-    network: &NetworkConfig,
-    settings: &TrainSettings,
-    cases: &[&Case],
-    step: u64,
-) -> Result<Batch> {
+/// Cases without labels or of different shapes.
+pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], pass: u64) -> Result<HostBatch> {
     let mut items = Vec::new();
     for (i, case) in cases.iter().enumerate() {
-        let mut rng = Rng::named(settings.seed, "augment").split(step).split(i as u64);
+        let mut rng = Rng::named(settings.seed, "augment").split(pass).split(i as u64);
         let change = augmentation(settings.augment).draw(&mut rng);
         let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
             return Err(Error::Model(format!("case {} has no labels to train on", case.name)));
         };
-        let labels = change.apply_labels(labels);
+        let (mut volume, mut labels) = (change.apply(&case.volume), change.apply_labels(labels));
         let border = change.apply_border(border, &labels);
-        items.push((change.apply(&case.volume), labels, border));
+        if let (NetworkConfig::UNet(config), Some(patch)) = (network, settings.patch)
+            && config.dimensions == 3
+        {
+            let mut rng = Rng::named(settings.seed, "patches").split(pass).split(i as u64);
+            (volume, labels) = cut_patch(&volume, &labels, patch, settings.foreground_share, &mut rng);
+        }
+        items.push((volume, labels, border));
     }
     let shape = items[0].0.shape;
     if let Some(odd) = items.iter().position(|item| item.0.shape != shape) {
@@ -65,7 +131,7 @@ pub fn make(
             items[odd].0.shape, cases[odd].name
         )));
     }
-    let mut rng = Rng::named(settings.seed, "points").split(step);
+    let mut rng = Rng::named(settings.seed, "points").split(pass);
     match network {
         NetworkConfig::OssNet(config) => {
             let sampling = Sampling {
@@ -81,59 +147,112 @@ pub fn make(
                 coordinates.extend(points.into_iter().flatten().map(|index| index as f32));
             }
             let count = settings.points * items.len();
-            let label_volumes = match config.has_auxiliary() {
-                true => Some(label_tensor(device, &items.iter().map(|item| &item.1).collect::<Vec<_>>())?),
-                false => None,
-            };
-            let targets = Targets::Points {
-                coordinates: Tensor::from_slice(device, &[count, 3], Role::Data, &coordinates)?,
-                labels: Tensor::from_slice(device, &[count, 1], Role::Data, &classes)?,
-                label_volumes,
-            };
-            Ok(Batch {
-                volumes: volume_tensor(device, &items.iter().map(|item| &item.0).collect::<Vec<_>>())?,
-                targets,
-            })
+            let targets = HostTargets::Points(
+                Array { shape: vec![count, 3], values: coordinates },
+                Array { shape: vec![count, 1], values: classes },
+                config.has_auxiliary().then(|| label_array(&items)),
+            );
+            Ok(HostBatch { volumes: volume_array(&items), targets })
         }
-        NetworkConfig::UNet(config) if config.dimensions == 2 => slices(device, settings, &items, &mut rng),
-        NetworkConfig::UNet(_) => Ok(Batch {
-            volumes: volume_tensor(device, &items.iter().map(|item| &item.0).collect::<Vec<_>>())?,
-            targets: Targets::Dense(label_tensor(device, &items.iter().map(|item| &item.1).collect::<Vec<_>>())?),
-        }),
+        NetworkConfig::UNet(config) if config.dimensions == 2 => {
+            Ok(slices(config.slice_axis, settings.slices, &items, &mut rng))
+        }
+        NetworkConfig::UNet(_) => {
+            Ok(HostBatch { volumes: volume_array(&items), targets: HostTargets::Dense(label_array(&items)) })
+        }
     }
 }
 
-/// `[batch, D, H, W, channels]`.
-fn volume_tensor(device: &Device, volumes: &[&Volume]) -> Result<Tensor> {
-    let ([d, h, w], channels) = (volumes[0].shape, volumes[0].channels);
-    let voxels: Vec<f32> = volumes.iter().flat_map(|volume| volume.voxels.iter().copied()).collect();
-    Tensor::from_slice(device, &[volumes.len(), d, h, w, channels], Role::Data, &voxels)
+/// An augmented case: image, labels, and what is near their border.
+type Item<B> = (Volume, Labels, B);
+
+fn volume_array<B>(items: &[Item<B>]) -> Array {
+    let ([d, h, w], channels) = (items[0].0.shape, items[0].0.channels);
+    let values = items.iter().flat_map(|item| item.0.voxels.iter().copied()).collect();
+    Array { shape: vec![items.len(), d, h, w, channels], values }
 }
 
-/// `[batch, D, H, W, 1]`.
-fn label_tensor(device: &Device, labels: &[&Labels]) -> Result<Tensor> {
-    let [d, h, w] = labels[0].shape;
-    let voxels: Vec<f32> = labels.iter().flat_map(|labels| labels.voxels.iter().map(|&v| f32::from(v))).collect();
-    Tensor::from_slice(device, &[labels.len(), d, h, w, 1], Role::Data, &voxels)
+fn label_array<B>(items: &[Item<B>]) -> Array {
+    let [d, h, w] = items[0].1.shape;
+    let values = items.iter().flat_map(|item| item.1.voxels.iter().map(|&v| f32::from(v))).collect();
+    Array { shape: vec![items.len(), d, h, w, 1], values }
 }
 
-/// Random axial slices of random items, as a batch of volumes with one plane.
-fn slices<B>(device: &Device, settings: &TrainSettings, items: &[(Volume, Labels, B)], rng: &mut Rng) -> Result<Batch> {
-    let ([d, h, depth], channels) = (items[0].0.shape, items[0].0.channels);
+/// A random patch of `patch` voxels; a share of them is centred on foreground, as far as the volume's faces allow.
+/// Volumes that are smaller than the patch are padded first.
+fn cut_patch(
+    volume: &Volume,
+    labels: &Labels,
+    patch: [usize; 3],
+    foreground_share: f32,
+    rng: &mut Rng,
+) -> (Volume, Labels) {
+    let (mut volume, mut labels) = (volume.clone(), labels.clone());
+    let shape = volume.shape;
+    let missing = [0, 1, 2].map(|k| patch[k].saturating_sub(shape[k]));
+    if missing != [0; 3] {
+        let padding = Padding { before: missing.map(|n| n.div_ceil(2)), after: missing.map(|n| n / 2) };
+        (volume, labels) = (volume.pad(&padding, 0.0), labels.pad(&padding));
+    }
+    let shape = volume.shape;
+    let uniform = [0, 1, 2].map(|k| rng.below((shape[k] - patch[k]) as u64 + 1) as usize);
+    let (centred, choice) = (rng.chance(foreground_share), rng.next_u64());
+    let inside = labels.voxels.iter().filter(|&&label| label > 0).count() as u64;
+    let start = match inside {
+        1.. if centred => {
+            let chosen = (choice % inside) as usize;
+            let voxel = (0..labels.len()).filter(|&voxel| labels.voxels[voxel] > 0).nth(chosen).unwrap_or(0);
+            let place = [voxel / (shape[1] * shape[2]), voxel / shape[2] % shape[1], voxel % shape[2]];
+            [0, 1, 2].map(|k| place[k].saturating_sub(patch[k] / 2).min(shape[k] - patch[k]))
+        }
+        _ => uniform,
+    };
+    let around = Padding { before: start, after: [0, 1, 2].map(|k| shape[k] - patch[k] - start[k]) };
+    let (channels, geometry) = (volume.channels, volume.geometry);
+    let voxels = around.crop(&volume.voxels, patch, channels);
+    let classes = around.crop(&labels.voxels, patch, 1);
+    (Volume { channels, shape: patch, voxels, geometry }, Labels { shape: patch, voxels: classes, geometry })
+}
+
+/// Random slices of random items across `axis`, as a batch of volumes with one plane.
+fn slices<B>(axis: usize, count: usize, items: &[Item<B>], rng: &mut Rng) -> HostBatch {
+    let (shape, channels) = (items[0].0.shape, items[0].0.channels);
+    let plane = Plane::new(shape, axis);
     let (mut voxels, mut classes) = (Vec::new(), Vec::new());
-    for _ in 0..settings.slices {
+    for _ in 0..count {
         let (volume, labels, _) = &items[rng.below(items.len() as u64) as usize];
-        let slice = rng.below(depth as u64) as usize;
-        for pixel in 0..d * h {
-            let voxel = pixel * depth + slice;
-            voxels.extend_from_slice(&volume.voxels[voxel * channels..][..channels]);
-            classes.push(f32::from(labels.voxels[voxel]));
-        }
+        let slice = rng.below(shape[axis] as u64) as usize;
+        voxels.extend(plane.cut(&volume.voxels, channels, slice));
+        classes.extend(plane.cut(&labels.voxels, 1, slice).into_iter().map(f32::from));
     }
-    let shape = [settings.slices, 1, d, h];
-    let with = |last: usize| [shape[0], shape[1], shape[2], shape[3], last];
-    Ok(Batch {
-        volumes: Tensor::from_slice(device, &with(channels), Role::Data, &voxels)?,
-        targets: Targets::Dense(Tensor::from_slice(device, &with(1), Role::Data, &classes)?),
-    })
+    let with = |last: usize| vec![count, 1, plane.sides[0], plane.sides[1], last];
+    HostBatch {
+        volumes: Array { shape: with(channels), values: voxels },
+        targets: HostTargets::Dense(Array { shape: with(1), values: classes }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A patch holds the volume's own voxels and the labels of the same place, is centred on foreground when asked, and
+    /// is padded where the volume ends.
+    #[test]
+    fn patches() {
+        let shape = [8, 6, 10];
+        let voxels: Vec<f32> = (0..480).map(|i| i as f32 + 1.0).collect();
+        let volume = Volume::new(shape, 1, voxels);
+        let mut labels = Labels::new(shape, vec![0; 480]);
+        labels.voxels[(5 * 6 + 3) * 10 + 7] = 1;
+        for seed in 0..50 {
+            let (image, classes) = cut_patch(&volume, &labels, [4, 2, 4], 1.0, &mut Rng::new(seed));
+            assert_eq!(image.shape, [4, 2, 4]);
+            let found: Vec<usize> = (0..32).filter(|&i| classes.voxels[i] == 1).collect();
+            assert_eq!(found.len(), 1, "centred on the only foreground voxel");
+            assert_eq!(image.voxels[found[0]], ((5 * 6 + 3) * 10 + 7) as f32 + 1.0);
+        }
+        let (image, _) = cut_patch(&volume, &labels, [8, 8, 10], 0.0, &mut Rng::new(1));
+        assert_eq!(image.voxels.iter().filter(|&&v| v == 0.0).count(), 8 * 2 * 10);
+    }
 }

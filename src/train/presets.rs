@@ -19,9 +19,12 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
     TrainSettings {
         epochs,
         batch_size: if occupancy { 4 } else { 1 },
+        accumulate: 1,
         points: 1536,
         border_share: 0.5,
         slices: 16,
+        patch: None,
+        foreground_share: 0.33,
         optimizer: OptimizerSettings {
             rule: Rule::radam(),
             lookahead: Some(Lookahead::default()),
@@ -29,9 +32,12 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
             activation_rate: Some(1e-2),
         },
         schedule: Schedule::Cosine { warm_up: 0.02, last: 0.01 },
+        clip_norm: None,
+        average_decay: None,
         loss: LossSettings { dice_factor: if occupancy { 0.0 } else { 1.0 }, ..LossSettings::default() },
         recompute: Recompute::default(),
         augment: Augment::Sample,
+        validate_every: 0,
         seed,
     }
 }
@@ -42,14 +48,20 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
     TrainSettings {
         epochs,
         batch_size: 8,
+        accumulate: 1,
         points: 1 << 14,
         border_share: 0.5,
         slices: 16,
+        patch: None,
+        foreground_share: 0.33,
         optimizer: OptimizerSettings::default(),
         schedule: Schedule::MultiStep { epochs: vec![20, 30], factor: 0.1 },
+        clip_norm: None,
+        average_decay: None,
         loss: LossSettings::default(),
         recompute: Recompute::default(),
         augment: Augment::Reference,
+        validate_every: 0,
         seed,
     }
 }

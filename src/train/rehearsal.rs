@@ -255,8 +255,11 @@ fn made_up(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Batc
                 axis = (axis + 1) % 3;
                 (rng.uniform() * [w, d, h][axis] as f32).floor()
             };
-            let coordinates = tensor(&[batch * points, 3], &mut index)?;
-            let labels = tensor(&[batch * points, 1], &mut coin)?;
+            let all = batch.checked_mul(points).ok_or_else(|| {
+                crate::Error::shape("batch", format!("{batch} volumes of {points} points are too many"))
+            })?;
+            let coordinates = tensor(&[all, 3], &mut index)?;
+            let labels = tensor(&[all, 1], &mut coin)?;
             let label_volumes = match config.has_auxiliary() {
                 true => Some(tensor(&[batch, d, h, w, 1], &mut coin)?),
                 false => None,

@@ -1,5 +1,6 @@
 //! What a training run is told.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::models::Recompute;
@@ -11,18 +12,33 @@ use crate::train::step::LossSettings;
 pub struct TrainSettings {
     /// Passes over the training cases.
     pub epochs: u64,
-    /// Cases a step.
+    /// Cases a forward and backward pass.
     pub batch_size: usize,
+    /// Passes whose gradients are averaged for one step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Points a case (occupancy networks).
     pub points: usize,
     /// Share of the points near a class border.
     pub border_share: f32,
-    /// Axial slices a step (2D networks).
+    /// Slices a pass (2D networks).
     pub slices: usize,
+    /// Shape of the patches that 3D U-Nets train on; `None`: whole volumes.
+    #[serde(default)]
+    pub patch: Option<[usize; 3]>,
+    /// Share of the patches that are centred on a foreground voxel.
+    #[serde(default)]
+    pub foreground_share: f32,
     /// Optimiser and rates.
     pub optimizer: OptimizerSettings,
     /// Course of the rates.
     pub schedule: Schedule,
+    /// Longest gradient (Euclidean norm over all parameters); longer ones are shortened to it.
+    #[serde(default)]
+    pub clip_norm: Option<f32>,
+    /// Decay a step of the exponential moving average of the weights that is scored and used for inference.
+    #[serde(default)]
+    pub average_decay: Option<f32>,
     /// Loss.
     pub loss: LossSettings,
     /// What the backward pass makes anew instead of keeping it. Changes results by rounding only.
@@ -30,12 +46,19 @@ pub struct TrainSettings {
     pub recompute: Recompute,
     /// Random changes to the training cases.
     pub augment: Augment,
+    /// Epochs between two validations (0: none); the weights of the best by IoU are kept.
+    #[serde(default)]
+    pub validate_every: u64,
     /// Of initial weights, order, points and augmentation.
     pub seed: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 /// Random changes to training cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
     /// None.

@@ -1,22 +1,21 @@
 //! From a network in training to a checkpoint file and back.
 //!
 //! A checkpoint holds the weights and running statistics under their official names, the optimiser's state under
-//! `optimizer.N`, and as metadata the network's configuration, the task, the settings and the losses. Its bytes depend on
+//! `optimizer.N`, their moving averages under `average.NAME` if the run keeps them, and as metadata the network's configuration, the task, the settings, the losses and
+//! the validations. Its bytes depend on
 //! seed, data and settings alone; what the run cost in time and memory lies in a file beside it ([`Costs`]).
 
 use std::path::Path;
 
-use crate::checkpoint::model::{entry, fill, named_weights};
+use crate::checkpoint::model::{AVERAGE, FORMAT, entry, fill, named_weights, to_json};
 use crate::checkpoint::{self, Metadata, View, safetensors};
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
 use crate::task::Task;
+use crate::tensor::Tensor;
 use crate::train::costs::Costs;
 use crate::train::settings::TrainSettings;
-use crate::train::trainer::Trainer;
-
-/// Version of the metadata's layout.
-const FORMAT: &str = "1";
+use crate::train::trainer::{Course, Trainer};
 
 /// Writes the whole state of a run: weights, optimiser, settings, losses, and beside them the costs.
 ///
@@ -24,26 +23,26 @@ const FORMAT: &str = "1";
 /// A full disk or a folder that refuses; an older checkpoint of that name then survives.
 pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     let mut metadata = Metadata::new();
-    let mut note = |key: &str, value: serde_json::Result<String>| -> Result<()> {
-        let value =
-            value.map_err(|error| Error::data(path, format!("cannot store its {key} ({error})"), "report this"))?;
-        metadata.insert(key.into(), value);
-        Ok(())
-    };
-    note("format", Ok(FORMAT.into()))?;
-    note("network", serde_json::to_string(&trainer.network().config()))?;
-    note("task", serde_json::to_string(task))?;
-    note("settings", serde_json::to_string(trainer.settings()))?;
-    note("losses", serde_json::to_string(trainer.losses()))?;
-    note("steps", Ok(trainer.optimizer().steps().to_string()))?;
+    metadata.insert("format".into(), FORMAT.into());
+    metadata.insert("network".into(), to_json("network", &trainer.network().config(), path)?);
+    metadata.insert("task".into(), to_json("task", task, path)?);
+    metadata.insert("settings".into(), to_json("settings", trainer.settings(), path)?);
+    metadata.insert("losses".into(), to_json("losses", &trainer.losses(), path)?);
+    metadata.insert("validations".into(), to_json("validations", &trainer.course().validations, path)?);
+    metadata.insert("steps".into(), trainer.optimizer().steps().to_string());
     let weights = named_weights(trainer.parameters())?;
-    let optimizer = (0..)
-        .zip(trainer.optimizer().state())
-        .map(|(i, tensor)| Ok((format!("optimizer.{i}"), tensor.shape().to_vec(), tensor.to_vec()?)))
+    let host = |name: String, tensor: &Tensor| Ok((name, tensor.shape().to_vec(), tensor.to_vec()?));
+    let optimizer = trainer.optimizer().state().iter().enumerate();
+    let optimizer = optimizer.map(|(i, tensor)| host(format!("optimizer.{i}"), tensor)).collect::<Result<Vec<_>>>()?;
+    let averages = trainer.average().map_or(&[][..], |average| average.weights()).iter();
+    let averages = averages
+        .zip(trainer.parameters().iter())
+        .map(|(average, parameter)| host(format!("{AVERAGE}{}", parameter.name()), average))
         .collect::<Result<Vec<_>>>()?;
     let views: Vec<(&str, View<'_>)> = weights
         .iter()
         .chain(&optimizer)
+        .chain(&averages)
         .filter_map(|(name, shape, values)| Some((name.as_str(), View::f32(shape, values)?)))
         .collect();
     safetensors::write(path, &views, &metadata)?;
@@ -82,6 +81,16 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
         .map_while(|i| Some(checkpoint.state.get(&format!("optimizer.{i}"))?.to_f32().into_owned()))
         .collect();
     trainer.optimizer_mut().restore(steps, &state)?;
-    trainer.set_course(entry(&checkpoint, "losses", path)?, Costs::load(path));
+    let course =
+        Course { losses: entry(&checkpoint, "losses", path)?, validations: entry(&checkpoint, "validations", path)? };
+    let names: Vec<String> = trainer.parameters().iter().map(|parameter| parameter.name().into()).collect();
+    if let Some(average) = trainer.average_mut() {
+        let stored: Vec<Vec<f32>> = names
+            .iter()
+            .map_while(|name| Some(checkpoint.state.get(&format!("{AVERAGE}{name}"))?.to_f32().into_owned()))
+            .collect();
+        average.restore(&stored)?;
+    }
+    trainer.set_course(course, Costs::load(path));
     Ok(())
 }

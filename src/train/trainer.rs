@@ -5,21 +5,36 @@ use std::time::Instant;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::memory::Role;
 use crate::memory::{Event, Phase};
 use crate::models::{Network, NetworkConfig, Recompute};
-use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
+use crate::nn::{Parameter, Parameters};
+use crate::ops::{self, first_not_finite};
 use crate::rng::Rng;
-use crate::tape::{Mode, Tape};
+use crate::tape::{Mode, Tape, Var};
 use crate::task::Case;
+use crate::tensor::Tensor;
+use crate::train::average::Average;
 use crate::train::batch;
 use crate::train::costs::Costs;
+use crate::train::gradients;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
+use crate::train::validation::Validation;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
 const RECORDED_STEP: u64 = 1;
+
+/// How a run went so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Course {
+    /// Loss of each step.
+    pub losses: Vec<f32>,
+    /// What the validations found.
+    pub validations: Vec<Validation>,
+}
 
 /// A network in training.
 pub struct Trainer {
@@ -27,8 +42,9 @@ pub struct Trainer {
     network: Network,
     parameters: Parameters,
     optimizer: Optimizer,
+    average: Option<Average>,
     settings: TrainSettings,
-    losses: Vec<f32>,
+    course: Course,
     costs: Costs,
     events: Vec<Event>,
 }
@@ -43,14 +59,16 @@ impl Trainer {
         let mut network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
         network.set_recompute(settings.recompute);
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
+        let average = settings.average_decay.map(|decay| Average::new(decay, &parameters)).transpose()?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
             device: device.clone(),
             network,
             parameters,
             optimizer,
+            average,
             settings,
-            losses: Vec::new(),
+            course: Course::default(),
             costs: Costs::default(),
             events: Vec::new(),
         })
@@ -81,6 +99,36 @@ impl Trainer {
         &mut self.optimizer
     }
 
+    /// The averaged weights, if the run keeps them.
+    pub fn average(&self) -> Option<&Average> {
+        self.average.as_ref()
+    }
+
+    /// The averaged weights, for loading.
+    pub fn average_mut(&mut self) -> Option<&mut Average> {
+        self.average.as_mut()
+    }
+
+    /// Starts the average anew at the present weights, as after loading some.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn restart_average(&mut self) -> Result<()> {
+        self.average = self.settings.average_decay.map(|decay| Average::new(decay, &self.parameters)).transpose()?;
+        Ok(())
+    }
+
+    /// Runs `work` with the weights that count: the averaged ones, if the run keeps them.
+    pub fn with_best_weights<T>(&mut self, work: impl FnOnce(&Self) -> T) -> T {
+        // Exchanged for the time of the work; the trainer holds the true weights again whatever it returns.
+        let Some(mut average) = self.average.take() else { return work(self) };
+        average.exchange(&mut self.parameters);
+        let result = work(self);
+        average.exchange(&mut self.parameters);
+        self.average = Some(average);
+        result
+    }
+
     /// What the run was told.
     pub fn settings(&self) -> &TrainSettings {
         &self.settings
@@ -94,12 +142,23 @@ impl Trainer {
 
     /// Loss of each step so far.
     pub fn losses(&self) -> &[f32] {
-        &self.losses
+        &self.course.losses
+    }
+
+    /// How the run went so far.
+    pub fn course(&self) -> &Course {
+        &self.course
+    }
+
+    /// Takes note of a validation.
+    pub fn note_validation(&mut self, validation: Validation) {
+        self.course.validations.push(validation);
     }
 
     /// Mean loss of the last `steps` steps; NaN before the first.
     pub fn recent_loss(&self, steps: u64) -> f64 {
-        let recent = &self.losses[self.losses.len().saturating_sub(steps.max(1) as usize)..];
+        let losses = self.losses();
+        let recent = &losses[losses.len().saturating_sub(steps.max(1) as usize)..];
         match recent.is_empty() {
             true => f64::NAN,
             false => recent.iter().map(|&loss| f64::from(loss)).sum::<f64>() / recent.len() as f64,
@@ -112,8 +171,8 @@ impl Trainer {
     }
 
     /// Goes on from a stored course.
-    pub fn set_course(&mut self, losses: Vec<f32>, costs: Costs) {
-        (self.losses, self.costs) = (losses, costs);
+    pub fn set_course(&mut self, course: Course, costs: Costs) {
+        (self.course, self.costs) = (course, costs);
     }
 
     /// Memory events of one training step, once that step has been made in this process.
@@ -121,9 +180,19 @@ impl Trainer {
         &self.events
     }
 
-    /// Steps an epoch over `cases` cases takes; an incomplete last batch is dropped.
+    /// Steps an epoch over `cases` cases takes; the cases of an incomplete last step are dropped. At least one: it then
+    /// takes cases more than once.
     pub fn steps_per_epoch(&self, cases: usize) -> u64 {
-        (cases / self.batch_size(cases)) as u64
+        ((cases / (self.batch_size(cases) * self.accumulate())) as u64).max(1)
+    }
+
+    /// Steps of the whole run over `cases` cases.
+    pub fn total_steps(&self, cases: usize) -> u64 {
+        self.settings.epochs * self.steps_per_epoch(cases)
+    }
+
+    fn accumulate(&self) -> usize {
+        self.settings.accumulate.max(1)
     }
 
     fn batch_size(&self, cases: usize) -> usize {
@@ -135,12 +204,11 @@ impl Trainer {
     /// # Errors
     /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
     /// no memory, or what `after` reports. The weights are those of the last whole step.
-    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&Self) -> Result<()>) -> Result<()> {
+    pub fn train(&mut self, cases: &[Case], mut after: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
         }
-        let per_epoch = self.steps_per_epoch(cases.len());
-        let total = self.settings.epochs * per_epoch;
+        let (per_epoch, total) = (self.steps_per_epoch(cases.len()), self.total_steps(cases.len()));
         while self.optimizer.steps() < total {
             interrupt::check(|| format!("{} of {total} steps are done", self.optimizer.steps()))?;
             self.step(cases, per_epoch, total)?;
@@ -163,39 +231,38 @@ impl Trainer {
     /// # Errors
     /// [`Error::NotFinite`] naming the first that is not finite.
     pub fn check_weights(&self) -> Result<()> {
-        for parameter in self.parameters.iter() {
-            if !parameter.value().to_vec()?.iter().all(|weight| weight.is_finite()) {
-                let (step, op) = (self.optimizer.steps(), parameter.name().into());
-                return Err(Error::NotFinite { what: "a weight".into(), step, op });
+        let weights: Vec<&Tensor> = self.parameters.iter().map(Parameter::value).collect();
+        match first_not_finite(&self.device, &weights)? {
+            None => Ok(()),
+            Some(i) => {
+                let name = self.parameters.iter().nth(i).map_or_else(String::new, |parameter| parameter.name().into());
+                Err(Error::NotFinite { what: "a weight".into(), step: self.optimizer.steps(), op: name })
             }
         }
-        Ok(())
     }
 
     fn step(&mut self, cases: &[Case], per_epoch: u64, total: u64) -> Result<()> {
         let started = Instant::now();
         let step = self.optimizer.steps();
-        let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
-        let size = self.batch_size(cases.len());
-        let order = batch::order(cases.len(), self.settings.seed, epoch);
-        let chosen: Vec<&Case> = order[within * size..][..size].iter().map(|&case| &cases[case]).collect();
         let recorded = step >= RECORDED_STEP && self.events.is_empty();
         if recorded {
             self.device.ledger(|ledger| ledger.record(true));
         }
-        let batch = self.device.in_phase(Phase::Data, || {
-            self.device
-                .in_op("batch", || batch::make(&self.device, &self.network.config(), &self.settings, &chosen, step))
-        })?;
         self.parameters.clear_gradients();
-        let loss = self.forward_and_backward(&batch)?;
-        drop(batch);
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { what: "the loss".into(), step: step + 1, op: "the loss".into() });
+        let mut loss = 0.0;
+        for part in 0..self.accumulate() {
+            let batch = self.batch(cases, per_epoch, part)?;
+            loss += self.forward_and_backward(&batch)?;
         }
-        let factor = self.settings.schedule.factor(epoch, step as f32 / total.max(1) as f32);
+        if let Some(limit) = self.settings.clip_norm {
+            self.device.in_phase(Phase::Optimizer, || gradients::clip(&mut self.parameters, limit, step + 1))?;
+        }
+        let factor = self.rate_factor(step, per_epoch, total);
         self.optimizer.step(&mut self.parameters, factor)?;
-        self.device.in_phase(Phase::Optimizer, || self.parameters.clear_gradients());
+        self.device.in_phase(Phase::Optimizer, || {
+            self.parameters.clear_gradients();
+            self.average.as_mut().map_or(Ok(()), |average| average.update(&self.parameters, step + 1))
+        })?;
         if recorded {
             self.events = self.device.ledger(|ledger| {
                 let events = ledger.take_events();
@@ -203,18 +270,45 @@ impl Trainer {
                 events
             });
         }
-        self.losses.push(loss);
+        self.course.losses.push(loss);
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
         Ok(())
     }
 
-    /// The loss of `batch`; its gradients are left in the parameters.
+    /// What the rates are multiplied by in step `step` (from 0) of `total`.
+    fn rate_factor(&self, step: u64, per_epoch: u64, total: u64) -> f32 {
+        self.settings.schedule.factor(step / per_epoch, step as f32 / total.max(1) as f32)
+    }
+
+    /// The learning rate of the weights in the last step over `cases` cases.
+    pub fn last_rate(&self, cases: usize) -> f32 {
+        let step = self.optimizer.steps().saturating_sub(1);
+        self.settings.optimizer.rate * self.rate_factor(step, self.steps_per_epoch(cases), self.total_steps(cases))
+    }
+
+    /// The batch of part `part` of the present step.
+    fn batch(&self, cases: &[Case], per_epoch: u64, part: usize) -> Result<Batch> {
+        let step = self.optimizer.steps();
+        let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
+        let (size, parts) = (self.batch_size(cases.len()), self.accumulate());
+        let order = batch::order(cases.len(), self.settings.seed, epoch);
+        let first = (within * parts + part) * size;
+        let chosen: Vec<&Case> = (first..first + size).map(|i| &cases[order[i % order.len()]]).collect();
+        let pass = step * parts as u64 + part as u64;
+        self.device.in_phase(Phase::Data, || {
+            let batch = batch::draw(&self.network.config(), &self.settings, &chosen, pass)?;
+            self.device.in_op("batch", || batch.upload(&self.device))
+        })
+    }
+
+    /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters.
     fn forward_and_backward(&mut self, batch: &Batch) -> Result<f32> {
         let tape = self.tape();
         let loss = self.device.in_phase(Phase::Forward, || {
-            step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss)
+            let loss = step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss)?;
+            self.share(&tape, loss)
         })?;
         let value = loss.tensor().to_vec()?[0];
         if !value.is_finite() {
@@ -222,6 +316,16 @@ impl Trainer {
         }
         tape.backward(loss, &mut self.parameters)?;
         Ok(value)
+    }
+
+    /// `loss` over the number of passes that make a step.
+    fn share(&self, tape: &Tape, loss: Var) -> Result<Var> {
+        let parts = self.accumulate();
+        if parts == 1 {
+            return Ok(loss);
+        }
+        let nothing = tape.constant(Tensor::from_slice(&self.device, loss.shape(), Role::Transient, &[0.0])?);
+        ops::scale_add(tape, &nothing, &loss, 1.0 / parts as f32)
     }
 
     fn tape(&self) -> Tape {

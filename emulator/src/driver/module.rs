@@ -14,6 +14,8 @@ use crate::ptx::ast::Variable;
 
 fn load(out: *mut *mut c_void, text: &str) -> Outcome {
     let ordinal = current_ordinal()?;
+    // Parsing is the longest part, and needs no device.
+    let tree = ptx::parse(text);
     let mut state = current_state()?;
     let place = |variable: &Variable| {
         let size = u64::from(variable.size.max(1));
@@ -24,7 +26,10 @@ fn load(out: *mut *mut c_void, text: &str) -> Outcome {
         unsafe { std::ptr::copy_nonoverlapping(variable.init.as_ptr(), host, variable.init.len().min(size as usize)) };
         Ok(address)
     };
-    match ptx::parse(text).and_then(|tree| decode(&tree, place)) {
+    let decoded = tree.and_then(|tree| decode(&tree, place));
+    // The tables of handles are never asked for while a device is locked.
+    drop(state);
+    match decoded {
         Ok(module) => {
             let handle = fresh();
             handles().modules.insert(handle, Arc::new(Loaded { module, ordinal }));
@@ -89,6 +94,7 @@ api! {
         let mut handles = handles();
         let loaded = handles.modules.remove(&(module as usize)).ok_or(Status::InvalidHandle)?;
         handles.functions.retain(|_, f| f.owner != module as usize);
+        drop(handles);
         let mut state = lock(&devices()[loaded.ordinal].state);
         loaded.module.globals.values().for_each(|(address, _)| _ = state.memory.free(*address));
         Ok(())

@@ -145,15 +145,15 @@ impl Cuda {
     }
 
     /// Copies on the device.
-    pub(super) fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
+    pub(crate) fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
         self.bind()?;
-        // SAFETY: both ranges lie in live buffers of the arena: the callers pass whole buffers of equal length.
+        // SAFETY: both ranges lie in live buffers of the arena: the callers have compared the lengths.
         unsafe { result::memcpy_dtod_async(to, from, bytes as usize, self.stream.cu_stream()) }
             .map_err(|e| driver::failed("copying on the device", e))
     }
 
     /// Fills with zero bytes.
-    pub(super) fn zero(&self, address: u64, bytes: u64) -> Result<()> {
+    pub(crate) fn zero(&self, address: u64, bytes: u64) -> Result<()> {
         self.bind()?;
         // SAFETY: the range is a live buffer of the arena.
         unsafe { result::memset_d8_async(address, 0, bytes as usize, self.stream.cu_stream()) }

@@ -4,6 +4,7 @@
 //! Learnable activations have a rate of their own (OSS-Net's authors meant 1e-2 for Padé coefficients; their code moves
 //! them with the common rate, which `activation_rate: None` reproduces).
 
+mod cuda;
 mod rule;
 mod schedule;
 
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use rule::Rule;
 pub use schedule::Schedule;
 
-use crate::device::cpu::SharedMut;
-use crate::device::{Backend, Device};
+use crate::device::Backend;
+use crate::device::cpu::{Pool, SharedMut};
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{Kind, Parameters};
@@ -118,39 +119,42 @@ impl Optimizer {
     pub fn step(&mut self, parameters: &mut Parameters, factor: f32) -> Result<()> {
         self.steps += 1;
         let device = parameters.device().clone();
-        device.in_phase(Phase::Optimizer, || {
-            for (parameter, state) in parameters.iter_mut().zip(&mut self.state) {
-                let rate = match (parameter.kind(), self.settings.activation_rate) {
-                    (Kind::Activation, Some(rate)) => rate,
-                    _ => self.settings.rate,
-                };
-                let (value, gradient) = parameter.value_and_gradient();
-                if let Some(gradient) = gradient {
-                    update(&device, &self.settings, self.steps, rate * factor, value, gradient, state)?;
-                }
+        let common = self.settings.rate;
+        let rates = [common, self.settings.activation_rate.unwrap_or(common)].map(|rate| rate * factor);
+        let mut parts = Vec::with_capacity(self.state.len());
+        for (parameter, state) in parameters.iter_mut().zip(&mut self.state) {
+            let activation = parameter.kind() == Kind::Activation;
+            let (value, gradient) = parameter.value_and_gradient();
+            parts.extend(gradient.map(|gradient| Part { value, gradient, state, activation }));
+        }
+        device.in_phase(Phase::Optimizer, || match device.backend() {
+            Backend::Cpu { pool, .. } => {
+                parts.iter_mut().for_each(|part| {
+                    let rate = rates[usize::from(part.activation)];
+                    update(pool, &self.settings, self.steps, rate, part);
+                });
+                Ok(())
             }
-            Ok(())
+            Backend::Cuda(cuda) => cuda::step(cuda, &self.settings, self.steps, rates, &mut parts),
+            Backend::Plan { .. } => Ok(()),
         })
     }
 }
 
-/// One step of one parameter. Each piece of weights has its piece of state.
-fn update(
-    device: &Device,
-    settings: &OptimizerSettings,
-    step: u64,
-    rate: f32,
-    value: &mut Tensor,
-    gradient: &Tensor,
-    state: &mut Tensor,
-) -> Result<()> {
-    let pool = match device.backend() {
-        Backend::Cpu { pool, .. } => pool,
-        Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-        Backend::Plan { .. } => return Ok(()),
-    };
-    let (len, slots) = (value.len(), settings.slots());
-    let (value, state) = (SharedMut::new(value.data_mut()), SharedMut::new(state.data_mut()));
+/// One tensor of a step.
+struct Part<'a> {
+    value: &'a mut Tensor,
+    gradient: &'a Tensor,
+    /// Each piece of weights has its piece of state.
+    state: &'a mut Tensor,
+    /// Learnable activations have a rate of their own.
+    activation: bool,
+}
+
+/// One step of one tensor on the CPU.
+fn update(pool: &Pool, settings: &OptimizerSettings, step: u64, rate: f32, part: &mut Part<'_>) {
+    let (len, slots, gradient) = (part.value.len(), settings.slots(), part.gradient.data());
+    let (value, state) = (SharedMut::new(part.value.data_mut()), SharedMut::new(part.state.data_mut()));
     pool.for_each(len.div_ceil(PIECE), |piece| {
         let start = piece * PIECE;
         let count = PIECE.min(len - start);
@@ -158,9 +162,8 @@ fn update(
         let weights = unsafe { value.slice(start, count) };
         // SAFETY: and of the state.
         let state = unsafe { state.slice(start * slots, count * slots) };
-        settings.step(step, rate, weights, &gradient.data()[start..start + count], state);
+        settings.step(step, rate, weights, &gradient[start..start + count], state);
     });
-    Ok(())
 }
 
 impl OptimizerSettings {

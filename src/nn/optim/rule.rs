@@ -38,9 +38,9 @@ pub enum Rule {
 pub struct Prepared {
     rate: f32,
     /// Factor of the step, bias correction included.
-    size: f32,
+    pub(super) size: f32,
     /// Divide by the root of the second moment (times this correction).
-    adaptive: Option<f32>,
+    pub(super) adaptive: Option<f32>,
 }
 
 impl Rule {
@@ -113,7 +113,7 @@ impl Rule {
                 }
             }
             Rule::RAdam { betas, epsilon } => {
-                let (g1, g2) = ((1.0 - exact(betas.0)) as f32, (1.0 - exact(betas.1)) as f32);
+                let (g1, g2) = shares(betas);
                 for (((w, &g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
                     *m = betas.0 * *m + g1 * g;
                     *v = betas.1 * *v + g2 * g * g;
@@ -125,6 +125,11 @@ impl Rule {
             }
         }
     }
+}
+
+/// What a new gradient weighs in RAdam's moments: `1 − β`.
+pub(super) fn shares(betas: (f32, f32)) -> (f32, f32) {
+    ((1.0 - exact(betas.0)) as f32, (1.0 - exact(betas.1)) as f32)
 }
 
 /// The decimal number that `value` was written as: 0.999 rather than 0.99900001287. The official code computes step sizes

@@ -15,6 +15,11 @@ pub enum Schedule {
         /// Factor at each.
         factor: f32,
     },
+    /// `(1 − progress)^power`: nnU-Net's, with power 0.9.
+    Poly {
+        /// See there.
+        power: f32,
+    },
     /// From 1 along half a cosine to `last`, after a linear rise over the first `warm_up` share of the run.
     Cosine {
         /// Share of the run over which the factor rises from 0.
@@ -32,6 +37,7 @@ impl Schedule {
             Schedule::MultiStep { epochs, factor } => {
                 factor.powi(epochs.iter().filter(|&&at| epoch >= at).count() as i32)
             }
+            Schedule::Poly { power } => (1.0 - progress).clamp(0.0, 1.0).powf(*power),
             Schedule::Cosine { warm_up, last } => {
                 if progress < *warm_up {
                     return progress / warm_up;
@@ -52,6 +58,8 @@ mod tests {
         let official = Schedule::MultiStep { epochs: vec![20, 30], factor: 0.1 };
         assert_eq!([0, 19, 20, 29].map(|epoch| official.factor(epoch, 0.0)), [1.0, 1.0, 0.1, 0.1]);
         assert!((official.factor(30, 0.0) - 0.01).abs() < 1e-8);
+        let poly = Schedule::Poly { power: 0.9 };
+        assert_eq!([0.0, 1.0].map(|progress| poly.factor(0, progress)), [1.0, 0.0]);
         let cosine = Schedule::Cosine { warm_up: 0.1, last: 0.01 };
         assert_eq!(cosine.factor(0, 0.05), 0.5);
         assert_eq!(cosine.factor(0, 0.1), 1.0);

@@ -17,8 +17,9 @@ pub(crate) mod tests;
 
 pub(crate) use curve::{CoefficientSums, Function};
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
+use crate::ops::norm_act::cuda;
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
@@ -232,6 +233,14 @@ struct Elementwise {
     function: Activation,
 }
 
+impl Elementwise {
+    /// The inputs of CUDA's kernels, which are those of normalisation with nothing but an activation.
+    fn inputs<'a>(&self, x: &'a Tensor, parameters: &'a [&'a Tensor]) -> cuda::Inputs<'a> {
+        let cut = cuda::Cut::flat(x.len());
+        cuda::Inputs { cut, x: Some(x), vectors: [None; 3], before: None, activation: self.function, parameters }
+    }
+}
+
 /// Adds `sums`, the coefficients' gradients one after the other, to the gradients of the inputs from `first` on.
 pub(crate) fn write_coefficient_gradients(
     backward: &mut Backward<'_>,
@@ -270,7 +279,7 @@ impl Op for Elementwise {
                 let function = Function::new(self.function, inputs[1..].iter().map(|parameter| parameter.data()));
                 cpu::forward(pool, &function, inputs[0].data(), output.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => self.inputs(inputs[0], &inputs[1..]).forward(cuda, None, output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -283,16 +292,28 @@ impl Op for Elementwise {
         let mut gradient = backward.take_gradient()?;
         let device = backward.device().clone();
         let count = self.function.coefficients();
-        let mut scratch = workspace(&device, cpu::backward_workspace(x.len(), count))?;
+        let parameters: Vec<&Tensor> = parameters.iter().collect();
+        let inputs = self.inputs(&x, &parameters);
+        let size = match device.target() {
+            Target::Cpu { .. } => cpu::backward_workspace(x.len(), count),
+            Target::Cuda(_) => inputs.cut.workspace(count),
+        };
+        let mut scratch = workspace(&device, size)?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let function = Function::new(self.function, parameters.iter().map(Tensor::data));
+                let function = Function::new(self.function, parameters.iter().map(|parameter| parameter.data()));
                 cpu::backward(pool, &function, count, x.data(), gradient.data_mut(), scratch.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => inputs.first(cuda, None, Some(&mut gradient), false, &mut scratch)?,
             Backend::Plan { .. } => {}
         }
-        write_coefficient_gradients(backward, self.function, 1, scratch.data())?;
+        match device.target() {
+            Target::Cpu { .. } => write_coefficient_gradients(backward, self.function, 1, scratch.data())?,
+            Target::Cuda(_) => {
+                let of = cuda::Summed { beta: None, gamma: None, parameters: 1 };
+                cuda::write_gradients(&inputs, backward, &device, of, false, &mut scratch)?;
+            }
+        }
         backward.accumulate(0, gradient)
     }
 

@@ -2,7 +2,7 @@ use super::{Activation, activation};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::ops::testing::{Array, Tolerance, check_op, devices, dot};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, dot, every_device};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -109,6 +109,7 @@ fn run(device: &Device, function: Activation, x: &[f32], parameters: &[Vec<f32>]
     let loss = dot(&tape, &y, ones).unwrap();
     drop(y);
     tape.backward(loss, &mut Parameters::new(device)).unwrap();
+    assert_clean();
     (values, vars.iter().map(|var| tape.gradient(var).unwrap().to_vec().unwrap()).collect())
 }
 
@@ -139,7 +140,7 @@ fn pade_units_are_exact_at_large_arguments() {
         *values[1].last_mut().unwrap() = 0.3;
         for x in [1.0, 1023.9, 1024.1, -5e3, 1e6, -6e7, 1e9, -1e20, 3e30, -f32::MAX, f32::MAX] {
             let (y, slope, dn, dd) = at_large(&values[0], &values[1], f64::from(x));
-            for device in devices() {
+            for device in every_device() {
                 let (ours, gradients) = run(&device, function, &[x], &values);
                 let close = |what: &str, ours: f32, exact: f64| {
                     let tiny = 1e-37; // below the normal numbers there are fewer digits
@@ -164,7 +165,7 @@ fn pade_units_are_exact_at_large_arguments() {
 fn a_polynomial_is_a_pade_unit_too() {
     // Without a denominator and with a linear numerator F(x) = x, for any x.
     let parameters = [vec![0.0, 1.0, 0.0, 0.0, 0.0, 0.0], vec![0.0; 4]];
-    for device in devices() {
+    for device in every_device() {
         let x = [0.0, 0.5, -1000.0, 2e5, -1e20, 3e38];
         let (y, gradients) = run(&device, Activation::PADE, &x, &parameters);
         assert_eq!(y, x);
@@ -177,7 +178,7 @@ fn a_polynomial_is_a_pade_unit_too() {
 #[test]
 fn extreme_arguments_do_not_disturb_their_neighbours() {
     let parameters = Activation::PADE.initial_parameters().unwrap();
-    for device in devices() {
+    for device in every_device() {
         let tame: Vec<f32> = (0..100).map(|i| i as f32 / 10.0 - 5.0).collect();
         let mut mixed = tame.clone();
         (mixed[7], mixed[40], mixed[98]) = (1e30, f32::NAN, f32::NEG_INFINITY);
@@ -194,7 +195,7 @@ fn extreme_arguments_do_not_disturb_their_neighbours() {
 #[test]
 fn nan_stays_nan() {
     use Activation::*;
-    for device in devices() {
+    for device in every_device() {
         for function in [Relu, LeakyRelu(0.1), Selu, Swish, Softplus, Tanh, Sigmoid, PRelu] {
             let parameters = function.initial_parameters().unwrap();
             let (y, _) = run(&device, function, &[f32::NAN, -200.0, 200.0], &parameters);

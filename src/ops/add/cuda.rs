@@ -7,7 +7,13 @@ use crate::tensor::Tensor;
 /// `y = a + factor·b`.
 pub(super) fn forward(cuda: &Cuda, a: &Tensor, b: &Tensor, factor: f32, y: &mut Tensor) -> Result<()> {
     let len = y.len();
-    cuda.kernel("add_scaled").input(a).input(b).value(factor).output(y).value(len as u64).launch(Grid::cover(len))
+    cuda.kernel("add_scaled")
+        .input(a)
+        .input(b)
+        .value(factor)
+        .output(y)
+        .value(len as u64)
+        .launch(Grid::cover(len.div_ceil(4)))
 }
 
 /// `y (+)= factor·x`.
@@ -19,5 +25,5 @@ pub(super) fn scale(cuda: &Cuda, x: &Tensor, factor: f32, y: &mut Tensor, accumu
         .output(y)
         .value(len as u64)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(len))
+        .launch(Grid::cover(len.div_ceil(4)))
 }

@@ -10,6 +10,7 @@
 
 mod correlation;
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod direct;
 
 mod microkernel;
@@ -25,7 +26,7 @@ pub(crate) use sizes::Sizes;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::{Cost, Needs, Op, workspace};
+use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -77,13 +78,17 @@ impl Op for Conv3d {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
-        let mut scratch = workspace(device, cpu::forward_workspace(&sizes, device.simd(), device.threads()))?;
+        let cpu = cpu::forward_workspace(&sizes, device.simd(), device.threads());
+        let mut scratch = workspace_for(device, cpu, cuda::forward_workspace(&sizes))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
                 cpu::forward(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
+                cuda::forward(cuda, &sizes, operands, bias, output, false, &mut scratch)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -95,14 +100,16 @@ impl Op for Conv3d {
         if backward.wants(1) {
             let x = backward.value(0)?;
             backward.write_gradient(1, |device, dw, accumulate| {
-                let len = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
-                let mut scratch = workspace(device, len)?;
+                let cpu = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
+                let mut scratch = workspace_for(device, cpu, cuda::weight_gradient_workspace(&sizes))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let scratch = scratch.data_mut();
                         cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        cuda::weight_gradient(cuda, &sizes, [&x, &dy], dw, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -114,14 +121,17 @@ impl Op for Conv3d {
         if backward.wants(0) {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
-                let len = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
-                let mut scratch = workspace(device, len)?;
+                let cpu = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
+                let mut scratch = workspace_for(device, cpu, cuda::input_gradient_workspace(&sizes))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
                         cpu::input_gradient(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        let operands = [&dy, &weight];
+                        cuda::input_gradient(cuda, &sizes, operands, None, dx, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -147,12 +157,13 @@ impl Op for Conv3d {
 /// `db (+)= Σ_voxel dy`.
 pub(super) fn bias_gradient(device: &Device, dy: &Tensor, db: &mut Tensor, accumulate: bool) -> Result<()> {
     let channels = dy.channels();
-    let mut scratch = workspace(device, cpu::bias_gradient_workspace(dy.rows(), channels))?;
+    let cpu = cpu::bias_gradient_workspace(dy.rows(), channels);
+    let mut scratch = workspace_for(device, cpu, cuda::bias_gradient_workspace(dy.rows(), channels))?;
     match device.backend() {
         Backend::Cpu { pool, .. } => {
             cpu::bias_gradient(pool, channels, dy.data(), db.data_mut(), accumulate, scratch.data_mut());
         }
-        Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+        Backend::Cuda(cuda) => cuda::bias_gradient(cuda, dy, db, accumulate, &mut scratch)?,
         Backend::Plan { .. } => {}
     }
     Ok(())

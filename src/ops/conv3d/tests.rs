@@ -3,7 +3,7 @@
 use super::sizes::{Geometry, Sizes, Window};
 use super::{conv3d, cpu};
 use crate::device::cpu::{Pool, SimdLevel};
-use crate::ops::testing::{Array, Tolerance, check_op, compare};
+use crate::ops::testing::{Array, Tolerance, check_cuda, check_op, compare};
 
 /// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
 pub(crate) fn products(g: &Sizes, mut visit: impl FnMut(usize, usize, usize)) {
@@ -190,6 +190,33 @@ fn the_op_equals_its_twin() {
             );
         }
     }
+}
+
+/// The op on CUDA and on the CPU, for one shape.
+fn check_shape_on_cuda(g: &Sizes) {
+    let ([d, h, w], Window { kernel: [kd, kh, kw], stride, padding }) = (g.input, g.window);
+    let x = Array::random(&[g.batch, d, h, w, g.in_channels], 1);
+    let weight = Array::random(&[g.out_channels, g.in_channels, kd, kh, kw], 2);
+    let inputs = [x, weight, Array::random(&[g.out_channels], 3)];
+    // Both err by at most half of this.
+    let tolerance = Tolerance { forward: 2.0 * TOLERANCE, backward: 2.0 * TOLERANCE };
+    check_cuda(&inputs, &[0, 1, 2], tolerance, |tape, v| {
+        conv3d(tape, &v[0], &v[1], Some(&v[2]), Geometry { stride, padding })
+    });
+}
+
+#[test]
+fn every_shape_on_cuda_equals_the_cpu() {
+    table().iter().for_each(check_shape_on_cuda);
+}
+
+#[test]
+fn large_tiles_on_cuda() {
+    // Enough tiles of 128 × 128 in the forward pass, in the data gradient and in the weight gradient.
+    let cubic = Window::cubic;
+    check_shape_on_cuda(&shape([1, 12, 12, 16], [4, 1000], cubic(1, 1, 0)));
+    check_shape_on_cuda(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 0)));
+    check_shape_on_cuda(&shape([1, 1, 1, 2], [54, 1450], cubic(3, 1, 1)));
 }
 
 #[test]

@@ -13,8 +13,8 @@ mod tests;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::conv3d::{Geometry, Sizes, bias_gradient, cpu};
-use crate::ops::{Cost, Needs, Op, workspace};
+use crate::ops::conv3d::{Geometry, Sizes, bias_gradient, cpu, cuda};
+use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -95,14 +95,17 @@ impl Op for ConvTranspose3d {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
-        let len = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
-        let mut scratch = workspace(device, len)?;
+        let cpu = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
+        let mut scratch = workspace_for(device, cpu, cuda::input_gradient_workspace(&sizes))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
                 cpu::input_gradient(pool, &sizes, x, weight, bias, output.data_mut(), false, scratch.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
+                cuda::input_gradient(cuda, &sizes, operands, bias, output, false, &mut scratch)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -114,14 +117,16 @@ impl Op for ConvTranspose3d {
         if backward.wants(1) {
             let x = backward.value(0)?;
             backward.write_gradient(1, |device, dw, accumulate| {
-                let len = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
-                let mut scratch = workspace(device, len)?;
+                let cpu = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
+                let mut scratch = workspace_for(device, cpu, cuda::weight_gradient_workspace(&sizes))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let scratch = scratch.data_mut();
                         cpu::weight_gradient(pool, &sizes, dy.data(), x.data(), dw.data_mut(), accumulate, scratch);
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        cuda::weight_gradient(cuda, &sizes, [&dy, &x], dw, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -133,14 +138,16 @@ impl Op for ConvTranspose3d {
         if backward.wants(0) {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
-                let len = cpu::forward_workspace(&sizes, device.simd(), device.threads());
-                let mut scratch = workspace(device, len)?;
+                let cpu = cpu::forward_workspace(&sizes, device.simd(), device.threads());
+                let mut scratch = workspace_for(device, cpu, cuda::forward_workspace(&sizes))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
                         cpu::forward(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        cuda::forward(cuda, &sizes, [&dy, &weight], None, dx, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -7,6 +7,8 @@
 //! * Gradient: `dx = dy·m/(1 − p)`, written over `dy`.
 //! * Work: 1 FLOP an element and bytes `8·|y|` either way (the generator's integer operations are not counted).
 
+mod cuda;
+
 use super::pieces::by_elements;
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device};
@@ -19,6 +21,8 @@ use crate::tensor::{Shape, Tensor};
 struct Dropout {
     probability: f32,
     seed: u64,
+    /// Index of the first element in what `seed` is for.
+    first: u64,
 }
 
 /// Sets elements to zero with `probability` and scales the others, if the tape is in training. Each layer and step needs
@@ -30,28 +34,57 @@ pub fn dropout(tape: &Tape, x: &Var, probability: f32, seed: u64) -> Result<Var>
     if !(0.0..1.0).contains(&probability) {
         return Err(Error::Usage(format!("the dropout probability is {probability}; choose one in [0, 1)")));
     }
-    match tape.is_training() && probability > 0.0 {
-        true => tape.apply(Dropout { probability, seed }, &[x]),
+    match tape.is_training() {
+        true => dropout_from(tape, x.clone(), probability, seed, 0),
         false => Ok(x.clone()),
     }
 }
 
-impl Dropout {
+/// The same, whatever the tape is for, for elements that are `first`, … of a larger tensor.
+///
+/// # Errors
+/// No memory.
+pub(crate) fn dropout_from(tape: &Tape, x: Var, probability: f32, seed: u64, first: usize) -> Result<Var> {
+    match probability > 0.0 {
+        true => tape.apply(Dropout { probability, seed, first: first as u64 }, &[&x]),
+        false => Ok(x),
+    }
+}
+
+/// What the mask of a call is drawn from, and the factor of what is kept.
+#[derive(Clone, Copy)]
+struct Mask {
+    seed: u64,
+    stream: u64,
+    /// Index of the first element in what the seed is for.
+    start: u64,
+    /// Words below it drop their element.
+    threshold: u64,
+    scale: f32,
+}
+
+impl Mask {
     /// `values *= m/(1 − p)`, where `values` starts at element `first`.
     fn apply(&self, first: usize, values: &mut [f32]) {
-        let scale = 1.0 / (1.0 - self.probability);
-        let threshold = (f64::from(self.probability) * 4_294_967_296.0).ceil() as u64;
-        let [seed, stream, _] = Rng::named(self.seed, "dropout").state();
-        let mut words = Rng::from_state([seed, stream, first as u64]);
+        let mut words = Rng::from_state([self.seed, self.stream, self.start + first as u64]);
         for value in values {
-            *value = if u64::from(words.next_u32()) < threshold { 0.0 } else { *value * scale };
+            *value = if u64::from(words.next_u32()) < self.threshold { 0.0 } else { *value * self.scale };
         }
+    }
+}
+
+impl Dropout {
+    fn mask(&self) -> Mask {
+        let [seed, stream, _] = Rng::named(self.seed, "dropout").state();
+        let threshold = (f64::from(self.probability) * 4_294_967_296.0).ceil() as u64;
+        Mask { seed, stream, start: self.first, threshold, scale: 1.0 / (1.0 - self.probability) }
     }
 
     fn run(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        let mask = self.mask();
         by_elements(pool, y, |first, y| {
             y.copy_from_slice(&x[first..][..y.len()]);
-            self.apply(first, y);
+            mask.apply(first, y);
         });
     }
 }
@@ -68,7 +101,7 @@ impl Op for Dropout {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         match device.backend() {
             Backend::Cpu { pool, .. } => self.run(pool, inputs[0].data(), output.data_mut()),
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::apply(cuda, self.mask(), Some(inputs[0]), output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -78,9 +111,10 @@ impl Op for Dropout {
         let mut gradient = backward.take_gradient()?;
         match backward.device().backend() {
             Backend::Cpu { pool, .. } => {
-                by_elements(pool, gradient.data_mut(), |first, gradient| self.apply(first, gradient));
+                let mask = self.mask();
+                by_elements(pool, gradient.data_mut(), |first, gradient| mask.apply(first, gradient));
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::apply(cuda, self.mask(), None, &mut gradient)?,
             Backend::Plan { .. } => {}
         }
         backward.accumulate(0, gradient)
@@ -109,7 +143,7 @@ mod tests {
     use super::dropout;
     use crate::device::Device;
     use crate::memory::Role;
-    use crate::ops::testing::{Array, Tolerance, check_op};
+    use crate::ops::testing::{Array, Tolerance, check_op, every_device};
     use crate::rng::Rng;
     use crate::tape::{Mode, Tape};
     use crate::tensor::Tensor;
@@ -131,6 +165,18 @@ mod tests {
         // The rounded factor and product forward; a finite difference of exact products backward.
         let tolerance = Tolerance { forward: 2e-7, backward: 1e-6 };
         check_op(&inputs, &[0], tolerance, |tape, v| dropout(tape, &v[0], 0.25, 9), twin);
+    }
+
+    #[test]
+    fn every_device_draws_the_same_bits() {
+        let values = Array::random(&[1003], 3).f32s();
+        let run = |device: &Device| {
+            let tape = Tape::new(device, Mode::Train);
+            let x = tape.input(Tensor::from_slice(device, &[1003], Role::Data, &values).unwrap());
+            dropout(&tape, &x, 0.3, 5).unwrap().tensor().to_vec().unwrap()
+        };
+        let expected = run(&Device::cpu(1, 1 << 20).unwrap());
+        every_device().for_each(|device| assert_eq!(run(&device), expected, "{device:?}"));
     }
 
     #[test]

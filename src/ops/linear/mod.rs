@@ -9,6 +9,7 @@
 //! Work: `2·rows·features·outputs` FLOPs forward, twice that backward.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use std::ops::Range;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::{Cost, Needs, Op, workspace};
+use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -106,12 +107,16 @@ impl Op for Linear {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
+        let mut scratch = workspace_for(device, 0, cuda::forward_workspace(dims))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let bias = inputs.get(2).map(|bias| bias.data());
                 cpu::forward(pool, dims, inputs[0].data(), inputs[1].data(), bias, output.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let bias = inputs.get(2).copied();
+                cuda::forward(cuda, dims, [inputs[0], inputs[1]], bias, output, &mut scratch)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -128,7 +133,8 @@ impl Op for Linear {
                 None => backward.value(0)?,
             };
             backward.write_gradient(1, |device, dw, accumulate| {
-                let mut scratch = workspace(device, cpu::weight_gradient_workspace(dims))?;
+                let (cpu, cuda) = (cpu::weight_gradient_workspace(dims), cuda::weight_gradient_workspace(dims));
+                let mut scratch = workspace_for(device, cpu, cuda)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         // A part of the columns leaves the others' gradient at zero.
@@ -138,7 +144,7 @@ impl Op for Linear {
                         let add = accumulate || dims.features != dims.stride;
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => cuda::weight_gradient(cuda, dims, [&x, &dy], dw, accumulate, &mut scratch)?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -146,9 +152,10 @@ impl Op for Linear {
         }
         if self.bias {
             backward.write_gradient(2, |device, db, accumulate| {
+                let mut scratch = workspace_for(device, 0, cuda::bias_gradient_workspace(dims))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => cpu::bias_gradient(pool, dims, dy.data(), db.data_mut(), accumulate),
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => cuda::bias_gradient(cuda, dims, &dy, db, accumulate, &mut scratch)?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -157,11 +164,14 @@ impl Op for Linear {
         if backward.wants(0) {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
+                let mut scratch = workspace_for(device, 0, cuda::input_gradient_workspace(dims))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        cuda::input_gradient(cuda, dims, [&dy, &weight], dx, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -1,5 +1,5 @@
 use super::linear;
-use crate::ops::testing::{Array, Tolerance, check_op};
+use crate::ops::testing::{Array, Tolerance, check_cuda, check_op};
 
 /// `x·W[:, columns]ᵀ + b` by definition.
 fn twin(inputs: &[Array], first: usize) -> Array {
@@ -57,6 +57,19 @@ fn many_rows_are_split() {
     let inputs = [Array::random(&[4100, 3], 7), Array::random(&[2, 3], 8)];
     let tolerance = Tolerance { forward: 2e-6, backward: 2e-5 };
     check_op(&inputs, &[0, 1], tolerance, |tape, v| linear(tape, &v[0], &v[1], None, None), |arrays| twin(arrays, 0));
+}
+
+#[test]
+fn every_tile_on_cuda() {
+    // Rows, features, outputs: 128 × 128 forward, backward to the input, to the weight; 128 × 32; 64 × 64 in several splits.
+    // Sums of up to 4100 terms in either; both are within a few units of 2^-24 times the root of that.
+    let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
+    for [rows, features, outputs] in [[1930, 6, 1000], [1930, 1000, 5], [5, 1450, 1450], [270, 30, 31], [4100, 36, 20]]
+    {
+        let inputs =
+            [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2), Array::random(&[outputs], 3)];
+        check_cuda(&inputs, &[0, 1, 2], tolerance, |tape, v| linear(tape, &v[0], &v[1], None, Some(&v[2])));
+    }
 }
 
 #[test]

@@ -11,9 +11,9 @@
 //!   count one each) and bytes `8·len` forward, `12·len` backward; bootstrapping adds a workspace of `4·len` bytes.
 
 use super::worst::{Worst, kept};
-use super::{CLAMP, Prediction, clamped_ln, focal};
+use super::{CLAMP, Prediction, clamped_ln, cuda, focal};
 use crate::device::cpu::Pool;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::pieces::{by_elements, put, sum_rows};
 use crate::ops::sigmoid::logistic;
@@ -72,13 +72,19 @@ pub fn binary_loss(tape: &Tape, prediction: &Var, label: &Var, options: BinaryLo
 }
 
 impl BinaryLoss {
-    /// Loss and slope of one element, rules resolved.
-    fn element(&self) -> impl Fn(f32, f32) -> (f32, f32) + Sync + Send + Copy + 'static {
-        let Self { prediction, gamma, label_weights: [mut w0, mut w1], label_smoothing, reference, .. } = *self;
-        if reference {
-            (w0, w1) = (w1, w0);
+    /// Weights of the labels 0 and 1, and what smoothing adds to a label, rules resolved.
+    fn resolved(&self) -> ([f32; 2], f32) {
+        let [w0, w1] = self.label_weights;
+        match self.reference {
+            true => ([w1, w0], self.label_smoothing),
+            false => ([w0, w1], 0.5 * self.label_smoothing),
         }
-        let lift = label_smoothing * if reference { 1.0 } else { 0.5 };
+    }
+
+    /// Loss and slope of one element.
+    fn element(&self) -> impl Fn(f32, f32) -> (f32, f32) + Sync + Send + Copy + 'static {
+        let Self { prediction, gamma, label_smoothing, .. } = *self;
+        let ([w0, w1], lift) = self.resolved();
         move |x, y| {
             let y = (1.0 - label_smoothing) * y + lift;
             match prediction {
@@ -88,8 +94,20 @@ impl BinaryLoss {
         }
     }
 
+    /// The same for the kernels.
+    fn options(&self) -> cuda::Binary {
+        let ([w0, w1], lift) = self.resolved();
+        let probabilities = u32::from(self.prediction == Prediction::Probabilities);
+        cuda::Binary { w0, w1, gamma: self.gamma, smoothing: self.label_smoothing, lift, probabilities }
+    }
+
+    /// How many elements count, if not all.
+    fn chosen(&self, len: usize) -> Option<usize> {
+        (self.keep < 1.0).then(|| kept(self.keep, len))
+    }
+
     fn kept(&self, len: usize) -> usize {
-        if self.keep < 1.0 { kept(self.keep, len) } else { len }
+        self.chosen(len).unwrap_or(len)
     }
 
     /// Scratch for the losses that bootstrapping sorts.
@@ -160,6 +178,9 @@ impl Op for BinaryLoss {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let (len, element) = (inputs[0].len(), self.element());
+        if let Target::Cuda(_) = device.target() {
+            return cuda::binary(device, self.options(), self.chosen(len), [inputs[0], inputs[1]], output);
+        }
         let mut scratch = self.scratch(device, len)?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
@@ -167,8 +188,7 @@ impl Op for BinaryLoss {
                 let sum = total(pool, |i| element(x[i], y[i]).0, len, kept, scratch.as_mut().map(Tensor::data_mut));
                 output.data_mut()[0] = (sum / kept as f64) as f32;
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-            Backend::Plan { .. } => {}
+            Backend::Cuda(_) | Backend::Plan { .. } => {}
         }
         Ok(())
     }
@@ -177,6 +197,10 @@ impl Op for BinaryLoss {
         let (x, y, dy) = (backward.value(0)?, backward.value(1)?, backward.gradient().clone());
         let (len, element) = (x.len(), self.element());
         backward.write_gradient(0, |device, dx, accumulate| {
+            if let Target::Cuda(_) = device.target() {
+                let (options, chosen) = (self.options(), self.chosen(len));
+                return cuda::binary_backward(device, options, chosen, [&x, &y, &dy], dx, accumulate);
+            }
             let mut scratch = self.scratch(device, len)?;
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
@@ -194,8 +218,7 @@ impl Op for BinaryLoss {
                         }
                     });
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-                Backend::Plan { .. } => {}
+                Backend::Cuda(_) | Backend::Plan { .. } => {}
             }
             Ok(())
         })

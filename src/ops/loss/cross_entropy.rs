@@ -9,12 +9,12 @@
 //! * Work: 5 FLOPs an element (exponential and logarithm count one) forward, 8 backward; bytes `4·(|x| + |y|)` and
 //!   `4·(2|x| + |y|)`. The reference rule does it `batch` times.
 
-use super::{Prediction, check_classes, check_labels, clamped_ln, focal};
+use super::{Prediction, check_classes, check_labels, clamped_ln, cuda, focal};
 use crate::device::cpu::Pool;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::pieces::{by_rows, put, sum_rows};
-use crate::ops::{Cost, Needs, Op};
+use crate::ops::{Cost, Needs, Op, softmax};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -152,6 +152,25 @@ impl Reference<'_> {
 }
 
 impl CrossEntropy {
+    /// The options of the kernels, for predictions of this shape.
+    fn classes(&self, shape: &[usize]) -> cuda::Classes {
+        let classes = shape[shape.len() - 1];
+        cuda::Classes {
+            rows: (shape.iter().product::<usize>() / classes) as u64,
+            classes: classes as u32,
+            span: softmax::cuda::span(classes) as u32,
+            gamma: self.gamma,
+            probabilities: u32::from(self.prediction == Prediction::Probabilities),
+        }
+    }
+
+    /// The same for the reference rule.
+    fn batch_rule(&self, shape: &[usize]) -> cuda::Reference {
+        let (batch, classes) = (shape[0], shape[shape.len() - 1]);
+        let rows = shape[1..shape.len() - 1].iter().product::<usize>() as u64;
+        cuda::Reference { batch: batch as u64, rows, classes: classes as u32, gamma: self.gamma }
+    }
+
     fn reference<'a>(&self, shape: &[usize], p: &'a [f32], labels: &'a [f32]) -> Reference<'a> {
         let (batch, classes) = (shape[0], shape[shape.len() - 1]);
         Reference { batch, rows: labels.len() / batch, classes, gamma: self.gamma, p, labels }
@@ -172,6 +191,13 @@ impl Op for CrossEntropy {
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        if let Target::Cuda(_) = device.target() {
+            let (both, shape) = ([inputs[0], inputs[1]], inputs[0].shape());
+            return match self.reference {
+                true => cuda::reference(device, self.batch_rule(shape), both, output),
+                false => cuda::classes(device, self.classes(shape), both, output),
+            };
+        }
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (x, labels, classes) = (inputs[0].data(), inputs[1].data(), inputs[0].channels());
@@ -184,8 +210,7 @@ impl Op for CrossEntropy {
                     (sum_rows(pool, labels.len(), classes, part) / labels.len() as f64) as f32
                 };
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-            Backend::Plan { .. } => {}
+            Backend::Cuda(_) | Backend::Plan { .. } => {}
         }
         Ok(())
     }
@@ -193,6 +218,13 @@ impl Op for CrossEntropy {
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let (x, labels, dy) = (backward.value(0)?, backward.value(1)?, backward.gradient().clone());
         backward.write_gradient(0, |device, dx, accumulate| {
+            if let Target::Cuda(_) = device.target() {
+                let all = [&x, &labels, &dy];
+                return match self.reference {
+                    true => cuda::reference_backward(device, self.batch_rule(x.shape()), all, dx, accumulate),
+                    false => cuda::classes_backward(device, self.classes(x.shape()), all, dx, accumulate),
+                };
+            }
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
                     let (shape, classes, x, labels) = (x.shape(), x.channels(), x.data(), labels.data());
@@ -213,8 +245,7 @@ impl Op for CrossEntropy {
                         }
                     });
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-                Backend::Plan { .. } => {}
+                Backend::Cuda(_) | Backend::Plan { .. } => {}
             }
             Ok(())
         })

@@ -5,9 +5,9 @@
 //! * Gradient: `dp = −(2·y·(Σp + Σy + s) − (2·Σpy + s))/(Σp + Σy + s)²/(batch·C)`.
 //! * Work: 3 FLOPs an element forward, 6 backward; bytes `4·(|p| + |y|)` and `4·(3|p| + 2|y|)`.
 
-use super::{check_classes, check_labels};
+use super::{check_classes, check_labels, cuda};
 use crate::device::cpu::Pool;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::pieces::{by_rows, put};
 use crate::ops::{Cost, Needs, Op, PIECE};
@@ -76,6 +76,9 @@ impl Op for Dice {
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        if let Target::Cuda(_) = device.target() {
+            return cuda::dice(device, [inputs[0], inputs[1]], output);
+        }
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (batch, classes, label) = (inputs[0].shape()[0], inputs[0].channels(), inputs[1].data());
@@ -86,8 +89,7 @@ impl Op for Dice {
                 let dice: f64 = sums.iter().map(|[both, either]| (2.0 * both + SMOOTH) / (either + SMOOTH)).sum();
                 output.data_mut()[0] = (1.0 - dice / sums.len() as f64) as f32;
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-            Backend::Plan { .. } => {}
+            Backend::Cuda(_) | Backend::Plan { .. } => {}
         }
         Ok(())
     }
@@ -95,6 +97,9 @@ impl Op for Dice {
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let (p, label, dy) = (backward.value(0)?, backward.value(1)?, backward.gradient().clone());
         backward.write_gradient(0, |device, dp, accumulate| {
+            if let Target::Cuda(_) = device.target() {
+                return cuda::dice_backward(device, [&p, &label, &dy], dp, accumulate);
+            }
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
                     let (batch, classes, label) = (p.shape()[0], p.channels(), label.data());
@@ -118,8 +123,7 @@ impl Op for Dice {
                         }
                     });
                 }
-                Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-                Backend::Plan { .. } => {}
+                Backend::Cuda(_) | Backend::Plan { .. } => {}
             }
             Ok(())
         })

@@ -6,6 +6,7 @@
 
 mod binary;
 mod cross_entropy;
+mod cuda;
 mod dice;
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,7 @@ fn check_labels(op: &'static str, prediction: &[usize], label: &[usize]) -> Resu
     }
 }
 
-/// Fails unless each label is a whole number below `classes`.
+/// Fails unless each label is a whole number below `classes`. (On CUDA such a label makes the loss NaN.)
 fn check_classes(op: &'static str, labels: &[f32], classes: usize) -> Result<()> {
     match labels.iter().find(|&&label| !(label >= 0.0 && label < classes as f32 && label.fract() == 0.0)) {
         None => Ok(()),

@@ -1,9 +1,8 @@
 use super::worst::{Worst, kept};
 use super::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
-use crate::device::Device;
 use crate::device::cpu::Pool;
 use crate::memory::Role;
-use crate::ops::testing::{Array, Tolerance, check_op, refused};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, every_device, refused};
 use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
@@ -91,27 +90,32 @@ fn many_pieces() {
     }
 }
 
-/// Runs a loss on one thread: its value and gradient.
-fn run(x: &[f32], y: &[f32], options: BinaryLoss) -> (f32, Vec<f32>) {
-    let device = Device::cpu(1, 1 << 20).unwrap();
-    let tape = Tape::new(&device, Mode::Train);
-    let var = |values: &[f32]| tape.input(Tensor::from_slice(&device, &[values.len()], Role::Data, values).unwrap());
-    let x = var(x);
-    let loss = binary_loss(&tape, &x, &var(y), options).unwrap();
-    let value = loss.tensor().to_vec().unwrap()[0];
-    tape.backward(loss, &mut crate::nn::Parameters::new(&device)).unwrap();
-    (value, tape.gradient(&x).unwrap().to_vec().unwrap())
+/// Runs a loss on every device: values and gradients.
+fn run<'a>(x: &'a [f32], y: &'a [f32], options: BinaryLoss) -> impl Iterator<Item = (f32, Vec<f32>)> + 'a {
+    every_device().map(move |device| {
+        let tape = Tape::new(&device, Mode::Train);
+        let var =
+            |values: &[f32]| tape.input(Tensor::from_slice(&device, &[values.len()], Role::Data, values).unwrap());
+        let x = var(x);
+        let loss = binary_loss(&tape, &x, &var(y), options).unwrap();
+        let value = loss.tensor().to_vec().unwrap()[0];
+        tape.backward(loss, &mut crate::nn::Parameters::new(&device)).unwrap();
+        assert_clean();
+        (value, tape.gradient(&x).unwrap().to_vec().unwrap())
+    })
 }
 
 #[test]
 fn saturated_probabilities_have_no_gradient_and_logits_have() {
     let probabilities = BinaryLoss { prediction: Prediction::Probabilities, ..BinaryLoss::default() };
-    let (loss, gradient) = run(&[0.0, 1.0], &[1.0, 0.0], probabilities);
-    // −ln 1e-6; 1 − (1 − 1e-6) is 1.0133e-6 in f32, whose logarithm is 0.013 less.
-    assert!((loss - 13.815_511).abs() < 0.01, "{loss}");
-    assert_eq!(gradient, [0.0, 0.0]);
-    let (loss, gradient) = run(&[-300.0, 300.0], &[1.0, 0.0], BinaryLoss::default());
-    assert_eq!((loss, gradient), (300.0, vec![-0.5, 0.5]));
+    for (loss, gradient) in run(&[0.0, 1.0], &[1.0, 0.0], probabilities) {
+        // −ln 1e-6; 1 − (1 − 1e-6) is 1.0133e-6 in f32, whose logarithm is 0.013 less.
+        assert!((loss - 13.815_511).abs() < 0.01, "{loss}");
+        assert_eq!(gradient, [0.0, 0.0]);
+    }
+    for (loss, gradient) in run(&[-300.0, 300.0], &[1.0, 0.0], BinaryLoss::default()) {
+        assert_eq!((loss, gradient), (300.0, vec![-0.5, 0.5]));
+    }
 }
 
 #[test]
@@ -123,10 +127,11 @@ fn focal_exponents_below_one_stay_finite() {
     };
     for prediction in [Prediction::Logits, Prediction::Probabilities] {
         let options = BinaryLoss { prediction, gamma: 0.5, ..BinaryLoss::default() };
-        let (loss, gradient) = run(&ends(prediction), &[0.0, 1.0, 1.0], options);
-        assert!(loss.is_finite() && gradient.iter().all(|slope| slope.is_finite()), "{loss} {gradient:?}");
-        // Right predictions weigh nothing; the wrong one pulls.
-        assert!(gradient[2] < 0.0 && loss > 1.0, "{loss} {gradient:?}");
+        for (loss, gradient) in run(&ends(prediction), &[0.0, 1.0, 1.0], options) {
+            assert!(loss.is_finite() && gradient.iter().all(|slope| slope.is_finite()), "{loss} {gradient:?}");
+            // Right predictions weigh nothing; the wrong one pulls.
+            assert!(gradient[2] < 0.0 && loss > 1.0, "{loss} {gradient:?}");
+        }
     }
 }
 
@@ -137,10 +142,38 @@ fn of_equal_losses_the_first_are_kept() {
     let worse = [5, 17_000, 39_999];
     let mut x = vec![0.0; n];
     worse.iter().for_each(|&i| x[i] = 1.0);
-    let (_, gradient) = run(&x, &vec![0.0; n], BinaryLoss { keep: 0.5, ..BinaryLoss::default() });
-    let kept: Vec<usize> = (0..n).filter(|&i| gradient[i] != 0.0).collect();
     let expected: Vec<usize> = (0..19_999).chain([39_999]).collect();
-    assert_eq!(kept, expected);
+    for (_, gradient) in run(&x, &vec![0.0; n], BinaryLoss { keep: 0.5, ..BinaryLoss::default() }) {
+        let kept: Vec<usize> = (0..n).filter(|&i| gradient[i] != 0.0).collect();
+        assert_eq!(kept, expected);
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_counts_as_the_worst() {
+    // With a NaN of either sign: the sum is one as well, and so is the gradient of that element.
+    let mut x = vec![0.5; 5000];
+    (x[70], x[4100]) = (f32::NAN, -f32::NAN);
+    let options = BinaryLoss { keep: 0.25, ..BinaryLoss::default() };
+    for (loss, gradient) in run(&x, &vec![1.0; 5000], options) {
+        assert!(loss.is_nan());
+        assert!((0..5000).all(|i| gradient[i].is_nan() == x[i].is_nan()));
+    }
+}
+
+#[test]
+fn on_cuda_a_label_that_is_no_class_makes_the_loss_nan() {
+    let Some(device) = cuda_device(0) else { return };
+    let tape = Tape::new(&device, Mode::Train);
+    let tensor = |shape: &[usize], values: &[f32]| Tensor::from_slice(&device, shape, Role::Data, values).unwrap();
+    let x = tape.input(tensor(&[1, 3, 2], &[0.5; 6]));
+    for wrong in [2.0, -1.0, 0.5, f32::NAN] {
+        let label = tape.constant(tensor(&[1, 3, 1], &[0.0, wrong, 1.0]));
+        for loss in [cross_entropy(&tape, &x, &label, CrossEntropy::default()), dice_loss(&tape, &x, &label)] {
+            assert!(loss.unwrap().tensor().to_vec().unwrap()[0].is_nan(), "{wrong}");
+        }
+    }
+    assert_clean();
 }
 
 #[test]
@@ -195,6 +228,19 @@ fn cross_entropy_twin(a: &[Array], options: CrossEntropy) -> Array {
 #[test]
 fn cross_entropies_follow_their_definition() {
     let classes = Array::random(&[3, 40, 1], 7).map(|x| ((x + 1.0) * 2.0).floor());
+    // More classes than a warp has lanes.
+    let many = [
+        Array::random(&[1, 9, 70], 1).map(|x| 6.0 * x),
+        Array::random(&[1, 9, 1], 3).map(|x| ((x + 1.0) * 35.0).floor()),
+    ];
+    let plain = CrossEntropy::default();
+    check_op(
+        &many,
+        &[0],
+        TOLERANCE,
+        |tape, v| cross_entropy(tape, &v[0], &v[1], plain),
+        |a| cross_entropy_twin(a, plain),
+    );
     for gamma in [0.0, 1.5, 2.0] {
         for (prediction, reference) in
             [(Prediction::Logits, false), (Prediction::Probabilities, false), (Prediction::Probabilities, true)]

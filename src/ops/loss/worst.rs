@@ -1,5 +1,7 @@
 //! The worst elements of a loss: bootstrapping keeps the `k` largest and forgets the rest.
 
+use std::cmp::Ordering;
+
 use crate::device::cpu::Pool;
 use crate::ops::PIECE;
 
@@ -16,11 +18,17 @@ pub(super) fn kept(fraction: f64, len: usize) -> usize {
     ((fraction * len as f64) as usize).clamp(1, len.max(1))
 }
 
+/// The order of losses: by value, −0 before 0, NaN of either sign last.
+fn compare(a: f32, b: f32) -> Ordering {
+    let one_nan = |loss: f32| if loss.is_nan() { f32::NAN.abs() } else { loss };
+    one_nan(a).total_cmp(&one_nan(b))
+}
+
 impl Worst {
     /// Finds the `count` (at least 1) largest elements of `losses`, which it reorders. NaN counts as largest.
     pub(super) fn of(losses: &mut [f32], count: usize) -> Self {
-        let (above, &mut threshold, _) = losses.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
-        let ties = 1 + above.iter().filter(|loss| loss.total_cmp(&threshold).is_eq()).count();
+        let (above, &mut threshold, _) = losses.select_nth_unstable_by(count - 1, |a, b| compare(*b, *a));
+        let ties = 1 + above.iter().filter(|&&loss| compare(loss, threshold).is_eq()).count();
         let sum = losses[..count].iter().map(|&loss| f64::from(loss)).sum();
         Self { threshold, sum, ties }
     }
@@ -36,7 +44,7 @@ impl Worst {
     ) -> impl Fn(usize) -> Chooser<'a> {
         let count = |piece: usize| {
             let range = piece * PIECE..len.min((piece + 1) * PIECE);
-            range.filter(|&i| loss(i).total_cmp(&self.threshold).is_eq()).count()
+            range.filter(|&i| compare(loss(i), self.threshold).is_eq()).count()
         };
         let mut before = pool.map(len.div_ceil(PIECE), count);
         let mut total = 0;
@@ -54,10 +62,10 @@ pub(super) struct Chooser<'a> {
 impl Chooser<'_> {
     /// True if the next element, whose loss is `loss`, is among the worst.
     pub(super) fn takes(&mut self, loss: f32) -> bool {
-        match loss.total_cmp(&self.worst.threshold) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Equal => {
+        match compare(loss, self.worst.threshold) {
+            Ordering::Less => false,
+            Ordering::Greater => true,
+            Ordering::Equal => {
                 let taken = self.ties > 0;
                 self.ties = self.ties.saturating_sub(1);
                 taken

@@ -28,6 +28,7 @@
 //! Source: Lorensen and Cline 1987; owned edges and passes over rows as in Schroeder, Maynard and Geveci, *Flying edges*, 2015.
 
 pub mod cpu;
+mod cuda;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use crate::device::cpu::Pool;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -137,8 +138,18 @@ where
             let field = cpu::Field { values: field.typed::<T>(), threshold, outside };
             on_cpu(device, pool, slots, field, [&mut inside, &mut vertices, &mut triangles])
         }
-        Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-        Backend::Plan { .. } => surface(device, [0, 0]),
+        Backend::Cuda(cuda) => {
+            let mut scratch = cuda::Scratch::new(device, slots)?;
+            let words = [&mut inside, &mut vertices, &mut triangles];
+            cuda::extract(cuda, slots, field, [threshold, outside], words, &mut scratch)
+        }
+        Backend::Plan { target } => {
+            let _scratch = match target {
+                Target::Cpu { .. } => None,
+                Target::Cuda(_) => Some(cuda::Scratch::new(device, slots)?),
+            };
+            surface(device, [0, 0])
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::device::cpu::SimdLevel;
+use crate::ops::testing::{assert_clean, cuda_device};
 use crate::rng::Rng;
 
 fn field(device: &Device, shape: [usize; 3], values: &[f32]) -> Tensor {
@@ -41,21 +42,47 @@ fn naive(shape: [usize; 3], values: &[f32], threshold: f32, outside: f32) -> (Ve
     (vertices, triangles)
 }
 
-/// Sides around the word length, whatever the number of threads: the same arrays as the naive twin, to the bit.
+/// Sides around the word length, whatever the number of threads and on CUDA whatever the order of blocks: the same arrays as
+/// the naive twin, to the bit.
 #[test]
 fn equals_the_naive_twin() {
     let mut rng = Rng::new(7);
-    for (threads, shape) in
-        [(1, [3, 4, 5]), (2, [4, 3, 31]), (2, [2, 5, 32]), (3, [3, 2, 33]), (2, [1, 1, 64]), (1, [1; 3])]
-    {
-        let device = Device::cpu(threads, 1 << 20).unwrap();
+    for (threads, shape) in [
+        (1, [3, 4, 5]),
+        (2, [4, 3, 31]),
+        (2, [2, 5, 32]),
+        (3, [3, 2, 33]),
+        (2, [1, 1, 64]),
+        (1, [1; 3]),
+        (1, [40, 40, 3]),
+    ] {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.uniform()).collect();
-        let surface = marching_cubes(&field(&device, shape, &values), 0.5, 0.0).unwrap();
         let (vertices, triangles) = naive(shape, &values, 0.5, 0.0);
-        assert_eq!(surface.vertices.shape(), [vertices.len(), 3]);
-        assert_eq!(surface.vertices.data(), vertices.as_flattened(), "{shape:?}");
-        assert_eq!(surface.triangles.typed::<u32>(), triangles.as_flattened(), "{shape:?}");
+        let cuda = [0, 1].into_iter().filter_map(cuda_device);
+        for device in [Device::cpu(threads, 1 << 20).unwrap()].into_iter().chain(cuda) {
+            let surface = marching_cubes(&field(&device, shape, &values), 0.5, 0.0).unwrap();
+            assert_eq!(surface.vertices.shape(), [vertices.len(), 3]);
+            assert_eq!(surface.vertices.to_vec().unwrap(), vertices.as_flattened(), "{device:?} {shape:?}");
+            assert_eq!(surface.triangles.to_typed::<u32>().unwrap(), triangles.as_flattened(), "{device:?} {shape:?}");
+            assert_clean();
+        }
     }
+}
+
+/// Two values in bytes: CUDA's arrays are the CPU's.
+#[test]
+fn bytes_on_cuda() {
+    let Some(cuda) = cuda_device(3) else { return };
+    let mut rng = Rng::new(8);
+    let shape = [5, 6, 37];
+    let values: Vec<u8> = (0..shape.iter().product()).map(|_| rng.below(2) as u8).collect();
+    let surface = |device: &Device| {
+        let field = Tensor::from_typed(device, &shape, DType::U8, Role::Data, &values).unwrap();
+        let surface = marching_cubes(&field, 0.5, 0.0).unwrap();
+        (surface.vertices.to_vec().unwrap(), surface.triangles.to_typed::<u32>().unwrap())
+    };
+    assert_eq!(surface(&cuda), surface(&Device::cpu(1, 1 << 20).unwrap()));
+    assert_clean();
 }
 
 /// Bytes are read as their values: a mask of 0 and 1 meshes as the same field in floats.

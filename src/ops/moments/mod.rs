@@ -8,12 +8,13 @@
 //! Work: four FLOPs an element; `x` moves once.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::layout::Layout;
 use crate::ops::{Cost, Needs, Op, workspace};
@@ -113,12 +114,17 @@ impl Op for Moments {
         let (rows, channels) = self.grouping.check(self.name(), inputs[0].shape())?;
         let items = self.grouping.items();
         let layout = Layout::new(items, rows / items, channels);
-        let mut scratch = workspace(device, cpu::workspace(&layout, self.grouping))?;
+        let tiling = cuda::tiling(self.grouping, rows, channels);
+        let size = match device.target() {
+            Target::Cpu { .. } => cpu::workspace(&layout, self.grouping),
+            Target::Cuda(_) => cuda::workspace(&tiling, items),
+        };
+        let mut scratch = workspace(device, size)?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 cpu::moments(pool, &layout, self.grouping, inputs[0].data(), scratch.data_mut(), output.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::moments(cuda, tiling, items, inputs[0], &mut scratch, output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())

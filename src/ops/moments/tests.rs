@@ -1,7 +1,7 @@
 use super::{Grouping, moments};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::memory::Role;
-use crate::ops::testing::{Array, compare, devices};
+use crate::ops::testing::{Array, assert_clean, compare, every_device, kind};
 use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
@@ -30,8 +30,8 @@ fn twin(x: &Array, grouping: Grouping) -> (Vec<f64>, Vec<f64>) {
 
 fn check(x: &Array, grouping: Grouping) {
     let (means, variances) = twin(x, grouping);
-    let mut earlier: Option<(crate::device::cpu::SimdLevel, Vec<f32>)> = None;
-    for device in devices() {
+    let mut earlier: Option<(Target, Vec<f32>)> = None;
+    for device in every_device() {
         let tape = Tape::new(&device, Mode::Train);
         let var = tape.input(Tensor::from_slice(&device, &x.shape, Role::Data, &x.f32s()).unwrap());
         let statistics = moments(&tape, &var, grouping).unwrap();
@@ -45,12 +45,14 @@ fn check(x: &Array, grouping: Grouping) {
             assert!((f64::from(ours) - exact).abs() <= 1.2e-7 * largest, "mean {ours}, expected {exact}");
         }
         compare("variances", &ours[means.len()..], &variances, 1e-6);
-        if let Some((simd, earlier)) = &earlier
-            && *simd == device.simd()
+        assert_clean();
+        let kind = kind(&device);
+        if let Some((other, earlier)) = &earlier
+            && *other == kind
         {
-            assert_eq!(earlier, &ours, "one and two threads differ");
+            assert_eq!(earlier, &ours, "{kind:?}: threads or the order of blocks change the result");
         }
-        earlier = Some((device.simd(), ours));
+        earlier = Some((kind, ours));
     }
 }
 
@@ -85,12 +87,13 @@ fn one_row_has_no_variance() {
 
 #[test]
 fn nan_is_not_hidden() {
-    let device = Device::cpu(1, 1 << 20).unwrap();
-    let tape = Tape::new(&device, Mode::Train);
-    let var = tape.input(Tensor::from_slice(&device, &[2, 2], Role::Data, &[1.0, f32::NAN, 3.0, 4.0]).unwrap());
-    let statistics = moments(&tape, &var, Grouping::Channel).unwrap().tensor().to_vec().unwrap();
-    assert_eq!((statistics[0], statistics[2]), (2.0, 1.0));
-    assert!(statistics[1].is_nan() && statistics[3].is_nan());
+    for device in every_device() {
+        let tape = Tape::new(&device, Mode::Train);
+        let var = tape.input(Tensor::from_slice(&device, &[2, 2], Role::Data, &[1.0, f32::NAN, 3.0, 4.0]).unwrap());
+        let statistics = moments(&tape, &var, Grouping::Channel).unwrap().tensor().to_vec().unwrap();
+        assert_eq!((statistics[0], statistics[2]), (2.0, 1.0));
+        assert!(statistics[1].is_nan() && statistics[3].is_nan());
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The backward pass: which buffer holds what, and when.
 
-use super::{Fused, cpu};
-use crate::device::{Backend, Device};
+use super::{Fused, cpu, cuda};
+use crate::device::{Backend, Device, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::ops::activation::{Function, write_coefficient_gradients};
@@ -14,6 +14,8 @@ use crate::tensor::{DType, Shape, Tensor};
 struct Shared {
     device: Device,
     layout: Layout,
+    /// How CUDA cuts it.
+    cut: cuda::Cut,
     /// Values of statistics, scale and shift.
     vectors: [Option<Tensor>; 3],
     scratch: Tensor,
@@ -25,11 +27,19 @@ impl Shared {
     }
 }
 
+/// What all CUDA kernels of a backward pass read.
+fn inputs<'a>(op: &Fused, cut: cuda::Cut, vectors: &'a [Option<Tensor>; 3]) -> cuda::Inputs<'a> {
+    let vectors = vectors.each_ref().map(Option::as_ref);
+    cuda::Inputs { cut, x: None, vectors, before: None, activation: op.activation, parameters: &[] }
+}
+
 /// See the page of the op.
 pub(super) fn backward(op: &Fused, backward: &mut Backward<'_>) -> Result<()> {
     let device = backward.device().clone();
     let shapes: Vec<Shape> = (0..op.parameters).map(|i| backward.shape(i).to_vec()).collect();
-    let layout = op.layout(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+    let layout = op.layout(&shapes)?;
+    let cut = op.cut(&layout, &shapes);
     if let Some(residual) = op.residual
         && !op.before
     {
@@ -43,25 +53,20 @@ pub(super) fn backward(op: &Fused, backward: &mut Backward<'_>) -> Result<()> {
     let x = op.needs().input(0).then(|| backward.value(0)).transpose()?;
     let sums = [op.gamma, op.beta].into_iter().flatten().any(|i| backward.wants(i))
         || op.through_statistics && backward.wants(0);
-    let size = cpu::backward_workspace(&layout, op.is_affine(), op.activation.coefficients());
-    let mut shared = Shared { layout, vectors, scratch: workspace(&device, size)?, device };
+    let coefficients = op.activation.coefficients();
+    let size = match device.target() {
+        Target::Cpu { .. } => cpu::backward_workspace(&layout, op.is_affine(), coefficients),
+        Target::Cuda(_) => cut.workspace(coefficients),
+    };
+    let mut shared = Shared { layout, cut, vectors, scratch: workspace(&device, size)?, device };
     let g = first_pass(op, backward, &mut shared, x.as_ref(), sums)?;
-    if op.activates() {
-        let sums = match shared.device.backend() {
-            Backend::Cpu { .. } => cpu::coefficient_gradients(&shared.norm(op), shared.scratch.data()),
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
-            Backend::Plan { .. } => &[],
-        };
-        write_coefficient_gradients(backward, op.activation, op.parameters, sums)?;
-    }
-    for (position, sum) in [(op.beta, cpu::Sum::Gradient), (op.gamma, cpu::Sum::GradientTimesInput)] {
-        let Some(position) = position else { continue };
-        backward.write_gradient(position, |device, gradient, accumulate| {
-            if let Backend::Cpu { .. } = device.backend() {
-                cpu::vector_gradient(&shared.norm(op), sum, shared.scratch.data(), gradient.data_mut(), accumulate);
-            }
-            Ok(())
-        })?;
+    match shared.device.target() {
+        Target::Cpu { .. } => write_gradients(op, backward, &shared)?,
+        Target::Cuda(_) => {
+            let inputs = inputs(op, cut, &shared.vectors);
+            let of = cuda::Summed { beta: op.beta, gamma: op.gamma, parameters: op.parameters };
+            cuda::write_gradients(&inputs, backward, &shared.device, of, sums, &mut shared.scratch)?;
+        }
     }
     if let Some(residual) = op.residual
         && op.before
@@ -72,6 +77,23 @@ pub(super) fn backward(op: &Fused, backward: &mut Backward<'_>) -> Result<()> {
         Some(_) if backward.wants(0) => second_pass(op, backward, shared, x, g),
         _ => backward.accumulate(0, g),
     }
+}
+
+/// The gradients of coefficients, scale and shift from the sums, on the CPU.
+fn write_gradients(op: &Fused, backward: &mut Backward<'_>, shared: &Shared) -> Result<()> {
+    let norm = shared.norm(op);
+    let sums = if shared.device.is_plan() { &[] } else { cpu::coefficient_gradients(&norm, shared.scratch.data()) };
+    write_coefficient_gradients(backward, op.activation, op.parameters, sums)?;
+    for (position, sum) in [(op.beta, cpu::Sum::Gradient), (op.gamma, cpu::Sum::GradientTimesInput)] {
+        let Some(position) = position else { continue };
+        backward.write_gradient(position, |device, gradient, accumulate| {
+            if !device.is_plan() {
+                cpu::vector_gradient(&norm, sum, shared.scratch.data(), gradient.data_mut(), accumulate);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// `g = dy·act'(v)`, and the sums.
@@ -94,20 +116,37 @@ fn first_pass(
     } else {
         (backward.gradient().clone(), None)
     };
-    let Backend::Cpu { pool, .. } = shared.device.backend() else { return Ok(g) };
-    let norm = op.norm(shared.layout, shared.vectors.each_ref().map(Option::as_ref));
-    let function = Function::new(op.activation, parameters.iter().map(Tensor::data));
-    let first = cpu::First {
-        function: &function,
-        coefficients: op.activation.coefficients(),
-        x: x.map_or(&[], Tensor::data),
-        residual: residual.as_ref().map(Tensor::data),
-        sums,
-    };
-    let scratch = shared.scratch.data_mut();
-    match op.activates() {
-        true => cpu::first(pool, &norm, first, dy.as_ref().map(Tensor::data), Some(g.data_mut()), scratch),
-        false => cpu::first(pool, &norm, first, Some(g.data()), None, scratch),
+    match shared.device.backend() {
+        Backend::Cpu { pool, .. } => {
+            let norm = op.norm(shared.layout, shared.vectors.each_ref().map(Option::as_ref));
+            let function = Function::new(op.activation, parameters.iter().map(Tensor::data));
+            let first = cpu::First {
+                function: &function,
+                coefficients: op.activation.coefficients(),
+                x: x.map_or(&[], Tensor::data),
+                residual: residual.as_ref().map(Tensor::data),
+                sums,
+            };
+            let scratch = shared.scratch.data_mut();
+            match op.activates() {
+                true => cpu::first(pool, &norm, first, dy.as_ref().map(Tensor::data), Some(g.data_mut()), scratch),
+                false => cpu::first(pool, &norm, first, Some(g.data()), None, scratch),
+            }
+        }
+        Backend::Cuda(cuda) => {
+            let parameters: Vec<&Tensor> = parameters.iter().collect();
+            let inputs = cuda::Inputs {
+                x,
+                before: residual.as_ref(),
+                parameters: &parameters,
+                ..inputs(op, shared.cut, &shared.vectors)
+            };
+            match op.activates() {
+                true => inputs.first(cuda, dy.as_ref(), Some(&mut g), sums, &mut shared.scratch)?,
+                false => inputs.first(cuda, Some(&g), None, sums, &mut shared.scratch)?,
+            }
+        }
+        Backend::Plan { .. } => {}
     }
     Ok(g)
 }
@@ -121,26 +160,33 @@ fn second_pass(
     mut g: Tensor,
 ) -> Result<()> {
     let through = op.through_statistics;
-    let mut run = |source: cpu::Second<'_>, out: &mut Tensor, accumulate: bool| {
-        if let Backend::Cpu { pool, .. } = shared.device.backend() {
-            let norm = op.norm(shared.layout, shared.vectors.each_ref().map(Option::as_ref));
-            let scratch = shared.scratch.data_mut();
-            cpu::second(pool, &norm, through, source, accumulate, scratch, out.data_mut());
+    // `None` stands for what lies in `out`.
+    let mut run = |g: Option<&Tensor>, x: Option<&Tensor>, out: &mut Tensor, accumulate: bool| {
+        match shared.device.backend() {
+            Backend::Cpu { pool, .. } => {
+                let norm = op.norm(shared.layout, shared.vectors.each_ref().map(Option::as_ref));
+                let source = cpu::Second { g: g.map(Tensor::data), x: x.map(Tensor::data) };
+                cpu::second(pool, &norm, through, source, accumulate, shared.scratch.data_mut(), out.data_mut());
+            }
+            Backend::Cuda(cuda) => {
+                let [g, x] = [g, x].map(|source| source.map_or(out.address(), Tensor::address));
+                let inputs = inputs(op, shared.cut, &shared.vectors);
+                cuda::second(&inputs, cuda, through, cuda::Second { g, x }, accumulate, &shared.scratch, out)?;
+            }
+            Backend::Plan { .. } => {}
         }
+        Ok(())
     };
     if g.is_unique() {
-        run(cpu::Second { g: None, x: x.as_ref().map(Tensor::data) }, &mut g, false);
+        run(None, x.as_ref(), &mut g, false)?;
         return backward.accumulate(0, g);
     }
     // g is the residual's gradient as well. So dx goes into x's own buffer, if this is its last use.
     drop(x);
     if let Some(mut x) = backward.take_value(0)? {
-        run(cpu::Second { g: Some(g.data()), x: None }, &mut x, false);
+        run(Some(&g), None, &mut x, false)?;
         return backward.accumulate(0, x);
     }
     let x = if through { Some(backward.value(0)?) } else { None };
-    backward.write_gradient(0, |_, dx, accumulate| {
-        run(cpu::Second { g: Some(g.data()), x: x.as_ref().map(Tensor::data) }, dx, accumulate);
-        Ok(())
-    })
+    backward.write_gradient(0, |_, dx, accumulate| run(Some(&g), x.as_ref(), dx, accumulate))
 }

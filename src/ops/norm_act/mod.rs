@@ -22,12 +22,13 @@
 
 mod backward;
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::iter::once;
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::activation::{Activation, Function};
 use crate::ops::layout::Layout;
@@ -174,6 +175,17 @@ impl Fused {
         Ok(Layout::new(items, rows / items, channels))
     }
 
+    /// How CUDA cuts it.
+    fn cut(&self, layout: &Layout, inputs: &[&[usize]]) -> cuda::Cut {
+        let Layout { items, rows, channels, .. } = *layout;
+        if !self.is_affine() {
+            return cuda::Cut::flat(items * rows * channels);
+        }
+        let per_item =
+            [self.gamma, self.beta].map(|i| i.is_some_and(|i| inputs[i].iter().product::<usize>() > channels));
+        cuda::Cut::affine([items, rows, channels], self.grouping, self.epsilon, per_item)
+    }
+
     /// The op's numbers for the CPU, from the values of statistics, scale and shift.
     fn norm<'a>(&self, layout: Layout, [statistics, gamma, beta]: [Option<&'a Tensor>; 3]) -> cpu::Norm<'a> {
         cpu::Norm {
@@ -205,16 +217,26 @@ impl Op for Fused {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
         let layout = self.layout(&shapes)?;
-        let mut tiles = workspace(device, if self.is_affine() { cpu::tiles(&layout) } else { 0 })?;
+        let size = match device.target() {
+            Target::Cpu { .. } if self.is_affine() => cpu::tiles(&layout),
+            Target::Cpu { .. } | Target::Cuda(_) => 0,
+        };
+        let mut tiles = workspace(device, size)?;
+        let vectors = self.vectors().map(|i| i.map(|i| inputs[i]));
+        let residual = self.residual.map(|i| inputs[i]);
+        let parameters = &inputs[self.parameters..];
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let function =
-                    Function::new(self.activation, inputs[self.parameters..].iter().map(|parameter| parameter.data()));
-                let norm = self.norm(layout, self.vectors().map(|i| i.map(|i| inputs[i])));
-                let residual = self.residual.map(|i| (inputs[i].data(), self.before));
+                let function = Function::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
+                let norm = self.norm(layout, vectors);
+                let residual = residual.map(|residual| (residual.data(), self.before));
                 cpu::forward(pool, &norm, &function, inputs[0].data(), residual, tiles.data_mut(), output.data_mut());
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let (x, cut, activation) = (Some(inputs[0]), self.cut(&layout, &shapes), self.activation);
+                let (before, after) = if self.before { (residual, None) } else { (None, residual) };
+                cuda::Inputs { cut, x, vectors, before, activation, parameters }.forward(cuda, after, output)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())

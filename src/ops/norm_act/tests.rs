@@ -5,7 +5,7 @@ use crate::nn::Parameters;
 use crate::ops::activation::Activation;
 use crate::ops::activation::tests::value;
 use crate::ops::moments::{Grouping, moments};
-use crate::ops::testing::{Array, Tolerance, check_op, devices, dot};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, dot, every_device};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -208,19 +208,23 @@ fn several_pieces_and_columns() {
 
 #[test]
 fn instances_of_one_voxel_are_finite() {
-    let device = Device::cpu(1, 1 << 20).unwrap();
-    let tape = Tape::new(&device, Mode::Train);
-    let x = tape.input(Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0, -2.0, 3e4, 0.0, 5.0, 6.0]).unwrap());
-    let grouping = Grouping::Instance { batch: 2 };
-    let statistics = moments(&tape, &x, grouping).unwrap();
-    let parts = NormAct { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
-    let y = norm_act(&tape, &x, &parts).unwrap();
-    assert_eq!(y.tensor().to_vec().unwrap(), [0.0; 6]);
-    let weights = Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0; 6]).unwrap();
-    let loss = dot(&tape, &y, weights).unwrap();
-    drop((y, statistics));
-    tape.backward(loss, &mut Parameters::new(&device)).unwrap();
-    assert_eq!(tape.gradient(&x).unwrap().to_vec().unwrap(), [0.0; 6]);
+    for device in every_device() {
+        let tape = Tape::new(&device, Mode::Train);
+        let values = [1.0, -2.0, 3e4, 0.0, 5.0, 6.0];
+        let x = tape.input(Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &values).unwrap());
+        let grouping = Grouping::Instance { batch: 2 };
+        let statistics = moments(&tape, &x, grouping).unwrap();
+        let parts =
+            NormAct { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
+        let y = norm_act(&tape, &x, &parts).unwrap();
+        assert_eq!(y.tensor().to_vec().unwrap(), [0.0; 6]);
+        let weights = Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0; 6]).unwrap();
+        let loss = dot(&tape, &y, weights).unwrap();
+        drop((y, statistics));
+        tape.backward(loss, &mut Parameters::new(&device)).unwrap();
+        assert_eq!(tape.gradient(&x).unwrap().to_vec().unwrap(), [0.0; 6]);
+        assert_clean();
+    }
 }
 
 /// `dot(norm_act(2·x))` with every combination of buffers that are free or shared, against the same with fresh ones.
@@ -228,7 +232,7 @@ fn instances_of_one_voxel_are_finite() {
 fn buffers_are_reused_only_if_nobody_reads_them() {
     let case = FULL;
     let inputs = case.inputs();
-    for device in devices() {
+    for device in every_device() {
         let gradients = |hold: bool, share_gradient: bool| {
             let tape = Tape::new(&device, Mode::Train);
             let leaf = |array: &Array| {
@@ -257,6 +261,7 @@ fn buffers_are_reused_only_if_nobody_reads_them() {
             drop(y);
             tape.backward(loss, &mut Parameters::new(&device)).unwrap();
             drop(held);
+            assert_clean();
             leaves.iter().map(|leaf| tape.gradient(leaf).unwrap().to_vec().unwrap()).collect::<Vec<_>>()
         };
         let fresh = gradients(true, false);
@@ -264,6 +269,41 @@ fn buffers_are_reused_only_if_nobody_reads_them() {
         assert_eq!(fresh, gradients(false, false));
         assert_eq!(fresh, gradients(false, true));
         assert_eq!(fresh, gradients(true, true));
+    }
+}
+
+#[test]
+fn cuda_moves_little_more_than_it_must() {
+    let shapes = [
+        (&[1, 16, 16, 32, 32][..], Grouping::Channel, None),
+        (&[1, 512, 256], Grouping::Scalar, Some(1)),
+        (&[2, 65_536, 1], Grouping::Instance { batch: 2 }, None),
+    ];
+    for (shape, grouping, affine) in shapes {
+        let Some(device) = cuda_device(0).filter(|_| !cuemu::gpu_present()) else { return };
+        let case = Case { shape, grouping: Some(grouping), affine: Some(affine), ..FULL };
+        let tensor = |array: &Array| Tensor::from_slice(&device, &array.shape, Role::Data, &array.f32s()).unwrap();
+        let tape = Tape::new(&device, Mode::Train);
+        let vars: Vec<Var> = case.inputs().iter().map(|array| tape.input(tensor(array))).collect();
+        let y = case.run(&tape, &vars).unwrap();
+        let loss = dot(&tape, &y, tensor(&Array::random(shape, 3))).unwrap();
+        drop(y);
+        tape.backward(loss, &mut Parameters::new(&device)).unwrap();
+        let elements = shape.iter().product::<usize>() as f64;
+        // Tensors that each kernel reads or writes; the residual is among them.
+        let tensors = [
+            ("moments_pieces", 1.0),
+            ("norm_act_pade54", 3.0),
+            ("norm_act_first_pade54", 4.0),
+            ("norm_act_second", 3.0),
+        ];
+        for (kernel, tensors) in tensors {
+            let counters = cuemu::preload().unwrap().counters_of(kernel);
+            let moved = (counters.global_load_bytes + counters.global_store_bytes) as f64 / (4.0 * elements * tensors);
+            // A thread's own vectors and coefficients, at 64 elements a thread.
+            assert!(counters.launches == 1 && moved <= 1.2, "{kernel} of {shape:?} moves {moved:.2} times its tensors");
+            assert_eq!(counters.traffic.bank_conflicts(), 0, "{kernel} of {shape:?}");
+        }
     }
 }
 

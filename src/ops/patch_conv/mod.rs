@@ -29,6 +29,7 @@
 //! Pieces hold a fixed number of groups. The lanes depend on the machine; the threads change nothing.
 
 mod cpu;
+mod cuda;
 mod dft;
 mod lanes;
 mod source;
@@ -40,10 +41,10 @@ mod weight_gradient;
 use source::Source;
 use spectra::Direction;
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::patch_sample::{PATCH, PatchOptions, SIDE, Samples, check_shapes};
-use crate::ops::{Cost, Needs, Op, workspace};
+use crate::ops::{Cost, Needs, Op, workspace, workspace_for};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -142,11 +143,8 @@ impl PatchConv {
         Ok(Dims { points, inputs: channels, outputs })
     }
 
-    /// The kernels' view of the source's tensors.
+    /// The CPU kernels' view of the source's tensors.
     fn source<'a>(&self, inputs: &[&'a Tensor]) -> Result<Source<'a>> {
-        if let Backend::Cuda(_) = inputs[0].device().backend() {
-            return Err(crate::ops::no_kernel());
-        }
         Ok(match self.options {
             None => Source::Patches(inputs[0].data()),
             Some(options) => {
@@ -170,17 +168,23 @@ impl Op for PatchConv {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())?;
-        let source = self.source(inputs)?;
-        let weight = inputs[self.weight()];
-        let mut scratch = workspace(device, cpu::workspace(device.threads(), device.simd().lanes(), &source, dims))?;
+        let (weight, bias) = (inputs[self.weight()], inputs.get(self.weight() + 1).copied());
+        let how = (dims, Direction::Forward);
+        let len = match device.target() {
+            Target::Cpu { threads, simd } => cpu::workspace(threads, simd.lanes(), &self.source(inputs)?, dims),
+            Target::Cuda(_) => cuda::workspace(dims),
+        };
+        let mut scratch = workspace(device, len)?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let bias = inputs.get(self.weight() + 1).map(|bias| bias.data());
-                let how = (dims, Direction::Forward);
+                let (source, bias) = (self.source(inputs)?, bias.map(|bias| bias.data()));
                 let (output, scratch) = (output.data_mut(), scratch.data_mut());
                 cpu::convolve(pool, &source, weight.data(), bias, how, output, false, scratch);
             }
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => {
+                let source = cuda::Source::new(self.options, inputs)?;
+                cuda::convolve(cuda, source, weight, bias, how, output, false, &mut scratch)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -192,16 +196,25 @@ impl Op for PatchConv {
         let dy = backward.gradient().clone();
         if backward.wants(at) {
             let values = (0..at).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
-            let source = self.source(&values.iter().collect::<Vec<_>>())?;
+            let values: Vec<&Tensor> = values.iter().collect();
             backward.write_gradient(at, |device, dw, accumulate| {
-                let len = weight_gradient::workspace(device.threads(), device.simd().lanes(), &source, dims);
+                let len = match device.target() {
+                    Target::Cpu { threads, simd } => {
+                        weight_gradient::workspace(threads, simd.lanes(), &self.source(&values)?, dims)
+                    }
+                    Target::Cuda(_) => cuda::weight_gradient_workspace(dims),
+                };
                 let mut scratch = workspace(device, len)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
+                        let source = self.source(&values)?;
                         let (dy, dw, scratch) = (dy.data(), dw.data_mut(), scratch.data_mut());
                         weight_gradient::weight_gradient(pool, &source, dy, dims, dw, accumulate, scratch);
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        let source = cuda::Source::new(self.options, &values)?;
+                        cuda::weight_gradient(cuda, source, &dy, dims, dw, accumulate, &mut scratch)?;
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -209,11 +222,12 @@ impl Op for PatchConv {
         }
         if self.bias {
             backward.write_gradient(at + 1, |device, db, accumulate| {
+                let mut scratch = workspace_for(device, 0, cuda::bias_gradient_workspace(dims))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         weight_gradient::bias_gradient(pool, dy.data(), dims, db.data_mut(), accumulate)
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => cuda::bias_gradient(cuda, &dy, dims, db, accumulate, &mut scratch)?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -222,17 +236,25 @@ impl Op for PatchConv {
         if self.options.is_none() && backward.wants(0) {
             let weight = backward.value(at)?;
             let dims = dims.adjoint();
-            let source: Source<'_> = Source::Patches(dy.data());
+            let how = (dims, Direction::Adjoint);
             backward.write_gradient(0, |device, dx, accumulate| {
-                let len = cpu::workspace(device.threads(), device.simd().lanes(), &source, dims);
+                let len = match device.target() {
+                    Target::Cpu { threads, simd } => {
+                        cpu::workspace(threads, simd.lanes(), &Source::<[f32]>::Patches(dy.data()), dims)
+                    }
+                    Target::Cuda(_) => cuda::workspace(dims),
+                };
                 let mut scratch = workspace(device, len)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
-                        let how = (dims, Direction::Adjoint);
+                        let source: Source<'_> = Source::Patches(dy.data());
                         let (dx, scratch) = (dx.data_mut(), scratch.data_mut());
                         cpu::convolve(pool, &source, weight.data(), None, how, dx, accumulate, scratch);
                     }
-                    Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+                    Backend::Cuda(cuda) => {
+                        let source = cuda::Source::patches(&dy);
+                        cuda::convolve(cuda, source, &weight, None, how, dx, accumulate, &mut scratch)?;
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -8,7 +8,7 @@ use crate::device::cpu::{Pool, SimdLevel};
 use crate::memory::Role;
 use crate::nn::Parameters;
 use crate::ops::patch_sample::{PatchOptions, Pooling, patch_sample};
-use crate::ops::testing::{Array, Tolerance, check_op, compare, devices, dot};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_cuda, check_op, compare, cuda_device, devices, dot};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -165,13 +165,28 @@ fn the_op_on_given_patches() {
 }
 
 #[test]
+fn channels_and_points_of_every_kind_on_cuda() {
+    // Both err by at most TOLERANCE. Blocks take two points, launches eight inputs and four outputs.
+    let tolerance = Tolerance { forward: 2.0 * TOLERANCE, backward: 2.0 * TOLERANCE };
+    for [points, channels, outputs] in [[5, 8, 4], [2, 4, 1], [1, 1, 1], [3, 9, 6], [0, 2, 1]] {
+        let inputs = [
+            Array::random(&[points, channels, PATCH], 5),
+            Array::random(&[outputs, channels, 7, 7, 7], 6),
+            Array::random(&[outputs], 7),
+        ];
+        let op = |tape: &Tape, v: &[Var]| patch_conv(tape, PatchSource::Patches(&v[0]), &v[1], Some(&v[2]));
+        check_cuda(&inputs, &[0, 1, 2], tolerance, op);
+    }
+}
+
+#[test]
 fn a_volume_as_source_equals_its_patches() {
     // To the bit: the groups are the same, only the place that they are read from differs.
     let volume = Array::random(&[2, 9, 8, 10, 2], 8);
     let coordinates = Array::random(&[38, 3], 9).map(|x| (x * 80.0).round() / 8.0);
     let (weight, bias) = (Array::random(&[3, 4, 7, 7, 7], 10), Array::random(&[3], 11));
     let options = PatchOptions { mid_range: Some(Pooling::Average) };
-    for device in devices() {
+    for device in devices().into_iter().chain(cuda_device(1)) {
         let run = |fused: bool| {
             let tape = Tape::new(&device, Mode::Train);
             let tensor = |array: &Array| Tensor::from_slice(&device, &array.shape, Role::Data, &array.f32s()).unwrap();
@@ -190,6 +205,7 @@ fn a_volume_as_source_equals_its_patches() {
         };
         assert!(run(true) == run(false), "{device:?}");
     }
+    assert_clean();
 }
 
 #[test]
@@ -214,9 +230,9 @@ fn a_plan_foresees_every_allocation() {
         tape.backward(loss, &mut Parameters::new(device)).unwrap();
         device.ledger(|ledger| ledger.take_events())
     };
-    for device in devices() {
+    for device in devices().into_iter().chain(cuda_device(0)) {
         for fused in [false, true] {
-            let plan = Device::plan(device.threads(), device.simd(), device.budget());
+            let plan = Device::plan_for(device.target(), device.budget());
             assert_eq!(events(&plan, fused), events(&device, fused), "{device:?}");
         }
     }

@@ -4,6 +4,8 @@
 //!   losses on probabilities read it as well.
 //! * Work: 4 FLOPs an element (an exponential counts one) and bytes `8·|y|` forward, 3 FLOPs and `12·|y|` backward.
 
+mod cuda;
+
 use super::pieces::by_elements;
 use crate::device::{Backend, Device};
 use crate::error::Result;
@@ -42,7 +44,7 @@ impl Op for Sigmoid {
             Backend::Cpu { pool, .. } => by_elements(pool, output.data_mut(), |first, y| {
                 y.iter_mut().zip(&inputs[0].data()[first..]).for_each(|(y, &x)| *y = logistic(x));
             }),
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::forward(cuda, inputs[0], output)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -55,7 +57,7 @@ impl Op for Sigmoid {
             Backend::Cpu { pool, .. } => by_elements(pool, gradient.data_mut(), |first, gradient| {
                 gradient.iter_mut().zip(&y.data()[first..]).for_each(|(gradient, y)| *gradient *= y * (1.0 - y));
             }),
-            Backend::Cuda(_) => return Err(crate::ops::no_kernel()),
+            Backend::Cuda(cuda) => cuda::backward(cuda, &y, &mut gradient)?,
             Backend::Plan { .. } => {}
         }
         backward.accumulate(0, gradient)

@@ -1,0 +1,85 @@
+// Convolutions over three axes, channels last, as implicit products on the tiles of gemm.cuh.
+//
+// * `correlate`: y[o, co] = Σ_(t, ci) x[o·stride + t − padding, ci]·W[(t, ci), co]: rows are target voxels, k runs over taps
+//   and channels, and each slice of the left operand is gathered from the volume while the one before is multiplied. The
+//   adjoint (data gradient, transposed convolution) is the same with taps in the other direction, once for each remainder of
+//   the target's coordinates modulo the stride, so that none of its products is with zero.
+// * weight gradient: dW[(t, ci), co] = Σ_o x[o·stride + t − padding, ci]·dy[o, co]: k runs over the voxels and is split among
+//   blocks, whose parts `sum_weight_splits` adds.
+//
+// Channels in fours are gathered 16 bytes a load, two neighbouring quads (or taps) of a voxel beside each other; neighbouring
+// voxels follow in memory. Few or odd channels (CT's one, three) are gathered element by element with the same loop: their
+// tile of 256 × 16 reads each voxel 27 times from the first-level cache. Weights are packed first, `[taps, channels,
+// columns]` with columns padded to fours, so that their loads are whole 16-byte ones, too.
+// Grid: (tiles of voxels, tiles of columns, phases · splits). Kernels of any size up to 63 an axis, any stride.
+//
+// FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once; actual: the source `taps / ~3` times from
+// the caches, weights once a tile of voxels.
+// Faster ones: Winograd F(2,3)³ does 3.4 times fewer products for 3³ kernels (the CPU's way); a halo of the source in shared
+// memory would read it once instead of once a tap.
+
+#include "conv3d.cuh"
+
+using namespace gemm;
+
+// packed `[place, channel, columns up to fours]` from W `[out, in, taps]`; forward: channels in, columns out; adjoint the
+// reverse. 8 bytes an element.
+extern "C" __global__ void conv3d_pack(const float* weight, Conv c, float* packed) {
+    const uint32_t pitch = (c.columns + 3) / 4 * 4, taps = c.taps[0] * c.taps[1] * c.taps[2];
+    for_elements(i, (uint64_t)taps * c.channels * pitch) {
+        const uint32_t column = i % pitch, channel = i / pitch % c.channels, tap = i / pitch / c.channels;
+        const uint64_t pair = c.adjoint ? (uint64_t)channel * c.columns + column : (uint64_t)column * c.channels + channel;
+        const uint64_t to = ((uint64_t)packed_place(c, tap) * c.channels + channel) * pitch + column;
+        packed[to] = column < c.columns ? weight[pair * taps + tap] : 0.0f;
+    }
+}
+
+// target `[splits][batch, D', H', W', columns]` (+)= source `[batch, D, H, W, channels]` ⋆ packed + bias `[columns]`.
+template <class T>
+__device__ void correlate(
+    const Conv& c, const float* source, const float* packed, const float* bias, float* target, uint32_t splits,
+    bool accumulate) {
+    const View view(c, blockIdx.z / splits);
+    const Voxels voxels{
+        Divisor(view.rows[0] * view.rows[1] * view.rows[2]), Divisor(view.rows[1] * view.rows[2]), Divisor(view.rows[2])};
+    const GatherRows a(c, view, voxels, source);
+    const uint32_t m0 = blockIdx.x * T::M, split = blockIdx.z % splits;
+    if (m0 >= a.spots) return;
+    const uint32_t pitch = (c.columns + 3) / 4 * 4;
+    const Columns b{{packed + (uint64_t)view.before * c.channels * pitch, pitch, a.pairs, pitch, true}};
+    float* part = target + (uint64_t)split * c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
+    const Output<ViewOrder> out{
+        part, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, c.columns % 4 == 0, ViewOrder(c, view, voxels)};
+    const uint2 k = split_of(a.pairs, split, splits);
+    product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
+}
+
+// dW `[splits][taps · channels, columns]` = sourceᵀ ⋆ target, which is the output's gradient here.
+template <class T>
+__device__ void weight_gradient(Conv c, const Voxels& voxels, const float* source, const float* target, float* dw) {
+    c.adjoint = 0;
+    const View view(c, 0);
+    const GatherColumns a(c, view, voxels, source);
+    const bool vector = c.columns % 4 == 0;
+    const Columns b{{target, c.columns, a.spots, c.columns, vector}};
+    float* part = dw + (uint64_t)blockIdx.z * a.pairs * c.columns;
+    const Output<InOrder> out{part, c.columns, a.pairs, c.columns, nullptr, 1, false, vector, {}};
+    const uint2 k = split_of(a.spots, blockIdx.z, gridDim.z);
+    product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+}
+
+#define CONV(COLUMNS) \
+    extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS, Tile##COLUMNS::BLOCKS) conv3d_correlate_##COLUMNS( \
+        Conv c, const float* source, const float* packed, const float* bias, float* target, uint32_t splits, \
+        uint32_t accumulate) { \
+        correlate<Tile##COLUMNS>(c, source, packed, bias, target, splits, accumulate != 0); \
+    } \
+    extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS, Tile##COLUMNS::BLOCKS) \
+        conv3d_weight_gradient_##COLUMNS(Conv c, Voxels voxels, const float* source, const float* target, float* dw) { \
+        weight_gradient<Tile##COLUMNS>(c, voxels, source, target, dw); \
+    }
+
+CONV(16)
+CONV(32)
+CONV(64)
+CONV(128)

@@ -1,0 +1,63 @@
+//! `ossnet convert`: between official or MONAI `.pt` weights and the engine's `.safetensors` checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::official::{self, OfficialArgs};
+use super::output::print;
+use crate::checkpoint::{self, Checkpoint, Format, convert, model::Model, safetensors, torch};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::memory::default_cpu_budget;
+
+/// Flags of `ossnet convert`.
+#[derive(Args, Clone, Debug)]
+pub struct ConvertArgs {
+    /// Weights to read: a .pt of torch.save, or a .safetensors
+    input: PathBuf,
+    /// File to write; its ending, .pt or .safetensors, says as what
+    output: PathBuf,
+    #[command(flatten)]
+    official: OfficialArgs,
+}
+
+/// Converts.
+///
+/// # Errors
+/// An unreadable input, an output that exists or has another ending, a full disk.
+pub fn run(args: ConvertArgs) -> Result<()> {
+    let ConvertArgs { input, output, official } = &args;
+    if output.exists() {
+        return Err(Error::data(output, "exists already", "choose another name"));
+    }
+    let ending = output.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    match (ending, official.is_given()) {
+        ("safetensors", true) => {
+            let device = Device::cpu(1, default_cpu_budget())?;
+            let model = official::load(&device, input, official, None)?;
+            Model::save(&model.network, &model.parameters, &model.task, output)?;
+        }
+        ("safetensors", false) => to_safetensors(checkpoint::load(input)?, output)?,
+        ("pt" | "pth", false) => torch::write(output, &convert::to_torch(checkpoint::load(input)?).views())?,
+        ("pt" | "pth", true) => {
+            return Err(Error::Usage("--network-config says what a .pt is; leave it away to write one".into()));
+        }
+        _ => {
+            return Err(Error::Usage(format!(
+                "{}: the ending says what is written; name the output .safetensors or .pt",
+                output.display()
+            )));
+        }
+    }
+    print(format!("{}", output.display()))
+}
+
+/// Writes the tensors and what the checkpoint says of itself.
+fn to_safetensors(checkpoint: Checkpoint, output: &Path) -> Result<()> {
+    let state = match checkpoint.format {
+        Format::Torch => checkpoint.state,
+        Format::Safetensors => convert::to_torch(Checkpoint { metadata: Default::default(), ..checkpoint.clone() }),
+    };
+    safetensors::write(output, &state.views(), &checkpoint.metadata)
+}

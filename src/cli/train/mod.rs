@@ -1,0 +1,285 @@
+//! `ossnet train`: one network on one data set, resumable at any moment.
+
+mod flags;
+#[cfg(feature = "report")]
+mod page;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::RunArgs;
+use super::course::{
+    self, Progress, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases,
+};
+use super::output::print;
+use super::run::{DeviceArgs, Place};
+use crate::checkpoint::model;
+use crate::data::{Axes, Dataset};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::files::{RunFolder, remove_temporaries, write_atomic};
+use crate::interrupt;
+use crate::models::{Family, NetworkConfig};
+use crate::report::CaseScore;
+use crate::task::{Case, Grid, Task};
+use crate::train::config::{Precision, RunConfig};
+use crate::train::journal::Journal;
+use crate::train::rehearsal::Sizes;
+use crate::train::run::{Run, best_path};
+use crate::train::settings::TrainSettings;
+use crate::train::trainer::Trainer;
+use crate::train::{choose, state, validation};
+use flags::Flags;
+
+/// The configuration in a run's folder.
+const CONFIG: &str = "config.toml";
+
+/// Flags of `ossnet train`.
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    flags: Flags,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    resume: Option<PathBuf>,
+    /// Output folder [default: a new folder in runs/]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the whole configuration as TOML, and do nothing else
+    #[arg(long)]
+    dump_config: bool,
+    /// Compute on the CPU [official option]
+    #[arg(long, conflicts_with_all = ["cuda_devices", "device"])]
+    cpu: bool,
+    /// CUDA device to compute on, for example "0" [official option]
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    cuda_devices: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What a run is made of.
+struct Prepared {
+    dataset: Dataset,
+    task: Task,
+    training: Vec<Case>,
+    validation: Vec<Case>,
+    network: NetworkConfig,
+    settings: TrainSettings,
+}
+
+/// Trains.
+///
+/// # Errors
+/// Unusable data or flags, an interrupt (progress is saved), a full disk.
+pub fn run(args: TrainArgs) -> Result<()> {
+    interrupt::listen();
+    let config = configuration(&args)?;
+    if args.dump_config {
+        return print(config.to_toml()?);
+    }
+    let verbosity = args.run.verbosity();
+    let device = device(&args)?;
+    if config.precision == Precision::Bf16 {
+        return Err(Error::Usage("--precision bf16 needs a CUDA device; leave it away to train in f32".into()));
+    }
+    // An unknown network is an error before anything is read or written.
+    let probe = config.network(1, 1, [256; 3])?;
+    let folder = match &args.resume {
+        Some(folder) => RunFolder::claim(folder, |_| true)?,
+        None => output_folder(args.out.as_deref(), "train", holds_leftovers_only)?,
+    };
+    let folder = folder.path();
+    let path = checkpoint_path(folder, &probe);
+    // A run that was killed before its first checkpoint starts anew.
+    let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
+    let Prepared { dataset, task, training, validation, network, mut settings } =
+        prepare(&args, &config, resumed.then_some(path.as_path()))?;
+    let sizes = Sizes {
+        volume: settings.patch.unwrap_or(training[0].volume.shape),
+        batch: settings.batch_size.min(training.len()),
+        points: settings.points,
+        ..Sizes::new([0; 3], 1, 1)
+    };
+    settings.recompute = choose::resolve(config.recompute(), &device, &network, sizes)?;
+    let mut trainer = Trainer::new(&device, &network, settings)?;
+    if resumed {
+        state::resume(&mut trainer, &task, &path)?;
+    } else if !config.load_model.is_empty() {
+        model::load_weights(trainer.parameters_mut(), Path::new(&config.load_model))?;
+        trainer.restart_average()?;
+    }
+    verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
+    let again = format!("run the same command with --resume {} to go on", folder.display());
+    let begin = |step: u64| {
+        write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
+        let journal = Journal::open(folder, step)?;
+        remove_temporaries(folder);
+        Ok(journal)
+    };
+    let mut run = Run {
+        training: &training,
+        validation: &validation,
+        task: &task,
+        checkpoint: &path,
+        save_every: Duration::from_secs(config.save_every),
+        begin: Some(Box::new(begin)),
+        journal: None,
+    };
+    let mut progress = Progress::new(verbosity, &trainer, training.len());
+    course::interruptible(run.to_end(&mut trainer, &mut progress), &again)?;
+    progress.finish(&trainer);
+    drop(run);
+    let scored = trainer.with_best_weights(|trainer| {
+        score_cases(trainer.network(), trainer.parameters(), &task, &validation, verbosity, &again)
+    })?;
+    let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
+    finish(&args, &config, &trainer, folder, &path, &training, cases)
+}
+
+/// The configuration of the run: that in the folder of a resumed one, else a preset's, a file's and the flags'.
+fn configuration(args: &TrainArgs) -> Result<RunConfig> {
+    let stored = args.resume.as_ref().map(|folder| folder.join(CONFIG)).filter(|path| path.exists());
+    let path = stored.or(args.flags.config.clone());
+    let text = path.as_ref().map(|path| std::fs::read_to_string(path).map_err(|error| Error::file(path, error)));
+    let text = text.transpose()?;
+    let file = path.as_deref().zip(text.as_deref());
+    RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
+}
+
+/// The device that the flags name.
+fn device(args: &TrainArgs) -> Result<Device> {
+    let Some(list) = args.cuda_devices.as_deref() else { return args.device.open(&args.run) };
+    let indices: Option<Vec<usize>> = list.split(',').map(|index| index.trim().parse().ok()).collect();
+    match indices.as_deref() {
+        Some(&[index]) => args.run.open(Place::Cuda(index)),
+        Some([_, ..]) => {
+            Err(Error::Usage(format!("--cuda-devices {list}: training runs on one device; name one, for example 0")))
+        }
+        _ => Err(Error::Usage(format!("--cuda-devices '{list}' is no device's number; give one, for example 0"))),
+    }
+}
+
+/// True if a folder holds nothing but what a killed writer left.
+fn holds_leftovers_only(folder: &Path) -> bool {
+    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.all(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".tmp")))
+}
+
+/// Cases, network and settings that the configuration describes.
+fn prepare(args: &TrainArgs, config: &RunConfig, resumed: Option<&Path>) -> Result<Prepared> {
+    let verbosity = args.run.verbosity();
+    let dataset = open_dataset(&config.data(), config.seed)?;
+    let (channels, probe) = (dataset.channels.len(), config.network(1, 1, [256; 3])?);
+    // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
+    let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
+    let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
+    let mut task = Task::of(&dataset, probe.multiples());
+    let wanted = &config.preprocessing;
+    if wanted.merge_classes {
+        task = task.merged();
+    }
+    task.preprocessing.clip = <[f32; 2]>::try_from(&wanted.clip[..]).ok().or(task.preprocessing.clip);
+    task.preprocessing.spacing = <[f64; 3]>::try_from(&wanted.spacing[..]).ok();
+    task.preprocessing.resize = <[usize; 3]>::try_from(&wanted.resize[..]).ok();
+    let mut grid = if config.patch.is_empty() { Grid::Largest } else { Grid::Own };
+    if let (Some(family), NetworkConfig::OssNet(probe)) = (config.preset.family(), &probe) {
+        task.preprocessing.multiple = [probe.multiple(); 3];
+        if reference && family == Family::Brats {
+            grid = Grid::Given(family.volume_shape());
+        }
+    }
+    if reference {
+        task.preprocessing.axes = Axes::Stored;
+        if config.preset.family() == Some(Family::Lits) {
+            (task.preprocessing.clip, task.preprocessing.spacing) = (None, None);
+            task.preprocessing.resize = Some(Family::Lits.volume_shape());
+        }
+    }
+    let (training, validation) = load_cases(&dataset, &task, grid, verbosity)?;
+    check_trainable(&dataset, &training)?;
+    let network = config.network(channels, task.outputs(), training[0].volume.shape)?;
+    let network = if reference { network.into_reference() } else { network };
+    let mut settings = config.settings();
+    if reference {
+        settings.loss.reference = true;
+        settings.optimizer.activation_rate = None;
+    }
+    check_patch(&settings, &network)?;
+    Ok(Prepared { dataset, task, training, validation, network, settings })
+}
+
+/// Refuses patches that the network cannot take.
+fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> {
+    let Some(patch) = settings.patch else { return Ok(()) };
+    match network {
+        NetworkConfig::UNet(config) if config.dimensions == 3 => {
+            let multiple = config.multiple();
+            match patch.iter().all(|side| side.is_multiple_of(multiple)) {
+                true => Ok(()),
+                false => Err(Error::Usage(format!(
+                    "--patch {patch:?}: sides must be multiples of {multiple}, for example {}",
+                    patch[0].next_multiple_of(multiple)
+                ))),
+            }
+        }
+        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; leave it away for {}", network.title()))),
+    }
+}
+
+/// Writes the summary and the page, and says where the results are.
+fn finish(
+    args: &TrainArgs,
+    config: &RunConfig,
+    trainer: &Trainer,
+    folder: &Path,
+    checkpoint: &Path,
+    training: &[Case],
+    cases: Vec<CaseScore>,
+) -> Result<()> {
+    let (dice, iou) = crate::evaluate::means(&cases);
+    let (costs, network) = (trainer.costs(), trainer.network().config());
+    let best = validation::best(&trainer.course().validations);
+    let summary = serde_json::json!({
+        "model": network.title(),
+        "checkpoint": checkpoint.display().to_string(),
+        "parameters": trainer.parameters().count(),
+        "steps": trainer.optimizer().steps(),
+        "final_loss": trainer.recent_loss(trainer.steps_per_epoch(training.len())),
+        "step_seconds": costs.median_step_seconds(),
+        "peak_bytes": costs.peak_bytes,
+        "dice": dice,
+        "iou": iou,
+        "cases": cases,
+        "best": best,
+        "validations": trainer.course().validations,
+    });
+    let text = format!("{summary:#}\n");
+    write_atomic(folder.join("summary.json"), text.as_bytes())?;
+    #[cfg(feature = "report")]
+    page::write(folder, config, trainer, &cases)?;
+    if args.run.json {
+        return print(text);
+    }
+    let scores = match cases.len() {
+        0 => "no validation cases".into(),
+        count => format!("mean Dice {dice:.4} on {count} validation cases"),
+    };
+    let best = best.map_or(String::new(), |best| {
+        let path = best_path(checkpoint);
+        format!("\nbest: {} (epoch {}, Dice {:.4}, IoU {:.4})", path.display(), best.epoch, best.dice, best.iou)
+    });
+    let page = if cfg!(feature = "report") { "report.html" } else { "summary.json" };
+    print(format!(
+        "{}: {scores}, peak {}, {:.3} s a step\ncheckpoint: {}{best}\nreport: {}",
+        network.title(),
+        crate::memory::format_bytes(costs.peak_bytes),
+        costs.median_step_seconds(),
+        checkpoint.display(),
+        folder.join(page).display()
+    ))
+}

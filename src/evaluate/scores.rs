@@ -1,0 +1,190 @@
+//! Every score of a segmentation, by case and class, with means and confidence intervals over the cases.
+
+use serde::{Serialize, Serializer};
+
+use super::metrics::{Confusion, Rule};
+use super::statistics::Summary;
+use super::surface::Surfaces;
+
+/// The scores, in the order of tables: name and unit.
+pub const NAMES: [(&str, &str); 9] = [
+    ("dice", ""),
+    ("iou", ""),
+    ("precision", ""),
+    ("recall", ""),
+    ("hd95", "mm"),
+    ("assd", "mm"),
+    ("surface_dice", ""),
+    ("volume_error", "ml"),
+    ("relative_volume_error", ""),
+];
+
+/// How one class of one case was met.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    /// The class.
+    pub class: String,
+    /// Volume of the label in ml.
+    pub true_ml: f64,
+    /// Volume of the prediction in ml.
+    pub predicted_ml: f64,
+    /// In the order of [`NAMES`]. What is not defined (a distance to nothing, a relative error of nothing) is not finite
+    /// here, `null` in JSON, and does not count in means.
+    #[serde(serialize_with = "by_name")]
+    pub values: [f64; NAMES.len()],
+}
+
+/// How a case was met, class by class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CaseScores {
+    /// Name of the case.
+    pub name: String,
+    /// Its classes, background left out.
+    pub classes: Vec<Scores>,
+}
+
+/// Means of one class over the cases.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassSummary {
+    /// The class.
+    pub class: String,
+    /// In the order of [`NAMES`].
+    #[serde(serialize_with = "by_name")]
+    pub values: [Summary; NAMES.len()],
+}
+
+fn by_name<T: Serialize, S: Serializer>(values: &[T; NAMES.len()], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(NAMES.iter().map(|(name, _)| name).zip(values))
+}
+
+/// What a class is measured with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measure {
+    /// Voxels along the axes.
+    pub shape: [usize; 3],
+    /// Distance between voxels in mm.
+    pub spacing: [f64; 3],
+    /// Tolerance of the surface Dice in mm.
+    pub tolerance: f64,
+    /// Scores of nothing against nothing.
+    pub rule: Rule,
+}
+
+impl Measure {
+    /// Scores of the class that label files call `value` and people `class`.
+    ///
+    /// # Panics
+    /// If the lengths are not the product of the shape.
+    pub fn class(&self, class: &str, value: u8, predicted: &[u8], truth: &[u8]) -> Scores {
+        let masks = [truth, predicted].map(|labels| labels.iter().map(|&label| label == value).collect::<Vec<bool>>());
+        let surfaces = Surfaces::between(&masks[0], &masks[1], self.shape, self.spacing);
+        let confusion = Confusion::of_class(predicted, truth, value);
+        let voxel = self.spacing.iter().product::<f64>() / 1000.0;
+        let millilitres = masks.map(|mask| mask.iter().filter(|&&inside| inside).count() as f64 * voxel);
+        let error = millilitres[1] - millilitres[0];
+        let rule = &self.rule;
+        Scores {
+            class: class.into(),
+            true_ml: millilitres[0],
+            predicted_ml: millilitres[1],
+            values: [
+                confusion.dice(rule),
+                confusion.iou(rule),
+                confusion.precision(rule),
+                confusion.recall(rule),
+                surfaces.hausdorff(0.95),
+                surfaces.average(),
+                surfaces.dice(self.tolerance),
+                error,
+                if millilitres[0] > 0.0 { error / millilitres[0] } else { f64::NAN },
+            ],
+        }
+    }
+}
+
+/// Means over the cases, class by class.
+pub fn summarise(cases: &[CaseScores]) -> Vec<ClassSummary> {
+    let classes = cases.first().map_or(&[][..], |case| &case.classes);
+    let summary = |k: usize, value: usize| {
+        Summary::of(cases.iter().filter_map(|case| case.classes.get(k)).map(|scores| scores.values[value]))
+    };
+    let of_class = |(k, scores): (usize, &Scores)| ClassSummary {
+        class: scores.class.clone(),
+        values: std::array::from_fn(|value| summary(k, value)),
+    };
+    classes.iter().enumerate().map(of_class).collect()
+}
+
+/// The scores as CSV: a line a case and class.
+pub fn to_csv(cases: &[CaseScores]) -> String {
+    let names: Vec<String> = NAMES
+        .iter()
+        .map(|(name, unit)| if unit.is_empty() { name.to_string() } else { format!("{name}_{unit}") })
+        .collect();
+    let mut csv = format!("case,class,true_ml,predicted_ml,{}\n", names.join(","));
+    for case in cases {
+        for scores in &case.classes {
+            let numbers = [scores.true_ml, scores.predicted_ml].into_iter().chain(scores.values);
+            let cells: Vec<String> =
+                numbers.map(|value| if value.is_finite() { value.to_string() } else { String::new() }).collect();
+            csv += &format!("{},{},{}\n", quoted(&case.name), quoted(&scores.class), cells.join(","));
+        }
+    }
+    csv
+}
+
+/// A cell of text; quoted if it holds what would end it (RFC 4180).
+fn quoted(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEASURE: Measure =
+        Measure { shape: [1, 2, 4], spacing: [2.0, 5.0, 10.0], tolerance: 1.0, rule: Rule::DEFAULT };
+
+    #[test]
+    fn a_class_by_hand() {
+        let truth = [0, 1, 1, 0, 0, 1, 1, 0];
+        let predicted = [0, 1, 1, 0, 0, 1, 0, 2];
+        let scores = MEASURE.class("organ", 1, &predicted, &truth);
+        assert!((scores.true_ml - 0.4).abs() + (scores.predicted_ml - 0.3).abs() < 1e-12);
+        let close = |k: usize, value: f64| {
+            assert!((scores.values[k] - value).abs() < 1e-12, "{}: {}", NAMES[k].0, scores.values[k])
+        };
+        close(0, 6.0 / 7.0);
+        close(1, 0.75);
+        close(2, 1.0);
+        close(3, 0.75);
+        close(7, -0.1);
+        close(8, -0.25);
+        let missing = MEASURE.class("other", 2, &predicted, &truth);
+        assert_eq!(missing.values[0], 0.0);
+        assert!(missing.values[4].is_infinite() && missing.values[5].is_infinite() && missing.values[8].is_nan());
+        let absent = MEASURE.class("absent", 3, &predicted, &truth);
+        assert_eq!(absent.values[..8], [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn tables_leave_out_what_is_not_defined() {
+        let case = |name: &str, labels: [u8; 8]| CaseScores {
+            name: name.into(),
+            classes: vec![MEASURE.class("organ", 1, &labels, &[0, 1, 1, 0, 0, 1, 1, 0])],
+        };
+        let cases = [case("a,b", [0, 1, 1, 0, 0, 1, 1, 0]), case("c", [0; 8])];
+        let csv = to_csv(&cases);
+        assert_eq!(csv.lines().count(), 3);
+        assert!(csv.lines().nth(1).unwrap().starts_with("\"a,b\",organ,0.4,0.4,1,1,1,1,0,0,1,0,0"), "{csv}");
+        assert!(csv.lines().nth(2).unwrap().starts_with("c,organ,0.4,0,0,0,0,0,,,0,-0.4,-1"), "{csv}");
+        let summary = &summarise(&cases)[0];
+        assert_eq!((summary.values[0].mean, summary.values[0].count), (Some(0.5), 2));
+        assert_eq!((summary.values[4].mean, summary.values[4].count), (Some(0.0), 1));
+        let json = serde_json::to_value(&cases[1]).unwrap();
+        assert!(json["classes"][0]["values"]["hd95"].is_null());
+    }
+}

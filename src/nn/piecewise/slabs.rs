@@ -1,0 +1,428 @@
+//! The first half of an encoder block, `conv → batch norm → activation → average pool 2³`, slab by slab.
+//!
+//! A slab is a few planes of the first spatial axis. With the convolution's output given whole, the activation's output
+//! never exists whole; with the convolution run slab by slab (each slab reads a few planes of its neighbours), neither
+//! does: what remains is the pooled result, an eighth. Then the convolution runs once for the statistics, once for the
+//! result, and in the backward pass once for the sums and once for the gradients.
+
+use std::ops::Range;
+
+use super::{Sum, Through};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::memory::Role;
+use crate::nn::Parameters;
+use crate::nn::layers::{Act, Conv, EPSILON, NormAct};
+use crate::ops::activation::Activation;
+use crate::ops::conv3d::Geometry;
+use crate::ops::norm_act::{self, norm_act};
+use crate::ops::{self, Cost, Grouping, Needs, Op, part};
+use crate::tape::{Backward, Mode, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Elements of the convolution's output that one slab has at most, if two planes are no more.
+const SLAB: usize = 1 << 20;
+
+/// Slabs that a volume is cut into at most, so that slabs grow with very large volumes rather than their number.
+const SLABS: usize = 128;
+
+/// Side of the pool.
+const POOL: usize = 2;
+
+const NAME: &str = "slabs";
+
+/// `pool(act(norm(conv(x))))` of `x` `[batch, D, H, W, channels]`; with `keep` the convolution's output is kept for the
+/// backward pass, otherwise it never exists whole. The convolution has stride 1 and keeps the lengths of the axes.
+///
+/// # Errors
+/// Shapes that do not fit, or no memory.
+pub fn conv_norm_act_pool(
+    tape: &Tape,
+    parameters: &Parameters,
+    (conv, norm, act): (&Conv, &NormAct, &Act),
+    x: &Var,
+    keep: bool,
+) -> Result<Var> {
+    let Some([gamma, beta]) = norm.channel_affine() else {
+        return Err(Error::Model("a block in slabs needs a batch normalisation".into()));
+    };
+    let weight = tape.parameter(parameters, conv.weight);
+    let kept = match keep {
+        true => Some(conv.forward(tape, parameters, x)?),
+        false => None,
+    };
+    let geometry = if keep { None } else { Some(conv.geometry()) };
+    let op = Slabs { conv: geometry, through: norm.is_through(tape), activation: act.activation() };
+    let count = x.shape().iter().rev().skip(1).product();
+    let statistics = norm.statistics(tape, parameters, count, || match &kept {
+        Some(kept) => ops::moments(tape, kept, Grouping::Channel),
+        None => Ok(tape.constant(op.statistics(tape.device(), &x.tensor(), &weight.tensor())?)),
+    })?;
+    let [gamma, beta] = [gamma, beta].map(|id| tape.parameter(parameters, id));
+    let coefficients = act.vars(tape, parameters);
+    let source: &[&Var] = match &kept {
+        Some(kept) => &[kept],
+        None => &[x, &weight],
+    };
+    let rest = [&statistics, &gamma, &beta];
+    let inputs: Vec<&Var> = source.iter().copied().chain(rest).chain(&coefficients).collect();
+    tape.apply(op, &inputs)
+}
+
+struct Slabs {
+    /// Of a convolution that is run slab by slab; `None` if its output is given.
+    conv: Option<Geometry>,
+    /// Gradients flow through the statistics.
+    through: bool,
+    activation: Activation,
+}
+
+/// Some planes of one volume of a batch.
+#[derive(Clone, Copy)]
+struct Slab {
+    item: usize,
+    first: usize,
+    planes: usize,
+}
+
+/// Volumes that are cut into slabs.
+struct Cut {
+    batch: usize,
+    depth: usize,
+    planes: usize,
+}
+
+impl Cut {
+    /// Of the convolution's output `[batch, D, H, W, C]`.
+    fn of(shape: &[usize]) -> Self {
+        let plane = shape[2..].iter().fold(1usize, |product, &length| product.saturating_mul(length));
+        let planes = (SLAB / plane.max(1)).max(shape[1].div_ceil(SLABS)).next_multiple_of(POOL);
+        Self { batch: shape[0], depth: shape[1], planes }
+    }
+
+    /// Whole windows of the pool each; a last odd plane, which the pool drops, belongs to the last slab.
+    fn slabs(&self) -> impl Iterator<Item = Slab> {
+        let Self { batch, depth, planes } = *self;
+        let pooled = depth / POOL * POOL;
+        (0..batch).flat_map(move |item| {
+            (0..pooled).step_by(planes).map(move |first| {
+                let planes = if first + planes >= pooled { depth - first } else { planes };
+                Slab { item, first, planes }
+            })
+        })
+    }
+}
+
+/// Elements of a slab in a tensor of `depth` planes of `plane` elements.
+fn stretch(slab: Slab, depth: usize, plane: usize) -> Range<usize> {
+    let start = (slab.item * depth + slab.first) * plane;
+    start..start + slab.planes * plane
+}
+
+/// Elements of a slab in the pooled tensor.
+fn pooled(slab: Slab, output: &[usize]) -> Range<usize> {
+    let slab = Slab { first: slab.first / POOL, planes: slab.planes / POOL, ..slab };
+    stretch(slab, output[1], output[2..].iter().product())
+}
+
+impl Slabs {
+    /// Position of the statistics among the inputs; scale, shift and the activation's coefficients follow.
+    fn statistics_at(&self) -> usize {
+        1 + usize::from(self.conv.is_some())
+    }
+
+    /// Shape of the convolution's output.
+    fn convolved(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let mut shape = inputs[0].to_vec();
+        if let (Some(_), [outputs, ..], Some(channels)) = (self.conv, inputs[1], shape.last_mut()) {
+            *channels = *outputs;
+        }
+        match shape.len() == 5 && shape[1..4].iter().all(|&side| side >= POOL) {
+            true => Ok(shape),
+            false => Err(Error::shape(NAME, format!("{:?} are no volumes with sides of 2 or more", inputs[0]))),
+        }
+    }
+
+    /// The slab of the input, with the neighbouring planes that a convolution reads (zeros outside the volume).
+    fn source(&self, device: &Device, x: &Tensor, slab: Slab) -> Result<Tensor> {
+        let shape = x.shape();
+        let (depth, plane) = (shape[1], shape[2..].iter().product::<usize>());
+        let halo = self.conv.map_or(0, |geometry| geometry.padding[0]);
+        let (before, after) = (halo.min(slab.first), halo.min(depth - slab.first - slab.planes));
+        let inside = Slab { first: slab.first - before, planes: before + slab.planes + after, ..slab };
+        let planes = slab.planes + 2 * halo;
+        let shape = [1, planes, shape[2], shape[3], shape[4]];
+        part::take(device, x, stretch(inside, depth, plane), (halo - before) * plane, &shape)
+    }
+
+    /// The convolution of a slab with its neighbouring planes; the slab itself without one.
+    fn convolve(&self, tape: &Tape, source: &Var, weight: Option<&Var>) -> Result<Var> {
+        match (self.conv, weight) {
+            (Some(geometry), Some(weight)) => {
+                let padding = [0, geometry.padding[1], geometry.padding[2]];
+                ops::conv3d(tape, source, weight, None, Geometry { padding, ..geometry })
+            }
+            _ => Ok(source.clone()),
+        }
+    }
+
+    /// Means and biased variances of the channels of the convolution's output `[2, C]`: those of the slabs, put together
+    /// in f64 (Chan, Golub, LeVeque 1983).
+    fn statistics(&self, device: &Device, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let shape = self.convolved(&[x.shape(), weight.shape()])?;
+        let channels = shape[4];
+        let (mut count, mut means, mut squares) = (0.0f64, vec![0.0f64; channels], vec![0.0f64; channels]);
+        device.in_op(NAME, || {
+            for slab in Cut::of(&shape).slabs() {
+                let tape = Tape::new(device, Mode::Eval);
+                let (source, weight) = (tape.constant(self.source(device, x, slab)?), tape.constant(weight.clone()));
+                let convolved = self.convolve(&tape, &source, Some(&weight))?;
+                drop(source);
+                let own = ops::moments(&tape, &convolved, Grouping::Channel)?.tensor().to_vec()?;
+                let n = (slab.planes * shape[2] * shape[3]) as f64;
+                for (channel, (mean, square)) in means.iter_mut().zip(&mut squares).enumerate() {
+                    let (own_mean, variance) = (f64::from(own[channel]), f64::from(own[channels + channel]));
+                    let distance = own_mean - *mean;
+                    *mean += distance * n / (count + n);
+                    *square += n * variance + distance * distance * count * n / (count + n);
+                }
+                count += n;
+            }
+            let values: Vec<f32> = means
+                .iter()
+                .copied()
+                .chain(squares.iter().map(|square| square / count))
+                .map(|value| value as f32)
+                .collect();
+            Tensor::from_slice(device, &[2, channels], Role::Transient, &values)
+        })
+    }
+
+    /// `pool(act(norm(x)))` with given statistics.
+    fn norm_act_pool(&self, tape: &Tape, x: &Var, rest: &[Var]) -> Result<Var> {
+        let (statistics, gamma, beta, coefficients) = (&rest[0], &rest[1], &rest[2], &rest[3..]);
+        let parts = norm_act::NormAct {
+            statistics: Some((statistics, Grouping::Channel)),
+            epsilon: EPSILON,
+            gamma: Some(gamma),
+            beta: Some(beta),
+            activation: self.activation,
+            parameters: &coefficients.iter().collect::<Vec<_>>(),
+            ..norm_act::NormAct::default()
+        };
+        let activated = norm_act(tape, x, &parts)?;
+        ops::avg_pool(tape, &activated, [POOL; 3], [POOL; 3])
+    }
+}
+
+impl Op for Slabs {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let mut shape = self.convolved(inputs)?;
+        shape[1..4].iter_mut().for_each(|side| *side /= POOL);
+        Ok(shape)
+    }
+
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
+        let convolved = self.convolved(&shapes)?;
+        for slab in Cut::of(&convolved).slabs() {
+            let tape = Tape::new(device, Mode::Eval);
+            let constants: Vec<Var> = inputs[1..].iter().map(|&input| tape.constant(input.clone())).collect();
+            let (weight, rest) = constants.split_at(self.statistics_at() - 1);
+            let source = tape.constant(self.source(device, inputs[0], slab)?);
+            let x = self.convolve(&tape, &source, weight.first())?;
+            drop(source);
+            let result = self.norm_act_pool(&tape, &x, rest)?.tensor();
+            let place = pooled(slab, output.shape());
+            part::put(device, output, place.start, &result, 0..place.len(), false)?;
+        }
+        Ok(())
+    }
+
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let device = backward.device().clone();
+        let at = self.statistics_at();
+        let inputs = at + 3 + self.activation.parameter_lengths().len();
+        let shapes: Vec<Shape> = (0..inputs).map(|i| backward.shape(i).to_vec()).collect();
+        let convolved = self.convolved(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let rest = (1..inputs).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
+        let (weight, rest) = rest.split_at(at - 1);
+        let dy = backward.gradient().clone();
+        let pass = Pass { op: self, device: &device, convolved, weight: weight.first(), rest, dy: &dy };
+        let sums = pass.sums(&backward.value(0)?)?;
+        let through = match (self.through, &sums[1].0, &sums[2].0) {
+            (true, Some(products), Some(sums)) => {
+                let count = pass.convolved[..4].iter().product();
+                let statistics = (&rest[0], Grouping::Channel);
+                Some(Through::new(&device, statistics, &rest[1], [products, sums], count)?)
+            }
+            _ => None,
+        };
+        for (i, sum) in sums.into_iter().enumerate() {
+            if let Some(sum) = sum.0 {
+                backward.accumulate(at + i, sum)?;
+            }
+        }
+        match self.conv {
+            None if backward.wants(0) => {
+                // A slab's gradient goes where the slab was, if nobody will read it again.
+                let (from, mut into) = match backward.take_value(0)? {
+                    Some(own) => (None, own),
+                    None => {
+                        let x = backward.value(0)?;
+                        let own = Tensor::empty(&device, x.shape(), DType::F32, Role::Transient)?;
+                        (Some(x), own)
+                    }
+                };
+                pass.input_gradient(from.as_ref(), &mut into, through.as_ref())?;
+                backward.accumulate(0, into)
+            }
+            Some(_) if backward.wants(0) || backward.wants(1) => {
+                let x = backward.value(0)?;
+                let dx = match backward.wants(0) {
+                    true => Some(Tensor::zeros(&device, x.shape(), Role::Transient)?),
+                    false => None,
+                };
+                let (dx, dw) = pass.convolution_gradients(&x, dx, through.as_ref())?;
+                dw.0.map_or(Ok(()), |dw| backward.accumulate(1, dw))?;
+                dx.map_or(Ok(()), |dx| backward.accumulate(0, dx))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        let inputs = self.statistics_at() + 3 + self.activation.parameter_lengths().len();
+        Needs::inputs(&(0..inputs).collect::<Vec<_>>())
+    }
+
+    /// One pass over the convolution's output makes it anew, or the convolution does.
+    fn recompute(&self) -> bool {
+        self.conv.is_none()
+    }
+
+    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let elements = |shape: &[usize]| shape.iter().map(|&length| length as u64).product::<u64>();
+        let convolved = self.convolved(inputs).map_or(0, |shape| elements(&shape));
+        // A fused multiply-add a tap, four operations of norm and pool, the activation.
+        let taps = if self.conv.is_some() { elements(&inputs[1][1..]) } else { 0 };
+        Cost {
+            flops: convolved * (2 * taps + 4 + self.activation.flops()),
+            bytes: 4 * (elements(inputs[0]) + convolved / POOL.pow(3) as u64),
+        }
+    }
+
+    /// Twice the passes, each with twice the work.
+    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let forward = self.forward_cost(inputs);
+        Cost { flops: 4 * forward.flops, bytes: 2 * forward.bytes }
+    }
+}
+
+/// What the backward pass over all slabs reads.
+struct Pass<'a> {
+    op: &'a Slabs,
+    device: &'a Device,
+    /// Shape of the convolution's output.
+    convolved: Shape,
+    weight: Option<&'a Tensor>,
+    /// Statistics, scale, shift, coefficients.
+    rest: &'a [Tensor],
+    /// Gradient of the pooled result.
+    dy: &'a Tensor,
+}
+
+impl Pass<'_> {
+    fn tape(&self) -> Tape {
+        Tape::new(self.device, Mode::EvalWithGradients)
+    }
+
+    /// The slab's gradient of the result.
+    fn dy(&self, slab: Slab) -> Result<Tensor> {
+        let shape = self.dy.shape();
+        let place = pooled(slab, shape);
+        let shape = [1, slab.planes / POOL, shape[2], shape[3], shape[4]];
+        part::take(self.device, self.dy, place, 0, &shape)
+    }
+
+    /// Gradients of scale, shift and coefficients, in the order of the inputs; the statistics, which come first, have none.
+    fn sums(&self, x: &Tensor) -> Result<Vec<Sum>> {
+        let mut sums: Vec<Sum> = self.rest.iter().map(|_| Sum::default()).collect();
+        for slab in Cut::of(&self.convolved).slabs() {
+            let tape = self.tape();
+            let weight = self.weight.map(|weight| tape.constant(weight.clone()));
+            let source = tape.constant(self.op.source(self.device, x, slab)?);
+            let convolved = self.op.convolve(&tape, &source, weight.as_ref())?;
+            drop(source);
+            let mut leaves = vec![tape.constant(self.rest[0].clone())];
+            leaves.extend(self.rest[1..].iter().map(|value| tape.input(value.clone())));
+            let result = self.op.norm_act_pool(&tape, &convolved, &leaves)?;
+            drop(convolved);
+            tape.pull(vec![(result, self.dy(slab)?)])?;
+            for (sum, leaf) in sums.iter_mut().zip(&leaves) {
+                sum.add(&tape, leaf)?;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The gradient of a slab of the convolution's output, which is `x`.
+    fn convolved_gradient(&self, x: &Tensor, slab: Slab, through: Option<&Through>) -> Result<Tensor> {
+        let tape = self.tape();
+        let leaf = tape.input(x.clone());
+        let constants: Vec<Var> = self.rest.iter().map(|value| tape.constant(value.clone())).collect();
+        let result = self.op.norm_act_pool(&tape, &leaf, &constants)?;
+        tape.pull(vec![(result, self.dy(slab)?)])?;
+        let direct = tape.take_gradient(&leaf).ok_or_else(|| Error::shape(NAME, "a slab without a gradient"))?;
+        through.map_or(Ok(direct.clone()), |through| through.add(x.clone(), direct))
+    }
+
+    /// The whole gradient of the convolution's output. Its value is in `from`, or where its gradient goes.
+    fn input_gradient(&self, from: Option<&Tensor>, into: &mut Tensor, through: Option<&Through>) -> Result<()> {
+        let plane = self.convolved[2..].iter().product();
+        for slab in Cut::of(&self.convolved).slabs() {
+            let x = self.op.source(self.device, from.unwrap_or(into), slab)?;
+            let gradient = self.convolved_gradient(&x, slab, through)?;
+            let place = stretch(slab, self.convolved[1], plane);
+            part::put(self.device, into, place.start, &gradient, 0..place.len(), false)?;
+        }
+        Ok(())
+    }
+
+    /// Gradients of the convolution's input, added to `dx` if it is given, and of its weight.
+    fn convolution_gradients(
+        &self,
+        x: &Tensor,
+        mut dx: Option<Tensor>,
+        through: Option<&Through>,
+    ) -> Result<(Option<Tensor>, Sum)> {
+        let mut dw = Sum::default();
+        let (depth, plane) = (x.shape()[1], x.shape()[2..].iter().product::<usize>());
+        let halo = self.op.conv.map_or(0, |geometry| geometry.padding[0]);
+        for slab in Cut::of(&self.convolved).slabs() {
+            let tape = self.tape();
+            let source = self.op.source(self.device, x, slab)?;
+            let source = if dx.is_some() { tape.input(source) } else { tape.constant(source) };
+            let weight = self.weight.map(|weight| tape.input(weight.clone()));
+            let convolved = self.op.convolve(&tape, &source, weight.as_ref())?;
+            let gradient = self.convolved_gradient(&convolved.tensor(), slab, through)?;
+            tape.pull(vec![(convolved, gradient)])?;
+            if let Some(weight) = &weight {
+                dw.add(&tape, weight)?;
+            }
+            if let (Some(dx), Some(part)) = (&mut dx, tape.take_gradient(&source)) {
+                // Planes outside the volume have no place.
+                let skipped = halo.saturating_sub(slab.first);
+                let first = slab.first + skipped - halo;
+                let planes = (depth - first).min(slab.planes + 2 * halo - skipped);
+                let at = (slab.item * depth + first) * plane;
+                part::put(self.device, dx, at, &part, skipped * plane..(skipped + planes) * plane, true)?;
+            }
+        }
+        Ok((dx, dw))
+    }
+}

@@ -1,0 +1,253 @@
+//! Launches of `kernels/conv3d.cu`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::sizes::Sizes;
+use crate::device::{Cuda, Grid};
+use crate::error::{Error, Result};
+use crate::ops::gemm::{Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::tensor::Tensor;
+
+const NAME: &str = "conv3d";
+
+const CORRELATE: [&str; 4] =
+    ["conv3d_correlate_16", "conv3d_correlate_32", "conv3d_correlate_64", "conv3d_correlate_128"];
+const WEIGHT: [&str; 4] = [
+    "conv3d_weight_gradient_16",
+    "conv3d_weight_gradient_32",
+    "conv3d_weight_gradient_64",
+    "conv3d_weight_gradient_128",
+];
+
+/// Longest kernel axis and most channels: what the kernels' packed taps hold.
+const LONGEST: usize = 63;
+const CHANNELS: usize = (1 << 14) - 1;
+
+/// `Conv` of `kernels/conv3d.cuh`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Conv {
+    batch: u32,
+    source: [u32; 3],
+    target: [u32; 3],
+    channels: u32,
+    columns: u32,
+    taps: [u32; 3],
+    stride: [u32; 3],
+    padding: [u32; 3],
+    adjoint: u32,
+}
+
+/// `Divisor` of `kernels/conv3d.cuh`: exact for numbers below 2³¹.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Divisor {
+    divisor: u32,
+    magic: u32,
+    shift: u32,
+}
+
+impl Divisor {
+    fn new(divisor: usize) -> Self {
+        let divisor = divisor.max(1) as u64;
+        let shift = divisor.next_power_of_two().trailing_zeros();
+        let magic = (((1 << shift) - divisor) << 32) / divisor + 1;
+        Self { divisor: divisor as u32, magic: magic as u32, shift }
+    }
+}
+
+/// A correlation: forward or adjoint.
+#[derive(Clone, Copy)]
+struct Correlation<'a> {
+    sizes: &'a Sizes,
+    adjoint: bool,
+}
+
+impl Correlation<'_> {
+    /// Voxels and channels of what is written.
+    fn target(self) -> [usize; 2] {
+        match self.adjoint {
+            false => [self.sizes.output_voxels(), self.sizes.out_channels],
+            true => [self.sizes.input_voxels(), self.sizes.in_channels],
+        }
+    }
+
+    /// The largest of its products: one for each remainder of the target's coordinates modulo the stride if adjoint.
+    fn product(self) -> Product {
+        let Sizes { batch, input, in_channels, out_channels, window, .. } = *self.sizes;
+        if !self.adjoint {
+            let rows = self.sizes.output_voxels();
+            return Product { rows, columns: out_channels, inner: window.taps() * in_channels, count: 1 };
+        }
+        let along = |of: fn(usize, usize) -> usize, lengths: [usize; 3]| -> usize {
+            (0..3).map(|axis| of(lengths[axis], window.stride[axis])).product()
+        };
+        Product {
+            rows: batch * along(usize::div_ceil, input),
+            columns: in_channels,
+            inner: along(usize::div_ceil, window.kernel) * out_channels,
+            count: along(usize::min, input),
+        }
+    }
+
+    /// Floats of the packed weights, to a whole number of 16 bytes.
+    fn packed(self) -> usize {
+        let (taps, Sizes { in_channels, out_channels, .. }) = (self.sizes.window.taps(), *self.sizes);
+        let (channels, columns) = if self.adjoint { (out_channels, in_channels) } else { (in_channels, out_channels) };
+        taps * channels * columns.next_multiple_of(4)
+    }
+
+    fn workspace(self) -> usize {
+        let [voxels, channels] = self.target();
+        self.packed() + self.product().parts(voxels * channels)
+    }
+
+    /// # Errors
+    /// [`Error::Shape`] for sizes that the kernels do not take.
+    fn conv(self) -> Result<Conv> {
+        let Sizes { batch, input, output, in_channels, out_channels, window } = *self.sizes;
+        lengths(NAME, [self.sizes.input_voxels(), self.sizes.output_voxels(), self.sizes.weights()])?;
+        if window.kernel.iter().any(|&taps| taps > LONGEST) || in_channels.max(out_channels) > CHANNELS {
+            let problem = format!("kernel {:?}, {in_channels} to {out_channels} channels", window.kernel);
+            return Err(Error::shape(
+                NAME,
+                format!("{problem}: CUDA takes {LONGEST} taps an axis, {CHANNELS} channels"),
+            ));
+        }
+        let product = self.product();
+        if product.count * product.splits() > 1 << 16 {
+            return Err(Error::shape(NAME, format!("stride {:?} is too large for CUDA", window.stride)));
+        }
+        let (source, target, channels, columns) = match self.adjoint {
+            false => (input, output, in_channels, out_channels),
+            true => (output, input, out_channels, in_channels),
+        };
+        Ok(Conv {
+            batch: lengths(NAME, [batch])?[0],
+            source: lengths(NAME, source)?,
+            target: lengths(NAME, target)?,
+            channels: channels as u32,
+            columns: columns as u32,
+            taps: lengths(NAME, window.kernel)?,
+            stride: lengths(NAME, window.stride)?,
+            padding: lengths(NAME, window.padding)?,
+            adjoint: u32::from(self.adjoint),
+        })
+    }
+
+    fn run(
+        self,
+        cuda: &Cuda,
+        [source, weight]: [&Tensor; 2],
+        bias: Option<&Tensor>,
+        target: &mut Tensor,
+        accumulate: bool,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        let (conv, product, packed) = (self.conv()?, self.product(), self.packed());
+        let ([voxels, channels], splits) = (self.target(), product.splits());
+        cuda.kernel("conv3d_pack").input(weight).value(conv).output(scratch).launch(Grid::cover(packed))?;
+        let kernel = cuda.kernel(product.kernel(CORRELATE)).value(conv).input(source).input(scratch);
+        let kernel = match splits {
+            1 => kernel.optional(bias).output(target),
+            _ => kernel.optional(None).output_from(scratch, packed),
+        };
+        kernel.value(splits as u32).value(u32::from(accumulate && splits == 1)).launch(product.grid())?;
+        if splits == 1 {
+            return Ok(());
+        }
+        let target = Target { tensor: target, first: 0, pitch: channels };
+        let bias = bias.map(|bias| (bias, voxels));
+        sum_splits(cuda, (scratch, packed), splits, [voxels, channels], target, bias, accumulate)
+    }
+}
+
+/// Floats of scratch that [`forward`] needs.
+pub(crate) fn forward_workspace(sizes: &Sizes) -> usize {
+    Correlation { sizes, adjoint: false }.workspace()
+}
+
+/// `y (+)= conv(x, weight) + bias`, of `[x, weight]`.
+pub(crate) fn forward(
+    cuda: &Cuda,
+    sizes: &Sizes,
+    operands: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    y: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    Correlation { sizes, adjoint: false }.run(cuda, operands, bias, y, accumulate, scratch)
+}
+
+/// Floats of scratch that [`input_gradient`] needs.
+pub(crate) fn input_gradient_workspace(sizes: &Sizes) -> usize {
+    Correlation { sizes, adjoint: true }.workspace()
+}
+
+/// `dx (+)= convᵀ(dy, weight)`, of `[dy, weight]`, plus `bias` for the transposed convolution.
+pub(crate) fn input_gradient(
+    cuda: &Cuda,
+    sizes: &Sizes,
+    operands: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    dx: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    Correlation { sizes, adjoint: true }.run(cuda, operands, bias, dx, accumulate, scratch)
+}
+
+fn weight_product(sizes: &Sizes) -> Product {
+    let rows = sizes.window.taps() * sizes.in_channels;
+    Product { rows, columns: sizes.out_channels, inner: sizes.output_voxels(), count: 1 }
+}
+
+/// Floats of scratch that [`weight_gradient`] needs.
+pub(crate) fn weight_gradient_workspace(sizes: &Sizes) -> usize {
+    weight_product(sizes).splits() * sizes.weights()
+}
+
+/// `dw (+)= Σ_voxel x·dy`, of `[x, dy]`.
+pub(crate) fn weight_gradient(
+    cuda: &Cuda,
+    sizes: &Sizes,
+    [x, dy]: [&Tensor; 2],
+    dw: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    let (product, [d, h, w]) = (weight_product(sizes), sizes.output);
+    cuda.kernel(product.kernel(WEIGHT))
+        .value(Correlation { sizes, adjoint: false }.conv()?)
+        .value([d * h * w, h * w, w].map(Divisor::new))
+        .input(x)
+        .input(dy)
+        .output(scratch)
+        .launch(product.grid())?;
+    cuda.kernel("sum_weight_splits")
+        .input(scratch)
+        .value(product.splits() as u32)
+        .value(sizes.window.taps() as u32)
+        .value(sizes.in_channels as u32)
+        .value(sizes.out_channels as u32)
+        .output(dw)
+        .value(u32::from(accumulate))
+        .launch(Grid::cover(sizes.weights()))
+}
+
+/// Floats of scratch that [`bias_gradient`] needs.
+pub(crate) fn bias_gradient_workspace(voxels: usize, channels: usize) -> usize {
+    column_sums_workspace(1, voxels, channels)
+}
+
+/// `db (+)= Σ_voxel dy`.
+pub(crate) fn bias_gradient(
+    cuda: &Cuda,
+    dy: &Tensor,
+    db: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    column_sums(cuda, dy, [1, dy.rows(), dy.channels()], db, accumulate, scratch)
+}

@@ -1,0 +1,51 @@
+//! Whether values are finite: for weights that are to be kept, and for finding where a computation went wrong.
+
+use crate::device::{Backend, Device, Grid};
+use crate::error::Result;
+use crate::memory::Role;
+use crate::tensor::{DType, Tensor};
+
+/// Index of the first of `tensors` that holds NaN or infinity; `None` on a plan.
+///
+/// # Errors
+/// No memory for a flag a tensor on CUDA, or what the driver says.
+pub fn first_not_finite(device: &Device, tensors: &[&Tensor]) -> Result<Option<usize>> {
+    match device.backend() {
+        Backend::Cpu { .. } => Ok(tensors.iter().position(|x| !x.data().iter().all(|value| value.is_finite()))),
+        Backend::Cuda(cuda) => {
+            let mut flags = Tensor::empty(device, &[tensors.len()], DType::U32, Role::Workspace)?;
+            flags.zero()?;
+            for (i, x) in tensors.iter().enumerate() {
+                let kernel = cuda.kernel("find_not_finite").input(x).value(x.len() as u64);
+                kernel.output_from(&mut flags, i).launch(Grid::cover(x.len()))?;
+            }
+            Ok(flags.to_typed::<u32>()?.iter().position(|&flag| flag != 0))
+        }
+        Backend::Plan { .. } => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_not_finite;
+    use crate::memory::Role;
+    use crate::ops::testing::{assert_clean, every_device};
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn the_first_is_found() {
+        for device in every_device() {
+            let tensor = |value: f32, at: usize, len: usize| {
+                let mut values = vec![1.0; len];
+                values[at] = value;
+                Tensor::from_slice(&device, &[len], Role::Data, &values).unwrap()
+            };
+            let fine = tensor(f32::MAX, 3, 1000);
+            let (nan, infinite) = (tensor(f32::NAN, 70_000, 70_001), tensor(f32::NEG_INFINITY, 0, 5));
+            assert_eq!(first_not_finite(&device, &[&fine, &fine]).unwrap(), None);
+            assert_eq!(first_not_finite(&device, &[&fine, &nan, &infinite]).unwrap(), Some(1));
+            assert_eq!(first_not_finite(&device, &[&infinite, &fine]).unwrap(), Some(0));
+            assert_clean();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! How products are cut into blocks on CUDA: the host's side of `kernels/gemm.cuh` and `kernels/sums.cu`.
+//!
+//! Tile and splits depend on the sizes alone, so results are the same on every device, and plan and run ask for the same
+//! workspace.
+
+use crate::device::{Cuda, Grid, THREADS};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// One product: `[rows, inner]·[inner, columns]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product {
+    /// Rows of the result.
+    pub rows: usize,
+    /// Columns of the result.
+    pub columns: usize,
+    /// Length of the sums.
+    pub inner: usize,
+    /// Products of these sizes that one launch makes.
+    pub count: usize,
+}
+
+/// Rows and columns of a tile, and its threads (`Tile16` … `Tile128` of `gemm.cuh`).
+const TILES: [(usize, usize, u32); 4] = [(256, 16, 128), (128, 32, 128), (64, 64, 128), (128, 128, 256)];
+
+/// Blocks that fill a large device twice.
+const BLOCKS: usize = 256;
+/// Shortest sum that is worth a block of its own.
+const SHORTEST: usize = 256;
+/// Most splits, and most floats (16 MiB) of all splits' sums unless two splits are more.
+const SPLITS: usize = 512;
+const PARTS: usize = 4 << 20;
+
+impl Product {
+    /// Which of the tiles: narrow ones for few columns, the largest one if there is work for many of them.
+    fn tile(self) -> usize {
+        let (rows, columns, _) = TILES[3];
+        let tiles = self.rows.div_ceil(rows) * self.columns.div_ceil(columns) * self.count;
+        match self.columns {
+            0..=16 => 0,
+            17..=32 => 1,
+            65.. if self.rows > 64 && tiles * (self.inner / (2 * SHORTEST)).max(1) >= BLOCKS / 2 => 3,
+            _ => 2,
+        }
+    }
+
+    fn tiles(self) -> [usize; 2] {
+        let (rows, columns, _) = TILES[self.tile()];
+        [self.rows.div_ceil(rows), self.columns.div_ceil(columns)]
+    }
+
+    /// Parts that the sums are cut into, each a block's.
+    pub fn splits(self) -> usize {
+        let [rows, columns] = self.tiles();
+        let wanted = BLOCKS.div_ceil((rows * columns * self.count).max(1));
+        let most = (PARTS / (self.rows * self.columns * self.count).max(1)).clamp(2, SPLITS);
+        wanted.min(self.inner / SHORTEST).clamp(1, most)
+    }
+
+    /// Floats of the splits' sums for a result of `len` floats: none for one split, which writes the result itself.
+    pub fn parts(self, len: usize) -> usize {
+        if self.splits() > 1 { self.splits() * len } else { 0 }
+    }
+
+    /// The kernel for this product among those for each tile.
+    pub fn kernel(self, kernels: [&'static str; 4]) -> &'static str {
+        kernels[self.tile()]
+    }
+
+    /// Blocks: tiles of rows, tiles of columns, splits of each of the products.
+    pub fn grid(self) -> Grid {
+        let ([rows, columns], (_, _, threads)) = (self.tiles(), TILES[self.tile()]);
+        Grid {
+            blocks: [rows as u32, columns as u32, (self.splits() * self.count) as u32],
+            threads: [threads, 1, 1],
+            shared: 0,
+        }
+    }
+}
+
+/// Lengths as the kernels take them.
+///
+/// # Errors
+/// [`Error::Shape`] in the name of `op` for one of 2³¹ or more.
+pub(crate) fn lengths<const N: usize>(op: &'static str, lengths: [usize; N]) -> Result<[u32; N]> {
+    match lengths.iter().find(|&&length| length > i32::MAX as usize) {
+        Some(length) => {
+            Err(Error::shape(op, format!("CUDA kernels count up to 2³¹ − 1 rows, not {length}; use a smaller batch")))
+        }
+        None => Ok(lengths.map(|length| length as u32)),
+    }
+}
+
+/// Where `sum_splits` puts the rows of a result: the tensor, its first element, the distance between rows.
+pub(crate) struct Target<'a> {
+    pub tensor: &'a mut Tensor,
+    pub first: usize,
+    pub pitch: usize,
+}
+
+/// `target (+)= Σ_split parts + bias`, the result `[rows, columns]`, one row of the bias for each so many rows. The parts
+/// begin at an element of their tensor.
+pub(crate) fn sum_splits(
+    cuda: &Cuda,
+    (parts, first): (&Tensor, usize),
+    splits: usize,
+    [rows, columns]: [usize; 2],
+    target: Target<'_>,
+    bias: Option<(&Tensor, usize)>,
+    accumulate: bool,
+) -> Result<()> {
+    cuda.kernel("sum_splits")
+        .input_from(parts, first)
+        .value(splits as u32)
+        .value(rows as u64)
+        .value(columns as u32)
+        .output_from(target.tensor, target.first)
+        .value(target.pitch as u64)
+        .optional(bias.map(|(bias, _)| bias))
+        .value(bias.map_or(1, |(_, rows)| rows) as u64)
+        .value(u32::from(accumulate))
+        .launch(Grid::cover(rows * columns))
+}
+
+/// Rows of a piece of [`column_sums`]: at most 256 pieces, none shorter than 1024 rows.
+fn piece(rows: usize) -> usize {
+    rows.div_ceil(256).max(1024)
+}
+
+/// Floats of scratch of [`column_sums`].
+pub(crate) fn column_sums_workspace(items: usize, rows: usize, columns: usize) -> usize {
+    items * rows.div_ceil(piece(rows)).max(1) * columns
+}
+
+/// `y [items, columns] (+)= Σ x [items, rows, columns]` over the rows.
+pub(crate) fn column_sums(
+    cuda: &Cuda,
+    x: &Tensor,
+    [items, rows, columns]: [usize; 3],
+    y: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    let pieces = rows.div_ceil(piece(rows)).max(1);
+    let blocks = [pieces as u32, items as u32, columns.div_ceil(THREADS as usize) as u32];
+    cuda.kernel("column_sums")
+        .input(x)
+        .value(rows as u64)
+        .value(columns as u32)
+        .value(piece(rows) as u64)
+        .output(scratch)
+        .launch(Grid { blocks, threads: [THREADS, 1, 1], shared: 0 })?;
+    column_totals(cuda, scratch, [items, pieces, columns], y, accumulate)
+}
+
+/// `y [items, columns] (+)= Σ parts [items, pieces, columns]` over the pieces.
+pub(crate) fn column_totals(
+    cuda: &Cuda,
+    parts: &Tensor,
+    [items, pieces, columns]: [usize; 3],
+    y: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
+    cuda.kernel("column_totals")
+        .input(parts)
+        .value(items as u64)
+        .value(pieces as u32)
+        .value(columns as u32)
+        .output(y)
+        .value(u32::from(accumulate))
+        .launch(Grid::new((items * columns).div_ceil(THREADS as usize / 32), THREADS))
+}

@@ -1,0 +1,145 @@
+//! Launches of `kernels/linear.cu`.
+
+use super::Dims;
+use crate::device::Cuda;
+use crate::error::Result;
+use crate::ops::gemm::{Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::tensor::Tensor;
+
+const NAME: &str = "linear";
+
+const FORWARD: [&str; 4] = ["linear_forward_16", "linear_forward_32", "linear_forward_64", "linear_forward_128"];
+const INPUT: [&str; 4] =
+    ["linear_input_gradient_16", "linear_input_gradient_32", "linear_input_gradient_64", "linear_input_gradient_128"];
+const WEIGHT: [&str; 4] = [
+    "linear_weight_gradient_16",
+    "linear_weight_gradient_32",
+    "linear_weight_gradient_64",
+    "linear_weight_gradient_128",
+];
+
+impl Dims {
+    fn forward(self) -> Product {
+        Product { rows: self.rows, columns: self.outputs, inner: self.features, count: 1 }
+    }
+
+    fn input_gradient(self) -> Product {
+        Product { rows: self.rows, columns: self.features, inner: self.outputs, count: 1 }
+    }
+
+    fn weight_gradient(self) -> Product {
+        Product { rows: self.outputs, columns: self.features, inner: self.rows, count: 1 }
+    }
+
+    /// 1 if the rows of the weight's columns begin at 16 bytes.
+    fn vector_weight(self) -> u32 {
+        u32::from(self.stride.is_multiple_of(4) && self.first.is_multiple_of(4))
+    }
+
+    /// Volumes with a bias row of their own.
+    fn items(self) -> usize {
+        self.rows / self.rows_per_bias
+    }
+}
+
+/// Floats of scratch that [`forward`] needs.
+pub(super) fn forward_workspace(dims: Dims) -> usize {
+    dims.forward().parts(dims.rows * dims.outputs)
+}
+
+/// `y = x·W[:, columns]ᵀ + b`.
+pub(super) fn forward(
+    cuda: &Cuda,
+    dims: Dims,
+    [x, weight]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    y: &mut Tensor,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    let (product, Dims { rows, features, outputs, stride, rows_per_bias, .. }) = (dims.forward(), dims);
+    let split = product.splits() > 1;
+    let sizes = lengths(NAME, [rows, features, outputs, stride, rows_per_bias])?;
+    let kernel = cuda.kernel(product.kernel(FORWARD)).input(x).input_from(weight, dims.first);
+    let kernel = kernel.optional(bias.filter(|_| !split)).output(if split { &mut *scratch } else { &mut *y });
+    sizes
+        .into_iter()
+        .fold(kernel, |kernel, size| kernel.value(size))
+        .value(dims.vector_weight())
+        .launch(product.grid())?;
+    if !split {
+        return Ok(());
+    }
+    let target = Target { tensor: y, first: 0, pitch: outputs };
+    let bias = bias.map(|bias| (bias, rows_per_bias));
+    sum_splits(cuda, (scratch, 0), product.splits(), [rows, outputs], target, bias, false)
+}
+
+/// Floats of scratch that [`input_gradient`] needs.
+pub(super) fn input_gradient_workspace(dims: Dims) -> usize {
+    dims.input_gradient().parts(dims.rows * dims.features)
+}
+
+/// `dx (+)= dy·W`.
+pub(super) fn input_gradient(
+    cuda: &Cuda,
+    dims: Dims,
+    [dy, weight]: [&Tensor; 2],
+    dx: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    let (product, Dims { rows, features, outputs, stride, .. }) = (dims.input_gradient(), dims);
+    let split = product.splits() > 1;
+    let kernel = cuda.kernel(product.kernel(INPUT)).input(dy).input_from(weight, dims.first);
+    let kernel = kernel.output(if split { &mut *scratch } else { &mut *dx });
+    let sizes = lengths(NAME, [rows, features, outputs, stride])?;
+    let kernel = sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).value(dims.vector_weight());
+    kernel.value(u32::from(accumulate && !split)).launch(product.grid())?;
+    if !split {
+        return Ok(());
+    }
+    let target = Target { tensor: dx, first: 0, pitch: features };
+    sum_splits(cuda, (scratch, 0), product.splits(), [rows, features], target, None, accumulate)
+}
+
+/// Floats of scratch that [`weight_gradient`] needs.
+pub(super) fn weight_gradient_workspace(dims: Dims) -> usize {
+    dims.weight_gradient().splits() * dims.outputs * dims.features
+}
+
+/// `dW[:, columns] (+)= dyᵀ·x`; the other columns become zero, or stay as they are.
+pub(super) fn weight_gradient(
+    cuda: &Cuda,
+    dims: Dims,
+    [x, dy]: [&Tensor; 2],
+    dw: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    let (product, Dims { rows, features, outputs, stride, first, .. }) = (dims.weight_gradient(), dims);
+    if !accumulate && features != stride {
+        dw.zero()?;
+    }
+    let kernel = cuda.kernel(product.kernel(WEIGHT)).input(dy).input(x).output(scratch);
+    let sizes = lengths(NAME, [rows, features, outputs])?;
+    sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).launch(product.grid())?;
+    let target = Target { tensor: dw, first, pitch: stride };
+    sum_splits(cuda, (scratch, 0), product.splits(), [outputs, features], target, None, accumulate)
+}
+
+/// Floats of scratch that [`bias_gradient`] needs.
+pub(super) fn bias_gradient_workspace(dims: Dims) -> usize {
+    column_sums_workspace(dims.items(), dims.rows_per_bias, dims.outputs)
+}
+
+/// `db (+)= Σ dy` over the rows of each bias row.
+pub(super) fn bias_gradient(
+    cuda: &Cuda,
+    dims: Dims,
+    dy: &Tensor,
+    db: &mut Tensor,
+    accumulate: bool,
+    scratch: &mut Tensor,
+) -> Result<()> {
+    column_sums(cuda, dy, [dims.items(), dims.rows_per_bias, dims.outputs], db, accumulate, scratch)
+}

@@ -1,0 +1,24 @@
+//! Exclusive sums on CUDA (`kernels/scan.cu`).
+
+use crate::device::{Cuda, Grid, THREADS};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Counts of a tile.
+const TILE: usize = 1024;
+
+/// Words (32 bits) of scratch for `n` counts.
+pub(super) fn workspace(n: usize) -> usize {
+    2 * (n.div_ceil(TILE) + 1)
+}
+
+/// `counts` (u32) becomes the index of each place's first item; returns the number of all items, for which it waits.
+pub(super) fn exclusive(cuda: &Cuda, counts: &mut Tensor, scratch: &mut Tensor) -> Result<u64> {
+    let (n, tiles) = (counts.len(), counts.len().div_ceil(TILE));
+    let grid = Grid::new(tiles, THREADS);
+    cuda.kernel("scan_tiles").input(counts).output(scratch).value(n as u64).launch(grid)?;
+    cuda.kernel("scan_sums").output(scratch).value(tiles as u64).launch(Grid::new(1, THREADS))?;
+    cuda.kernel("scan_apply").output(counts).input(scratch).value(n as u64).launch(grid)?;
+    let sums = scratch.to_typed::<u32>()?;
+    Ok(u64::from(sums[2 * tiles]) | u64::from(sums[2 * tiles + 1]) << 32)
+}

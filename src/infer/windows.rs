@@ -59,10 +59,13 @@ impl Windows {
     /// [`Error::Usage`].
     pub fn check(&self) -> Result<()> {
         if !(0.0..=0.9).contains(&self.overlap) {
-            return Err(Error::Usage(format!("overlap {}: give a share from 0 to 0.9", self.overlap)));
+            return Err(Error::Usage(format!(
+                "an overlap of {} is out of range; give a share from 0 to 0.9",
+                self.overlap
+            )));
         }
         if self.size.is_some_and(|size| size.contains(&0)) {
-            return Err(Error::Usage("a window of no voxels; give for example 96x96x96".into()));
+            return Err(Error::Usage("a window has no voxels; give for example 96x96x96".into()));
         }
         Ok(())
     }

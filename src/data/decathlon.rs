@@ -197,7 +197,7 @@ impl Description {
             .filter_map(|entry| entry.as_str().or_else(|| entry.get("image")?.as_str()).map(str::to_owned))
             .collect();
         if files.is_empty() {
-            files = folder.list("imagesTs").unwrap_or_default().into_iter().filter(is_image).collect();
+            files = folder.list("imagesTs").unwrap_or_default().into_iter().filter(|name| is_image(name)).collect();
             // Of the files a channel, the first stands for all.
             files.retain(|file| !has_channel_number(split_ending(file).0) || split_ending(file).0.ends_with("_0000"));
             files.iter_mut().for_each(|file| *file = format!("imagesTs/{file}"));
@@ -239,7 +239,7 @@ impl Description {
 /// A label without its images is a problem, and so is an image without its label.
 fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
     let (mut cases, mut paired) = (Vec::new(), BTreeSet::new());
-    for label in folder.list("labelsTr")?.into_iter().filter(is_image) {
+    for label in folder.list("labelsTr")?.into_iter().filter(|name| is_image(name)) {
         let (stem, ending) = split_ending(&label);
         let find = |name: String| -> Result<Source> {
             folder.file(&name)?.ok_or_else(|| {
@@ -262,7 +262,7 @@ fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Re
             Err(problem) => problems.push(problem),
         }
     }
-    for image in folder.list("imagesTr").unwrap_or_default().into_iter().filter(is_image) {
+    for image in folder.list("imagesTr").unwrap_or_default().into_iter().filter(|name| is_image(name)) {
         let (stem, ending) = split_ending(&image);
         let case = if has_channel_number(stem) { &stem[..stem.len() - 5] } else { stem };
         if paired.insert(case.to_owned()) && !paired.contains(stem) {
@@ -275,7 +275,7 @@ fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Re
 }
 
 /// True for what is read as an image (of a pair, its header).
-fn is_image(name: &String) -> bool {
+fn is_image(name: &str) -> bool {
     [".nii", ".nii.gz", ".hdr"].iter().any(|ending| name.ends_with(ending))
 }
 

@@ -199,7 +199,7 @@ impl Augmentation {
             ("noise_sigma", self.noise_sigma),
             ("bias_field_strength", self.bias_field_strength),
         ];
-        let negative = self.rotation_degrees.iter().any(|degrees| !(*degrees >= 0.0));
+        let negative = self.rotation_degrees.iter().any(|degrees| degrees.is_nan() || *degrees < 0.0);
         for (field, strength) in strengths {
             if !(0.0..=1e6).contains(&strength) || (negative && field == "rotation_degrees") {
                 return wrong(field, "0 or more");

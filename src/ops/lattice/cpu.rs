@@ -249,7 +249,7 @@ pub(super) fn refine(
     by_pieces(pool, fine_classes, ny * nz, |first, plane| {
         let x = first / (ny * nz);
         for (y, line) in plane.chunks_exact_mut(nz).enumerate() {
-            if !fill && !(x.is_multiple_of(factor) && y.is_multiple_of(factor)) {
+            if !(fill || x.is_multiple_of(factor) && y.is_multiple_of(factor)) {
                 continue;
             }
             let row = &classes[(nearest(x, 0) * cy + nearest(y, 1)) * cz..][..cz];

@@ -157,7 +157,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
     let cases = inputs::cases(&args.input, &model.task.preprocessing.channels)?;
     let folder = RunFolder::claim(&args.out, |_| true)?;
-    let mut summary = Summary::open(folder.path(), args.resume)?;
+    let mut summary = Summary::open(folder.path())?;
     let mut pending = Vec::new();
     for case in &cases {
         let outputs = Outputs::of(&args, folder.path(), &case.name, &model.task);
@@ -410,22 +410,23 @@ fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
     line
 }
 
-/// `summary.json`: the entries of all cases of a folder.
+/// `inference.json`: what was found of each case in a folder, and what it cost.
 struct Summary {
     path: PathBuf,
     entries: Vec<serde_json::Value>,
 }
 
 impl Summary {
-    /// An empty one, or that of the run which is gone on with.
-    fn open(folder: &Path, resume: bool) -> Result<Self> {
-        let path = folder.join("summary.json");
-        let entries = match resume && path.exists() {
+    /// That of earlier runs into the folder, if there is one.
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("inference.json");
+        let entries = match path.exists() {
             false => Vec::new(),
             true => {
                 let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+                let remedy = "choose another --out, or remove it";
                 serde_json::from_str(&text)
-                    .map_err(|error| Error::data(&path, format!("is no summary ({error})"), "remove it"))?
+                    .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?
             }
         };
         Ok(Self { path, entries })

@@ -6,30 +6,9 @@
 // A faster one would look back at the tiles before it in one launch (Merrill and Garland 2016), which blocks that are not
 // all in flight cannot do.
 
-#include "common.cuh"
+#include "scan.cuh"
 
 constexpr int TILE = 1024; // counts of a tile: four a thread
-
-// Exclusive sum over the threads of a block of 256; the total in `total`.
-template <typename T> __device__ T block_exclusive(T value, T* total) {
-    __shared__ T warps[THREADS / WARP];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    T inclusive = value;
-    for (int offset = 1; offset < WARP; offset *= 2) {
-        const T before = __shfl_up_sync(ALL_LANES, inclusive, offset);
-        if (lane >= offset) inclusive += before;
-    }
-    __syncthreads(); // an earlier use of `warps` is over
-    if (lane == WARP - 1) warps[warp] = inclusive;
-    __syncthreads();
-    T before = 0, sum = 0;
-    for (int other = 0; other < THREADS / WARP; other++) {
-        if (other < warp) before += warps[other];
-        sum += warps[other];
-    }
-    *total = sum;
-    return before + inclusive - value;
-}
 
 // sums[tile] = Σ counts of the tile. A block a tile.
 extern "C" __global__ void __launch_bounds__(THREADS) scan_tiles(const uint32_t* counts, uint64_t* sums, uint64_t n) {

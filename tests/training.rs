@@ -136,5 +136,5 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
         .map(|i| (0..8).fold(i, |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }))
         .collect();
     let crc = !bytes.iter().fold(!0u32, |crc, &byte| table[((crc ^ byte as u32) & 0xff) as usize] ^ crc >> 8);
-    (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8).to_le_bytes()
+    crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

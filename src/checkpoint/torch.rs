@@ -275,7 +275,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)]) -> Result<()>
 /// Writes one bare tensor as `torch.save(tensor)` does: `torch.load` gives the tensor itself.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_tensor(path: impl AsRef<Path>, tensor: View<'_>) -> Result<()> {
     let mut pickle = b"\x80\x02".to_vec();
     rebuild(&mut pickle, 0, &tensor);

@@ -23,6 +23,7 @@ pub mod loss;
 pub mod marching_cubes;
 pub mod max_pool;
 pub mod moments;
+mod morphology_cuda;
 pub mod norm_act;
 pub mod part;
 pub mod patch_conv;
@@ -171,11 +172,6 @@ pub fn workspace(device: &Device, len: usize) -> Result<Tensor> {
 /// No memory.
 pub(crate) fn workspace_for(device: &Device, cpu: usize, cuda: usize) -> Result<Tensor> {
     workspace(device, if let Target::Cuda(_) = device.target() { cuda } else { cpu })
-}
-
-/// An op that CUDA does not run so far.
-pub(crate) fn no_kernel() -> crate::Error {
-    crate::Error::Device("an op of this network has no CUDA kernel yet; use --device cpu".into())
 }
 
 /// Elements that one piece of an element-wise loop handles.

@@ -9,15 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
-use crate::memory::{Peak, RoleBytes};
+use crate::memory::{Peak, Role, RoleBytes};
 
 /// Seconds and bytes of a run so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
     /// Seconds of each step, data included.
     pub step_seconds: Vec<f32>,
-    /// Most bytes held at once.
+    /// Most bytes held at once, without batches drawn ahead.
     pub peak_bytes: u64,
+    /// Bytes of batches drawn ahead of their use.
+    #[serde(default)]
+    pub ahead_bytes: u64,
     /// Most bytes of saved and transient activations and workspace.
     pub peak_activations: u64,
     /// Who held the peak's bytes.
@@ -27,11 +30,14 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Takes note of the ledger's peak.
+    /// Takes note of the ledger's peak. Batches that are drawn ahead are not part of what a step costs: they are as many as
+    /// there is room for.
     pub fn note_peak(&mut self, peak: &Peak, activations: u64) {
-        if peak.by_role.total() > self.peak_bytes {
-            self.peak_bytes = peak.by_role.total();
-            self.peak_by_role = by_role(&peak.by_role);
+        self.ahead_bytes = self.ahead_bytes.max(peak.by_role.get(Role::Staging));
+        let roles = peak.by_role.without(Role::Staging);
+        if roles.total() > self.peak_bytes {
+            self.peak_bytes = roles.total();
+            self.peak_by_role = by_role(&roles);
             self.peak_op = match peak.layer.is_empty() {
                 true => peak.op.to_string(),
                 false => format!("{} of {}", peak.op, peak.layer),

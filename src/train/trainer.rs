@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::data::prefetch::{self, Queue, Window};
@@ -31,6 +32,9 @@ const RECORDED_STEP: u64 = 1;
 
 /// The most threads that draw batches: more only help where reading is slower than the network.
 const PREFETCH_THREADS: usize = 4;
+
+/// Steps of a process before batches are drawn ahead.
+const MEASURED_STEPS: u64 = 2;
 
 /// Nothing is drawn before it is needed.
 const WHEN_NEEDED: Window = Window { items: 1, threads: 0 };
@@ -231,15 +235,30 @@ impl Trainer {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
         }
-        let (per_epoch, total) = (self.steps_per_epoch(cases.len()), self.total_steps(cases.len()));
+        let total = self.total_steps(cases.len());
         let passes = self.passes(cases);
+        // What a step needs is known once steps have been made: what is drawn ahead must not take it away.
+        let done = self.optimizer.steps();
+        let first = (done + MEASURED_STEPS).min(total);
+        self.steps(&passes, done..first, WHEN_NEEDED, &mut after)?;
         let (window, _staging) = self.window(passes.bytes());
-        let numbers = passes.of_steps(self.optimizer.steps()..total);
+        self.steps(&passes, first..total, window, &mut after)
+    }
+
+    /// Makes steps, whose batches are drawn within `window`.
+    fn steps(
+        &mut self,
+        passes: &Passes<'_>,
+        steps: Range<u64>,
+        window: Window,
+        after: &mut impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let (numbers, total) = (passes.of_steps(steps.clone()), self.total_steps(passes.cases.len()));
         let draw = |pass| passes.draw(pass);
         prefetch::ahead(numbers, window, draw, |queue| {
-            while self.optimizer.steps() < total {
+            while self.optimizer.steps() < steps.end {
                 interrupt::check(|| format!("{} of {total} steps are done", self.optimizer.steps()))?;
-                self.step(queue, per_epoch, total)?;
+                self.step(queue, passes.per_epoch, total)?;
                 after(self)?;
             }
             Ok(())
@@ -259,15 +278,17 @@ impl Trainer {
     }
 
     /// How far batches of `bytes` bytes are drawn ahead, with the entry in the ledger that stands for them. On a CUDA device
-    /// they lie in the host's memory, of which its ledger knows nothing. A budget that has no room for them is not
-    /// overdrawn: each batch is then drawn when it is needed.
+    /// they lie in the host's memory, of which its ledger knows nothing. They take at most half of what steps leave of the
+    /// budget; where that holds no two batches, each is drawn when it is needed.
     fn window(&self, bytes: u64) -> (Window, Option<Buffer>) {
-        if self.prefetch_bytes == 0 {
+        let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
+        let on_cpu = matches!(self.device.backend(), Backend::Cpu { .. });
+        let left = if on_cpu { (self.device.budget().saturating_sub(self.device.reserved())) / 2 } else { u64::MAX };
+        let window = Window::within(self.prefetch_bytes.min(left), bytes, threads);
+        if self.prefetch_bytes == 0 || window.bytes(bytes) > left {
             return (WHEN_NEEDED, None);
         }
-        let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
-        let window = Window::within(self.prefetch_bytes, bytes, threads);
-        if !matches!(self.device.backend(), Backend::Cpu { .. }) {
+        if !on_cpu {
             return (window, None);
         }
         match self.device.in_op("prefetch", || self.device.allocate(window.bytes(bytes), Role::Staging)) {

@@ -13,6 +13,7 @@ use super::RunArgs;
 use super::course::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
 };
+use super::oom::OomArgs;
 use super::output::print;
 use super::run::{DeviceArgs, Place};
 use crate::checkpoint::model;
@@ -22,16 +23,16 @@ use crate::error::{Error, Result};
 use crate::files::{RunFolder, remove_temporaries, write_atomic};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
+use crate::planner::training::Training;
 use crate::report::CaseScore;
 use crate::task::{Grid, Task};
 use crate::train::config::{Precision, RunConfig};
 use crate::train::feed::Feed;
 use crate::train::journal::Journal;
-use crate::train::rehearsal::Sizes;
 use crate::train::run::{Run, best_path};
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
-use crate::train::{choose, state, validation};
+use crate::train::{state, validation};
 use flags::Flags;
 
 /// The configuration in a run's folder.
@@ -62,6 +63,8 @@ pub struct TrainArgs {
     prefetch: u64,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    oom: OomArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -106,15 +109,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let path = checkpoint_path(folder, &probe);
     // A run that was killed before its first checkpoint starts anew.
     let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
-    let Prepared { dataset, task, training, validation, network, mut settings } =
+    let Prepared { dataset, task, training, validation, network, settings } =
         prepare(&args, &config, &device, resumed.then_some(path.as_path()))?;
-    let sizes = Sizes {
-        volume: settings.patch.map_or_else(|| Ok(training.case(0)?.volume.shape), Ok::<_, Error>)?,
-        batch: settings.batch_size.min(training.len()),
-        points: settings.points,
-        ..Sizes::new([0; 3], 1, 1)
-    };
-    settings.recompute = choose::resolve(config.recompute(), &device, &network, sizes)?;
+    let run = Training { network: &network, settings, cases: &*training, flags: true };
+    let run = run.at(config.recompute(), &device)?;
+    let (settings, _) = args.oom.settle(run, &device, verbosity)?;
     let mut trainer = Trainer::new(&device, &network, settings)?;
     trainer.set_prefetch(args.prefetch);
     if resumed {
@@ -262,6 +261,7 @@ fn finish(
         "steps": trainer.optimizer().steps(),
         "final_loss": trainer.recent_loss(trainer.steps_per_epoch(training)),
         "step_seconds": costs.median_step_seconds(),
+        "ahead_bytes": costs.ahead_bytes,
         "data_wait_seconds": trainer.waited().as_secs_f64(),
         "peak_bytes": costs.peak_bytes,
         "dice": dice,

@@ -249,7 +249,7 @@ pub(super) fn refine(
     by_pieces(pool, fine_classes, ny * nz, |first, plane| {
         let x = first / (ny * nz);
         for (y, line) in plane.chunks_exact_mut(nz).enumerate() {
-            if !fill && !(x.is_multiple_of(factor) && y.is_multiple_of(factor)) {
+            if !(fill || x.is_multiple_of(factor) && y.is_multiple_of(factor)) {
                 continue;
             }
             let row = &classes[(nearest(x, 0) * cy + nearest(y, 1)) * cz..][..cz];
@@ -269,11 +269,13 @@ pub(super) fn refine(
 }
 
 /// The class of each row.
-pub(super) fn classify(logits: &[f32], outputs: usize, threshold: f32, classes: &mut [u8]) {
-    for (class, row) in classes.iter_mut().zip(logits.chunks_exact(outputs)) {
-        *class = match row {
-            [logit] => class_of(&[logistic(*logit)], threshold),
-            row => class_of(row, threshold),
-        };
-    }
+pub(super) fn classify(pool: &Pool, logits: &[f32], outputs: usize, threshold: f32, classes: &mut [u8]) {
+    by_pieces(pool, classes, PIECE, |first, piece| {
+        for (class, row) in piece.iter_mut().zip(logits[first * outputs..].chunks_exact(outputs)) {
+            *class = match row {
+                [logit] => class_of(&[logistic(*logit)], threshold),
+                row => class_of(row, threshold),
+            };
+        }
+    });
 }

@@ -8,6 +8,7 @@
 //! * Work: a few byte operations a point and marking; bytes 2 a point.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use std::ops::Range;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::ops::no_kernel;
+use crate::ops::morphology_cuda;
 use crate::tensor::{DType, Tensor, elements};
 
 /// The class of a point was evaluated.
@@ -98,7 +99,7 @@ impl Lattice {
     pub fn mark_all(&mut self) -> Result<()> {
         match self.status.device().clone().backend() {
             Backend::Cpu { pool, .. } => cpu::mark_all(pool, self.status.typed_mut()),
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cuda(cuda) => cuda::mark_all(cuda, &mut self.status)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -115,7 +116,7 @@ impl Lattice {
         }
         match self.status.device().clone().backend() {
             Backend::Cpu { pool, .. } => cpu::mark_above(pool, values.data(), threshold, self.status.typed_mut()),
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cuda(cuda) => cuda::mark_above(cuda, values, threshold, &mut self.status)?,
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -130,7 +131,9 @@ impl Lattice {
             Backend::Cpu { pool, .. } => {
                 cpu::mark_mixed_neighbours(pool, self.shape, self.classes.typed(), self.status.typed_mut());
             }
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cuda(cuda) => {
+                cuda::mark_mixed_neighbours(cuda, self.shape, &self.classes, &mut self.status)?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -156,7 +159,13 @@ impl Lattice {
                     }
                     cpu::mark_cells(pool, self.shape, side, cells, mixed, self.status.typed_mut());
                 }
-                Backend::Cuda(_) => return Err(no_kernel()),
+                Backend::Cuda(cuda) => {
+                    cuda::mixed_cells(cuda, self.shape, side, &self.classes, cells, &mut mixed)?;
+                    if margin > 0 {
+                        morphology_cuda::dilate(cuda, cells, margin, &mut mixed, &mut scratch)?;
+                    }
+                    cuda::mark_cells(cuda, self.shape, side, cells, &mixed, &mut self.status)?;
+                }
                 Backend::Plan { .. } => {}
             }
             Ok(())
@@ -179,7 +188,11 @@ impl Lattice {
                     cpu::dilate(pool, self.shape, radius, near, scratch.typed_mut());
                     cpu::mark_background(pool, near, classes, self.status.typed_mut());
                 }
-                Backend::Cuda(_) => return Err(no_kernel()),
+                Backend::Cuda(cuda) => {
+                    cuda::nonzero(cuda, &self.classes, &mut near)?;
+                    morphology_cuda::dilate(cuda, self.shape, radius, &mut near, &mut scratch)?;
+                    cuda::mark_background(cuda, &near, &self.classes, &mut self.status)?;
+                }
                 Backend::Plan { .. } => {}
             }
             Ok(())
@@ -192,9 +205,11 @@ impl Lattice {
     /// # Errors
     /// What the driver says.
     pub fn stretches(&self, most: usize) -> Result<Vec<(Range<usize>, usize)>> {
-        let counts = match self.status.device().backend() {
+        let device = self.status.device();
+        let mut scratch = device.in_op("lattice", || cuda::Scratch::new(device, self.len()))?;
+        let counts = match device.backend() {
             Backend::Cpu { pool, .. } => cpu::count_due(pool, self.status.typed()),
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cuda(cuda) => cuda::count_due(cuda, &self.status, &mut scratch)?,
             Backend::Plan { .. } => return Ok(planned_stretches(self.supposed.replace(0), most)),
         };
         let most = most.max(BLOCK);
@@ -220,12 +235,15 @@ impl Lattice {
         let device = self.status.device();
         device.in_op("lattice", || {
             let mut points = Tensor::empty(device, &[count, 3], DType::F32, Role::Data)?;
+            let mut scratch = cuda::Scratch::new(device, range.len())?;
             match device.backend() {
                 Backend::Cpu { .. } => {
                     let status = &self.status.typed::<u8>()[range.clone()];
                     cpu::due(self.shape, range.start, status, points.data_mut());
                 }
-                Backend::Cuda(_) => return Err(no_kernel()),
+                Backend::Cuda(cuda) => {
+                    cuda::due(cuda, self.shape, range, &self.status, &mut scratch, &mut points)?;
+                }
                 Backend::Plan { .. } => {}
             }
             Ok(points)
@@ -247,7 +265,9 @@ impl Lattice {
                 let own = (self.classes.typed_mut(), self.status.typed_mut());
                 cpu::write(self.shape, points.data(), classes.typed(), own);
             }
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cuda(cuda) => {
+                cuda::write(cuda, self.shape, points, classes, [&mut self.classes, &mut self.status])?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(())
@@ -271,7 +291,10 @@ impl Lattice {
                 let finer = (fine.classes.typed_mut(), fine.status.typed_mut());
                 cpu::refine(pool, (self.shape, own), factor, fill, (shape, finer));
             }
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cuda(cuda) => {
+                let finer = [&mut fine.classes, &mut fine.status];
+                cuda::refine(cuda, (self.shape, [&self.classes, &self.status]), factor, fill, (shape, finer))?;
+            }
             Backend::Plan { .. } => {}
         }
         Ok(fine)
@@ -291,8 +314,8 @@ pub fn classify(logits: &Tensor, threshold: f32) -> Result<Tensor> {
     device.in_op("classify", || {
         let mut classes = Tensor::empty(device, &[logits.rows()], DType::U8, Role::Transient)?;
         match device.backend() {
-            Backend::Cpu { .. } => cpu::classify(logits.data(), outputs, threshold, classes.typed_mut()),
-            Backend::Cuda(_) => return Err(no_kernel()),
+            Backend::Cpu { pool, .. } => cpu::classify(pool, logits.data(), outputs, threshold, classes.typed_mut()),
+            Backend::Cuda(cuda) => cuda::classify(cuda, logits, threshold, &mut classes)?,
             Backend::Plan { .. } => {}
         }
         Ok(classes)

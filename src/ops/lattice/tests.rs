@@ -163,3 +163,58 @@ fn impossible_lattices() {
     assert!(Lattice::new(&device(), [4, 0, 4]).is_err());
     assert!(Lattice::new(&device(), [1 << 17, 1, 1]).is_err());
 }
+
+/// The same lattice on another device.
+fn copied(lattice: &Lattice, device: &Device) -> Lattice {
+    let bytes = |tensor: &Tensor| {
+        Tensor::from_typed(device, &lattice.shape, DType::U8, Role::Output, &tensor.to_typed::<u8>().unwrap()).unwrap()
+    };
+    let (classes, status) = (bytes(&lattice.classes), bytes(&lattice.status));
+    Lattice { classes, status, ..Lattice::new(device, lattice.shape).unwrap() }
+}
+
+/// Every step on CUDA leaves the bytes that it leaves on the CPU, whatever the order of blocks.
+#[test]
+fn cuda_equals_the_cpu() {
+    use crate::ops::testing::{assert_clean, cuda_device};
+    let steps: [fn(&mut Lattice); 6] = [
+        |lattice| lattice.mark_all().unwrap(),
+        |lattice| {
+            let values: Vec<f32> = (0..lattice.len()).map(|i| (i * 7 % 11) as f32).collect();
+            let values = Tensor::from_slice(lattice.status.device(), &lattice.shape, Role::Data, &values).unwrap();
+            lattice.mark_above(&values, 5.0).unwrap();
+        },
+        |lattice| lattice.mark_mixed_neighbours().unwrap(),
+        |lattice| lattice.mark_mixed_cells(3, 1).unwrap(),
+        |lattice| lattice.mark_dilated(2).unwrap(),
+        |lattice| {
+            let fine = lattice.shape.map(|side| side * 2);
+            *lattice = lattice.refined(2, fine, true).unwrap();
+        },
+    ];
+    for (seed, shape) in [[7, 6, 9], [4, 1, 13], [13, 21, 34]].into_iter().enumerate() {
+        let original = random(shape, 3, seed as u64);
+        for (i, step) in steps.iter().enumerate() {
+            let Some(device) = cuda_device(seed as u64) else { return };
+            let (mut cpu, mut cuda) = (copied(&original, original.status.device()), copied(&original, &device));
+            step(&mut cpu);
+            step(&mut cuda);
+            assert_eq!(cpu.to_classes().unwrap(), cuda.to_classes().unwrap(), "step {i}, {shape:?}");
+            let status = |lattice: &Lattice| lattice.status.to_typed::<u8>().unwrap();
+            assert_eq!(status(&cpu), status(&cuda), "step {i}, {shape:?}");
+            let stretches = cuda.stretches(2000).unwrap();
+            assert_eq!(cpu.stretches(2000).unwrap(), stretches);
+            for (range, count) in stretches {
+                let points = cuda.due(range.clone(), count).unwrap();
+                assert_eq!(points.to_vec().unwrap(), cpu.due(range, count).unwrap().to_vec().unwrap());
+                let logits: Vec<f32> = (0..count).map(|i| (i % 5) as f32 - 2.5).collect();
+                let logits = Tensor::from_slice(&device, &[count, 1], Role::Transient, &logits).unwrap();
+                let answers = classify(&logits, 0.5).unwrap();
+                assert!(answers.to_typed::<u8>().unwrap().iter().enumerate().all(|(i, &c)| c == u8::from(i % 5 > 2)));
+                cuda.write(&points, &answers).unwrap();
+            }
+            assert!(cuda.stretches(2000).unwrap().is_empty());
+            assert_clean();
+        }
+    }
+}

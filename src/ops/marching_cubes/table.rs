@@ -118,10 +118,10 @@ const fn fill(row: &mut [u8; 16], vertices: [u8; 12], length: usize) {
     while way < 2 * length {
         // Every second vertex first, from each start; then fans.
         let (start, fan) = (way % length, way >= length);
-        if let Some((volume, triangles)) = clipped(vertices, length, start, fan) {
-            if volume < best.0 {
-                (best, found) = ((volume, triangles), true);
-            }
+        if let Some((volume, triangles)) = clipped(vertices, length, start, fan)
+            && volume < best.0
+        {
+            (best, found) = ((volume, triangles), true);
         }
         way += 1;
     }

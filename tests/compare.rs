@@ -139,7 +139,7 @@ fn help_version_and_licences() {
     }
     let version = place.run("--version").succeeded();
     assert!(version.starts_with(&format!("ossnet {}\n", env!("CARGO_PKG_VERSION"))), "{version}");
-    assert!(version.contains("features: report"), "{version}");
+    assert!(version.contains("features: ") && version.contains("report"), "{version}");
     let licences = place.run("licences").succeeded();
     assert!(["Apache License", "Montreal Neurological", "pycortex"].iter().all(|part| licences.contains(part)));
     assert!(place.files().is_empty());
@@ -161,7 +161,8 @@ fn a_segmentation_lies_where_its_scan_does() {
             serde_json::from_str(&place.run(&format!("evaluate {load} --data data --json")).succeeded()).unwrap();
         assert_eq!((&scores["dice"], &scores["cases"]), (&summary["dice"], &summary["cases"]));
         let table = place.run(&format!("evaluate {load} --data data --part all")).succeeded();
-        assert_eq!(table.lines().count(), 5, "{table}");
+        let row = |name: &str| table.lines().any(|line| line.split_whitespace().next() == Some(name));
+        assert!(["a", "b", "v", "mean"].into_iter().all(row), "{table}");
 
         let [mut scan, _] = ball(20, 5);
         scan.dim[3] = 15;

@@ -3,9 +3,10 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use common::fixture::{self, Fixture};
+use common::surface::{assert_closed, euler};
 use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::mesh::Mesh;
@@ -46,7 +47,7 @@ impl Grid {
     fn mesh(&self, threshold: f32) -> Mesh {
         let device = Device::cpu(2, 1 << 28).unwrap();
         let field = Tensor::from_slice(&device, &self.shape, Role::Data, &self.values).unwrap();
-        Mesh::from_surface(&marching_cubes(&field, threshold, 0.0).unwrap())
+        Mesh::from_surface(&marching_cubes(&field, threshold, 0.0).unwrap()).unwrap()
     }
 
     /// Corners of the cell above `p`, one bit each.
@@ -89,35 +90,6 @@ fn pieces(mut corners: BTreeSet<u8>) -> i64 {
         }
     }
     count
-}
-
-/// Every edge lies in exactly two triangles, in opposite directions; around every vertex there is one fan; every vertex
-/// is used.
-fn assert_closed(mesh: &Mesh, what: &str) {
-    let mut next: Vec<BTreeMap<u32, u32>> = vec![BTreeMap::new(); mesh.vertices.len()];
-    for &[a, b, c] in &mesh.triangles {
-        assert!(a != b && b != c && c != a, "{what}: a triangle names a vertex twice");
-        for [apex, from, to] in [[a, b, c], [b, c, a], [c, a, b]] {
-            assert!(next[apex as usize].insert(from, to).is_none(), "{what}: edge {apex} → {from} occurs twice");
-        }
-    }
-    for (vertex, fan) in next.iter().enumerate() {
-        let &first = fan.keys().next().unwrap_or_else(|| panic!("{what}: vertex {vertex} is unused"));
-        let (mut at, mut steps) = (first, 0);
-        loop {
-            at = *fan.get(&at).unwrap_or_else(|| panic!("{what}: edge {vertex} → {at} has one triangle"));
-            steps += 1;
-            if at == first {
-                break;
-            }
-        }
-        assert_eq!(steps, fan.len(), "{what}: two fans meet in vertex {vertex}");
-    }
-}
-
-/// Vertices − edges + triangles of a closed mesh.
-fn euler(mesh: &Mesh) -> i64 {
-    mesh.vertices.len() as i64 - mesh.triangles.len() as i64 * 3 / 2 + mesh.triangles.len() as i64
 }
 
 /// How often the mesh winds around `p`: the sum of the triangles' solid angles (van Oosterom and Strackee) over 4π.

@@ -128,7 +128,7 @@ fn what_is_said_to_fit_fits_and_one_more_does_not() {
         let command =
             |value| format!("memory --threads 2 --memory-budget 1GiB --recompute {level} {}", flags(quantity, value));
         place.run(&command(value)).succeeded();
-        place.refuses(&command(value + step(quantity)), 1, &["out of memory", "it fits with", "--memory-budget"]);
+        place.refuses(&command(value + step(quantity)), 1, &["out of memory", "--memory-budget"]);
     }
     let gpus = json(&place, "--fit gpus --model unet3d");
     let sides: Vec<u64> =
@@ -192,7 +192,7 @@ fn out_of_memory_names_remedies_that_work() {
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
-    let refusals: [(&str, &[&str]); 9] = [
+    let refusals: [(&str, &[&str]); 11] = [
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
         ("--sweep 32", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
@@ -201,7 +201,9 @@ fn unusable_questions_are_refused() {
         ("--sweep 32..64 --models unet3d,unet3d", &["--models", "twice"]),
         ("--sweep 32..64 --recompute auto", &["--recompute auto", "--sweep"]),
         ("--fit plenty", &["--fit", "8GiB", "gpus"]),
-        ("--fit 8GiB --device cpu", &["--device cpu", "--fit"]),
+        ("--fit 8GiB --device cpu", &["--device", "--fit"]),
+        ("--device abacus", &["abacus", "plan, cpu, cuda"]),
+        ("--plan-for sm_10", &["sm_10", "sm_90"]),
     ];
     for (arguments, parts) in refusals {
         place.refuses(&format!("memory {arguments}"), 2, parts);

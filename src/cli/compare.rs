@@ -10,6 +10,7 @@ use super::course::{
     check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
 };
+use super::oom::OomArgs;
 use super::output::print;
 use super::run::DeviceArgs;
 use crate::data::{Labels, Volume};
@@ -18,7 +19,8 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, Rule};
 use crate::files::write_atomic;
 use crate::memory::Event;
-use crate::models::NetworkConfig;
+use crate::models::{NetworkConfig, RecomputeChoice};
+use crate::planner::training::Training;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::task::{Case, Grid, Task};
 use crate::train::baseline::{MeanMask, Threshold};
@@ -51,6 +53,11 @@ pub struct CompareArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Recompute level of every network: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the memory budget
+    #[arg(long, default_value = "0", value_name = "LEVEL")]
+    pub(super) recompute: RecomputeChoice,
+    #[command(flatten)]
+    oom: OomArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -66,6 +73,8 @@ pub(super) struct Compared {
     pub losses: Vec<f32>,
     /// Memory over one training step.
     pub events: Vec<Event>,
+    /// What was changed to fit the memory budget.
+    pub change: Option<String>,
 }
 
 /// Runs the comparison.
@@ -170,7 +179,10 @@ fn compare_one(
 ) -> Result<Compared> {
     let (verbosity, again) =
         (args.run.verbosity(), format!("run the same command with --out {} to go on", folder.display()));
-    let mut trainer = Trainer::new(device, network, presets::sample(network, args.epochs, args.seed))?;
+    let settings = presets::sample(network, args.epochs, args.seed);
+    let training_run = Training { network, settings, cases: training, flags: false }.at(args.recompute, device)?;
+    let (settings, change) = args.oom.settle(training_run, device, verbosity)?;
+    let mut trainer = Trainer::new(device, network, settings)?;
     let path = checkpoint_path(folder, network);
     if path.exists() {
         state::resume(&mut trainer, task, &path)?;
@@ -195,7 +207,7 @@ fn compare_one(
         steps: trainer.optimizer().steps(),
         final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
     };
-    Ok(Compared { losses: trainer.losses().to_vec(), events: trainer.events().to_vec(), result, predictions })
+    Ok(Compared { change, losses: trainer.losses().to_vec(), events: trainer.events().to_vec(), result, predictions })
 }
 
 /// Trivial methods for one class, fitted on the training cases and scored as the models are.

@@ -8,6 +8,7 @@ use clap::Args;
 use super::RunArgs;
 use super::output::print;
 use super::run::{DeviceArgs, parse_volume};
+use super::scans::SeenArgs;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
 use crate::data::{Case, Labels, Volume, nifti};
@@ -45,6 +46,8 @@ pub struct InferArgs {
     space: SpaceArgs,
     #[command(flatten)]
     windows: WindowArgs,
+    #[command(flatten)]
+    seen: SeenArgs,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -154,10 +157,10 @@ pub fn run(args: InferArgs) -> Result<()> {
     Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
     let cases = inputs::cases(&args.input, &model.task.preprocessing.channels)?;
     let folder = RunFolder::claim(&args.out, |_| true)?;
-    let mut summary = Summary::open(folder.path(), args.resume)?;
+    let mut summary = Summary::open(folder.path())?;
     let mut pending = Vec::new();
     for case in &cases {
-        let outputs = Outputs::of(&args, folder.path(), &case.name);
+        let outputs = Outputs::of(&args, folder.path(), &case.name, &model.task);
         match outputs.all().iter().find(|path| path.exists()) {
             Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {}
             Some(path) if !args.resume => {
@@ -180,10 +183,31 @@ pub fn run(args: InferArgs) -> Result<()> {
         summary.add(&case.name, entry)?;
     }
     bar.finish("done");
+    #[cfg(feature = "report")]
+    if args.seen.report {
+        page(&args, &model, folder.path(), &cases, &summary)?;
+    }
     if args.run.json {
         print(format!("{:#}", serde_json::Value::from(summary.entries)))?;
     }
     Ok(())
+}
+
+/// Writes `report.html` of all scans, those of earlier runs included.
+#[cfg(feature = "report")]
+fn page(args: &InferArgs, model: &Model, folder: &Path, cases: &[Case], summary: &Summary) -> Result<()> {
+    use super::scans::page::{self, Segmented};
+
+    let scans = cases.iter().map(|case| {
+        let entry = summary.entries.iter().find(|entry| entry["case"] == case.name);
+        let labels = Outputs::of(args, folder, &case.name, &model.task).labels;
+        Ok(Segmented { case, labels, entry: entry.ok_or_else(|| page::missing(folder, &case.name))? })
+    });
+    let scans = scans.collect::<Result<Vec<_>>>()?;
+    let mut tick = || interrupt::check(|| "all scans are segmented; report.html comes with --resume".into());
+    let title = model.network.config().title();
+    let options = args.seen.shape.options();
+    page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
 }
 
 impl InferArgs {
@@ -251,11 +275,13 @@ struct Outputs {
     labels: PathBuf,
     probabilities: Option<PathBuf>,
     occupancy: Option<PathBuf>,
+    meshes: Vec<PathBuf>,
 }
 
 impl Outputs {
-    fn of(args: &InferArgs, folder: &Path, name: &str) -> Self {
+    fn of(args: &InferArgs, folder: &Path, name: &str, task: &Task) -> Self {
         Self {
+            meshes: args.seen.files(folder, name, task),
             labels: folder.join(format!("{name}.nii.gz")),
             probabilities: args.asked.probabilities.then(|| folder.join(format!("{name}_probabilities.nii.gz"))),
             occupancy: args.asked.occupancy_grid.then(|| folder.join(format!("{name}_occupancy.pt"))),
@@ -266,6 +292,7 @@ impl Outputs {
         [Some(&self.labels), self.probabilities.as_ref(), self.occupancy.as_ref()]
             .into_iter()
             .flatten()
+            .chain(&self.meshes)
             .map(PathBuf::as_path)
             .collect()
     }
@@ -291,8 +318,15 @@ fn segment(
     if let Some(path) = &outputs.occupancy {
         write_occupancy(path, &model.task, &found.labels)?;
     }
+    let (device, folder) = (model.parameters.device(), outputs.labels.parent().unwrap_or(Path::new(".")));
+    let field = found.probabilities.as_ref().map(|volume| (volume, args.asked.threshold));
+    let meshes = args.seen.write(device, folder, &case.name, &model.task, &found.labels, field)?;
     found.labels.write(&outputs.labels)?;
-    Ok(entry(model, case, outputs, &found, started.elapsed().as_secs_f64()))
+    let mut entry = entry(model, case, outputs, &found, started.elapsed().as_secs_f64());
+    if !meshes.is_empty() {
+        entry["meshes"] = meshes.into();
+    }
+    Ok(entry)
 }
 
 /// What is not background, as a bool tensor `[X, Y, Z]` along the axes of the scan's file.
@@ -376,22 +410,23 @@ fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
     line
 }
 
-/// `summary.json`: the entries of all cases of a folder.
+/// `inference.json`: what was found of each case in a folder, and what it cost.
 struct Summary {
     path: PathBuf,
     entries: Vec<serde_json::Value>,
 }
 
 impl Summary {
-    /// An empty one, or that of the run which is gone on with.
-    fn open(folder: &Path, resume: bool) -> Result<Self> {
-        let path = folder.join("summary.json");
-        let entries = match resume && path.exists() {
+    /// That of earlier runs into the folder, if there is one.
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("inference.json");
+        let entries = match path.exists() {
             false => Vec::new(),
             true => {
                 let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+                let remedy = "choose another --out, or remove it";
                 serde_json::from_str(&text)
-                    .map_err(|error| Error::data(&path, format!("is no summary ({error})"), "remove it"))?
+                    .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?
             }
         };
         Ok(Self { path, entries })

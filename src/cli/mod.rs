@@ -15,12 +15,17 @@ mod inspect;
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
+mod mesh;
 mod official;
+#[cfg(feature = "train")]
+mod oom;
 mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
 mod progress;
 mod run;
+#[cfg(feature = "infer")]
+mod scans;
 #[cfg(feature = "train")]
 mod train;
 
@@ -81,6 +86,8 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    /// Make a mesh of a segmentation or a probability map
+    Mesh(mesh::MeshArgs),
     /// Write the border maps of a data set beside its labels
     Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
@@ -131,6 +138,7 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Mesh(args)) => mesh::run(args),
         Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Convert(args)) => convert::run(args),

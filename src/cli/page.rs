@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::evaluate;
 use crate::files::write_atomic;
 use crate::memory::{Event, Role};
+use crate::models::RecomputeChoice;
 use crate::report::{self, CaseFacts, CaseSlices, Evidence, LossCurve, MemoryEvent, Results, RunFacts, Timeline};
 use crate::task::Case;
 
@@ -25,7 +26,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let name = |model: &Compared| model.result.name.clone();
     let evidence = Evidence {
-        facts: facts(args, dataset, cases),
+        facts: facts(args, dataset, cases, compared),
         losses: compared.iter().map(|model| loss_curve(&name(model), &model.losses)).collect(),
         timelines: compared.iter().map(|model| timeline(&name(model), &model.events)).collect(),
         resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
@@ -40,7 +41,12 @@ const HEADS: &str = "T1-weighted head MRIs of six subjects, resampled to 2.75 mm
     bytes and seconds of a step are those of these settings.";
 
 /// What was run, and how to repeat it.
-fn facts(args: &CompareArgs, dataset: &Dataset, [training, validation]: [&[Case]; 2]) -> RunFacts {
+fn facts(
+    args: &CompareArgs,
+    dataset: &Dataset,
+    [training, validation]: [&[Case]; 2],
+    compared: &[Compared],
+) -> RunFacts {
     let case = |validation: bool| {
         move |case: &Case| CaseFacts {
             name: case.name.clone(),
@@ -52,6 +58,9 @@ fn facts(args: &CompareArgs, dataset: &Dataset, [training, validation]: [&[Case]
     let mut command = format!("ossnet compare --models {}", args.models.join(","));
     if let Some(data) = &args.data {
         command += &format!(" --data {}", data.display());
+    }
+    if args.recompute != RecomputeChoice::default() {
+        command += &format!(" --recompute {}", args.recompute);
     }
     command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
     let embedded = args.data.is_none();
@@ -65,7 +74,12 @@ fn facts(args: &CompareArgs, dataset: &Dataset, [training, validation]: [&[Case]
         epochs: args.epochs,
         command,
         caveats: if embedded { report::HEADS_CAVEATS.map(String::from).to_vec() } else { Vec::new() },
-        warnings: dataset.warnings.iter().map(ToString::to_string).collect(),
+        warnings: dataset
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .chain(compared.iter().filter_map(|model| model.change.clone()))
+            .collect(),
     }
 }
 

@@ -245,7 +245,7 @@ impl Labels {
 }
 
 /// Whole numbers of `0..=255`, or the first value that is none. Scaled files may be off by rounding.
-fn to_classes(values: &[f32]) -> std::result::Result<Vec<u8>, (usize, f32)> {
+pub fn to_classes(values: &[f32]) -> std::result::Result<Vec<u8>, (usize, f32)> {
     let class = |(index, &value): (usize, &f32)| {
         let whole = value.round();
         let good = (value - whole).abs() <= 1e-4 && (0.0..=255.0).contains(&whole);

@@ -231,6 +231,7 @@ impl Device {
                 largest_hole: books.arena.largest_hole(),
                 live: books.ledger.live(),
                 remedies: Vec::new(),
+                needs: None,
             }));
         };
         let entry = books.ledger.allocate(role, bytes, block);

@@ -59,10 +59,13 @@ impl Windows {
     /// [`Error::Usage`].
     pub fn check(&self) -> Result<()> {
         if !(0.0..=0.9).contains(&self.overlap) {
-            return Err(Error::Usage(format!("overlap {}: give a share from 0 to 0.9", self.overlap)));
+            return Err(Error::Usage(format!(
+                "an overlap of {} is out of range; give a share from 0 to 0.9",
+                self.overlap
+            )));
         }
         if self.size.is_some_and(|size| size.contains(&0)) {
-            return Err(Error::Usage("a window of no voxels; give for example 96x96x96".into()));
+            return Err(Error::Usage("a window has no voxels; give for example 96x96x96".into()));
         }
         Ok(())
     }
@@ -137,6 +140,12 @@ pub fn predict(
         .map(|bits: usize| [0, 1, 2].map(|k| bits >> k & 1 == 1))
         .filter(|mirror| planar.is_none_or(|axis| !mirror[axis]))
         .collect();
+    let whole = sides == shape && mirrors.len() == 1 && network.config().dimensions == 3;
+    if whole && !decision.keep {
+        let classes =
+            classify(network, parameters, volume, decision.threshold).map_err(|error| hint(error, windows))?;
+        return Ok(Prediction { classes, probabilities: None, passes: 1 });
+    }
     let mut slab = Slab::new(shape, network.config().classes, &axes, decision);
     let mut passes = 0;
     for &x in &axes[0].starts {
@@ -156,6 +165,18 @@ pub fn predict(
     }
     slab.advance(shape[0]);
     Ok(Prediction { classes: slab.classes, probabilities: slab.probabilities, passes })
+}
+
+/// The classes of a whole volume, whose logits never leave the device.
+fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<Vec<u8>> {
+    let (device, [x, y, z]) = (parameters.device(), volume.shape);
+    let tape = Tape::new(device, Mode::Eval);
+    let shape = [1, x, y, z, volume.channels];
+    let logits = {
+        let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
+        network.forward(&tape, parameters, &tape.constant(voxels))?
+    };
+    lattice::classify(&logits.tensor(), threshold)?.to_typed()
 }
 
 /// What helps when a whole volume needs too much memory.

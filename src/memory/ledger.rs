@@ -395,6 +395,8 @@ pub struct OutOfMemory {
     pub live: RoleBytes,
     /// What would fit, where someone who knows the model has asked a plan.
     pub remedies: Vec<Remedy>,
+    /// The budget that would do, where it was asked of a plan.
+    pub needs: Option<u64>,
 }
 
 /// A change that would fit.
@@ -419,14 +421,18 @@ impl std::fmt::Display for OutOfMemory {
             write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, role.name(), format_bytes(*bytes))?;
         }
         if self.remedies.is_empty() {
-            return write!(f, "); use fewer points, a smaller batch or volume, or raise --memory-budget");
+            write!(f, "); use fewer points, a smaller batch or volume, or raise --memory-budget")?;
+            return self.needs.map_or(Ok(()), |bytes| write!(f, " to {}MiB", bytes.div_ceil(1 << 20)));
         }
         write!(f, "); it fits with ")?;
         for (i, remedy) in self.remedies.iter().enumerate() {
             let between = if i == 0 { "" } else { ", or with " };
             write!(f, "{between}{} ({})", remedy.change, format_bytes(remedy.needs))?;
         }
-        Ok(())
+        match self.needs {
+            Some(bytes) => write!(f, "; as it is it needs --memory-budget {}MiB", bytes.div_ceil(1 << 20)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,9 +1,23 @@
 //! Triangle meshes on the host: what marching cubes leaves, in voxel indices or in millimetres of the patient.
 //!
-//! Independent of networks and devices. [`Mesh::from_surface`] takes a surface from a device; [`components`] drops small
-//! pieces of a mask before it is meshed.
+//! The way of a segmentation: [`drop_small`] on its field, [`crate::ops::marching_cubes`], [`Mesh::from_surface`],
+//! [`Mesh::transformed`] into millimetres, [`smooth`], [`simplify`], [`write`]. [`of_labels`] and [`of_field`] go it as
+//! [`Options`] say. All steps keep the surface closed. Independent of networks.
+
+mod components;
+mod extract;
+mod format;
+mod simplify;
+mod smooth;
+
+pub use components::{Dropped, drop_small};
+pub use extract::{Options, of_field, of_labels};
+pub use format::{Format, Space, write};
+pub use simplify::simplify;
+pub use smooth::smooth;
 
 use crate::data::Affine;
+use crate::error::Result;
 use crate::ops::Surface;
 
 /// Triangles over shared vertices, counterclockwise seen from outside.
@@ -17,10 +31,13 @@ pub struct Mesh {
 
 impl Mesh {
     /// A surface of a device as a mesh in voxel indices.
-    pub fn from_surface(surface: &Surface) -> Self {
-        let vertices = surface.vertices.data().as_chunks().0.to_vec();
-        let triangles = surface.triangles.typed().as_chunks().0.to_vec();
-        Self { vertices, triangles }
+    ///
+    /// # Errors
+    /// The device cannot be read.
+    pub fn from_surface(surface: &Surface) -> Result<Self> {
+        let vertices = surface.vertices.to_typed::<f32>()?.as_chunks().0.to_vec();
+        let triangles = surface.triangles.to_typed::<u32>()?.as_chunks().0.to_vec();
+        Ok(Self { vertices, triangles })
     }
 
     /// The mesh whose vertices `affine` moves; where it mirrors space, triangles are turned so that they still face

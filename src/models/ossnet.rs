@@ -5,6 +5,8 @@
 //! to the coordinates: its share of the first layer is one vector a volume, and it conditions the normalisations.
 //! Module and parameter names are the official ones.
 
+pub mod jets;
+
 use crate::error::{Error, Result};
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
 use crate::models::recompute::{Recompute, kept_if};

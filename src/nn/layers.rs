@@ -245,6 +245,15 @@ impl Act {
         Ok(Self { activation, parameters })
     }
 
+    /// The function and the values of its coefficients, for [`Activation::taylor`].
+    ///
+    /// # Errors
+    /// The device cannot be read.
+    pub fn taylor(&self, parameters: &Parameters) -> Result<(Activation, Vec<f32>)> {
+        let values = self.parameters.iter().map(|id| parameters.get(*id).value().to_vec());
+        Ok((self.activation, values.collect::<Result<Vec<_>>>()?.concat()))
+    }
+
     /// Which function.
     pub(super) fn activation(&self) -> Activation {
         self.activation
@@ -351,6 +360,28 @@ impl NormAct {
             tape.update_buffer(running, &statistics, count, MOMENTUM);
         }
         Ok(statistics)
+    }
+
+    /// What a conditional normalisation does to each feature in evaluation, `scale·x + shift`, for one latent
+    /// `[1, latent]`.
+    ///
+    /// # Errors
+    /// Another kind of normalisation, or no memory.
+    pub fn folded(&self, tape: &Tape, parameters: &Parameters, latent: &Var) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (Affine::Conditional { scale, shift }, Some(running)) = (&self.affine, self.running) else {
+            return Err(crate::Error::Model("only a conditional normalisation can be folded for a latent".into()));
+        };
+        let [mut scale, mut shift] = [
+            scale.forward(tape, parameters, latent)?.tensor().to_vec()?,
+            shift.forward(tape, parameters, latent)?.tensor().to_vec()?,
+        ];
+        let running = parameters.buffer(running).to_vec()?;
+        let (mean, deviation) = (running[0], (running[1] + EPSILON).sqrt());
+        for (scale, shift) in scale.iter_mut().zip(&mut shift) {
+            *scale /= deviation;
+            *shift -= *scale * mean;
+        }
+        Ok((scale, shift))
     }
 
     /// Which elements share statistics.

@@ -16,6 +16,10 @@ const PROGRAM: u64 = 12 << 20;
 /// measured.
 const A_THREAD: u64 = 3 << 20;
 
+/// What a CUDA context and its modules take of a device before the first buffer. Assumed, not measured: it depends on the
+/// driver and the GPU (`ossnet devices` shows what is free).
+const CONTEXT: u64 = 512 << 20;
+
 /// Positions of voxels near a border, of which training draws more points: four bytes each, of a quarter of the voxels.
 /// It depends on the labels; heads have 0.2 to 0.3.
 const BORDER_BYTES_A_VOXEL: u64 = 1;
@@ -25,11 +29,11 @@ const BORDER_BYTES_A_VOXEL: u64 = 1;
 pub struct Aside {
     /// Volumes and labels of the cases in memory, on the host.
     pub cases: u64,
-    /// The batch on its way to the device: augmented copies and their concatenation.
+    /// The batch on its way to the device: augmented copies and their concatenation, page-locked memory for CUDA.
     pub staging: u64,
     /// Results on the host: probabilities and labels.
     pub results: u64,
-    /// Program, libraries, stacks and the slabs of matrix products.
+    /// Program, libraries, stacks and the slabs of matrix products; on CUDA the context, on the device.
     pub overhead: u64,
 }
 
@@ -39,11 +43,12 @@ impl Aside {
     /// # Errors
     /// [`Error::Shape`] if the bytes do not fit 64 bits.
     pub fn of(workload: &Workload, target: Target) -> Result<Self> {
-        let mut aside = Self::data(workload)
-            .ok_or_else(|| Error::shape("host memory", format!("{:?} is too large", workload.sizes.volume)))?;
+        let too_large = || Error::shape("host memory", format!("{:?} is too large", workload.sizes.volume));
+        let mut aside = Self::data(workload).ok_or_else(too_large)?;
+        aside.staging = aside.staging.checked_add(target.staging_bytes()).ok_or_else(too_large)?;
         aside.overhead = match target {
             Target::Cpu { threads, .. } => PROGRAM + A_THREAD.saturating_mul(threads as u64),
-            Target::Cuda(_) => PROGRAM,
+            Target::Cuda(_) => PROGRAM + CONTEXT,
         };
         Ok(aside)
     }

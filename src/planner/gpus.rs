@@ -24,9 +24,9 @@ pub const GPUS: [Gpu; 14] = [
     gpu("GeForce RTX 4090", 24),
     gpu("L4, A10, A30", 24),
     gpu("GeForce RTX 5090", 32),
-    gpu("A100 (40 GB)", 40),
+    gpu("A100", 40),
     gpu("RTX A6000, L40S", 48),
-    gpu("A100, H100 (80 GB)", 80),
+    gpu("A100, H100", 80),
     gpu("H200", 141),
     gpu("B200", 180),
 ];

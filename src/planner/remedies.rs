@@ -14,8 +14,9 @@ const NAMED: usize = 3;
 pub fn explain(error: Error, step: &impl Adjustable, target: Target, budget: u64) -> Error {
     match error {
         Error::OutOfMemory(mut refusal) => {
-            let found = remedies(step, target, budget);
-            refusal.remedies = found.unwrap_or_default().into_iter().map(|change| change.remedy).take(NAMED).collect();
+            let found = remedies(step, target, budget).unwrap_or_default();
+            refusal.remedies = found.into_iter().map(|change| change.remedy).take(NAMED).collect();
+            refusal.needs = needed(step, target).unwrap_or_default();
             Error::OutOfMemory(refusal)
         }
         other => other,
@@ -27,12 +28,12 @@ pub fn explain(error: Error, step: &impl Adjustable, target: Target, budget: u64
 pub struct Change<S> {
     /// How it is asked for, and what it needs.
     pub remedy: Remedy,
-    /// The step so changed; `None` if it stays and the budget grows.
-    pub step: Option<S>,
+    /// The step so changed.
+    pub step: S,
 }
 
 /// What would fit in `budget`, the cheapest first: more recomputation costs time only; a smaller batch or fewer points
-/// change what is learned from a step; a larger budget may not exist.
+/// change what is learned from a step.
 ///
 /// # Errors
 /// Sizes that the network does not admit.
@@ -56,10 +57,6 @@ pub fn remedies<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<
             found.extend(smaller(&lean, target, budget, quantity, Some(&flag))?);
         }
     }
-    if let Some(needs) = needed(step, target)? {
-        let change = format!("--memory-budget {}MiB", needs >> 20);
-        found.push(Change { remedy: Remedy { change, needs }, step: None });
-    }
     Ok(found)
 }
 
@@ -79,7 +76,7 @@ fn smaller<S: Adjustable>(
 
 fn change<S: Adjustable>(flags: Vec<String>, step: S, target: Target) -> Result<Change<S>> {
     let needs = step.plan(&Device::plan_for(target, UNLIMITED))?;
-    Ok(Change { remedy: Remedy { change: flags.join(" "), needs }, step: Some(step) })
+    Ok(Change { remedy: Remedy { change: flags.join(" "), needs }, step })
 }
 
 /// The smallest budget found to hold the step as it is; `None` if none does.
@@ -104,8 +101,8 @@ pub fn adapt<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<(S,
         Err(other) => return Err(other),
     };
     let found = remedies(step, target, budget)?;
-    match found.into_iter().find_map(|change| Some((change.step?, change.remedy))) {
-        Some((step, remedy)) => Ok((step, Some(remedy))),
+    match found.into_iter().next() {
+        Some(change) => Ok((change.step, Some(change.remedy))),
         None => Err(explain(error, step, target, budget)),
     }
 }

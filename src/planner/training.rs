@@ -3,7 +3,7 @@
 use super::adjust::{Adjustable, Quantity};
 use crate::device::Device;
 use crate::error::Result;
-use crate::models::{NetworkConfig, Recompute};
+use crate::models::{NetworkConfig, Recompute, RecomputeChoice};
 use crate::task::Case;
 use crate::train::rehearsal::StepKind;
 use crate::train::settings::TrainSettings;
@@ -20,6 +20,26 @@ pub struct Training<'a> {
     pub cases: &'a [Case],
     /// Flags that set points and batch; a command without them changes both by itself only.
     pub flags: bool,
+}
+
+impl Training<'_> {
+    /// The run at the level that `choice` names: the fastest that fits the budget of `device`, or the leanest if none does.
+    ///
+    /// # Errors
+    /// Cases that cannot be trained on.
+    pub fn at(&self, choice: RecomputeChoice, device: &Device) -> Result<Self> {
+        if let RecomputeChoice::Level(level) = choice {
+            return Ok(self.with_recompute(level));
+        }
+        let levels = self.levels();
+        for &level in &levels {
+            let run = self.with_recompute(level);
+            if run.fits(device.target(), device.budget())? {
+                return Ok(run);
+            }
+        }
+        Ok(self.with_recompute(levels.last().copied().unwrap_or_default()))
+    }
 }
 
 /// Steps of a plan: the second is like all that follow.
@@ -69,7 +89,7 @@ impl Adjustable for Training<'_> {
         match (quantity, self.flags) {
             (Quantity::Points, true) => format!("--points {value}"),
             (_, true) => format!("--batch-size {value}"),
-            (_, false) => format!("--on-oom adapt: {} {value}", quantity.name()),
+            (_, false) => format!("{} {value} by --on-oom adapt", quantity.name()),
         }
     }
 

@@ -6,6 +6,7 @@ pub(super) const WIDTH: usize = 110;
 const GAP: usize = 2;
 
 /// Cells in rows and columns: the first column is text, the others are figures.
+#[derive(Debug, Clone, Default)]
 pub struct Grid {
     heads: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -22,6 +23,12 @@ impl Grid {
         let mut row: Vec<String> = cells.into_iter().map(Into::into).collect();
         row.resize(self.heads.len(), String::new());
         self.rows.push(row);
+    }
+
+    /// Heads and rows.
+    #[cfg(feature = "report")]
+    pub(super) fn cells(&self) -> (&[String], &[Vec<String>]) {
+        (&self.heads, &self.rows)
     }
 
     fn column_width(&self, column: usize) -> usize {

@@ -191,7 +191,7 @@ impl Window {
 ///
 /// # Errors
 /// [`Error::Shape`] when `pixels` does not fill the picture, or the picture is empty.
-fn png_data_uri(pixels: &[u8], width: usize, height: usize) -> Result<String> {
+pub(super) fn png_data_uri(pixels: &[u8], width: usize, height: usize) -> Result<String> {
     let refuse = |problem: String| Error::shape("png", problem);
     let size = |n: usize| u32::try_from(n).map_err(|_| refuse(format!("{n} pixels in a row are too many")));
     let mut bytes = Vec::new();
@@ -206,7 +206,7 @@ fn png_data_uri(pixels: &[u8], width: usize, height: usize) -> Result<String> {
 }
 
 /// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -266,15 +266,23 @@ pub(super) fn picture(
     title: &str,
     prediction: &[u8],
 ) -> Result<String> {
-    let ([dx, dy], [width, height], margin) = (pixel(slice), extent(slice), margin(case));
     let path = outline(checked(prediction, slice)?, slice.width, slice.height);
     let plane = slice.plane.name();
+    let content = format!(
+        "<use href=\"#scan-{number}-{plane}\"/><use href=\"#truth-{number}-{plane}\"/>\
+         <path class=\"prediction\" d=\"{path}\"/>"
+    );
+    Ok(framed(case, slice, title, &content))
+}
+
+/// An SVG figure in millimetres of `content`, which is drawn in pixels of the slice, with the anatomical directions around.
+pub(super) fn framed(case: &CaseSlices, slice: &Slice, title: &str, content: &str) -> String {
+    let ([dx, dy], [width, height], margin) = (pixel(slice), extent(slice), margin(case));
     let [left, right, top, bottom] = slice.plane.marks();
     let mut svg = format!(
         "<svg class=\"slice\" role=\"img\" aria-label=\"{title}\" viewBox=\"{} {} {} {}\">\
          <title>{title}</title>\n<rect class=\"film\" x=\"{0}\" y=\"{1}\" width=\"{2}\" height=\"{3}\"/>\n\
-         <g transform=\"scale({} {})\"><use href=\"#scan-{number}-{plane}\"/><use href=\"#truth-{number}-{plane}\"/>\
-         <path class=\"prediction\" d=\"{path}\"/></g>\n",
+         <g transform=\"scale({} {})\">{content}</g>\n",
         short(-margin),
         short(-margin),
         short(width + 2.0 * margin),
@@ -298,11 +306,10 @@ pub(super) fn picture(
             short(0.7 * margin)
         );
     }
-    svg.push_str("</svg>");
-    Ok(svg)
+    svg + "</svg>"
 }
 
-fn checked<'a>(mask: &'a [u8], slice: &Slice) -> Result<&'a [u8]> {
+pub(super) fn checked<'a>(mask: &'a [u8], slice: &Slice) -> Result<&'a [u8]> {
     if mask.len() == slice.width * slice.height {
         return Ok(mask);
     }

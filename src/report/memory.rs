@@ -4,13 +4,14 @@ use std::fmt::Write;
 
 use super::escape::Escaped;
 use super::evidence::Timeline;
+use super::grid::Grid;
 use super::html::{cell, figure, filled, glossary, legend, swatch};
 use super::numbers::{count, mib};
 use super::resolution::{self, Resolution};
 use super::{charts, roles};
 
 /// What the page shows.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct MemoryPage {
     /// Heading.
     pub title: String,
@@ -24,8 +25,8 @@ pub struct MemoryPage {
     pub by_layer: Vec<(String, u64)>,
     /// Reserved bytes, and what lies beside the ledger.
     pub beside: Vec<(String, u64)>,
-    /// Further facts, a sentence each.
-    pub notes: Vec<String>,
+    /// How the peak grows: a table.
+    pub growth: Option<Grid>,
     /// Memory against resolution.
     pub resolution: Vec<Resolution>,
 }
@@ -40,9 +41,24 @@ pub fn memory_page(page: &MemoryPage) -> String {
         sections.push_str(&step_section(page, timeline));
     }
     sections.push_str(&resolution::section(&page.resolution));
-    if !page.notes.is_empty() {
-        let notes: String = page.notes.iter().map(|note| format!("<li>{}</li>\n", Escaped(note))).collect();
-        let _ = write!(sections, "<section>\n<h2>How the peak grows</h2>\n<ul>\n{notes}</ul>\n</section>\n");
+    if let Some(growth) = &page.growth {
+        let (heads, rows) = growth.cells();
+        let cells = |tag: &str, row: &[String]| {
+            let text = |(i, text): (usize, &String)| match (i, tag) {
+                (0, _) | (_, "th") => {
+                    format!("<th scope=\"{}\">{}</th>", if tag == "th" { "col" } else { "row" }, Escaped(text))
+                }
+                _ => cell(text, false),
+            };
+            row.iter().enumerate().map(text).collect::<String>()
+        };
+        let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+        let _ = write!(
+            sections,
+            "<section>\n<h2>How the peak grows</h2>\n<div class=\"scroll\"><table>\n<caption>Straight lines fitted to \
+             plans.</caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n</section>\n",
+            cells("th", heads)
+        );
     }
     let values = [
         ("title", Escaped(&page.title).to_string()),
@@ -100,6 +116,7 @@ fn layer_table(page: &MemoryPage) -> String {
     if page.by_layer.is_empty() {
         return String::new();
     }
+    let longest = page.by_layer[0].1.max(1) as f64;
     let total = page.by_layer.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes)).max(1);
     let mut html = String::from(
         "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Layer</th><th scope=\"col\">MiB</th>\
@@ -107,9 +124,9 @@ fn layer_table(page: &MemoryPage) -> String {
     );
     let mut line = |name: &str, bytes: u64| {
         let share = bytes as f64 / total as f64;
-        let width = super::numbers::short(240.0 * share);
+        let width = super::numbers::short(240.0 * (bytes as f64 / longest).min(1.0));
         let bar = format!(
-            "<td><svg width=\"240\" height=\"10\" viewBox=\"0 0 240 10\" aria-hidden=\"true\">\
+            "<td class=\"bars\"><svg width=\"240\" height=\"10\" viewBox=\"0 0 240 10\" aria-hidden=\"true\">\
              <rect class=\"share\" width=\"{width}\" height=\"10\" rx=\"2\"/></svg></td>"
         );
         let (bytes, percent) = (cell(&mib(bytes), false), cell(&format!("{:.1} %", 100.0 * share), false));

@@ -41,6 +41,8 @@ mod numbers;
 mod resolution;
 mod results;
 mod roles;
+#[cfg(feature = "report")]
+mod scans;
 mod summary;
 #[cfg(feature = "report")]
 mod svg;
@@ -64,11 +66,13 @@ pub use image::{Volume, case_slices};
 pub use memory::{MemoryPage, memory_page};
 #[cfg(feature = "report")]
 pub use montage::montage;
-pub use numbers::{count, meeting_sentence, mib};
+pub use numbers::{count, mib};
 #[cfg(feature = "report")]
 pub use resolution::{Growth, Meeting, Resolution};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use roles::display as role_name;
+#[cfg(feature = "report")]
+pub use scans::{SegmentedClass, SegmentedScan, scans_page};
 pub use summary::conclusion;
 pub use table::table;
 #[cfg(feature = "report")]

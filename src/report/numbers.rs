@@ -1,7 +1,5 @@
 //! How figures are written: the same way on the terminal and on the page.
 
-use crate::memory::format_bytes;
-
 /// What stands where a figure is missing or not finite.
 pub(super) const MISSING: &str = "–";
 
@@ -12,11 +10,6 @@ pub fn mib(bytes: u64) -> String {
         value if value < 0.1 => "< 0.1".into(),
         value => format!("{value:.1}"),
     }
-}
-
-/// `OSS-Net C needs less than 3D residual U-Net above 176³ voxels (614.0 MiB)`.
-pub fn meeting_sentence(leaner_above: &str, other: &str, side: f64, bytes: u64) -> String {
-    format!("{leaner_above} needs less than {other} above {side:.0}³ voxels ({})", format_bytes(bytes))
 }
 
 /// A duration with its unit: `3.2 ms`, `0.46 s`, `4 min 12 s`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::charts::model_class;
 use super::escape::Escaped;
 use super::html::{figure, legend};
-use super::numbers::{meeting_sentence, short};
+use super::numbers::short;
 use super::svg::{Axis, Frame, Svg};
 use crate::memory::format_bytes;
 
@@ -48,8 +48,10 @@ pub struct Meeting {
     pub bytes: f64,
 }
 
+/// `OSS-Net C needs less than 3D residual U-Net above 176³ voxels (614.0 MiB)`.
 fn sentence(meeting: &Meeting) -> String {
-    meeting_sentence(&meeting.leaner_above, &meeting.other, meeting.side, meeting.bytes as u64)
+    let Meeting { leaner_above, other, side, bytes } = meeting;
+    format!("{leaner_above} needs less than {other} above {side:.0}³ voxels ({})", format_bytes(*bytes as u64))
 }
 
 /// All charts; empty without curves.
@@ -113,9 +115,11 @@ fn chart(setting: &Resolution) -> Option<String> {
         }
     }
     for meeting in &setting.meetings {
-        let [x, y] = place(&(meeting.side, meeting.bytes));
-        svg.dot("meeting", [x, y], 4.5);
-        svg.text("strong", "end", [x - 8.0, y - 8.0], &format!("{:.0}³", meeting.side));
+        svg.dot("meeting", place(&(meeting.side, meeting.bytes)), 4.5);
+    }
+    for (label, side, bytes) in labels(&setting.meetings) {
+        let [x, y] = place(&(side, bytes));
+        svg.text("strong", "end", [x - 8.0, y - 9.0], &label);
     }
     // Transparent columns tell every curve's figure at a side.
     let mut sides: Vec<f64> = points().map(|point| point.0).collect();
@@ -135,6 +139,28 @@ fn chart(setting: &Resolution) -> Option<String> {
         svg.rect("hover", [edge[0], frame.top], [edge[1] - edge[0], frame.height], &format!("{side:.0}³{figures}"));
     }
     Some(svg.finish())
+}
+
+/// Where two labels of meetings would overlap, their sides differ by less than this share.
+const CLOSE: f64 = 0.12;
+
+/// One label for meetings that are close to each other: text, side and bytes of the first.
+fn labels(meetings: &[Meeting]) -> Vec<(String, f64, f64)> {
+    let mut sorted: Vec<&Meeting> = meetings.iter().collect();
+    sorted.sort_by(|a, b| a.side.total_cmp(&b.side));
+    let mut groups: Vec<Vec<&Meeting>> = Vec::new();
+    for meeting in sorted {
+        match groups.last_mut() {
+            Some(group) if meeting.side < group[0].side * (1.0 + CLOSE) => group.push(meeting),
+            _ => groups.push(vec![meeting]),
+        }
+    }
+    let label = |group: Vec<&Meeting>| {
+        let (first, last) = (group[0], group[group.len() - 1]);
+        let (low, high) = (format!("{:.0}³", first.side), format!("{:.0}³", last.side));
+        (if low == high { low } else { format!("{low}–{high}") }, first.side, first.bytes)
+    };
+    groups.into_iter().map(label).collect()
 }
 
 /// `64 MiB` for a power of two.

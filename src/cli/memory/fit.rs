@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::output::print;
-use super::{DeviceName, MemoryArgs, refuse};
+use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
 use crate::memory::{format_bytes, parse_bytes};
 use crate::models::RecomputeChoice;
@@ -32,7 +32,7 @@ pub(super) fn parse_room(text: &str) -> Result<Room, String> {
 
 /// Prints what fits.
 pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
-    refuse(args.device == DeviceName::Cpu, "--device cpu", "--fit, which plans")?;
+    refuse(args.device != Where::Plan, "--device", "--fit, which plans")?;
     refuse(args.csv.is_some(), "--csv", "--fit; --json has all figures")?;
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--fit; --json has all figures")?;

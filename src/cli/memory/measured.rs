@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::output::print;
-use super::{MemoryArgs, refuse, write};
+use super::{MemoryArgs, Where, refuse, write};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::format_bytes;
@@ -15,7 +15,10 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     refuse(args.csv.is_some() || args.trace.is_some(), "--csv and --trace", "--compare-to")?;
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--compare-to")?;
-    let device = args.run.device()?;
+    let device = match args.device {
+        Where::Plan => args.run.device()?,
+        Where::On(place) => args.run.open(place)?,
+    };
     let target = device.target();
     let (workload, change) = args.settled(target, device.budget())?;
     // As many steps as are run: what is reserved is the highest of all.

@@ -10,12 +10,14 @@ mod write;
 pub(super) use sweep::resolution_of;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::run::parse_volume;
-use crate::device::{Device, Target};
+use super::oom::OnOom;
+use super::run::{Place, parse_volume};
+use crate::device::{CudaTarget, Device, Target};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
@@ -24,19 +26,47 @@ use crate::train::choose;
 use crate::train::rehearsal::{Sizes, StepKind};
 
 /// Where the step runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DeviceName {
-    /// Nowhere: the same code goes through the motions and counts
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    /// Nowhere: the same code goes through the motions and counts.
     Plan,
-    /// On this machine
-    Cpu,
+    /// On a device of this machine.
+    On(Place),
+}
+
+impl FromStr for Where {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "plan" => Ok(Where::Plan),
+            place => place.parse().map(Where::On).map_err(|problem: String| problem.replace("write ", "write plan, ")),
+        }
+    }
 }
 
 /// What is planned for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PlanFor {
-    /// A CPU with this machine's instruction set
+    /// A CPU with this machine's instruction set.
     Cpu,
+    /// A CUDA device.
+    Cuda(CudaTarget),
+}
+
+impl FromStr for PlanFor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cpu" => Ok(PlanFor::Cpu),
+            "cuda" => Ok(PlanFor::Cuda(CudaTarget::KNOWN[0].1)),
+            name => CudaTarget::named(name).map(PlanFor::Cuda).ok_or_else(|| {
+                let known = CudaTarget::KNOWN.map(|(name, _)| name).join(", ");
+                format!("'{text}' is nothing to plan for; use cpu, cuda (the first of the following) or {known}")
+            }),
+        }
+    }
 }
 
 /// What is done in a step.
@@ -70,15 +100,6 @@ enum CompareTo {
     Measured,
 }
 
-/// What happens where the budget does not suffice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum OnOom {
-    /// An error that names what would fit
-    Fail,
-    /// Go on with the cheapest setting that fits, and say so
-    Adapt,
-}
-
 /// Flags of `ossnet memory`.
 #[derive(Args, Clone, Debug)]
 pub struct MemoryArgs {
@@ -105,10 +126,10 @@ pub struct MemoryArgs {
     #[arg(long, value_enum, default_value_t = OptimizerName::LookaheadRadam)]
     optimizer: OptimizerName,
     /// Plan the step, or run it
-    #[arg(long, value_enum, default_value_t = DeviceName::Plan)]
-    device: DeviceName,
-    /// The device that a plan is made for
-    #[arg(long, value_enum, default_value_t = PlanFor::Cpu)]
+    #[arg(long, default_value = "plan", value_name = "plan|cpu|cuda")]
+    device: Where,
+    /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90
+    #[arg(long, default_value = "cpu", value_name = "TARGET")]
     plan_for: PlanFor,
     /// Steps to run; the last one is shown
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -221,15 +242,16 @@ impl MemoryArgs {
     fn target(&self) -> Target {
         match self.plan_for {
             PlanFor::Cpu => this_cpu(self.run.threads),
+            PlanFor::Cuda(cuda) => Target::Cuda(cuda),
         }
     }
 
     /// The device of `--device`.
     fn device(&self) -> Result<Device> {
         match self.device {
-            DeviceName::Cpu => self.run.device(),
+            Where::On(place) => self.run.open(place),
             // A plan has no memory to run out of unless a budget is asked for.
-            DeviceName::Plan => Ok(Device::plan_for(self.target(), self.run.memory_budget.unwrap_or(UNLIMITED))),
+            Where::Plan => Ok(Device::plan_for(self.target(), self.run.memory_budget.unwrap_or(UNLIMITED))),
         }
     }
 

@@ -133,9 +133,7 @@ impl Single {
         }
         text += &grid.render();
         text += "\nHow the peak of activations grows\n";
-        for slope in &self.slopes {
-            text += &format!("{}\n", slope_text(slope));
-        }
+        text += &slope_grid(&self.slopes).render();
         if !self.device.is_plan() {
             text += &format!(
                 "\nresident, at most {}; a step takes {:.3} s (median)\n",
@@ -220,18 +218,14 @@ pub(super) fn stretch_name(stretch: &Stretch) -> String {
     }
 }
 
-/// What a line says: `decoder: 31.6 KiB a point + 220.1 MiB (fitted, within 0.1 %)`.
-pub(super) fn slope_text(slope: &Slope) -> String {
-    let line = slope.line;
-    let (sign, offset) = if line.offset < 0.0 { ('−', -line.offset) } else { ('+', line.offset) };
-    format!(
-        "{}: {} a {} {sign} {} (fitted; off by {:.1} % at most)",
-        slope.part,
-        slope.rise(),
-        slope.unit,
-        format_bytes(offset as u64),
-        100.0 * line.error
-    )
+/// The fitted lines.
+pub(super) fn slope_grid(slopes: &[Slope]) -> Grid {
+    let mut grid = Grid::new(["part", "rises by", "for each", "from", "fit off by at most"]);
+    for slope in slopes {
+        let (offset, error) = (format_bytes(slope.line.offset.max(0.0) as u64), 100.0 * slope.line.error);
+        grid.push([slope.part.to_string(), slope.rise(), slope.unit.into(), offset, format!("{error:.1} %")]);
+    }
+    grid
 }
 
 fn slope_json(slope: &Slope) -> Value {

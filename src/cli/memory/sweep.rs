@@ -5,8 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::super::output::print;
-use super::single::slope_text;
-use super::{DeviceName, MemoryArgs, refuse, target_text};
+use super::{MemoryArgs, Where, refuse, target_text};
 use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -17,7 +16,6 @@ use crate::planner::reference;
 use crate::planner::slopes::slopes;
 use crate::planner::sweep::{Meeting, Sweep, sweep};
 use crate::report::{Grid, count, mib};
-use crate::train::rehearsal::StepKind;
 
 /// Reads `32..1024`.
 pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
@@ -30,7 +28,7 @@ pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
 
 /// Prints the curves of `--models`.
 pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
-    refuse(args.device == DeviceName::Cpu, "--device cpu", "--sweep, which plans")?;
+    refuse(args.device != Where::Plan, "--device", "--sweep, which plans")?;
     let target = args.target();
     let workloads = workloads(&args.models, |name| args.workload(name))?;
     let sides = sides(low, high);
@@ -49,8 +47,8 @@ pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
     }
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {
-        let notes = notes(&workloads, &sweeps, target)?;
-        write_atomic(path, page::page(args, &sweeps, notes).as_bytes())?;
+        let growth = slopes_grid(&workloads, &sweeps, target)?;
+        write_atomic(path, page::page(args, &sweeps, growth).as_bytes())?;
     }
     match args.run.json {
         true => print(format!("{:#}", json(args, &workloads, &sweeps, target)?)),
@@ -187,32 +185,22 @@ fn recorded_text() -> String {
 }
 
 /// The fitted slopes of every model and level.
-fn notes(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+fn slopes_json(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
     for workload in workloads {
-        let levels = workload.levels();
-        for sweep in sweeps.iter().filter(|sweep| levels.contains(&sweep.recompute)) {
+        for sweep in sweeps {
             for slope in slopes(&workload.with_recompute(sweep.recompute), target)? {
-                let name = workload.network.title();
-                let level = match workload.sizes.step {
-                    StepKind::Train => format!(", recompute {}", sweep.recompute),
-                    _ => String::new(),
-                };
-                notes.push(format!("{name}{level}, {}", slope_text(&slope)));
+                all.push(json!({
+                    "model": workload.network.title(),
+                    "recompute": sweep.recompute,
+                    "part": slope.part,
+                    "unit": slope.unit,
+                    "bytes": slope.line.slope,
+                }));
             }
         }
     }
-    Ok(notes)
-}
-
-#[cfg(feature = "report")]
-fn meeting_text(meeting: &Meeting) -> String {
-    crate::report::meeting_sentence(
-        &meeting.leaner_above,
-        &meeting.other,
-        meeting.crossing.side,
-        meeting.crossing.bytes as u64,
-    )
+    Ok(all)
 }
 
 fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Value> {
@@ -257,7 +245,7 @@ fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Tar
         "setting": setting(args),
         "planned_for": target_text(target),
         "levels": sweeps.iter().map(level).collect::<Vec<_>>(),
-        "slopes": notes(workloads, sweeps, target)?,
+        "slopes": slopes_json(workloads, sweeps, target)?,
     }))
 }
 
@@ -297,7 +285,7 @@ pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<
 
 #[cfg(feature = "report")]
 mod page {
-    use super::{MemoryArgs, Sweep, meeting_text, recorded_text, setting};
+    use super::{Grid, MemoryArgs, Sweep, recorded_text, setting};
     use crate::report::{Growth, Meeting, MemoryPage, Resolution, memory_page};
 
     /// The chart of one level.
@@ -330,15 +318,40 @@ mod page {
         }
     }
 
+    /// Where the planned curves cross, at the fastest level and at the leanest.
+    fn conclusion(sweeps: &[Sweep]) -> String {
+        let planned = |name: &str| sweeps.iter().any(|sweep| sweep.curves.iter().any(|curve| curve.name == name));
+        let mut sentences = Vec::new();
+        for meeting in &sweeps[0].meetings {
+            if !planned(&meeting.leaner_above) || !planned(&meeting.other) {
+                continue;
+            }
+            let same =
+                |other: &&super::Meeting| other.leaner_above == meeting.leaner_above && other.other == meeting.other;
+            let last = sweeps.last().filter(|_| sweeps.len() > 1);
+            let leanest =
+                last.and_then(|sweep| Some((sweep.recompute, sweep.meetings.iter().find(same)?.crossing.side)));
+            let leanest = leanest.map_or(String::new(), |(level, side)| format!(", at level {level} above {side:.0}³"));
+            let (name, other, side) = (&meeting.leaner_above, &meeting.other, meeting.crossing.side);
+            let level = sweeps[0].recompute;
+            sentences.push(format!(
+                "{name} needs less than {other} above {side:.0}³ voxels at recompute level {level}{leanest}."
+            ));
+        }
+        match sentences.is_empty() {
+            true => "No two planned curves cross in this range.".into(),
+            false => sentences.join(" "),
+        }
+    }
+
     /// The page of a sweep.
-    pub(super) fn page(args: &MemoryArgs, sweeps: &[Sweep], notes: Vec<String>) -> String {
-        let first = sweeps.first().and_then(|sweep| Some(meeting_text(sweep.meetings.first()?) + "."));
+    pub(super) fn page(args: &MemoryArgs, sweeps: &[Sweep], growth: Grid) -> String {
         memory_page(&MemoryPage {
             title: "Memory against resolution".into(),
-            conclusion: first.unwrap_or_else(|| "No two curves cross in this range.".into()),
+            conclusion: conclusion(sweeps),
             run: format!("{}, planned for the CPU, ossnet {}", setting(args), crate::cli::VERSION),
             resolution: sweeps.iter().map(|sweep| resolution(sweep, &setting(args))).collect(),
-            notes,
+            growth: Some(growth),
             ..MemoryPage::default()
         })
     }

@@ -38,7 +38,7 @@ pub(super) fn median(seconds: &[f64]) -> f64 {
 #[cfg(feature = "report")]
 mod page {
     use super::Single;
-    use crate::cli::memory::single::{layer_name, slope_text};
+    use crate::cli::memory::single::{layer_name, slope_grid};
     use crate::cli::page::timeline;
     use crate::memory::format_bytes;
     use crate::report::{MemoryPage, memory_page};
@@ -66,7 +66,7 @@ mod page {
                 ("host: probabilities and labels".into(), answer.aside.results),
                 ("overhead: program, stacks, packed products".into(), answer.aside.overhead),
             ],
-            notes: answer.slopes.iter().map(slope_text).collect(),
+            growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),
         })
     }

@@ -13,6 +13,7 @@ use super::RunArgs;
 use super::course::{
     self, Progress, check_trainable, checkpoint_path, load_cases, open_dataset, output_folder, score_cases,
 };
+use super::oom::OomArgs;
 use super::output::print;
 use super::run::{DeviceArgs, Place};
 use crate::checkpoint::model;
@@ -22,15 +23,15 @@ use crate::error::{Error, Result};
 use crate::files::{RunFolder, remove_temporaries, write_atomic};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
+use crate::planner::training::Training;
 use crate::report::CaseScore;
 use crate::task::{Case, Grid, Task};
 use crate::train::config::{Precision, RunConfig};
 use crate::train::journal::Journal;
-use crate::train::rehearsal::Sizes;
 use crate::train::run::{Run, best_path};
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
-use crate::train::{choose, state, validation};
+use crate::train::{state, validation};
 use flags::Flags;
 
 /// The configuration in a run's folder.
@@ -58,6 +59,8 @@ pub struct TrainArgs {
     cuda_devices: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    oom: OomArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -97,15 +100,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let path = checkpoint_path(folder, &probe);
     // A run that was killed before its first checkpoint starts anew.
     let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
-    let Prepared { dataset, task, training, validation, network, mut settings } =
+    let Prepared { dataset, task, training, validation, network, settings } =
         prepare(&args, &config, resumed.then_some(path.as_path()))?;
-    let sizes = Sizes {
-        volume: settings.patch.unwrap_or(training[0].volume.shape),
-        batch: settings.batch_size.min(training.len()),
-        points: settings.points,
-        ..Sizes::new([0; 3], 1, 1)
-    };
-    settings.recompute = choose::resolve(config.recompute(), &device, &network, sizes)?;
+    let run = Training { network: &network, settings, cases: &training, flags: true };
+    let run = run.at(config.recompute(), &device)?;
+    let (settings, _) = args.oom.settle(run, &device, verbosity)?;
     let mut trainer = Trainer::new(&device, &network, settings)?;
     if resumed {
         state::resume(&mut trainer, &task, &path)?;

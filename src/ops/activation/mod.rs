@@ -12,6 +12,7 @@ mod classic;
 mod cpu;
 mod curve;
 mod pade;
+mod taylor;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -269,11 +269,13 @@ pub(super) fn refine(
 }
 
 /// The class of each row.
-pub(super) fn classify(logits: &[f32], outputs: usize, threshold: f32, classes: &mut [u8]) {
-    for (class, row) in classes.iter_mut().zip(logits.chunks_exact(outputs)) {
-        *class = match row {
-            [logit] => class_of(&[logistic(*logit)], threshold),
-            row => class_of(row, threshold),
-        };
-    }
+pub(super) fn classify(pool: &Pool, logits: &[f32], outputs: usize, threshold: f32, classes: &mut [u8]) {
+    by_pieces(pool, classes, PIECE, |first, piece| {
+        for (class, row) in piece.iter_mut().zip(logits[first * outputs..].chunks_exact(outputs)) {
+            *class = match row {
+                [logit] => class_of(&[logistic(*logit)], threshold),
+                row => class_of(row, threshold),
+            };
+        }
+    });
 }

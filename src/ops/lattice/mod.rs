@@ -314,7 +314,7 @@ pub fn classify(logits: &Tensor, threshold: f32) -> Result<Tensor> {
     device.in_op("classify", || {
         let mut classes = Tensor::empty(device, &[logits.rows()], DType::U8, Role::Transient)?;
         match device.backend() {
-            Backend::Cpu { .. } => cpu::classify(logits.data(), outputs, threshold, classes.typed_mut()),
+            Backend::Cpu { pool, .. } => cpu::classify(pool, logits.data(), outputs, threshold, classes.typed_mut()),
             Backend::Cuda(cuda) => cuda::classify(cuda, logits, threshold, &mut classes)?,
             Backend::Plan { .. } => {}
         }

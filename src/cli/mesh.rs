@@ -1,0 +1,157 @@
+//! `ossnet mesh`: the surface of a segmentation or a probability map, as a file that other programs open.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::RunArgs;
+use super::output::{note, print};
+use crate::data::volume::to_classes;
+use crate::data::{Axes, Labels, Source, Volume};
+use crate::error::{Error, Result};
+use crate::mesh::{self, Dropped, Format, Mesh, Options, Space};
+
+/// Flags of `ossnet mesh`.
+#[derive(Args, Clone, Debug)]
+pub struct MeshArgs {
+    /// A segmentation or a probability map (.nii, .nii.gz)
+    input: PathBuf,
+    /// The mesh: .obj, .ply, .stl, .glb or .pt; of several classes, one file each (NAME_CLASS.ply)
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Mesh this class only [default: each that occurs, but 0]
+    #[arg(long, value_name = "CLASS")]
+    label: Option<u8>,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Probability above which a voxel is inside; whole numbers are then values too, not classes
+    #[arg(long, value_name = "P", allow_negative_numbers = true, conflicts_with = "label")]
+    threshold: Option<f32>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Flags of every command that makes meshes.
+#[derive(Args, Clone, Debug)]
+pub struct ShapeArgs {
+    /// Drop pieces of fewer voxels
+    #[arg(long, value_name = "VOXELS", default_value_t = Options::default().smallest)]
+    smallest: usize,
+    /// Iterations of smoothing
+    #[arg(long, value_name = "N", default_value_t = Options::default().smoothing)]
+    smooth: usize,
+    /// Simplify to at most so many triangles (0: keep all)
+    #[arg(long, value_name = "N", default_value_t = Options::default().triangles)]
+    triangles: usize,
+    /// Write positions in LPS (ITK, DICOM) instead of RAS
+    #[arg(long)]
+    lps: bool,
+}
+
+impl ShapeArgs {
+    /// How meshes are made.
+    pub fn options(&self) -> Options {
+        Options { smallest: self.smallest, smoothing: self.smooth, triangles: self.triangles, ..Options::default() }
+    }
+
+    /// The axes that files are written in.
+    pub fn space(&self) -> Space {
+        if self.lps { Space::Lps } else { Space::Ras }
+    }
+}
+
+/// Meshes.
+///
+/// # Errors
+/// An unusable file, a class that does not occur, an unknown extension, no memory, a full disk.
+pub fn run(args: MeshArgs) -> Result<()> {
+    Format::of(&args.out)?;
+    if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
+        return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
+    }
+    let device = args.run.device()?;
+    let volume = Volume::read(&Source::File(args.input.clone()), Axes::Canonical)?;
+    if volume.channels != 1 {
+        let problem = format!("has {} channels", volume.channels);
+        return Err(Error::data(&args.input, problem, "extract the one to be meshed"));
+    }
+    let options = args.shape.options();
+    let classes = if args.threshold.is_none() { to_classes(&volume.voxels).ok() } else { None };
+    let Some(voxels) = classes else {
+        if args.label.is_some() {
+            let problem = "holds values that are no classes (whole numbers from 0 to 255)";
+            return Err(Error::data(&args.input, problem, "leave --label out and give --threshold"));
+        }
+        let options = Options { threshold: args.threshold.unwrap_or(options.threshold), ..options };
+        let affine = volume.geometry.affine;
+        let (mesh, dropped) = mesh::of_field(&device, volume.voxels, volume.shape, &affine, &options)?;
+        return report(&args, vec![write(&args, &args.out, "", &mesh, dropped)?]);
+    };
+    let labels = Labels { shape: volume.shape, voxels, geometry: volume.geometry };
+    let counts = labels.histogram();
+    let present: Vec<u8> = (1..=255).filter(|&class| counts[usize::from(class)] > 0).collect();
+    let classes = match args.label {
+        Some(label) if counts[usize::from(label)] > 0 => vec![label],
+        _ if present.is_empty() => return Err(Error::data(&args.input, "holds nothing but 0", "give a segmentation")),
+        Some(label) => {
+            let there: Vec<String> = present.iter().map(u8::to_string).collect();
+            let problem = format!("has no voxel of class {label}");
+            return Err(Error::data(&args.input, problem, format!("--label may be {}", there.join(", "))));
+        }
+        None => present,
+    };
+    let mut written = Vec::new();
+    for &class in &classes {
+        let (mesh, dropped) = mesh::of_labels(&device, &labels, class, &options)?;
+        let path = if classes.len() == 1 { args.out.clone() } else { of_class(&args.out, class) };
+        written.push(write(&args, &path, &format!("class {class}: "), &mesh, dropped)?);
+    }
+    report(&args, written)
+}
+
+/// `liver.ply` of class 2 → `liver_2.ply`.
+fn of_class(path: &Path, class: u8) -> PathBuf {
+    let [stem, extension] = [path.file_stem(), path.extension()].map(|part| part.unwrap_or_default().to_string_lossy());
+    path.with_file_name(format!("{stem}_{class}.{extension}"))
+}
+
+/// Writes a mesh and says so.
+fn write(args: &MeshArgs, path: &Path, what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
+    let files = mesh::write(path, mesh, args.shape.space())?;
+    if mesh.triangles.is_empty() {
+        note(format!(
+            "warning: {what}the mesh is empty; {} pieces of fewer than {} voxels were dropped (--smallest)",
+            dropped.components, args.shape.smallest
+        ));
+    }
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let (volume, area) = (mesh.volume() / 1000.0, mesh.area() / 100.0);
+    if !args.run.json {
+        let dropped = match dropped.components {
+            0 => String::new(),
+            count => format!(", {count} small pieces dropped"),
+        };
+        let [vertices, triangles] = [mesh.vertices.len(), mesh.triangles.len()];
+        let names = names.join(", ");
+        print(format!(
+            "{names}: {what}{triangles} triangles, {vertices} vertices, {volume:.1} ml, {area:.1} cm²{dropped}"
+        ))?;
+    }
+    Ok(serde_json::json!({
+        "files": names,
+        "triangles": mesh.triangles.len(),
+        "vertices": mesh.vertices.len(),
+        "volume_ml": volume,
+        "area_cm2": area,
+        "pieces_kept": dropped.kept,
+        "pieces_dropped": dropped.components,
+        "voxels_dropped": dropped.voxels,
+    }))
+}
+
+fn report(args: &MeshArgs, written: Vec<serde_json::Value>) -> Result<()> {
+    match args.run.json {
+        true => print(format!("{:#}", serde_json::Value::from(written))),
+        false => Ok(()),
+    }
+}

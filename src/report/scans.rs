@@ -1,0 +1,201 @@
+//! The page of segmented scans: slices with outlines, and meshes that turn. One file, no network; its script is in it.
+
+use std::fmt::Write;
+
+use super::contour::outline;
+use super::escape::Escaped;
+use super::evidence::{CaseSlices, Slice};
+use super::html::filled;
+use super::image::{self, base64};
+use crate::Result;
+use crate::mesh::Mesh;
+
+/// Colours of classes on film, the same for outlines and meshes: light shades of Okabe and Ito, told apart with any colour
+/// vision.
+const COLOURS: [&str; 8] = ["#56b4e9", "#e69f00", "#2fc29a", "#f0e442", "#e39ac2", "#f07e3c", "#a995dd", "#d9dde0"];
+
+/// One segmented scan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SegmentedScan {
+    /// Its name.
+    pub name: String,
+    /// What is said of it, as (what, value): seconds, voxels, …; the same kinds for all scans of a page.
+    pub facts: Vec<(String, String)>,
+    /// Slices, from [`case_slices`](super::case_slices) with the segmentation as label; predictions are not shown.
+    pub slices: CaseSlices,
+    /// The classes that were looked for, in the order of their colours.
+    pub classes: Vec<SegmentedClass>,
+}
+
+/// One class of a scan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SegmentedClass {
+    /// Its value among the slices' labels.
+    pub value: u8,
+    /// Its name.
+    pub name: String,
+    /// Millilitres.
+    pub volume: f64,
+    /// Its surface in RAS millimetres; empty if there is none. Ten thousand triangles cost the page 0.1 MB.
+    pub mesh: Mesh,
+}
+
+/// The page of `scans` as self-contained HTML. `conclusion` is its first sentence, `run` says how it came about (device,
+/// version, command).
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when a mask or image among the slices does not have its stated size.
+pub fn scans_page(scans: &[SegmentedScan], conclusion: &str, run: &str) -> Result<String> {
+    let title = match scans {
+        [scan] => format!("Segmentation of {}", scan.name),
+        _ => format!("Segmentation of {} scans", scans.len()),
+    };
+    let mut sections = index(scans);
+    if !scans.is_empty() {
+        sections.push_str(
+            "<p class=\"note\">Slices run through the centre of the segmentation, in radiological view: the patient's right is at the \
+             left. Letters name the anatomical directions. Meshes are seen from the front at first.</p>\n",
+        );
+    }
+    for (number, scan) in scans.iter().enumerate() {
+        sections.push_str(&card(scan, number)?);
+    }
+    let _ = writeln!(sections, "<script>\n{}</script>", include_str!("viewer.js"));
+    let style = format!("{}\n{}", include_str!("style.css").trim_end(), include_str!("viewer.css").trim_end());
+    let values = [
+        ("title", Escaped(title).to_string()),
+        ("style", style),
+        ("conclusion", Escaped(conclusion).to_string()),
+        ("run", Escaped(run).to_string()),
+        ("sections", sections),
+    ];
+    Ok(filled(include_str!("template.html"), &values))
+}
+
+/// The table of all scans, which leads to each.
+fn index(scans: &[SegmentedScan]) -> String {
+    let Some(first) = scans.first().filter(|_| scans.len() > 1) else { return String::new() };
+    let mut html = String::from("<div class=\"scroll index\"><table>\n<thead><tr><th scope=\"col\">Scan</th>");
+    for class in &first.classes {
+        let _ = write!(html, "<th scope=\"col\">{}<br><small>ml</small></th>", Escaped(&class.name));
+    }
+    for (what, _) in &first.facts {
+        let _ = write!(html, "<th scope=\"col\">{}</th>", Escaped(what));
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    for (number, scan) in scans.iter().enumerate() {
+        let _ = write!(html, "<tr><td><a href=\"#scan-{number}\">{}</a></td>", Escaped(&scan.name));
+        for class in &scan.classes {
+            let _ = write!(html, "<td>{:.1}</td>", class.volume);
+        }
+        for (_, value) in &scan.facts {
+            let _ = write!(html, "<td>{}</td>", Escaped(value));
+        }
+        html.push_str("</tr>\n");
+    }
+    html + "</tbody></table></div>\n"
+}
+
+/// One scan: heading, slices and mesh side by side, classes.
+fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
+    let colours: Vec<(u8, &str)> =
+        scan.classes.iter().zip(COLOURS.iter().cycle()).map(|(class, &colour)| (class.value, colour)).collect();
+    let facts: Vec<String> = scan.facts.iter().map(|(what, value)| format!("{what} {value}")).collect();
+    let mut html = format!("<article class=\"scan\" id=\"scan-{number}\">\n<h2>{}</h2>\n", Escaped(&scan.name));
+    let _ = writeln!(html, "<p class=\"facts\">{}</p>\n<div class=\"views\">", Escaped(facts.join(" · ")));
+    let _ = writeln!(html, "<div class=\"slices\" style=\"{}\">", image::columns(&scan.slices));
+    for slice in &scan.slices.slices {
+        let title = format!("{}, {} slice {}", scan.name, slice.plane.name(), slice.index);
+        html.push_str(&image::framed(&scan.slices, slice, &title, &film(slice, &colours)?));
+        html.push('\n');
+    }
+    html.push_str("</div>\n");
+    let meshes: Vec<(&SegmentedClass, &str)> = scan
+        .classes
+        .iter()
+        .zip(&colours)
+        .map(|(class, (_, colour))| (class, *colour))
+        .filter(|(class, _)| !class.mesh.triangles.is_empty())
+        .collect();
+    if meshes.is_empty() {
+        html.push_str(
+            "<div class=\"solid\"><p class=\"onmesh\">No mesh: nothing was found, or small pieces only.</p></div>\n",
+        );
+    } else {
+        let _ = writeln!(
+            html,
+            "<div class=\"solid\"><canvas tabindex=\"0\" role=\"img\" aria-label=\"Mesh of {}: drag or use the arrow keys to turn it, the wheel or + and − \
+             to zoom\"></canvas><p class=\"hint\">drag to turn<br>wheel to zoom<br>double click to reset</p></div>",
+            Escaped(&scan.name)
+        );
+        let stored: Vec<serde_json::Value> = meshes.iter().map(|(class, colour)| packed(&class.mesh, colour)).collect();
+        // A name within may hold "</script>".
+        let json = serde_json::Value::from(stored).to_string().replace('<', "\\u003c");
+        let _ = writeln!(html, "<script type=\"application/json\">{json}</script>");
+    }
+    html.push_str("</div>\n<ul class=\"classes\">\n");
+    for (class, (_, colour)) in scan.classes.iter().zip(&colours) {
+        let triangles = class.mesh.triangles.len();
+        let what = format!("{}, {:.1} ml", class.name, class.volume);
+        let (box_, size) = match triangles {
+            0 => (String::new(), String::new()),
+            _ => {
+                ("<input type=\"checkbox\" data-mesh checked>".into(), format!(" <small>{triangles} triangles</small>"))
+            }
+        };
+        let _ = writeln!(
+            html,
+            "<li><label>{box_}<i style=\"background:{colour}\"></i>{}{size}</label></li>",
+            Escaped(what)
+        );
+    }
+    Ok(html + "</ul>\n</article>\n")
+}
+
+/// What lies on one film: the grey image and each class' outline in its colour.
+fn film(slice: &Slice, colours: &[(u8, &str)]) -> Result<String> {
+    let (width, height) = (slice.width, slice.height);
+    let uri = image::png_data_uri(&slice.image, width, height)?;
+    let mut html =
+        format!("<image width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" href=\"{uri}\"/>");
+    for (value, colour) in colours {
+        let mask: Vec<u8> = image::checked(&slice.label, slice)?.iter().map(|label| u8::from(label == value)).collect();
+        let _ = write!(html, "<path class=\"outline\" stroke=\"{colour}\" d=\"{}\"/>", outline(&mask, width, height));
+    }
+    Ok(html)
+}
+
+/// A mesh for the viewer: positions in 16-bit steps from a corner of the bounding box (3 µm at 20 cm), indices as short as
+/// they can be; little endian, in base64. Normals are made anew from the triangles.
+fn packed(mesh: &Mesh, colour: &str) -> serde_json::Value {
+    let extreme = |pick: fn(f32, f32) -> f32, start: f32| {
+        mesh.vertices.iter().fold([start; 3], |best, vertex| [0, 1, 2].map(|i| pick(best[i], vertex[i])))
+    };
+    let (low, high) = (extreme(f32::min, f32::INFINITY), extreme(f32::max, f32::NEG_INFINITY));
+    let step = [0, 1, 2].map(|i| (f64::from(high[i]) - f64::from(low[i])) / 65535.0);
+    let positions: Vec<u8> = mesh
+        .vertices
+        .iter()
+        .flat_map(|vertex| {
+            [0, 1, 2].map(|i| {
+                let steps = (f64::from(vertex[i]) - f64::from(low[i])) / step[i].max(f64::MIN_POSITIVE);
+                steps.round().clamp(0.0, 65535.0) as u16
+            })
+        })
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let indices = mesh.triangles.as_flattened().iter();
+    let indices: Vec<u8> = match mesh.vertices.len() > 65535 {
+        true => indices.flat_map(|index| index.to_le_bytes()).collect(),
+        false => indices.flat_map(|&index| (index as u16).to_le_bytes()).collect(),
+    };
+    serde_json::json!({
+        "colour": colour,
+        "vertices": mesh.vertices.len(),
+        "triangles": mesh.triangles.len(),
+        "origin": low,
+        "step": step,
+        "positions": base64(&positions),
+        "indices": base64(&indices),
+    })
+}

@@ -1,0 +1,84 @@
+//! `ossnet infer --mesh --report`: meshes lie where the scan lies, and the page shows them.
+
+mod common;
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use common::surface::assert_closed;
+use ossnet::data::{Axes, Labels, Source};
+use ossnet::mesh::Mesh;
+use serde_json::Value;
+use support::cli::{Place, ball, data_set};
+
+const SIDE: i64 = 16;
+
+/// Vertices and triangles of an OBJ file.
+fn read_obj(path: &Path) -> Mesh {
+    let mut mesh = Mesh::default();
+    for line in fs::read_to_string(path).unwrap().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[0] {
+            "v" => mesh.vertices.push([1, 2, 3].map(|i| words[i].parse().unwrap())),
+            "f" => {
+                mesh.triangles.push([1, 2, 3].map(|i| words[i].split('/').next().unwrap().parse::<u32>().unwrap() - 1))
+            }
+            _ => {}
+        }
+    }
+    mesh
+}
+
+#[test]
+fn meshes_and_the_page() {
+    let place = Place::new();
+    data_set(&place.at("data"), SIDE, &["a", "b", "c", "d"], &["v"]);
+    place.run("train --quiet --threads 1 --data data --points 512 --epochs 60 --model oss-net-c --out run").succeeded();
+    // 2 mm, and the first voxel elsewhere than at the origin.
+    for (name, seed) in [("one", 2), ("two", 3)] {
+        let mut scan = ball(SIDE, seed).into_iter().next().unwrap();
+        scan.sform = [[2.0, 0.0, 0.0, -31.0], [0.0, 2.0, 0.0, 12.0], [0.0, 0.0, 2.0, 150.0]];
+        scan.pixdim[1..4].fill(2.0);
+        scan.write(&place.at(&format!("{name}.nii.gz")));
+    }
+    let infer = "infer --quiet --threads 1 --load-model run/oss-net-c.safetensors --out out --smallest 20 --mesh obj --report --input";
+    let printed = place.run(&format!("{infer} one.nii.gz --json")).succeeded();
+    let entries: Vec<Value> = serde_json::from_str(&printed).unwrap();
+    let stated = &entries[0]["meshes"][0];
+    assert_eq!(stated["files"], serde_json::json!(["out/one.obj"]));
+    let mesh = read_obj(&place.at("out/one.obj"));
+    assert_closed(&mesh, "one.obj");
+    assert_eq!(stated["triangles"], mesh.triangles.len());
+    let labels = Labels::read(&Source::File(place.at("out/one.nii.gz")), Axes::Canonical).unwrap();
+    // In the middle of what was segmented, and of its volume but for what the cut edges cost.
+    let inside: Vec<usize> = (0..labels.len()).filter(|&i| labels.voxels[i] > 0).collect();
+    let volume = inside.len() as f64 * 8.0;
+    assert!((0.9..1.0).contains(&(mesh.volume() / volume)), "{} of {volume} mm³", mesh.volume());
+    let side = SIDE as usize;
+    for axis in 0..3 {
+        let index = |i: usize| [i / (side * side), i / side % side, i % side][axis] as f64;
+        let centre = inside.iter().map(|&i| index(i)).sum::<f64>() / inside.len() as f64;
+        let millimetres = 2.0 * centre + [-31.0, 12.0, 150.0][axis];
+        let mean = mesh.vertices.iter().map(|v| f64::from(v[axis])).sum::<f64>() / mesh.vertices.len() as f64;
+        // The mean of a surface's vertices is not that of its inside: half a voxel.
+        assert!((mean - millimetres).abs() < 1.0, "axis {axis}: {mean} against {millimetres}");
+    }
+    // Going on with another scan, the page shows both.
+    place.run(&format!("{infer} one.nii.gz two.nii.gz --resume")).succeeded();
+    let page = fs::read_to_string(place.at("out/report.html")).unwrap();
+    assert_eq!(page.matches("<canvas").count(), 2);
+    assert!(page.contains("2 scans were segmented by OSS-Net C in") && page.contains("ball, "));
+    // For scripts/check_pages.py, as in tests/pages.rs.
+    let pages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
+    fs::create_dir_all(&pages).unwrap();
+    fs::write(pages.join("infer.html"), page).unwrap();
+}
+
+#[test]
+fn what_is_no_mesh_is_refused() {
+    let place = Place::new();
+    place
+        .run("infer --load-model m.safetensors --input a.nii --out out --mesh vtk")
+        .refused(2, &["vtk", "obj, ply, stl"]);
+}

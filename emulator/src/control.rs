@@ -83,6 +83,11 @@ fn candidates() -> Vec<PathBuf> {
     paths
 }
 
+/// The library's path, for programs that a test starts with `LD_PRELOAD`; `None` where cargo has not built it.
+pub fn library() -> Option<PathBuf> {
+    candidates().into_iter().find(|path| path.is_absolute() && path.exists())
+}
+
 fn load() -> Result<Emulator, String> {
     let mut library = std::ptr::null_mut();
     for path in candidates() {

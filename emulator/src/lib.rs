@@ -25,6 +25,6 @@ pub mod ptx;
 
 pub use check::config::Config;
 pub use check::finding::{Finding, FindingKind};
-pub use control::{Emulator, Exclusive, exclusive, gpu_present, preload};
+pub use control::{Emulator, Exclusive, exclusive, gpu_present, library, preload};
 pub use counters::{HostCounters, KernelCounters};
 pub use decode::ir::Class;

@@ -1,0 +1,121 @@
+//! The program and the engine on a CUDA device: under the emulator where there is no GPU.
+#![cfg(feature = "cuda")]
+
+mod support;
+
+use std::process::Command;
+
+use ossnet::device::Device;
+use ossnet::models::{NetworkConfig, OssNetConfig};
+use ossnet::train::rehearsal::{Sizes, rehearse};
+use support::cli::{Place, data_set};
+
+/// A command that finds a CUDA device: the machine's, or the emulator's.
+fn command(place: &Place, arguments: &str) -> Command {
+    let mut command = place.command(arguments);
+    if !cuemu::gpu_present() {
+        command.env("LD_PRELOAD", cuemu::library().expect("cargo builds the emulator with the tests"));
+        command.env("CUEMU_THREADS", "2");
+    }
+    command
+}
+
+fn run(place: &Place, arguments: &str) -> String {
+    support::cli::Outcome::from(command(place, arguments).output().unwrap()).succeeded()
+}
+
+#[test]
+fn devices_are_listed() {
+    let place = Place::new();
+    let text = run(&place, "devices");
+    assert!(text.contains("cpu ") && text.contains("cuda:0 ") && text.contains("compute capability"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&place, "devices --json")).unwrap();
+    assert!(json["cuda"][0]["memory"].as_u64().unwrap() > 1 << 30 && json["no_cuda"].is_null(), "{json}");
+}
+
+/// No driver: every command that names a CUDA device says what is missing, and the CPU works.
+#[test]
+fn a_machine_without_a_driver() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: this machine has a driver");
+        return;
+    }
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    place.refuses("compare --data data --device cuda --out x", 1, &["libcuda.so", "--device cpu"]);
+    place.refuses("compare --data data --device cudA --out x", 2, &["cudA", "cuda:1"]);
+    let text = place.run("devices").succeeded();
+    assert!(text.contains("none: no CUDA driver"), "{text}");
+}
+
+/// Another number than there are devices.
+#[test]
+fn a_device_that_is_not_there() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    let outcome = command(&place, "compare --data data --device cuda:63 --out x").output().unwrap();
+    support::cli::Outcome::from(outcome).refused(1, &["no CUDA device 63"]);
+}
+
+/// The main job from data to report, with one network of each family.
+#[test]
+fn a_comparison() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    let text = run(
+        &place,
+        "compare --data data --models o-net,unet3d --epochs 1 --device cuda --memory-budget 1GiB --out result --quiet",
+    );
+    assert!(text.contains("O-Net") && text.contains("3D residual U-Net"), "{text}");
+    let results = std::fs::read_to_string(place.at("result/results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    assert!(results["device"].as_str().unwrap().starts_with("cuda"), "{}", results["device"]);
+    assert!(place.at("result/report.html").exists() && place.at("result/o-net.safetensors").exists());
+}
+
+/// The ledger's reserved bytes are the driver's live bytes, at the peak and at the end.
+#[test]
+fn reserved_bytes_are_the_drivers() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: other programs hold memory of a GPU too");
+        return;
+    }
+    let emulator = cuemu::exclusive(cuemu::Config::default()).unwrap();
+    let device = Device::cuda(0, 256 << 20).unwrap();
+    assert_eq!(emulator.memory(0).0, device.reserved());
+    let config = NetworkConfig::OssNet(OssNetConfig::sample("full", 1, [32; 3]).unwrap());
+    let sizes = Sizes::new([32; 3], 1, 300);
+    let cost = rehearse(&device, &config, sizes, 1).unwrap();
+    assert!(cost.peak.by_role.total() > 4 << 20 && cost.peak.by_role.total() <= device.reserved());
+    assert_eq!(emulator.memory(0), (device.reserved(), device.reserved()));
+    let plan = device.planned();
+    rehearse(&plan, &config, sizes, 1).unwrap();
+    assert_eq!(plan.reserved(), device.reserved());
+    assert!(device.launches() > 100, "{} launches", device.launches());
+    drop(device);
+    assert_eq!(emulator.memory(0).0, 0);
+}
+
+/// Losses of the first `epochs` passes over the embedded heads.
+fn losses(place: &Place, device: &str, epochs: usize) -> Vec<f64> {
+    let flags = "--model o-net --points 64 --quiet --memory-budget 1GiB";
+    run(place, &format!("train {flags} --epochs {epochs} --device {device} --out {device}"));
+    let log = std::fs::read_to_string(place.at(device).join("log.jsonl")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter_map(|line| line["loss"].as_f64()).collect()
+}
+
+/// Ten steps on the embedded heads. The first loss differs by rounding only. Every step then multiplies differences: early
+/// steps of RAdam move each weight by up to its rate (3e-3) in the direction of a gradient whose sign, where it is nearly
+/// nothing, is rounding. A hundredth of the loss is what ten such steps may add up to; a wrong gradient is off by tenths.
+#[test]
+fn ten_steps_track_the_cpus_loss() {
+    let place = Place::new();
+    let (cpu, cuda) = (losses(&place, "cpu", 10), losses(&place, "cuda", 10));
+    assert_eq!((cpu.len(), cuda.len()), (10, 10));
+    assert!((cpu[0] - cuda[0]).abs() <= 1e-5 * cpu[0], "first losses {} and {}", cpu[0], cuda[0]);
+    for (step, (cpu, cuda)) in cpu.iter().zip(&cuda).enumerate() {
+        assert!((cpu - cuda).abs() <= 1e-2 * cpu, "step {step}: losses {cpu} and {cuda}");
+    }
+    assert!(cpu[9] < cpu[0], "{cpu:?}");
+}

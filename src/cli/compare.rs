@@ -26,6 +26,7 @@ use crate::task::{Case, Grid, Task};
 use crate::train::baseline::{MeanMask, Threshold};
 use crate::train::feed::Feed;
 use crate::train::presets;
+use crate::train::settings::TrainSettings;
 use crate::train::state;
 use crate::train::trainer::Trainer;
 use crate::{evaluate, interrupt};
@@ -78,6 +79,14 @@ pub(super) struct Compared {
     pub change: Option<String>,
 }
 
+/// A network of the comparison, and how it is trained.
+struct Entrant {
+    network: NetworkConfig,
+    settings: TrainSettings,
+    /// What was changed to fit the memory budget.
+    change: Option<String>,
+}
+
 /// Runs the comparison.
 ///
 /// # Errors
@@ -100,6 +109,14 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let shape = training[0].volume.shape;
     let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
     networks.iter().try_for_each(NetworkConfig::check)?;
+    // What does not fit is an error before the first network is trained.
+    let settled = |network: &NetworkConfig| {
+        let settings = presets::sample(network, args.epochs, args.seed);
+        let run = Training { network, settings, cases: &training, flags: false }.at(args.recompute, &device)?;
+        let (settings, change) = args.oom.settle(run, &device, verbosity)?;
+        Ok(Entrant { network: network.clone(), settings, change })
+    };
+    let entrants = networks.iter().map(settled).collect::<Result<Vec<_>>>()?;
     verbosity.say(format!(
         "comparing {} on {} ({} training, {} validation cases) with {} threads; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
@@ -110,8 +127,8 @@ pub fn run(args: CompareArgs) -> Result<()> {
         folder.display()
     ));
     let mut compared = Vec::new();
-    for network in &networks {
-        compared.push(compare_one(&args, &device, network, &task, &training, &validation, folder)?);
+    for entrant in entrants {
+        compared.push(compare_one(&args, &device, entrant, &task, &training, &validation, folder)?);
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
@@ -172,17 +189,15 @@ fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
 fn compare_one(
     args: &CompareArgs,
     device: &Device,
-    network: &NetworkConfig,
+    entrant: Entrant,
     task: &Task,
     training: &dyn Feed,
     validation: &dyn Feed,
     folder: &Path,
 ) -> Result<Compared> {
+    let Entrant { ref network, settings, change } = entrant;
     let (verbosity, again) =
         (args.run.verbosity(), format!("run the same command with --out {} to go on", folder.display()));
-    let settings = presets::sample(network, args.epochs, args.seed);
-    let training_run = Training { network, settings, cases: training, flags: false }.at(args.recompute, device)?;
-    let (settings, change) = args.oom.settle(training_run, device, verbosity)?;
     let mut trainer = Trainer::new(device, network, settings)?;
     let path = checkpoint_path(folder, network);
     if path.exists() {

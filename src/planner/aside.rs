@@ -95,6 +95,14 @@ impl Aside {
         Some(aside)
     }
 
+    /// What the overhead is, in words.
+    pub fn overhead_name(target: Target) -> &'static str {
+        match target {
+            Target::Cpu { .. } => "overhead: program, stacks, packed products",
+            Target::Cuda(_) => "overhead: CUDA context (512 MiB, assumed), program",
+        }
+    }
+
     /// Host bytes of data.
     pub fn host(&self) -> u64 {
         self.cases + self.staging + self.results

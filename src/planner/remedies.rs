@@ -43,7 +43,7 @@ pub fn remedies<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<
     for &level in &slower {
         let changed = step.with_recompute(level);
         if changed.fits(target, budget)? {
-            found.push(change(vec![format!("--recompute {level}")], changed, target)?);
+            found.push(change(vec![format!("--recompute {level}")], changed, target, budget)?);
             break;
         }
     }
@@ -71,11 +71,12 @@ fn smaller<S: Adjustable>(
     let Some(own) = step.quantity(quantity) else { return Ok(None) };
     let Some(value) = largest(step, target, budget, quantity, own.saturating_sub(1))? else { return Ok(None) };
     let flags = flag.cloned().into_iter().chain([step.flag(quantity, value)]).collect();
-    change(flags, step.with_quantity(quantity, value), target).map(Some)
+    change(flags, step.with_quantity(quantity, value), target, budget).map(Some)
 }
 
-fn change<S: Adjustable>(flags: Vec<String>, step: S, target: Target) -> Result<Change<S>> {
-    let needs = step.plan(&Device::plan_for(target, UNLIMITED))?;
+/// A step that fits, and what it reserves within the budget (an ample one may reserve more, for it need not fill holes).
+fn change<S: Adjustable>(flags: Vec<String>, step: S, target: Target, budget: u64) -> Result<Change<S>> {
+    let needs = step.plan(&Device::plan_for(target, budget))?;
     Ok(Change { remedy: Remedy { change: flags.join(" "), needs }, step })
 }
 

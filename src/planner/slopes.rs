@@ -44,7 +44,7 @@ pub struct Slope {
 }
 
 /// Sides of the cubes that bytes a voxel are fitted to.
-const SIDES: [usize; 4] = [128, 160, 192, 256];
+const SIDES: [usize; 5] = [128, 192, 256, 384, 512];
 
 /// Points that bytes a coordinate are fitted to.
 const POINTS: [usize; 4] = [4096, 8192, 16384, 32768];

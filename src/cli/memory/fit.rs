@@ -94,10 +94,8 @@ fn label(quantity: Quantity) -> &'static str {
 
 /// Quantities as rows, levels as columns.
 fn one(workload: &Workload, room: &str, answers: &[Answer], overhead: &str) -> String {
-    let mut text = format!(
-        "{} in {room}, planned; host data and overhead ({overhead} of a process on the CPU) come on top\n\n",
-        workload.network.title()
-    );
+    let mut text =
+        format!("{} in {room}, planned; host data and overhead ({overhead}) come on top\n\n", workload.network.title());
     let levels = answers.first().map(|answer| answer.by_level.clone()).unwrap_or_default();
     let heads = levels.iter().map(|(level, _)| format!("recompute {level}"));
     let mut grid = Grid::new(std::iter::once(String::new()).chain(heads).chain([String::from("best at")]));

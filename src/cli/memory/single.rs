@@ -105,7 +105,7 @@ impl Single {
         if aside.results > 0 {
             grid.push(["host: probabilities and labels".into(), mib(aside.results)]);
         }
-        grid.push(["overhead: program, stacks, packed products".into(), mib(aside.overhead)]);
+        grid.push([Aside::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
         grid.push(["in all".into(), mib(self.total())]);
         text += &grid.render();
 

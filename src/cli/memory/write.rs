@@ -41,6 +41,7 @@ mod page {
     use crate::cli::memory::single::{layer_name, slope_grid};
     use crate::cli::page::timeline;
     use crate::memory::format_bytes;
+    use crate::planner::Aside;
     use crate::report::{MemoryPage, memory_page};
 
     /// The page of one step.
@@ -64,7 +65,7 @@ mod page {
                 ("host: volumes and labels of the cases".into(), answer.aside.cases),
                 ("host: the batch on its way".into(), answer.aside.staging),
                 ("host: probabilities and labels".into(), answer.aside.results),
-                ("overhead: program, stacks, packed products".into(), answer.aside.overhead),
+                (Aside::overhead_name(answer.device.target()).into(), answer.aside.overhead),
             ],
             growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),

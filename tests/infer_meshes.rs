@@ -64,6 +64,18 @@ fn meshes_and_the_page() {
         // The mean of a surface's vertices is not that of its inside: half a voxel.
         assert!((mean - millimetres).abs() < 1.0, "axis {axis}: {mean} against {millimetres}");
     }
+    // The network pulls the surface to its own level set: the loss falls, the mesh stays closed and near.
+    let refine = infer.replace("--out out", "--out finer --refine 60").replace("--report ", "");
+    let printed = place.run(&format!("{refine} one.nii.gz --json")).succeeded();
+    let entries: Vec<Value> = serde_json::from_str(&printed).unwrap();
+    let losses = [0, 1].map(|i| entries[0]["meshes"][0]["refinement_loss"][i].as_f64().unwrap());
+    assert!(losses[1] < 0.8 * losses[0], "{losses:?}");
+    let finer = read_obj(&place.at("finer/one.obj"));
+    assert_eq!(finer.triangles, mesh.triangles);
+    let moved = |(a, b): (&[f32; 3], &[f32; 3])| (0..3).map(|i| f64::from(a[i] - b[i]).powi(2)).sum::<f64>().sqrt();
+    let moves: Vec<f64> = finer.vertices.iter().zip(&mesh.vertices).map(moved).collect();
+    // RMSprop moves 10⁻² voxels at first and 10⁻³ later, each axis; voxels are 2 mm.
+    assert!(moves.iter().all(|&mm| mm < 0.7) && moves.iter().any(|&mm| mm > 0.02), "{moves:?}");
     // Going on with another scan, the page shows both.
     place.run(&format!("{infer} one.nii.gz two.nii.gz --resume")).succeeded();
     let page = fs::read_to_string(place.at("out/report.html")).unwrap();
@@ -73,6 +85,12 @@ fn meshes_and_the_page() {
     let pages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
     fs::create_dir_all(&pages).unwrap();
     fs::write(pages.join("infer.html"), page).unwrap();
+}
+
+#[test]
+fn refinement_needs_meshes() {
+    let place = Place::new();
+    place.run("infer --load-model m.safetensors --input a.nii --out out --refine 5").refused(2, &["--mesh"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::checkpoint::{Array, Data, torch};
 use crate::data::{Case, Labels, Volume, nifti};
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, write_atomic};
-use crate::infer::{Options, Rule, Search, Segmentation, Segmenter, Windows, inputs};
+use crate::infer::{Options, Refinement, Rule, Search, Segmentation, Segmenter, Windows, inputs};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
 use crate::task::Task;
@@ -223,6 +223,14 @@ impl InferArgs {
             );
             return Err(Error::Usage(format!("{problem}; leave them away")));
         }
+        if self.seen.refines() && (!matches!(config, NetworkConfig::OssNet(_)) || config.classes() > 1) {
+            let problem = format!(
+                "--refine needs an occupancy network with one output, and {} has {} outputs",
+                config.title(),
+                config.classes()
+            );
+            return Err(Error::Usage(format!("{problem}; leave it away")));
+        }
         let staged = space.stages.is_some() || space.reference_rule || space.seeded;
         if asked.probabilities && staged {
             return Err(Error::Usage(
@@ -318,9 +326,17 @@ fn segment(
     if let Some(path) = &outputs.occupancy {
         write_occupancy(path, &model.task, &found.labels)?;
     }
-    let (device, folder) = (model.parameters.device(), outputs.labels.parent().unwrap_or(Path::new(".")));
+    let device = model.parameters.device();
+    let folder = outputs.labels.parent().unwrap_or(Path::new("."));
     let field = found.probabilities.as_ref().map(|volume| (volume, args.asked.threshold));
-    let meshes = args.seen.write(device, folder, &case.name, &model.task, &found.labels, field)?;
+    let refined = |mesh, refinement: &Refinement| {
+        // Read again: the image is not held while the network runs.
+        let image = case.read(&[], model.task.preprocessing.axes)?.image;
+        let refinement = Refinement { threshold: f64::from(args.asked.threshold), ..*refinement };
+        segmenter.refine(&case.name, image, mesh, &refinement, tick)
+    };
+    let place = (device, folder, case.name.as_str());
+    let meshes = args.seen.write(place, &model.task, &found.labels, field, refined)?;
     found.labels.write(&outputs.labels)?;
     let mut entry = entry(model, case, outputs, &found, started.elapsed().as_secs_f64());
     if !meshes.is_empty() {

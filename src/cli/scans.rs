@@ -8,6 +8,7 @@ use super::mesh::ShapeArgs;
 use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::Result;
+use crate::infer::Refinement;
 use crate::mesh::{self, Dropped, Format, Mesh, Options};
 use crate::task::Task;
 
@@ -20,6 +21,9 @@ pub struct SeenArgs {
     mesh: Option<String>,
     #[command(flatten)]
     pub(super) shape: ShapeArgs,
+    /// Steps in which the meshes' vertices are moved to where the network sees the surface (the official code: 200)
+    #[arg(long, value_name = "STEPS", default_value_t = 0, requires = "mesh")]
+    refine: usize,
     /// Write report.html, which shows slices with outlines and meshes that turn, of all scans in --out
     #[cfg(feature = "report")]
     #[arg(long)]
@@ -49,32 +53,44 @@ impl SeenArgs {
         self.meshes(folder, name, task).iter().flat_map(files).collect()
     }
 
-    /// Writes a case's meshes: of the probabilities where a network has one output and they were kept, else of the labels.
-    /// Returns what was written, for the summary.
+    /// True if the network is to refine meshes.
+    pub(super) fn refines(&self) -> bool {
+        self.refine > 0
+    }
+
+    /// Writes a case's meshes: of the probabilities where a network has one output and they were kept, else of the labels;
+    /// `refined` is asked for each mesh if [`SeenArgs::refines`]. Returns what was written, for the summary.
     ///
     /// # Errors
-    /// No memory, a full disk.
+    /// What `refined` reports, no memory, a full disk.
     pub(super) fn write(
         &self,
-        device: &Device,
-        folder: &Path,
-        name: &str,
+        (device, folder, name): (&Device, &Path, &str),
         task: &Task,
         labels: &Labels,
         probabilities: Option<(&Volume, f32)>,
+        mut refined: impl FnMut(Mesh, &Refinement) -> Result<(Mesh, Vec<f64>)>,
     ) -> Result<Vec<serde_json::Value>> {
         let options = self.shape.options();
         let mut written = Vec::new();
         for (class, path) in self.meshes(folder, name, task) {
-            let (mesh, dropped) = match probabilities.filter(|(volume, _)| volume.channels == 1) {
+            let (mut mesh, dropped) = match probabilities.filter(|(volume, _)| volume.channels == 1) {
                 Some((volume, threshold)) => {
                     let options = Options { threshold, ..options };
                     mesh::of_field(device, volume.voxels.clone(), volume.shape, &volume.geometry.affine, &options)?
                 }
                 None => mesh::of_labels(device, labels, class, &options)?,
             };
+            let mut losses = Vec::new();
+            if self.refines() {
+                (mesh, losses) = refined(mesh, &Refinement { steps: self.refine, ..Refinement::default() })?;
+            }
             let files = mesh::write(&path, &mesh, self.shape.space())?;
-            written.push(described(&files, class, &mesh, dropped));
+            let mut entry = described(&files, class, &mesh, dropped);
+            if let [first, .., last] = losses[..] {
+                entry["refinement_loss"] = serde_json::json!([first, last]);
+            }
+            written.push(entry);
         }
         Ok(written)
     }

@@ -44,6 +44,20 @@ impl Affine {
         product / (spacing[a] * spacing[b])
     }
 
+    /// Millimetres to voxel index; the axes must span space ([`Affine::is_valid`]).
+    pub fn inverse(&self) -> Self {
+        let determinant = self.determinant();
+        let entry = |r: usize, c: usize| {
+            // Cofactor of the transposed place, by cyclic indices.
+            let [r1, r2, c1, c2] = [(r + 1) % 3, (r + 2) % 3, (c + 1) % 3, (c + 2) % 3];
+            (self.0[c1][r1] * self.0[c2][r2] - self.0[c1][r2] * self.0[c2][r1]) / determinant
+        };
+        let mut out = Affine([0, 1, 2].map(|r| [entry(r, 0), entry(r, 1), entry(r, 2), 0.0]));
+        let origin = out.apply([0, 1, 2].map(|r| self.0[r][3]));
+        (0..3).for_each(|r| out.0[r][3] = -origin[r]);
+        out
+    }
+
     /// The affine of a grid whose voxel `i` is this grid's `start + step·i` on each axis.
     pub fn regrid(&self, start: [f64; 3], step: [f64; 3]) -> Self {
         let origin = self.apply(start);
@@ -433,6 +447,15 @@ mod tests {
         assert_eq!(letters([[-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 239.0], [0.0, 0.0, 1.0, 0.0]]), "LPS");
         // Axis 0 of the file runs down, axis 1 to the left, axis 2 forwards.
         assert_eq!(letters([[0.0, -1.0, 0.1, 0.0], [0.0, 0.1, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]), "ILA");
+    }
+
+    #[test]
+    fn the_inverse_leads_back() {
+        let affine = Affine([[-1.2, 0.5, 0.0, 90.0], [0.4, 1.5, 0.3, -126.0], [0.1, -0.4, 3.0, -72.0]]);
+        for index in [[0.0; 3], [3.0, -2.0, 7.5]] {
+            let back = affine.inverse().apply(affine.apply(index));
+            assert!((0..3).all(|k| (back[k] - index[k]).abs() < 1e-12), "{back:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod grid;
 pub mod inputs;
 pub mod occupancy;
+pub mod refine;
 pub mod search;
 mod seeds;
 mod segmenter;
@@ -14,6 +15,7 @@ pub mod windows;
 
 pub use grid::Grid;
 pub use occupancy::Occupancy;
+pub use refine::Refinement;
 pub use search::{Rule, Search};
 pub use segmenter::{Options, Segmentation, Segmenter, Verification, segment};
 pub use windows::Windows;

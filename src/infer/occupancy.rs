@@ -1,5 +1,7 @@
 //! An occupancy network that has seen a volume: a function of space.
 
+pub mod jets;
+
 use super::Grid;
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::occupancy::fitting_shape;
 use super::windows::{self, Decision};
-use super::{Grid, Occupancy, Search, Windows, seeds};
+use super::{Grid, Occupancy, Refinement, Search, Windows, refine, seeds};
 use crate::data::preprocess::Way;
 use crate::data::{Geometry, Labels, Padding, Volume};
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
+use crate::mesh::Mesh;
 use crate::models::{Network, NetworkConfig, OssNet, UNet};
 use crate::nn::Parameters;
 use crate::ops::lattice::{self, Lattice};
@@ -153,6 +154,46 @@ impl<'a> Segmenter<'a> {
                 Network::OssNet(network) => self.in_space(network, volume, way, tick),
                 Network::UNet(network) => self.on_grid(network, volume, way, tick),
             }
+        })
+    }
+
+    /// Moves a mesh of the image's segmentation, in millimetres, to where the network itself sees the surface. Returns the mesh
+    /// and the loss of each step.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a network that is no function of space or has several outputs; as for [`Segmenter::segment`].
+    pub fn refine(
+        &self,
+        name: &str,
+        image: Volume,
+        mesh: Mesh,
+        refinement: &Refinement,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<(Mesh, Vec<f64>)> {
+        let Network::OssNet(network) = self.network else {
+            return Err(Error::Usage(
+                "a U-Net knows nothing between voxels; refine meshes of occupancy networks".into(),
+            ));
+        };
+        let (volume, way) =
+            self.task.image(name, image, |shape| Padding::to_shape(shape, fitting_shape(network.config(), shape)))?;
+        let device = self.parameters.device();
+        device.in_phase(Phase::Evaluate, || {
+            let ([x, y, z], channels) = (volume.shape, volume.channels);
+            let shape = [1, x, y, z, channels];
+            let tensor = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
+            drop(volume);
+            let occupancy = Occupancy::new(network, self.parameters, tensor, self.options.most_points)?;
+            // From voxels of the network's volume over those of the scan to millimetres.
+            let grid = Grid::over(&way, way.shape);
+            let start = [0, 1, 2].map(|k| -grid.start[k] / grid.step[k]);
+            let affine = way.geometry.affine.regrid(start, grid.step.map(f64::recip));
+            let mut mesh = mesh.transformed(&affine.inverse());
+            let mut positions: Vec<[f64; 3]> = mesh.vertices.iter().map(|vertex| vertex.map(f64::from)).collect();
+            let field = |points: &[[f64; 3]]| occupancy.jets_at(points);
+            let losses = refine::refine(&mut positions, &mesh.triangles, refinement, field, tick)?;
+            mesh.vertices = positions.iter().map(|position| position.map(|x| x as f32)).collect();
+            Ok((mesh.transformed(&affine), losses))
         })
     }
 

@@ -3,11 +3,15 @@
 use ossnet::data::preprocess::Way;
 use ossnet::data::{Padding, Preprocessing, Volume};
 use ossnet::device::Device;
-use ossnet::infer::{Options, Segmenter};
-use ossnet::models::{Family, Network, NetworkConfig};
+use ossnet::device::cpu::SimdLevel;
+use ossnet::infer::{Grid, Occupancy, Options, Segmenter};
+use ossnet::memory::Role;
+use ossnet::models::{Family, Network, NetworkConfig, OssNet, OssNetConfig};
 use ossnet::nn::Parameters;
+use ossnet::ops::lattice::{self, Lattice};
 use ossnet::rng::Rng;
 use ossnet::task::Task;
+use ossnet::tensor::{DType, Tensor};
 
 /// What the official code takes at most for a volume of 128×128×80 voxels (resident bytes): 2.2 GiB.
 const OFFICIAL: u64 = 22 * (1 << 30) / 10;
@@ -32,4 +36,32 @@ fn a_tenth_of_the_official_memory() {
     assert_eq!(found.evaluated, [20_480, 0, 0]);
     println!("peak {} MiB", found.peak_bytes >> 20);
     assert!(found.peak_bytes < OFFICIAL / 10, "{} MiB", found.peak_bytes >> 20);
+}
+
+/// Bytes beside the volume that inference takes of a scan of `shape`, as planned.
+fn planned(config: OssNetConfig, budget: u64) -> u64 {
+    let shape = config.volume_shape;
+    let plan = Device::plan(2, SimdLevel::detect(), budget);
+    let mut parameters = Parameters::new(&plan);
+    let network = OssNet::new(config, &mut parameters, &mut Rng::new(0)).unwrap();
+    let full = [1, shape[0], shape[1], shape[2], network.config().image_channels];
+    let volume = Tensor::empty(&plan, &full, DType::F32, Role::Data).unwrap();
+    let bytes = 4 * volume.len() as u64;
+    let occupancy = Occupancy::new(&network, &parameters, volume, 0).unwrap();
+    let (coarse, fine) = (Lattice::new(&plan, shape.map(|n| n / 2)).unwrap(), Lattice::new(&plan, shape).unwrap());
+    let indices = Tensor::empty(&plan, &[occupancy.most_points(), 3], DType::F32, Role::Data).unwrap();
+    let logits = occupancy.logits(&Grid::voxels(shape), indices).unwrap();
+    lattice::classify(&logits.tensor(), 0.5).unwrap();
+    drop((coarse, fine));
+    plan.ledger(|ledger| ledger.peak().by_role.total()) - bytes
+}
+
+#[test]
+fn a_gibibyte_beside_a_volume_of_512_cubed() {
+    for name in ["o-net", "oss-net-c", "oss-net-d"] {
+        let config = OssNetConfig::official(name, Family::Lits).unwrap();
+        let bytes = planned(config, 8 << 30);
+        println!("{name}: {} MiB", bytes >> 20);
+        assert!(bytes <= 1 << 30, "{name}: {} MiB", bytes >> 20);
+    }
 }

@@ -43,8 +43,8 @@ pub struct Slope {
     pub line: Line,
 }
 
-/// Sides of the cubes that bytes a voxel are fitted to.
-const SIDES: [usize; 5] = [128, 192, 256, 384, 512];
+/// Sides of the cubes that bytes a voxel are fitted to: large ones, where no fixed cost is the peak.
+const SIDES: [usize; 4] = [256, 320, 384, 512];
 
 /// Points that bytes a coordinate are fitted to.
 const POINTS: [usize; 4] = [4096, 8192, 16384, 32768];

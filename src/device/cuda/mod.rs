@@ -47,11 +47,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] that says what is missing: driver, device, compute capability, address space.
     pub(super) fn open(ordinal: usize, budget: u64, observer: Option<Box<dyn Observer>>) -> Result<Self> {
-        let count = count()?;
-        if ordinal >= count {
-            let there = if count == 1 { "is 1 CUDA device".into() } else { format!("are {count} CUDA devices") };
-            return Err(Error::Device(format!("no CUDA device {ordinal}: there {there}, numbered from 0")));
-        }
+        check(ordinal)?;
         let context = CudaContext::new(ordinal).map_err(|e| driver::failed(&format!("opening device {ordinal}"), e))?;
         let attribute =
             |which| context.attribute(which).map_err(|e| driver::failed("asking for a device's properties", e));
@@ -201,6 +197,16 @@ fn count() -> Result<usize> {
     }
 }
 
+/// Checks that there is a device of this number.
+fn check(ordinal: usize) -> Result<()> {
+    let count = count()?;
+    if ordinal < count {
+        return Ok(());
+    }
+    let there = if count == 1 { "is 1 CUDA device".into() } else { format!("are {count} CUDA devices") };
+    Err(Error::Device(format!("no CUDA device {ordinal}: there {there}, numbered from 0; ossnet devices lists them")))
+}
+
 /// The CUDA devices of this machine.
 ///
 /// # Errors
@@ -236,7 +242,7 @@ const DEFAULT_SHARE: f64 = 0.9;
 /// # Errors
 /// [`Error::Device`] if there is no such device.
 pub fn default_budget(ordinal: usize) -> Result<u64> {
-    count()?;
+    check(ordinal)?;
     let info = describe(ordinal)?;
     Ok((info.free as f64 * DEFAULT_SHARE) as u64)
 }

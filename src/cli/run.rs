@@ -1,5 +1,7 @@
 //! What the computing commands share: the device, and how much is said.
 
+#![cfg_attr(not(feature = "infer"), allow(dead_code))] // a build without commands that compute
+
 use std::str::FromStr;
 
 use clap::Args;

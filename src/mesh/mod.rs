@@ -1,7 +1,7 @@
 //! Triangle meshes on the host: what marching cubes leaves, in voxel indices or in millimetres of the patient.
 //!
-//! The way of a segmentation: [`drop_small`] on its field, [`crate::ops::marching_cubes`], [`Mesh::from_surface`],
-//! [`Mesh::transformed`] into millimetres, [`smooth`], [`simplify`], [`write`]. [`of_labels`] and [`of_field`] go it as
+//! The way of a segmentation: [`drop_small`] on its field, [`marching_cubes`](crate::ops::marching_cubes()), [`Mesh::from_surface`],
+//! [`Mesh::transformed`] into millimetres, [`smooth`], [`simplify`], [`write()`]. [`of_labels`] and [`of_field`] go it as
 //! [`Options`] say. All steps keep the surface closed. Independent of networks.
 
 mod components;

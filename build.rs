@@ -3,14 +3,17 @@
 //! By default `kernels/ptx` is used as it is, and no compiler is needed; a source whose hash differs from the manifest's is
 //! an error, for then tests would run what nobody wrote. `OSSNET_NVCC=1` compiles with the first nvcc of `$NVCC`,
 //! `$CUDA_HOME/bin`, `$PATH`, `.venv` (PyPI's wheels); `OSSNET_NVCC=/path/to/nvcc` with that one.
-//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them.
+//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a tenth of its size.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 fn main() {
@@ -36,7 +39,7 @@ fn kernels() -> Result<(), String> {
         _ => committed(&root, &sources)?,
     };
     let table = out.join("kernels.rs");
-    fs::write(&table, listing(&ptx)?).map_err(|e| format!("{}: {e}", table.display()))
+    fs::write(&table, listing(&ptx, &out)?).map_err(|e| format!("{}: {e}", table.display()))
 }
 
 /// Names and contents of the sources and headers.
@@ -109,15 +112,23 @@ fn find_nvcc(root: &Path) -> Result<PathBuf, String> {
 }
 
 /// Rust source of the table of modules.
-fn listing(ptx: &BTreeMap<String, PathBuf>) -> Result<String, String> {
+fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String> {
     let mut text = String::from("pub static MODULES: &[Module] = &[\n");
     for (name, path) in ptx {
         let source = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let entries = source.lines().filter_map(|line| line.trim_start().strip_prefix(".visible .entry "));
         let kernels: Vec<&str> = entries.filter_map(|rest| rest.split('(').next()).collect();
-        let include = format!("include_str!({:?})", path.display().to_string());
+        let packed = out.join(format!("{name}.ptx.gz"));
+        pack(source.as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
+        let include = format!("include_bytes!({:?})", packed.display().to_string());
         writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},")
             .map_err(|e| e.to_string())?;
     }
     Ok(text + "];\n")
+}
+
+fn pack(text: &[u8], path: &Path) -> std::io::Result<()> {
+    let mut packed = GzEncoder::new(fs::File::create(path)?, Compression::best());
+    packed.write_all(text)?;
+    packed.finish()?.flush()
 }

@@ -1,11 +1,13 @@
 //! The kernels' PTX and the modules loaded from it.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result::function::set_function_attribute;
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
+use flate2::read::GzDecoder;
 
 use super::driver;
 use crate::error::{Error, Result};
@@ -14,10 +16,22 @@ use crate::error::{Error, Result};
 pub struct Module {
     /// Its name without the ending.
     pub name: &'static str,
-    /// What nvcc made of it.
-    pub ptx: &'static str,
+    /// What nvcc made of it, packed by gzip.
+    pub ptx: &'static [u8],
     /// The kernels in it.
     pub kernels: &'static [&'static str],
+}
+
+impl Module {
+    /// The PTX, with a zero at the end.
+    fn text(&self) -> Result<std::ffi::CString> {
+        let mut text = Vec::new();
+        let unpacked = GzDecoder::new(self.ptx).read_to_end(&mut text);
+        let text = unpacked.ok().and_then(|_| std::ffi::CString::new(text).ok());
+        text.ok_or_else(|| {
+            Error::Device(format!("the kernels of {}.cu are damaged; build the program anew", self.name))
+        })
+    }
 }
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -70,8 +84,7 @@ impl Loaded {
         let handle = match self.modules.get(module.name) {
             Some(&handle) => handle,
             None => {
-                let text = std::ffi::CString::new(module.ptx)
-                    .map_err(|_| Error::Device(format!("kernels/{}.cu: its PTX has a zero byte", module.name)))?;
+                let text = module.text()?;
                 // SAFETY: PTX text that ends with a zero.
                 let handle = unsafe { result::module::load_data(text.as_ptr().cast()) }
                     .map_err(|e| driver::failed(&format!("loading the kernels of {}.cu", module.name), e))?;

@@ -73,6 +73,20 @@ fn a_comparison() {
     assert!(place.at("result/report.html").exists() && place.at("result/o-net.safetensors").exists());
 }
 
+/// What a step costs on the device, launches included; its bytes are the plan's.
+#[test]
+fn a_step_is_measured() {
+    let place = Place::new();
+    let flags = "--model o-net --volume 32x32x32 --points 64 --steps 1 --memory-budget 1GiB --json";
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let measured = json(run(&place, &format!("memory {flags} --device cuda")));
+    let planned = json(place.run(&format!("memory {flags} --plan-for sm_80")).succeeded());
+    assert!(measured["launches"].as_u64().unwrap() > 100, "{measured}");
+    for key in ["peak_bytes", "reserved_bytes", "peak_op", "by_role"] {
+        assert_eq!(measured[key], planned[key], "{key}");
+    }
+}
+
 /// The ledger's reserved bytes are the driver's live bytes, at the peak and at the end.
 #[test]
 fn reserved_bytes_are_the_drivers() {

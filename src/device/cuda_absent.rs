@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use bytemuck::Pod;
 
+use super::convolution::{Convolution, Operands, Pass};
 use super::grid::Grid;
 use super::info::{DeviceInfo, Observer};
 use super::target::CudaTarget;
@@ -14,6 +15,15 @@ use crate::tensor::Tensor;
 
 /// A CUDA device: here a type without values.
 pub struct Cuda(Infallible);
+
+/// cuDNN: here a type without values.
+pub struct Cudnn(Infallible);
+
+impl Cudnn {
+    pub(crate) fn run(&self, _: &Convolution, _: Pass, _: Operands<'_>, _: &mut Tensor, _: bool) -> Result<bool> {
+        match self.0 {}
+    }
+}
 
 /// A kernel launch: here a type without values.
 pub struct Kernel<'a>(Infallible, PhantomData<&'a Cuda>);
@@ -45,6 +55,10 @@ impl Cuda {
     }
 
     pub fn target(&self) -> CudaTarget {
+        match self.0 {}
+    }
+
+    pub(crate) fn cudnn(&self) -> Option<&Cudnn> {
         match self.0 {}
     }
 

@@ -71,6 +71,8 @@ pub struct Rehearsal {
     pub reserved: u64,
     /// Seconds of each step.
     pub seconds: Vec<f64>,
+    /// Kernels that the last step launched (0 elsewhere than on CUDA).
+    pub launches: u64,
     /// The ledger's log of the last step.
     pub events: Vec<Event>,
 }
@@ -138,6 +140,16 @@ impl Stage {
         Ok(())
     }
 
+    /// The loss of a training step's forward pass.
+    ///
+    /// # Errors
+    /// Sizes that the network does not admit, or no memory.
+    pub fn loss(&self) -> Result<f32> {
+        let tape = Tape::new(&self.device, Mode::Train);
+        let loss = step::loss(&tape, &self.parameters, &self.network, &self.batch, LossSettings::default())?;
+        Ok(loss.tensor().to_vec()?.first().copied().unwrap_or(f32::NAN))
+    }
+
     /// Gradients of the loss with respect to each trainable parameter, under its name, of a training step without update.
     ///
     /// # Errors
@@ -179,26 +191,27 @@ pub fn observe(
     steps: usize,
     mut step: impl FnMut() -> Result<()>,
 ) -> Result<Rehearsal> {
-    let (mut seconds, mut events) = (Vec::new(), Vec::new());
+    let (mut seconds, mut events, mut launches) = (Vec::new(), Vec::new(), 0);
     for _ in 0..steps.max(1) {
         device.ledger(|ledger| {
             ledger.reset_peak();
             ledger.record(true);
         });
-        let started = Instant::now();
-        let done = step();
+        let (started, before) = (Instant::now(), device.launches());
+        let done = step().and_then(|()| device.synchronize());
         if done.is_err() {
             device.ledger(|ledger| ledger.record(false));
         }
         done?;
         seconds.push(started.elapsed().as_secs_f64());
+        launches = device.launches() - before;
         events = device.ledger(|ledger| ledger.take_events());
     }
     let (peak, peak_activations) = device.ledger(|ledger| {
         ledger.record(false);
         (ledger.peak(), ledger.peak_activations())
     });
-    Ok(Rehearsal { parameters, peak, peak_activations, reserved: device.reserved(), seconds, events })
+    Ok(Rehearsal { parameters, peak, peak_activations, reserved: device.reserved(), seconds, launches, events })
 }
 
 /// What inference computes: of an occupancy network the encoding and one chunk of points.

@@ -140,6 +140,9 @@ impl Single {
                 format_bytes(write::resident_peak()),
                 write::median(&cost.seconds)
             );
+            if cost.launches > 0 {
+                text += &format!("kernels launched in a step: {}\n", cost.launches);
+            }
         }
         text
     }
@@ -180,6 +183,7 @@ impl Single {
             "timeline": self.stretches.iter().map(stretch_json).collect::<Vec<_>>(),
             "slopes": self.slopes.iter().map(slope_json).collect::<Vec<_>>(),
             "resident_peak_bytes": measured.then(write::resident_peak),
+            "launches": (cost.launches > 0).then_some(cost.launches),
             "step_seconds": measured.then(|| write::median(&cost.seconds)),
         })
     }

@@ -6,6 +6,11 @@
 //!
 //! Without the feature `cuda` the same names exist, and no device is ever found.
 
+#[cfg(feature = "cudnn")]
+mod cudnn;
+#[cfg(not(feature = "cudnn"))]
+#[path = "cudnn_absent.rs"]
+mod cudnn;
 mod driver;
 mod kernel;
 mod memory;
@@ -22,6 +27,7 @@ use cudarc::driver::{CudaContext, CudaStream, result};
 use super::info::{DeviceInfo, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
+pub use cudnn::Cudnn;
 pub use kernel::Kernel;
 use memory::Range;
 use modules::Modules;
@@ -29,6 +35,8 @@ use staging::Staging;
 
 /// One CUDA device.
 pub struct Cuda {
+    /// Before the stream, which it uses.
+    cudnn: Option<Cudnn>,
     modules: Modules,
     staging: Mutex<Staging>,
     range: Mutex<Range>,
@@ -61,6 +69,7 @@ impl Cuda {
         let shared_memory = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
         let stream = context.new_stream().map_err(|e| driver::failed("making a stream", e))?;
         Ok(Self {
+            cudnn: Cudnn::open(&stream)?,
             modules: Modules::new(context.clone()),
             staging: Mutex::default(),
             range: Mutex::new(Range::reserve(&context, budget, observer.as_deref())?),
@@ -76,6 +85,11 @@ impl Cuda {
     /// What workspaces depend on.
     pub fn target(&self) -> CudaTarget {
         self.target
+    }
+
+    /// cuDNN's convolutions, if they are built in and asked for.
+    pub(crate) fn cudnn(&self) -> Option<&Cudnn> {
+        self.cudnn.as_ref()
     }
 
     /// Kernels launched so far.

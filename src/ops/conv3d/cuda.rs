@@ -2,9 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::sizes::Sizes;
+use super::sizes::{Sizes, Window};
+use crate::device::convolution::{Convolution, Pass};
 use crate::device::{Cuda, Grid};
 use crate::error::{Error, Result};
+use crate::ops::columns_cuda::{self, Columns};
 use crate::ops::gemm::{Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
 use crate::tensor::Tensor;
 
@@ -162,6 +164,30 @@ impl Correlation<'_> {
     }
 }
 
+/// The pass by cuDNN, if it is there and asked for and takes these sizes; else false, and nothing is written that matters.
+fn by_cudnn(
+    cuda: &Cuda,
+    sizes: &Sizes,
+    pass: Pass,
+    operands: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    target: &mut Tensor,
+    accumulate: bool,
+) -> Result<bool> {
+    // A bias on top of earlier sums would need a kernel of its own; no op asks for it.
+    let Some(cudnn) = cuda.cudnn().filter(|_| bias.is_none() || !accumulate) else { return Ok(false) };
+    let Sizes { batch, input, output, in_channels, out_channels, window } = *sizes;
+    let Window { kernel, stride, padding } = window;
+    let sizes = Convolution { batch, input, output, in_channels, out_channels, kernel, stride, padding };
+    if let Some(bias) = bias {
+        // Every row begins as the bias, and the products are added.
+        let (from, to) = (Columns { stride: 0, first: 0 }, Columns { stride: target.channels(), first: 0 });
+        let lengths = [target.rows(), target.channels()];
+        columns_cuda::copy(cuda, (bias, from), (target, to), lengths, false)?;
+    }
+    cudnn.run(&sizes, pass, operands, target, accumulate || bias.is_some())
+}
+
 /// Floats of scratch that [`forward`] needs.
 pub(crate) fn forward_workspace(sizes: &Sizes) -> usize {
     Correlation { sizes, adjoint: false }.workspace()
@@ -177,6 +203,9 @@ pub(crate) fn forward(
     accumulate: bool,
     scratch: &mut Tensor,
 ) -> Result<()> {
+    if by_cudnn(cuda, sizes, Pass::Forward, operands, bias, y, accumulate)? {
+        return Ok(());
+    }
     Correlation { sizes, adjoint: false }.run(cuda, operands, bias, y, accumulate, scratch)
 }
 
@@ -195,6 +224,9 @@ pub(crate) fn input_gradient(
     accumulate: bool,
     scratch: &mut Tensor,
 ) -> Result<()> {
+    if by_cudnn(cuda, sizes, Pass::InputGradient, operands, bias, dx, accumulate)? {
+        return Ok(());
+    }
     Correlation { sizes, adjoint: true }.run(cuda, operands, bias, dx, accumulate, scratch)
 }
 
@@ -217,6 +249,9 @@ pub(crate) fn weight_gradient(
     accumulate: bool,
     scratch: &mut Tensor,
 ) -> Result<()> {
+    if by_cudnn(cuda, sizes, Pass::WeightGradient, [x, dy], None, dw, accumulate)? {
+        return Ok(());
+    }
     let (product, [d, h, w]) = (weight_product(sizes), sizes.output);
     cuda.kernel(product.kernel(WEIGHT))
         .value(Correlation { sizes, adjoint: false }.conv()?)

@@ -1,6 +1,7 @@
 // Sums over splits and over rows, in two passes of a fixed shape, in f64.
 //
 // Bound by memory: each kernel reads every element once, 4 bytes and one f64 addition, side by side along the channels.
+// A faster way is none of these: the last block of a product would add its splits itself, for a counter a tile.
 
 #include "common.cuh"
 

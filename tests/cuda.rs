@@ -87,6 +87,21 @@ fn a_step_is_measured() {
     }
 }
 
+/// Border maps are the CPU's, byte by byte.
+#[test]
+fn border_maps() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    place.run("borders data --out cpu").succeeded();
+    run(&place, "borders data --out cuda --device cuda --memory-budget 64MiB");
+    let names: Vec<_> = std::fs::read_dir(place.at("cpu")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2);
+    for name in names {
+        let read = |folder: &str| std::fs::read(place.at(folder).join(&name)).unwrap();
+        assert!(read("cpu") == read("cuda"), "{name:?}");
+    }
+}
+
 /// The ledger's reserved bytes are the driver's live bytes, at the peak and at the end.
 #[test]
 fn reserved_bytes_are_the_drivers() {

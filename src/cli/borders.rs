@@ -8,10 +8,16 @@ use clap::{Args, ValueEnum};
 
 use super::RunArgs;
 use super::output::print;
+use super::run::DeviceArgs;
+use crate::data::border;
 use crate::data::border_file::{self, Format};
 use crate::data::{Axes, Dataset, Labels, Source};
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::memory::Role;
+use crate::ops;
+use crate::tensor::{DType, Tensor};
 
 /// How maps are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,6 +43,8 @@ pub struct BordersArgs {
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -47,8 +55,7 @@ pub struct BordersArgs {
 pub fn run(args: BordersArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
-    // Checks the number of threads; nothing here needs the arena.
-    let threads = args.run.device()?.threads();
+    let device = args.device.open(&args.run)?;
     let format = match args.format {
         FormatArg::Nifti => Format::Nifti,
         FormatArg::Pt => Format::Torch,
@@ -62,12 +69,14 @@ pub fn run(args: BordersArgs) -> Result<()> {
     let targets: Vec<PathBuf> = labels.iter().map(|label| place(label)).collect();
     let started = Instant::now();
     let bar = Mutex::new(verbosity.task("borders", labels.len() as u64));
-    let written = crate::data::in_parallel(labels.len(), threads, |index| -> Result<bool> {
+    // On a CUDA device one map is made after the other, each in parallel.
+    let written = crate::data::in_parallel(labels.len(), device.threads(), |index| -> Result<bool> {
         let (label, target) = (&labels[index], &targets[index]);
         interrupt::check(|| "finished maps are kept; run the same command again for the others".into())?;
         let wanted = args.overwrite || !target.exists();
         if wanted {
-            border_file::write(target, &Labels::read(&Source::File(label.clone()), Axes::Stored)?, format)?;
+            let labels = Labels::read(&Source::File(label.clone()), Axes::Stored)?;
+            border_file::write_map(target, &labels, border_map(&device, &labels)?, format)?;
         }
         let name = label.file_name().unwrap_or_default().to_string_lossy();
         bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(&name);
@@ -89,6 +98,16 @@ pub fn run(args: BordersArgs) -> Result<()> {
     let kept =
         if kept > 0 { format!(", {kept} were there already (--overwrite makes them anew)") } else { String::new() };
     print(format!("{made} border maps written in {seconds:.1} s{kept}"))
+}
+
+/// The map of `labels`, made on `device`.
+fn border_map(device: &Device, labels: &Labels) -> Result<Vec<u8>> {
+    if let Target::Cpu { .. } = device.target() {
+        // In the files' own memory: no copy in the arena is needed.
+        return Ok(border::border_map(&labels.foreground(), labels.shape));
+    }
+    let label = Tensor::from_typed(device, &labels.shape, DType::U8, Role::Data, &labels.foreground())?;
+    ops::border_map::border_map(&label)?.to_typed()
 }
 
 /// The label files of a data set, or the file itself.

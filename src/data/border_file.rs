@@ -72,15 +72,23 @@ pub fn find(label: &Source) -> Option<PathBuf> {
     [".nii.gz", ".nii", ".pt"].map(named).into_iter().find(|path| path.is_file())
 }
 
-/// Makes the map of `labels` and writes it; the folder is created when missing.
+/// Makes the map of `labels` and writes it.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, labels: &Labels, format: Format) -> Result<()> {
+    write_map(path, labels, border_map(&labels.foreground(), labels.shape), format)
+}
+
+/// Writes a map that was made of `labels`; the folder is created when missing.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_map(path: &Path, labels: &Labels, map: Vec<u8>, format: Format) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
     }
-    let map = Labels { voxels: border_map(&labels.foreground(), labels.shape), ..*labels };
+    let map = Labels { voxels: map, ..*labels };
     match format {
         Format::Nifti => map.write(path),
         Format::Torch => {

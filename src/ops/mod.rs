@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod add;
 pub mod avg_pool;
+pub mod border_map;
 mod columns_cuda;
 pub mod concat;
 pub mod conv3d;

@@ -23,14 +23,22 @@ __device__ inline uint4 philox(uint64_t seed, uint64_t block, uint64_t stream) {
     return make_uint4(c0, c1, c2, c3);
 }
 
-// x [n] → y [n] (may be x): 0 where the element's word is below `threshold`, else x·scale.
+// x [n] → y [n] (may be x), elements `start`, … of what the seed is for: 0 where the element's word is below `threshold`, else
+// x·scale. Where `start` is no multiple of four, a thread's words lie in two blocks.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dropout(const float* x, float* y, uint64_t n, uint64_t seed, uint64_t stream, uint64_t threshold, float scale) {
+    dropout(const float* x, float* y, uint64_t n, uint64_t start, uint64_t seed, uint64_t stream, uint64_t threshold, float scale) {
     for_each_four(n, [&](uint64_t at, uint32_t count) {
         Four v = load_four(x + at, count);
-        const uint4 words = philox(seed, at / 4, stream);
-        const uint32_t word[4] = {words.x, words.y, words.z, words.w};
-        for (int k = 0; k < 4; k++) v.v[k] = word[k] < threshold ? 0.0f : v.v[k] * scale;
+        const uint64_t first = start + at;
+        const int shift = first % 4;
+        const uint4 a = philox(seed, first / 4, stream);
+        const uint4 b = shift ? philox(seed, first / 4 + 1, stream) : a;
+        const uint32_t word[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        for (int k = 0; k < 4; k++) {
+            uint32_t own = word[k]; // chosen without an address, so that the words stay in registers
+            for (int s = 1; s < 4; s++) own = shift == s ? word[k + s] : own;
+            v.v[k] = own < threshold ? 0.0f : v.v[k] * scale;
+        }
         store_four(y + at, v, count);
     });
 }

@@ -140,7 +140,7 @@ impl Op for Dropout {
 
 #[cfg(test)]
 mod tests {
-    use super::dropout;
+    use super::{dropout, dropout_from};
     use crate::device::Device;
     use crate::memory::Role;
     use crate::ops::testing::{Array, Tolerance, check_op, every_device};
@@ -170,13 +170,17 @@ mod tests {
     #[test]
     fn every_device_draws_the_same_bits() {
         let values = Array::random(&[1003], 3).f32s();
-        let run = |device: &Device| {
-            let tape = Tape::new(device, Mode::Train);
-            let x = tape.input(Tensor::from_slice(device, &[1003], Role::Data, &values).unwrap());
-            dropout(&tape, &x, 0.3, 5).unwrap().tensor().to_vec().unwrap()
-        };
-        let expected = run(&Device::cpu(1, 1 << 20).unwrap());
-        every_device().for_each(|device| assert_eq!(run(&device), expected, "{device:?}"));
+        // Parts of a larger tensor, too, wherever they begin.
+        for first in [0, 1, 2, 3, 4, 1_000_007] {
+            let run = |device: &Device| {
+                let tape = Tape::new(device, Mode::Train);
+                let x = tape.input(Tensor::from_slice(device, &[1003], Role::Data, &values).unwrap());
+                dropout_from(&tape, x, 0.3, 5, first).unwrap().tensor().to_vec().unwrap()
+            };
+            let expected = run(&Device::cpu(1, 1 << 20).unwrap());
+            assert!(expected.iter().enumerate().all(|(i, y)| (*y != 0.0) == keeps(5, first + i, 0.3)));
+            every_device().for_each(|device| assert_eq!(run(&device), expected, "{device:?} from {first}"));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::state::{Function, current_ordinal, devices, handles, lock};
-use super::{Outcome, Status, api, record};
+use super::{Outcome, Status, api, coverage, record};
 use crate::check::finding::{Finding, FindingKind};
 use crate::counters::KernelCounters;
 use crate::decode::ir::Kernel;
@@ -103,6 +103,9 @@ fn run(function: &Function, geometry: &Geometry, stream: usize) -> Outcome {
         let fresh = || KernelCounters { kernel: kernel.name.clone(), ..KernelCounters::default() };
         r.kernels.entry(kernel.name.clone()).or_insert_with(fresh).add(&outcome.counters);
     });
+    if outcome.fault.is_none() {
+        coverage::ran(&kernel.name);
+    }
     let failed = outcome.fault.map(status).or((found && config.strict).then_some(Status::LaunchFailed));
     state.fatal = failed;
     failed.map_or(Ok(()), Err)

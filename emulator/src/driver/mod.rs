@@ -8,6 +8,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 pub mod context;
+pub mod coverage;
 pub mod device;
 pub mod exports;
 pub mod launch;

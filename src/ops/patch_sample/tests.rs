@@ -120,6 +120,12 @@ fn local_patches_and_their_gradients() {
     check(NONE, 2, 10);
 }
 
+/// Four channels are read at once on CUDA.
+#[test]
+fn patches_of_four_channels() {
+    check(NONE, 4, 15);
+}
+
 #[test]
 fn averaged_patches_and_their_gradients() {
     check(AVERAGE, 1, 20);

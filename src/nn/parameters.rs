@@ -57,6 +57,11 @@ impl Parameter {
         self.gradient.as_ref()
     }
 
+    /// Its gradient, for changing.
+    pub fn gradient_mut(&mut self) -> Option<&mut Tensor> {
+        self.gradient.as_mut()
+    }
+
     /// Weights for writing and gradient for reading, for the optimiser.
     pub fn value_and_gradient(&mut self) -> (&mut Tensor, Option<&Tensor>) {
         (&mut self.value, self.gradient.as_ref())

@@ -21,6 +21,7 @@ pub mod lattice;
 pub(crate) mod layout;
 pub mod linear;
 pub mod loss;
+pub mod many;
 pub mod marching_cubes;
 pub mod max_pool;
 pub mod moments;

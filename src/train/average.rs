@@ -5,9 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::nn::Parameters;
-use crate::ops;
-use crate::tape::{Mode, Tape};
+use crate::nn::{Parameter, Parameters};
+use crate::ops::many::approach_all;
 use crate::tensor::Tensor;
 
 /// Averages of all parameters, in their order.
@@ -29,18 +28,11 @@ impl Average {
     /// Takes in the weights after step `step` (from 1).
     ///
     /// # Errors
-    /// No memory.
+    /// What the device's driver says.
     pub fn update(&mut self, parameters: &Parameters, step: u64) -> Result<()> {
         let decay = self.decay.min((1.0 + step as f32) / (10.0 + step as f32));
-        for (average, parameter) in self.weights.iter_mut().zip(parameters.iter()) {
-            let tape = Tape::new(parameters.device(), Mode::Eval);
-            let (old, new) = (tape.constant(average.clone()), tape.constant(parameter.value().clone()));
-            let difference = ops::scale_add(&tape, &new, &old, -1.0)?;
-            let moved = ops::scale_add(&tape, &old, &difference, 1.0 - decay)?.tensor();
-            moved.retag(Role::OptimizerState);
-            *average = moved;
-        }
-        Ok(())
+        let mut pairs: Vec<_> = self.weights.iter_mut().zip(parameters.iter().map(Parameter::value)).collect();
+        approach_all(parameters.device(), &mut pairs, 1.0 - decay)
     }
 
     /// Exchanges the averages and the parameters' weights; a second call undoes it.

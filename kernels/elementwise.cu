@@ -62,6 +62,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) update_running(const __gri
     }
 }
 
+// What a kernel's arguments carry to the device: `SMALL` in src/device/cuda/mod.rs.
+struct Bytes {
+    uint8_t bytes[256];
+};
+
+// target [count] ← the first bytes of what came.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    write_bytes(const __grid_constant__ Bytes from, uint8_t* target, uint32_t count) {
+    if (threadIdx.x < count) target[threadIdx.x] = from.bytes[threadIdx.x];
+}
+
 // flag ← 1 if an element of x [n] is NaN or infinite; else it stays. 4 bytes an element.
 extern "C" __global__ void __launch_bounds__(THREADS) find_not_finite(const float* x, uint64_t n, uint32_t* flag) {
     bool found = false;

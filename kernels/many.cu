@@ -1,9 +1,9 @@
-// What is done to many tensors at once: squares summed, all scaled, all moved towards others.
+// What is done to many tensors at once: squares summed, all cleared, scaled, all moved towards others.
 //
 // The tensors come as a table in the kernel's parameters, so nothing is copied to the device and one launch does them all. A
 // block handles CHUNK elements of one tensor, 16 bytes a thread and access; it finds its tensor by bisection.
 //
-// Compulsory bytes an element: 4 (squares), 8 (scale), 12 (approach); 2 FLOPs. A faster one would be part of the optimiser's
+// Compulsory bytes an element: 4 (squares, zero), 8 (scale), 12 (approach); 2 FLOPs. A faster one would be part of the optimiser's
 // step.
 
 #include "four.cuh"
@@ -48,6 +48,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) many_squares(const __grid_
     });
     sum = block_sum(sum);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+// target ← 0.
+extern "C" __global__ void __launch_bounds__(THREADS) many_zero(const __grid_constant__ Table table) {
+    for_each_four_of(table, [&](const Entry& entry, uint64_t at, uint32_t count) {
+        store_four(entry.target + at, Four{}, count);
+    });
 }
 
 // target ← factor·target.

@@ -25,6 +25,19 @@ impl Cudnn {
     }
 }
 
+/// Captured work: here a type without values.
+pub struct Graph(Infallible);
+
+impl Graph {
+    /// Does all of it.
+    ///
+    /// # Errors
+    /// None: there is no graph.
+    pub fn launch(&self) -> Result<()> {
+        match self.0 {}
+    }
+}
+
 /// A kernel launch: here a type without values.
 pub struct Kernel<'a>(Infallible, PhantomData<&'a Cuda>);
 
@@ -59,6 +72,14 @@ impl Cuda {
     }
 
     pub(crate) fn cudnn(&self) -> Option<&Cudnn> {
+        match self.0 {}
+    }
+
+    pub fn capture<T>(&self, _: impl FnOnce() -> Result<T>) -> Result<(T, Graph)> {
+        match self.0 {}
+    }
+
+    pub fn waits(&self) -> bool {
         match self.0 {}
     }
 

@@ -21,7 +21,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 pub use buffer::Buffer;
 use cpu::{Pool, SimdLevel};
-pub use cuda::Cuda;
+pub use cuda::{Cuda, Graph};
 pub use grid::{Grid, MANY_BLOCKS, THREADS};
 pub use info::{DeviceInfo, Observer};
 pub use target::{CudaTarget, Target};
@@ -261,6 +261,11 @@ impl Device {
             Target::Cpu { .. } => used,
             target @ Target::Cuda(_) => used.max(1).next_multiple_of(target.granularity()),
         }
+    }
+
+    /// A fingerprint of where the arena has room: with the same one, the same requests are given the same places.
+    pub fn layout(&self) -> u64 {
+        self.books().arena.fingerprint()
     }
 
     /// Runs `work` in a phase.

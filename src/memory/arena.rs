@@ -5,6 +5,7 @@
 //! same offsets, which is what lets a plan predict a run's placement and its high-water mark.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Bytes to which every request is rounded up: four cache lines, CUDA's own alignment.
 pub const GRANULE: u64 = 256;
@@ -51,6 +52,13 @@ impl Arena {
     /// The largest request that could be met now.
     pub fn largest_hole(&self) -> u64 {
         self.holes_by_size.last().map_or(0, |(bytes, _)| *bytes)
+    }
+
+    /// A hash of the holes, which decide where the next requests go.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        self.holes.hash(&mut hash);
+        hash.finish()
     }
 
     /// What a request of `bytes` is rounded up to; `None` if that overflows.

@@ -25,6 +25,14 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl NetworkConfig {
+    /// Share of the values that the network drops at random in training.
+    pub fn dropout(&self) -> f32 {
+        match self {
+            Self::OssNet(config) => config.dropout,
+            Self::UNet(_) => 0.0,
+        }
+    }
+
     /// A network at its published size. U-Nets take the channels of `family`.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod passes;
 pub mod presets;
 pub mod rehearsal;
+mod replay;
 pub mod run;
 pub mod settings;
 pub mod state;

@@ -22,6 +22,7 @@ use crate::train::costs::Costs;
 use crate::train::feed::Feed;
 use crate::train::gradients;
 use crate::train::passes::Passes;
+use crate::train::replay::Replay;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
 use crate::train::validation::Validation;
@@ -61,6 +62,14 @@ pub struct Trainer {
     events: Vec<Event>,
     prefetch_bytes: u64,
     waited: Duration,
+    graph: Option<InGraph>,
+}
+
+/// What a trainer holds whose passes are launched as CUDA graphs.
+struct InGraph {
+    replay: Replay,
+    /// Of the last pass, one element.
+    loss: Tensor,
 }
 
 impl Trainer {
@@ -87,6 +96,7 @@ impl Trainer {
             events: Vec::new(),
             prefetch_bytes: 0,
             waited: Duration::ZERO,
+            graph: None,
         })
     }
 
@@ -160,6 +170,24 @@ impl Trainer {
     /// each when it is needed, as a new trainer does. The results are the same.
     pub fn set_prefetch(&mut self, bytes: u64) {
         self.prefetch_bytes = bytes;
+    }
+
+    /// From now on launches forward and backward passes as CUDA graphs. Gradients then keep their memory between steps; the
+    /// results are the same.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the device is no CUDA device or the network drops out values at random; no memory for the loss.
+    pub fn use_graphs(&mut self) -> Result<()> {
+        if !matches!(self.device.backend(), Backend::Cuda(_)) {
+            return Err(Error::Usage("--graph needs a CUDA device; leave it away on the CPU".into()));
+        }
+        if self.network.config().dropout() > 0.0 {
+            let why = "dropout draws new numbers in every pass, and a CUDA graph repeats the same";
+            return Err(Error::Usage(format!("--graph: {why}; leave it away for this network")));
+        }
+        let loss = self.device.in_op("loss", || Tensor::zeros(&self.device, &[1], Role::Output))?;
+        self.graph = Some(InGraph { replay: Replay::default(), loss });
+        Ok(())
     }
 
     /// How long this process's steps waited for their batches.
@@ -331,7 +359,7 @@ impl Trainer {
         if recorded {
             self.device.ledger(|ledger| ledger.record(true));
         }
-        self.parameters.clear_gradients();
+        self.begin_gradients()?;
         let mut loss = 0.0;
         for _ in 0..self.accumulate() {
             let batch = self.batch(queue)?;
@@ -343,7 +371,9 @@ impl Trainer {
         let factor = self.rate_factor(step, per_epoch, total);
         self.optimizer.step(&mut self.parameters, factor)?;
         self.device.in_phase(Phase::Optimizer, || {
-            self.parameters.clear_gradients();
+            if self.graph.is_none() {
+                self.parameters.clear_gradients();
+            }
             self.average.as_mut().map_or(Ok(()), |average| average.update(&self.parameters, step + 1))
         })?;
         if recorded {
@@ -380,29 +410,51 @@ impl Trainer {
         self.device.in_phase(Phase::Data, || self.device.in_op("batch", || batch.upload(&self.device)))
     }
 
+    /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.
+    fn begin_gradients(&mut self) -> Result<()> {
+        if self.graph.is_none() {
+            self.parameters.clear_gradients();
+            return Ok(());
+        }
+        let mut gradients: Vec<_> = self.parameters.iter_mut().filter_map(Parameter::gradient_mut).collect();
+        ops::many::zero_all(&self.device, &mut gradients)
+    }
+
     /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters.
     fn forward_and_backward(&mut self, batch: &Batch) -> Result<f32> {
+        let value = match self.graph.take() {
+            None => self.pass(batch)?,
+            Some(mut graph) => {
+                let value = self.pass_in_graph(batch, &mut graph);
+                self.graph = Some(graph);
+                value?
+            }
+        };
+        if value.is_finite() { Ok(value) } else { Err(self.blame(batch)) }
+    }
+
+    /// Forward, and backward if the loss is finite.
+    fn pass(&mut self, batch: &Batch) -> Result<f32> {
         let tape = self.tape();
-        let loss = self.device.in_phase(Phase::Forward, || {
-            let loss = step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss)?;
-            self.share(&tape, loss)
-        })?;
+        let loss = share_of_loss(&tape, &self.parameters, &self.network, batch, &self.settings)?;
         let value = loss.tensor().to_vec()?[0];
-        if !value.is_finite() {
-            return Err(self.blame(batch));
+        if value.is_finite() {
+            tape.backward(loss, &mut self.parameters)?;
         }
-        tape.backward(loss, &mut self.parameters)?;
         Ok(value)
     }
 
-    /// `loss` over the number of passes that make a step.
-    fn share(&self, tape: &Tape, loss: Var) -> Result<Var> {
-        let parts = self.accumulate();
-        if parts == 1 {
-            return Ok(loss);
-        }
-        let nothing = tape.constant(Tensor::from_slice(&self.device, loss.shape(), Role::Transient, &[0.0])?);
-        ops::scale_add(tape, &nothing, &loss, 1.0 / parts as f32)
+    /// Forward and backward with nothing in between that the host would wait for.
+    fn pass_in_graph(&mut self, batch: &Batch, graph: &mut InGraph) -> Result<f32> {
+        let tape = self.tape();
+        let Self { network, parameters, settings, .. } = self;
+        let InGraph { replay, loss } = graph;
+        replay.run(parameters, batch, loss, |parameters, loss| {
+            let share = share_of_loss(&tape, parameters, network, batch, settings)?;
+            loss.copy_from(&share.tensor())?;
+            tape.backward(share, parameters)
+        })?;
+        Ok(loss.to_vec()?[0])
     }
 
     fn tape(&self) -> Tape {
@@ -421,4 +473,24 @@ impl Trainer {
         };
         Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
     }
+}
+
+/// The loss of `batch` over the number of passes that make a step.
+fn share_of_loss(
+    tape: &Tape,
+    parameters: &Parameters,
+    network: &Network,
+    batch: &Batch,
+    settings: &TrainSettings,
+) -> Result<Var> {
+    let device = tape.device();
+    device.in_phase(Phase::Forward, || {
+        let loss = step::loss(tape, parameters, network, batch, settings.loss)?;
+        let parts = settings.accumulate.max(1);
+        if parts == 1 {
+            return Ok(loss);
+        }
+        let nothing = tape.constant(Tensor::from_slice(device, loss.shape(), Role::Transient, &[0.0])?);
+        ops::scale_add(tape, &nothing, &loss, 1.0 / parts as f32)
+    })
 }

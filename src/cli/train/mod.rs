@@ -61,6 +61,9 @@ pub struct TrainArgs {
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
     #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB")]
     prefetch: u64,
+    /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
+    #[arg(long)]
+    graph: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -116,6 +119,9 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let (settings, _) = args.oom.settle(run, &device, verbosity)?;
     let mut trainer = Trainer::new(&device, &network, settings)?;
     trainer.set_prefetch(args.prefetch);
+    if args.graph {
+        trainer.use_graphs()?;
+    }
     if resumed {
         state::resume(&mut trainer, &task, &path)?;
     } else if !config.load_model.is_empty() {

@@ -12,6 +12,7 @@ mod cudnn;
 #[path = "cudnn_absent.rs"]
 mod cudnn;
 mod driver;
+mod graph;
 mod kernel;
 mod memory;
 mod modules;
@@ -24,14 +25,19 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present};
 use cudarc::driver::{CudaContext, CudaStream, result};
 
+use super::grid::{Grid, THREADS};
 use super::info::{DeviceInfo, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 pub use cudnn::Cudnn;
+pub use graph::Graph;
 pub use kernel::Kernel;
 use memory::Range;
 use modules::Modules;
 use staging::Staging;
+
+/// Bytes that travel to the device in a kernel's arguments, which needs no buffer on the host that must wait for them.
+const SMALL: usize = 256;
 
 /// One CUDA device.
 pub struct Cuda {
@@ -136,8 +142,14 @@ impl Cuda {
         }
     }
 
-    /// Copies `bytes` from the host to `address`, through page-locked memory.
+    /// Copies `bytes` from the host to `address`: few in a kernel's arguments, more through page-locked memory.
     pub(super) fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.len() <= SMALL {
+            let mut carried = [0u8; SMALL];
+            carried[..bytes.len()].copy_from_slice(bytes);
+            let kernel = self.kernel("write_bytes").value(carried).value(address).value(bytes.len() as u32);
+            return kernel.launch(Grid::new(usize::from(!bytes.is_empty()), THREADS));
+        }
         self.bind()?;
         let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         staging

@@ -73,6 +73,12 @@ pub(super) fn sums_of_squares(cuda: &Cuda, tensors: &[&Tensor], sums: &mut Tenso
     Ok(tensors.iter().map(|tensor| sums.by_ref().take(tensor.len().div_ceil(CHUNK)).sum()).collect())
 }
 
+/// `x ← 0`.
+pub(super) fn zero_all(cuda: &Cuda, tensors: &mut [&mut Tensor]) -> Result<()> {
+    let entries = tensors.iter().map(|tensor| [tensor.address(), 0, tensor.len() as u64]);
+    for_each_table(entries, |table, _, blocks| cuda.kernel("many_zero").value(table).launch(Grid::new(blocks, THREADS)))
+}
+
 /// `x ← factor·x`.
 pub(super) fn scale_all(cuda: &Cuda, tensors: &mut [&mut Tensor], factor: f32) -> Result<()> {
     let entries = tensors.iter().map(|tensor| [tensor.address(), 0, tensor.len() as u64]);

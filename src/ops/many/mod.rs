@@ -1,6 +1,6 @@
-//! What is done to many tensors at once, in place and without a derivative: gradients clipped, weights averaged.
+//! What is done to many tensors at once, in place and without a derivative: gradients cleared and clipped, weights averaged.
 //!
-//! On CUDA it is one launch however many tensors there are. Bytes an element: 4 ([`sums_of_squares`]), 8 ([`scale_all`]),
+//! On CUDA it is one launch however many tensors there are. Bytes an element: 4 ([`sums_of_squares`], [`zero_all`]), 8 ([`scale_all`]),
 //! 12 ([`approach_all`]).
 
 mod cuda;
@@ -27,6 +27,23 @@ pub fn sums_of_squares(device: &Device, tensors: &[&Tensor]) -> Result<Vec<f64>>
         }
         Backend::Cuda(device) => cuda::sums_of_squares(device, tensors, &mut sums),
         Backend::Plan { .. } => Ok(vec![0.0; tensors.len()]),
+    }
+}
+
+/// `x ← 0` for each tensor.
+///
+/// # Errors
+/// What the driver says.
+pub fn zero_all(device: &Device, tensors: &mut [&mut Tensor]) -> Result<()> {
+    match device.backend() {
+        Backend::Cpu { pool, .. } => {
+            for tensor in tensors {
+                by_elements(pool, tensor.data_mut(), |_, x| x.fill(0.0));
+            }
+            Ok(())
+        }
+        Backend::Cuda(cuda) => cuda::zero_all(cuda, tensors),
+        Backend::Plan { .. } => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Against plain loops in f64, on every device; more tensors than one launch takes, and empty ones among them.
 
-use super::{approach_all, scale_all, sums_of_squares};
+use super::{approach_all, scale_all, sums_of_squares, zero_all};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::ops::testing::{Array, assert_clean, every_device};
@@ -37,7 +37,7 @@ fn squares_are_summed_a_tensor() {
 }
 
 #[test]
-fn all_are_scaled() {
+fn all_are_scaled_and_cleared() {
     let arrays = arrays(1000);
     for device in every_device() {
         let mut tensors = tensors(&device, &arrays);
@@ -46,6 +46,8 @@ fn all_are_scaled() {
             let expected: Vec<f32> = array.f32s().iter().map(|x| x * 0.3).collect();
             assert_eq!(tensor.to_vec().unwrap(), expected);
         }
+        zero_all(&device, &mut tensors.iter_mut().collect::<Vec<_>>()).unwrap();
+        assert!(tensors.iter().all(|tensor| tensor.to_vec().unwrap().iter().all(|x| *x == 0.0)));
         assert_clean();
     }
 }

@@ -64,13 +64,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) update_running(const __gri
 
 // What a kernel's arguments carry to the device: `SMALL` in src/device/cuda/mod.rs.
 struct Bytes {
-    uint8_t bytes[256];
+    uint32_t words[64];
 };
 
 // target [count] ← the first bytes of what came.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    write_bytes(const __grid_constant__ Bytes from, uint8_t* target, uint32_t count) {
-    if (threadIdx.x < count) target[threadIdx.x] = from.bytes[threadIdx.x];
+    write_bytes(const __grid_constant__ Bytes from, uint32_t* target, uint32_t count) {
+    const uint32_t i = threadIdx.x, whole = count / 4;
+    if (i < whole) target[i] = from.words[i];
+    // The bytes of a last word that is not whole are one thread's.
+    if (i == whole)
+        for (uint32_t k = 0; k < count % 4; k++) ((uint8_t*)(target + i))[k] = (uint8_t)(from.words[i] >> 8 * k);
 }
 
 // flag ← 1 if an element of x [n] is NaN or infinite; else it stays. 4 bytes an element.

@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::io::Error as IoError;
 use std::process::{Command, Stdio};
 
 use ossnet::checkpoint::model::Model;
@@ -47,12 +46,13 @@ fn a_tenth_of_the_official_memory() {
 }
 
 /// Runs a command to its end, which must be a good one; returns the most resident bytes it had.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for the child")]
 fn resident(command: &mut Command) -> u64 {
     let child = command.stdout(Stdio::null()).spawn().unwrap();
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
     // SAFETY: waits for a child that nobody else waits for; both pointers are to places of the types that the call fills.
     let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(waited, child.id() as i32, "{}", IoError::last_os_error());
+    assert_eq!(waited, child.id() as i32, "{}", std::io::Error::last_os_error());
     assert_eq!(status, 0);
     // SAFETY: all bits zero are a value of the structure, and the call has filled it.
     unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024

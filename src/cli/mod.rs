@@ -12,6 +12,7 @@ mod evaluate;
 #[cfg(feature = "infer")]
 mod infer;
 mod inspect;
+#[cfg(feature = "train")]
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
@@ -96,6 +97,7 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// List what there is to compute on, and why if there is no CUDA device
     Devices(devices::DevicesArgs),
+    #[cfg(feature = "train")]
     /// Print the licences of the embedded data
     Licences,
 }
@@ -143,6 +145,7 @@ pub fn run() -> Result<()> {
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Devices(args)) => devices::run(args),
+        #[cfg(feature = "train")]
         Some(Command::Licences) => licences::run(),
     }
 }

@@ -78,10 +78,10 @@ extern "C" __global__ void __launch_bounds__(BINS)
         atomicAdd(&counts[pass * BINS + threadIdx.x], (unsigned long long)bins[threadIdx.x]);
 }
 
-// Σ of the chosen → partials [blocks].
+// out[0] = mean of the chosen.
 extern "C" __global__ void __launch_bounds__(BINS)
     worst_sum(const float* losses, uint64_t n, uint64_t kept, State* states, const unsigned long long* counts,
-              double* partials) {
+              Mean mean) {
     const State state = advance(states, counts, PASSES, kept);
     double sum = 0.0;
     for_elements(i, n) {
@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(BINS)
         if (key_of(loss) > state.prefix) sum += loss;
     }
     if (blockIdx.x == 0 && threadIdx.x == 0) sum += (double)state.rank * of_key(state.prefix);
-    write_block_sum(sum, partials);
+    mean.write(sum);
 }
 
 // Elements of each chunk that equal the k-th: ties [chunks].

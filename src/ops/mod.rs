@@ -115,6 +115,12 @@ pub struct Cost {
     pub bytes: u64,
 }
 
+impl From<Cost> for [u64; 2] {
+    fn from(cost: Cost) -> Self {
+        [cost.flops, cost.bytes]
+    }
+}
+
 impl std::iter::Sum for Cost {
     fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
         costs.fold(Self::default(), |sum, cost| Self { flops: sum.flops + cost.flops, bytes: sum.bytes + cost.bytes })

@@ -8,6 +8,8 @@ pub struct Config {
     pub checks: bool,
     /// Count sectors of global requests and bank conflicts of shared ones.
     pub traffic: bool,
+    /// Count the different bytes of global memory that a launch touches.
+    pub footprint: bool,
     /// A launch with a finding fails (`CUDA_ERROR_LAUNCH_FAILED`), not only with a fault.
     pub strict: bool,
     /// Zero: blocks and warps run in order; otherwise in an order drawn from this seed.
@@ -20,7 +22,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { checks: false, traffic: false, strict: false, seed: 0, patience: 1 << 28, threads: 1 }
+        Config { checks: false, traffic: false, footprint: false, strict: false, seed: 0, patience: 1 << 28, threads: 1 }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::device::cuda::Kernel;
 use crate::device::{Backend, Device, Grid, THREADS};
 use crate::error::Result;
 use crate::ops::tiling::Tiling;
@@ -57,15 +58,15 @@ fn partial_sums(device: &Device, grid: Grid) -> Result<Tensor> {
     workspace(device, 2 * grid.blocks[0] as usize)
 }
 
-/// `out = Σ partials/count`.
-fn join(device: &Device, partials: &Tensor, count: usize, out: &mut Tensor) -> Result<()> {
-    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
-    cuda.kernel("loss_join")
-        .input(partials)
-        .value((partials.len() / 2) as u32)
-        .value(1.0 / count as f64)
-        .output(out)
-        .launch(Grid::new(1, THREADS))
+/// The kernel with where its sum goes, the twin of `Mean` in the kernels' file, as its last parameter: `out = Σ/count`.
+fn mean<'a>(
+    kernel: Kernel<'a>,
+    partials: &mut Tensor,
+    count: usize,
+    out: &mut Tensor,
+) -> Result<Kernel<'a>> {
+    let tickets = kernel.ticket_address(1)?;
+    Ok(kernel.value([partials.address(), (1.0 / count as f64).to_bits(), out.address(), tickets]))
 }
 
 /// Mean of the `kept` largest losses, or of all.
@@ -82,14 +83,11 @@ pub(super) fn binary(
     if let Some(kept) = kept {
         let mut selection = Selection::new(device, len, kept)?;
         selection.run(device, options, [x, label])?;
-        selection.sum(device, grid, &mut partials)?;
-        return join(device, &partials, kept, out);
+        return selection.mean(device, grid, &mut partials, out);
     }
-    if let Backend::Cuda(cuda) = device.backend() {
-        let kernel = cuda.kernel("binary_loss").input(x).input(label).value(len as u64).value(options);
-        kernel.output(&mut partials).launch(grid)?;
-    }
-    join(device, &partials, len, out)
+    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
+    let kernel = cuda.kernel("binary_loss").input(x).input(label).value(len as u64).value(options);
+    mean(kernel, &mut partials, len, out)?.launch(grid)
 }
 
 /// `dx (+)= dy·slope/kept` where an element counts.
@@ -154,17 +152,17 @@ impl Selection {
         Ok(())
     }
 
-    /// The sums of the blocks of `grid`.
-    fn sum(&mut self, device: &Device, grid: Grid, partials: &mut Tensor) -> Result<()> {
+    /// The mean of the chosen.
+    fn mean(&mut self, device: &Device, grid: Grid, partials: &mut Tensor, out: &mut Tensor) -> Result<()> {
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
-        cuda.kernel("worst_sum")
+        let kernel = cuda
+            .kernel("worst_sum")
             .input(&self.losses)
             .value(self.losses.len() as u64)
             .value(self.kept)
             .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins)
-            .output(partials)
-            .launch(grid)
+            .input(&self.bins);
+        mean(kernel, partials, self.kept as usize, out)?.launch(grid)
     }
 
     fn gradients(
@@ -211,11 +209,9 @@ const PER_THREAD: usize = 8;
 pub(super) fn classes(device: &Device, options: Classes, [x, labels]: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
     let grid = Grid::cover(options.rows as usize * options.span as usize);
     let mut partials = partial_sums(device, grid)?;
-    if let Backend::Cuda(cuda) = device.backend() {
-        let kernel = cuda.kernel("cross_entropy").input(x).input(labels).value(options);
-        kernel.output(&mut partials).launch(grid)?;
-    }
-    join(device, &partials, options.rows as usize, out)
+    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
+    let kernel = cuda.kernel("cross_entropy").input(x).input(labels).value(options);
+    mean(kernel, &mut partials, options.rows as usize, out)?.launch(grid)
 }
 
 /// `dx (+)= dy·slope/rows`.
@@ -245,11 +241,9 @@ pub(super) fn reference(
     out: &mut Tensor,
 ) -> Result<()> {
     let mut partials = partial_sums(device, options.grid())?;
-    if let Backend::Cuda(cuda) = device.backend() {
-        let kernel = cuda.kernel("reference_entropy").input(p).input(labels).value(options);
-        kernel.output(&mut partials).launch(options.grid())?;
-    }
-    join(device, &partials, p.len(), out)
+    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
+    let kernel = cuda.kernel("reference_entropy").input(p).input(labels).value(options);
+    mean(kernel, &mut partials, p.len(), out)?.launch(options.grid())
 }
 
 /// `dp (+)= dy·slope/|p|`.

@@ -34,18 +34,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     });
 }
 
-// losses [n]: what bootstrapping chooses from.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    binary_losses(const float* x, const float* label, uint64_t n, Binary options, float* losses) {
-    for_each_four(n, [&](uint64_t at, uint32_t count) {
-        const Four v = load_four(x + at, count), y = load_four(label + at, count);
-        Four loss;
-#pragma unroll
-        for (int k = 0; k < 4; k++) loss.v[k] = binary(options, v.v[k], y.v[k]).value;
-        store_four(losses + at, loss, count);
-    });
-}
-
 // The twin of `Classes` in src/ops/loss/cuda.rs.
 struct Classes {
     uint64_t rows;

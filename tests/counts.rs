@@ -22,8 +22,23 @@ const AIM: f64 = 1.25;
 
 /// Files whose kernels are bound by memory and should move each byte once.
 const STREAMING: [&str; 17] = [
-    "activation", "dice", "dropout", "elementwise", "layout", "loss", "moments", "norm_act", "optimizer", "pade", "pade54",
-    "patch", "pool", "resize", "softmax", "sums", "worst",
+    "activation",
+    "dice",
+    "dropout",
+    "elementwise",
+    "layout",
+    "loss",
+    "moments",
+    "norm_act",
+    "optimizer",
+    "pade",
+    "pade54",
+    "patch",
+    "pool",
+    "resize",
+    "softmax",
+    "sums",
+    "worst",
 ];
 
 /// Files whose kernels multiply out of shared memory and should have no bank conflicts.

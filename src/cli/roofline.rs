@@ -58,7 +58,7 @@ pub struct RooflineArgs {
     #[arg(long, value_enum, default_value_t = StepName::Train)]
     step: StepName,
     /// Microseconds that a launch costs; 0 for a step that is one CUDA graph
-    #[arg(long, default_value_t = LAUNCH * 1e6, value_name = "µs")]
+    #[arg(long, default_value_t = LAUNCH * 1e6, value_name = "µs", value_parser = microseconds, allow_negative_numbers = true)]
     launch: f64,
     /// Print the model as JSON on standard output, and nothing else there
     #[arg(long)]
@@ -69,6 +69,11 @@ fn gpu(name: &str) -> Result<Speed, String> {
     let known = || SPEEDS.map(|speed| speed.name).join(", ");
     let speed = SPEEDS.into_iter().find(|speed| speed.name.eq_ignore_ascii_case(name));
     speed.ok_or_else(|| format!("'{name}' is no GPU that is known here; use one of {}", known()))
+}
+
+fn microseconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| format!("'{text}' is no number of microseconds; write 0 or more"))
 }
 
 /// Prints the model.

@@ -149,8 +149,7 @@ pub fn roofline(
         passes += of_pass;
         let bytes = if *phase == Phase::Optimizer { *bytes as f64 } else { arithmetic.stored(*bytes) } * times;
         let (memory, compute) = (bytes / speed.bandwidth, *flops as f64 / arithmetic.peak(op, speed));
-        let empty =
-            Row { op, phase: *phase, passes: 0, flops: 0.0, bytes: 0.0, seconds: 0.0, memory_seconds: 0.0 };
+        let empty = Row { op, phase: *phase, passes: 0, flops: 0.0, bytes: 0.0, seconds: 0.0, memory_seconds: 0.0 };
         let row = rows.entry((op, phase.name())).or_insert(empty);
         row.passes += 1;
         row.flops += *flops as f64;

@@ -102,7 +102,7 @@ pub fn measure(case: &Case, resources: &Table) -> Vec<Row> {
     let mut counters = emulator.counters();
     counters.sort_by(|a, b| a.kernel.cmp(&b.kernel));
     let mut rows = Vec::new();
-    let (mut launches, mut all_moved, mut all_touched, mut flops, mut instructions) = (0, 0, 0, 0, 0);
+    let (mut launches, mut all_moved, mut all_touched, mut flops, mut instructions) = (0u64, 0u64, 0u64, 0u64, 0u64);
     for kernel in &counters {
         let traffic = &kernel.traffic;
         let sectors = traffic.loads.sectors + traffic.stores.sectors;
@@ -114,7 +114,9 @@ pub fn measure(case: &Case, resources: &Table) -> Vec<Row> {
         flops += kernel.flops();
         instructions += kernel.warp_instructions;
         let of = resources.rows().find(|row| row.get("kernel") == kernel.kernel);
-        let of = of.unwrap_or_else(|| panic!("{} is not in kernels/resources.tsv; scripts/kernel_resources.py", kernel.kernel));
+        let of = of.unwrap_or_else(|| {
+            panic!("{} is not in kernels/resources.tsv; scripts/kernel_resources.py", kernel.kernel)
+        });
         let figures = [
             kernel.launches.to_string(),
             moved.to_string(),

@@ -84,7 +84,9 @@ pub const CASES: [Case; 63] = [
     case("linear 2048, 64 to 64", |b| linear(b, 2048, [64, 64])),
     case("linear 16384, 128 to 128", |b| linear(b, 16384, [128, 128])),
     case("patch_sample 128 of 32³×4", |b| patches(b, &[1, 32, 32, 32, 4], 128, None)),
-    case("patch_sample 128 of 32³×1 with mid-range", |b| patches(b, &[1, 32, 32, 32, 1], 128, Some(Pooling::Average))),
+    case("patch_sample 128 of 32³×1 with mid-range", |b| {
+        patches(b, &[1, 32, 32, 32, 1], 128, Some(Pooling::Average))
+    }),
     case("patch_sample 32 of 16³×1, gradients", patch_gradients),
     case("patch_conv 128 of 4 to 4", patch_conv),
     case("binary_loss 131072", |b| binary(b, 1.0)),

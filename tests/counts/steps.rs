@@ -26,8 +26,8 @@ pub fn measure() -> Vec<Row> {
         emulator.reset();
         stage.step().unwrap();
         let host = emulator.host_counters();
-        let figures =
-            [host.launches, host.copies, host.synchronisations, host.bytes_to_host, host.bytes_to_device].map(|n| n.to_string());
+        let figures = [host.launches, host.copies, host.synchronisations, host.bytes_to_host, host.bytes_to_device]
+            .map(|n| n.to_string());
         Row { names: vec![model.to_string(), "32³, 32 points".into()], figures: figures.to_vec() }
     };
     MODELS.iter().map(row).collect()

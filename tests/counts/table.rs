@@ -41,8 +41,10 @@ impl Table {
     }
 
     fn parse(text: &str) -> Self {
-        let mut lines =
-            text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split('\t').map(str::to_string).collect());
+        let mut lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split('\t').map(str::to_string).collect());
         Self { heads: lines.next().unwrap_or_default(), rows: lines.collect() }
     }
 

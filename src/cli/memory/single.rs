@@ -141,7 +141,8 @@ impl Single {
                 write::median(&cost.seconds)
             );
             if !cost.launches.is_empty() {
-                text += &format!("\nKernels launched in a step: {}\n{}", cost.all_launches(), launch_grid(cost).render());
+                text +=
+                    &format!("\nKernels launched in a step: {}\n{}", cost.all_launches(), launch_grid(cost).render());
             }
         }
         text

@@ -12,13 +12,12 @@ use crate::tensor::Tensor;
 /// Elements of a block of the kernels that choose: `CHUNK` in the kernels' file.
 const CHUNK: usize = 1 << 12;
 
-/// Passes of a selection, and bins of each.
-const PASSES: usize = 4;
-const BINS: usize = 256;
+/// Floats of the bins of a selection, 64-bit counts, and of its state.
+const COUNTS: usize = 2 * (1 << 11);
+const STATE: usize = 4;
 
-/// Floats of the bins of a selection, 64-bit counts, and of the states between its passes, 16 bytes each.
-const COUNTS: usize = PASSES * BINS * 2;
-const STATES: usize = (PASSES + 1) * 4;
+/// The lowest bit of the digits that the passes after the first look at.
+const SHIFTS: [i32; 2] = [10, 0];
 
 /// A loss of two classes, rules resolved: the twin of `Binary` in the kernels' file.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -59,12 +58,7 @@ fn partial_sums(device: &Device, grid: Grid) -> Result<Tensor> {
 }
 
 /// The kernel with where its sum goes, the twin of `Mean` in the kernels' file, as its last parameter: `out = Σ/count`.
-fn mean<'a>(
-    kernel: Kernel<'a>,
-    partials: &mut Tensor,
-    count: usize,
-    out: &mut Tensor,
-) -> Result<Kernel<'a>> {
+fn mean<'a>(kernel: Kernel<'a>, partials: &mut Tensor, count: usize, out: &mut Tensor) -> Result<Kernel<'a>> {
     let tickets = kernel.ticket_address(1)?;
     Ok(kernel.value([partials.address(), (1.0 / count as f64).to_bits(), out.address(), tickets]))
 }
@@ -122,32 +116,38 @@ pub(super) fn binary_backward(
 struct Selection {
     kept: u64,
     losses: Tensor,
-    /// Counts, then states.
+    /// Counts, then the state.
     bins: Tensor,
 }
 
 impl Selection {
     fn new(device: &Device, len: usize, kept: usize) -> Result<Self> {
-        let (losses, bins) = (workspace(device, len)?, workspace(device, COUNTS + STATES)?);
+        let (losses, bins) = (workspace(device, len)?, workspace(device, COUNTS + STATE)?);
         Ok(Self { kept: kept as u64, losses, bins })
     }
 
-    /// Makes the losses and counts their digits.
+    /// The kernel with the twin of `Digits` in the kernels' file as its last parameter.
+    fn digits<'a>(&self, kernel: Kernel<'a>) -> Result<Kernel<'a>> {
+        let tickets = kernel.ticket_address(1)?;
+        Ok(kernel.value([self.bins.address(), self.state(), tickets]))
+    }
+
+    fn state(&self) -> u64 {
+        self.bins.address() + 4 * COUNTS as u64
+    }
+
+    /// Makes the losses and finds the smallest that counts.
     fn run(&mut self, device: &Device, options: Binary, [x, label]: [&Tensor; 2]) -> Result<()> {
         self.bins.zero()?;
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
         let len = x.len();
-        let kernel = cuda.kernel("binary_losses").input(x).input(label).value(len as u64).value(options);
-        kernel.output(&mut self.losses).launch(Grid::cover(len.div_ceil(4)))?;
-        for pass in 0..PASSES {
-            cuda.kernel("worst_count")
-                .input(&self.losses)
-                .value(len as u64)
-                .value(self.kept)
-                .value(pass as i32)
-                .output_from(&mut self.bins, COUNTS)
-                .output(&mut self.bins)
-                .launch(Grid::cover(len.div_ceil(PER_THREAD)))?;
+        let grid = Grid::cover(len.div_ceil(PER_THREAD));
+        let kernel = cuda.kernel("worst_losses").input(x).input(label).value(len as u64).value(options);
+        let kernel = kernel.output(&mut self.losses).value(self.kept);
+        self.digits(kernel)?.launch(grid)?;
+        for shift in SHIFTS {
+            let kernel = cuda.kernel("worst_count").input(&self.losses).value(len as u64).value(shift);
+            self.digits(kernel)?.launch(grid)?;
         }
         Ok(())
     }
@@ -155,13 +155,7 @@ impl Selection {
     /// The mean of the chosen.
     fn mean(&mut self, device: &Device, grid: Grid, partials: &mut Tensor, out: &mut Tensor) -> Result<()> {
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
-        let kernel = cuda
-            .kernel("worst_sum")
-            .input(&self.losses)
-            .value(self.losses.len() as u64)
-            .value(self.kept)
-            .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins);
+        let kernel = cuda.kernel("worst_sum").input(&self.losses).value(self.losses.len() as u64).value(self.state());
         mean(kernel, partials, self.kept as usize, out)?.launch(grid)
     }
 
@@ -180,11 +174,9 @@ impl Selection {
         cuda.kernel("worst_ties")
             .input(&self.losses)
             .value(len as u64)
-            .value(self.kept)
-            .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins)
+            .value(self.state())
             .output(&mut ties)
-            .launch(Grid::new(chunks, BINS as u32))?;
+            .launch(Grid::new(chunks, THREADS))?;
         cuda.kernel("worst_gradients")
             .input(&self.losses)
             .input(x)
@@ -193,12 +185,11 @@ impl Selection {
             .value(len as u64)
             .value(options)
             .value(self.kept)
-            .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins)
+            .value(self.state())
             .input(&ties)
             .output(dx)
             .value(u32::from(accumulate))
-            .launch(Grid::new(chunks, BINS as u32))
+            .launch(Grid::new(chunks, THREADS))
     }
 }
 

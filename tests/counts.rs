@@ -20,8 +20,11 @@ use table::Table;
 /// Bytes that a kernel or an op moves, over the bytes that it must: the aim for those that memory bounds.
 const AIM: f64 = 1.25;
 
+/// Share of a case's bytes below which a kernel need not meet the aim.
+const SHARE: f64 = 0.005;
+
 /// Files whose kernels are bound by memory and should move each byte once.
-const STREAMING: [&str; 17] = [
+const STREAMING: [&str; 18] = [
     "activation",
     "dice",
     "dropout",
@@ -38,14 +41,41 @@ const STREAMING: [&str; 17] = [
     "resize",
     "softmax",
     "sums",
+    "tensors",
     "worst",
 ];
 
 /// Files whose kernels multiply out of shared memory and should have no bank conflicts.
 const PRODUCTS: [&str; 3] = ["conv3d", "linear", "patch_conv"];
 
-/// Kernels that miss an aim, and why: docs/kernels.md, "Aims that are missed".
-const MISSES: [&str; 0] = [];
+/// Kernels that miss an aim, and why: docs/kernels.md, "Aims".
+const MISSES: [&str; 25] = [
+    "avg_pool_backward",
+    "avg_pool_forward",
+    "conv3d_pack",
+    "dice_backward",
+    "dice_pieces",
+    "fourier_backward",
+    "fourier_forward",
+    "max_pool_backward",
+    "max_pool_forward",
+    "max_pool_places",
+    "patch_conv_forward",
+    "patch_conv_spectra",
+    "patch_conv_weight_gradient",
+    "patch_conv_weight_sums",
+    "patch_coordinate_gradient",
+    "patch_sample_1",
+    "patch_sample_4",
+    "patch_volume_gradient",
+    "reference_entropy_backward",
+    "resize_backward",
+    "resize_forward",
+    "softmax",
+    "softmax_backward",
+    "worst_count",
+    "worst_gradients",
+];
 
 #[test]
 fn kernels_do_no_more_than_committed() {
@@ -88,8 +118,12 @@ fn aims() {
     for row in counts.rows() {
         let kernel = row.get("kernel");
         let Some(of) = resources.rows().find(|of| of.get("kernel") == kernel) else { continue };
-        let file = of.get("file");
-        let moves_more = STREAMING.contains(&file) && row.number("moved") > AIM * row.number("touched");
+        let (file, moved) = (of.get("file"), row.number("moved"));
+        let of_case: f64 =
+            counts.rows().filter(|other| other.get("case") == row.get("case")).map(|other| other.number("moved")).sum();
+        // The case's sum has each kernel twice, once in the line of the op.
+        let matters = moved > SHARE * of_case;
+        let moves_more = STREAMING.contains(&file) && matters && moved > AIM * row.number("touched");
         let conflicts = PRODUCTS.contains(&file) && row.number("conflicts") > 0.0;
         if moves_more || conflicts {
             missed.insert(kernel);

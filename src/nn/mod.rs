@@ -6,6 +6,7 @@ pub mod optim;
 mod parameters;
 mod piecewise;
 mod running;
+pub(crate) mod together;
 
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};
 pub use piecewise::blocks::{Layers, chunked_block};

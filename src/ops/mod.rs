@@ -29,7 +29,7 @@ pub mod norm_act;
 pub mod part;
 pub mod patch_conv;
 pub mod patch_sample;
-mod pieces;
+pub(crate) mod pieces;
 pub mod reshape;
 pub mod resize;
 mod scan_cuda;

@@ -35,10 +35,13 @@ pub struct Case {
     pub name: &'static str,
     /// Runs it.
     pub run: fn(&Bench) -> Result<()>,
+    /// The kernels that are counted; none stands for all, and the op.
+    pub only: &'static [&'static str],
 }
 
 /// Where cases run.
 pub struct Bench {
+    /// The emulated device.
     pub device: Device,
     emulator: &'static Emulator,
 }
@@ -101,6 +104,7 @@ pub fn measure(case: &Case, resources: &Table) -> Vec<Row> {
     let stated: u64 = bench.device.work_log(|log| log.take()).iter().map(|work| work.bytes).sum();
     let mut counters = emulator.counters();
     counters.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+    counters.retain(|kernel| case.only.is_empty() || case.only.contains(&kernel.kernel.as_str()));
     let mut rows = Vec::new();
     let (mut launches, mut all_moved, mut all_touched, mut flops, mut instructions) = (0u64, 0u64, 0u64, 0u64, 0u64);
     for kernel in &counters {
@@ -135,7 +139,7 @@ pub fn measure(case: &Case, resources: &Table) -> Vec<Row> {
         ];
         rows.push(Row { names: vec![case.name.into(), kernel.kernel.clone()], figures: figures.to_vec() });
     }
-    if stated > 0 {
+    if stated > 0 && case.only.is_empty() {
         let mut figures = vec![launches.to_string(), all_moved.to_string(), all_touched.to_string()];
         figures.extend([ratio(all_moved, all_touched), stated.to_string()]);
         figures.extend(["-"; 3].map(String::from));

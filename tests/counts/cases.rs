@@ -1,24 +1,30 @@
 //! The ops of training, each at a size large enough for its kernels to run as they do in earnest.
 
 use ossnet::error::Result;
+use ossnet::models::Recompute;
 use ossnet::nn::optim::{Optimizer, OptimizerSettings};
 use ossnet::nn::{Kind, Parameters};
 use ossnet::ops::conv3d::Geometry;
 use ossnet::ops::patch_conv::PatchSource;
 use ossnet::ops::patch_sample::{PatchOptions, Pooling};
 use ossnet::ops::{self, Activation, BinaryLoss, Corners, CrossEntropy, Grouping, NormAct, Prediction, ResidualPlace};
+use ossnet::planner::Workload;
 use ossnet::tape::{Mode, Tape, Var};
+use ossnet::train::average::Average;
+use ossnet::train::gradients::clip;
+use ossnet::train::rehearsal::{Sizes, Stage};
 
 use super::bench::{Bench, Case};
 
 const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
-    Case { name, run }
+    Case { name, run, only: &[] }
 }
 
 /// A volume of sixteen channels, and one row for each of its voxels.
 const VOLUME: [usize; 5] = [2, 16, 16, 16, 16];
 
-pub const CASES: [Case; 63] = [
+/// The ops of training.
+pub const CASES: [Case; 65] = [
     case("activation 131072 identity", |b| normalised(b, Activation::Identity)),
     case("activation 131072 leaky", |b| activation(b, Activation::LeakyRelu(0.1))),
     case("activation 131072 prelu", |b| activation(b, Activation::PRelu)),
@@ -100,6 +106,12 @@ pub const CASES: [Case; 63] = [
     case("optimizer 200 × 4096, lookahead", |b| optimizer(b, 200, 4096)),
     case("optimizer 8 × 65536, lookahead", |b| optimizer(b, 8, 65536)),
     case("update_running 16 channels", update_running),
+    case("clip and average 200 × 4096", clip_and_average),
+    Case {
+        name: "encoder of oss-net-c in slabs, 32³",
+        run: encoder_in_slabs,
+        only: &["moments_merge", "norm_through"],
+    },
     case("linear 16384, 4 to 128", |b| linear(b, 16384, [4, 128])),
     case("linear 65536, 128 to 128, weight gradient", weight_gradient),
     case("conv3d 1³, 128 to 128 at 64×32×32, weight gradient", conv_weight_gradient),
@@ -261,6 +273,30 @@ fn optimizer(b: &Bench, tensors: usize, length: usize) -> Result<()> {
     }
     b.start();
     optimizer.step(&mut parameters, 1.0)
+}
+
+/// Gradients that are too long, and the moving average of the weights.
+fn clip_and_average(b: &Bench) -> Result<()> {
+    let mut parameters = Parameters::new(&b.device);
+    for i in 0..200 {
+        parameters.add(format!("layer.{i}"), Kind::Weight, &[4096], |values| values.fill(0.5))?;
+    }
+    for parameter in parameters.iter_mut() {
+        parameter.set_gradient(b.tensor(&[4096])?);
+    }
+    let mut average = Average::new(0.9, &parameters)?;
+    b.start();
+    clip(&mut parameters, 1.0, 1)?;
+    average.update(&parameters, 1)
+}
+
+/// What only a norm that runs in pieces needs.
+fn encoder_in_slabs(b: &Bench) -> Result<()> {
+    let sizes = Sizes { recompute: Recompute::Blocks, ..Sizes::new([32; 3], 1, 32) };
+    let workload = Workload::official("oss-net-c", sizes)?;
+    let mut stage = Stage::new(&b.device, &workload.network, sizes)?;
+    b.start();
+    stage.step()
 }
 
 fn update_running(b: &Bench) -> Result<()> {

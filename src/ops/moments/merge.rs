@@ -34,7 +34,8 @@ impl Merged {
         self.count += count;
         match own.device().backend() {
             Backend::Cpu { .. } => {
-                let (means, squares) = self.totals.typed_mut::<f64>().split_at_mut(channels);
+                let totals: &mut [f64] = bytemuck::cast_slice_mut(self.totals.data_mut());
+                let (means, squares) = totals.split_at_mut(channels);
                 let (own_means, own_variances) = own.data().split_at(channels);
                 let (out_means, out_variances) = self.moments.data_mut().split_at_mut(channels);
                 for c in 0..channels {

@@ -135,7 +135,7 @@ fn as_text(args: &RooflineArgs, title: &str, arithmetic: Arithmetic, [ours, peer
     }
     text += &grid.render();
     let mut grid = Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
-    for (name, model) in [("this engine", ours), ("op by op, as PyTorch does", peer)] {
+    for (name, model) in [("this engine", ours), ("the same passes op by op", peer)] {
         grid.push([
             name.to_string(),
             milliseconds(model.kernel_seconds()),

@@ -57,17 +57,19 @@ impl Arithmetic {
 /// Ops whose products tensor cores can make. The patch mapping's are in the Fourier domain, in f32.
 const PRODUCTS: [&str; 3] = ["conv3d", "conv_transpose3d", "linear"];
 
-/// Whose kernels are modelled.
+/// Ops that are made of other ops, whose passes are in the record as well.
+const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
+
+/// Which kernels are modelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
     /// This engine's: a norm, its residual and its activation are one pass.
     Fused,
-    /// A framework's that runs op by op: see [`unfused`].
+    /// The same passes, one kernel for each of their parts: see [`unfused`].
     Unfused,
 }
 
-/// How many times the bytes of a pass, and how many kernels, a framework takes that runs op by op, as PyTorch does without a
-/// compiler: a norm (8 bytes an element forward), an addition of the residual (12) and an activation (8) are passes of their
+/// How many times the bytes of a pass, and how many kernels, it takes op by op, as PyTorch runs without a compiler: a norm (8 bytes an element forward), an addition of the residual (12) and an activation (8) are passes of their
 /// own where one of 12 does here, and so are their gradients (16, 12 and 12 for 24). A patch mapping runs as a convolution
 /// over patches that were written and are read again. Everything else is one kernel with the same bytes there, too.
 fn unfused(op: &str) -> (f64, u64) {
@@ -133,7 +135,7 @@ pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
     }
 }
 
-/// The model of a step that does `work` in `launches` launches (if that is not known, one for each pass).
+/// The model of a step that does `work` in `launches` launches, or at least one for each pass.
 pub fn roofline(
     work: &[Work],
     speed: &Speed,
@@ -144,7 +146,7 @@ pub fn roofline(
 ) -> Roofline {
     let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
     let mut passes = 0;
-    for Work { op, phase, flops, bytes, .. } in work {
+    for Work { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
         let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
         passes += of_pass;
         let bytes = if *phase == Phase::Optimizer { *bytes as f64 } else { arithmetic.stored(*bytes) } * times;
@@ -159,7 +161,7 @@ pub fn roofline(
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let launches = launches.unwrap_or(passes);
+    let launches = launches.map_or(passes, |counted| counted.max(passes));
     Roofline { rows, launches, launch_seconds: launches as f64 * launch }
 }
 

@@ -2,20 +2,16 @@
 
 use ossnet::error::Result;
 use ossnet::ops::lattice::{Lattice, classify};
-use ossnet::ops::occupancy::{Decoder, Folded, Layer};
-use ossnet::ops::{self, Activation};
-use ossnet::tensor::DType;
+use ossnet::ops::{self};
 
 use super::bench::{Bench, Case};
 
 /// One case for each.
-pub const CASES: [Case; 6] = [
+pub const CASES: [Case; 4] = [
     Case { name: "lattice 32³ to 63³", run: lattice, only: &[] },
     Case { name: "marching_cubes 32³ f32", run: |b| surface(b, false), only: &[] },
     Case { name: "marching_cubes 32³ u8", run: |b| surface(b, true), only: &[] },
     Case { name: "border_map 32³", run: border_map, only: &[] },
-    Case { name: "occupancy 4096 points, width 256, f32", run: |b| occupancy(b, DType::F32), only: &[] },
-    Case { name: "occupancy 4096 points, width 256, bf16", run: |b| occupancy(b, DType::Bf16), only: &[] },
 ];
 
 /// True inside a ball in the middle of a cube.
@@ -54,35 +50,4 @@ fn border_map(b: &Bench) -> Result<()> {
     let label = b.bytes(&[32; 3], |i| u8::from(inside(i, 32)))?;
     b.start();
     ops::border_map::border_map(&label).map(|_| ())
-}
-
-/// Five blocks, as the official decoders have them, folded and asked once.
-fn occupancy(b: &Bench, storage: DType) -> Result<()> {
-    const WIDTH: usize = 256;
-    const FEATURES: usize = 152;
-    let layer = |inputs: usize| -> Result<Layer> {
-        let learnt = Activation::PADE.initial_parameters()?;
-        let coefficients = learnt.iter().map(|values| b.filled(&[values.len()], |i| values[i]));
-        Ok(Layer {
-            weight: b.filled(&[WIDTH, inputs], |i| (i * 7919 % 1009) as f32 / 1e5 - 0.005)?,
-            bias: b.tensor(&[WIDTH])?,
-            norm: None,
-            coefficients: coefficients.collect::<Result<_>>()?,
-        })
-    };
-    let mut layers = vec![layer(FEATURES)?];
-    for _ in 1..10 {
-        layers.push(layer(WIDTH)?);
-    }
-    let decoder = Decoder {
-        features: FEATURES,
-        coordinates: 0,
-        residual: layer(FEATURES)?,
-        layers,
-        last: b.tensor(&[1, WIDTH])?,
-        activation: Activation::PADE,
-    };
-    let points = b.tensor(&[4096, FEATURES])?;
-    b.start();
-    Folded::new(&b.device, &decoder, storage)?.logits(&points).map(|_| ())
 }

@@ -24,6 +24,8 @@ mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
 mod progress;
+#[cfg(feature = "train")]
+mod roofline;
 mod run;
 #[cfg(feature = "infer")]
 mod scans;
@@ -87,6 +89,9 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    #[cfg(feature = "train")]
+    /// How fast a step can be at best on a GPU: a model, not a measurement
+    Roofline(roofline::RooflineArgs),
     /// Make a mesh of a segmentation or a probability map
     Mesh(mesh::MeshArgs),
     /// Write the border maps of a data set beside its labels
@@ -140,6 +145,8 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        #[cfg(feature = "train")]
+        Some(Command::Roofline(args)) => roofline::run(&args),
         Some(Command::Mesh(args)) => mesh::run(args),
         Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),

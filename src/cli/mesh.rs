@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::output::{note, print};
+use super::run::DeviceArgs;
 use crate::data::volume::to_classes;
 use crate::data::{Axes, Labels, Source, Volume};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct MeshArgs {
     /// Probability above which a voxel is inside; whole numbers are then values too, not classes
     #[arg(long, value_name = "P", allow_negative_numbers = true, conflicts_with = "label")]
     threshold: Option<f32>,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -54,6 +57,16 @@ impl ShapeArgs {
         Options { smallest: self.smallest, smoothing: self.smooth, triangles: self.triangles, ..Options::default() }
     }
 
+    /// Says so where no triangle is left of `what`.
+    pub fn warn(&self, what: &str, mesh: &Mesh, dropped: Dropped) {
+        if mesh.triangles.is_empty() {
+            let (count, smallest) = (dropped.components, self.smallest);
+            note(format!(
+                "warning: {what}the mesh is empty; {count} pieces of fewer than {smallest} voxels were dropped (--smallest)"
+            ));
+        }
+    }
+
     /// The axes that files are written in.
     pub fn space(&self) -> Space {
         if self.lps { Space::Lps } else { Space::Ras }
@@ -69,7 +82,7 @@ pub fn run(args: MeshArgs) -> Result<()> {
     if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
         return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
     }
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let volume = Volume::read(&Source::File(args.input.clone()), Axes::Canonical)?;
     if volume.channels != 1 {
         let problem = format!("has {} channels", volume.channels);
@@ -118,12 +131,7 @@ fn of_class(path: &Path, class: u8) -> PathBuf {
 /// Writes a mesh and says so.
 fn write(args: &MeshArgs, path: &Path, what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
     let files = mesh::write(path, mesh, args.shape.space())?;
-    if mesh.triangles.is_empty() {
-        note(format!(
-            "warning: {what}the mesh is empty; {} pieces of fewer than {} voxels were dropped (--smallest)",
-            dropped.components, args.shape.smallest
-        ));
-    }
+    args.shape.warn(what, mesh, dropped);
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let (volume, area) = (mesh.volume() / 1000.0, mesh.area() / 100.0);
     if !args.run.json {

@@ -416,8 +416,7 @@ impl Trainer {
             self.parameters.clear_gradients();
             return Ok(());
         }
-        let mut gradients: Vec<_> = self.parameters.iter_mut().filter_map(Parameter::gradient_mut).collect();
-        ops::many::zero_all(&self.device, &mut gradients)
+        self.parameters.iter_mut().filter_map(Parameter::gradient_mut).try_for_each(Tensor::zero)
     }
 
     /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters.

@@ -11,6 +11,9 @@ use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
 /// Address range of a plan that nothing is meant to exhaust: 1 PiB.
 pub const UNLIMITED: u64 = 1 << 50;
 
+/// A step that can be made again.
+type Step = Box<dyn FnMut() -> Result<()>>;
+
 /// Everything that the bytes of a step depend on, the device apart.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -108,7 +111,7 @@ impl Workload {
     }
 
     /// A fresh network on made-up data: its trainable scalars, and its step.
-    fn stage(&self, device: &Device) -> Result<(usize, Box<dyn FnMut() -> Result<()>>)> {
+    fn stage(&self, device: &Device) -> Result<(usize, Step)> {
         Ok(match self.sizes.step {
             StepKind::Train => {
                 let mut stage = Stage::new(device, &self.network, self.sizes)?;

@@ -145,9 +145,8 @@ fn reserved_bytes_are_the_drivers() {
     assert_eq!(emulator.memory(0).0, 0);
 }
 
-/// The host only launches: a training step of a U-Net neither copies to it nor waits for the device. Of an occupancy network
-/// five numbers a channel of each encoder block are read, from which slabs put a norm's gradient together
-/// (`nn/piecewise/mod.rs`): the scale, two statistics and two sums.
+/// A training step of a U-Net copies nothing to the host. Of an occupancy network five numbers a channel of each encoder block
+/// are read, from which slabs put a norm's gradient together (`nn/piecewise/mod.rs`): the scale, two statistics and two sums.
 #[test]
 fn what_a_step_copies_to_the_host() {
     if cuemu::gpu_present() {
@@ -168,9 +167,6 @@ fn what_a_step_copies_to_the_host() {
             NetworkConfig::UNet(_) => 0,
         };
         assert_eq!(after.bytes_to_host - before.bytes_to_host, 5 * 4 * channels, "{name}: bytes to the host");
-        if channels == 0 {
-            assert_eq!(after.synchronisations, before.synchronisations, "{name}: times that the host waited");
-        }
         assert!(after.launches > before.launches, "{name}");
     }
 }

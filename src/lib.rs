@@ -24,6 +24,7 @@ pub mod nn;
 pub mod ops;
 #[cfg(feature = "train")]
 pub mod planner;
+mod protobuf;
 pub mod report;
 pub mod rng;
 pub mod tape;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use ossnet::device::Device;
 use ossnet::models::{NetworkConfig, OssNetConfig};
-use ossnet::train::rehearsal::{Sizes, rehearse};
+use ossnet::train::rehearsal::{Sizes, Stage, rehearse};
 use support::cli::{Place, data_set};
 
 /// A command that finds a CUDA device: the machine's, or the emulator's.
@@ -143,6 +143,27 @@ fn reserved_bytes_are_the_drivers() {
     assert!(device.launches() > 100, "{} launches", device.launches());
     drop(device);
     assert_eq!(emulator.memory(0).0, 0);
+}
+
+/// A training step copies nothing to the host.
+#[test]
+fn a_step_copies_nothing_to_the_host() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: a GPU's driver does not count copies");
+        return;
+    }
+    let emulator = cuemu::exclusive(cuemu::Config::default()).unwrap();
+    let device = Device::cuda(0, 256 << 20).unwrap();
+    for name in ["unet3d", "full"] {
+        let config = NetworkConfig::sample(name, 1, 1, [16; 3]).unwrap();
+        let mut stage = Stage::new(&device, &config, Sizes::new([16; 3], 1, 30)).unwrap();
+        stage.step().unwrap();
+        let before = emulator.host_counters();
+        stage.step().unwrap();
+        let after = emulator.host_counters();
+        assert_eq!(after.bytes_to_host, before.bytes_to_host, "{name}: bytes to the host");
+        assert!(after.launches > before.launches, "{name}");
+    }
 }
 
 /// Losses of the first `epochs` passes over the embedded heads.

@@ -44,8 +44,9 @@ fn files_hold_the_whole_step() {
     let place = Place::new();
     let answer = json(
         &place,
-        "--model oss-net-c --volume 64x64x64 --points 500 --csv log.csv --trace trace.json --html page.html",
+        "--model oss-net-c --volume 64x64x64 --points 500 --csv log.csv --trace trace.json --html page.html --pprof heap.pb.gz",
     );
+    assert!(std::fs::read(place.at("heap.pb.gz")).unwrap().starts_with(&[0x1f, 0x8b]), "a gzipped profile");
     let log = std::fs::read_to_string(place.at("log.csv")).unwrap();
     let live = |line: &str| line.split(',').nth(10).unwrap().parse::<u64>().unwrap();
     assert_eq!(log.lines().skip(1).map(live).max(), Some(bytes(&answer["peak_bytes"])));
@@ -189,6 +190,27 @@ fn out_of_memory_names_remedies_that_work() {
     }
 }
 
+/// The budget that a plan names holds the step, and not a granule less does.
+#[test]
+fn a_budget_of_the_reserved_bytes_is_enough() {
+    let place = Place::new();
+    for (step, granule) in [
+        ("--model oss-net-c --volume 64x64x64 --points 1000 --recompute 3", 256),
+        ("--model full2 --volume 64x96x64 --points 1000 --recompute 1 --batch 2", 256),
+        ("--model unet3d --volume 48x64x32 --recompute 2", 256),
+        ("--model unet2d --volume 64x64x16 --step eval", 256),
+        ("--model oss-net-c --volume 64x64x64 --points 1000 --device cpu --steps 2", 256),
+        ("--model oss-net-c --volume 64x64x64 --points 1000 --plan-for sm_90", 2 << 20),
+    ] {
+        let ample = json(&place, step);
+        let reserved = bytes(&ample["reserved_bytes"]);
+        let tight = json(&place, &format!("{step} --memory-budget {reserved}"));
+        assert_eq!(tight["timeline"], ample["timeline"], "{step}");
+        let less = format!("memory --threads 2 {step} --memory-budget {}", reserved - granule);
+        place.refuses(&less, 1, &["out of memory", "--memory-budget"]);
+    }
+}
+
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
@@ -240,14 +262,14 @@ fn training_over_budget_is_refused_with_remedies_or_adapts() {
     let summary: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
     assert!(bytes(&summary["peak_bytes"]) <= 140 << 20, "{summary}");
 
-    let compare = "compare --threads 2 --models oss-net-c --data data --epochs 1 --memory-budget 60MiB";
+    let compare = "compare --threads 2 --models oss-net-c --data data --epochs 1 --memory-budget 64MiB";
     place.refuses(compare, 1, &["out of memory: ", "it fits with --recompute ", "by --on-oom adapt ("]);
     let outcome = place.run(&format!("{compare} --on-oom adapt --json --out compared"));
-    assert!(outcome.err.contains("as asked needs more than 60.0 MiB"), "{}", outcome.err);
+    assert!(outcome.err.contains("as asked needs more than 64.0 MiB"), "{}", outcome.err);
     outcome.succeeded();
     let page = std::fs::read_to_string(place.at("compared/report.html")).unwrap();
     assert!(
-        page.contains("as asked needs more than 60.0 MiB") && page.contains("Memory against resolution"),
+        page.contains("as asked needs more than 64.0 MiB") && page.contains("Memory against resolution"),
         "the page says so"
     );
 }

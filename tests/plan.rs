@@ -36,7 +36,7 @@ fn check(config: &NetworkConfig, sizes: Sizes) {
     assert_eq!((run.reserved, run.peak_activations), (plan.reserved, plan.peak_activations), "{what}");
 }
 
-/// Every network at every level with changing batches, points and optimisers, and in evaluation and inference: 112
+/// Every network at every level with changing batches, points and optimisers, and in evaluation and inference: 114
 /// combinations.
 #[test]
 fn a_plan_equals_the_run_event_by_event() {

@@ -30,13 +30,14 @@ def peak_of(step):
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         step()
-    events = profile.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    if not changes:
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    if not events:
         sys.exit("the profiler of this PyTorch tells no memory events")
+    # Older versions tell microseconds; events of one moment stay in their order.
+    start = (lambda e: e.start_ns()) if hasattr(events[0], "start_ns") else (lambda e: e.start_us())
     live = peak = 0
-    for _, change in changes:
-        live += change
+    for event in sorted(events, key=start):
+        live += event.nbytes()
         peak = max(peak, live)
     return peak
 

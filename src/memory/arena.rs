@@ -1,8 +1,9 @@
 //! Best-fit allocation of offsets in one address range.
 //!
-//! The range is the device's budget. A request is rounded up to [`GRANULE`] bytes and takes the smallest hole that holds
-//! it, the lowest of equals; freed neighbours merge at once. The same sequence of requests therefore always gives the
-//! same offsets, which is what lets a plan predict a run's placement and its high-water mark.
+//! The range is the device's budget. A request is rounded up to [`GRANULE`] bytes and takes the smallest hole between
+//! blocks that holds it, the lowest of equals, or else the start of the free end of the range; freed neighbours merge at
+//! once. The same sequence of requests therefore always gives the same offsets, whatever the budget: that is what lets a plan
+//! predict a run's placement, and a budget of the bytes that it reserved hold the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,6 +25,9 @@ pub struct Block {
 pub struct Arena {
     capacity: u64,
     high_water: u64,
+    /// Where the free end of the range begins: behind the last block.
+    end: u64,
+    /// Between blocks.
     holes: BTreeMap<u64, u64>,
     holes_by_size: BTreeSet<(u64, u64)>,
 }
@@ -32,11 +36,7 @@ impl Arena {
     /// An empty arena over `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         let capacity = capacity / GRANULE * GRANULE;
-        let mut arena = Self { capacity, high_water: 0, holes: BTreeMap::new(), holes_by_size: BTreeSet::new() };
-        if capacity > 0 {
-            arena.insert_hole(0, capacity);
-        }
-        arena
+        Self { capacity, high_water: 0, end: 0, holes: BTreeMap::new(), holes_by_size: BTreeSet::new() }
     }
 
     /// Bytes in the range.
@@ -51,7 +51,7 @@ impl Arena {
 
     /// The largest request that could be met now.
     pub fn largest_hole(&self) -> u64 {
-        self.holes_by_size.last().map_or(0, |(bytes, _)| *bytes)
+        self.holes_by_size.last().map_or(0, |(bytes, _)| *bytes).max(self.capacity - self.end)
     }
 
     /// A hash of the holes, which decide where the next requests go.
@@ -69,12 +69,16 @@ impl Arena {
     /// Takes a block of at least `bytes`; `None` if no hole is large enough.
     pub fn allocate(&mut self, bytes: u64) -> Option<Block> {
         let wanted = Self::granted(bytes)?;
-        let (hole, offset) = *self.holes_by_size.range((wanted, 0)..).next()?;
-        self.remove_hole(offset, hole);
-        if hole > wanted {
-            self.insert_hole(offset + wanted, hole - wanted);
+        if let Some(&(hole, offset)) = self.holes_by_size.range((wanted, 0)..).next() {
+            self.remove_hole(offset, hole);
+            if hole > wanted {
+                self.insert_hole(offset + wanted, hole - wanted);
+            }
+            return Some(Block { offset, bytes: wanted });
         }
-        self.high_water = self.high_water.max(offset + wanted);
+        let offset = self.end;
+        self.end = offset.checked_add(wanted).filter(|&end| end <= self.capacity)?;
+        self.high_water = self.high_water.max(self.end);
         Some(Block { offset, bytes: wanted })
     }
 
@@ -88,6 +92,10 @@ impl Arena {
                 offset = before;
                 bytes += length;
             }
+        }
+        if offset + bytes == self.end {
+            self.end = offset;
+            return;
         }
         if let Some(&length) = self.holes.get(&(offset + bytes)) {
             self.remove_hole(offset + bytes, length);
@@ -120,9 +128,34 @@ mod tests {
         arena.free(blocks[2]);
         arena.free(blocks[1]);
         assert_eq!(arena.largest_hole(), 12 * GRANULE);
+        assert_eq!(arena.allocate(GRANULE), Some(Block { offset: 0, bytes: GRANULE }));
+        arena.free(Block { offset: 0, bytes: GRANULE });
         arena.free(blocks[3]);
         assert_eq!(arena.largest_hole(), 16 * GRANULE);
         assert_eq!(arena.reserved(), 16 * GRANULE);
+    }
+
+    /// Traffic in an ample range is placed in the same way in a range that just holds it.
+    #[test]
+    fn placement_does_not_depend_on_the_capacity() {
+        let traffic = |capacity: u64| {
+            let (mut arena, mut live, mut offsets) = (Arena::new(capacity), Vec::new(), Vec::new());
+            let mut state = 7u64;
+            for _ in 0..3000 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let draw = state >> 33;
+                if live.len() < 5 || draw.is_multiple_of(2) && live.len() < 60 {
+                    let block = arena.allocate(1 + draw % 50_000).unwrap();
+                    offsets.push(block.offset);
+                    live.push(block);
+                } else {
+                    arena.free(live.swap_remove(draw as usize % live.len()));
+                }
+            }
+            (offsets, arena.reserved())
+        };
+        let (offsets, reserved) = traffic(1 << 40);
+        assert_eq!(traffic(reserved), (offsets, reserved));
     }
 
     #[test]

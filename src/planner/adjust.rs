@@ -74,10 +74,18 @@ pub trait Adjustable: Clone {
     /// # Errors
     /// Sizes that the network does not admit, whatever the budget.
     fn fits(&self, target: Target, budget: u64) -> Result<bool> {
+        self.reserved_within(target, budget).map(|reserved| reserved.is_some())
+    }
+
+    /// What the step reserves on `target`, if that is no more than `budget`.
+    ///
+    /// # Errors
+    /// As [`Adjustable::fits`].
+    fn reserved_within(&self, target: Target, budget: u64) -> Result<Option<u64>> {
         match self.plan(&Device::plan_for(target, budget)) {
-            Ok(_) => Ok(true),
+            Ok(reserved) => Ok(Some(reserved)),
             // A shape whose bytes do not fit 64 bits fits nowhere.
-            Err(Error::OutOfMemory(_) | Error::Shape { .. }) => Ok(false),
+            Err(Error::OutOfMemory(_) | Error::Shape { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -85,7 +93,7 @@ pub trait Adjustable: Clone {
 
 impl Adjustable for Workload {
     fn plan(&self, device: &Device) -> Result<u64> {
-        self.rehearse(device, super::workload::PLANNED_STEPS).map(|cost| cost.reserved)
+        self.reserve(device)
     }
 
     fn levels(&self) -> Vec<Recompute> {

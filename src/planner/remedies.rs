@@ -16,7 +16,7 @@ pub fn explain(error: Error, step: &impl Adjustable, target: Target, budget: u64
         Error::OutOfMemory(mut refusal) => {
             let found = remedies(step, target, budget).unwrap_or_default();
             refusal.remedies = found.into_iter().map(|change| change.remedy).take(NAMED).collect();
-            refusal.needs = needed(step, target).unwrap_or_default();
+            refusal.needs = step.plan(&Device::plan_for(target, UNLIMITED)).ok();
             Error::OutOfMemory(refusal)
         }
         other => other,
@@ -74,21 +74,10 @@ fn smaller<S: Adjustable>(
     change(flags, step.with_quantity(quantity, value), target, budget).map(Some)
 }
 
-/// A step that fits, and what it reserves within the budget (an ample one may reserve more, for it need not fill holes).
+/// A step that fits, and what it reserves.
 fn change<S: Adjustable>(flags: Vec<String>, step: S, target: Target, budget: u64) -> Result<Change<S>> {
     let needs = step.plan(&Device::plan_for(target, budget))?;
     Ok(Change { remedy: Remedy { change: flags.join(" "), needs }, step })
-}
-
-/// The smallest budget found to hold the step as it is; `None` if none does.
-fn needed(step: &impl Adjustable, target: Target) -> Result<Option<u64>> {
-    let Ok(reserved) = step.plan(&Device::plan_for(target, UNLIMITED)) else { return Ok(None) };
-    // Rounded up to what is written; a tight budget may place buffers otherwise than an ample one.
-    let mut budget = reserved.next_multiple_of(1 << 20);
-    while !step.fits(target, budget)? {
-        budget = (budget + budget / 64).next_multiple_of(1 << 20);
-    }
-    Ok(Some(budget))
 }
 
 /// The step as it is if it fits; else the cheapest smaller setting that does, and how it differs.

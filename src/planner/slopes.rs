@@ -4,7 +4,6 @@ use super::timeline::{peak_of_part, stretches};
 use super::workload::{UNLIMITED, Workload};
 use crate::device::{Device, Target};
 use crate::error::Result;
-use crate::train::rehearsal::StepKind;
 
 /// A straight line through points, by least squares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,8 +60,8 @@ impl Slope {
 
 /// Fits the slopes of a workload's step.
 ///
-/// Bytes a voxel are those of the full-size volume. While voxels vary there is one point, and while points vary the volume
-/// is the workload's own.
+/// Both are those of one volume, whatever the batch. Bytes a voxel are those of the full-size volume. While voxels vary there
+/// is one point, and while points vary the volume is the workload's own.
 ///
 /// # Errors
 /// Sizes that the network does not admit.
@@ -71,22 +70,18 @@ pub fn slopes(workload: &Workload, target: Target) -> Result<Vec<Slope>> {
         let rehearsal = workload.rehearse(&Device::plan_for(target, UNLIMITED), 2)?;
         Ok(peak_of_part(&stretches(&rehearsal.events), part).unwrap_or(0) as f64)
     };
-    let batch = workload.sizes.batch.max(1) as f64;
+    let workload = workload.with_batch(1);
     let mut slopes = Vec::new();
     let part = if workload.has_points() { "encoder" } else { "model" };
     let voxels = SIDES.map(|side| {
         let small = workload.with_volume([side; 3]).with_points(1);
-        let voxels = small.voxels() as f64 * batch;
-        peak(&small, part).map(|bytes| (voxels, bytes))
+        peak(&small, part).map(|bytes| (small.voxels() as f64, bytes))
     });
     let voxels = voxels.into_iter().collect::<Result<Vec<_>>>()?;
     slopes.push(Slope { part, unit: "voxel", line: Line::through(&voxels) });
     if workload.has_points() {
-        let points = POINTS.map(|points| {
-            let own = workload.with_points(points);
-            let decoded = if workload.sizes.step == StepKind::Train { points as f64 * batch } else { points as f64 };
-            peak(&own, "decoder").map(|bytes| (decoded, bytes))
-        });
+        let points =
+            POINTS.map(|points| peak(&workload.with_points(points), "decoder").map(|bytes| (points as f64, bytes)));
         let points = points.into_iter().collect::<Result<Vec<_>>>()?;
         slopes.push(Slope { part: "decoder", unit: "point", line: Line::through(&points) });
     }

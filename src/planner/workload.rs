@@ -11,6 +11,9 @@ use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
 /// Address range of a plan that nothing is meant to exhaust: 1 PiB.
 pub const UNLIMITED: u64 = 1 << 50;
 
+/// A step that can be made again.
+type Step = Box<dyn FnMut() -> Result<()>>;
+
 /// Everything that the bytes of a step depend on, the device apart.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -93,16 +96,32 @@ impl Workload {
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn rehearse(&self, device: &Device, steps: usize) -> Result<Rehearsal> {
-        match self.sizes.step {
+        let (parameters, step) = self.stage(device)?;
+        rehearsal::observe(device, parameters, steps, step)
+    }
+
+    /// Takes the steps of a plan without a log; the bytes that they reserve.
+    ///
+    /// # Errors
+    /// As [`Workload::rehearse`].
+    pub(super) fn reserve(&self, device: &Device) -> Result<u64> {
+        let (_, mut step) = self.stage(device)?;
+        (0..PLANNED_STEPS).try_for_each(|_| step())?;
+        Ok(device.reserved())
+    }
+
+    /// A fresh network on made-up data: its trainable scalars, and its step.
+    fn stage(&self, device: &Device) -> Result<(usize, Step)> {
+        Ok(match self.sizes.step {
             StepKind::Train => {
                 let mut stage = Stage::new(device, &self.network, self.sizes)?;
-                rehearsal::observe(device, stage.parameters(), steps, || stage.step())
+                (stage.parameters(), Box::new(move || stage.step()))
             }
             StepKind::Evaluate | StepKind::Infer => {
                 let mut stage = Inference::new(device, &self.network, self.sizes)?;
-                rehearsal::observe(device, stage.parameters(), steps, || stage.step())
+                (stage.parameters(), Box::new(move || stage.step()))
             }
-        }
+        })
     }
 }
 

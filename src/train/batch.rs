@@ -153,13 +153,15 @@ type Item<B> = (Volume, Labels, B);
 
 fn volume_array<B>(items: &[Item<B>]) -> Array {
     let ([d, h, w], channels) = (items[0].0.shape, items[0].0.channels);
-    let values = items.iter().flat_map(|item| item.0.voxels.iter().copied()).collect();
+    let mut values = Vec::with_capacity(items.len() * d * h * w * channels);
+    items.iter().for_each(|item| values.extend_from_slice(&item.0.voxels));
     Array { shape: vec![items.len(), d, h, w, channels], values }
 }
 
 fn label_array<B>(items: &[Item<B>]) -> Array {
     let [d, h, w] = items[0].1.shape;
-    let values = items.iter().flat_map(|item| item.1.voxels.iter().map(|&v| f32::from(v))).collect();
+    let mut values = Vec::with_capacity(items.len() * d * h * w);
+    items.iter().for_each(|item| values.extend(item.1.voxels.iter().map(|&v| f32::from(v))));
     Array { shape: vec![items.len(), d, h, w, 1], values }
 }
 

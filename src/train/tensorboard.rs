@@ -2,8 +2,8 @@
 //!
 //! A file is a row of [TFRecords](https://www.tensorflow.org/tutorials/load_data/tfrecord): length (u64), masked CRC-32C of
 //! the length, the record, masked CRC-32C of the record, all little-endian. Each record is an `Event` message of
-//! [event.proto](https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto), written here by
-//! hand: wall time (field 1, double), step (2, varint), then one of file version (3), summary (5), session log (7).
+//! [event.proto](https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto): wall time (field 1,
+//! double), step (2, varint), then one of file version (3), summary (5), session log (7).
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
+use crate::protobuf::{bytes, double, float, varint};
 
 /// Writes scalars to one event file.
 pub struct Events {
@@ -56,46 +57,14 @@ fn now() -> f64 {
 
 /// An `Event` with one further field.
 fn event(wall_time: f64, step: u64, field: &[u8]) -> Vec<u8> {
-    let mut out = vec![1 << 3 | 1];
-    out.extend(wall_time.to_le_bytes());
-    out.extend(varint(2, step));
-    out.extend(field);
-    out
+    [&double(1, wall_time), &varint(2, step), field].concat()
 }
 
 /// Field 5 of an `Event`: a `Summary` of values (field 1), each a tag (1) and a simple value (2, float).
 fn summary(scalars: &[(&str, f64)]) -> Vec<u8> {
-    let values = scalars.iter().flat_map(|(tag, value)| {
-        let mut fields = bytes(1, tag.as_bytes());
-        fields.push(2 << 3 | 5);
-        fields.extend((*value as f32).to_le_bytes());
-        bytes(1, &fields)
-    });
+    let values =
+        scalars.iter().flat_map(|(tag, value)| bytes(1, &[bytes(1, tag.as_bytes()), float(2, *value as f32)].concat()));
     bytes(5, &values.collect::<Vec<u8>>())
-}
-
-/// A field of wire type 0.
-fn varint(field: u8, value: u64) -> Vec<u8> {
-    let mut out = vec![field << 3];
-    number(&mut out, value);
-    out
-}
-
-/// A field of wire type 2.
-fn bytes(field: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![field << 3 | 2];
-    number(&mut out, content.len() as u64);
-    out.extend(content);
-    out
-}
-
-/// Seven bits a byte, the lowest first.
-fn number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// A TFRecord.

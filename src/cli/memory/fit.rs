@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::memory::{format_bytes, parse_bytes};
 use crate::models::RecomputeChoice;
 use crate::planner::adjust::Quantity;
-use crate::planner::fit::{Answer, answers};
-use crate::planner::gpus::{GPUS, USABLE};
+use crate::planner::fit::{Answer, answers, best_answers};
+use crate::planner::gpus::{GPUS, Gpu, USABLE};
 use crate::planner::{Aside, Workload};
 use crate::report::{Grid, count};
 
@@ -37,19 +37,19 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--fit; --json has all figures")?;
     let workload = args.workload(&args.model)?;
-    let rooms: Vec<(String, u64)> = match room {
-        Room::Bytes(bytes) => vec![(format_bytes(bytes), bytes)],
-        Room::Gpus => GPUS.iter().map(|gpu| (format!("{} ({} GB)", gpu.name, gpu.gibibytes), gpu.usable())).collect(),
-    };
     let target = args.target();
-    let mut found = Vec::new();
-    for (name, budget) in rooms {
-        let mut answers = answers(&workload, target, budget)?;
-        if let Some(RecomputeChoice::Level(level)) = args.recompute {
-            answers.iter_mut().for_each(|answer| answer.by_level.retain(|(known, _)| *known == level));
+    let levels = match args.recompute {
+        Some(RecomputeChoice::Level(level)) => vec![level],
+        Some(RecomputeChoice::Auto) | None => workload.levels(),
+    };
+    let found: Vec<(String, u64, Vec<Answer>)> = match room {
+        Room::Bytes(bytes) => vec![(format_bytes(bytes), bytes, answers(&workload, &levels, target, bytes)?)],
+        Room::Gpus => {
+            let found = best_answers(&workload, &levels, target, &GPUS.map(|gpu| gpu.usable()))?;
+            let name = |gpu: &Gpu| format!("{} ({} GB)", gpu.name, gpu.gibibytes);
+            GPUS.iter().zip(found).map(|(gpu, answers)| (name(gpu), gpu.usable(), answers)).collect()
         }
-        found.push((name, budget, answers));
-    }
+    };
     if args.run.json {
         let all: Vec<Value> = found.iter().map(|(name, budget, answers)| to_json(name, *budget, answers)).collect();
         return print(format!("{:#}", json!({ "model": workload.network.title(), "fits": all })));

@@ -12,7 +12,8 @@ use crate::report::{Grid, mib};
 
 /// Plans the step, runs it, and prints both.
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
-    refuse(args.csv.is_some() || args.trace.is_some(), "--csv and --trace", "--compare-to")?;
+    let files = args.csv.is_some() || args.trace.is_some() || args.pprof.is_some();
+    refuse(files, "--csv, --trace and --pprof", "--compare-to")?;
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--compare-to")?;
     let device = match args.device {

@@ -165,6 +165,9 @@ pub struct MemoryArgs {
     /// Write the step for a timeline viewer (ui.perfetto.dev, chrome://tracing)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"])]
     trace: Option<PathBuf>,
+    /// Write the step as a heap profile for pprof (go tool pprof -http : FILE)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"])]
+    pprof: Option<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
 }

@@ -2,17 +2,21 @@
 
 use super::MemoryArgs;
 use super::single::Single;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::memory::export;
 
-/// Writes the step's log, trace and page where they are wanted.
+/// Writes the step's log, trace, profile and page where they are wanted.
 pub(super) fn step(args: &MemoryArgs, answer: &Single) -> Result<()> {
     if let Some(path) = &args.csv {
         write_atomic(path, export::csv(&answer.cost.events).as_bytes())?;
     }
     if let Some(path) = &args.trace {
         write_atomic(path, export::chrome_trace(&answer.setting(), &answer.cost.events).as_bytes())?;
+    }
+    if let Some(path) = &args.pprof {
+        let profile = export::pprof(&answer.cost.events, &answer.cost.peak);
+        write_atomic(path, &profile.map_err(|error| Error::file(path, error))?)?;
     }
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {

@@ -84,15 +84,14 @@ impl Op for AvgPool {
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
-        let axes = self.axes(backward.shape(0));
-        let taps = self.taps(backward.shape(0)).map(|taps| taps.transposed());
-        let dy = backward.gradient().clone();
+        let (shape, dy) = (backward.shape(0).to_vec(), backward.gradient().clone());
         backward.write_gradient(0, |device, dx, accumulate| {
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
+                    let taps = self.taps(&shape).map(|taps| taps.transposed());
                     separable::apply(pool, &taps, dy.channels(), dy.data(), dx.data_mut(), accumulate)
                 }
-                Backend::Cuda(cuda) => cuda::backward(cuda, &axes, &dy, dx, accumulate)?,
+                Backend::Cuda(cuda) => cuda::backward(cuda, &self.axes(&shape), &dy, dx, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

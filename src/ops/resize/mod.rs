@@ -97,15 +97,14 @@ impl Op for Resize {
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
-        let (axes, corners) = (self.axes(backward.shape(0)), self.corners);
-        let taps = self.taps(backward.shape(0)).map(|taps| taps.transposed());
-        let dy = backward.gradient().clone();
+        let (shape, dy) = (backward.shape(0).to_vec(), backward.gradient().clone());
         backward.write_gradient(0, |device, dx, accumulate| {
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
+                    let taps = self.taps(&shape).map(|taps| taps.transposed());
                     separable::apply(pool, &taps, dy.channels(), dy.data(), dx.data_mut(), accumulate)
                 }
-                Backend::Cuda(cuda) => cuda::backward(cuda, &axes, corners, &dy, dx, accumulate)?,
+                Backend::Cuda(cuda) => cuda::backward(cuda, &self.axes(&shape), self.corners, &dy, dx, accumulate)?,
                 Backend::Plan { .. } => {}
             }
             Ok(())

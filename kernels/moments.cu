@@ -14,12 +14,12 @@
 constexpr int BATCH = 8;
 
 // x [items, length] → partials [items, pieces, 3, width]: mean, what its rounding left over, squares about it.
-extern "C" __global__ void __launch_bounds__(THREADS) moments_pieces(const float* x, float* partials, Tiling t) {
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(moments_pieces)(const real* x, float* partials, Tiling t) {
     __shared__ double parts[4][THREADS];
     float shift[4] = {}, sum[4] = {}, square[4] = {};
     uint32_t count[4] = {};
     if (t.works()) {
-        const float* item = x + blockIdx.z * t.length;
+        const real* item = x + blockIdx.z * t.length;
         const uint64_t stride = (uint64_t)t.lanes * t.width;
         uint64_t at = ((uint64_t)blockIdx.x * t.lanes * t.steps + t.lane()) * t.width + t.channel();
 #pragma unroll 1
@@ -78,6 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) moments_pieces(const float
     }
 }
 
+#ifndef BF16 // f32 in every precision
 // partials → statistics [2, items·channels]. A block has `span` channels (a power of two, at most 32) of one item side by
 // side, and 256/span pieces at a time.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -110,3 +111,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         __syncthreads();
     }
 }
+#endif

@@ -6,8 +6,8 @@
 #include "common.cuh"
 
 // y `[rows, columns]`, rows `pitch` apart, (+)= Σ_split parts `[splits, rows, columns]` + bias `[rows / rows_per_bias, columns]`.
-extern "C" __global__ void sum_splits(
-    const float* parts, uint32_t splits, uint64_t rows, uint32_t columns, float* y, uint64_t pitch, const float* bias,
+extern "C" __global__ void KERNEL(sum_splits)(
+    const float* parts, uint32_t splits, uint64_t rows, uint32_t columns, real* y, uint64_t pitch, const float* bias,
     uint64_t rows_per_bias, uint32_t accumulate) {
     const uint64_t n = rows * columns;
     for_elements(i, n) {
@@ -18,6 +18,7 @@ extern "C" __global__ void sum_splits(
     }
 }
 
+#ifndef BF16 // f32 in every precision
 // dW `[outputs, inputs, taps]` (+)= Σ_split parts `[splits, taps, inputs, outputs]`: read side by side, written apart.
 extern "C" __global__ void sum_weight_splits(
     const float* parts, uint32_t splits, uint32_t taps, uint32_t inputs, uint32_t outputs, float* dw, uint32_t accumulate) {
@@ -29,13 +30,14 @@ extern "C" __global__ void sum_weight_splits(
         put(&dw[(output * inputs + input) * taps + tap], (float)sum, accumulate);
     }
 }
+#endif
 
 // parts `[items, pieces, columns]` = Σ over the rows of a piece of x `[items, rows, columns]`.
 //
 // Grid (pieces, items, blocks of 256 columns), 256 threads: as many rows at a time as fit, each thread always at the same
 // column. With more columns than threads a block takes 256 of them.
-extern "C" __global__ void __launch_bounds__(THREADS) column_sums(
-    const float* x, uint64_t rows, uint32_t columns, uint64_t piece, float* parts) {
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(column_sums)(
+    const real* x, uint64_t rows, uint32_t columns, uint64_t piece, float* parts) {
     __shared__ double sums[THREADS];
     const uint32_t first = blockIdx.z * THREADS, width = min(columns - first, (uint32_t)THREADS);
     const uint32_t lines = THREADS / width, line = threadIdx.x / width, column = threadIdx.x % width;
@@ -43,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) column_sums(
     x += blockIdx.y * rows * columns + first + column;
     double sum = 0.0;
     if (line < lines)
-        for (uint64_t row = begin + line; row < end; row += lines) sum += x[row * columns];
+        for (uint64_t row = begin + line; row < end; row += lines) sum += (float)x[row * columns];
     sums[threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.x >= width) return;
@@ -51,6 +53,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) column_sums(
     parts[((uint64_t)blockIdx.y * gridDim.x + blockIdx.x) * columns + first + column] = (float)sum;
 }
 
+#ifndef BF16 // f32 in every precision
 // y `[items, columns]` (+)= Σ_piece parts `[items, pieces, columns]`: a warp an element.
 extern "C" __global__ void column_totals(
     const float* parts, uint64_t items, uint32_t pieces, uint32_t columns, float* y, uint32_t accumulate) {
@@ -63,3 +66,4 @@ extern "C" __global__ void column_totals(
     sum = warp_sum(sum);
     if (lane == 0) put(&y[i], (float)sum, accumulate);
 }
+#endif

@@ -74,7 +74,15 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::empty`].
     pub fn zeros(device: &Device, shape: &[usize], role: Role) -> Result<Self> {
-        let mut tensor = Self::empty(device, shape, DType::F32, role)?;
+        Self::zeros_of(device, shape, DType::F32, role)
+    }
+
+    /// A tensor of zeros of any type.
+    ///
+    /// # Errors
+    /// As [`Tensor::empty`].
+    pub fn zeros_of(device: &Device, shape: &[usize], dtype: DType, role: Role) -> Result<Self> {
+        let mut tensor = Self::empty(device, shape, dtype, role)?;
         tensor.zero()?;
         Ok(tensor)
     }

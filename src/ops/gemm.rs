@@ -109,7 +109,7 @@ pub(crate) fn sum_splits(
     bias: Option<(&Tensor, usize)>,
     accumulate: bool,
 ) -> Result<()> {
-    cuda.kernel("sum_splits")
+    cuda.kernel_of("sum_splits", target.tensor.dtype())
         .input_from(parts, first)
         .value(splits as u32)
         .value(rows as u64)
@@ -143,7 +143,7 @@ pub(crate) fn column_sums(
 ) -> Result<()> {
     let pieces = rows.div_ceil(piece(rows)).max(1);
     let blocks = [pieces as u32, items as u32, columns.div_ceil(THREADS as usize) as u32];
-    cuda.kernel("column_sums")
+    cuda.kernel_of("column_sums", x.dtype())
         .input(x)
         .value(rows as u64)
         .value(columns as u32)

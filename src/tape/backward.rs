@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
 use crate::ops;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// What an op's backward works with.
 pub struct Backward<'a> {
@@ -101,6 +101,7 @@ impl Backward<'_> {
         if !slot.needs_gradient {
             return Ok(());
         }
+        debug_assert_eq!(gradient.dtype(), slot.dtype, "a gradient is stored as its value");
         let former = slot.gradient.take();
         let sum = match former {
             None => gradient.reshaped(&slot.shape)?,
@@ -145,7 +146,7 @@ impl Backward<'_> {
         Ok(Some(match former {
             Some(former) if former.is_unique() => (former, true),
             Some(former) => (former.copied(role)?, true),
-            None => (Tensor::empty(self.device(), &slot.shape, DType::F32, role)?, false),
+            None => (Tensor::empty(self.device(), &slot.shape, slot.dtype, role)?, false),
         }))
     }
 

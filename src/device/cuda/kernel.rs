@@ -1,5 +1,6 @@
 //! A kernel launch: name, arguments, grid.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
@@ -18,15 +19,15 @@ use crate::tensor::Tensor;
 /// ```
 pub struct Kernel<'a> {
     cuda: &'a Cuda,
-    name: &'static str,
+    name: Cow<'static, str>,
     /// Each argument begins at a word of its own.
     words: Vec<u64>,
     starts: Vec<usize>,
 }
 
 impl<'a> Kernel<'a> {
-    pub(super) fn new(cuda: &'a Cuda, name: &'static str) -> Self {
-        Self { cuda, name, words: Vec::with_capacity(16), starts: Vec::with_capacity(16) }
+    pub(super) fn new(cuda: &'a Cuda, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { cuda, name: name.into(), words: Vec::with_capacity(16), starts: Vec::with_capacity(16) }
     }
 
     /// A pointer to the elements of a tensor that the kernel reads.
@@ -77,7 +78,7 @@ impl<'a> Kernel<'a> {
         }
         let failed = |e| driver::failed(&format!("kernel {}", self.name), e);
         self.cuda.bind()?;
-        let function = self.cuda.modules.function(self.name, grid.shared)?;
+        let function = self.cuda.modules.function(&self.name, grid.shared)?;
         let base = self.words.as_mut_ptr();
         // SAFETY: every start lies inside the words.
         let mut arguments: Vec<*mut c_void> =

@@ -27,6 +27,7 @@ use cudarc::driver::{CudaContext, CudaStream, result};
 use super::info::{DeviceInfo, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
+use crate::tensor::DType;
 pub use cudnn::Cudnn;
 pub use kernel::Kernel;
 use memory::Range;
@@ -100,6 +101,14 @@ impl Cuda {
     /// The kernel of this name, to be given its arguments.
     pub fn kernel(&self, name: &'static str) -> Kernel<'_> {
         Kernel::new(self, name)
+    }
+
+    /// The kernel of this name for tensors stored as `dtype`: for bf16 it is called `NAME_bf16`.
+    pub fn kernel_of(&self, name: &'static str, dtype: DType) -> Kernel<'_> {
+        match dtype {
+            DType::Bf16 => Kernel::new(self, format!("{name}_bf16")),
+            _ => self.kernel(name),
+        }
     }
 
     /// Waits until everything launched so far is done.

@@ -48,7 +48,7 @@ pub(super) struct Modules {
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<&'static str, CUmodule>,
-    functions: HashMap<&'static str, (CUfunction, u32)>,
+    functions: HashMap<String, (CUfunction, u32)>,
 }
 
 // SAFETY: handles of the driver may be used from any thread whose current context is theirs.
@@ -60,7 +60,7 @@ impl Modules {
     }
 
     /// The kernel of this name, allowed `shared` bytes of dynamic shared memory.
-    pub(super) fn function(&self, name: &'static str, shared: u32) -> Result<CUfunction> {
+    pub(super) fn function(&self, name: &str, shared: u32) -> Result<CUfunction> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (function, allowed) = match loaded.functions.get(name) {
             Some(&known) => known,
@@ -72,13 +72,13 @@ impl Modules {
             unsafe { set_function_attribute(function, attribute, shared as i32) }
                 .map_err(|e| driver::failed(&format!("giving kernel {name} {shared} bytes of shared memory"), e))?;
         }
-        loaded.functions.insert(name, (function, allowed.max(shared)));
+        loaded.functions.insert(name.into(), (function, allowed.max(shared)));
         Ok(function)
     }
 }
 
 impl Loaded {
-    fn find(&mut self, name: &'static str) -> Result<CUfunction> {
+    fn find(&mut self, name: &str) -> Result<CUfunction> {
         let module = MODULES.iter().find(|module| module.kernels.contains(&name));
         let module = module.ok_or_else(|| Error::Device(format!("there is no kernel {name}")))?;
         let handle = match self.modules.get(module.name) {

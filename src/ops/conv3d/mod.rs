@@ -27,12 +27,13 @@ pub(crate) use sizes::Sizes;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 struct Conv3d {
     geometry: Geometry,
     bias: bool,
+    precision: Precision,
 }
 
 /// Convolution of `x` with `weight`; see the module's page for shapes.
@@ -40,7 +41,7 @@ struct Conv3d {
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: Geometry) -> Result<Var> {
-    let op = Conv3d { geometry, bias: bias.is_some() };
+    let op = Conv3d { geometry, bias: bias.is_some(), precision: tape.precision() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -74,6 +75,10 @@ impl Op for Conv3d {
         }
         let [d, h, w] = sizes.output;
         Ok(vec![sizes.batch, d, h, w, sizes.out_channels])
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

@@ -15,8 +15,8 @@ use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::conv3d::{Geometry, Sizes, bias_gradient, cpu, cuda};
 use crate::ops::{Cost, Needs, Op, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Name in errors and in the ledger.
 const NAME: &str = "conv_transpose3d";
@@ -25,6 +25,7 @@ struct ConvTranspose3d {
     geometry: Geometry,
     output_padding: [usize; 3],
     bias: bool,
+    precision: Precision,
 }
 
 /// Transposed convolution of `x` with `weight`; see the module's page for shapes.
@@ -39,7 +40,7 @@ pub fn conv_transpose3d(
     geometry: Geometry,
     output_padding: [usize; 3],
 ) -> Result<Var> {
-    let op = ConvTranspose3d { geometry, output_padding, bias: bias.is_some() };
+    let op = ConvTranspose3d { geometry, output_padding, bias: bias.is_some(), precision: tape.precision() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -91,6 +92,10 @@ impl Op for ConvTranspose3d {
         }
         let [d, h, w] = sizes.input;
         Ok(vec![sizes.batch, d, h, w, sizes.in_channels])
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

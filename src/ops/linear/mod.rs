@@ -18,12 +18,13 @@ use std::ops::Range;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 struct Linear {
     columns: Range<usize>,
     bias: bool,
+    precision: Precision,
 }
 
 /// `y = x·W[:, columns]ᵀ + b`; see the module's page for shapes. `columns: None` means all.
@@ -32,7 +33,7 @@ struct Linear {
 /// Shapes that do not fit, or no memory.
 pub fn linear(tape: &Tape, x: &Var, weight: &Var, columns: Option<Range<usize>>, bias: Option<&Var>) -> Result<Var> {
     let columns = columns.unwrap_or(0..weight.shape().last().copied().unwrap_or(0));
-    let op = Linear { columns, bias: bias.is_some() };
+    let op = Linear { columns, bias: bias.is_some(), precision: tape.precision() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -103,6 +104,10 @@ impl Op for Linear {
         let mut shape = x.to_vec();
         shape[x.len() - 1] = weight[0];
         Ok(shape)
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

@@ -32,7 +32,7 @@ pub(super) fn moments(
     scratch: &mut Tensor,
     out: &mut Tensor,
 ) -> Result<()> {
-    cuda.kernel("moments_pieces").input(x).output(scratch).value(tiling).launch(tiling.grid(items))?;
+    cuda.kernel_of("moments_pieces", x.dtype()).input(x).output(scratch).value(tiling).launch(tiling.grid(items))?;
     let (span, chunks) = tiling.chunks();
     let grid = Grid { blocks: [chunks as u32, items as u32, 1], threads: [THREADS, 1, 1], shared: 0 };
     cuda.kernel("moments_join").input(scratch).output(out).value(span as u32).value(tiling).launch(grid)

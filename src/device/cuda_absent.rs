@@ -1,6 +1,7 @@
 //! CUDA devices in a build without the feature `cuda`: there are none, and no value of [`Cuda`] ever exists
 //! (its emptiness is private, so that code elsewhere does not count as unreachable).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
@@ -70,7 +71,7 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub fn kernel(&self, _: &'static str) -> Kernel<'_> {
+    pub fn kernel(&self, _: impl Into<Cow<'static, str>>) -> Kernel<'_> {
         match self.0 {}
     }
 

@@ -174,7 +174,8 @@ impl Order {
     pub fn write(&self, cell: &mut Cell, now: Access, changes: bool) -> Option<Access> {
         let write = (changes && self.unordered(&cell.write, &now)).then_some(cell.write);
         let read = cell.reads.iter().find(|r| changes && self.unordered(r, &now)).copied();
-        let bytes = if cell.write.clock == now.clock && cell.write.thread == now.thread { cell.write.bytes } else { 0 };
+        let (last, same) = (&cell.write, |last: &Access| [last.block, last.clock, last.thread.into()]);
+        let bytes = if same(last) == same(&now) { last.bytes } else { 0 };
         cell.write = Access { bytes: bytes | now.bytes, ..now };
         write.or(read)
     }
@@ -209,6 +210,18 @@ mod tests {
         assert!(o.read(&mut cell.clone(), o.stamp(1, 0b0001, false)).is_some());
         o.warp_sync(0);
         assert!(o.read(&mut cell, o.stamp(1, 0b0001, false)).is_none());
+    }
+
+    #[test]
+    fn bytes_of_an_earlier_launch_are_forgotten() {
+        let (mut o, mut cell) = (started(), Cell::default());
+        o.write(&mut cell, o.stamp(0, 15, false), true);
+        // Clocks begin anew with each launch; blocks are numbered on.
+        o = Order::default();
+        o.begin_launch(2);
+        o.begin_block();
+        assert!(o.write(&mut cell, o.stamp(0, 0b0011, false), true).is_none());
+        assert!(o.write(&mut cell, o.stamp(1, 0b1100, false), true).is_none(), "different bytes");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod memory;
 mod modules;
 mod staging;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -99,7 +100,7 @@ impl Cuda {
     }
 
     /// The kernel of this name, to be given its arguments.
-    pub fn kernel(&self, name: &'static str) -> Kernel<'_> {
+    pub fn kernel(&self, name: impl Into<Cow<'static, str>>) -> Kernel<'_> {
         Kernel::new(self, name)
     }
 

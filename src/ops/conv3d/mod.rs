@@ -92,7 +92,7 @@ impl Op for Conv3d {
             }
             Backend::Cuda(cuda) => {
                 let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
-                cuda::forward(cuda, &sizes, operands, bias, output, false, &mut scratch)?;
+                cuda::forward(cuda, (&sizes, self.precision), operands, bias, output, false, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -113,7 +113,7 @@ impl Op for Conv3d {
                         cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, &sizes, [&x, &dy], dw, accumulate, &mut scratch)?
+                        cuda::weight_gradient(cuda, (&sizes, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -135,7 +135,7 @@ impl Op for Conv3d {
                     }
                     Backend::Cuda(cuda) => {
                         let operands = [&dy, &weight];
-                        cuda::input_gradient(cuda, &sizes, operands, None, dx, accumulate, &mut scratch)?
+                        cuda::input_gradient(cuda, (&sizes, self.precision), operands, None, dx, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }

@@ -109,7 +109,7 @@ impl Op for ConvTranspose3d {
             }
             Backend::Cuda(cuda) => {
                 let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
-                cuda::input_gradient(cuda, &sizes, operands, bias, output, false, &mut scratch)?;
+                cuda::input_gradient(cuda, (&sizes, self.precision), operands, bias, output, false, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -130,7 +130,7 @@ impl Op for ConvTranspose3d {
                         cpu::weight_gradient(pool, &sizes, dy.data(), x.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, &sizes, [&dy, &x], dw, accumulate, &mut scratch)?
+                        cuda::weight_gradient(cuda, (&sizes, self.precision), [&dy, &x], dw, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -151,7 +151,7 @@ impl Op for ConvTranspose3d {
                         cpu::forward(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::forward(cuda, &sizes, [&dy, &weight], None, dx, accumulate, &mut scratch)?
+                        cuda::forward(cuda, (&sizes, self.precision), [&dy, &weight], None, dx, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }

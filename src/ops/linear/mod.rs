@@ -3,6 +3,8 @@
 //! * `x` `[rows…, features]`, `W` `[outputs, inputs]` as PyTorch stores it, `y` `[rows…, outputs]`.
 //! * `columns` selects `features` of the weight's `inputs` columns. A layer whose input is a concatenation is thereby one
 //!   product a part, and a part that is equal for all rows of a volume (the latent) is multiplied once a volume.
+//! * In bf16 and tf32 products are the tensor cores' (CUDA): of numbers of bf16 if `x` is stored so, else of f32 rounded to 11
+//!   bits; weights stay f32 and are rounded on the way. Sums are f32.
 //! * `b` is `[outputs]`, or `[batch, outputs]` with rows divided evenly among the batch: that shared part's result.
 //!
 //! Gradients: `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy` (within each batch item).
@@ -120,7 +122,7 @@ impl Op for Linear {
             }
             Backend::Cuda(cuda) => {
                 let bias = inputs.get(2).copied();
-                cuda::forward(cuda, dims, [inputs[0], inputs[1]], bias, output, &mut scratch)?;
+                cuda::forward(cuda, (dims, self.precision), [inputs[0], inputs[1]], bias, output, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -149,7 +151,7 @@ impl Op for Linear {
                         let add = accumulate || dims.features != dims.stride;
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
-                    Backend::Cuda(cuda) => cuda::weight_gradient(cuda, dims, [&x, &dy], dw, accumulate, &mut scratch)?,
+                    Backend::Cuda(cuda) => cuda::weight_gradient(cuda, (dims, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -175,7 +177,7 @@ impl Op for Linear {
                         cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::input_gradient(cuda, dims, [&dy, &weight], dx, accumulate, &mut scratch)?
+                        cuda::input_gradient(cuda, (dims, self.precision), [&dy, &weight], dx, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }

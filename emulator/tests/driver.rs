@@ -161,3 +161,46 @@ fn modules_have_variables_and_can_be_unloaded() {
     let elf = gpu.context.load_module(Ptx::from_src("\u{7f}ELF and more"));
     assert_eq!(elf.map(|_| ()), Err(DriverError(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU)));
 }
+
+#[test]
+fn a_graph_does_again_what_was_captured() {
+    use cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
+    let s = two_devices(Config::checked());
+    let gpu = Gpu::new(BUGS);
+    let stream = gpu.context.new_stream().unwrap();
+    let [input, middle, output] = [0; 3].map(|_| gpu.stream.alloc_zeros::<f32>(32).unwrap());
+    let [a, b, c] = [&input, &middle, &output].map(|slice| slice.device_ptr(&gpu.stream).0);
+    let copy = gpu.kernel("copy");
+    stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();
+    stream.launch_builder(&copy).arg(&a).arg(&b).run(threads(32, 32)).unwrap();
+    // SAFETY: both ranges are live allocations of 128 bytes.
+    unsafe {
+        cudarc::driver::result::memcpy_dtod_async(c, b, 64, stream.cu_stream()).unwrap();
+        cudarc::driver::result::memset_d8_async(b, 0, 128, stream.cu_stream()).unwrap();
+    }
+    // Memory that counts as unwritten from here on does so when the graph gets there.
+    s.emulator.undefine(b, 128);
+    assert_eq!((s.host_counters().launches, s.counters_of("copy").launches), (0, 0));
+    let flags = Flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = stream.end_capture(flags).unwrap().unwrap();
+    for round in 1..3u8 {
+        let x = [f32::from(round); 32];
+        to_address(a, &x).unwrap();
+        graph.launch().unwrap();
+        stream.synchronize().unwrap();
+        let mut got = [0f32; 32];
+        from_address(&mut got[..16], c).unwrap();
+        assert_eq!(got[..16], x[..16]);
+        assert_eq!((s.host_counters().launches, s.counters_of("copy").launches), (1, 1));
+        s.assert_clean();
+        from_address(&mut got, b).unwrap();
+        assert_eq!(s.findings().len(), 1, "the middle was undefined at the end");
+        s.reset();
+    }
+    // Waiting for a stream is nothing that a graph can hold.
+    stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();
+    assert_eq!(stream.synchronize(), Err(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)));
+    let ended = stream.end_capture(flags).map(|graph| graph.is_some());
+    assert_eq!(ended, Err(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)));
+    stream.synchronize().unwrap();
+}

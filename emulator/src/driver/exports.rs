@@ -3,6 +3,7 @@
 //! They exist because a test links this crate as an rlib and loads it as a shared library: the two have separate statics,
 //! and only those of the library are at work.
 
+use super::graph::submit_of_thread;
 use super::state::{current_ordinal, device_of, devices, lock};
 use super::{Outcome, Status, api, give, record};
 use crate::check::config::Config;
@@ -79,11 +80,11 @@ api! {
 
     /// Forbids (or allows) kernels to touch a range: red zones of an arena.
     fn cuemu_forbid(address: u64, bytes: u64, forbidden: i32) {
-        shade(address, bytes, |shadow, at| shadow.set_forbidden(at, bytes, forbidden != 0))
+        submit_of_thread(move || shade(address, bytes, |shadow, at| shadow.set_forbidden(at, bytes, forbidden != 0)))
     }
 
     /// Makes a range count as never written: memory an arena gives out again.
     fn cuemu_undefine(address: u64, bytes: u64) {
-        shade(address, bytes, |shadow, at| shadow.set_defined(at, bytes, false))
+        submit_of_thread(move || shade(address, bytes, |shadow, at| shadow.set_defined(at, bytes, false)))
     }
 }

@@ -2,8 +2,9 @@
 
 use std::ffi::c_void;
 
+use super::graph::{captures, submit};
 use super::state::{Function, current_ordinal, devices, handles, lock};
-use super::{Outcome, Status, api, record};
+use super::{Outcome, Status, api, coverage, record};
 use crate::check::finding::{Finding, FindingKind};
 use crate::counters::KernelCounters;
 use crate::decode::ir::Kernel;
@@ -99,10 +100,12 @@ fn run(function: &Function, geometry: &Geometry, stream: usize) -> Outcome {
     let found = !outcome.findings.is_empty();
     outcome.findings.into_iter().for_each(record::found);
     record::with(|r| {
-        r.host.launches += 1;
         let fresh = || KernelCounters { kernel: kernel.name.clone(), ..KernelCounters::default() };
         r.kernels.entry(kernel.name.clone()).or_insert_with(fresh).add(&outcome.counters);
     });
+    if outcome.fault.is_none() {
+        coverage::ran(&kernel.name);
+    }
     let failed = outcome.fault.map(status).or((found && config.strict).then_some(Status::LaunchFailed));
     state.fatal = failed;
     failed.map_or(Ok(()), Err)
@@ -119,7 +122,11 @@ api! {
         // SAFETY: the caller's arguments.
         let params = unsafe { arguments(kernel, params, extra) }.map_err(|r| bad_launch(kernel, r, Status::InvalidValue))?;
         let geometry = Geometry { grid: [gx, gy, gz], block: [bx, by, bz], dynamic_shared: shared, params };
-        run(&function, &geometry, stream as usize)
+        if !captures(stream) {
+            record::with(|r| r.host.launches += 1);
+        }
+        let stream_handle = stream as usize;
+        submit(stream, move || run(&function, &geometry, stream_handle))
     }
 
     /// Blocks run one after another here, so only a grid of one block can cooperate.

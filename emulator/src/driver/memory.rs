@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use super::graph::{not_captured, submit};
 use super::state::{current_state, device_of, fresh, handles, lock};
 use super::{Outcome, Status, api, give, record};
 use crate::check::finding::{Finding, FindingKind};
@@ -198,12 +199,14 @@ api! {
     }
 
     /// Allocates; the stream's order is the program's.
-    fn cuMemAllocAsync(out: *mut u64, bytes: usize, _stream: *mut c_void) {
+    fn cuMemAllocAsync(out: *mut u64, bytes: usize, stream: *mut c_void) {
+        not_captured(stream)?;
         allocate(out, bytes)
     }
 
     /// Allocates; every pool is the device's memory.
-    fn cuMemAllocFromPoolAsync(out: *mut u64, bytes: usize, _pool: *mut c_void, _stream: *mut c_void) {
+    fn cuMemAllocFromPoolAsync(out: *mut u64, bytes: usize, _pool: *mut c_void, stream: *mut c_void) {
+        not_captured(stream)?;
         allocate(out, bytes)
     }
 
@@ -213,7 +216,8 @@ api! {
     }
 
     /// Frees.
-    fn cuMemFreeAsync(address: u64, _stream: *mut c_void) {
+    fn cuMemFreeAsync(address: u64, stream: *mut c_void) {
+        not_captured(stream)?;
         free(address)
     }
 
@@ -224,8 +228,9 @@ api! {
     }
 
     /// Copies to the device.
-    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, _stream: *mut c_void) {
-        to_device(to, from, bytes)
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, stream: *mut c_void) {
+        let from = from as usize;
+        submit(stream, move || to_device(to, from as *const u8, bytes))
     }
 
     /// Copies to the host.
@@ -235,8 +240,9 @@ api! {
     }
 
     /// Copies to the host.
-    fn cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, _stream: *mut c_void) {
-        to_host(to, from, bytes)
+    fn cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, stream: *mut c_void) {
+        let to = to as usize;
+        submit(stream, move || to_host(to as *mut u8, from, bytes))
     }
 
     /// Copies on the device.
@@ -245,13 +251,13 @@ api! {
     }
 
     /// Copies on the device.
-    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, _stream: *mut c_void) {
-        on_device(to, from, bytes)
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: *mut c_void) {
+        submit(stream, move || on_device(to, from, bytes))
     }
 
     /// Copies between devices.
-    fn cuMemcpyPeerAsync(to: u64, _there: *mut c_void, from: u64, _here: *mut c_void, bytes: usize, _stream: *mut c_void) {
-        on_device(to, from, bytes)
+    fn cuMemcpyPeerAsync(to: u64, _there: *mut c_void, from: u64, _here: *mut c_void, bytes: usize, stream: *mut c_void) {
+        submit(stream, move || on_device(to, from, bytes))
     }
 
     /// Fills with a byte.
@@ -260,8 +266,8 @@ api! {
     }
 
     /// Fills with a byte.
-    fn cuMemsetD8Async(to: u64, value: u8, count: usize, _stream: *mut c_void) {
-        fill(to, &[value], count)
+    fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: *mut c_void) {
+        submit(stream, move || fill(to, &[value], count))
     }
 
     /// Fills with a 32-bit word.
@@ -270,8 +276,8 @@ api! {
     }
 
     /// Fills with a 32-bit word.
-    fn cuMemsetD32Async(to: u64, value: u32, count: usize, _stream: *mut c_void) {
-        fill(to, &value.to_le_bytes(), count)
+    fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: *mut c_void) {
+        submit(stream, move || fill(to, &value.to_le_bytes(), count))
     }
 
     /// Page-locked host memory is host memory.

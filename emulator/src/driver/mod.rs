@@ -8,8 +8,10 @@
 #![allow(clippy::missing_safety_doc)]
 
 pub mod context;
+pub mod coverage;
 pub mod device;
 pub mod exports;
+pub mod graph;
 pub mod launch;
 pub mod memory;
 pub mod module;
@@ -38,6 +40,8 @@ pub enum Status {
     MisalignedAddress = 716,
     LaunchFailed = 719,
     NotSupported = 801,
+    CaptureUnsupported = 900,
+    CaptureInvalidated = 901,
 }
 
 impl Status {
@@ -61,6 +65,8 @@ impl Status {
             716 => (c"CUDA_ERROR_MISALIGNED_ADDRESS", c"cuemu: a kernel used a misaligned address (see the findings)"),
             719 => (c"CUDA_ERROR_LAUNCH_FAILED", c"cuemu: a kernel failed (see the findings)"),
             801 => (c"CUDA_ERROR_NOT_SUPPORTED", c"cuemu: not emulated"),
+            900 => (c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"cuemu: not allowed while the stream is captured"),
+            901 => (c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"cuemu: the capture holds what no graph can"),
             _ => (c"CUDA_ERROR_UNKNOWN", c"cuemu: unknown error"),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::state::{Function, Loaded, current_ordinal, current_state, devices, fresh, handles, lock};
-use super::{Outcome, Status, api, give, record};
+use super::{Outcome, Status, api, coverage, give, record};
 use crate::check::finding::{Finding, FindingKind};
 use crate::decode::module::decode;
 use crate::exec::launch::{SHARED_LIMIT, SHARED_OPT_IN};
@@ -15,7 +15,7 @@ use crate::ptx::ast::Variable;
 fn load(out: *mut *mut c_void, text: &str) -> Outcome {
     let ordinal = current_ordinal()?;
     // Parsing is the longest part, and needs no device.
-    let tree = ptx::parse(text);
+    let tree = ptx::parse(text).inspect(coverage::loaded);
     let mut state = current_state()?;
     let place = |variable: &Variable| {
         let size = u64::from(variable.size.max(1));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::Status;
+use super::graph::{Capture, Node};
 use crate::decode::ir::Kernel;
 use crate::decode::module::Module;
 use crate::exec::launch::BlockNumbers;
@@ -164,6 +165,12 @@ pub struct Handles {
     pub events: HashMap<usize, Event>,
     /// Page-locked host memory: size in bytes.
     pub pinned: HashMap<usize, usize>,
+    /// Streams that are being captured.
+    pub captures: HashMap<usize, Capture>,
+    /// Graphs.
+    pub graphs: HashMap<usize, Arc<[Node]>>,
+    /// Executable graphs.
+    pub executables: HashMap<usize, Arc<[Node]>>,
 }
 
 /// The handle tables.

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::time::Instant;
 
+use super::graph::not_captured;
 use super::state::{Event, current_state, fresh, handles};
 use super::{Outcome, Status, api, give, record};
 
@@ -44,47 +45,35 @@ api! {
 
     /// The stream's end.
     fn cuStreamDestroy_v2(stream: *mut c_void) {
-        handles().streams.remove(&(stream as usize)).map(|_| ()).ok_or(Status::InvalidHandle)
+        let mut handles = handles();
+        handles.captures.remove(&(stream as usize));
+        handles.streams.remove(&(stream as usize)).map(|_| ()).ok_or(Status::InvalidHandle)
     }
 
     /// Nothing to wait for; gives the sticky error.
     fn cuStreamSynchronize(stream: *mut c_void) {
         known(stream)?;
+        not_captured(stream)?;
         synchronise()
     }
 
     /// Done.
     fn cuStreamQuery(stream: *mut c_void) {
         known(stream)?;
+        not_captured(stream)?;
         current_state().map(|_| ())
     }
 
     /// The event has happened.
     fn cuStreamWaitEvent(stream: *mut c_void, handle: *mut c_void, _flags: u32) {
         known(stream)?;
+        not_captured(stream)?;
         event(handle).map(|_| ())
     }
 
     /// Means nothing here.
     fn cuStreamAttachMemAsync(stream: *mut c_void, _address: u64, _length: usize, _flags: u32) {
         known(stream)
-    }
-
-    /// No stream is captured.
-    fn cuStreamIsCapturing(stream: *mut c_void, status: *mut i32) {
-        known(stream)?;
-        give(status, 0)
-    }
-
-    /// Graphs are not emulated.
-    fn cuStreamBeginCapture_v2(_stream: *mut c_void, _mode: i32) {
-        Err(Status::NotSupported)
-    }
-
-    /// Graphs are not emulated.
-    fn cuStreamEndCapture(_stream: *mut c_void, graph: *mut *mut c_void) {
-        give(graph, std::ptr::null_mut())?;
-        Err(Status::NotSupported)
     }
 
     /// A new event.
@@ -102,6 +91,7 @@ api! {
     /// Happens now.
     fn cuEventRecord(handle: *mut c_void, stream: *mut c_void) {
         known(stream)?;
+        not_captured(stream)?;
         let mut handles = handles();
         let event = handles.events.get_mut(&(handle as usize)).ok_or(Status::InvalidHandle)?;
         event.recorded = Some(Instant::now());

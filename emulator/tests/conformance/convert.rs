@@ -49,6 +49,7 @@ fn integers_and_floats() {
         exact("cvt.rn.f32.s64", F32, &[I64], |v| (v[0] as i64 as f32).to_bits().into()),
         exact("cvt.rn.f32.u64", F32, &[I64], |v| (v[0] as f32).to_bits().into()),
         exact("cvt.rn.f32.s16", F32, &[I16], |v| (v[0] as i16 as f32).to_bits().into()),
+        exact("cvt.rn.f32.u16", F32, &[I16], |v| (v[0] as u16 as f32).to_bits().into()),
         exact("cvt.rn.f32.u8", F32, &[I16], |v| (v[0] as u8 as f32).to_bits().into()),
         exact("cvt.rn.f64.s32", F64, &[I32], |v| f64::from(v[0] as i32).to_bits()),
         exact("cvt.rn.f64.u32", F64, &[I32], |v| f64::from(v[0] as u32).to_bits()),
@@ -69,6 +70,7 @@ fn integers_and_floats() {
         // Rust's casts clamp and turn NaN to zero, as PTX does.
         cases.push(exact(&format!("cvt.{mode}.s32.f32"), I32, &[F32], move |v| g(f(v[0]).into()) as i32 as u32 as u64));
         cases.push(exact(&format!("cvt.{mode}.u32.f32"), I32, &[F32], move |v| g(f(v[0]).into()) as u32 as u64));
+        cases.push(exact(&format!("cvt.{mode}.u32.f64"), I32, &[F64], move |v| g(f64::from_bits(v[0])) as u32 as u64));
         cases.push(exact(&format!("cvt.{mode}.s64.f64"), I64, &[F64], move |v| g(f64::from_bits(v[0])) as i64 as u64));
         cases.push(exact(&format!("cvt.{mode}.u64.f32"), I64, &[F32], move |v| g(f(v[0]).into()) as u64));
         cases.push(exact(&format!("cvt.{mode}.s16.f32"), I16, &[F32], move |v| g(f(v[0]).into()) as i16 as u16 as u64));

@@ -53,9 +53,6 @@ fn least(x: f64, y: f64) -> f64 {
 #[test]
 fn exact_single() {
     let mut cases = vec![
-        float("add.f32", F32, &[F32, F32], |v| (f(v[0]) + f(v[1])).to_bits().into()),
-        float("sub.rn.f32", F32, &[F32, F32], |v| (f(v[0]) - f(v[1])).to_bits().into()),
-        float("mul.f32", F32, &[F32, F32], |v| (f(v[0]) * f(v[1])).to_bits().into()),
         float("fma.rn.f32", F32, &[F32, F32, F32], |v| f(v[0]).mul_add(f(v[1]), f(v[2])).to_bits().into()),
         float("div.rn.f32", F32, &[F32, F32], |v| (f(v[0]) / f(v[1])).to_bits().into()),
         float("sqrt.rn.f32", F32, &[F32], |v| f(v[0]).sqrt().to_bits().into()),
@@ -123,6 +120,27 @@ fn exact_single() {
     check(cases.into_iter().map(skipping).collect());
 }
 
+/// Rounding to nearest, said or not said.
+#[test]
+fn sums_and_products() {
+    let mut cases = Vec::new();
+    type Single = fn(f32, f32) -> f32;
+    type Double = fn(f64, f64) -> f64;
+    let operations: [(&str, Single, Double); 3] =
+        [("add", |x, y| x + y, |x, y| x + y), ("sub", |x, y| x - y, |x, y| x - y), ("mul", |x, y| x * y, |x, y| x * y)];
+    for (name, single, double) in operations {
+        for rounding in ["", ".rn"] {
+            cases.push(float(&format!("{name}{rounding}.f32"), F32, &[F32, F32], move |v| {
+                single(f(v[0]), f(v[1])).to_bits().into()
+            }));
+            cases.push(float(&format!("{name}{rounding}.f64"), F64, &[F64, F64], move |v| {
+                double(d(v[0]), d(v[1])).to_bits()
+            }));
+        }
+    }
+    check(cases);
+}
+
 /// A host result of all ones means: no opinion.
 fn skipping(case: Case) -> Case {
     if case.op.contains(".r") && !case.op.contains(".rn") && (case.op.starts_with("mul") || case.op.starts_with("sqrt"))
@@ -150,9 +168,6 @@ fn skipping(case: Case) -> Case {
 #[test]
 fn exact_double() {
     check(vec![
-        float("add.f64", F64, &[F64, F64], |v| (d(v[0]) + d(v[1])).to_bits()),
-        float("sub.f64", F64, &[F64, F64], |v| (d(v[0]) - d(v[1])).to_bits()),
-        float("mul.rn.f64", F64, &[F64, F64], |v| (d(v[0]) * d(v[1])).to_bits()),
         float("fma.rn.f64", F64, &[F64, F64, F64], |v| d(v[0]).mul_add(d(v[1]), d(v[2])).to_bits()),
         float("div.rn.f64", F64, &[F64, F64], |v| (d(v[0]) / d(v[1])).to_bits()),
         float("sqrt.rn.f64", F64, &[F64], |v| d(v[0]).sqrt().to_bits()),
@@ -227,6 +242,8 @@ fn comparisons() {
     cases.push(exact("testp.notanumber.f32", P, &[F32], |v| f(v[0]).is_nan().into()));
     cases.push(exact("testp.subnormal.f32", P, &[F32], |v| f(v[0]).is_subnormal().into()));
     cases.push(exact("selp.f32", F32, &[F32, F32, P], |v| if v[2] != 0 { v[0] } else { v[1] }));
+    cases.push(exact("selp.f64", F64, &[F64, F64, P], |v| if v[2] != 0 { v[0] } else { v[1] }));
     cases.push(exact("mov.f32", F32, &[I32], |v| v[0]));
+    cases.push(exact("mov.f64", F64, &[F64], |v| v[0]));
     check(cases);
 }

@@ -113,8 +113,11 @@ fn bitwise() {
         cases.push(exact(&format!("shr.s{bits}"), class, &[class, Amount], move |v| {
             cut(signed(v[0], bits) >> v[1], bits)
         }));
-        cases.push(exact(&format!("mov.b{bits}"), class, &[class], |v| v[0]));
+        for letter in ['b', 'u', 's'] {
+            cases.push(exact(&format!("mov.{letter}{bits}"), class, &[class], |v| v[0]));
+        }
     }
+    cases.push(exact("mov.pred", P, &[P], |v| v[0]));
     cases.push(exact("and.pred", P, &[P, P], |v| v[0] & v[1]));
     cases.push(exact("or.pred", P, &[P, P], |v| v[0] | v[1]));
     cases.push(exact("xor.pred", P, &[P, P], |v| v[0] ^ v[1]));
@@ -223,7 +226,11 @@ fn comparisons_and_selections() {
             }));
         }
         let select: fn(&[u64]) -> u64 = |v| if v[2] != 0 { v[0] } else { v[1] };
-        cases.push(exact(&format!("selp.b{bits}"), class, &[class, class, P], select));
+        for letter in ['b', 'u', 's'] {
+            cases.push(exact(&format!("selp.{letter}{bits}"), class, &[class, class, P], select));
+        }
+        cases.push(exact(&format!("setp.eq.b{bits}"), P, &[class, class], |v| (v[0] == v[1]).into()));
+        cases.push(exact(&format!("setp.ne.b{bits}"), P, &[class, class], |v| (v[0] != v[1]).into()));
     }
     for (name, holds) in [("lo", orders[2].1), ("ls", orders[3].1), ("hi", orders[4].1), ("hs", orders[5].1)] {
         cases.push(exact(&format!("setp.{name}.u32"), P, &[I32, I32], move |v| holds(v[0].into(), v[1].into()).into()));

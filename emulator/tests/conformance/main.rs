@@ -11,6 +11,7 @@ mod float;
 mod half_precision;
 mod int;
 mod memory;
+mod spaces;
 mod warp;
 
 use common::{Gpu, Launch, threads};

@@ -80,7 +80,7 @@ fn divergent_groups_meet_and_act_apart() {
         each(|k| if k < 4 { 15 } else { 0 })
     );
     // Loops of different lengths: the sum of the numbers below the lane.
-    let sum = "mov.u32 %ra, 0;\nagain:\nsetp.ge.u32 %pa, %ra, %ri;\n@%pa bra end;\nadd.u32 %rx, %rx, %ra;\nadd.u32 %ra, %ra, 1;\nbra again;\nend:\nbar.warp.sync -1;";
+    let sum = "mov.u32 %ra, 0;\nagain:\nsetp.ge.u32 %pa, %ra, %ri;\n@%pa bra end;\nadd.u32 %rx, %rx, %ra;\nadd.u32 %ra, %ra, 1;\nbra.uni again;\nend:\nbar.warp.sync -1;";
     assert_eq!(lanes(sum), each(|k| k * k.saturating_sub(1) / 2));
 }
 

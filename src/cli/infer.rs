@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::output::print;
-use super::run::{DeviceArgs, parse_volume};
+use super::run::{DeviceArgs, PrecisionArgs, parse_volume};
 use super::scans::SeenArgs;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
@@ -50,6 +50,8 @@ pub struct InferArgs {
     seen: SeenArgs,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -145,13 +147,15 @@ pub fn run(args: InferArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
-    let model = match &args.model {
+    let precision = args.precision.on(&device)?;
+    let mut model = match &args.model {
         None => model::load(&device, &args.load_model)?,
         Some(name) => {
             let config = NetworkConfig::official(name, Family::Brats)?.into_reference();
             model::load_official(&device, &args.load_model, config, Task::official_brats())?
         }
     };
+    model.network.set_precision(precision);
     let options = args.options(&model)?;
     // Checked before anything is written.
     Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;

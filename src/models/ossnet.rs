@@ -65,6 +65,11 @@ impl OssNet {
         self.precision = precision;
     }
 
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Encodes half-resolution volumes `[batch, D, H, W, channels]`.
     ///
     /// # Errors

@@ -92,7 +92,9 @@ fn check_bf16(config: &NetworkConfig, sizes: Sizes) {
             continue;
         }
         let (loss, gradients) = &ours;
-        let all = |gradients: &Gradients| gradients.iter().flat_map(|(_, g)| g.iter().map(|&x| f64::from(x))).collect::<Vec<_>>();
+        let all = |gradients: &Gradients| {
+            gradients.iter().flat_map(|(_, g)| g.iter().map(|&x| f64::from(x))).collect::<Vec<_>>()
+        };
         let (a, b) = (all(gradients), all(&expected));
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();

@@ -135,7 +135,15 @@ impl Op for Conv3d {
                     }
                     Backend::Cuda(cuda) => {
                         let operands = [&dy, &weight];
-                        cuda::input_gradient(cuda, (&sizes, self.precision), operands, None, dx, accumulate, &mut scratch)?
+                        cuda::input_gradient(
+                            cuda,
+                            (&sizes, self.precision),
+                            operands,
+                            None,
+                            dx,
+                            accumulate,
+                            &mut scratch,
+                        )?
                     }
                     Backend::Plan { .. } => {}
                 }

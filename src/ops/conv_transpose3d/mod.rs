@@ -150,9 +150,15 @@ impl Op for ConvTranspose3d {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
                         cpu::forward(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
-                    Backend::Cuda(cuda) => {
-                        cuda::forward(cuda, (&sizes, self.precision), [&dy, &weight], None, dx, accumulate, &mut scratch)?
-                    }
+                    Backend::Cuda(cuda) => cuda::forward(
+                        cuda,
+                        (&sizes, self.precision),
+                        [&dy, &weight],
+                        None,
+                        dx,
+                        accumulate,
+                        &mut scratch,
+                    )?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -151,7 +151,9 @@ impl Op for Linear {
                         let add = accumulate || dims.features != dims.stride;
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
-                    Backend::Cuda(cuda) => cuda::weight_gradient(cuda, (dims, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?,
+                    Backend::Cuda(cuda) => {
+                        cuda::weight_gradient(cuda, (dims, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -176,9 +178,14 @@ impl Op for Linear {
                     Backend::Cpu { pool, .. } => {
                         cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
                     }
-                    Backend::Cuda(cuda) => {
-                        cuda::input_gradient(cuda, (dims, self.precision), [&dy, &weight], dx, accumulate, &mut scratch)?
-                    }
+                    Backend::Cuda(cuda) => cuda::input_gradient(
+                        cuda,
+                        (dims, self.precision),
+                        [&dy, &weight],
+                        dx,
+                        accumulate,
+                        &mut scratch,
+                    )?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -49,6 +49,11 @@ template <bool TRANSPOSED> __device__ inline void load_matrices(uint32_t (&to)[4
 __device__ inline void start_copy(void* to, const void* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
+// Sixteen bytes at once: left to itself the compiler makes four stores of some.
+__device__ inline void store_chunk(void* to, const uint4& chunk) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "r"(chunk.x), "r"(chunk.y), "r"(chunk.z),
+                 "r"(chunk.w) : "memory");
+}
 __device__ inline void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 struct Half {
@@ -327,7 +332,7 @@ template <class Math, int THREADS, int WIDTH, class Loader> struct Stage {
         if (loader.source.copies()) return;
 #pragma unroll
         for (int slot = 0; slot < SLOTS; slot++)
-            if (active(slot)) *(uint4*)target(slice, slot) = Source::pack(held[slot], loader.source.narrow());
+            if (active(slot)) store_chunk(target(slice, slot), Source::pack(held[slot], loader.source.narrow()));
     }
 };
 

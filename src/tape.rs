@@ -21,6 +21,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{BufferId, ParamId, Parameters, RunningUpdate};
+use crate::ops::cast::imitate;
 use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
@@ -453,6 +454,7 @@ impl Tape {
             let dtypes: Vec<DType> = inputs.iter().map(|input| input.dtype()).collect();
             let mut output = Tensor::empty(&self.device, &shape, op.output_dtype(&dtypes), Role::Transient)?;
             op.forward(&self.device, &inputs, &mut output)?;
+            imitate(&mut output);
             Ok::<_, Error>(output)
         })?;
         if self.check_finite.get() && first_not_finite(&self.device, &[&output])?.is_some() {

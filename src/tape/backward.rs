@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
 use crate::ops;
+use crate::ops::cast::imitate;
 use crate::tensor::Tensor;
 
 /// What an op's backward works with.
@@ -103,10 +104,11 @@ impl Backward<'_> {
         }
         debug_assert_eq!(gradient.dtype(), slot.dtype, "a gradient is stored as its value");
         let former = slot.gradient.take();
-        let sum = match former {
+        let mut sum = match former {
             None => gradient.reshaped(&slot.shape)?,
             Some(former) => ops::add_gradients(self.device(), former, &gradient)?,
         };
+        imitate(&mut sum);
         if slot.parameter.is_some() {
             sum.retag(Role::Gradient);
         }
@@ -151,7 +153,8 @@ impl Backward<'_> {
     }
 
     /// Hands back what [`Backward::open_gradient`] gave.
-    pub fn close_gradient(&mut self, i: usize, gradient: Tensor) {
+    pub fn close_gradient(&mut self, i: usize, mut gradient: Tensor) {
+        imitate(&mut gradient);
         *self.node.inputs[i].gradient.borrow_mut() = Some(gradient);
     }
 }

@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::models::config::names;
 use crate::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
 use crate::ops::testing::{assert_clean, cuda_device};
-use crate::tape::Precision;
 
 /// Of the largest element of each parameter's gradient. Both devices compute in f32 with sums in different orders: errors
 /// of 2^-24 a term, made larger by some fifty layers of norms and rational activations, each with slopes of a few.
@@ -69,64 +68,6 @@ fn check(config: &NetworkConfig, sizes: Sizes) {
             );
         }
         earlier = Some(ours);
-    }
-}
-
-/// The step in bf16 beside the CPU's in f32.
-fn check_bf16(config: &NetworkConfig, sizes: Sizes) {
-    let (expected_loss, expected) = step(&Device::cpu(1, 1 << 30).unwrap(), config, sizes);
-    let sizes = Sizes { precision: Precision::Bf16, ..sizes };
-    let mut earlier: Option<(f32, Gradients)> = None;
-    for seed in [0, 1] {
-        let Some(device) = cuda_device(seed) else { return };
-        device.ledger(|ledger| ledger.record(true));
-        let ours = step(&device, config, sizes);
-        assert_clean();
-        let plan = Device::plan_for(device.target(), device.budget());
-        plan.ledger(|ledger| ledger.record(true));
-        step(&plan, config, sizes);
-        let events = |device: &Device| device.ledger(|ledger| ledger.take_events());
-        assert!(events(&plan) == events(&device), "{}: plan and run allocate differently", config.title());
-        if let Some(earlier) = &earlier {
-            assert!(*earlier == ours, "{}: the order of blocks changes the result", config.title());
-            continue;
-        }
-        let (loss, gradients) = &ours;
-        let all = |gradients: &Gradients| {
-            gradients.iter().flat_map(|(_, g)| g.iter().map(|&x| f64::from(x))).collect::<Vec<_>>()
-        };
-        let (a, b) = (all(gradients), all(&expected));
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
-        println!("{}: loss {loss} {expected_loss}; cosine {cosine}", config.title());
-        earlier = Some(ours);
-    }
-}
-
-#[test]
-fn every_model_in_bf16() {
-    for name in names() {
-        let config = match NetworkConfig::official(name, crate::models::Family::Brats).unwrap() {
-            NetworkConfig::UNet(unet) => {
-                let config = UNetConfig { channels: vec![4, 8, 16], strides: vec![2, 2], ..unet };
-                let volume = if config.dimensions == 2 { [16, 12, 1] } else { [8, 16, 12] };
-                check_bf16(&NetworkConfig::UNet(config), Sizes::new(volume, 2, 0));
-                continue;
-            }
-            NetworkConfig::OssNet(_) => OssNetConfig::sample(name, 2, [16; 3]).unwrap(),
-        };
-        let config = OssNetConfig { width: 24, blocks: 2, ..config };
-        check_bf16(&NetworkConfig::OssNet(config.clone()), Sizes::new([16; 3], 2, 20));
-    }
-}
-
-#[test]
-fn recompute_levels_in_bf16() {
-    let volume = [16, 16, 16];
-    let config = OssNetConfig::sample("oss-net-c", 2, volume).unwrap();
-    let config = NetworkConfig::OssNet(OssNetConfig { width: 24, blocks: 3, ..config });
-    for recompute in Recompute::ALL {
-        check_bf16(&config, Sizes { recompute, ..Sizes::new(volume, 2, 20) });
     }
 }
 

@@ -1,15 +1,19 @@
 //! The same numbers in another storage type.
 //!
-//! * Rounded to nearest, ties to even, where the new type is narrower. CUDA and plans only: the CPU computes in f32.
+//! * Rounded to nearest, ties to even, where the new type is narrower. The CPU computes in f32: it imitates bf16 by rounding
+//!   each op's result, which nothing but tests of the errors of bf16 asks for.
 //! * Gradient: `dy` in the input's type.
 //! * Work: no FLOPs; both tensors move once. The output is made anew rather than kept.
 
 #[cfg(test)]
 mod tests;
 
+use half::bf16;
+
 use super::columns_cuda::{self, Columns};
+use super::pieces::{by_elements, put_all};
 use crate::device::{Backend, Device};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{Cost, Needs, Op};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
@@ -21,7 +25,7 @@ struct Cast {
 /// `x` stored as `to`; `x` itself if it is so already.
 ///
 /// # Errors
-/// A CPU, or no memory.
+/// No memory.
 pub fn cast(tape: &Tape, x: &Var, to: DType) -> Result<Var> {
     match x.dtype() == to {
         true => Ok(x.clone()),
@@ -33,9 +37,25 @@ pub fn cast(tape: &Tape, x: &Var, to: DType) -> Result<Var> {
 fn convert(device: &Device, from: &Tensor, to: &mut Tensor, accumulate: bool) -> Result<()> {
     let whole = Columns { stride: from.len(), first: 0 };
     match device.backend() {
-        Backend::Cpu { .. } => Err(Error::Device(format!("the CPU computes in f32, not in {:?}", to.dtype()))),
+        Backend::Cpu { pool, .. } => {
+            by_elements(pool, to.data_mut(), |first, to| put_all(to, &from.data()[first..][..to.len()], accumulate));
+            Ok(())
+        }
         Backend::Cuda(cuda) => columns_cuda::copy(cuda, (from, whole), (to, whole), [1, from.len()], accumulate),
         Backend::Plan { .. } => Ok(()),
+    }
+}
+
+/// Rounds the f32 that a CPU holds numbers of bf16 as. What is shared was rounded when it was made.
+pub(crate) fn imitate(tensor: &mut Tensor) {
+    if tensor.dtype() != DType::Bf16 || !tensor.is_unique() {
+        return;
+    }
+    let device = tensor.device().clone();
+    if let Backend::Cpu { pool, .. } = device.backend() {
+        by_elements(pool, tensor.data_mut(), |_, piece| {
+            piece.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        });
     }
 }
 

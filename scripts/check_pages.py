@@ -257,6 +257,9 @@ def main():
     parser.add_argument("pages", nargs="+", type=pathlib.Path, metavar="PAGE.html")
     parser.add_argument("--pictures", type=pathlib.Path, metavar="DIR", help="leave a screenshot of each page here")
     arguments = parser.parse_args()
+    for page in arguments.pages:
+        if not page.is_file():
+            parser.error(f"{page} is no file")
     names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
     program = next((path for path in map(shutil.which, names) if path), None)
     if not program:

@@ -251,10 +251,13 @@ fn windows_and_mirrors_of_a_unet() {
 #[test]
 fn flags_that_do_not_go_together() {
     let place = place();
-    let table: [(&str, i32, &[&str]); 12] = [
+    let table: [(&str, i32, &[&str]); 15] = [
         (&format!("{OCCUPANCY} scan.nii.gz --out o --window 16x16x16"), 2, &["--window", "U-Nets"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --tta"), 2, &["--tta", "U-Nets"]),
         (&format!("{UNET} scan.nii.gz --out o --resolution 32x32x32"), 2, &["U-Net", "occupancy network"]),
+        (&format!("{UNET} scan.nii.gz --out o --verify"), 2, &["--verify", "occupancy networks", "unet.safetensors"]),
+        (&format!("{UNET} scan.nii.gz --out o --stages 2,1 --seeded"), 2, &["--stages and --seeded"]),
+        (&format!("{UNET} scan.nii.gz --out o --mesh ply --refine 2"), 2, &["--refine", "occupancy networks"]),
         (&format!("{UNET} scan.nii.gz --out o --window 16x16x16 --overlap 2"), 2, &["overlap of 2", "0.9"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --stages 4,3,1"), 2, &["4,3,1", "multiple"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --stages 4,2"), 2, &["4,2", "last 1"]),

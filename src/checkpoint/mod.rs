@@ -54,7 +54,11 @@ const DAMAGED: &str = "the file is cut short or damaged: copy or download it aga
 /// # Errors
 /// [`Error::File`] if the file cannot be read, [`Error::Data`] if its content is not a checkpoint that can be used.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
-    let path = path.as_ref();
+    load_wanted(path.as_ref(), &|_| true)
+}
+
+/// As [`load`]; of [`Format::Safetensors`] only the tensors are read whose names are `wanted`.
+fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint> {
     let mut file = File::open(path).map_err(|error| Error::file(path, error))?;
     let mut start = Vec::new();
     (&mut file).take(9).read_to_end(&mut start).map_err(|error| Error::file(path, error))?;
@@ -73,7 +77,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
             "load it in PyTorch and torch.save its state_dict() again",
         )),
         [_, _, _, _, _, _, _, _, b'{'] => {
-            let (state, metadata) = safetensors::read_from(file, path)?;
+            let (state, metadata) = safetensors::read_from(file, path, wanted)?;
             Ok(Checkpoint { state, metadata, format: Format::Safetensors })
         }
         _ => Err(Error::data(path, "this is neither a safetensors file nor a PyTorch archive", USABLE)),

@@ -19,7 +19,10 @@ pub const FORMAT: &str = "1";
 pub const AVERAGE: &str = "average.";
 
 /// What precedes the names of tensors that only a run in training needs.
-pub(super) const COURSE: [&str; 2] = ["optimizer.", AVERAGE];
+pub(super) const COURSE: [&str; 2] = [OPTIMIZER, AVERAGE];
+
+/// What precedes the names of an optimiser's state.
+const OPTIMIZER: &str = "optimizer.";
 
 /// A network as inference needs it.
 pub struct Model {
@@ -155,7 +158,8 @@ pub fn entry<T: serde::de::DeserializeOwned>(checkpoint: &Checkpoint, key: &str,
 /// # Errors
 /// An unreadable file, one of another kind, or no memory.
 pub fn load(device: &Device, path: &Path) -> Result<Model> {
-    let checkpoint = super::load(path)?;
+    // Three quarters of a checkpoint and more are for going on with training.
+    let checkpoint = super::load_wanted(path, &|name| !name.starts_with(OPTIMIZER))?;
     let config: NetworkConfig = entry(&checkpoint, "network", path)?;
     let task: Task = entry(&checkpoint, "task", path)?;
     let mut parameters = Parameters::new(device);

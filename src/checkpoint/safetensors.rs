@@ -6,10 +6,11 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use safetensors::{Dtype as FileDtype, SafeTensors};
+use safetensors::Dtype as FileDtype;
+use safetensors::tensor::Metadata as Header;
 use serde_json::{Map, Value, json};
 
 use super::{Array, DAMAGED, Data, Dtype, Metadata, StateDict, View};
@@ -66,31 +67,48 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Me
 /// or it holds an element type that the engine does not know.
 pub fn read(path: impl AsRef<Path>) -> Result<(StateDict, Metadata)> {
     let path = path.as_ref();
-    read_from(File::open(path).map_err(|error| Error::file(path, error))?, path)
+    read_from(File::open(path).map_err(|error| Error::file(path, error))?, path, &|_| true)
 }
 
-/// As [`read`], from an open file; `path` is for messages only.
-pub(super) fn read_from(mut file: impl Read, path: &Path) -> Result<(StateDict, Metadata)> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| Error::file(path, error))?;
+/// As [`read`], from the start of an open file, those tensors alone whose names are `wanted`; `path` is for messages only.
+pub(super) fn read_from(
+    mut file: impl Read + Seek,
+    path: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<(StateDict, Metadata)> {
+    let named = |error| Error::file(path, error);
     let damaged = |problem: String| Error::data(path, format!("not a usable safetensors file ({problem})"), DAMAGED);
-    let (header_length, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let length = file.seek(SeekFrom::End(0)).map_err(named)?;
+    file.rewind().map_err(named)?;
+    let mut size = Vec::with_capacity(8);
+    file.by_ref().take(8).read_to_end(&mut size).map_err(named)?;
+    let size = size.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let size = size.filter(|size| *size <= length - 8).ok_or_else(|| damaged("the header is cut".into()))?;
+    let mut text = Vec::new();
+    file.by_ref().take(size).read_to_end(&mut text).map_err(named)?;
+    let header: Header = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let (first, told) = (8 + size, 8 + size + header.data_len() as u64);
+    if told != length {
+        return Err(damaged(format!("{length} bytes where the header tells of {told}")));
+    }
 
     // The crate keeps the order of the bytes; the order of the state is that of the header's names.
-    let names: Map<String, Value> =
-        serde_json::from_slice(&bytes[8..8 + header_length]).map_err(|error| damaged(error.to_string()))?;
+    let names: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     let mut state = StateDict::new();
-    for name in names.keys().filter(|name| *name != METADATA) {
-        let view = tensors.tensor(name).map_err(|error| damaged(error.to_string()))?;
-        let dtype = dtype(view.dtype()).ok_or_else(|| {
+    for name in names.keys().filter(|name| *name != METADATA && wanted(name)) {
+        let tensor = header.info(name).ok_or_else(|| damaged(format!("no tensor {name}")))?;
+        let dtype = dtype(tensor.dtype).ok_or_else(|| {
             Error::data(
                 path,
-                format!("tensor {name} has elements of type {:?}, which is not supported", view.dtype()),
+                format!("tensor {name} has elements of type {:?}, which is not supported", tensor.dtype),
                 "convert it to F32",
             )
         })?;
-        let array = Array::new(view.shape(), Data::from_bytes(dtype, view.data()))
+        let (from, to) = tensor.data_offsets;
+        let mut bytes = vec![0; to - from];
+        file.seek(SeekFrom::Start(first + from as u64)).map_err(named)?;
+        file.read_exact(&mut bytes).map_err(named)?;
+        let array = Array::new(tensor.shape.as_slice(), Data::from_bytes(dtype, &bytes))
             .ok_or_else(|| damaged(format!("the shape of {name} does not fit its bytes")))?;
         state.insert(name, array);
     }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::output::{note, print};
+use super::run::DeviceArgs;
 use crate::data::volume::to_classes;
 use crate::data::{Axes, Labels, Source, Volume};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct MeshArgs {
     /// Probability above which a voxel is inside; whole numbers are then values too, not classes
     #[arg(long, value_name = "P", allow_negative_numbers = true, conflicts_with = "label")]
     threshold: Option<f32>,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -69,7 +72,7 @@ pub fn run(args: MeshArgs) -> Result<()> {
     if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
         return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
     }
-    let device = args.run.device()?;
+    let device = args.device.open(&args.run)?;
     let volume = Volume::read(&Source::File(args.input.clone()), Axes::Canonical)?;
     if volume.channels != 1 {
         let problem = format!("has {} channels", volume.channels);

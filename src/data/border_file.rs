@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::border::border_map;
 use super::check;
-use super::decathlon::split_ending;
+use super::nifti::split_ending;
 use super::source::Source;
 use super::volume::{Axes, Labels};
 use crate::checkpoint::{Array, Data, torch};

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::check::Warning;
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
 use super::hounsfield;
+use super::nifti::{is_image, split_ending};
 use super::source::{Folder, Source};
 use crate::{Error, Result};
 
@@ -274,11 +275,6 @@ fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Re
     Ok(cases)
 }
 
-/// True for what is read as an image (of a pair, its header).
-fn is_image(name: &str) -> bool {
-    [".nii", ".nii.gz", ".hdr"].iter().any(|ending| name.ends_with(ending))
-}
-
 /// True for `CASE_0000`.
 fn has_channel_number(stem: &str) -> bool {
     stem.len() > 5 && stem.is_ascii() && {
@@ -291,14 +287,6 @@ fn has_channel_number(stem: &str) -> bool {
 fn case_name(file: &str) -> String {
     let (stem, _) = split_ending(file);
     stem.rsplit('/').next().unwrap_or(stem).to_owned()
-}
-
-/// Stem and ending, `.gz` being part of the ending.
-pub(super) fn split_ending(file: &str) -> (&str, &str) {
-    let plain = file.strip_suffix(".gz").unwrap_or(file);
-    let end =
-        [".nii", ".hdr", ".img"].iter().find_map(|ending| plain.strip_suffix(ending)).map_or(plain.len(), str::len);
-    file.split_at(end)
 }
 
 #[cfg(test)]
@@ -386,10 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn endings() {
-        assert_eq!(split_ending("a/b.c.nii.gz"), ("a/b.c", ".nii.gz"));
-        assert_eq!(split_ending("b.hdr"), ("b", ".hdr"));
-        assert_eq!(split_ending("plain"), ("plain", ""));
+    fn names_of_cases() {
         assert_eq!(case_name("./labelsTr/colin27.nii.gz"), "colin27");
     }
 }

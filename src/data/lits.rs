@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::decathlon::split_ending;
 use super::hounsfield;
+use super::nifti::split_ending;
 use super::source::Folder;
 use crate::{Error, Result};
 

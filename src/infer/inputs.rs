@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::nifti::{is_image, split_ending};
 use crate::data::{Case, Source};
 use crate::error::{Error, Result};
 
@@ -68,8 +69,10 @@ fn in_folder(folder: &Path, channels: &[String]) -> Result<Vec<Case>> {
     found.extend(groups.into_iter().map(|(name, files)| Case { name, ..case(files) }));
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if found.is_empty() {
-        let problem =
-            format!("holds no .nii or .nii.gz file, and no subject with a file for each of {}", channels.join(", "));
+        let problem = format!(
+            "holds no .nii, .nii.gz or .hdr file, and no subject with a file for each of {}",
+            channels.join(", ")
+        );
         return Err(Error::data(folder, problem, "give scans, or a folder of them"));
     }
     Ok(found)
@@ -110,15 +113,12 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn is_scan(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.ends_with(".nii") || name.ends_with(".nii.gz")
+    is_image(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The file's name without `.nii` or `.nii.gz`.
+/// The file's name without its ending.
 fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    name.strip_suffix(".nii").unwrap_or(name).to_string()
+    split_ending(&path.file_name().unwrap_or_default().to_string_lossy()).0.into()
 }
 
 #[cfg(test)]
@@ -160,10 +160,15 @@ mod tests {
             "n/x_0000.nii.gz",
             "n/x_0001.nii.gz",
             "n/y_0000.nii.gz",
+            "pairs/c.hdr",
+            "pairs/c.img",
         ]);
         let one = ["CT"];
         assert_eq!(found(&root, &["a.nii.gz", "b.nii"], &one).unwrap(), [("a".into(), 1), ("b".into(), 1)]);
         assert_eq!(found(&root, &["."], &one).unwrap(), [("a".into(), 1), ("b".into(), 1)]);
+        for input in ["pairs", "pairs/c.hdr", "pairs/c.img"] {
+            assert_eq!(found(&root, &[input], &one).unwrap(), [("c".into(), 1)], "{input}");
+        }
         assert_eq!(found(&root, &["a.nii.gz,b.nii"], &["T1", "T2"]).unwrap(), [("a".into(), 2)]);
         assert_eq!(found(&root, &["n"], &["T1", "T2"]).unwrap(), [("x".into(), 2), ("y".into(), 1)]);
         let message = found(&root, &["a.nii.gz", "."], &one).unwrap_err().to_string();

@@ -13,3 +13,29 @@ mod write;
 pub use header::{Datatype, Header};
 pub use read::{Image, MAX_ELEMENTS, probe, read, read_header};
 pub use write::{write_labels, write_volume};
+
+/// True for a name that is read as an image (of a pair, its header's).
+pub fn is_image(name: &str) -> bool {
+    [".nii", ".nii.gz", ".hdr"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// Stem and ending of a name, `.gz` being part of the ending.
+pub fn split_ending(file: &str) -> (&str, &str) {
+    let plain = file.strip_suffix(".gz").unwrap_or(file);
+    let end =
+        [".nii", ".hdr", ".img"].iter().find_map(|ending| plain.strip_suffix(ending)).map_or(plain.len(), str::len);
+    file.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings() {
+        assert_eq!(split_ending("a/b.c.nii.gz"), ("a/b.c", ".nii.gz"));
+        assert_eq!(split_ending("b.hdr"), ("b", ".hdr"));
+        assert_eq!(split_ending("plain"), ("plain", ""));
+        assert!(is_image("a.nii") && is_image("b.hdr") && !is_image("b.img") && !is_image("a.gz"));
+    }
+}

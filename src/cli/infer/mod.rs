@@ -1,0 +1,215 @@
+//! `ossnet infer`: segments scans with a checkpoint, on each scan's own grid.
+
+mod flags;
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+
+use self::flags::{AskedArgs, SpaceArgs, WindowArgs};
+use self::summary::{Summary, entry, line};
+use super::RunArgs;
+use super::output::print;
+use super::run::{DeviceArgs, PrecisionArgs};
+use super::scans::SeenArgs;
+use crate::checkpoint::model::{self, Model};
+use crate::checkpoint::{Array, Data, torch};
+use crate::data::{Case, Labels, nifti};
+use crate::error::{Error, Result};
+use crate::files::RunFolder;
+use crate::infer::{Options, Refinement, Segmenter, inputs};
+use crate::interrupt;
+use crate::models::{Family, NetworkConfig};
+use crate::task::Task;
+
+/// Flags of `ossnet infer`.
+#[derive(Args, Clone, Debug)]
+pub struct InferArgs {
+    /// The checkpoint (.safetensors, or an official .pt together with --model)
+    #[arg(long, value_name = "FILE")]
+    load_model: PathBuf,
+    /// The network of an official .pt: one for BraTS, by its name
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Scans (.nii, .nii.gz, .hdr), each with all channels or several files joined by commas; or folders of them
+    #[arg(long, required = true, num_args = 1.., value_name = "SCAN")]
+    input: Vec<String>,
+    /// Folder for the segmentations
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Skip the scans that are segmented in --out already
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    asked: AskedArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
+    #[command(flatten)]
+    windows: WindowArgs,
+    #[command(flatten)]
+    seen: SeenArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Segments.
+///
+/// # Errors
+/// An unusable checkpoint or scan, an output that exists, an interrupt, no memory, a full disk.
+pub fn run(args: InferArgs) -> Result<()> {
+    interrupt::listen();
+    let verbosity = args.run.verbosity();
+    let device = args.device.open(&args.run)?;
+    let precision = args.precision.on(&device)?;
+    let mut model = match &args.model {
+        None => model::load(&device, &args.load_model)?,
+        Some(name) => {
+            let config = NetworkConfig::official(name, Family::Brats)?.into_reference();
+            model::load_official(&device, &args.load_model, config, Task::official_brats())?
+        }
+    };
+    model.network.set_precision(precision);
+    let options = args.options(&model)?;
+    // Checked before anything is written.
+    Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
+    let cases = inputs::cases(&args.input, &model.task.preprocessing.channels)?;
+    let folder = RunFolder::claim(&args.out, |_| true)?;
+    let mut summary = Summary::open(folder.path())?;
+    let mut pending = Vec::new();
+    for case in &cases {
+        let outputs = Outputs::of(&args, folder.path(), &case.name, &model.task);
+        match outputs.all().iter().find(|path| path.exists()) {
+            Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {}
+            Some(path) if !args.resume => {
+                let remedy = "choose another --out, or go on with --resume";
+                return Err(Error::data(path, "exists already", remedy));
+            }
+            _ => pending.push((case, outputs)),
+        }
+    }
+    let mut bar = verbosity.task("segmenting", pending.len() as u64);
+    for (done, (case, outputs)) in pending.iter().enumerate() {
+        let mut tick =
+            || interrupt::check(|| format!("{done} of {} scans are segmented; go on with --resume", pending.len()));
+        tick()?;
+        let entry = segment(&args, &model, &options, case, outputs, &mut tick)?;
+        bar.advance(&case.name);
+        if !args.run.json {
+            print(line(&entry, outputs))?;
+        }
+        summary.add(&case.name, entry)?;
+    }
+    bar.finish("done");
+    #[cfg(feature = "report")]
+    if args.seen.report {
+        page(&args, &model, folder.path(), &cases, &summary)?;
+    }
+    if args.run.json {
+        print(format!("{:#}", serde_json::Value::from(summary.entries)))?;
+    }
+    Ok(())
+}
+
+/// Writes `report.html` of all scans, those of earlier runs included.
+#[cfg(feature = "report")]
+fn page(args: &InferArgs, model: &Model, folder: &Path, cases: &[Case], summary: &Summary) -> Result<()> {
+    use super::scans::page::{self, Segmented};
+
+    let scans = cases.iter().map(|case| {
+        let entry = summary.entries.iter().find(|entry| entry["case"] == case.name);
+        let labels = Outputs::of(args, folder, &case.name, &model.task).labels;
+        Ok(Segmented { case, labels, entry: entry.ok_or_else(|| page::missing(folder, &case.name))? })
+    });
+    let scans = scans.collect::<Result<Vec<_>>>()?;
+    let mut tick = || interrupt::check(|| "all scans are segmented; report.html comes with --resume".into());
+    let title = model.network.config().title();
+    let options = args.seen.shape.options();
+    page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
+}
+
+/// The files of one case.
+struct Outputs {
+    labels: PathBuf,
+    probabilities: Option<PathBuf>,
+    occupancy: Option<PathBuf>,
+    meshes: Vec<PathBuf>,
+}
+
+impl Outputs {
+    fn of(args: &InferArgs, folder: &Path, name: &str, task: &Task) -> Self {
+        Self {
+            meshes: args.seen.files(folder, name, task),
+            labels: folder.join(format!("{name}.nii.gz")),
+            probabilities: args.asked.probabilities.then(|| folder.join(format!("{name}_probabilities.nii.gz"))),
+            occupancy: args.asked.occupancy_grid.then(|| folder.join(format!("{name}_occupancy.pt"))),
+        }
+    }
+
+    fn all(&self) -> Vec<&Path> {
+        [Some(&self.labels), self.probabilities.as_ref(), self.occupancy.as_ref()]
+            .into_iter()
+            .flatten()
+            .chain(&self.meshes)
+            .map(PathBuf::as_path)
+            .collect()
+    }
+}
+
+/// Reads, segments and writes one case; the segmentation comes last, so that it tells that all is done.
+fn segment(
+    args: &InferArgs,
+    model: &Model,
+    options: &Options,
+    case: &Case,
+    outputs: &Outputs,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<serde_json::Value> {
+    let started = Instant::now();
+    let scan = case.read(&[], model.task.preprocessing.axes)?;
+    let options = Options { shape: args.shape(&scan.image)?, ..options.clone() };
+    let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
+    let found = segmenter.segment(&case.name, scan.image, tick)?;
+    if let (Some(path), Some(probabilities)) = (&outputs.probabilities, &found.probabilities) {
+        nifti::write_volume(path, probabilities)?;
+    }
+    if let Some(path) = &outputs.occupancy {
+        write_occupancy(path, &model.task, &found.labels)?;
+    }
+    let device = model.parameters.device();
+    let folder = outputs.labels.parent().unwrap_or(Path::new("."));
+    let field = found.probabilities.as_ref().map(|volume| (volume, args.asked.threshold()));
+    let refined = |mesh, refinement: &Refinement| {
+        // Read again: the image is not held while the network runs.
+        let image = case.read(&[], model.task.preprocessing.axes)?.image;
+        let refinement = Refinement { threshold: f64::from(args.asked.threshold()), ..*refinement };
+        segmenter.refine(&case.name, image, mesh, &refinement, tick)
+    };
+    let place = (device, folder, case.name.as_str());
+    let meshes = args.seen.write(place, &model.task, &found.labels, field, refined)?;
+    found.labels.write(&outputs.labels)?;
+    let mut entry = entry(model, case, outputs, &found, started.elapsed().as_secs_f64());
+    if !meshes.is_empty() {
+        entry["meshes"] = meshes.into();
+    }
+    Ok(entry)
+}
+
+/// What is not background, as a bool tensor `[X, Y, Z]` along the axes of the scan's file.
+fn write_occupancy(path: &Path, task: &Task, labels: &Labels) -> Result<()> {
+    let background = task.preprocessing.classes.first().copied().unwrap_or(0);
+    let shape = labels.geometry.stored.shape;
+    let packed = labels.geometry.orientation.pack(&labels.voxels, shape, 1);
+    let [nx, ny, nz] = shape;
+    let value = |at: usize| packed[at / (ny * nz) + nx * (at / nz % ny + ny * (at % nz))];
+    let occupied = (0..nx * ny * nz).map(|at| u8::from(value(at) != background)).collect();
+    match Array::new(shape, Data::Bool(occupied)) {
+        Some(array) => torch::write_tensor(path, array.view()),
+        None => Err(Error::shape("occupancy grid", format!("{shape:?} voxels do not fit {}", labels.len()))),
+    }
+}

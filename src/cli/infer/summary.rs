@@ -1,0 +1,114 @@
+//! What is said of each case: a line, and its entry of `inference.json`.
+
+use std::path::{Path, PathBuf};
+
+use super::Outputs;
+use crate::checkpoint::model::Model;
+use crate::data::Case;
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::infer::Segmentation;
+use crate::models::NetworkConfig;
+
+/// A case's line in the summary.
+pub(super) fn entry(
+    model: &Model,
+    case: &Case,
+    outputs: &Outputs,
+    found: &Segmentation,
+    seconds: f64,
+) -> serde_json::Value {
+    let task = &model.task;
+    let values = &task.preprocessing.classes;
+    let millilitres = found.labels.geometry.affine.determinant().abs() / 1000.0;
+    let counts = found.labels.histogram();
+    let background = values.first().copied().unwrap_or(0);
+    let by_class: serde_json::Map<String, serde_json::Value> = values
+        .iter()
+        .enumerate()
+        .skip(1)
+        .map(|(class, &value)| {
+            let name = task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"));
+            (name, (counts[usize::from(value)] as f64 * millilitres).into())
+        })
+        .collect();
+    let foreground = found.labels.len() as u64 - counts[usize::from(background)];
+    let points: u64 = found.evaluated.iter().sum();
+    let inputs: Vec<String> = case.images.iter().map(|source| source.path().display().to_string()).collect();
+    let (evaluated, what) = match model.network.config() {
+        NetworkConfig::OssNet(_) => (&found.evaluated[..], "points"),
+        NetworkConfig::UNet(_) => (&[][..], "passes"),
+    };
+    let mut entry = serde_json::json!({
+        "case": case.name,
+        "input": inputs.join(","),
+        "output": outputs.labels.display().to_string(),
+        "shape": found.labels.geometry.stored.shape,
+        "foreground_ml": foreground as f64 * millilitres,
+        "ml_by_class": by_class,
+        "seconds": seconds,
+        "inference_seconds": found.seconds,
+        "peak_bytes": found.peak_bytes,
+        what: points,
+    });
+    if !evaluated.is_empty() {
+        entry["points_by_stage"] = evaluated.into();
+    }
+    if let Some(verification) = found.verification {
+        entry["verification"] = serde_json::json!(verification);
+    }
+    entry
+}
+
+/// The same for a reader.
+pub(super) fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
+    let number = |value: &serde_json::Value| value.as_f64().unwrap_or(0.0);
+    let mut line = format!(
+        "{}: {:.1} ml of foreground, {:.1} s",
+        outputs.labels.display(),
+        number(&entry["foreground_ml"]),
+        number(&entry["seconds"])
+    );
+    if let Some(points) = entry["points"].as_u64() {
+        line += &format!(", {points} points");
+    }
+    if let Some(dense) = entry.get("verification") {
+        line += &format!(
+            "; {} voxels differ from all {} points evaluated, in {:.1} s",
+            dense["different_voxels"],
+            dense["points"],
+            number(&dense["seconds"])
+        );
+    }
+    line
+}
+
+/// `inference.json`: what was found of each case in a folder, and what it cost.
+pub(super) struct Summary {
+    path: PathBuf,
+    pub(super) entries: Vec<serde_json::Value>,
+}
+
+impl Summary {
+    /// That of earlier runs into the folder, if there is one.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("inference.json");
+        let entries = match path.exists() {
+            false => Vec::new(),
+            true => {
+                let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+                let remedy = "choose another --out, or remove it";
+                serde_json::from_str(&text)
+                    .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?
+            }
+        };
+        Ok(Self { path, entries })
+    }
+
+    /// One more case, or a case again.
+    pub(super) fn add(&mut self, name: &str, entry: serde_json::Value) -> Result<()> {
+        self.entries.retain(|other| other["case"] != name);
+        self.entries.push(entry);
+        write_atomic(&self.path, format!("{:#}\n", serde_json::Value::from(self.entries.clone())).as_bytes())
+    }
+}

@@ -192,7 +192,7 @@ fn out_of_memory_names_remedies_that_work() {
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
-    let refusals: [(&str, &[&str]); 11] = [
+    let refusals: [(&str, &[&str]); 13] = [
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
         ("--sweep 32", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
@@ -204,6 +204,8 @@ fn unusable_questions_are_refused() {
         ("--fit 8GiB --device cpu", &["--device", "--fit"]),
         ("--device abacus", &["abacus", "plan, cpu, cuda"]),
         ("--plan-for sm_10", &["sm_10", "sm_90"]),
+        ("--precision bf16", &["--precision bf16", "--plan-for cuda"]),
+        ("--precision tf32 --device cpu", &["--precision tf32", "--device cuda"]),
     ];
     for (arguments, parts) in refusals {
         place.refuses(&format!("memory {arguments}"), 2, parts);

@@ -114,7 +114,7 @@ impl Math {
     /// The last argument of kernels on tensor cores: which of the tensors are stored in bf16, the first in the lowest bit.
     pub fn stored<'a>(self, kernel: Kernel<'a>, tensors: &[&Tensor]) -> Kernel<'a> {
         let narrow =
-            tensors.iter().rev().fold(0u32, |bits, tensor| bits << 1 | u32::from(tensor.dtype() == DType::Bf16));
+            tensors.iter().rev().fold(0u32, |bits, tensor| (bits << 1) | u32::from(tensor.dtype() == DType::Bf16));
         if self == Self::Exact { kernel } else { kernel.value(narrow) }
     }
 }

@@ -78,7 +78,7 @@ fn matrices_of_halves() {
     }
     let gpu = Gpu::new(&ptx);
     // Element (row, column) of matrix q is 64·q + 8·row + column.
-    let input: Vec<u32> = (0..4 * LANES as u32).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+    let input: Vec<u32> = (0..4 * LANES as u32).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
     for (name, turned) in [("plain", false), ("turned", true)] {
         let got = run(&gpu, name, &input, 4 * LANES);
         for lane in 0..LANES as u32 {

@@ -12,10 +12,12 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ossnet::device::Device;
 use ossnet::infer::{Grid, Occupancy};
 use ossnet::memory::{Role, default_cpu_budget};
-use ossnet::models::{Family, OssNet, OssNetConfig};
+use ossnet::models::{Encoding, Family, OssNet, OssNetConfig};
 use ossnet::nn::Parameters;
 use ossnet::ops::lattice;
+use ossnet::ops::patch_conv::PatchSource;
 use ossnet::rng::Rng;
+use ossnet::tape::{Mode, Tape};
 use ossnet::tensor::Tensor;
 
 /// The volume that the official code was timed on.
@@ -49,6 +51,36 @@ fn decoder(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The decoder of `full` layer by layer and folded for the volume, as [`Occupancy`] uses it.
+fn ways(criterion: &mut Criterion) {
+    const POINTS: usize = 8192;
+    let mut group = criterion.benchmark_group("ways");
+    let device = Device::cpu(0, default_cpu_budget()).expect("address range");
+    let config = OssNetConfig::official("full", Family::Brats).expect("a known name");
+    let mut parameters = Parameters::new(&device);
+    let network = OssNet::new(config.clone(), &mut parameters, &mut Rng::new(0)).expect("memory");
+    let mut rng = Rng::new(1);
+    let tape = Tape::new(&device, Mode::Eval);
+    let mut noise = |shape: &[usize]| {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.uniform()).collect();
+        tape.constant(Tensor::from_slice(&device, shape, Role::Data, &values).expect("memory"))
+    };
+    let latents = noise(&[1, config.latents(), config.latent_features()]);
+    let patches = noise(&[POINTS, 4, 343]);
+    let coordinates = noise(&[POINTS, 3]);
+    let encoding = Encoding { latents, auxiliary: None };
+    let folded = network.fold(&tape, &parameters, &encoding).expect("memory").expect("one volume");
+    let source = || Some(PatchSource::Patches(&patches));
+    group.throughput(Throughput::Elements(POINTS as u64));
+    group.bench_function("layers", |bencher| {
+        bencher.iter(|| network.decode(&tape, &parameters, &encoding, &coordinates, source()).expect("memory"));
+    });
+    group.bench_function("folded", |bencher| {
+        bencher.iter(|| network.decode_folded(&tape, &parameters, &folded, &coordinates, source()).expect("memory"));
+    });
+    group.finish();
+}
+
 /// Needs the program built with the same profile: `cargo bench` does so.
 fn start(criterion: &mut Criterion) {
     criterion.bench_function("start/version", |bencher| {
@@ -66,5 +98,5 @@ fn short() -> Criterion {
         .without_plots()
 }
 
-criterion_group! { name = all; config = short(); targets = decoder, start }
+criterion_group! { name = all; config = short(); targets = decoder, ways, start }
 criterion_main!(all);

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::models::{Encoding, OssNet, OssNetConfig};
 use crate::nn::Parameters;
+use crate::ops::occupancy::Folded;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self, Corners, lattice};
 use crate::rng::Rng;
@@ -24,6 +25,8 @@ pub struct Occupancy<'a> {
     tape: Tape,
     volume: Var,
     encoding: Encoding,
+    /// The decoder for this volume in one op, where it can be.
+    folded: Option<Folded>,
     most_points: usize,
 }
 
@@ -45,11 +48,12 @@ impl<'a> Occupancy<'a> {
             }
             network.encode(&tape, parameters, &half)?
         };
+        let folded = network.fold(&tape, parameters, &encoding)?;
         let most_points = match most_points {
             0 => points_within(&device, network, volume.shape())?,
             points => points,
         };
-        Ok(Self { network, parameters, tape, volume, encoding, most_points })
+        Ok(Self { network, parameters, tape, volume, encoding, folded, most_points })
     }
 
     /// Where the volume lies and the answers are computed.
@@ -103,7 +107,11 @@ impl<'a> Occupancy<'a> {
             coordinates,
             options: config.patch_options(false),
         });
-        self.network.decode(&self.tape, self.parameters, &self.encoding, &known, source)
+        let (network, tape, parameters) = (self.network, &self.tape, self.parameters);
+        match &self.folded {
+            Some(folded) => network.decode_folded(tape, parameters, folded, &known, source),
+            None => network.decode(tape, parameters, &self.encoding, &known, source),
+        }
     }
 
     /// The probabilities of those points, on the host: `[points, outputs]`.
@@ -171,8 +179,10 @@ fn points_within(device: &Device, network: &OssNet, volume: &[usize]) -> Result<
     let tape = Tape::new(&plan, Mode::Eval);
     let latents = [volume[0], config.latents(), config.latent_features()];
     let empty = |shape: &[usize]| Tensor::empty(&plan, shape, DType::F32, Role::Data);
+    let encoding = Encoding { latents: tape.constant(empty(&latents)?), auxiliary: None };
     let occupancy = Occupancy {
-        encoding: Encoding { latents: tape.constant(empty(&latents)?), auxiliary: None },
+        folded: network.fold(&tape, &parameters, &encoding)?,
+        encoding,
         volume: tape.constant(empty(volume)?),
         network: &network,
         parameters: &parameters,
@@ -223,7 +233,7 @@ mod tests {
         };
         assert_eq!(points(4096), MOST_POINTS);
         assert_eq!(points(1), lattice::BLOCK);
-        let some = points(60);
+        let some = points(30);
         assert!(some > lattice::BLOCK && some < MOST_POINTS, "{some}");
     }
 }

@@ -5,6 +5,7 @@
 //! to the coordinates: its share of the first layer is one vector a volume, and it conditions the normalisations.
 //! Module and parameter names are the official ones.
 
+mod folded;
 pub mod jets;
 
 use crate::error::{Error, Result};

@@ -11,6 +11,7 @@ use crate::ops::norm_act::{self, ResidualPlace};
 use crate::ops::{self};
 use crate::rng::Rng;
 use crate::tape::{Precision, Tape, Var};
+use crate::tensor::Tensor;
 
 /// ε of every normalisation.
 pub const EPSILON: f32 = 1e-5;
@@ -361,6 +362,12 @@ impl NormAct {
             tape.update_buffer(running, &statistics, count, MOMENTUM);
         }
         Ok(statistics)
+    }
+
+    /// The running statistics `[2, groups]`.
+    pub(super) fn running<'a>(&self, parameters: &'a Parameters) -> Result<&'a Tensor> {
+        let none = || crate::Error::Model("a normalisation without running statistics cannot be folded".into());
+        self.running.map(|running| parameters.buffer(running)).ok_or_else(none)
     }
 
     /// What a conditional normalisation does to each feature in evaluation, `scale·x + shift`, for one latent

@@ -1,5 +1,6 @@
 //! Parameters, layers, optimisers and losses.
 
+mod folding;
 pub mod layers;
 #[cfg(feature = "train")]
 pub mod optim;
@@ -7,6 +8,7 @@ mod parameters;
 mod piecewise;
 mod running;
 
+pub use folding::folded_layer;
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};
 pub use piecewise::blocks::{Layers, chunked_block};
 pub use piecewise::slabs::conv_norm_act_pool;

@@ -27,6 +27,7 @@ pub mod max_pool;
 pub mod moments;
 mod morphology_cuda;
 pub mod norm_act;
+pub mod occupancy;
 pub mod part;
 pub mod patch_conv;
 pub mod patch_sample;

@@ -23,14 +23,21 @@ const OUTPUT_BLOCK: usize = 128;
 
 /// A matrix: elements, distance between rows, distance between columns.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
-    data: &'a [f32],
-    row: usize,
-    column: usize,
+pub(crate) struct Matrix<'a> {
+    pub data: &'a [f32],
+    pub row: usize,
+    pub column: usize,
 }
 
 /// `c[m, n] (+)= a[m, k]·b[k, n]`, `c` row-major with rows `c_row` apart.
-fn product(c: &mut [f32], c_row: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>, [m, n, k]: [usize; 3]) {
+pub(crate) fn product(
+    c: &mut [f32],
+    c_row: usize,
+    accumulate: bool,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    [m, n, k]: [usize; 3],
+) {
     if m == 0 || n == 0 {
         return;
     }

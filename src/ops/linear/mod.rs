@@ -17,6 +17,8 @@ mod tests;
 
 use std::ops::Range;
 
+pub(crate) use cpu::{Matrix, product};
+
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};

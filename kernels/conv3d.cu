@@ -22,15 +22,28 @@
 
 using namespace gemm;
 
+// Columns of a block of the packing, and neighbours in memory of each: `PACK` in src/ops/conv3d/cuda.rs.
+constexpr uint32_t PACK = 32;
+
 // packed `[place, channel, columns up to fours]` from W `[out, in, taps]`; forward: channels in, columns out; adjoint the
-// reverse. 8 bytes an element.
-extern "C" __global__ void conv3d_pack(const float* weight, Conv c, float* packed) {
+// reverse. A matrix [columns, run] (for each channel if adjoint) is transposed through shared memory, so that neighbouring
+// threads read and write neighbours. Grid (tiles of the run, tiles of columns, matrices). 8 bytes an element.
+extern "C" __global__ void __launch_bounds__(THREADS) conv3d_pack(const float* weight, Conv c, float* packed) {
+    __shared__ float tile[PACK][PACK + 1];
     const uint32_t pitch = (c.columns + 3) / 4 * 4, taps = c.taps[0] * c.taps[1] * c.taps[2];
-    for_elements(i, (uint64_t)taps * c.channels * pitch) {
-        const uint32_t column = i % pitch, channel = i / pitch % c.channels, tap = i / pitch / c.channels;
-        const uint64_t pair = c.adjoint ? (uint64_t)channel * c.columns + column : (uint64_t)column * c.channels + channel;
-        const uint64_t to = ((uint64_t)packed_place(c, tap) * c.channels + channel) * pitch + column;
-        packed[to] = column < c.columns ? weight[pair * taps + tap] : 0.0f;
+    const uint32_t run = c.adjoint ? taps : c.channels * taps;
+    const uint32_t first = blockIdx.x * PACK, length = min(run - first, PACK);
+    const uint32_t first_column = blockIdx.y * PACK, columns = min(c.columns - first_column, PACK);
+    weight += ((uint64_t)blockIdx.z * c.columns + first_column) * run + first;
+    for (uint32_t i = threadIdx.x; i < columns * length; i += THREADS)
+        tile[i / length][i % length] = weight[(uint64_t)(i / length) * run + i % length];
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < length * PACK; i += THREADS) {
+        const uint32_t column = i % PACK, at = first + i / PACK;
+        if (first_column + column >= pitch) continue;
+        const uint32_t channel = c.adjoint ? blockIdx.z : at / taps;
+        const uint64_t to = ((uint64_t)packed_place(c, at % taps) * c.channels + channel) * pitch + first_column + column;
+        packed[to] = column < columns ? tile[column][i / PACK] : 0.0f;
     }
 }
 

@@ -34,8 +34,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const uint4 a = philox(seed, first / 4, stream);
         const uint4 b = shift ? philox(seed, first / 4 + 1, stream) : a;
         const uint32_t word[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
         for (int k = 0; k < 4; k++) {
             uint32_t own = word[k]; // chosen without an address, so that the words stay in registers
+#pragma unroll
             for (int s = 1; s < 4; s++) own = shift == s ? word[k + s] : own;
             v.v[k] = own < threshold ? 0.0f : v.v[k] * scale;
         }

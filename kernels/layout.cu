@@ -20,8 +20,8 @@
 
 COPY(copy_columns, float, float)
 COPY(copy_columns_bf16, bf16, bf16)
-COPY(copy_columns_widen, bf16, float)
-COPY(copy_columns_narrow, float, bf16)
+COPY(copy_columns_from_bf16, bf16, float)
+COPY(copy_columns_to_bf16, float, bf16)
 
 constexpr int TILE = 32;
 constexpr int TILE_ROWS = 8; // rows of a tile that a block moves at once

@@ -1,31 +1,23 @@
 // Losses of rows: binary cross entropy and focal loss, cross entropy of several classes. Formulas: src/ops/loss.
 //
 // One pass over predictions and labels each way (8 bytes an element forward, 12 backward, of one channel); terms in f32,
-// sums in f64: threads, then blocks, then `loss_join`, all in a fixed order. Several classes: lanes share rows as in
+// sums in f64: threads, then blocks, then the last block adds the blocks', all in a fixed order. Several classes: lanes share rows as in
 // rows.cuh. A faster one would be the epilogue of the layer that makes the logits.
 //
 // A label that is no class makes loss and gradients NaN: a device cannot raise an error without being waited for.
 
 #include "loss.cuh"
 
-// out[0] = scale·Σ partials [blocks]: one block.
+// out[0] = mean of the losses of x, label [n]
 extern "C" __global__ void __launch_bounds__(THREADS)
-    loss_join(const double* partials, uint32_t blocks, double scale, float* out) {
-    double sum = 0.0;
-    for (uint32_t block = threadIdx.x; block < blocks; block += THREADS) sum += partials[block];
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) out[0] = (float)(sum * scale);
-}
-
-// x, label [n] → partials [blocks]
-extern "C" __global__ void __launch_bounds__(THREADS)
-    binary_loss(const float* x, const float* label, uint64_t n, Binary options, double* partials) {
+    binary_loss(const float* x, const float* label, uint64_t n, Binary options, Mean mean) {
     double sum = 0.0;
     for_each_four(n, [&](uint64_t at, uint32_t count) {
         const Four v = load_four(x + at, count), y = load_four(label + at, count);
+#pragma unroll
         for (int k = 0; k < 4; k++) sum += k < count ? binary(options, v.v[k], y.v[k]).value : 0.0f;
     });
-    write_block_sum(sum, partials);
+    mean.write(sum);
 }
 
 // dx (+)= dy/count·slope
@@ -36,19 +28,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for_each_four(n, [&](uint64_t at, uint32_t there) {
         const Four v = load_four(x + at, there), y = load_four(label + at, there);
         Four d = accumulate ? load_four(dx + at, there) : Four{};
+#pragma unroll
         for (int k = 0; k < 4; k++) d.v[k] += scale * binary(options, v.v[k], y.v[k]).slope;
         store_four(dx + at, d, there);
-    });
-}
-
-// losses [n]: what bootstrapping chooses from.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    binary_losses(const float* x, const float* label, uint64_t n, Binary options, float* losses) {
-    for_each_four(n, [&](uint64_t at, uint32_t count) {
-        const Four v = load_four(x + at, count), y = load_four(label + at, count);
-        Four loss;
-        for (int k = 0; k < 4; k++) loss.v[k] = binary(options, v.v[k], y.v[k]).value;
-        store_four(losses + at, loss, count);
     });
 }
 
@@ -103,16 +85,16 @@ __device__ inline Softmax look_at(const Classes& o, const Row& row, const float*
     return s;
 }
 
-// x [rows, classes], labels [rows] → partials [blocks]
+// out[0] = mean of the losses of x [rows, classes], labels [rows]
 extern "C" __global__ void __launch_bounds__(THREADS)
-    cross_entropy(const float* x, const float* labels, Classes options, double* partials) {
+    cross_entropy(const float* x, const float* labels, Classes options, Mean mean) {
     double sum = 0.0;
     for_rows(row, options.rows, options.span) {
         const Softmax s = look_at(options, row, x + row.index * options.classes, labels);
         const float loss = s.valid ? -focal(s.miss, options.gamma).value * s.ln_p : NAN;
         if (row.there && row.lane == 0) sum += loss;
     }
-    write_block_sum(sum, partials);
+    mean.write(sum);
 }
 
 // dx [rows, classes] (+)= dy/rows·slope
@@ -165,13 +147,13 @@ __device__ inline Dual reference_sums(const Reference& o, const float* p, const 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    reference_entropy(const float* p, const float* labels, Reference options, double* partials) {
+    reference_entropy(const float* p, const float* labels, Reference options, Mean mean) {
     double sum = 0.0;
     for_elements(i, options.rows * options.classes) {
         const Dual sums = reference_sums(options, p, labels, i);
         sum += (double)sums.value * sums.slope;
     }
-    write_block_sum(sum, partials);
+    mean.write(sum);
 }
 
 // dp (+)= dy/(batch·rows·classes)·slope

@@ -1,6 +1,7 @@
 // What the losses share: logarithms of clamped probabilities, the focal factor, the loss of two classes, sums in f64.
 #pragma once
 
+#include "join.cuh"
 #include "rows.cuh"
 
 constexpr float CLAMP = 1e-6f;
@@ -55,8 +56,22 @@ __device__ inline Dual binary(const Binary& o, float x, float label) {
     return {factor.value * loss, factor.value * slope + factor.slope * (1.0f - 2.0f * y) * p * q * loss};
 }
 
-// Writes the block's sum; `loss_join` adds the blocks'.
-__device__ inline void write_block_sum(double value, double* partials) {
-    const double sum = block_sum(value);
-    if (threadIdx.x == 0) partials[blockIdx.x] = sum;
-}
+// Where the sum over all threads goes: partials [blocks] is scratch, out[0] = scale·Σ. The twin of `Mean` in
+// src/ops/loss/cuda.rs.
+struct Mean {
+    double* partials;
+    double scale;
+    float* out;
+    uint32_t* tickets;
+
+    // All threads of all blocks must take part.
+    __device__ void write(double value) const {
+        const double sum = block_sum(value);
+        if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+        if (!last_to_arrive(tickets, gridDim.x)) return;
+        double all = 0.0;
+        for (uint32_t block = threadIdx.x; block < gridDim.x; block += THREADS) all += fresh(partials + block);
+        all = block_sum(all);
+        if (threadIdx.x == 0) out[0] = (float)(all * scale);
+    }
+};

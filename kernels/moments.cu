@@ -1,20 +1,58 @@
-// Mean and biased variance of groups of elements.
+// Mean and biased variance of groups of elements, in one launch.
 //
-// `moments_pieces`: tiles of tiles.cuh. A thread takes eight rows at a time into registers; the mean of its first eight is a
-// shift about which it sums differences and their squares in f32, eight terms at a time. A block joins its threads in f64:
-// first the mean, then the squares about it (Chan, Golub, LeVeque 1983), so a large mean costs no accuracy.
-// Moves 4 bytes an element, and 12 bytes a channel and piece; 4 FLOPs an element.
-//
-// `moments_join`: the same over the pieces of each group; small.
+// Tiles of tiles.cuh. A thread takes eight rows at a time into registers; the mean of its first eight is a shift about which
+// it sums differences and their squares in f32, eight terms at a time. A block joins its threads in f64: first the mean, then
+// the squares about it (Chan, Golub, LeVeque 1983), so a large mean costs no accuracy. So do the last block of each GROUP of
+// pieces, and the last of an item with the groups (join.cuh): neither reads more than a block reads quickly.
+// Moves 4 bytes an element, and 24 bytes a channel and piece; 4 FLOPs an element.
 //
 // A faster one would compute the statistics where the elements are made, in the epilogue of a convolution or product.
 
+#include "join.cuh"
 #include "tiles.cuh"
 
 constexpr int BATCH = 8;
+constexpr uint32_t GROUP = 32; // `GROUP` in src/ops/moments/cuda.rs
 
-// x [items, length] → partials [items, pieces, 3, width]: mean, what its rounding left over, squares about it.
-extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(moments_pieces)(const real* x, float* partials, Tiling t) {
+// What is known of some rows of four virtual channels, in the threads of lane 0: mean and squares about it.
+struct Part {
+    double mean[4], squares[4];
+
+    // To `out` [3, width]: mean, what its rounding left over, squares.
+    __device__ void leave(float* out, const Tiling& t) const {
+        out += t.channel();
+        for (int k = 0; k < 4; k++) {
+            const float high = (float)mean[k];
+            out[k] = high;
+            out[t.width + k] = (float)(mean[k] - high);
+            out[2 * t.width + k] = (float)(squares[k] < 0.0 ? 0.0 : squares[k]);
+        }
+    }
+};
+
+// Joins the lanes' rows: `sum` is the sum of the thread's elements of each channel, squares(mean, k) that of their squared
+// distances from a mean, and rows_in(c) says how many elements channel `c` has in all.
+template <class Rows, class Squares>
+__device__ Part join_lanes(const Tiling& t, double (&sum)[4], Rows rows_in, Squares squares, double (*parts)[THREADS]) {
+    sum_lanes(t, sum, parts);
+    if (t.lane() == 0)
+        for (int k = 0; k < 4; k++) {
+            const uint32_t all = rows_in(t.channel() + k);
+            parts[k][threadIdx.x] = all > 0 ? sum[k] / all : 0.0;
+        }
+    __syncthreads();
+    Part part;
+    for (int k = 0; k < 4; k++) part.mean[k] = parts[k][t.column()];
+    __syncthreads();
+    for (int k = 0; k < 4; k++) part.squares[k] = squares(part.mean[k], k);
+    sum_lanes(t, part.squares, parts);
+    return part;
+}
+
+// x [items, length] → statistics [2, items·channels]. Scratch: partials [items, pieces, 3, width], of groups
+// [items, groups, 3, width].
+extern "C" __global__ void __launch_bounds__(THREADS)
+    KERNEL(moments)(const real* x, float* partials, float* of_groups, float* statistics, uint32_t* tickets, Tiling t) {
     __shared__ double parts[4][THREADS];
     float shift[4] = {}, sum[4] = {}, square[4] = {};
     uint32_t count[4] = {};
@@ -50,65 +88,89 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(moments_pieces)(con
     }
     double values[4];
     for (int k = 0; k < 4; k++) values[k] = (double)count[k] * shift[k] + sum[k];
-    sum_lanes(t, values, parts);
-    const bool first = t.lane() == 0;
-    if (first)
-        for (int k = 0; k < 4; k++) {
-            const uint32_t all = t.rows_in(blockIdx.x, t.channel() + k);
-            parts[k][threadIdx.x] = all > 0 ? values[k] / all : 0.0;
-        }
-    __syncthreads();
-    double mean[4];
+    const auto own_rows = [&](uint32_t c) { return t.rows_in(blockIdx.x, c); };
+    // Σ (x − mean)² from sums about another point.
+    const auto own_squares = [&](double mean, int k) {
+        const double off = shift[k] - mean;
+        return count[k] > 0 ? square[k] + off * (2.0 * sum[k] + count[k] * off) : 0.0;
+    };
+    const Part own = join_lanes(t, values, own_rows, own_squares, parts);
+    const bool writes = t.lane() == 0 && t.works();
+    const uint64_t size = 3 * t.width;
+    float* const pieces = partials + (uint64_t)blockIdx.z * t.pieces * size;
+    if (writes) own.leave(pieces + blockIdx.x * size, t);
+
+    const uint32_t group = blockIdx.x / GROUP, groups = (t.pieces + GROUP - 1) / GROUP;
+    const uint32_t first = group * GROUP, end = min(first + GROUP, t.pieces);
+    tickets += blockIdx.z * (gridDim.y * groups + 1);
+    if (!last_to_arrive(tickets + 1 + blockIdx.y * groups + group, end - first)) return;
     for (int k = 0; k < 4; k++) {
-        mean[k] = parts[k][t.column()];
-        // Σ (x − mean)² from sums about another point.
-        const double off = shift[k] - mean[k];
-        values[k] = count[k] > 0 ? square[k] + off * (2.0 * sum[k] + count[k] * off) : 0.0;
+        values[k] = 0.0;
+        if (t.works())
+            for (uint32_t piece = first + t.lane(); piece < end; piece += t.lanes) {
+                const float* at = pieces + piece * size + t.channel() + k;
+                values[k] += t.rows_in(piece, t.channel() + k) * ((double)fresh(at) + fresh(at + t.width));
+            }
     }
-    __syncthreads();
-    sum_lanes(t, values, parts);
-    if (first && t.works()) {
-        float* out = partials + ((uint64_t)blockIdx.z * t.pieces + blockIdx.x) * 3 * t.width + t.channel();
-        for (int k = 0; k < 4; k++) {
-            const float high = (float)mean[k];
-            out[k] = high;
-            out[t.width + k] = (float)(mean[k] - high);
-            out[2 * t.width + k] = (float)(values[k] < 0.0 ? 0.0 : values[k]);
+    const auto group_rows = [&](uint32_t c) { return t.rows_in(group, c, GROUP); };
+    const auto group_squares = [&](double mean, int k) {
+        double squares = 0.0;
+        if (t.works())
+            for (uint32_t piece = first + t.lane(); piece < end; piece += t.lanes) {
+                const float* at = pieces + piece * size + t.channel() + k;
+                const double off = (double)fresh(at) + fresh(at + t.width) - mean;
+                squares += fresh(at + 2 * t.width) + t.rows_in(piece, t.channel() + k) * off * off;
+            }
+        return squares;
+    };
+    const Part joint = join_lanes(t, values, group_rows, group_squares, parts);
+    of_groups += (uint64_t)blockIdx.z * groups * size;
+    if (writes) joint.leave(of_groups + group * size, t);
+
+    if (!last_to_arrive(tickets, gridDim.y * groups)) return;
+    // The groups of an item, and the virtual channels of a real one: `span` channels side by side.
+    uint32_t span = 1;
+    while (span < WARP && span < t.channels) span *= 2;
+    const uint32_t lane = threadIdx.x / span, lanes = THREADS / span;
+    const double members = (double)(t.length / t.channels);
+    for (uint32_t begin = 0; begin < t.channels; begin += span) {
+        const uint32_t channel = begin + threadIdx.x % span;
+        double mean = 0.0;
+        for (int round = 0; round < 2; round++) {
+            double total = 0.0;
+            if (channel < t.channels)
+                for (uint32_t g = lane; g < groups; g += lanes)
+                    for (uint32_t c = channel; c < t.width; c += t.channels) {
+                        const float* at = of_groups + g * size + c;
+                        const double rows = t.rows_in(g, c, GROUP), off = (double)fresh(at) + fresh(at + t.width) - mean;
+                        total += round == 0 ? rows * off : fresh(at + 2 * t.width) + rows * off * off;
+                    }
+            parts[0][threadIdx.x] = total;
+            __syncthreads();
+            for (uint32_t stride = lanes / 2; stride > 0; stride /= 2) {
+                if (lane < stride) parts[0][threadIdx.x] += parts[0][threadIdx.x + stride * span];
+                __syncthreads();
+            }
+            mean = parts[0][threadIdx.x % span] / members;
+            if (lane == 0 && channel < t.channels)
+                statistics[((uint64_t)round * gridDim.z + blockIdx.z) * t.channels + channel] = (float)mean;
+            __syncthreads();
         }
     }
 }
 
 #ifndef BF16 // f32 in every precision
-// partials → statistics [2, items·channels]. A block has `span` channels (a power of two, at most 32) of one item side by
-// side, and 256/span pieces at a time.
+// totals [2, C] in f64, means and squares about them of `before` elements a channel, take in another `count` elements of
+// moments own [2, C]; out [2, C] ← their mean and biased variance. A thread a channel.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    moments_join(const float* partials, float* statistics, uint32_t span, Tiling t) {
-    __shared__ double parts[THREADS];
-    const uint32_t channel = blockIdx.x * span + threadIdx.x % span, lane = threadIdx.x / span, lanes = THREADS / span;
-    const uint64_t groups = (uint64_t)gridDim.y * t.channels;
-    const float* item = partials + (uint64_t)blockIdx.y * t.pieces * 3 * t.width;
-    const double count = (double)(t.length / t.channels);
-    double mean = 0.0;
-    for (int round = 0; round < 2; round++) {
-        double sum = 0.0;
-        if (channel < t.channels)
-            for (uint32_t piece = lane; piece < t.pieces; piece += lanes)
-                for (uint32_t c = channel; c < t.width; c += t.channels) {
-                    const float* at = item + (uint64_t)piece * 3 * t.width + c;
-                    const double rows = t.rows_in(piece, c), part = (double)at[0] + at[t.width];
-                    sum += round == 0 ? rows * part : at[2 * t.width] + rows * (part - mean) * (part - mean);
-                }
-        parts[threadIdx.x] = sum;
-        __syncthreads();
-        for (uint32_t stride = lanes / 2; stride > 0; stride /= 2) {
-            if (lane < stride) parts[threadIdx.x] += parts[threadIdx.x + stride * span];
-            __syncthreads();
-        }
-        const double total = parts[threadIdx.x % span] / count;
-        if (lane == 0 && channel < t.channels)
-            statistics[round * groups + (uint64_t)blockIdx.y * t.channels + channel] = (float)total;
-        mean = total;
-        __syncthreads();
+    moments_merge(double* totals, const float* own, uint32_t channels, double before, double count, float* out) {
+    for_elements(c, channels) {
+        const double mean = before > 0.0 ? totals[c] : 0.0, squares = before > 0.0 ? totals[channels + c] : 0.0;
+        const double distance = own[c] - mean, all = before + count;
+        totals[c] = mean + distance * count / all;
+        totals[channels + c] = squares + (count * own[channels + c] + distance * distance * before * count / all);
+        out[c] = (float)totals[c];
+        out[channels + c] = (float)(totals[channels + c] / all);
     }
 }
 #endif

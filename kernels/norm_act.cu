@@ -94,6 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (uint32_t chunk = 0; chunk < chunks; chunk++)
             for (int which = 0; which < 2; which++) group[which] += group_sums[which * chunks + chunk];
     float mean[4], scale[4], slope[4] = {}, offset[4] = {};
+    // Unrolled, or these would live in local memory.
+#pragma unroll
     for (int k = 0; k < 4; k++) {
         const uint32_t c = (t.channel() + k) % t.channels;
         const float s = vectors.rescale(blockIdx.z, c);
@@ -131,3 +133,31 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         store_four(dx + at, d, count);
     });
 }
+
+#ifndef BF16 // f32 in every precision
+// Rows of scale and shift, channels, and groups: the channels, or one.
+struct Grouped {
+    uint32_t items, channels, groups;
+};
+
+// slope, offset [C] ← −s·mean(γ·g·x̂) and −s·mean(γ·g) of each channel's group of `count` elements, from products and sums
+// [items, C], Σ g·x̂ and Σ g: what flows through the statistics of a norm that runs in pieces. One block.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    norm_through(const float* gamma, const float* statistics, const float* products, const float* sums, Grouped of,
+                 float epsilon, double count, float* slope, float* offset) {
+    double whole[2] = {};
+    if (of.groups == 1) {
+        for (uint64_t i = threadIdx.x; i < (uint64_t)of.items * of.channels; i += THREADS)
+            whole[0] += (double)gamma[i] * products[i], whole[1] += (double)gamma[i] * sums[i];
+        for (int which = 0; which < 2; which++) whole[which] = block_sum(whole[which]);
+    }
+    for (uint32_t c = threadIdx.x; c < of.channels; c += THREADS) {
+        double total[2] = {whole[0], whole[1]};
+        for (uint64_t i = c; of.groups > 1 && i < (uint64_t)of.items * of.channels; i += of.channels)
+            total[0] += (double)gamma[i] * products[i], total[1] += (double)gamma[i] * sums[i];
+        const double variance = statistics[of.groups + (of.groups > 1 ? c : 0)], scale = 1.0 / sqrt(variance + (double)epsilon);
+        slope[c] = (float)(-scale * total[0] / count);
+        offset[c] = (float)(-scale * total[1] / count);
+    }
+}
+#endif

@@ -107,6 +107,8 @@ __device__ void first(const real* dy, const real* x, const Vectors& vectors, con
                 if (!F::extreme(v.pick(k))) continue;
                 const float d = f.extreme_gradient(v.pick(k), g[at + k], coefficients);
                 g[at + k] = d;
+                // Unrolled, or the sums would live in local memory.
+#pragma unroll
                 for (int j = 0; j < 4; j++)
                     if (j == k) {
                         sums[j] += d;

@@ -1,8 +1,8 @@
 // One step of an optimiser for many tensors in one launch: SGD, Adam, AdamW, RAdam, and Lookahead around any. Rules:
 // src/nn/optim/rule.rs.
 //
-// The tensors come as a table in the kernel's parameters (as PyTorch's multi-tensor kernels have it), so nothing is copied to
-// the device. A block handles CHUNK weights of one tensor, 16 bytes a thread and access; it finds its tensor by bisection.
+// The tensors come as a table in the kernel's parameters (as PyTorch's multi-tensor kernels have it), which may be 32,764 bytes
+// long since CUDA 12.1, so nothing is copied to the device and every network here is one launch. A block handles CHUNK weights of one tensor, 16 bytes a thread and access; it finds its tensor by bisection.
 // State lies as on the CPU: pieces of PIECE weights, in each one slot after the other.
 // Moves, a weight: 16 to 28 bytes (weight and moments there and back, gradient; the slow copy when it is due).
 //
@@ -10,7 +10,7 @@
 
 #include "four.cuh"
 
-constexpr int TENSORS = 96;          // `TENSORS` in src/nn/optim/cuda.rs: the table fits 4 KiB of parameters
+constexpr int TENSORS = 512;        // `TENSORS` in src/nn/optim/cuda.rs: the table fits the parameters
 constexpr uint64_t PIECE = 1 << 14; // `PIECE` in src/ops/mod.rs
 constexpr uint64_t CHUNK = 1 << 12; // `CHUNK` in src/nn/optim/cuda.rs
 

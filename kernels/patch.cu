@@ -169,6 +169,7 @@ extern "C" __global__ void patch_volume_gradient(
         if (!near && !wide) continue;
         const float* local = gradients + (point * rows + c) * PATCH;
         const float* mid = local + (uint64_t)v.channels * PATCH;
+#pragma unroll
         for (int n = 0; n < EACH; n++) {
             const int own = n * THREADS + threadIdx.x;
             const int x = corner[0] + own / (OWN * OWN), y = corner[1] + own / OWN % OWN, z = corner[2] + own % OWN;
@@ -186,6 +187,7 @@ extern "C" __global__ void patch_volume_gradient(
             }
         }
     }
+#pragma unroll
     for (int n = 0; n < EACH; n++) {
         const int own = n * THREADS + threadIdx.x;
         const uint32_t x = corner[0] + own / (OWN * OWN), y = corner[1] + own / OWN % OWN, z = corner[2] + own % OWN;

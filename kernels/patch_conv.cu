@@ -25,6 +25,7 @@
 // 42 and 60 leave lanes idle (77 %, 66 %, 94 % busy), which patches of several points side by side would not.
 
 #include "dft.cuh"
+#include "join.cuh"
 #include "patch.cuh"
 
 constexpr int SPECTRUM = BINS * BINS * HALF;
@@ -371,14 +372,22 @@ extern "C" __global__ void patch_conv_weight_gradient(
     }
 }
 
-// parts [pieces, outputs] = Σ over the points of a piece and all voxels of dy [points, outputs, 343]. Grid (pieces, outputs).
-extern "C" __global__ void patch_conv_bias_sums(
-    const void* dy, uint32_t narrow, uint32_t outputs, uint64_t points, uint64_t piece, float* parts) {
+// db [outputs] (+)= Σ over the points and all voxels of dy [points, outputs, 343]; parts [outputs, pieces] is scratch. Grid
+// (pieces, outputs): the last block of an output adds the pieces.
+extern "C" __global__ void __launch_bounds__(THREADS) patch_conv_bias_gradient(
+    const void* dy, uint32_t narrow, uint32_t outputs, uint64_t points, uint64_t piece, float* parts, float* db, uint32_t accumulate,
+    uint32_t* tickets) {
     const uint64_t begin = blockIdx.x * piece, end = min(begin + piece, points);
     double sum = 0.0;
     for (uint64_t point = begin; point < end; point++)
         for (int n = threadIdx.x; n < PATCH; n += blockDim.x)
             sum += stored(dy, (point * outputs + blockIdx.y) * PATCH + n, narrow);
     sum = block_sum(sum);
-    if (threadIdx.x == 0) parts[(uint64_t)blockIdx.x * outputs + blockIdx.y] = (float)sum;
+    float* const own = parts + blockIdx.y * gridDim.x;
+    if (threadIdx.x == 0) own[blockIdx.x] = (float)sum;
+    if (!last_to_arrive(tickets + blockIdx.y, gridDim.x)) return;
+    sum = 0.0;
+    for (uint32_t i = threadIdx.x; i < gridDim.x; i += THREADS) sum += fresh(own + i);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) put(&db[blockIdx.y], (float)sum, accumulate);
 }

@@ -25,12 +25,12 @@ struct Tiling {
     // First virtual channel of this thread.
     __device__ uint32_t channel() const { return (blockIdx.y * columns + column()) * 4; }
     __device__ bool works() const { return lane() < lanes && channel() < width; }
-    // Elements of virtual channel `c` in piece `piece`.
-    __device__ uint32_t rows_in(uint32_t piece, uint32_t c) const {
-        const uint64_t first = (uint64_t)piece * lanes * steps;
+    // Elements of virtual channel `c` in piece `piece`, or in number `piece` of the groups of `each` pieces.
+    __device__ uint32_t rows_in(uint32_t piece, uint32_t c, uint32_t each = 1) const {
+        const uint64_t most = (uint64_t)each * lanes * steps, first = piece * most;
         const uint64_t all = c < length ? (length - c + width - 1) / width : 0;
         const uint64_t rest = all > first ? all - first : 0;
-        return (uint32_t)min(rest, (uint64_t)lanes * steps);
+        return (uint32_t)min(rest, most);
     }
 };
 

@@ -251,7 +251,7 @@ fn windows_and_mirrors_of_a_unet() {
 #[test]
 fn flags_that_do_not_go_together() {
     let place = place();
-    let table: [(&str, i32, &[&str]); 15] = [
+    let table: [(&str, i32, &[&str]); 17] = [
         (&format!("{OCCUPANCY} scan.nii.gz --out o --window 16x16x16"), 2, &["--window", "U-Nets"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --tta"), 2, &["--tta", "U-Nets"]),
         (&format!("{UNET} scan.nii.gz --out o --resolution 32x32x32"), 2, &["U-Net", "occupancy network"]),
@@ -266,6 +266,8 @@ fn flags_that_do_not_go_together() {
         (&format!("{OCCUPANCY} scan.nii.gz --out o --threshold 2"), 2, &["'2'", "0.5"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --spacing 0"), 2, &["'0'", "1x1x3"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --spacing 0.0001"), 2, &["--spacing", "coarser"]),
+        (&format!("{OCCUPANCY} scan.nii.gz --out o --resolution 40000x1x1"), 2, &["--resolution", "32767", "coarser"]),
+        (&format!("{OCCUPANCY} scan.nii.gz --out o --resolution 30000x30000x30000"), 1, &["30000", "--memory-budget"]),
         (&format!("{OCCUPANCY} scan.nii.gz --out o --model oss-net-c"), 1, &["occupancy.safetensors", "another model"]),
     ];
     for (command, code, parts) in table {
@@ -281,7 +283,8 @@ fn scans_that_do_not_fit() {
     Nifti::new([SIDE; 3]).typed(16, 4, nan).write(&place.at("nan.nii.gz"));
     Nifti::filled([SIDE, SIDE, 4], 3).write(&place.at("short.nii.gz"));
     fs::create_dir(place.at("empty")).unwrap();
-    let table: [(&str, i32, &[&str]); 5] = [
+    let table: [(&str, i32, &[&str]); 6] = [
+        ("scan.nii.gz gone.nii.gz", 1, &["gone.nii.gz", "No such file"]),
         ("nan.nii.gz", 1, &["nan.nii.gz", "NaN"]),
         ("scan.nii.gz,short.nii.gz", 1, &["short.nii.gz", "[16, 16, 4]", "scan.nii.gz"]),
         ("scan.nii.gz,scan.nii.gz", 1, &["2 image channel(s)", "takes 1"]),

@@ -227,16 +227,19 @@ fn pymcubes() {
 }
 
 /// The same vertices as PyMCubes, whose order is another. Its grid is f64; ours loses 2⁻²⁴ of values up to 10, over slopes of
-/// about 1 a voxel.
+/// about 1 a voxel. In a grid of two values, full of ambiguous cells and cut by the border, theirs (some twice) are among ours:
+/// the same edges are cut, and joined otherwise.
 #[test]
 fn vertices_of_pymcubes() {
     let fixture = Fixture::open(&fixture::path("mcubes.npz"));
-    let ours = golden(&fixture, "vol_torus").mesh(0.5).vertices;
-    let theirs = fixture.f32("v_torus");
-    assert_eq!(3 * ours.len(), theirs.len());
-    for theirs in theirs.as_chunks::<3>().0 {
-        let distance = |ours: &[f32; 3]| (0..3).map(|i| (ours[i] - theirs[i]).powi(2)).sum::<f32>().sqrt();
-        assert!(ours.iter().map(distance).fold(f32::MAX, f32::min) < 1e-5, "{theirs:?}");
+    for (name, bound) in [("torus", 1e-5), ("binrand", 0.0)] {
+        let ours = golden(&fixture, &format!("vol_{name}")).mesh(0.5).vertices;
+        let theirs = fixture.f32(&format!("v_{name}"));
+        assert!(name != "torus" || 3 * ours.len() == theirs.len());
+        for theirs in theirs.as_chunks::<3>().0 {
+            let distance = |ours: &[f32; 3]| (0..3).map(|i| (ours[i] - theirs[i]).powi(2)).sum::<f32>().sqrt();
+            assert!(ours.iter().map(distance).fold(f32::MAX, f32::min) <= bound, "{name}: {theirs:?}");
+        }
     }
 }
 

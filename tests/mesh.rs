@@ -329,6 +329,9 @@ fn the_other_axes() {
 
 #[test]
 fn an_empty_mesh_is_a_file_all_the_same() {
+    // Nothing, and not less: 0 rather than the -0 that the sum of no floats is.
+    let (area, volume) = (Mesh::default().area(), Mesh::default().volume());
+    assert_eq!([area, volume].map(f64::to_bits), [0, 0]);
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.obj", "a.ply", "a.stl", "a.glb", "a.pt"] {
         mesh::write(&folder.path().join(name), &Mesh::default(), Space::Ras).unwrap();

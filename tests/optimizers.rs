@@ -167,7 +167,7 @@ fn many_tensors_move_on_cuda_as_on_the_cpu() {
         let lookahead = Some(Lookahead { every: 2, alpha: 0.8 });
         let settings = OptimizerSettings { rule, lookahead, rate: 1e-2, activation_rate: Some(3e-2) };
         // More tensors than a launch takes; lengths that fill no vector; more than one piece of state.
-        let lengths: Vec<usize> = (0..98).map(|i| if i == 40 { 40_001 } else { 1 + i % 7 }).collect();
+        let lengths: Vec<usize> = (0..514).map(|i| if i == 40 { 40_001 } else { 1 + i % 7 }).collect();
         let values: Vec<Vec<f32>> = lengths.iter().enumerate().map(|(i, &n)| wave(n, i)).collect();
         let kinds = [Kind::Weight, Kind::Activation];
         let tensors: Vec<(Kind, &[f32])> = values.iter().enumerate().map(|(i, v)| (kinds[i % 2], &v[..])).collect();

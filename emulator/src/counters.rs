@@ -73,6 +73,10 @@ pub struct Traffic {
     pub shared_passes: u64,
     /// Passes they would take without conflicts.
     pub shared_ideal: u64,
+    /// Different bytes loaded by a launch, summed over launches; only where the configuration asks for the footprint.
+    pub loaded: u64,
+    /// Different bytes stored.
+    pub stored: u64,
 }
 
 impl Traffic {
@@ -87,6 +91,8 @@ impl Traffic {
         self.shared_requests += other.shared_requests;
         self.shared_passes += other.shared_passes;
         self.shared_ideal += other.shared_ideal;
+        self.loaded += other.loaded;
+        self.stored += other.stored;
     }
 
     /// Counts one global request.
@@ -240,7 +246,7 @@ impl KernelCounters {
         ]
     }
 
-    fn traffic_mut(&mut self) -> [&mut u64; 9] {
+    fn traffic_mut(&mut self) -> [&mut u64; 11] {
         let t = &mut self.traffic;
         [
             &mut t.loads.requests,
@@ -252,6 +258,8 @@ impl KernelCounters {
             &mut t.shared_requests,
             &mut t.shared_passes,
             &mut t.shared_ideal,
+            &mut t.loaded,
+            &mut t.stored,
         ]
     }
 

@@ -19,6 +19,7 @@ pub mod counters;
 pub mod decode;
 pub mod driver;
 pub mod exec;
+pub mod footprint;
 pub mod memory;
 pub mod ops;
 pub mod ptx;

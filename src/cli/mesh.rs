@@ -57,6 +57,16 @@ impl ShapeArgs {
         Options { smallest: self.smallest, smoothing: self.smooth, triangles: self.triangles, ..Options::default() }
     }
 
+    /// Says so where no triangle is left of `what`.
+    pub fn warn(&self, what: &str, mesh: &Mesh, dropped: Dropped) {
+        if mesh.triangles.is_empty() {
+            let (count, smallest) = (dropped.components, self.smallest);
+            note(format!(
+                "warning: {what}the mesh is empty; {count} pieces of fewer than {smallest} voxels were dropped (--smallest)"
+            ));
+        }
+    }
+
     /// The axes that files are written in.
     pub fn space(&self) -> Space {
         if self.lps { Space::Lps } else { Space::Ras }
@@ -121,12 +131,7 @@ fn of_class(path: &Path, class: u8) -> PathBuf {
 /// Writes a mesh and says so.
 fn write(args: &MeshArgs, path: &Path, what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
     let files = mesh::write(path, mesh, args.shape.space())?;
-    if mesh.triangles.is_empty() {
-        note(format!(
-            "warning: {what}the mesh is empty; {} pieces of fewer than {} voxels were dropped (--smallest)",
-            dropped.components, args.shape.smallest
-        ));
-    }
+    args.shape.warn(what, mesh, dropped);
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let (volume, area) = (mesh.volume() / 1000.0, mesh.area() / 100.0);
     if !args.run.json {

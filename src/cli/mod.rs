@@ -12,6 +12,7 @@ mod evaluate;
 #[cfg(feature = "infer")]
 mod infer;
 mod inspect;
+#[cfg(feature = "train")]
 mod licences;
 #[cfg(feature = "train")]
 mod memory;
@@ -23,6 +24,8 @@ mod output;
 #[cfg(all(feature = "train", feature = "report"))]
 mod page;
 mod progress;
+#[cfg(feature = "train")]
+mod roofline;
 mod run;
 #[cfg(feature = "infer")]
 mod scans;
@@ -86,6 +89,9 @@ enum Command {
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
     Memory(memory::MemoryArgs),
+    #[cfg(feature = "train")]
+    /// How fast a step can be at best on a GPU: a model, not a measurement
+    Roofline(roofline::RooflineArgs),
     /// Make a mesh of a segmentation or a probability map
     Mesh(mesh::MeshArgs),
     /// Write the border maps of a data set beside its labels
@@ -96,6 +102,7 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// List what there is to compute on, and why if there is no CUDA device
     Devices(devices::DevicesArgs),
+    #[cfg(feature = "train")]
     /// Print the licences of the embedded data
     Licences,
 }
@@ -138,11 +145,14 @@ pub fn run() -> Result<()> {
         Some(Command::Infer(args)) => infer::run(args),
         #[cfg(feature = "train")]
         Some(Command::Memory(args)) => memory::run(args),
+        #[cfg(feature = "train")]
+        Some(Command::Roofline(args)) => roofline::run(&args),
         Some(Command::Mesh(args)) => mesh::run(args),
         Some(Command::Borders(args)) => borders::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Devices(args)) => devices::run(args),
+        #[cfg(feature = "train")]
         Some(Command::Licences) => licences::run(),
     }
 }

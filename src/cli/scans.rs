@@ -85,6 +85,7 @@ impl SeenArgs {
             if self.refines() {
                 (mesh, losses) = refined(mesh, &Refinement { steps: self.refine, ..Refinement::default() })?;
             }
+            self.shape.warn(&format!("{}: ", path.display()), &mesh, dropped);
             let files = mesh::write(&path, &mesh, self.shape.space())?;
             let mut entry = described(&files, class, &mesh, dropped);
             if let [first, .., last] = losses[..] {

@@ -22,6 +22,7 @@ pub mod plane;
 pub mod prefetch;
 pub mod preprocess;
 pub mod resample;
+#[cfg(feature = "train")]
 pub mod sample;
 pub mod sampling;
 pub mod source;

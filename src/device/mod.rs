@@ -24,10 +24,11 @@ use cpu::{Pool, SimdLevel};
 pub use cuda::Cuda;
 pub use grid::{Grid, MANY_BLOCKS, THREADS};
 pub use info::{DeviceInfo, Observer};
+use target::TICKET_BYTES;
 pub use target::{CudaTarget, Target};
 
 use crate::error::{Error, Result};
-use crate::memory::{Arena, Ledger, OutOfMemory, Phase, Role, RoleBytes};
+use crate::memory::{Arena, Ledger, OutOfMemory, Phase, Role, RoleBytes, Work, WorkLog};
 
 /// How a device computes.
 pub enum Backend {
@@ -53,10 +54,11 @@ struct Inner {
     budget: u64,
 }
 
-/// Arena and ledger, under one lock.
+/// Arena, ledger and the record of work, under one lock.
 struct Books {
     arena: Arena,
     ledger: Ledger,
+    work: WorkLog,
 }
 
 /// A handle of a device; cheap to clone.
@@ -96,7 +98,7 @@ impl Device {
     /// [`Error::Device`] that says what is missing.
     pub fn cuda(ordinal: usize, budget: u64) -> Result<Self> {
         let budget = if budget == 0 { cuda::default_budget(ordinal)? } else { budget };
-        Ok(Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, None)?)), budget))
+        Self::open_cuda(ordinal, budget, None)
     }
 
     /// The same, with somebody who is told of every buffer.
@@ -104,7 +106,20 @@ impl Device {
     /// # Errors
     /// As [`Device::cuda`].
     pub fn cuda_observed(ordinal: usize, budget: u64, observer: Box<dyn Observer>) -> Result<Self> {
-        Ok(Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, Some(observer))?)), budget))
+        Self::open_cuda(ordinal, budget, Some(observer))
+    }
+
+    fn open_cuda(ordinal: usize, budget: u64, observer: Option<Box<dyn Observer>>) -> Result<Self> {
+        if budget < TICKET_BYTES {
+            let problem = format!("a budget of {budget} bytes holds no network on CUDA");
+            return Err(Error::Usage(format!("{problem}; raise --memory-budget")));
+        }
+        let device = Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, observer)?)), budget);
+        if let Backend::Cuda(cuda) = device.backend() {
+            cuda.allocated(0, TICKET_BYTES);
+            cuda.zero(cuda.address(0), TICKET_BYTES)?;
+        }
+        Ok(device)
     }
 
     /// A plan for a CPU with `threads` threads and the instruction set `simd`.
@@ -123,8 +138,14 @@ impl Device {
     }
 
     fn with_backend(backend: Backend, budget: u64) -> Self {
-        let books = Mutex::new(Books { arena: Arena::new(budget), ledger: Ledger::default() });
-        Self(Arc::new(Inner { backend, books, budget }))
+        let mut books = Books { arena: Arena::new(budget), ledger: Ledger::default(), work: WorkLog::default() };
+        let on_cuda = matches!(backend, Backend::Cuda(_) | Backend::Plan { target: Target::Cuda(_) });
+        if let Some(block) = on_cuda.then(|| books.arena.allocate(TICKET_BYTES)).flatten() {
+            let former = books.ledger.set_op("tickets");
+            books.ledger.allocate(Role::Workspace, TICKET_BYTES, block);
+            books.ledger.set_op(former);
+        }
+        Self(Arc::new(Inner { backend, books: Mutex::new(books), budget }))
     }
 
     /// How the device computes.
@@ -183,6 +204,14 @@ impl Device {
         match self.backend() {
             Backend::Cuda(cuda) => cuda.launches(),
             Backend::Cpu { .. } | Backend::Plan { .. } => 0,
+        }
+    }
+
+    /// The same by kernel, in the order of their names.
+    pub fn launches_by_kernel(&self) -> Vec<(&'static str, u64)> {
+        match self.backend() {
+            Backend::Cuda(cuda) => cuda.launches_by_kernel(),
+            Backend::Cpu { .. } | Backend::Plan { .. } => Vec::new(),
         }
     }
 
@@ -246,6 +275,20 @@ impl Device {
     /// Reads or changes the ledger.
     pub fn ledger<T>(&self, access: impl FnOnce(&mut Ledger) -> T) -> T {
         access(&mut self.books().ledger)
+    }
+
+    /// Reads or changes the record of what ops do.
+    pub fn work_log<T>(&self, access: impl FnOnce(&mut WorkLog) -> T) -> T {
+        access(&mut self.books().work)
+    }
+
+    /// Notes what the running layer's `op` does, if that is recorded: floating-point operations and bytes.
+    pub fn note_work(&self, op: &'static str, cost: impl FnOnce() -> [u64; 2]) {
+        if self.work_log(|log| log.is_on()) {
+            let [flops, bytes] = cost();
+            let (layer, phase) = self.ledger(|ledger| (ledger.layer(), ledger.phase()));
+            self.work_log(|log| log.note(Work { op, layer, phase, flops, bytes }));
+        }
     }
 
     /// Live bytes by role.

@@ -54,6 +54,12 @@ impl Target {
 /// Bytes of one of the two halves of the staging memory: one is filled while the other is copied.
 pub(crate) const STAGING_HALF: usize = 4 << 20;
 
+/// Counters on a CUDA device with which the last block of a sum is found (`kernels/join.cuh`): the first bytes of the arena.
+pub(crate) const TICKETS: usize = 1 << 13;
+
+/// Bytes of all tickets.
+pub(super) const TICKET_BYTES: u64 = 4 * TICKETS as u64;
+
 impl CudaTarget {
     /// Architectures by name, for plans: `sm_80` (A100), `sm_86` (RTX 30, A40), `sm_89` (RTX 40, L4, L40), `sm_90` (H100,
     /// H200), `sm_100` (B200), `sm_120` (RTX 50). Shared memory a block: CUDA C Programming Guide, table of compute capabilities.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them), subjects.
 ///
 /// # Errors
-/// [`Error::File`] for a folder that cannot be read, [`Error::Data`] for one that holds no scan, [`Error::Usage`] for two
+/// [`Error::File`] for a folder that cannot be read or a file that is not there, [`Error::Data`] for one that holds no scan, [`Error::Usage`] for two
 /// cases of one name.
 pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
     let mut found: Vec<Case> = Vec::new();
@@ -26,6 +26,9 @@ pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
             }
             false => found.push(case(vec![path.into()])),
         }
+    }
+    for source in found.iter().flat_map(|case| &case.images) {
+        source.len()?;
     }
     for (i, case) in found.iter().enumerate() {
         if found[..i].iter().any(|other| other.name == case.name) {

@@ -7,8 +7,9 @@ use super::windows::{self, Decision};
 use super::{Grid, Occupancy, Refinement, Search, Windows, refine, seeds};
 use crate::data::preprocess::Way;
 use crate::data::{Geometry, Labels, Padding, Volume};
+use crate::device::Target;
 use crate::error::{Error, Result};
-use crate::memory::{Phase, Role};
+use crate::memory::{Phase, Role, default_cpu_budget, format_bytes};
 use crate::mesh::Mesh;
 use crate::models::{Network, NetworkConfig, OssNet, UNet};
 use crate::nn::Parameters;
@@ -238,6 +239,7 @@ impl<'a> Segmenter<'a> {
             true => Grid::voxels(shape),
             false => Grid::over(way, options.shape.unwrap_or(way.shape)),
         };
+        self.afford(&grid)?;
         let answer = self.ask(&occupancy, &grid, &options.search, options.probabilities, tick)?;
         let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), self.peak_bytes());
         let verification = match options.verify {
@@ -259,6 +261,27 @@ impl<'a> Segmenter<'a> {
             false => self.placed(answer, grid.shape, way),
         };
         Ok(Segmentation { labels, probabilities, evaluated, seconds, peak_bytes, verification })
+    }
+
+    /// Checks that an answer of so many points can be held, before an hour's work finds that it cannot: two lattices, and on
+    /// the host the classes and the probabilities that are kept.
+    fn afford(&self, grid: &Grid) -> Result<()> {
+        let device = self.parameters.device();
+        let points = grid.len() as u64;
+        let kept = if self.options.probabilities { 4 * self.network.config().classes() as u64 } else { 0 };
+        let (lattices, host) = (2 * points + points / 4, points.saturating_mul(1 + kept));
+        let (wanted, left) = match device.target() {
+            Target::Cpu { .. } => {
+                (host.saturating_add(lattices), device.budget().saturating_sub(device.live().total()))
+            }
+            Target::Cuda(_) => (host, default_cpu_budget()),
+        };
+        if wanted <= left {
+            return Ok(());
+        }
+        let ([x, y, z], wanted, left) = (grid.shape, format_bytes(wanted), format_bytes(left));
+        let problem = format!("an answer of {x}x{y}x{z} voxels takes {wanted}, and the memory budget leaves {left}");
+        Err(Error::Model(format!("{problem}; ask for a coarser --resolution or --spacing, or raise --memory-budget")))
     }
 
     /// Asks an occupancy network at the points of `grid` that `search` chooses.

@@ -16,6 +16,8 @@ pub use format::{Format, Space, write};
 pub use simplify::simplify;
 pub use smooth::smooth;
 
+use std::ops::Add;
+
 use crate::data::Affine;
 use crate::error::Result;
 use crate::ops::Surface;
@@ -59,7 +61,7 @@ impl Mesh {
 
     /// Sum of the triangles' areas.
     pub fn area(&self) -> f64 {
-        self.triangles.iter().map(|&triangle| norm(normal(self.corners(triangle))) / 2.0).sum()
+        self.triangles.iter().map(|&triangle| norm(normal(self.corners(triangle))) / 2.0).fold(0.0, Add::add)
     }
 
     /// Enclosed volume by the divergence theorem; meaningful for closed meshes, positive if they face outwards.
@@ -67,7 +69,7 @@ impl Mesh {
         // About a vertex of the mesh rather than the origin, from which a scan can lie far away.
         let origin = self.vertices.first().map_or([0.0; 3], |vertex| vertex.map(f64::from));
         let tetrahedron = |[a, b, c]: [[f64; 3]; 3]| dot(sub(a, origin), cross(sub(b, origin), sub(c, origin))) / 6.0;
-        self.triangles.iter().map(|&triangle| tetrahedron(self.corners(triangle))).sum()
+        self.triangles.iter().map(|&triangle| tetrahedron(self.corners(triangle))).fold(0.0, Add::add)
     }
 
     /// Outward unit normals of the vertices: the area-weighted mean of their triangles' (zero where that vanishes).

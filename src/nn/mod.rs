@@ -7,6 +7,8 @@ pub mod optim;
 mod parameters;
 mod piecewise;
 mod running;
+#[cfg(feature = "train")]
+pub(crate) mod together;
 
 pub use folding::folded_layer;
 pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};

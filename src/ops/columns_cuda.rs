@@ -26,8 +26,8 @@ pub(super) fn copy(
     }
     cuda.kernel(match (source.dtype(), target.dtype()) {
         (DType::Bf16, DType::Bf16) => "copy_columns_bf16",
-        (DType::Bf16, _) => "copy_columns_widen",
-        (_, DType::Bf16) => "copy_columns_narrow",
+        (DType::Bf16, _) => "copy_columns_from_bf16",
+        (_, DType::Bf16) => "copy_columns_to_bf16",
         _ => "copy_columns",
     })
     .input_from(source, from.first)

@@ -163,6 +163,15 @@ pub(crate) fn sum_splits(
         .launch(Grid::cover(rows * columns))
 }
 
+/// Neighbours of a weight's gradient that a block of `sum_weight_splits` adds, and outputs: `RUN` of the kernel.
+const RUN: usize = 8;
+
+/// The grid of `sum_weight_splits` for `run` weights of each output.
+pub(crate) fn weight_splits_grid(run: usize, outputs: usize) -> Grid {
+    let tiles = outputs.div_ceil(THREADS as usize / RUN);
+    Grid { blocks: [run.div_ceil(RUN) as u32, tiles as u32, 1], threads: [THREADS, 1, 1], shared: 0 }
+}
+
 /// Rows of a piece of [`column_sums`]: at most 256 pieces, none shorter than 1024 rows.
 fn piece(rows: usize) -> usize {
     rows.div_ceil(256).max(1024)
@@ -190,24 +199,8 @@ pub(crate) fn column_sums(
         .value(columns as u32)
         .value(piece(rows) as u64)
         .output(scratch)
-        .launch(Grid { blocks, threads: [THREADS, 1, 1], shared: 0 })?;
-    column_totals(cuda, scratch, [items, pieces, columns], y, accumulate)
-}
-
-/// `y [items, columns] (+)= Σ parts [items, pieces, columns]` over the pieces.
-pub(crate) fn column_totals(
-    cuda: &Cuda,
-    parts: &Tensor,
-    [items, pieces, columns]: [usize; 3],
-    y: &mut Tensor,
-    accumulate: bool,
-) -> Result<()> {
-    cuda.kernel("column_totals")
-        .input(parts)
-        .value(items as u64)
-        .value(pieces as u32)
-        .value(columns as u32)
         .output(y)
         .value(u32::from(accumulate))
-        .launch(Grid::new((items * columns).div_ceil(THREADS as usize / 32), THREADS))
+        .tickets((blocks[1] * blocks[2]) as usize)?
+        .launch(Grid { blocks, threads: [THREADS, 1, 1], shared: 0 })
 }

@@ -31,7 +31,7 @@ pub mod occupancy;
 pub mod part;
 pub mod patch_conv;
 pub mod patch_sample;
-mod pieces;
+pub(crate) mod pieces;
 pub mod reshape;
 pub mod resize;
 mod scan_cuda;
@@ -116,6 +116,12 @@ pub struct Cost {
     pub flops: u64,
     /// Compulsory bytes.
     pub bytes: u64,
+}
+
+impl From<Cost> for [u64; 2] {
+    fn from(cost: Cost) -> Self {
+        [cost.flops, cost.bytes]
+    }
 }
 
 impl std::iter::Sum for Cost {

@@ -22,7 +22,7 @@ pub(super) fn by_rows(pool: &Pool, out: &mut [f32], row: usize, work: impl Fn(us
 }
 
 /// Cuts `out` into pieces of elements and runs `work(index of the first element, piece)` on each.
-pub(super) fn by_elements(pool: &Pool, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync + Send) {
+pub(crate) fn by_elements(pool: &Pool, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync + Send) {
     by_rows(pool, out, 1, work);
 }
 

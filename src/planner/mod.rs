@@ -12,6 +12,7 @@ pub mod fit;
 pub mod gpus;
 pub mod reference;
 pub mod remedies;
+pub mod roofline;
 pub mod slopes;
 mod stages;
 pub mod sweep;

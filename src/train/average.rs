@@ -5,9 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::nn::Parameters;
-use crate::ops;
-use crate::tape::{Mode, Tape};
+use crate::nn::{Parameters, together};
 use crate::tensor::Tensor;
 
 /// Averages of all parameters, in their order.
@@ -29,18 +27,12 @@ impl Average {
     /// Takes in the weights after step `step` (from 1).
     ///
     /// # Errors
-    /// No memory.
+    /// What the device's driver says.
     pub fn update(&mut self, parameters: &Parameters, step: u64) -> Result<()> {
         let decay = self.decay.min((1.0 + step as f32) / (10.0 + step as f32));
-        for (average, parameter) in self.weights.iter_mut().zip(parameters.iter()) {
-            let tape = Tape::new(parameters.device(), Mode::Eval);
-            let (old, new) = (tape.constant(average.clone()), tape.constant(parameter.value().clone()));
-            let difference = ops::scale_add(&tape, &new, &old, -1.0)?;
-            let moved = ops::scale_add(&tape, &old, &difference, 1.0 - decay)?.tensor();
-            moved.retag(Role::OptimizerState);
-            *average = moved;
-        }
-        Ok(())
+        let weights = parameters.iter().map(|parameter| parameter.value());
+        let mut pairs: Vec<_> = self.weights.iter_mut().zip(weights).collect();
+        together::average(parameters.device(), 1.0 - decay, &mut pairs)
     }
 
     /// Exchanges the averages and the parameters' weights; a second call undoes it.
@@ -75,11 +67,15 @@ mod tests {
     use super::*;
     use crate::device::Device;
     use crate::nn::Kind;
+    use crate::ops::testing::{assert_clean, every_device};
 
     #[test]
     fn the_average_follows_and_is_exchanged() {
-        let device = Device::cpu(1, 1 << 20).unwrap();
-        let mut parameters = Parameters::new(&device);
+        every_device().for_each(|device| check(&device));
+    }
+
+    fn check(device: &Device) {
+        let mut parameters = Parameters::new(device);
         parameters.add("w", Kind::Weight, &[2], |w| w.copy_from_slice(&[1.0, 2.0])).unwrap();
         let mut average = Average::new(0.5, &parameters).unwrap();
         parameters.iter_mut().next().unwrap().value_and_gradient().0.write(&[3.0f32, 6.0]).unwrap();
@@ -91,5 +87,6 @@ mod tests {
         average.exchange(&mut parameters);
         assert_eq!(parameters.iter().next().unwrap().value().to_vec().unwrap(), expected);
         assert_eq!(average.weights()[0].to_vec().unwrap(), [3.0, 6.0]);
+        assert_clean();
     }
 }

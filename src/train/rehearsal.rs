@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::memory::{Event, Peak, Phase, Role};
+use crate::memory::{Event, Peak, Phase, Role, Work};
 use crate::models::{Network, NetworkConfig, Recompute};
 use crate::nn::Parameters;
 use crate::nn::optim::{Optimizer, OptimizerSettings};
@@ -74,10 +74,19 @@ pub struct Rehearsal {
     pub reserved: u64,
     /// Seconds of each step.
     pub seconds: Vec<f64>,
-    /// Kernels that the last step launched (0 elsewhere than on CUDA).
-    pub launches: u64,
+    /// Kernels that the last step launched, and how often (none elsewhere than on CUDA).
+    pub launches: Vec<(&'static str, u64)>,
     /// The ledger's log of the last step.
     pub events: Vec<Event>,
+    /// What its ops did.
+    pub work: Vec<Work>,
+}
+
+impl Rehearsal {
+    /// Launches of all kernels together.
+    pub fn all_launches(&self) -> u64 {
+        self.launches.iter().map(|(_, launches)| launches).sum()
+    }
 }
 
 /// A fresh network and one made-up batch.
@@ -195,27 +204,37 @@ pub fn observe(
     steps: usize,
     mut step: impl FnMut() -> Result<()>,
 ) -> Result<Rehearsal> {
-    let (mut seconds, mut events, mut launches) = (Vec::new(), Vec::new(), 0);
+    let (mut seconds, mut events, mut launches, mut work) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..steps.max(1) {
         device.ledger(|ledger| {
             ledger.reset_peak();
             ledger.record(true);
         });
-        let (started, before) = (Instant::now(), device.launches());
+        device.work_log(|log| log.record(true));
+        let (started, before) = (Instant::now(), device.launches_by_kernel());
         let done = step().and_then(|()| device.synchronize());
+        device.work_log(|log| log.record(false));
         if done.is_err() {
             device.ledger(|ledger| ledger.record(false));
         }
         done?;
         seconds.push(started.elapsed().as_secs_f64());
-        launches = device.launches() - before;
+        launches = since(&before, device.launches_by_kernel());
         events = device.ledger(|ledger| ledger.take_events());
+        work = device.work_log(|log| log.take());
     }
     let (peak, peak_activations) = device.ledger(|ledger| {
         ledger.record(false);
         (ledger.peak(), ledger.peak_activations())
     });
-    Ok(Rehearsal { parameters, peak, peak_activations, reserved: device.reserved(), seconds, launches, events })
+    Ok(Rehearsal { parameters, peak, peak_activations, reserved: device.reserved(), seconds, launches, events, work })
+}
+
+/// Launches of each kernel beyond those `before`, without kernels that were not launched.
+fn since(before: &[(&'static str, u64)], now: Vec<(&'static str, u64)>) -> Vec<(&'static str, u64)> {
+    let earlier = |name| before.iter().find(|(known, _)| *known == name).map_or(0, |(_, launches)| *launches);
+    let more = now.into_iter().map(|(name, launches)| (name, launches - earlier(name)));
+    more.filter(|(_, launches)| *launches > 0).collect()
 }
 
 /// What inference computes: of an occupancy network the encoding and one chunk of points.

@@ -8,6 +8,8 @@ pub struct Config {
     pub checks: bool,
     /// Count sectors of global requests and bank conflicts of shared ones.
     pub traffic: bool,
+    /// Count the different bytes of global memory that a launch touches.
+    pub footprint: bool,
     /// A launch with a finding fails (`CUDA_ERROR_LAUNCH_FAILED`), not only with a fault.
     pub strict: bool,
     /// Zero: blocks and warps run in order; otherwise in an order drawn from this seed.
@@ -20,7 +22,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { checks: false, traffic: false, strict: false, seed: 0, patience: 1 << 28, threads: 1 }
+        Config {
+            checks: false,
+            traffic: false,
+            footprint: false,
+            strict: false,
+            seed: 0,
+            patience: 1 << 28,
+            threads: 1,
+        }
     }
 }
 
@@ -30,7 +40,7 @@ impl Config {
         Config { checks: true, traffic: true, ..Config::default() }
     }
 
-    /// The defaults, changed by `CUEMU_CHECK`, `CUEMU_TRAFFIC`, `CUEMU_STRICT` (1 for on), `CUEMU_SEED` and
+    /// The defaults, changed by `CUEMU_CHECK`, `CUEMU_TRAFFIC`, `CUEMU_FOOTPRINT`, `CUEMU_STRICT` (1 for on), `CUEMU_SEED` and
     /// `CUEMU_THREADS`.
     pub fn from_environment() -> Config {
         let on = |name: &str| std::env::var(name).is_ok_and(|v| v != "0" && !v.is_empty());
@@ -38,6 +48,7 @@ impl Config {
         Config {
             checks: on("CUEMU_CHECK"),
             traffic: on("CUEMU_TRAFFIC"),
+            footprint: on("CUEMU_FOOTPRINT"),
             strict: on("CUEMU_STRICT"),
             seed: number("CUEMU_SEED").unwrap_or(0),
             threads: number("CUEMU_THREADS").map_or(1, |n| n.clamp(1, 64) as u32),

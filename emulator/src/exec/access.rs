@@ -161,11 +161,15 @@ impl Warp {
         }
     }
 
-    /// Counts the sectors or banks of one request.
+    /// Counts the sectors or banks of one request, and the bytes it is the first to touch.
     pub fn count_traffic(&mut self, space: Space, addresses: &[u64; LANES], mask: u32, bytes: u64, store: bool) {
-        let Some(traffic) = &mut self.env().traffic else { return };
         let Some(first) = active(mask).next() else { return };
         let (resolved, _) = space.resolve(addresses[first]);
+        let env = self.env();
+        if let (Some(footprints), Space::Global) = (&mut env.footprints, resolved) {
+            active(mask).for_each(|lane| footprints[usize::from(store)].add(addresses[lane], bytes));
+        }
+        let Some(traffic) = &mut env.traffic else { return };
         match resolved {
             Space::Global => traffic.global(addresses, mask, bytes, store),
             Space::Shared => traffic.shared(addresses, mask, bytes),

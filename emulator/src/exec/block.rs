@@ -67,13 +67,14 @@ impl<'l> Runner<'l> {
         let shared_bytes = kernel.shared + geometry.dynamic_shared;
         let mut shared = Aligned::new(shared_bytes as usize + 64);
         let empty = Cache { base: 0, size: 0, host: std::ptr::null_mut(), index: 0 };
-        let watched = checker.is_some() || config.traffic;
+        let watched = checker.is_some() || config.traffic || config.footprint;
         let mut env = Box::new(Env {
             kernel,
             memory,
             caches: vec![empty; kernel.caches as usize],
             checker,
             traffic: config.traffic.then(Traffic::default),
+            footprints: config.footprint.then(Default::default),
             findings: Findings::default(),
             counts: vec![(0, 0); kernel.code.len()],
             branches: (0, 0),

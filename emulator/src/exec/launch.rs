@@ -8,6 +8,7 @@ use crate::check::config::Config;
 use crate::check::finding::{Finding, FindingKind};
 use crate::counters::KernelCounters;
 use crate::decode::ir::Kernel;
+use crate::footprint::Footprint;
 use crate::memory::Memory;
 
 /// Most dynamic and static shared memory of a block without opting in, in bytes.
@@ -132,12 +133,16 @@ fn run_blocks(mut runner: Runner<'_>, blocks: impl Iterator<Item = u64>) -> (Box
 fn collect(kernel: &Kernel, blocks: u64, done: Vec<(Box<Env>, Option<Box<Fault>>)>) -> Outcome {
     let mut counters = KernelCounters { kernel: kernel.name.clone(), launches: 1, blocks, ..KernelCounters::default() };
     let (mut findings, mut trapped) = (Vec::new(), None);
+    let mut footprints: [Footprint; 2] = Default::default();
     for (mut env, fault) in done {
         counters.add_counts(kernel, &env.counts);
         counters.branches += env.branches.0;
         counters.divergent_branches += env.branches.1;
         let part = KernelCounters { traffic: env.traffic.unwrap_or_default(), ..KernelCounters::default() };
         counters.add(&part);
+        for (all, own) in footprints.iter_mut().zip(env.footprints.iter().flatten()) {
+            all.join(own);
+        }
         if let Some(fault) = fault {
             let (kind, place, lane, detail) = *fault;
             trapped = trapped.or(Some(kind));
@@ -145,5 +150,6 @@ fn collect(kernel: &Kernel, blocks: u64, done: Vec<(Box<Env>, Option<Box<Fault>>
         }
         findings.append(&mut std::mem::take(&mut env.findings).into_list());
     }
+    [counters.traffic.loaded, counters.traffic.stored] = footprints.map(|footprint| footprint.bytes());
     Outcome { counters, findings, fault: trapped }
 }

@@ -4,6 +4,7 @@ use crate::check::checker::{Checker, Findings, Place};
 use crate::check::finding::FindingKind;
 use crate::counters::Traffic;
 use crate::decode::ir::Kernel;
+use crate::footprint::Footprint;
 use crate::memory::Memory;
 
 /// An allocation remembered by one memory instruction.
@@ -31,6 +32,8 @@ pub struct Env {
     pub checker: Option<Box<Checker>>,
     /// Sector and bank counts, where they are on.
     pub traffic: Option<Traffic>,
+    /// What was loaded and stored, where that is counted.
+    pub footprints: Option<[Footprint; 2]>,
     /// What was found.
     pub findings: Findings,
     /// Executions and lanes of every instruction.

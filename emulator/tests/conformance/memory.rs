@@ -90,7 +90,7 @@ fn contended_atomics_add_up() {
     let ptx = format!(
         "{HEAD}.visible .entry k(.param .u64 out) {{\n.reg .b32 %r<4>;\n.reg .b64 %rd<4>;\n.reg .f32 %f<4>;\n.reg .f64 %fd<4>;\n\
         .shared .align 8 .b8 sum[8];\nld.param.u64 %rd1, [out];\nmov.u32 %r1, %tid.x;\nmov.u32 %r2, 0;\nst.shared.u32 [sum], %r2;\n\
-        bar.sync 0;\natom.shared.add.u32 %r3, [sum], %r1;\nbar.sync 0;\nld.shared.u32 %r3, [sum];\nred.global.max.u32 [%rd1], %r3;\n\
+        bar.sync 0;\nmembar.gl;\natom.shared.add.u32 %r3, [sum], %r1;\nbar.sync 0;\nld.shared.u32 %r3, [sum];\nred.global.max.u32 [%rd1], %r3;\n\
         cvt.rn.f32.u32 %f1, %r1;\nred.global.add.f32 [%rd1+4], %f1;\ncvt.rn.f64.u32 %fd1, %r1;\natom.add.f64 %fd2, [%rd1+8], %fd1;\n\
         ret;\n}}\n"
     );

@@ -91,6 +91,7 @@ fn moves() -> Vec<Move> {
             for (space, base) in [
                 ("global", "%in"),
                 ("global.nc", "%in"),
+                ("global.cg", "%in"),
                 ("shared", "%tile"),
                 ("local", "stack"),
                 ("const", "table"),

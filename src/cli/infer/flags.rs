@@ -71,6 +71,9 @@ pub(super) struct SpaceArgs {
     points_at_once: usize,
 }
 
+/// Most voxels along an axis of a NIfTI-1 file.
+const LONGEST: f64 = 32_767.0;
+
 /// Flags and whether each is given, for those that are not for every network.
 type Flags = Vec<(&'static str, bool)>;
 
@@ -187,19 +190,17 @@ impl InferArgs {
     /// The shape of a scan's answer along the axes in memory, if it is not the scan's own.
     pub(super) fn shape(&self, image: &Volume) -> Result<Option<[usize; 3]>> {
         let geometry = &image.geometry;
-        let stored = match (self.space.resolution, self.space.spacing) {
+        let (own, spacing) = (geometry.stored.shape, geometry.stored.affine().spacing());
+        let (stored, flag) = match (self.space.resolution, self.space.spacing) {
             (None, None) => return Ok(None),
-            (Some(shape), _) => shape,
-            (None, Some(wanted)) => {
-                let (own, spacing) = (geometry.stored.shape, geometry.stored.affine().spacing());
-                let sides = [0, 1, 2].map(|k| (own[k] as f64 * spacing[k] / wanted[k]).round().max(1.0));
-                if sides.iter().any(|&side| side > 65_536.0) {
-                    let problem = format!("--spacing {wanted:?} mm makes {sides:?} voxels of a scan of {own:?}");
-                    return Err(Error::Usage(format!("{problem}; choose a coarser one")));
-                }
-                sides.map(|side| side as usize)
-            }
+            (Some(shape), _) => (shape.map(|side| side as f64), "--resolution"),
+            (None, Some(mm)) => ([0, 1, 2].map(|k| (own[k] as f64 * spacing[k] / mm[k]).round().max(1.0)), "--spacing"),
         };
+        if stored.iter().any(|&side| side > LONGEST) {
+            let problem = format!("{flag} makes {stored:.0?} voxels of a scan of {own:?}, and a file holds {LONGEST}");
+            return Err(Error::Usage(format!("{problem} along an axis; choose a coarser one")));
+        }
+        let stored = stored.map(|side| side as usize);
         Ok(Some(geometry.orientation.shape(stored)))
     }
 }

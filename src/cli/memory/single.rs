@@ -140,8 +140,9 @@ impl Single {
                 format_bytes(write::resident_peak()),
                 write::median(&cost.seconds)
             );
-            if cost.launches > 0 {
-                text += &format!("kernels launched in a step: {}\n", cost.launches);
+            if !cost.launches.is_empty() {
+                text +=
+                    &format!("\nKernels launched in a step: {}\n{}", cost.all_launches(), launch_grid(cost).render());
             }
         }
         text
@@ -183,7 +184,8 @@ impl Single {
             "timeline": self.stretches.iter().map(stretch_json).collect::<Vec<_>>(),
             "slopes": self.slopes.iter().map(slope_json).collect::<Vec<_>>(),
             "resident_peak_bytes": measured.then(write::resident_peak),
-            "launches": (cost.launches > 0).then_some(cost.launches),
+            "launches": (!cost.launches.is_empty()).then(|| cost.all_launches()),
+            "launches_by_kernel": (!cost.launches.is_empty()).then(|| by_kernel(cost)),
             "step_seconds": measured.then(|| write::median(&cost.seconds)),
         })
     }
@@ -195,6 +197,19 @@ impl Single {
             StepKind::Infer => "infer",
         }
     }
+}
+
+/// Launches of each kernel, most first.
+fn launch_grid(cost: &Rehearsal) -> Grid {
+    let mut launches = cost.launches.clone();
+    launches.sort_by_key(|(_, launches)| std::cmp::Reverse(*launches));
+    let mut grid = Grid::new(["kernel", "launches"]);
+    launches.into_iter().for_each(|(kernel, launches)| grid.push([kernel.to_string(), launches.to_string()]));
+    grid
+}
+
+fn by_kernel(cost: &Rehearsal) -> serde_json::Map<String, Value> {
+    cost.launches.iter().map(|&(kernel, launches)| (kernel.into(), launches.into())).collect()
 }
 
 /// `linear of decoder.blocks.4, forward`.

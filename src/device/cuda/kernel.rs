@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
 
 use bytemuck::{Pod, bytes_of};
 use cudarc::driver::result;
 
 use super::{Cuda, driver};
 use crate::device::grid::Grid;
-use crate::error::Result;
+use crate::device::target::TICKETS;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// A kernel with the arguments given so far, in the order of its parameters.
@@ -68,6 +68,32 @@ impl<'a> Kernel<'a> {
         self
     }
 
+    /// A pointer to `count` tickets (`kernels/join.cuh`), all zero.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if there are not as many.
+    pub fn tickets(self, count: usize) -> Result<Self> {
+        let address = self.ticket_address(count)?;
+        Ok(self.value(address))
+    }
+
+    /// Where `count` tickets lie, for a struct that names them.
+    ///
+    /// # Errors
+    /// As [`Kernel::tickets`].
+    pub fn ticket_address(&self, count: usize) -> Result<u64> {
+        match count <= TICKETS {
+            true => Ok(self.cuda.address(0)),
+            false => Err(Error::shape(
+                "kernel",
+                format!(
+                    "{}: {count} sums over blocks at once, and {TICKETS} are the most; use a smaller batch",
+                    self.name
+                ),
+            )),
+        }
+    }
+
     /// Launches. An empty grid does nothing.
     ///
     /// # Errors
@@ -78,7 +104,7 @@ impl<'a> Kernel<'a> {
         }
         let failed = |e| driver::failed(&format!("kernel {}", self.name), e);
         self.cuda.bind()?;
-        let function = self.cuda.modules.function(&self.name, grid.shared)?;
+        let (name, function) = self.cuda.modules.function(&self.name, grid.shared)?;
         let base = self.words.as_mut_ptr();
         // SAFETY: every start lies inside the words.
         let mut arguments: Vec<*mut c_void> =
@@ -98,7 +124,7 @@ impl<'a> Kernel<'a> {
             )
         }
         .map_err(failed)?;
-        self.cuda.launches.fetch_add(1, Ordering::Relaxed);
+        *self.cuda.lock_launches().entry(name).or_default() += 1;
         if self.cuda.wait {
             self.cuda.stream.synchronize().map_err(failed)?;
         }

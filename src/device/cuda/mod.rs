@@ -19,8 +19,8 @@ mod staging;
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present};
 use cudarc::driver::{CudaContext, CudaStream, result};
@@ -45,7 +45,7 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     target: CudaTarget,
-    launches: AtomicU64,
+    launches: Mutex<BTreeMap<&'static str, u64>>,
     /// Wait after each launch, so that a failing kernel is named.
     wait: bool,
     observer: Option<Box<dyn Observer>>,
@@ -77,7 +77,7 @@ impl Cuda {
             range: Mutex::new(Range::reserve(&context, budget, observer.as_deref())?),
             stream,
             target: CudaTarget { capability: (major, minor), shared_memory },
-            launches: AtomicU64::new(0),
+            launches: Mutex::default(),
             wait: std::env::var_os("OSSNET_CUDA_WAIT").is_some(),
             context,
             observer,
@@ -96,7 +96,12 @@ impl Cuda {
 
     /// Kernels launched so far.
     pub fn launches(&self) -> u64 {
-        self.launches.load(Ordering::Relaxed)
+        self.lock_launches().values().sum()
+    }
+
+    /// The same by kernel.
+    pub fn launches_by_kernel(&self) -> Vec<(&'static str, u64)> {
+        self.lock_launches().iter().map(|(&name, &launches)| (name, launches)).collect()
     }
 
     /// The kernel of this name, to be given its arguments.
@@ -185,7 +190,11 @@ impl Cuda {
         self.context.bind_to_thread().map_err(|e| driver::failed("using the device's context", e))
     }
 
-    fn lock_range(&self) -> std::sync::MutexGuard<'_, Range> {
+    fn lock_launches(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.launches.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_range(&self) -> MutexGuard<'_, Range> {
         self.range.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

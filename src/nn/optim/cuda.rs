@@ -6,8 +6,8 @@ use super::{Lookahead, OptimizerSettings, Part, Rule};
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::Result;
 
-/// Tensors of one launch: the table fits the 4 KiB that a kernel's parameters may have.
-const TENSORS: usize = 96;
+/// Tensors of one launch: the table fits the 32,764 bytes that a kernel's parameters may have.
+const TENSORS: usize = 512;
 
 /// Weights of a block.
 const CHUNK: usize = 1 << 12;

@@ -14,14 +14,14 @@ pub(super) mod slabs;
 #[cfg(test)]
 mod tests;
 
-use crate::device::Device;
+use crate::device::{Backend, Device, Grid, THREADS, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::nn::layers::EPSILON;
 use crate::ops::norm_act::{NormAct, ResidualPlace, norm_act};
 use crate::ops::{self, Grouping};
 use crate::tape::{Mode, Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// The terms of a normalisation's gradient that flow through its statistics.
 struct Through {
@@ -45,6 +45,24 @@ impl Through {
     ) -> Result<Self> {
         let channels = gamma.channels();
         let groups = grouping.groups(channels);
+        if let Target::Cuda(_) = device.target() {
+            let empty = || Tensor::empty(device, &[channels], DType::F32, Role::Transient);
+            let (mut slope, mut offset) = (empty()?, empty()?);
+            if let Backend::Cuda(cuda) = device.backend() {
+                cuda.kernel("norm_through")
+                    .input(gamma)
+                    .input(statistics)
+                    .input(products)
+                    .input(sums)
+                    .value([(gamma.len() / channels) as u32, channels as u32, groups as u32])
+                    .value(EPSILON)
+                    .value(count as f64)
+                    .output(&mut slope)
+                    .output(&mut offset)
+                    .launch(Grid::new(1, THREADS))?;
+            }
+            return Ok(Self { slope, offset, statistics: statistics.clone(), grouping });
+        }
         let (gamma, variances) = (gamma.to_vec()?, statistics.to_vec()?.split_off(groups));
         let of_channels = |sums: &Tensor| {
             let mut totals = vec![0.0f64; groups];

@@ -15,6 +15,7 @@ use crate::nn::Parameters;
 use crate::nn::layers::{Act, Conv, EPSILON, NormAct};
 use crate::ops::activation::Activation;
 use crate::ops::conv3d::Geometry;
+use crate::ops::moments::Merged;
 use crate::ops::norm_act::{self, norm_act};
 use crate::ops::{self, Cost, Grouping, Needs, Op, part};
 use crate::tape::{Backward, Mode, Precision, Tape, Var};
@@ -172,35 +173,21 @@ impl Slabs {
         }
     }
 
-    /// Means and biased variances of the channels of the convolution's output `[2, C]`: those of the slabs, put together
-    /// in f64 (Chan, Golub, LeVeque 1983).
+    /// Means and biased variances of the channels of the convolution's output `[2, C]`: those of the slabs, put together.
     fn statistics(&self, device: &Device, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let shape = self.convolved(&[x.shape(), weight.shape()])?;
         let channels = shape[4];
-        let (mut count, mut means, mut squares) = (0.0f64, vec![0.0f64; channels], vec![0.0f64; channels]);
         device.in_op(NAME, || {
+            let mut merged = Merged::new(device, channels)?;
             for slab in Cut::of(&shape).slabs() {
                 let tape = self.tape(device, Mode::Eval);
                 let (source, weight) = (tape.constant(self.source(device, x, slab)?), tape.constant(weight.clone()));
                 let convolved = self.convolve(&tape, &source, Some(&weight))?;
                 drop(source);
-                let own = ops::moments(&tape, &convolved, Grouping::Channel)?.tensor().to_vec()?;
-                let n = (slab.planes * shape[2] * shape[3]) as f64;
-                for (channel, (mean, square)) in means.iter_mut().zip(&mut squares).enumerate() {
-                    let (own_mean, variance) = (f64::from(own[channel]), f64::from(own[channels + channel]));
-                    let distance = own_mean - *mean;
-                    *mean += distance * n / (count + n);
-                    *square += n * variance + distance * distance * count * n / (count + n);
-                }
-                count += n;
+                let own = ops::moments(&tape, &convolved, Grouping::Channel)?.tensor();
+                merged.add(&own, slab.planes * shape[2] * shape[3])?;
             }
-            let values: Vec<f32> = means
-                .iter()
-                .copied()
-                .chain(squares.iter().map(|square| square / count))
-                .map(|value| value as f32)
-                .collect();
-            Tensor::from_slice(device, &[2, channels], Role::Transient, &values)
+            Ok(merged.moments())
         })
     }
 

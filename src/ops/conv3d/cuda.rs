@@ -4,14 +4,19 @@ use bytemuck::{Pod, Zeroable};
 
 use super::sizes::{Sizes, Window};
 use crate::device::convolution::{Convolution, Pass};
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, Grid, THREADS};
 use crate::error::{Error, Result};
 use crate::ops::columns_cuda::{self, Columns};
-use crate::ops::gemm::{Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::ops::gemm::{
+    Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits, weight_splits_grid,
+};
 use crate::tape::Precision;
 use crate::tensor::{DType, Tensor};
 
 const NAME: &str = "conv3d";
+
+/// Sides of a tile of weights that are packed: `PACK` of the kernels.
+const PACK: usize = 32;
 
 /// Longest kernel axis and most channels: what the kernels' packed taps hold.
 const LONGEST: usize = 63;
@@ -91,6 +96,15 @@ impl Correlation<'_> {
         taps * channels * columns.next_multiple_of(4)
     }
 
+    /// The grid of `conv3d_pack`.
+    fn packing(self) -> Grid {
+        let (taps, Sizes { in_channels, out_channels, .. }) = (self.sizes.window.taps(), *self.sizes);
+        let (run, columns, matrices) =
+            if self.adjoint { (taps, in_channels, out_channels) } else { (in_channels * taps, out_channels, 1) };
+        let blocks = [run.div_ceil(PACK) as u32, columns.div_ceil(PACK) as u32, matrices as u32];
+        Grid { blocks, threads: [THREADS, 1, 1], shared: 0 }
+    }
+
     fn workspace(self) -> usize {
         let [voxels, channels] = self.target();
         self.packed() + self.product().parts(voxels * channels)
@@ -140,7 +154,7 @@ impl Correlation<'_> {
     ) -> Result<()> {
         let (conv, product, packed) = (self.conv()?, self.product(), self.packed());
         let ([voxels, channels], splits) = (self.target(), product.splits());
-        cuda.kernel("conv3d_pack").input(weight).value(conv).output(scratch).launch(Grid::cover(packed))?;
+        cuda.kernel("conv3d_pack").input(weight).value(conv).output(scratch).launch(self.packing())?;
         let math = Math::of(precision, &[source], target);
         let kernel = cuda.kernel(product.kernel("conv3d_correlate", math)).value(conv).input(source).input(scratch);
         let (kernel, made) = match splits {
@@ -265,7 +279,7 @@ pub(crate) fn weight_gradient(
         .value(sizes.out_channels as u32)
         .output(dw)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(sizes.weights()))
+        .launch(weight_splits_grid(sizes.window.taps() * sizes.in_channels, sizes.out_channels))
 }
 
 /// Floats of scratch that [`bias_gradient`] needs.

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::device::cuda::Kernel;
 use crate::device::{Backend, Device, Grid, THREADS};
 use crate::error::Result;
 use crate::ops::tiling::Tiling;
@@ -11,13 +12,12 @@ use crate::tensor::Tensor;
 /// Elements of a block of the kernels that choose: `CHUNK` in the kernels' file.
 const CHUNK: usize = 1 << 12;
 
-/// Passes of a selection, and bins of each.
-const PASSES: usize = 4;
-const BINS: usize = 256;
+/// Floats of the bins of a selection, 64-bit counts, and of its state.
+const COUNTS: usize = 2 * (1 << 11);
+const STATE: usize = 4;
 
-/// Floats of the bins of a selection, 64-bit counts, and of the states between its passes, 16 bytes each.
-const COUNTS: usize = PASSES * BINS * 2;
-const STATES: usize = (PASSES + 1) * 4;
+/// The lowest bit of the digits that the passes after the first look at.
+const SHIFTS: [i32; 2] = [10, 0];
 
 /// A loss of two classes, rules resolved: the twin of `Binary` in the kernels' file.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -57,15 +57,10 @@ fn partial_sums(device: &Device, grid: Grid) -> Result<Tensor> {
     workspace(device, 2 * grid.blocks[0] as usize)
 }
 
-/// `out = Σ partials/count`.
-fn join(device: &Device, partials: &Tensor, count: usize, out: &mut Tensor) -> Result<()> {
-    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
-    cuda.kernel("loss_join")
-        .input(partials)
-        .value((partials.len() / 2) as u32)
-        .value(1.0 / count as f64)
-        .output(out)
-        .launch(Grid::new(1, THREADS))
+/// The kernel with where its sum goes, the twin of `Mean` in the kernels' file, as its last parameter: `out = Σ/count`.
+fn mean<'a>(kernel: Kernel<'a>, partials: &mut Tensor, count: usize, out: &mut Tensor) -> Result<Kernel<'a>> {
+    let tickets = kernel.ticket_address(1)?;
+    Ok(kernel.value([partials.address(), (1.0 / count as f64).to_bits(), out.address(), tickets]))
 }
 
 /// Mean of the `kept` largest losses, or of all.
@@ -82,14 +77,11 @@ pub(super) fn binary(
     if let Some(kept) = kept {
         let mut selection = Selection::new(device, len, kept)?;
         selection.run(device, options, [x, label])?;
-        selection.sum(device, grid, &mut partials)?;
-        return join(device, &partials, kept, out);
+        return selection.mean(device, grid, &mut partials, out);
     }
-    if let Backend::Cuda(cuda) = device.backend() {
-        let kernel = cuda.kernel("binary_loss").input(x).input(label).value(len as u64).value(options);
-        kernel.output(&mut partials).launch(grid)?;
-    }
-    join(device, &partials, len, out)
+    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
+    let kernel = cuda.kernel("binary_loss").input(x).input(label).value(len as u64).value(options);
+    mean(kernel, &mut partials, len, out)?.launch(grid)
 }
 
 /// `dx (+)= dy·slope/kept` where an element counts.
@@ -124,47 +116,47 @@ pub(super) fn binary_backward(
 struct Selection {
     kept: u64,
     losses: Tensor,
-    /// Counts, then states.
+    /// Counts, then the state.
     bins: Tensor,
 }
 
 impl Selection {
     fn new(device: &Device, len: usize, kept: usize) -> Result<Self> {
-        let (losses, bins) = (workspace(device, len)?, workspace(device, COUNTS + STATES)?);
+        let (losses, bins) = (workspace(device, len)?, workspace(device, COUNTS + STATE)?);
         Ok(Self { kept: kept as u64, losses, bins })
     }
 
-    /// Makes the losses and counts their digits.
+    /// The kernel with the twin of `Digits` in the kernels' file as its last parameter.
+    fn digits<'a>(&self, kernel: Kernel<'a>) -> Result<Kernel<'a>> {
+        let tickets = kernel.ticket_address(1)?;
+        Ok(kernel.value([self.bins.address(), self.state(), tickets]))
+    }
+
+    fn state(&self) -> u64 {
+        self.bins.address() + 4 * COUNTS as u64
+    }
+
+    /// Makes the losses and finds the smallest that counts.
     fn run(&mut self, device: &Device, options: Binary, [x, label]: [&Tensor; 2]) -> Result<()> {
         self.bins.zero()?;
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
         let len = x.len();
-        let kernel = cuda.kernel("binary_losses").input(x).input(label).value(len as u64).value(options);
-        kernel.output(&mut self.losses).launch(Grid::cover(len.div_ceil(4)))?;
-        for pass in 0..PASSES {
-            cuda.kernel("worst_count")
-                .input(&self.losses)
-                .value(len as u64)
-                .value(self.kept)
-                .value(pass as i32)
-                .output_from(&mut self.bins, COUNTS)
-                .output(&mut self.bins)
-                .launch(Grid::cover(len.div_ceil(PER_THREAD)))?;
+        let grid = Grid::cover(len.div_ceil(PER_THREAD));
+        let kernel = cuda.kernel("worst_losses").input(x).input(label).value(len as u64).value(options);
+        let kernel = kernel.output(&mut self.losses).value(self.kept);
+        self.digits(kernel)?.launch(grid)?;
+        for shift in SHIFTS {
+            let kernel = cuda.kernel("worst_count").input(&self.losses).value(len as u64).value(shift);
+            self.digits(kernel)?.launch(grid)?;
         }
         Ok(())
     }
 
-    /// The sums of the blocks of `grid`.
-    fn sum(&mut self, device: &Device, grid: Grid, partials: &mut Tensor) -> Result<()> {
+    /// The mean of the chosen.
+    fn mean(&mut self, device: &Device, grid: Grid, partials: &mut Tensor, out: &mut Tensor) -> Result<()> {
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
-        cuda.kernel("worst_sum")
-            .input(&self.losses)
-            .value(self.losses.len() as u64)
-            .value(self.kept)
-            .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins)
-            .output(partials)
-            .launch(grid)
+        let kernel = cuda.kernel("worst_sum").input(&self.losses).value(self.losses.len() as u64).value(self.state());
+        mean(kernel, partials, self.kept as usize, out)?.launch(grid)
     }
 
     fn gradients(
@@ -182,11 +174,9 @@ impl Selection {
         cuda.kernel("worst_ties")
             .input(&self.losses)
             .value(len as u64)
-            .value(self.kept)
-            .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins)
+            .value(self.state())
             .output(&mut ties)
-            .launch(Grid::new(chunks, BINS as u32))?;
+            .launch(Grid::new(chunks, THREADS))?;
         cuda.kernel("worst_gradients")
             .input(&self.losses)
             .input(x)
@@ -195,12 +185,11 @@ impl Selection {
             .value(len as u64)
             .value(options)
             .value(self.kept)
-            .output_from(&mut self.bins, COUNTS)
-            .input(&self.bins)
+            .value(self.state())
             .input(&ties)
             .output(dx)
             .value(u32::from(accumulate))
-            .launch(Grid::new(chunks, BINS as u32))
+            .launch(Grid::new(chunks, THREADS))
     }
 }
 
@@ -211,11 +200,9 @@ const PER_THREAD: usize = 8;
 pub(super) fn classes(device: &Device, options: Classes, [x, labels]: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
     let grid = Grid::cover(options.rows as usize * options.span as usize);
     let mut partials = partial_sums(device, grid)?;
-    if let Backend::Cuda(cuda) = device.backend() {
-        let kernel = cuda.kernel("cross_entropy").input(x).input(labels).value(options);
-        kernel.output(&mut partials).launch(grid)?;
-    }
-    join(device, &partials, options.rows as usize, out)
+    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
+    let kernel = cuda.kernel("cross_entropy").input(x).input(labels).value(options);
+    mean(kernel, &mut partials, options.rows as usize, out)?.launch(grid)
 }
 
 /// `dx (+)= dy·slope/rows`.
@@ -245,11 +232,9 @@ pub(super) fn reference(
     out: &mut Tensor,
 ) -> Result<()> {
     let mut partials = partial_sums(device, options.grid())?;
-    if let Backend::Cuda(cuda) = device.backend() {
-        let kernel = cuda.kernel("reference_entropy").input(p).input(labels).value(options);
-        kernel.output(&mut partials).launch(options.grid())?;
-    }
-    join(device, &partials, p.len(), out)
+    let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
+    let kernel = cuda.kernel("reference_entropy").input(p).input(labels).value(options);
+    mean(kernel, &mut partials, p.len(), out)?.launch(options.grid())
 }
 
 /// `dp (+)= dy·slope/|p|`.

@@ -1,7 +1,7 @@
-//! Launches of `kernels/moments.cu`.
+//! Launch of `kernels/moments.cu`.
 
 use super::Grouping;
-use crate::device::{Cuda, Grid, THREADS};
+use crate::device::Cuda;
 use crate::error::Result;
 use crate::ops::tiling::Tiling;
 use crate::tensor::Tensor;
@@ -9,6 +9,9 @@ use crate::tensor::Tensor;
 /// Floats that a piece leaves for each channel: the mean (to nearest, and what that leaves over), and the sum of squares
 /// about it.
 const PARTS: usize = 3;
+
+/// Pieces that one block joins: `GROUP` of the kernel.
+const GROUP: usize = 32;
 
 /// How one item of `rows` rows is cut; elements of one group need no channels.
 pub(super) fn tiling(grouping: Grouping, rows: usize, channels: usize) -> Tiling {
@@ -18,9 +21,14 @@ pub(super) fn tiling(grouping: Grouping, rows: usize, channels: usize) -> Tiling
     }
 }
 
+/// Floats of scratch that the pieces take, and their groups.
+fn lengths(tiling: &Tiling, items: usize) -> [usize; 2] {
+    [tiling.pieces(), tiling.pieces().div_ceil(GROUP)].map(|parts| items * parts * PARTS * tiling.width())
+}
+
 /// Floats of scratch that [`moments`] needs.
 pub(super) fn workspace(tiling: &Tiling, items: usize) -> usize {
-    items * tiling.pieces() * PARTS * tiling.width()
+    lengths(tiling, items).iter().sum()
 }
 
 /// `out = [means, biased variances]` of the groups.
@@ -32,8 +40,15 @@ pub(super) fn moments(
     scratch: &mut Tensor,
     out: &mut Tensor,
 ) -> Result<()> {
-    cuda.kernel_of("moments_pieces", x.dtype()).input(x).output(scratch).value(tiling).launch(tiling.grid(items))?;
-    let (span, chunks) = tiling.chunks();
-    let grid = Grid { blocks: [chunks as u32, items as u32, 1], threads: [THREADS, 1, 1], shared: 0 };
-    cuda.kernel("moments_join").input(scratch).output(out).value(span as u32).value(tiling).launch(grid)
+    let grid = tiling.grid(items);
+    let [of_pieces, _] = lengths(&tiling, items);
+    let groups = tiling.pieces().div_ceil(GROUP);
+    cuda.kernel_of("moments", x.dtype())
+        .input(x)
+        .output(scratch)
+        .output_from(scratch, of_pieces)
+        .output(out)
+        .tickets(items * (grid.blocks[1] as usize * groups + 1))?
+        .value(tiling)
+        .launch(grid)
 }

@@ -9,10 +9,13 @@
 
 mod cpu;
 mod cuda;
+mod merge;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
+
+pub(crate) use merge::Merged;
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use super::spectra::{Direction, SPECTRUM};
 use super::{Dims, NAME};
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::Result;
-use crate::ops::gemm::{column_totals, lengths};
+use crate::ops::gemm::lengths;
 use crate::ops::patch_sample::cuda::Volumes;
 use crate::ops::patch_sample::{PatchOptions, check_shapes};
 use crate::tensor::{DType, Tensor};
@@ -193,13 +193,15 @@ pub(super) fn bias_gradient(
     scratch: &mut Tensor,
 ) -> Result<()> {
     let pieces = PIECES.min(dims.points).max(1);
-    cuda.kernel("patch_conv_bias_sums")
+    cuda.kernel("patch_conv_bias_gradient")
         .input(dy)
         .value(narrow(dy))
         .value(dims.outputs as u32)
         .value(dims.points as u64)
         .value(dims.points.div_ceil(pieces) as u64)
         .output(scratch)
-        .launch(Grid { blocks: [pieces as u32, dims.outputs as u32, 1], threads: [THREADS, 1, 1], shared: 0 })?;
-    column_totals(cuda, scratch, [1, pieces, dims.outputs], db, accumulate)
+        .output(db)
+        .value(u32::from(accumulate))
+        .tickets(dims.outputs)?
+        .launch(Grid { blocks: [pieces as u32, dims.outputs as u32, 1], threads: [THREADS, 1, 1], shared: 0 })
 }

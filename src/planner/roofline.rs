@@ -1,0 +1,206 @@
+//! The roofline model: how fast a step can be at best.
+//!
+//! A pass of an op takes at least as long as its bytes take through the memory and as its operations take at the device's
+//! peak, whichever is longer; a step takes at least as long as all its passes one after the other, plus what the driver needs
+//! for each launch. Bytes and operations are those that the ops' pages state: each input and each output once. Nothing here is
+//! measured, and no kernel reaches its roof.
+//!
+//! Source: Williams, Waterman, Patterson, *Roofline: an insightful visual performance model*, CACM 2009.
+
+use std::collections::BTreeMap;
+
+use super::gpus::Speed;
+use crate::memory::{Phase, Work};
+use crate::nn::optim::OptimizerSettings;
+
+/// Seconds that the driver needs for a launch on a stream, about: NVIDIA's figures are 2 to 3 µs
+/// (*Getting started with CUDA graphs*, 2019).
+pub const LAUNCH: f64 = 2.5e-6;
+
+/// What activations are stored in and products are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Both in f32.
+    #[default]
+    F32,
+    /// Stored in f32, products on tensor cores in tf32.
+    Tf32,
+    /// Both in bf16, with sums in f32.
+    Bf16,
+}
+
+impl Arithmetic {
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::F32 => "f32",
+            Arithmetic::Tf32 => "tf32",
+            Arithmetic::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of what is stored, of those that the ops state in f32. Weights, statistics and losses stay in f32; they are few
+    /// beside the activations.
+    fn stored(self, bytes: u64) -> f64 {
+        bytes as f64 * if self == Arithmetic::Bf16 { 0.5 } else { 1.0 }
+    }
+
+    fn peak(self, op: &str, speed: &Speed) -> f64 {
+        match (PRODUCTS.contains(&op), self) {
+            (false, _) | (true, Arithmetic::F32) => speed.f32,
+            (true, Arithmetic::Tf32) => speed.tf32,
+            (true, Arithmetic::Bf16) => speed.bf16,
+        }
+    }
+}
+
+/// Ops whose products tensor cores can make. The patch mapping's are in the Fourier domain, in f32.
+const PRODUCTS: [&str; 3] = ["conv3d", "conv_transpose3d", "linear"];
+
+/// Ops that are made of other ops, whose passes are in the record as well.
+const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
+
+/// Which kernels are modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// This engine's: a norm, its residual and its activation are one pass.
+    Fused,
+    /// The same passes, one kernel for each of their parts: see [`unfused`].
+    Unfused,
+}
+
+/// How many times the bytes of a pass, and how many kernels, it takes op by op, as PyTorch runs without a compiler: a norm (8 bytes an element forward), an addition of the residual (12) and an activation (8) are passes of their
+/// own where one of 12 does here, and so are their gradients (16, 12 and 12 for 24). A patch mapping runs as a convolution
+/// over patches that were written and are read again. Everything else is one kernel with the same bytes there, too.
+fn unfused(op: &str) -> (f64, u64) {
+    match op {
+        "norm_act" => (28.0 / 12.0, 3),
+        "patch_conv" => (2.0, 2),
+        _ => (1.0, 1),
+    }
+}
+
+/// All passes of one op in one phase.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The op.
+    pub op: &'static str,
+    /// When.
+    pub phase: Phase,
+    /// How often.
+    pub passes: u64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Bytes.
+    pub bytes: f64,
+    /// Seconds at best.
+    pub seconds: f64,
+    /// Of these, seconds of passes that the memory bounds.
+    pub memory_seconds: f64,
+}
+
+/// The model of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roofline {
+    /// Ops, the slowest first.
+    pub rows: Vec<Row>,
+    /// Kernels that are launched.
+    pub launches: u64,
+    /// Seconds for them.
+    pub launch_seconds: f64,
+}
+
+impl Roofline {
+    /// Seconds of the kernels, one after the other.
+    pub fn kernel_seconds(&self) -> f64 {
+        self.rows.iter().map(|row| row.seconds).sum()
+    }
+
+    /// Seconds of the step at best.
+    pub fn seconds(&self) -> f64 {
+        self.kernel_seconds() + self.launch_seconds
+    }
+}
+
+/// What the update of `parameters` weights does: each weight, its gradient and its state once each way.
+pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
+    let parameters = parameters as u64;
+    let numbers = 3 + 2 * settings.slots() as u64;
+    Work {
+        op: "optimizer",
+        layer: "".into(),
+        phase: Phase::Optimizer,
+        flops: 12 * parameters,
+        bytes: 4 * numbers * parameters,
+    }
+}
+
+/// The model of a step that does `work` in `launches` launches, or at least one for each pass.
+pub fn roofline(
+    work: &[Work],
+    speed: &Speed,
+    arithmetic: Arithmetic,
+    kernels: Kernels,
+    launches: Option<u64>,
+    launch: f64,
+) -> Roofline {
+    let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
+    let mut passes = 0;
+    for Work { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
+        let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
+        passes += of_pass;
+        let bytes = if *phase == Phase::Optimizer { *bytes as f64 } else { arithmetic.stored(*bytes) } * times;
+        let (memory, compute) = (bytes / speed.bandwidth, *flops as f64 / arithmetic.peak(op, speed));
+        let empty = Row { op, phase: *phase, passes: 0, flops: 0.0, bytes: 0.0, seconds: 0.0, memory_seconds: 0.0 };
+        let row = rows.entry((op, phase.name())).or_insert(empty);
+        row.passes += 1;
+        row.flops += *flops as f64;
+        row.bytes += bytes;
+        row.seconds += memory.max(compute);
+        row.memory_seconds += if memory >= compute { memory } else { 0.0 };
+    }
+    let mut rows: Vec<Row> = rows.into_values().collect();
+    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let launches = launches.map_or(passes, |counted| counted.max(passes));
+    Roofline { rows, launches, launch_seconds: launches as f64 * launch }
+}
+
+/// Launches of a training step as `kernels/steps.tsv` has them, which a test holds to what the emulator counts.
+pub fn counted_launches(model: &str) -> Option<u64> {
+    let table = include_str!("../../kernels/steps.tsv");
+    let lines = table.lines().filter(|line| !line.starts_with('#')).skip(1);
+    let mut cells = lines.map(|line| line.split('\t').collect::<Vec<_>>());
+    cells.find(|cells| cells.first() == Some(&model)).and_then(|cells| cells.get(2)?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gpus::SPEEDS;
+    use super::*;
+
+    fn work(op: &'static str, flops: u64, bytes: u64) -> Work {
+        Work { op, layer: "".into(), phase: Phase::Forward, flops, bytes }
+    }
+
+    #[test]
+    fn the_slower_of_memory_and_arithmetic_counts() {
+        let speed = Speed { name: "", source: "", bandwidth: 1e9, f32: 1e12, tf32: 4e12, bf16: 8e12 };
+        let step = [work("linear", 8_000_000_000_000, 1_000_000), work("add", 1_000, 2_000_000_000)];
+        let of = |arithmetic, kernels| roofline(&step, &speed, arithmetic, kernels, None, 0.5);
+        let f32 = of(Arithmetic::F32, Kernels::Fused);
+        assert_eq!((f32.kernel_seconds(), f32.launches, f32.seconds()), (10.0, 2, 11.0));
+        assert_eq!(f32.rows[0].op, "linear");
+        assert_eq!(of(Arithmetic::Tf32, Kernels::Fused).kernel_seconds(), 4.0);
+        assert_eq!(of(Arithmetic::Bf16, Kernels::Fused).kernel_seconds(), 2.0);
+        let norm = [work("norm_act", 0, 3_000_000_000)];
+        let peer = roofline(&norm, &speed, Arithmetic::F32, Kernels::Unfused, None, 0.0);
+        assert!((peer.seconds() - 7.0).abs() < 1e-9 && peer.launches == 3);
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_known() {
+        assert!(counted_launches("oss-net-c").is_some_and(|launches| launches > 10));
+        assert_eq!(counted_launches("nobody's"), None);
+        assert!(SPEEDS.iter().all(|speed| speed.f32 <= speed.tf32 && speed.tf32 < speed.bf16));
+    }
+}

@@ -5,6 +5,19 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda_bf16.h>
+
+using bf16 = __nv_bfloat16;
+
+// What activations are stored in. A file of kernels that store them is compiled twice: as it is, and by NAME_bf16.cu, which
+// gives its kernels their second name. Arithmetic is f32 in either.
+#ifdef BF16
+using real = bf16;
+#define KERNEL(NAME) NAME##_bf16
+#else
+using real = float;
+#define KERNEL(NAME) NAME
+#endif
 
 // Threads of a block of element-wise kernels (`THREADS` in src/device/grid.rs).
 constexpr int THREADS = 256;
@@ -15,9 +28,14 @@ constexpr unsigned ALL_LANES = 0xffffffffu;
 #define for_elements(i, n)                                                                                             \
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (uint64_t)gridDim.x * blockDim.x)
 
+// Element `i` of f32 or bf16 numbers.
+__device__ inline float stored(const void* data, uint64_t i, bool narrow) {
+    return narrow ? (float)((const bf16*)data)[i] : ((const float*)data)[i];
+}
+
 // Writes or adds: the gradient of a value that several ops read.
-__device__ inline void put(float* target, float value, bool accumulate) {
-    *target = accumulate ? *target + value : value;
+template <class T> __device__ inline void put(T* target, float value, bool accumulate) {
+    *target = accumulate ? (float)*target + value : value;
 }
 
 // Sum over the lanes of a warp, in every lane; all lanes must take part.

@@ -140,13 +140,19 @@ struct Gather {
         return {{pack(pair), pack(pair + 1), pack(pair + 2), pack(pair + 3)}};
     }
 
-    // Address of one element; null outside.
-    __device__ const float* element(const Spot& spot, uint32_t packed) const {
+    // Place of one element; negative outside.
+    __device__ int64_t offset(const Spot& spot, uint32_t packed) const {
         const uint32_t d = spot.at[0] + direction * (int)(packed >> 26);
         const uint32_t h = spot.at[1] + direction * (int)(packed >> 20 & 63);
         const uint32_t w = spot.at[2] + direction * (int)(packed >> 14 & 63);
-        if (packed == NONE || d >= size[0] || h >= size[1] || w >= size[2]) return nullptr;
-        return data + (uint64_t)(spot.volume + (d * size[1] + h) * size[2] + w) * channels + (packed & 0x3fff);
+        if (packed == NONE || d >= size[0] || h >= size[1] || w >= size[2]) return -1;
+        return (uint64_t)(spot.volume + (d * size[1] + h) * size[2] + w) * channels + (packed & 0x3fff);
+    }
+
+    // Its address; null outside.
+    __device__ const float* element(const Spot& spot, uint32_t packed) const {
+        const int64_t at = offset(spot, packed);
+        return at < 0 ? nullptr : data + at;
     }
 
     __device__ float4 fetch(const Spot& spot, const Taps& taps) const {

@@ -1,6 +1,6 @@
 // Dropout by the counter-based generator of src/rng.rs (Philox4x32-10): the same bits as on the CPU.
 //
-// A thread makes one block of four words and handles the four elements they belong to: 8 bytes an element, about 25 integer
+// A thread makes one block of four words and handles the four elements they belong to: 8 bytes an element (4 in bf16), about 25 integer
 // operations each for the generator, which hides behind the memory. Nothing is stored for the backward pass.
 //
 // A faster one would be part of the kernel that makes x.
@@ -26,7 +26,7 @@ __device__ inline uint4 philox(uint64_t seed, uint64_t block, uint64_t stream) {
 // x [n] → y [n] (may be x), elements `start`, … of what the seed is for: 0 where the element's word is below `threshold`, else
 // x·scale. Where `start` is no multiple of four, a thread's words lie in two blocks.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dropout(const float* x, float* y, uint64_t n, uint64_t start, uint64_t seed, uint64_t stream, uint64_t threshold, float scale) {
+    KERNEL(dropout)(const real* x, real* y, uint64_t n, uint64_t start, uint64_t seed, uint64_t stream, uint64_t threshold, float scale) {
     for_each_four(n, [&](uint64_t at, uint32_t count) {
         Four v = load_four(x + at, count);
         const uint64_t first = start + at;

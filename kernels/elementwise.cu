@@ -1,12 +1,12 @@
 // Sums of tensors, and what the engine does to buffers between ops.
 //
-// Element by element, 16 bytes a thread and access, in a grid-stride loop: bound by memory, 8 to 12 bytes an element. A
-// faster one would be part of the kernel that makes a term.
+// Element by element, 16 bytes a thread and access (8 in bf16), in a grid-stride loop: bound by memory, the bytes of 2 or 3
+// elements each. A faster one would be part of the kernel that makes a term.
 
 #include "four.cuh"
 
 // a ← a + b. 12 bytes and 1 FLOP an element.
-extern "C" __global__ void __launch_bounds__(THREADS) add_in_place(float* a, const float* b, uint64_t n) {
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(add_in_place)(real* a, const real* b, uint64_t n) {
     for_each_four(n, [&](uint64_t at, uint32_t count) {
         Four sum = load_four(a + at, count);
         const Four other = load_four(b + at, count);
@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_in_place(float* a, con
 
 // y ← a + factor·b. 12 bytes and 2 FLOPs an element.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    add_scaled(const float* a, const float* b, float factor, float* y, uint64_t n) {
+    KERNEL(add_scaled)(const real* a, const real* b, float factor, real* y, uint64_t n) {
     for_each_four(n, [&](uint64_t at, uint32_t count) {
         Four sum = load_four(a + at, count);
         const Four other = load_four(b + at, count);
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // y (+)= factor·x. 8 bytes (12 if added to) and 1 FLOP an element.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    scale(const float* x, float factor, float* y, uint64_t n, uint32_t accumulate) {
+    KERNEL(scale)(const real* x, float factor, real* y, uint64_t n, uint32_t accumulate) {
     for_each_four(n, [&](uint64_t at, uint32_t count) {
         const Four value = load_four(x + at, count);
         Four sum = accumulate ? load_four(y + at, count) : Four{};
@@ -37,6 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     });
 }
 
+#ifndef BF16 // f32 in every precision
 // The running statistics of one normalisation: the twin of `Entry` in src/nn/running.rs.
 struct Running {
     float* running;          // [2, groups]: means, variances
@@ -61,6 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) update_running(const __gri
         of.running[i] += of.momentum * (now - of.running[i]);
     }
 }
+#endif
 
 // What a kernel's arguments carry to the device: `SMALL` in src/device/cuda/mod.rs.
 struct Bytes {
@@ -78,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // flag ← 1 if an element of x [n] is NaN or infinite; else it stays. 4 bytes an element.
-extern "C" __global__ void __launch_bounds__(THREADS) find_not_finite(const float* x, uint64_t n, uint32_t* flag) {
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(find_not_finite)(const real* x, uint64_t n, uint32_t* flag) {
     bool found = false;
-    for_elements(i, n) found |= !isfinite(x[i]);
+    for_elements(i, n) found |= !isfinite((float)x[i]);
     if (__any_sync(ALL_LANES, found) && threadIdx.x % WARP == 0) atomicOr(flag, 1u);
 }

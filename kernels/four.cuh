@@ -1,4 +1,4 @@
-// Four neighbouring elements a thread: accesses of 16 bytes.
+// Four neighbouring elements a thread: accesses of 16 bytes, or of 8 in bf16.
 #pragma once
 
 #include "common.cuh"
@@ -28,6 +28,33 @@ __device__ inline Four load_four(const float* p, uint32_t count) {
 __device__ inline void store_four(float* p, const Four& x, uint32_t count) {
     if (count == 4 && (uint64_t)p % 16 == 0) {
         *(float4*)p = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+    } else {
+        for (int k = 0; k < 4; k++)
+            if (k < count) p[k] = x.v[k];
+    }
+}
+
+__device__ inline Four load_four(const bf16* p, uint32_t count) {
+    Four x;
+    if (count == 4 && (uint64_t)p % 8 == 0) {
+        const uint2 q = *(const uint2*)p;
+        x.v[0] = __uint_as_float(q.x << 16), x.v[1] = __uint_as_float(q.x & 0xffff0000u);
+        x.v[2] = __uint_as_float(q.y << 16), x.v[3] = __uint_as_float(q.y & 0xffff0000u);
+    } else {
+        for (int k = 0; k < 4; k++) x.v[k] = k < count ? (float)p[k] : 0.0f;
+    }
+    return x;
+}
+
+// The bits of a pair, the first in the lower half, each rounded to nearest.
+__device__ inline uint32_t pair(float first, float second) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(first, second);
+    return *(const uint32_t*)&both;
+}
+
+__device__ inline void store_four(bf16* p, const Four& x, uint32_t count) {
+    if (count == 4 && (uint64_t)p % 8 == 0) {
+        *(uint2*)p = make_uint2(pair(x.v[0], x.v[1]), pair(x.v[2], x.v[3]));
     } else {
         for (int k = 0; k < 4; k++)
             if (k < count) p[k] = x.v[k];

@@ -1,6 +1,7 @@
-// Copies that change where elements lie: columns of matrices (concatenation, selection), transposition, Fourier features.
+// Copies that change where elements lie: columns of matrices (concatenation, selection, another storage
+// type), transposition, Fourier features.
 //
-// All are bound by memory: 8 bytes an element (12 where a gradient is added to). Columns are copied by a grid-stride loop
+// All are bound by memory: 8 bytes an element in f32 (12 where a gradient is added to). Columns are copied by a grid-stride loop
 // whose neighbouring threads move neighbouring elements of a row; the transposition goes through 32x33 tiles of shared
 // memory, so that both sides are read and written in whole lines and no two lanes meet in a bank. A faster copy would move
 // four elements a thread where widths and offsets are multiples of four.
@@ -8,14 +9,19 @@
 #include "common.cuh"
 
 // to[r·to_stride + c] (+)= from[r·from_stride + c] for rows r < rows, columns c < width.
-extern "C" __global__ void copy_columns(
-    const float* from, uint64_t from_stride, float* to, uint64_t to_stride, uint64_t width, uint64_t rows,
-    uint32_t accumulate) {
-    for_elements(i, rows * width) {
-        const uint64_t row = i / width, column = i % width;
-        put(&to[row * to_stride + column], from[row * from_stride + column], accumulate);
+#define COPY(NAME, FROM, TO)                                                                                           \
+    extern "C" __global__ void NAME(const FROM* from, uint64_t from_stride, TO* to, uint64_t to_stride,                \
+                                    uint64_t width, uint64_t rows, uint32_t accumulate) {                              \
+        for_elements(i, rows * width) {                                                                                \
+            const uint64_t row = i / width, column = i % width;                                                        \
+            put(&to[row * to_stride + column], (float)from[row * from_stride + column], accumulate);                   \
+        }                                                                                                              \
     }
-}
+
+COPY(copy_columns, float, float)
+COPY(copy_columns_bf16, bf16, bf16)
+COPY(copy_columns_from_bf16, bf16, float)
+COPY(copy_columns_to_bf16, float, bf16)
 
 constexpr int TILE = 32;
 constexpr int TILE_ROWS = 8; // rows of a tile that a block moves at once

@@ -52,12 +52,12 @@ __device__ Part join_lanes(const Tiling& t, double (&sum)[4], Rows rows_in, Squa
 // x [items, length] → statistics [2, items·channels]. Scratch: partials [items, pieces, 3, width], of groups
 // [items, groups, 3, width].
 extern "C" __global__ void __launch_bounds__(THREADS)
-    moments(const float* x, float* partials, float* of_groups, float* statistics, uint32_t* tickets, Tiling t) {
+    KERNEL(moments)(const real* x, float* partials, float* of_groups, float* statistics, uint32_t* tickets, Tiling t) {
     __shared__ double parts[4][THREADS];
     float shift[4] = {}, sum[4] = {}, square[4] = {};
     uint32_t count[4] = {};
     if (t.works()) {
-        const float* item = x + blockIdx.z * t.length;
+        const real* item = x + blockIdx.z * t.length;
         const uint64_t stride = (uint64_t)t.lanes * t.width;
         uint64_t at = ((uint64_t)blockIdx.x * t.lanes * t.steps + t.lane()) * t.width + t.channel();
 #pragma unroll 1
@@ -159,6 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
+#ifndef BF16 // f32 in every precision
 // totals [2, C] in f64, means and squares about them of `before` elements a channel, take in another `count` elements of
 // moments own [2, C]; out [2, C] ← their mean and biased variance. A thread a channel.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -172,3 +173,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         out[channels + c] = (float)(totals[channels + c] / all);
     }
 }
+#endif

@@ -2,6 +2,7 @@
 
 #include "norm.cuh"
 
+#ifndef BF16 // f32 in every precision
 // Where a gradient goes, and whether it is added there; null: not wanted.
 struct Target {
     float* out;
@@ -76,13 +77,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             if (threadIdx.x == 0) group_sums[which * chunks + blockIdx.x] = (float)sum;
         }
 }
+#endif
 
 // dx (+)= s·γ·g, and if `through` the statistics − s·mean(γ·g) − s²·(x − μ)·mean(γ·g·x̂), means over the group.
 // g or x may be dx itself; x may be null if not `through`.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    norm_act_second(const float* g, const float* x, const float* statistics, const float* gamma, Norm norm,
+    KERNEL(norm_act_second)(const real* g, const real* x, const float* statistics, const float* gamma, Norm norm,
                     uint32_t items, uint32_t chunks, const float* sums, const float* group_sums, uint32_t through,
-                    float* dx, uint32_t accumulate, Tiling t) {
+                    real* dx, uint32_t accumulate, Tiling t) {
     if (!t.works()) return;
     const Vectors vectors{statistics, gamma, nullptr, norm};
     const uint64_t rows = t.length / t.channels;
@@ -132,6 +134,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     });
 }
 
+#ifndef BF16 // f32 in every precision
 // Rows of scale and shift, channels, and groups: the channels, or one.
 struct Grouped {
     uint32_t items, channels, groups;
@@ -157,3 +160,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         offset[c] = (float)(-scale * total[1] / count);
     }
 }
+#endif

@@ -43,8 +43,8 @@ struct Affine {
 
 // x, before, after, y [items, rows, C]; `before` is added to the activation's argument, `after` to its value, or null.
 template <class F>
-__device__ void forward(const float* x, const Vectors& vectors, const float* before, const float* after, const F& f,
-                        float* y, const Tiling& t) {
+__device__ void forward(const real* x, const Vectors& vectors, const real* before, const real* after, const F& f,
+                        real* y, const Tiling& t) {
     const Affine affine(vectors, t);
     bool extreme = false;
     for_fours(t, [&](uint64_t at, uint32_t count) {
@@ -62,15 +62,15 @@ __device__ void forward(const float* x, const Vectors& vectors, const float* bef
         const Four v = affine.map(load_four(x + at, count), r);
 #pragma unroll 1
         for (int k = 0; k < count; k++)
-            if (F::extreme(v.pick(k))) y[at + k] = f.extreme_value(v.pick(k)) + (after ? after[at + k] : 0.0f);
+            if (F::extreme(v.pick(k))) y[at + k] = f.extreme_value(v.pick(k)) + (after ? (float)after[at + k] : 0.0f);
     });
 }
 
 // dy → g (may be dy itself, or null if the activation is the identity); sums of the piece:
 // channel_sums [items, pieces, 2, width] (Σ g and Σ g·(x − μ); null if not wanted), coefficient_sums [K, blocks].
 template <class F>
-__device__ void first(const float* dy, const float* x, const Vectors& vectors, const float* before, const F& f,
-                      float* g, float* channel_sums, float* coefficient_sums, const Tiling& t) {
+__device__ void first(const real* dy, const real* x, const Vectors& vectors, const real* before, const F& f,
+                      real* g, float* channel_sums, float* coefficient_sums, const Tiling& t) {
     constexpr int K = F::COEFFICIENTS;
     __shared__ float parts[8][THREADS];
     const Affine affine(vectors, t);
@@ -145,16 +145,16 @@ __device__ void first(const float* dy, const float* x, const Vectors& vectors, c
 // `numerator` and `denominator`: the activation's learnt parameters, or null; `slope`: a leaky rectifier's given one.
 #define KERNELS(NAME, F)                                                                                               \
     extern "C" __global__ void __launch_bounds__(THREADS, 4)                                                           \
-        norm_act_##NAME(const float* x, const float* statistics, const float* gamma, const float* beta, Norm norm,     \
-                        const float* before, const float* numerator, const float* denominator, float slope,            \
-                        const float* after, float* y, Tiling t) {                                                      \
+        KERNEL(norm_act_##NAME)(const real* x, const float* statistics, const float* gamma, const float* beta,         \
+                                Norm norm, const real* before, const float* numerator, const float* denominator,       \
+                                float slope, const real* after, real* y, Tiling t) {                                   \
         forward(x, Vectors{statistics, gamma, beta, norm}, before, after, F(numerator, denominator, slope), y, t);     \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
-        norm_act_first_##NAME(const float* x, const float* statistics, const float* gamma, const float* beta,          \
-                              Norm norm, const float* before, const float* numerator, const float* denominator,        \
-                              float slope, const float* dy, float* g, float* channel_sums, float* coefficient_sums,    \
-                              Tiling t) {                                                                              \
+        KERNEL(norm_act_first_##NAME)(const real* x, const float* statistics, const float* gamma, const float* beta,   \
+                                      Norm norm, const real* before, const float* numerator, const float* denominator, \
+                                      float slope, const real* dy, real* g, float* channel_sums,                       \
+                                      float* coefficient_sums, Tiling t) {                                             \
         first(dy, x, Vectors{statistics, gamma, beta, norm}, before, F(numerator, denominator, slope), g, channel_sums, \
               coefficient_sums, t);                                                                      \
     }

@@ -19,7 +19,8 @@
 // The weight gradient is the same with sums Σ_points conj(DY)·X a bin, kept in registers: a block does a piece of the points
 // for 4 inputs and 4 outputs; a second kernel adds the pieces and transforms the sums back, in f64.
 //
-// Compulsory bytes a point: patches in and out, 4·343·(Ci + Co), or the volume's own voxels instead of the patches.
+// Patches are stored in f32 or bf16, told at run time: loads and stores are few beside the transforms, which are f32.
+// Compulsory bytes a point: patches in and out, 4·343·(Ci + Co) in f32, or the volume's own voxels instead of the patches.
 // Faster: weights of a bin held in registers over many patches (they are reread for each pair of patches now); lines of 49,
 // 42 and 60 leave lanes idle (77 %, 66 %, 94 % busy), which patches of several points side by side would not.
 
@@ -182,18 +183,20 @@ __device__ void transform_back(float2* region) {
     __syncwarp();
 }
 
-// Where patches come from: given ones [points, channels, 343], or volumes to sample at coordinates [points, 3].
+// Where patches come from: given ones [points, channels, 343], or volumes (f32) to sample at coordinates [points, 3].
 struct Source {
-    const float* data;
+    const void* data;
     const float* coordinates; // null: the patches are given
     Volumes volumes;
+    uint32_t narrow; // given patches are bf16
+    uint32_t unused;
 };
 
 template <int N>
 __device__ void sample_channels(const Source& s, uint64_t point, int index, uint32_t first, uint32_t count, float2* regions) {
     const Volumes& v = s.volumes;
     const Position p = position(s.coordinates + 3 * point, v);
-    const float* volume = s.data + point / v.points_per_volume * v.depth * v.height * v.width * v.channels;
+    const float* volume = (const float*)s.data + point / v.points_per_volume * v.depth * v.height * v.width * v.channels;
     for (uint32_t c = 0; c < count; c += N) {
         const uint32_t channel = first + c;
         const Values<N> value = channel < v.channels
@@ -214,7 +217,8 @@ __device__ void load(
         const uint64_t at = point + patch;
         if (s.coordinates == nullptr) {
             const uint32_t channel = i % each / PATCH;
-            const float value = at < end ? s.data[(at * channels + first + channel) * PATCH + index] : 0.0f;
+            const uint64_t element = (at * channels + first + channel) * PATCH + index;
+            const float value = at < end ? stored(s.data, element, s.narrow) : 0.0f;
             reinterpret_cast<float*>(to + channel * SPECTRUM)[index] = value;
         } else if (at >= end) {
             for (uint32_t c = 0; c < count; c++) reinterpret_cast<float*>(to + c * SPECTRUM)[index] = 0.0f;
@@ -236,9 +240,9 @@ struct Part {
     uint32_t channels, first, count;
 };
 
-// y [points, targets, 343] (+)= source ⋆ spectra [targets, sources, 600] + bias [targets], for parts of both.
+// y [points, targets, 343] (bf16 if `narrow`) (+)= source ⋆ spectra [targets, sources, 600] + bias [targets], for parts of both.
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, 2) patch_conv_forward(
-    Source source, Part from, Part to, const float2* spectra, const float* bias, float* y, uint64_t points,
+    Source source, Part from, Part to, const float2* spectra, const float* bias, void* y, uint32_t narrow, uint64_t points,
     uint32_t accumulate) {
     extern __shared__ __align__(16) float2 regions[];
     const uint32_t stride = max(from.count, to.count), warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -278,21 +282,25 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, 2) patch_conv_forward
         transform_back(region);
         const float* voxels = reinterpret_cast<const float*>(region);
         const float b = bias == nullptr ? 0.0f : bias[to.first + o];
-        float* target = y + ((first + patch) * to.channels + to.first + o) * PATCH;
-        for (int n = lane; n < PATCH; n += WARP) put(&target[n], voxels[n] + b, accumulate);
+        const uint64_t target = ((first + patch) * to.channels + to.first + o) * PATCH;
+        for (int n = lane; n < PATCH; n += WARP) {
+            if (narrow) put((bf16*)y + target + n, voxels[n] + b, accumulate);
+            else put((float*)y + target + n, voxels[n] + b, accumulate);
+        }
     }
 }
 
 // parts [pieces, outputs, inputs, 600] = Σ over the points of a piece of conj(DY)·X. Grid (pieces, blocks of inputs, of
 // outputs); `piece` points each, a multiple of POINTS.
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, 1) patch_conv_weight_sums(
-    Source source, const float* dy, uint32_t inputs, uint32_t outputs, uint64_t points, uint64_t piece, float2* parts) {
+    Source source, const void* dy, uint32_t narrow, uint32_t inputs, uint32_t outputs, uint64_t points, uint64_t piece,
+    float2* parts) {
     extern __shared__ __align__(16) float2 regions[];
     constexpr int SHARE = (SPECTRUM + CONV_THREADS - 1) / CONV_THREADS; // bins of a thread
     const uint32_t first_input = blockIdx.y * PAIR_SIDE, first_output = blockIdx.z * PAIR_SIDE;
     const uint32_t ins = min(inputs - first_input, (uint32_t)PAIR_SIDE), outs = min(outputs - first_output, (uint32_t)PAIR_SIDE);
     const uint32_t channels = ins + outs, warp = threadIdx.x / WARP;
-    const Source gradient = {dy, nullptr, {}};
+    const Source gradient = {dy, nullptr, {}, narrow, 0};
     float2 sums[SHARE][PAIR_SIDE][PAIR_SIDE] = {};
     const uint64_t begin = blockIdx.x * piece, end = min(begin + piece, points);
     for (uint64_t point = begin; point < end; point += POINTS) {
@@ -367,12 +375,13 @@ extern "C" __global__ void patch_conv_weight_gradient(
 // db [outputs] (+)= Σ over the points and all voxels of dy [points, outputs, 343]; parts [outputs, pieces] is scratch. Grid
 // (pieces, outputs): the last block of an output adds the pieces.
 extern "C" __global__ void __launch_bounds__(THREADS) patch_conv_bias_gradient(
-    const float* dy, uint32_t outputs, uint64_t points, uint64_t piece, float* parts, float* db, uint32_t accumulate,
+    const void* dy, uint32_t narrow, uint32_t outputs, uint64_t points, uint64_t piece, float* parts, float* db, uint32_t accumulate,
     uint32_t* tickets) {
     const uint64_t begin = blockIdx.x * piece, end = min(begin + piece, points);
     double sum = 0.0;
     for (uint64_t point = begin; point < end; point++)
-        for (int n = threadIdx.x; n < PATCH; n += blockDim.x) sum += dy[(point * outputs + blockIdx.y) * PATCH + n];
+        for (int n = threadIdx.x; n < PATCH; n += blockDim.x)
+            sum += stored(dy, (point * outputs + blockIdx.y) * PATCH + n, narrow);
     sum = block_sum(sum);
     float* const own = parts + blockIdx.y * gridDim.x;
     if (threadIdx.x == 0) own[blockIdx.x] = (float)sum;

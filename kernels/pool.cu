@@ -10,28 +10,28 @@
 #include "windows.cuh"
 
 // y[o] = mean x[window(o)]
-extern "C" __global__ void avg_pool_forward(const float* x, float* y, Axes axes, uint32_t channels, uint64_t outputs) {
+extern "C" __global__ void KERNEL(avg_pool_forward)(const real* x, real* y, Axes axes, uint32_t channels, uint64_t outputs) {
     for_elements(i, outputs) {
         const Place p = place<true>(axes, channels, i);
         const Span d = window(axes.d, p.d), h = window(axes.h, p.h), w = window(axes.w, p.w);
         float sum = 0.0f;
         for (uint32_t a = d.first; a < d.end; a++)
             for (uint32_t b = h.first; b < h.end; b++)
-                for (uint32_t c = w.first; c < w.end; c++) sum += x[element<false>(axes, channels, p, a, b, c)];
+                for (uint32_t c = w.first; c < w.end; c++) sum += (float)x[element<false>(axes, channels, p, a, b, c)];
         y[i] = sum / (float)((d.end - d.first) * (h.end - h.first) * (w.end - w.first));
     }
 }
 
 // dx[i] (+)= Σ dy[o]/|window(o)| over the windows that hold i
-extern "C" __global__ void avg_pool_backward(
-    const float* dy, float* dx, Axes axes, uint32_t channels, uint64_t inputs, uint32_t accumulate) {
+extern "C" __global__ void KERNEL(avg_pool_backward)(
+    const real* dy, real* dx, Axes axes, uint32_t channels, uint64_t inputs, uint32_t accumulate) {
     for_elements(i, inputs) {
         const Place p = place<false>(axes, channels, i);
         const Span d = holders(axes.d, p.d), h = holders(axes.h, p.h), w = holders(axes.w, p.w);
         float sum = 0.0f;
         for (uint32_t a = d.first; a < d.end; a++)
             for (uint32_t b = h.first; b < h.end; b++)
-                for (uint32_t c = w.first; c < w.end; c++) sum += dy[element<true>(axes, channels, p, a, b, c)];
+                for (uint32_t c = w.first; c < w.end; c++) sum += (float)dy[element<true>(axes, channels, p, a, b, c)];
         put(&dx[i], sum / (float)(axes.d.kernel * axes.h.kernel * axes.w.kernel), accumulate);
     }
 }
@@ -42,7 +42,7 @@ struct Largest {
     uint32_t d, h, w;
 };
 
-__device__ inline Largest largest(const float* x, const Axes& axes, uint32_t channels, const Place& p) {
+__device__ inline Largest largest(const real* x, const Axes& axes, uint32_t channels, const Place& p) {
     const Span d = window(axes.d, p.d), h = window(axes.h, p.h), w = window(axes.w, p.w);
     Largest best = {-INFINITY, d.first, h.first, w.first};
     for (uint32_t a = d.first; a < d.end; a++)
@@ -55,13 +55,13 @@ __device__ inline Largest largest(const float* x, const Axes& axes, uint32_t cha
 }
 
 // y[o] = max x[window(o)]
-extern "C" __global__ void max_pool_forward(const float* x, float* y, Axes axes, uint32_t channels, uint64_t outputs) {
+extern "C" __global__ void KERNEL(max_pool_forward)(const real* x, real* y, Axes axes, uint32_t channels, uint64_t outputs) {
     for_elements(i, outputs) y[i] = largest(x, axes, channels, place<true>(axes, channels, i)).value;
 }
 
 // places[o] = voxel of the item that holds the maximum of window(o)
-extern "C" __global__ void max_pool_places(
-    const float* x, uint32_t* places, Axes axes, uint32_t channels, uint64_t outputs) {
+extern "C" __global__ void KERNEL(max_pool_places)(
+    const real* x, uint32_t* places, Axes axes, uint32_t channels, uint64_t outputs) {
     for_elements(i, outputs) {
         const Largest at = largest(x, axes, channels, place<true>(axes, channels, i));
         places[i] = (at.d * axes.h.inputs + at.h) * axes.w.inputs + at.w;
@@ -69,8 +69,8 @@ extern "C" __global__ void max_pool_places(
 }
 
 // dx[i] (+)= Σ dy[o] over the windows whose maximum lies at i
-extern "C" __global__ void max_pool_backward(
-    const uint32_t* places, const float* dy, float* dx, Axes axes, uint32_t channels, uint64_t inputs,
+extern "C" __global__ void KERNEL(max_pool_backward)(
+    const uint32_t* places, const real* dy, real* dx, Axes axes, uint32_t channels, uint64_t inputs,
     uint32_t accumulate) {
     for_elements(i, inputs) {
         const Place p = place<false>(axes, channels, i);
@@ -81,7 +81,7 @@ extern "C" __global__ void max_pool_backward(
             for (uint32_t b = h.first; b < h.end; b++)
                 for (uint32_t c = w.first; c < w.end; c++) {
                     const uint64_t o = element<true>(axes, channels, p, a, b, c);
-                    if (places[o] == voxel) sum += dy[o];
+                    if (places[o] == voxel) sum += (float)dy[o];
                 }
         put(&dx[i], sum, accumulate);
     }

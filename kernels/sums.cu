@@ -6,8 +6,8 @@
 #include "join.cuh"
 
 // y `[rows, columns]`, rows `pitch` apart, (+)= Σ_split parts `[splits, rows, columns]` + bias `[rows / rows_per_bias, columns]`.
-extern "C" __global__ void sum_splits(
-    const float* parts, uint32_t splits, uint64_t rows, uint32_t columns, float* y, uint64_t pitch, const float* bias,
+extern "C" __global__ void KERNEL(sum_splits)(
+    const float* parts, uint32_t splits, uint64_t rows, uint32_t columns, real* y, uint64_t pitch, const float* bias,
     uint64_t rows_per_bias, uint32_t accumulate) {
     const uint64_t n = rows * columns;
     for_elements(i, n) {
@@ -18,6 +18,7 @@ extern "C" __global__ void sum_splits(
     }
 }
 
+#ifndef BF16 // f32 in every precision
 constexpr uint32_t SIDE_BY_SIDE = 32; // outputs of a block of `sum_weight_splits`, and the rest of it
 constexpr uint32_t RUN = THREADS / SIDE_BY_SIDE; // `RUN` in src/ops/gemm.rs
 
@@ -40,13 +41,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) sum_weight_splits(
     if (first + at < run && first_output + row < outputs)
         put(&dw[(uint64_t)(first_output + row) * run + first + at], tile[row][at], accumulate);
 }
+#endif
 
 // y `[items, columns]` (+)= Σ over the rows of x `[items, rows, columns]`; parts `[items, pieces, columns]` is scratch.
 //
 // Grid (pieces, items, blocks of 256 columns), 256 threads: as many rows at a time as fit, each thread always at the same
 // column. With more columns than threads a block takes 256 of them. The last block of an item and its columns adds the pieces.
-extern "C" __global__ void __launch_bounds__(THREADS) column_sums(
-    const float* x, uint64_t rows, uint32_t columns, uint64_t piece, float* parts, float* y, uint32_t accumulate,
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(column_sums)(
+    const real* x, uint64_t rows, uint32_t columns, uint64_t piece, float* parts, float* y, uint32_t accumulate,
     uint32_t* tickets) {
     __shared__ double sums[THREADS];
     const uint32_t first = blockIdx.z * THREADS, width = min(columns - first, (uint32_t)THREADS);
@@ -63,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) column_sums(
     x += blockIdx.y * rows * columns + first + column;
     double sum = 0.0;
     if (line < lines)
-        for (uint64_t row = begin + line; row < end; row += lines) sum += x[row * columns];
+        for (uint64_t row = begin + line; row < end; row += lines) sum += (float)x[row * columns];
     sum = over_lines(sum);
     float* const own = parts + (uint64_t)blockIdx.y * gridDim.x * columns + first + column;
     if (line == 0) own[(uint64_t)blockIdx.x * columns] = (float)sum;

@@ -10,6 +10,7 @@
 //! that is the last user of a value may overwrite it ([`Backward::take_value`]).
 
 mod backward;
+mod precision;
 mod work;
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +21,12 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{BufferId, ParamId, Parameters, RunningUpdate};
+use crate::ops::cast::imitate;
 use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 pub use backward::Backward;
+pub use precision::Precision;
 pub use work::Work;
 
 /// A tensor-to-be: see the module's page.
@@ -35,6 +38,8 @@ struct Handle(Rc<Slot>);
 
 struct Slot {
     shape: Shape,
+    /// Of value and gradient.
+    dtype: DType,
     value: RefCell<Option<Tensor>>,
     gradient: RefCell<Option<Tensor>>,
     needs_gradient: bool,
@@ -82,6 +87,7 @@ pub struct Tape {
     first_not_finite: RefCell<Option<String>>,
     check_finite: Cell<bool>,
     recompute_all: Cell<bool>,
+    precision: Cell<Precision>,
     /// Seed of the tape's random ops, and how many were handed out.
     seeds: Cell<(u64, u64)>,
 }
@@ -90,6 +96,11 @@ impl Var {
     /// Lengths of the axes.
     pub fn shape(&self) -> &[usize] {
         &self.0.0.shape
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DType {
+        self.0.0.dtype
     }
 
     /// The tensor.
@@ -151,6 +162,7 @@ impl Tape {
             first_not_finite: RefCell::default(),
             check_finite: Cell::new(false),
             recompute_all: Cell::new(false),
+            precision: Cell::default(),
             seeds: Cell::new((0, 0)),
         }
     }
@@ -159,6 +171,25 @@ impl Tape {
     pub fn with_seed(self, seed: u64) -> Self {
         self.seeds.set((seed, 0));
         self
+    }
+
+    /// The same tape with products of another precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        self.precision.set(precision);
+        self
+    }
+
+    /// How precise products are, and what they store.
+    pub fn precision(&self) -> Precision {
+        self.precision.get()
+    }
+
+    /// Products that are recorded inside `work` have this precision.
+    pub fn at<T>(&self, precision: Precision, work: impl FnOnce() -> T) -> T {
+        let former = self.precision.replace(precision);
+        let result = work();
+        self.precision.set(former);
+        result
     }
 
     /// A fresh seed for a random op (dropout): a function of the tape's seed and of how many were asked for.
@@ -224,6 +255,7 @@ impl Tape {
     ) -> Rc<Slot> {
         Rc::new(Slot {
             shape: tensor.shape().to_vec(),
+            dtype: tensor.dtype(),
             value: RefCell::new(Some(tensor)),
             gradient: RefCell::default(),
             needs_gradient,
@@ -423,8 +455,10 @@ impl Tape {
         let shape = op.output_shape(&shapes)?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         let output = self.device.in_op(op.name(), || {
-            let mut output = Tensor::empty(&self.device, &shape, DType::F32, Role::Transient)?;
+            let dtypes: Vec<DType> = inputs.iter().map(|input| input.dtype()).collect();
+            let mut output = Tensor::empty(&self.device, &shape, op.output_dtype(&dtypes), Role::Transient)?;
             op.forward(&self.device, &inputs, &mut output)?;
+            imitate(&mut output);
             Ok::<_, Error>(output)
         })?;
         self.device.note_work(op.name(), || op.forward_cost(&shapes).into());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 
@@ -40,6 +40,14 @@ impl DType {
     }
 }
 
+/// Bytes of one element on `device`: a CPU computes in f32, and holds numbers of bf16 as such.
+fn stored_size(device: &Device, dtype: DType) -> u64 {
+    match (dtype, device.target()) {
+        (DType::Bf16, Target::Cpu { .. }) => DType::F32.size(),
+        _ => dtype.size(),
+    }
+}
+
 /// Lengths of the axes.
 pub type Shape = Vec<usize>;
 
@@ -63,7 +71,7 @@ impl Tensor {
     /// [`Error::OutOfMemory`], or [`Error::Shape`] if the element count overflows.
     pub fn empty(device: &Device, shape: &[usize], dtype: DType, role: Role) -> Result<Self> {
         let bytes = elements(shape)
-            .and_then(|count| (count as u64).checked_mul(dtype.size()))
+            .and_then(|count| (count as u64).checked_mul(stored_size(device, dtype)))
             .ok_or_else(|| Error::shape("tensor", format!("shape {shape:?} has too many elements")))?;
         let buffer = Arc::new(device.allocate(bytes, role)?);
         Ok(Self { shape: shape.to_vec(), dtype, buffer })
@@ -74,7 +82,15 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::empty`].
     pub fn zeros(device: &Device, shape: &[usize], role: Role) -> Result<Self> {
-        let mut tensor = Self::empty(device, shape, DType::F32, role)?;
+        Self::zeros_of(device, shape, DType::F32, role)
+    }
+
+    /// A tensor of zeros of any type.
+    ///
+    /// # Errors
+    /// As [`Tensor::empty`].
+    pub fn zeros_of(device: &Device, shape: &[usize], dtype: DType, role: Role) -> Result<Self> {
+        let mut tensor = Self::empty(device, shape, dtype, role)?;
         tensor.zero()?;
         Ok(tensor)
     }
@@ -103,7 +119,7 @@ impl Tensor {
         role: Role,
         values: &[T],
     ) -> Result<Self> {
-        if elements(shape) != Some(values.len()) || size_of::<T>() as u64 != dtype.size() {
+        if elements(shape) != Some(values.len()) || size_of::<T>() as u64 != stored_size(device, dtype) {
             return Err(Error::shape("tensor", format!("{} values of {dtype:?} for shape {shape:?}", values.len())));
         }
         let mut tensor = Self::empty(device, shape, dtype, role)?;
@@ -180,7 +196,7 @@ impl Tensor {
 
     /// The elements as `T`, whose size must be the storage type's; empty on a plan.
     pub fn typed<T: Pod>(&self) -> &[T] {
-        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        debug_assert_eq!(size_of::<T>() as u64, stored_size(self.device(), self.dtype));
         self.buffer.as_slice()
     }
 
@@ -202,7 +218,7 @@ impl Tensor {
     /// # Panics
     /// As [`Tensor::data_mut`].
     pub fn typed_mut<T: Pod>(&mut self) -> &mut [T] {
-        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        debug_assert_eq!(size_of::<T>() as u64, stored_size(self.device(), self.dtype));
         self.unshared().as_mut_slice()
     }
 
@@ -219,7 +235,7 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::to_vec`].
     pub fn to_typed<T: Pod>(&self) -> Result<Vec<T>> {
-        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        debug_assert_eq!(size_of::<T>() as u64, stored_size(self.device(), self.dtype));
         let mut values = vec![T::zeroed(); self.len()];
         self.buffer.read(&mut values)?;
         Ok(values)
@@ -233,7 +249,7 @@ impl Tensor {
     /// # Panics
     /// As [`Tensor::data_mut`], or if there are more values than elements.
     pub fn write<T: Pod>(&mut self, values: &[T]) -> Result<()> {
-        debug_assert_eq!(size_of::<T>() as u64, self.dtype.size());
+        debug_assert_eq!(size_of::<T>() as u64, stored_size(self.device(), self.dtype));
         self.unshared().write(values)
     }
 

@@ -214,7 +214,7 @@ fn a_budget_of_the_reserved_bytes_is_enough() {
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
-    let refusals: [(&str, &[&str]); 11] = [
+    let refusals: [(&str, &[&str]); 13] = [
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
         ("--sweep 32", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
@@ -226,6 +226,8 @@ fn unusable_questions_are_refused() {
         ("--fit 8GiB --device cpu", &["--device", "--fit"]),
         ("--device abacus", &["abacus", "plan, cpu, cuda"]),
         ("--plan-for sm_10", &["sm_10", "sm_90"]),
+        ("--precision bf16", &["--precision bf16", "--plan-for cuda"]),
+        ("--precision tf32 --device cpu", &["--precision tf32", "--device cuda"]),
     ];
     for (arguments, parts) in refusals {
         place.refuses(&format!("memory {arguments}"), 2, parts);

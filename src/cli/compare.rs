@@ -12,7 +12,7 @@ use super::course::{
 };
 use super::oom::OomArgs;
 use super::output::print;
-use super::run::DeviceArgs;
+use super::run::{DeviceArgs, PrecisionArgs};
 use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -55,6 +55,8 @@ pub struct CompareArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    pub(super) precision: PrecisionArgs,
     /// Recompute level of every network: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the memory budget
     #[arg(long, default_value = "0", value_name = "LEVEL")]
     pub(super) recompute: RecomputeChoice,
@@ -95,6 +97,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
+    let precision = args.precision.on(&device)?;
     let dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
@@ -111,7 +114,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     networks.iter().try_for_each(NetworkConfig::check)?;
     // What does not fit is an error before the first network is trained.
     let settled = |network: &NetworkConfig| {
-        let settings = presets::sample(network, args.epochs, args.seed);
+        let settings = TrainSettings { precision, ..presets::sample(network, args.epochs, args.seed) };
         let run = Training { network, settings, cases: &training, flags: false }.at(args.recompute, &device)?;
         let (settings, change) = args.oom.settle(run, &device, verbosity)?;
         Ok(Entrant { network: network.clone(), settings, change })

@@ -8,7 +8,7 @@ use super::RunArgs;
 use super::course::{load_cases, open_folder, output_folder, score_cases};
 use super::official::{self, OfficialArgs};
 use super::output::print;
-use super::run::DeviceArgs;
+use super::run::{DeviceArgs, PrecisionArgs};
 use crate::checkpoint::model::Model;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -60,6 +60,8 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -74,15 +76,17 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     }
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
+    let precision = args.precision.on(&device)?;
     let mut dataset = None;
     // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
     let early = (!args.official.is_given()).then(|| official::load(&device, &args.load_model, &args.official, None));
     let early = early.transpose()?;
     let found = dataset.insert(open_folder(args.data.as_deref(), args.seed)?);
-    let model = match early {
+    let mut model = match early {
         Some(model) => model,
         None => official::load(&device, &args.load_model, &args.official, Some(found))?,
     };
+    model.network.set_precision(precision);
     check_classes(&model, found)?;
     let cases = cases(&args, &model, found)?;
     let rule = if model.network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };

@@ -10,6 +10,7 @@ use crate::files::write_atomic;
 use crate::memory::{Event, Role};
 use crate::models::RecomputeChoice;
 use crate::report::{self, CaseFacts, CaseSlices, Evidence, LossCurve, MemoryEvent, Results, RunFacts, Timeline};
+use crate::tape::Precision;
 use crate::task::Case;
 
 /// Writes `report.html` into `folder`; `cases` are those for training and for validation.
@@ -58,6 +59,9 @@ fn facts(
     let mut command = format!("ossnet compare --models {}", args.models.join(","));
     if let Some(data) = &args.data {
         command += &format!(" --data {}", data.display());
+    }
+    if args.precision.precision != Precision::default() {
+        command += &format!(" --precision {}", args.precision.precision);
     }
     if args.recompute != RecomputeChoice::default() {
         command += &format!(" --recompute {}", args.recompute);

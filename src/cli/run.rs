@@ -11,6 +11,7 @@ use super::progress::Verbosity;
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::memory::default_cpu_budget;
+use crate::tape::Precision;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,22 @@ pub struct DeviceArgs {
     /// Where to compute: cpu, cuda, cuda:1, ... (ossnet devices lists them)
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: Place,
+}
+
+/// The flag of the commands that compute with a network.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct PrecisionArgs {
+    /// Number format of the network's activations and products; tf32 and bf16 on CUDA
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+}
+
+impl PrecisionArgs {
+    /// The format, which `device` can compute in.
+    pub fn on(self, device: &Device) -> Result<Precision> {
+        self.precision.check(device.target(), "--device cuda")?;
+        Ok(self.precision)
+    }
 }
 
 impl DeviceArgs {

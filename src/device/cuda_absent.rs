@@ -1,6 +1,7 @@
 //! CUDA devices in a build without the feature `cuda`: there are none, and no value of [`Cuda`] ever exists
 //! (its emptiness is private, so that code elsewhere does not count as unreachable).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
@@ -11,7 +12,7 @@ use super::grid::Grid;
 use super::info::{DeviceInfo, Observer};
 use super::target::CudaTarget;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// A CUDA device: here a type without values.
 pub struct Cuda(Infallible);
@@ -87,11 +88,15 @@ impl Cuda {
         match self.0 {}
     }
 
+    pub fn kernel_of(&self, _: &'static str, _: DType) -> Kernel<'_> {
+        match self.0 {}
+    }
+
     pub fn launches_by_kernel(&self) -> Vec<(&'static str, u64)> {
         match self.0 {}
     }
 
-    pub fn kernel(&self, _: &'static str) -> Kernel<'_> {
+    pub fn kernel(&self, _: impl Into<Cow<'static, str>>) -> Kernel<'_> {
         match self.0 {}
     }
 

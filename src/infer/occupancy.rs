@@ -50,7 +50,7 @@ impl<'a> Occupancy<'a> {
         };
         let folded = network.fold(&tape, parameters, &encoding)?;
         let most_points = match most_points {
-            0 => points_within(&device, config, volume.shape())?,
+            0 => points_within(&device, network, volume.shape())?,
             points => points,
         };
         Ok(Self { network, parameters, tape, volume, encoding, folded, most_points })
@@ -170,10 +170,12 @@ pub fn fitting_shape(config: &OssNetConfig, shape: [usize; 3]) -> [usize; 3] {
 
 /// How many points, up to [`MOST_POINTS`], can be decoded at once in the device's free memory. Asked of a plan: decoding
 /// some points and twice as many tells what each costs.
-fn points_within(device: &Device, config: &OssNetConfig, volume: &[usize]) -> Result<usize> {
+fn points_within(device: &Device, network: &OssNet, volume: &[usize]) -> Result<usize> {
+    let (config, precision) = (network.config(), network.precision());
     let plan = Device::plan_for(device.target(), 1 << 60);
     let mut parameters = Parameters::new(&plan);
-    let network = OssNet::new(config.clone(), &mut parameters, &mut Rng::new(0))?;
+    let mut network = OssNet::new(config.clone(), &mut parameters, &mut Rng::new(0))?;
+    network.set_precision(precision);
     let tape = Tape::new(&plan, Mode::Eval);
     let latents = [volume[0], config.latents(), config.latent_features()];
     let empty = |shape: &[usize]| Tensor::empty(&plan, shape, DType::F32, Role::Data);
@@ -222,7 +224,12 @@ mod tests {
         let config = OssNetConfig::official("full", Family::Brats).unwrap();
         let points = |mib: u64| {
             let device = Device::plan(2, crate::device::cpu::SimdLevel::detect(), mib << 20);
-            points_within(&device, &config, &[1, 256, 256, 160, 4]).unwrap()
+            let network = OssNet::new(
+                config.clone(),
+                &mut Parameters::new(&Device::plan_for(device.target(), 1 << 40)),
+                &mut Rng::new(0),
+            );
+            points_within(&device, &network.unwrap(), &[1, 256, 256, 160, 4]).unwrap()
         };
         assert_eq!(points(4096), MOST_POINTS);
         assert_eq!(points(1), lattice::BLOCK);

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::models::{Family, OssNet, OssNetConfig, Recompute, UNet, UNetConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
+use crate::tape::Precision;
 
 /// The configuration of any network, as stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,6 +193,14 @@ impl Network {
         match self {
             Self::OssNet(network) => network.set_recompute(level),
             Self::UNet(network) => network.set_recompute(level),
+        }
+    }
+
+    /// From now on computes in this precision; a new network computes in f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        match self {
+            Self::OssNet(network) => network.set_precision(precision),
+            Self::UNet(network) => network.set_precision(precision),
         }
     }
 

@@ -17,8 +17,8 @@ use crate::ops::norm_act::ResidualPlace;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Mode, Tape, Var};
-use crate::tensor::Tensor;
+use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tensor::{DType, Tensor};
 
 /// What the encoder hands to the decoder.
 pub struct Encoding {
@@ -34,6 +34,7 @@ pub struct OssNet {
     encoder: Encoder,
     decoder: Decoder,
     recompute: Recompute,
+    precision: Precision,
 }
 
 impl OssNet {
@@ -46,7 +47,8 @@ impl OssNet {
         let mut root = Builder::new(parameters, rng);
         let encoder = Encoder::new(&mut root.child("encoder"), &config)?;
         let decoder = Decoder::new(&mut root.child("decoder"), &config)?;
-        Ok(Self { config, encoder, decoder, recompute: Recompute::default() })
+        let (recompute, precision) = (Recompute::default(), Precision::default());
+        Ok(Self { config, encoder, decoder, recompute, precision })
     }
 
     /// The configuration.
@@ -59,13 +61,28 @@ impl OssNet {
         self.recompute = level;
     }
 
+    /// From now on computes in this precision. Latents and their share of the decoder, coordinates and logits stay f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Encodes half-resolution volumes `[batch, D, H, W, channels]`.
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn encode(&self, tape: &Tape, parameters: &Parameters, volume: &Var) -> Result<Encoding> {
         let recompute = self.recompute >= Recompute::Blocks;
-        tape.device().in_layer("encoder", || self.encoder.forward(tape, parameters, &self.config, volume, recompute))
+        tape.device().in_layer("encoder", || {
+            tape.at(self.precision, || {
+                let volume = ops::cast(tape, volume, self.precision.storage())?;
+                self.encoder.forward(tape, parameters, &self.config, volume, recompute)
+            })
+        })
     }
 
     /// Logits `[points, classes]` at `coordinates` `[points, 3]` (voxel indices at full resolution; the same number for
@@ -82,8 +99,10 @@ impl OssNet {
         patches: Option<PatchSource<'_>>,
     ) -> Result<Var> {
         tape.device().in_layer("decoder", || {
-            let x = self.decoder.point_features(tape, parameters, &self.config, coordinates, patches)?;
-            self.decoder.forward(tape, parameters, &self.config, &encoding.latents, x, self.recompute)
+            tape.at(self.precision, || {
+                let x = self.decoder.point_features(tape, parameters, &self.config, coordinates, patches)?;
+                self.decoder.forward(tape, parameters, &self.config, &encoding.latents, x, self.recompute)
+            })
         })
     }
 }
@@ -219,11 +238,11 @@ impl Encoder {
         tape: &Tape,
         parameters: &Parameters,
         config: &OssNetConfig,
-        volume: &Var,
+        volume: Var,
         recompute: bool,
     ) -> Result<Encoding> {
         let device = tape.device();
-        let mut x = volume.clone();
+        let mut x = volume;
         let mut scales = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
             // Without gradients nothing is gained by keeping the first convolution's output.
@@ -238,17 +257,21 @@ impl Encoder {
                 scales.push(mapped);
             }
         }
-        let auxiliary = match &self.auxiliary {
-            None => None,
-            Some(conv) => Some(device.in_layer("segmentation_mapping", || conv.forward(tape, parameters, &x))?),
-        };
+        let auxiliary =
+            match &self.auxiliary {
+                None => None,
+                Some(conv) => Some(device.in_layer("segmentation_mapping", || {
+                    tape.at(Precision::F32, || conv.forward(tape, parameters, &x))
+                })?),
+            };
         let last = match scales.is_empty() {
             true => x,
             false => ops::concat(tape, &scales.iter().collect::<Vec<_>>())?,
         };
         let latents = device.in_layer("final_mapping", || {
             let latents = self.last.forward(tape, parameters, &last)?;
-            ops::transpose_channels(tape, &latents)
+            // A vector or a few for each volume: nothing is gained by fewer bits.
+            ops::transpose_channels(tape, &ops::cast(tape, &latents, DType::F32)?)
         })?;
         Ok(Encoding { latents, auxiliary })
     }
@@ -431,10 +454,12 @@ impl Decoder {
                 tape.keep(&x);
             }
         }
-        device.in_layer("final_mapping", || self.last.forward(tape, parameters, &x))
+        let logits = || tape.at(Precision::F32, || self.last.forward(tape, parameters, &x));
+        device.in_layer("final_mapping", logits)
     }
 
-    /// `[points, 3 (or Fourier features) + patch features]`.
+    /// `[points, 3 (or Fourier features) + patch features]`, in f32 whatever the precision: in bf16 index 201 of a volume
+    /// would be 200.
     fn point_features(
         &self,
         tape: &Tape,
@@ -481,5 +506,5 @@ fn normalised(tape: &Tape, coordinates: &Var, shape: [usize; 3]) -> Result<Var> 
     let role = crate::memory::Role::Transient;
     let scale = tape.constant(Tensor::from_slice(tape.device(), &[3, 3], role, &scale)?);
     let shift = tape.constant(Tensor::from_slice(tape.device(), &[3], role, &[-1.0; 3])?);
-    ops::linear(tape, coordinates, &scale, None, Some(&shift))
+    tape.at(Precision::F32, || ops::linear(tape, coordinates, &scale, None, Some(&shift)))
 }

@@ -15,7 +15,7 @@ use crate::ops::activation::Activation;
 use crate::ops::norm_act::ResidualPlace;
 use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Tape, Var};
+use crate::tape::{Precision, Tape, Var};
 
 /// Everything that determines a U-Net's parameters and what it computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +94,7 @@ pub struct UNet {
     config: UNetConfig,
     root: Level,
     recompute: Recompute,
+    precision: Precision,
 }
 
 impl UNet {
@@ -105,7 +106,7 @@ impl UNet {
         config.check()?;
         let mut builder = Builder::new(parameters, rng);
         let root = Level::new(&mut builder.child("model"), &config, 0, config.image_channels, config.classes)?;
-        Ok(Self { config, root, recompute: Recompute::default() })
+        Ok(Self { config, root, recompute: Recompute::default(), precision: Precision::default() })
     }
 
     /// The configuration.
@@ -116,6 +117,12 @@ impl UNet {
     /// From now on recomputes so much in its backward passes.
     pub fn set_recompute(&mut self, level: Recompute) {
         self.recompute = level;
+    }
+
+    /// From now on computes in this precision. What follows the last skip connection, of as many channels as there are
+    /// classes, stays f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
     }
 
     /// Logits `[batch, D, H, W, classes]` of volumes `[batch, D, H, W, channels]` whose sides are multiples of
@@ -131,7 +138,12 @@ impl UNet {
                 "the U-Net needs [batch, D, H, W, channels] with sides that are multiples of {multiple}, not {shape:?}; pad it"
             )));
         }
-        tape.device().in_layer("model", || self.root.forward(tape, parameters, volume, self.recompute))
+        tape.device().in_layer("model", || {
+            tape.at(self.precision, || {
+                let volume = ops::cast(tape, volume, self.precision.storage())?;
+                self.root.forward(tape, parameters, &volume, self.recompute)
+            })
+        })
     }
 }
 
@@ -225,6 +237,8 @@ enum Level {
 
 /// One level between the input and the deepest.
 struct Between {
+    /// Nothing is above it: what goes up from here is logits.
+    top: bool,
     down: ResidualUnit,
     below: Level,
     up: Stage,
@@ -263,7 +277,7 @@ impl Level {
             Stage::new(builder, conv, false)?
         };
         let unit = ResidualUnit::new(&mut builder.child(2).child(1), config, [outputs, outputs, 1, 1], top)?;
-        Ok(Level::Between(Box::new(Between { down, below, up, unit })))
+        Ok(Level::Between(Box::new(Between { top, down, below, up, unit })))
     }
 
     /// At recompute level 1 the units on the way down keep their outputs only; at level 2 also what follows on the way up.
@@ -280,9 +294,12 @@ impl Level {
                 kept_if(up, tape, || {
                     let both = ops::concat(tape, &[&skip, &deep])?;
                     drop((skip, deep));
-                    let y = device.in_layer("2.0", || level.up.forward(tape, parameters, &both, None))?;
-                    drop(both);
-                    device.in_layer("2.1", || level.unit.forward(tape, parameters, &y))
+                    let precision = if level.top { Precision::F32 } else { tape.precision() };
+                    tape.at(precision, || {
+                        let y = device.in_layer("2.0", || level.up.forward(tape, parameters, &both, None))?;
+                        drop(both);
+                        device.in_layer("2.1", || level.unit.forward(tape, parameters, &y))
+                    })
                 })
             }
         }

@@ -10,7 +10,7 @@ use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
 use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Tape, Var};
+use crate::tape::{Precision, Tape, Var};
 use crate::tensor::Tensor;
 
 /// ε of every normalisation.
@@ -131,7 +131,7 @@ impl Linear {
             (Some(shared), bias) => {
                 let all = weight.shape()[1];
                 let own = all.saturating_sub(shared.shape().last().copied().unwrap_or(0));
-                ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref())?
+                tape.at(Precision::F32, || ops::linear(tape, shared, &weight, Some(own..all), bias.as_ref()))?
             }
             (None, Some(bias)) => bias,
             (None, None) => return Err(crate::Error::Model("a layer without bias where one is needed".into())),
@@ -331,7 +331,8 @@ impl NormAct {
     pub(super) fn conditional_affine(&self, tape: &Tape, parameters: &Parameters, latent: &Var) -> Result<[Var; 2]> {
         match &self.affine {
             Affine::Conditional { scale, shift } => {
-                Ok([scale.forward(tape, parameters, latent)?, shift.forward(tape, parameters, latent)?])
+                let forward = |layer: &Linear| tape.at(Precision::F32, || layer.forward(tape, parameters, latent));
+                Ok([forward(scale)?, forward(shift)?])
             }
             Affine::None | Affine::Channel { .. } => {
                 Err(crate::Error::Model("a block in chunks needs a conditional normalisation".into()))

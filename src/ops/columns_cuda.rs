@@ -2,7 +2,7 @@
 
 use crate::device::{Cuda, Grid};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Columns of a row-major matrix.
 #[derive(Clone, Copy)]
@@ -13,7 +13,7 @@ pub(super) struct Columns {
     pub(super) first: usize,
 }
 
-/// `to[r, to.first + c] (+)= from[r, from.first + c]` for `r < rows`, `c < width`.
+/// `to[r, to.first + c] (+)= from[r, from.first + c]`, each in its storage type, for `r < rows`, `c < width`.
 pub(super) fn copy(
     cuda: &Cuda,
     (source, from): (&Tensor, Columns),
@@ -24,13 +24,18 @@ pub(super) fn copy(
     if rows * width == 0 {
         return Ok(());
     }
-    cuda.kernel("copy_columns")
-        .input_from(source, from.first)
-        .value(from.stride as u64)
-        .output_from(target, to.first)
-        .value(to.stride as u64)
-        .value(width as u64)
-        .value(rows as u64)
-        .value(u32::from(accumulate))
-        .launch(Grid::cover(rows * width))
+    cuda.kernel(match (source.dtype(), target.dtype()) {
+        (DType::Bf16, DType::Bf16) => "copy_columns_bf16",
+        (DType::Bf16, _) => "copy_columns_from_bf16",
+        (_, DType::Bf16) => "copy_columns_to_bf16",
+        _ => "copy_columns",
+    })
+    .input_from(source, from.first)
+    .value(from.stride as u64)
+    .output_from(target, to.first)
+    .value(to.stride as u64)
+    .value(width as u64)
+    .value(rows as u64)
+    .value(u32::from(accumulate))
+    .launch(Grid::cover(rows * width))
 }

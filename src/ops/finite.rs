@@ -16,7 +16,7 @@ pub fn first_not_finite(device: &Device, tensors: &[&Tensor]) -> Result<Option<u
             let mut flags = Tensor::empty(device, &[tensors.len()], DType::U32, Role::Workspace)?;
             flags.zero()?;
             for (i, x) in tensors.iter().enumerate() {
-                let kernel = cuda.kernel("find_not_finite").input(x).value(x.len() as u64);
+                let kernel = cuda.kernel_of("find_not_finite", x.dtype()).input(x).value(x.len() as u64);
                 kernel.output_from(&mut flags, i).launch(Grid::cover(x.len()))?;
             }
             Ok(flags.to_typed::<u32>()?.iter().position(|&flag| flag != 0))

@@ -3,9 +3,11 @@
 //! Tile and splits depend on the sizes alone, so results are the same on every device, and plan and run ask for the same
 //! workspace.
 
+use crate::device::cuda::Kernel;
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tape::Precision;
+use crate::tensor::{DType, Tensor};
 
 /// One product: `[rows, inner]·[inner, columns]`.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +22,7 @@ pub(crate) struct Product {
     pub count: usize,
 }
 
-/// Rows and columns of a tile, and its threads (`Tile16` … `Tile128` of `gemm.cuh`).
+/// Rows and columns of a tile, and its threads (`Tile16` … `Tile128` of `gemm.cuh` and of `mma.cuh`).
 const TILES: [(usize, usize, u32); 4] = [(256, 16, 128), (128, 32, 128), (64, 64, 128), (128, 128, 256)];
 
 /// Blocks that fill a large device twice.
@@ -62,9 +64,10 @@ impl Product {
         if self.splits() > 1 { self.splits() * len } else { 0 }
     }
 
-    /// The kernel for this product among those for each tile.
-    pub fn kernel(self, kernels: [&'static str; 4]) -> &'static str {
-        kernels[self.tile()]
+    /// The kernel of this family for this product.
+    pub fn kernel(self, family: &str, math: Math) -> String {
+        let (math, (_, columns, _)) = (math.suffix(), TILES[self.tile()]);
+        format!("{family}{math}_{columns}")
     }
 
     /// Blocks: tiles of rows, tiles of columns, splits of each of the products.
@@ -75,6 +78,44 @@ impl Product {
             threads: [threads, 1, 1],
             shared: 0,
         }
+    }
+}
+
+/// What a product computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Math {
+    /// f32.
+    Exact,
+    /// f32 rounded to 11 bits, summed in f32, on tensor cores.
+    Tf32,
+    /// bf16, summed in f32, on tensor cores.
+    Bf16,
+}
+
+impl Math {
+    /// Of a product of tensors of activations (a weight beside them takes what they have) that makes `output`.
+    pub fn of(precision: Precision, activations: &[&Tensor], output: &Tensor) -> Self {
+        let all = |dtype| activations.iter().all(|operand| operand.dtype() == dtype);
+        match precision {
+            _ if all(DType::Bf16) => Self::Bf16,
+            Precision::F32 | Precision::Bf16 if all(DType::F32) && output.dtype() == DType::F32 => Self::Exact,
+            _ => Self::Tf32,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::Tf32 => "_tf32",
+            Self::Bf16 => "_bf16",
+        }
+    }
+
+    /// The last argument of kernels on tensor cores: which of the tensors are stored in bf16, the first in the lowest bit.
+    pub fn stored<'a>(self, kernel: Kernel<'a>, tensors: &[&Tensor]) -> Kernel<'a> {
+        let narrow =
+            tensors.iter().rev().fold(0u32, |bits, tensor| (bits << 1) | u32::from(tensor.dtype() == DType::Bf16));
+        if self == Self::Exact { kernel } else { kernel.value(narrow) }
     }
 }
 
@@ -109,7 +150,7 @@ pub(crate) fn sum_splits(
     bias: Option<(&Tensor, usize)>,
     accumulate: bool,
 ) -> Result<()> {
-    cuda.kernel("sum_splits")
+    cuda.kernel_of("sum_splits", target.tensor.dtype())
         .input_from(parts, first)
         .value(splits as u32)
         .value(rows as u64)
@@ -152,7 +193,7 @@ pub(crate) fn column_sums(
 ) -> Result<()> {
     let pieces = rows.div_ceil(piece(rows)).max(1);
     let blocks = [pieces as u32, items as u32, columns.div_ceil(THREADS as usize) as u32];
-    cuda.kernel("column_sums")
+    cuda.kernel_of("column_sums", x.dtype())
         .input(x)
         .value(rows as u64)
         .value(columns as u32)

@@ -8,6 +8,7 @@ pub mod activation;
 pub mod add;
 pub mod avg_pool;
 pub mod border_map;
+pub mod cast;
 mod columns_cuda;
 pub mod concat;
 pub mod conv3d;
@@ -48,6 +49,7 @@ pub mod testing;
 pub use activation::{Activation, activation};
 pub use add::{add, scale_add};
 pub use avg_pool::avg_pool;
+pub use cast::cast;
 pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
 pub use conv3d::conv3d;
@@ -139,6 +141,11 @@ pub trait Op {
     /// [`crate::Error::Shape`] that names the op and the shapes.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape>;
 
+    /// Storage type of the output, by default that of the first input.
+    fn output_dtype(&self, inputs: &[DType]) -> DType {
+        inputs[0]
+    }
+
     /// Fills `output`, whose contents are unspecified.
     ///
     /// # Errors
@@ -206,7 +213,7 @@ pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Te
         }
         Backend::Cuda(cuda) => {
             let len = sum.len();
-            cuda.kernel("add_in_place")
+            cuda.kernel_of("add_in_place", sum.dtype())
                 .output(&mut sum)
                 .input(b)
                 .value(len as u64)

@@ -2,14 +2,18 @@
 //!
 //! [`check_op`] runs an op forward and backward and compares both with the twin: the output with the twin's, each
 //! gradient with central differences of the twin. The twin is plain f64 code without any of the engine's parts.
+//! [`check_bf16`] does the same for tensors stored in bf16.
+
+use half::bf16;
 
 use crate::device::cpu::{Pool, SimdLevel};
 use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::tape::{Mode, Tape, Var};
-use crate::tensor::Tensor;
+use crate::ops::cast;
+use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tensor::{DType, Tensor};
 
 pub use cuda::{assert_clean, cuda_device};
 pub use dot::dot;
@@ -45,6 +49,12 @@ impl Array {
     pub fn map(mut self, f: impl Fn(f64) -> f64) -> Self {
         self.data.iter_mut().for_each(|x| *x = f64::from(f(*x) as f32));
         self
+    }
+
+    /// The nearest numbers of bf16.
+    pub fn in_bf16(&self) -> Self {
+        let data = self.data.iter().map(|&x| bf16::from_f64(x).to_f64()).collect();
+        Self { shape: self.shape.clone(), data }
     }
 
     /// The elements in f32.
@@ -104,7 +114,6 @@ pub fn check_op(
 ) {
     let expected = twin(inputs);
     let weights = Array::random(&expected.shape, 0xC0FFEE);
-    let project = |array: &Array| -> f64 { array.data.iter().zip(&weights.data).map(|(a, b)| a * b).sum() };
     let mut earlier: Option<(Target, Vec<Vec<f32>>)> = None;
     for device in every_device() {
         device.ledger(|ledger| ledger.record(true));
@@ -117,13 +126,7 @@ pub fn check_op(
             let stride = (gradient.len() / 48).max(1);
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for element in (0..gradient.len()).step_by(stride) {
-                let step = 1e-5;
-                let at = |delta: f64| {
-                    let mut moved = inputs.to_vec();
-                    moved[i].data[element] += delta;
-                    project(&twin(&moved))
-                };
-                theirs.push((at(step) - at(-step)) / (2.0 * step));
+                theirs.push(slope(inputs, (i, element), &weights, &twin));
                 ours.push(gradient[element]);
             }
             compare(&format!("{device:?}: gradient of input {i}"), &ours, &theirs, tolerance.backward);
@@ -188,6 +191,116 @@ pub fn check_cuda(
             }
         }
         earlier = Some(ours);
+    }
+}
+
+/// Runs `op` in bf16 on a CUDA device, in two orders of blocks, with the inputs `stored` in bf16 and the others in f32, and
+/// compares output and gradients with the CPU's in f32; allocations as planned. All inputs are numbers of bf16.
+///
+/// What is stored in bf16 may be off by twice what rounding the exact result makes, for that is the least that a computation
+/// with intermediate results in bf16 is off by; and by `tolerance`, as what is stored in f32 and as the CPU's results are.
+pub fn check_bf16(
+    inputs: &[Array],
+    stored: &[usize],
+    differentiable: &[usize],
+    tolerance: Tolerance,
+    op: impl Fn(&Tape, &[Var]) -> Result<Var>,
+) {
+    let inputs: Vec<Array> = inputs.iter().map(Array::in_bf16).collect();
+    let pass = |device: &Device, precision: Precision| -> Result<Vec<Stored>> {
+        let tape = Tape::new(device, Mode::Train).with_precision(precision);
+        let var = |(i, array): (usize, &Array)| match stored.contains(&i) && precision == Precision::Bf16 {
+            true => {
+                let values: Vec<bf16> = array.data.iter().map(|&x| bf16::from_f64(x)).collect();
+                Tensor::from_typed(device, &array.shape, DType::Bf16, Role::Data, &values).map(|x| tape.input(x))
+            }
+            false => Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).map(|x| tape.input(x)),
+        };
+        let vars = inputs.iter().enumerate().map(var).collect::<Result<Vec<_>>>()?;
+        let y = op(&tape, &vars)?;
+        let mut results = vec![Stored::of(&y.tensor())?];
+        let wide = cast(&tape, &y, DType::F32)?;
+        drop(y);
+        let weights = Array::random(wide.shape(), 0xC0FFEE).in_bf16().f32s();
+        let loss = dot(&tape, &wide, Tensor::from_slice(device, wide.shape(), Role::Data, &weights)?)?;
+        drop(wide);
+        tape.backward(loss, &mut Parameters::new(device))?;
+        for &i in differentiable {
+            results.push(Stored::of(&tape.gradient(&vars[i]).unwrap_or_else(|| panic!("no gradient for input {i}")))?);
+        }
+        Ok(results)
+    };
+    let expected = pass(&Device::cpu(1, 1 << 30).unwrap(), Precision::F32).unwrap();
+    let mut earlier = None;
+    for seed in [0, 1] {
+        let Some(device) = cuda_device(seed) else { return };
+        device.ledger(|ledger| ledger.record(true));
+        let ours = pass(&device, Precision::Bf16).unwrap();
+        let events = device.ledger(|ledger| ledger.take_events());
+        assert_clean();
+        let plan = Device::plan_for(device.target(), device.budget());
+        plan.ledger(|ledger| ledger.record(true));
+        pass(&plan, Precision::Bf16).unwrap();
+        assert!(plan.ledger(|ledger| ledger.take_events()) == events, "plan and run allocate differently");
+        if let Some(earlier) = &earlier {
+            assert!(*earlier == ours, "the order of blocks changes the result");
+            continue;
+        }
+        for (n, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
+            let (what, tolerance) = match n {
+                0 => ("the output".to_string(), tolerance.forward),
+                n => (format!("the gradient of input {}", differentiable[n - 1]), tolerance.backward),
+            };
+            ours.compare(&what, &expected.values, tolerance);
+        }
+        earlier = Some(ours);
+    }
+}
+
+/// The central difference of `Σ twin·weights` in one element of one input.
+fn slope(
+    inputs: &[Array],
+    (input, element): (usize, usize),
+    weights: &Array,
+    twin: &impl Fn(&[Array]) -> Array,
+) -> f64 {
+    let step = 1e-5;
+    let at = |delta: f64| {
+        let mut moved = inputs.to_vec();
+        moved[input].data[element] += delta;
+        twin(&moved).data.iter().zip(&weights.data).map(|(a, b)| a * b).sum::<f64>()
+    };
+    (at(step) - at(-step)) / (2.0 * step)
+}
+
+/// Elements read back, and what they were stored in.
+#[derive(PartialEq)]
+struct Stored {
+    values: Vec<f32>,
+    dtype: DType,
+}
+
+impl Stored {
+    fn of(tensor: &Tensor) -> Result<Self> {
+        let values = match tensor.dtype() {
+            DType::Bf16 => tensor.to_typed::<bf16>()?.into_iter().map(bf16::to_f32).collect(),
+            _ => tensor.to_vec()?,
+        };
+        Ok(Self { values, dtype: tensor.dtype() })
+    }
+
+    fn compare(&self, what: &str, expected: &[f32], tolerance: f64) {
+        let largest = |errors: &mut dyn Iterator<Item = f32>| errors.fold(0.0, f32::max);
+        let scale = largest(&mut expected.iter().map(|x| x.abs()));
+        let rounding = match self.dtype {
+            DType::Bf16 => largest(&mut expected.iter().map(|&x| (bf16::from_f32(x).to_f32() - x).abs())),
+            _ => 0.0,
+        };
+        assert_eq!(self.values.len(), expected.len(), "{what}");
+        assert!(self.values.iter().all(|x| x.is_finite()), "{what} is not finite");
+        let error = largest(&mut self.values.iter().zip(expected).map(|(a, b)| (a - b).abs()));
+        let bound = f64::from(2.0 * rounding) + tolerance * f64::from(scale);
+        assert!(f64::from(error) <= bound, "{what}: off by {error:.2e} of {scale:.2e}; roundings are {rounding:.2e}");
     }
 }
 

@@ -29,7 +29,8 @@ impl Inference {
     /// Sizes that the network does not admit, or no memory.
     pub fn new(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+        let mut network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+        network.set_precision(sizes.precision);
         let ([d, h, w], channels) = (sizes.volume, config.image_channels());
         let shape = match config {
             NetworkConfig::UNet(config) if config.dimensions == 2 => [sizes.batch, 1, d, h, channels],

@@ -5,7 +5,8 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
 use crate::ops;
-use crate::tensor::{DType, Tensor};
+use crate::ops::cast::imitate;
+use crate::tensor::Tensor;
 
 /// What an op's backward works with.
 pub struct Backward<'a> {
@@ -101,11 +102,13 @@ impl Backward<'_> {
         if !slot.needs_gradient {
             return Ok(());
         }
+        debug_assert_eq!(gradient.dtype(), slot.dtype, "a gradient is stored as its value");
         let former = slot.gradient.take();
-        let sum = match former {
+        let mut sum = match former {
             None => gradient.reshaped(&slot.shape)?,
             Some(former) => ops::add_gradients(self.device(), former, &gradient)?,
         };
+        imitate(&mut sum);
         if slot.parameter.is_some() {
             sum.retag(Role::Gradient);
         }
@@ -145,12 +148,13 @@ impl Backward<'_> {
         Ok(Some(match former {
             Some(former) if former.is_unique() => (former, true),
             Some(former) => (former.copied(role)?, true),
-            None => (Tensor::empty(self.device(), &slot.shape, DType::F32, role)?, false),
+            None => (Tensor::empty(self.device(), &slot.shape, slot.dtype, role)?, false),
         }))
     }
 
     /// Hands back what [`Backward::open_gradient`] gave.
-    pub fn close_gradient(&mut self, i: usize, gradient: Tensor) {
+    pub fn close_gradient(&mut self, i: usize, mut gradient: Tensor) {
+        imitate(&mut gradient);
         *self.node.inputs[i].gradient.borrow_mut() = Some(gradient);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Node, Tape};
 use crate::ops::Cost;
+use crate::tensor::DType;
 
 /// Work of all recorded ops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +19,8 @@ impl Tape {
     pub fn work(&self) -> Work {
         let nodes = self.nodes.borrow();
         Work {
-            forward: nodes.iter().map(|node| node.op.forward_cost(&node.shapes())).sum(),
-            backward: nodes.iter().map(|node| node.op.backward_cost(&node.shapes())).sum(),
+            forward: nodes.iter().map(|node| node.stored(node.op.forward_cost(&node.shapes()))).sum(),
+            backward: nodes.iter().map(|node| node.stored(node.op.backward_cost(&node.shapes()))).sum(),
         }
     }
 }
@@ -28,15 +29,25 @@ impl Node {
     fn shapes(&self) -> Vec<&[usize]> {
         self.inputs.iter().map(|input| input.shape.as_slice()).collect()
     }
+
+    /// `cost` with fewer bytes where the op's tensors are stored in less than the f32 that ops speak of: by their share.
+    fn stored(&self, cost: Cost) -> Cost {
+        let tensors = || self.inputs.iter().chain([&self.output]);
+        let bytes = |size: fn(DType) -> u64| -> u128 {
+            tensors().map(|slot| slot.shape.iter().product::<usize>() as u128 * u128::from(size(slot.dtype))).sum()
+        };
+        let (wide, stored) = (bytes(|_| DType::F32.size()).max(1), bytes(DType::size));
+        Cost { bytes: (u128::from(cost.bytes) * stored / wide) as u64, ..cost }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Device;
+    use crate::device::{CudaTarget, Device, Target};
     use crate::memory::Role;
     use crate::ops;
-    use crate::tape::Mode;
+    use crate::tape::{Mode, Precision};
     use crate::tensor::Tensor;
 
     #[test]
@@ -51,5 +62,15 @@ mod tests {
         assert_eq!(work.forward.flops, 2 * 5 * (3 * 4 + 4 * 2));
         assert_eq!(work.backward.flops, 2 * work.forward.flops);
         assert_eq!(work.forward.bytes, 4 * ((5 * 3 + 3 * 4 + 5 * 4) + (5 * 4 + 4 * 2 + 5 * 2)));
+    }
+
+    #[test]
+    fn tensors_in_bf16_move_half_their_bytes() {
+        let device = Device::plan_for(Target::Cuda(CudaTarget::KNOWN[0].1), 1 << 20);
+        let tape = Tape::new(&device, Mode::Train).with_precision(Precision::Bf16);
+        let x = tape.input(Tensor::zeros_of(&device, &[5, 3], DType::Bf16, Role::Data).unwrap());
+        let weight = tape.input(Tensor::zeros(&device, &[4, 3], Role::Data).unwrap());
+        ops::linear(&tape, &x, &weight, None, None).unwrap();
+        assert_eq!(tape.work().forward.bytes, 2 * 5 * 3 + 4 * 3 * 4 + 2 * 5 * 4);
     }
 }

@@ -17,6 +17,7 @@ use crate::data::{Augmentation, SamplingRule};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::tape::Precision;
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::LossSettings;
 
@@ -84,16 +85,6 @@ pub struct RunConfig {
     pub augmentation: Augmentation,
     /// Sizes of the network that differ from the named one's.
     pub network: SizesConfig,
-}
-
-/// Number formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floating point.
-    F32,
-    /// Brain floating point with f32 accumulation, on CUDA devices.
-    Bf16,
 }
 
 /// Section `[optimizer]`.
@@ -367,6 +358,7 @@ impl RunConfig {
                 reference: false,
             },
             recompute: Default::default(),
+            precision: self.precision,
             augmentation: self.augmentation,
             validate_every: self.validate_every,
             seed: self.seed,

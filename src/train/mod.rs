@@ -23,3 +23,5 @@ pub mod validation;
 
 #[cfg(test)]
 mod on_cuda;
+#[cfg(test)]
+mod on_cuda_bf16;

@@ -3,6 +3,7 @@
 use crate::data::{Augmentation, SamplingRule};
 use crate::models::{NetworkConfig, Recompute};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::tape::Precision;
 use crate::train::settings::TrainSettings;
 use crate::train::step::LossSettings;
 
@@ -38,6 +39,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
         average_decay: None,
         loss: LossSettings { dice_factor: if occupancy { 0.0 } else { 1.0 }, ..LossSettings::default() },
         recompute: Recompute::default(),
+        precision: Precision::default(),
         augmentation: Augmentation::SAMPLE,
         validate_every: 0,
         seed,
@@ -63,6 +65,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         average_decay: None,
         loss: LossSettings::default(),
         recompute: Recompute::default(),
+        precision: Precision::default(),
         augmentation: Augmentation::REFERENCE,
         validate_every: 0,
         seed,

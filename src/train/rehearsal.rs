@@ -11,7 +11,7 @@ use crate::nn::optim::{Optimizer, OptimizerSettings};
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::rng::Rng;
-use crate::tape::{Mode, Tape, Var};
+use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::Tensor;
 use crate::train::step::{self, Batch, LossSettings, Targets};
 
@@ -39,6 +39,8 @@ pub struct Sizes {
     pub points: usize,
     /// What the backward pass makes anew.
     pub recompute: Recompute,
+    /// Number format of the step.
+    pub precision: Precision,
     /// What is rehearsed.
     pub step: StepKind,
     /// The optimiser of training steps; others have none.
@@ -53,6 +55,7 @@ impl Sizes {
             batch,
             points,
             recompute: Recompute::default(),
+            precision: Precision::default(),
             step: StepKind::default(),
             optimizer: OptimizerSettings::default(),
         }
@@ -106,6 +109,7 @@ impl Stage {
         let mut parameters = Parameters::new(device);
         let mut network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
         network.set_recompute(sizes.recompute);
+        network.set_precision(sizes.precision);
         let optimizer = match sizes.step {
             StepKind::Train => Some(Optimizer::new(sizes.optimizer, &parameters)?),
             StepKind::Evaluate | StepKind::Infer => None,

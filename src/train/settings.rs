@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Augmentation, SamplingRule};
 use crate::models::Recompute;
 use crate::nn::optim::{OptimizerSettings, Schedule};
+use crate::tape::Precision;
 use crate::train::step::LossSettings;
 
 /// Everything that, with the data and the network, determines a training run's result.
@@ -47,6 +48,9 @@ pub struct TrainSettings {
     /// What the backward pass makes anew instead of keeping it. Changes results by rounding only.
     #[serde(default)]
     pub recompute: Recompute,
+    /// Number format of the steps.
+    #[serde(default)]
+    pub precision: Precision,
     /// Random changes to the training cases.
     pub augmentation: Augmentation,
     /// Epochs between two validations (0: none); the weights of the best by IoU are kept.

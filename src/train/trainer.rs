@@ -81,6 +81,7 @@ impl Trainer {
         let mut parameters = Parameters::new(device);
         let mut network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
         network.set_recompute(settings.recompute);
+        network.set_precision(settings.precision);
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
         let average = settings.average_decay.map(|decay| Average::new(decay, &parameters)).transpose()?;
         device.ledger(|ledger| ledger.reset_peak());

@@ -14,7 +14,7 @@ use crate::exec::launch::BlockNumbers;
 use crate::memory::Memory;
 
 /// Bits of an address below its device's number.
-const DEVICE_SHIFT: u32 = 40;
+const DEVICE_SHIFT: u32 = 44;
 /// Memory a device pretends to have, in bytes.
 pub const DEVICE_MEMORY: u64 = 64 << 30;
 

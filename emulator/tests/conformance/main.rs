@@ -10,6 +10,7 @@ mod convert;
 mod float;
 mod half_precision;
 mod int;
+mod matrix;
 mod memory;
 mod spaces;
 mod warp;

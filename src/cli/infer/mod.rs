@@ -12,7 +12,7 @@ use self::flags::{AskedArgs, SpaceArgs, WindowArgs};
 use self::summary::{Summary, entry, line};
 use super::RunArgs;
 use super::output::print;
-use super::run::DeviceArgs;
+use super::run::{DeviceArgs, PrecisionArgs};
 use super::scans::SeenArgs;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
@@ -53,6 +53,8 @@ pub struct InferArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -64,13 +66,15 @@ pub fn run(args: InferArgs) -> Result<()> {
     interrupt::listen();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
-    let model = match &args.model {
+    let precision = args.precision.on(&device)?;
+    let mut model = match &args.model {
         None => model::load(&device, &args.load_model)?,
         Some(name) => {
             let config = NetworkConfig::official(name, Family::Brats)?.into_reference();
             model::load_official(&device, &args.load_model, config, Task::official_brats())?
         }
     };
+    model.network.set_precision(precision);
     let options = args.options(&model)?;
     // Checked before anything is written.
     Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;

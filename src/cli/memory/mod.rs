@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
 use crate::planner::{UNLIMITED, Workload, remedies, this_cpu};
+use crate::tape::Precision;
 use crate::train::choose;
 use crate::train::rehearsal::{Sizes, StepKind};
 
@@ -122,6 +123,9 @@ pub struct MemoryArgs {
     /// Recompute level of training: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the budget [default: 0]
     #[arg(long, value_name = "LEVEL")]
     recompute: Option<RecomputeChoice>,
+    /// Number format of the step; tf32 and bf16 on CUDA, and in plans for it
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Optimiser of training
     #[arg(long, value_enum, default_value_t = OptimizerName::LookaheadRadam)]
     optimizer: OptimizerName,
@@ -177,6 +181,11 @@ pub struct MemoryArgs {
 /// # Errors
 /// An unknown model, a volume that it does not admit, no memory, a file that cannot be written.
 pub fn run(args: MemoryArgs) -> Result<()> {
+    match args.device {
+        Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
+        Where::On(Place::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
+        Where::On(Place::Cuda(_)) => {}
+    }
     if let Some((low, high)) = args.sweep {
         return sweep::run(&args, low, high);
     }
@@ -203,6 +212,7 @@ impl MemoryArgs {
         };
         let sizes = Sizes {
             recompute,
+            precision: self.precision,
             step,
             optimizer: self.optimizer.settings(),
             ..Sizes::new(self.volume, self.batch as usize, self.points() as usize)

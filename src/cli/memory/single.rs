@@ -81,7 +81,7 @@ impl Single {
         }
         let how = if self.device.is_plan() { "planned for" } else { "run on" };
         let target = target_text(self.device.target());
-        format!("{}: {step}, {}, f32, {how} {target}", network.title(), parts.join(", "))
+        format!("{}: {step}, {}, {}, {how} {target}", network.title(), parts.join(", "), sizes.precision)
     }
 
     /// Where the peak is: op, layer and phase.
@@ -163,7 +163,7 @@ impl Single {
             "batch": sizes.batch,
             "points": (workload.has_points() && sizes.points > 0).then_some(sizes.points),
             "recompute": sizes.recompute,
-            "precision": "f32",
+            "precision": sizes.precision,
             "changed_to_fit": self.change,
             "device": device.name(),
             "planned_for": device.is_plan().then(|| device.target().name()),

@@ -9,7 +9,8 @@ use toml::{Table, Value};
 use crate::data::SamplingRule;
 use crate::data::hounsfield::Window;
 use crate::error::{Error, Result};
-use crate::train::config::{OptimizerName, Precision, Preset, ScheduleName};
+use crate::tape::Precision;
+use crate::train::config::{OptimizerName, Preset, ScheduleName};
 use crate::train::settings::Augment;
 
 /// Values of a run's configuration. Everything else of it can be said in a file.

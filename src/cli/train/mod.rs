@@ -26,7 +26,7 @@ use crate::models::{Family, NetworkConfig};
 use crate::planner::training::Training;
 use crate::report::CaseScore;
 use crate::task::{Grid, Task};
-use crate::train::config::{Precision, RunConfig};
+use crate::train::config::RunConfig;
 use crate::train::feed::Feed;
 use crate::train::journal::Journal;
 use crate::train::run::{Run, best_path};
@@ -99,9 +99,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     let verbosity = args.run.verbosity();
     let device = device(&args)?;
-    if config.precision == Precision::Bf16 {
-        return Err(Error::Usage("--precision bf16 needs a CUDA device; leave it away to train in f32".into()));
-    }
+    config.precision.check(device.target(), "--device cuda")?;
     // An unknown network is an error before anything is read or written.
     let probe = config.network(1, 1, [256; 3])?;
     let folder = match &args.resume {

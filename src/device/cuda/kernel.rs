@@ -1,5 +1,6 @@
 //! A kernel launch: name, arguments, grid.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 
 use bytemuck::{Pod, bytes_of};
@@ -18,15 +19,15 @@ use crate::tensor::Tensor;
 /// ```
 pub struct Kernel<'a> {
     cuda: &'a Cuda,
-    name: &'static str,
+    name: Cow<'static, str>,
     /// Each argument begins at a word of its own.
     words: Vec<u64>,
     starts: Vec<usize>,
 }
 
 impl<'a> Kernel<'a> {
-    pub(super) fn new(cuda: &'a Cuda, name: &'static str) -> Self {
-        Self { cuda, name, words: Vec::with_capacity(16), starts: Vec::with_capacity(16) }
+    pub(super) fn new(cuda: &'a Cuda, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { cuda, name: name.into(), words: Vec::with_capacity(16), starts: Vec::with_capacity(16) }
     }
 
     /// A pointer to the elements of a tensor that the kernel reads.
@@ -84,8 +85,11 @@ impl<'a> Kernel<'a> {
         match count <= TICKETS {
             true => Ok(self.cuda.address(0)),
             false => Err(Error::shape(
-                self.name,
-                format!("{count} sums over blocks at once, and {TICKETS} are the most; use a smaller batch"),
+                "kernel",
+                format!(
+                    "{}: {count} sums over blocks at once, and {TICKETS} are the most; use a smaller batch",
+                    self.name
+                ),
             )),
         }
     }
@@ -100,7 +104,7 @@ impl<'a> Kernel<'a> {
         }
         let failed = |e| driver::failed(&format!("kernel {}", self.name), e);
         self.cuda.bind()?;
-        let function = self.cuda.modules.function(self.name, grid.shared)?;
+        let (name, function) = self.cuda.modules.function(&self.name, grid.shared)?;
         let base = self.words.as_mut_ptr();
         // SAFETY: every start lies inside the words.
         let mut arguments: Vec<*mut c_void> =
@@ -120,7 +124,7 @@ impl<'a> Kernel<'a> {
             )
         }
         .map_err(failed)?;
-        *self.cuda.lock_launches().entry(self.name).or_default() += 1;
+        *self.cuda.lock_launches().entry(name).or_default() += 1;
         if self.cuda.wait {
             self.cuda.stream.synchronize().map_err(failed)?;
         }

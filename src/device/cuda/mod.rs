@@ -18,6 +18,7 @@ mod memory;
 mod modules;
 mod staging;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,6 +30,7 @@ use super::grid::{Grid, THREADS};
 use super::info::{DeviceInfo, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
+use crate::tensor::DType;
 pub use cudnn::Cudnn;
 pub use graph::Graph;
 pub use kernel::Kernel;
@@ -109,8 +111,16 @@ impl Cuda {
     }
 
     /// The kernel of this name, to be given its arguments.
-    pub fn kernel(&self, name: &'static str) -> Kernel<'_> {
+    pub fn kernel(&self, name: impl Into<Cow<'static, str>>) -> Kernel<'_> {
         Kernel::new(self, name)
+    }
+
+    /// The kernel of this name for tensors stored as `dtype`: for bf16 it is called `NAME_bf16`.
+    pub fn kernel_of(&self, name: &'static str, dtype: DType) -> Kernel<'_> {
+        match dtype {
+            DType::Bf16 => Kernel::new(self, format!("{name}_bf16")),
+            _ => self.kernel(name),
+        }
     }
 
     /// Waits until everything launched so far is done.

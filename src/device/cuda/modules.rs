@@ -59,12 +59,15 @@ impl Modules {
         Self { context, loaded: Mutex::default() }
     }
 
-    /// The kernel of this name, allowed `shared` bytes of dynamic shared memory.
-    pub(super) fn function(&self, name: &'static str, shared: u32) -> Result<CUfunction> {
+    /// The kernel of this name, allowed `shared` bytes of dynamic shared memory; and its name in the table.
+    pub(super) fn function(&self, name: &str, shared: u32) -> Result<(&'static str, CUfunction)> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (function, allowed) = match loaded.functions.get(name) {
-            Some(&known) => known,
-            None => (loaded.find(name)?, SHARED_BY_DEFAULT),
+        let (name, (function, allowed)) = match loaded.functions.get_key_value(name) {
+            Some((&name, &known)) => (name, known),
+            None => {
+                let (name, function) = loaded.find(name)?;
+                (name, (function, SHARED_BY_DEFAULT))
+            }
         };
         if shared > allowed {
             let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -73,14 +76,15 @@ impl Modules {
                 .map_err(|e| driver::failed(&format!("giving kernel {name} {shared} bytes of shared memory"), e))?;
         }
         loaded.functions.insert(name, (function, allowed.max(shared)));
-        Ok(function)
+        Ok((name, function))
     }
 }
 
 impl Loaded {
-    fn find(&mut self, name: &'static str) -> Result<CUfunction> {
-        let module = MODULES.iter().find(|module| module.kernels.contains(&name));
-        let module = module.ok_or_else(|| Error::Device(format!("there is no kernel {name}")))?;
+    fn find(&mut self, name: &str) -> Result<(&'static str, CUfunction)> {
+        let known = |module: &'static Module| Some((module, *module.kernels.iter().find(|&&kernel| kernel == name)?));
+        let found = MODULES.iter().find_map(known);
+        let (module, name) = found.ok_or_else(|| Error::Device(format!("there is no kernel {name}")))?;
         let handle = match self.modules.get(module.name) {
             Some(&handle) => handle,
             None => {
@@ -95,6 +99,7 @@ impl Loaded {
         let text = std::ffi::CString::new(name).map_err(|_| Error::Device(format!("{name:?} is no kernel's name")))?;
         // SAFETY: a loaded module.
         unsafe { result::module::get_function(handle, text) }
+            .map(|function| (name, function))
             .map_err(|e| driver::failed(&format!("finding kernel {name}"), e))
     }
 }

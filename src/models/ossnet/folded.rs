@@ -9,7 +9,6 @@ use crate::ops::occupancy::{self, Folded};
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::tape::{Tape, Var};
-use crate::tensor::DType;
 
 impl OssNet {
     /// The decoder folded for the one volume of `encoding`, for many calls of [`OssNet::decode_folded`]; `None` where it
@@ -19,7 +18,7 @@ impl OssNet {
     /// No memory.
     pub fn fold(&self, tape: &Tape, parameters: &Parameters, encoding: &Encoding) -> Result<Option<Folded>> {
         let device = tape.device();
-        let (storage, config) = (DType::F32, &self.config);
+        let (storage, config) = (self.precision.storage(), &self.config);
         let possible = Folded::is_possible(device.target(), storage, config.width, config.activation);
         if !possible || encoding.latents.shape()[0] != 1 {
             return Ok(None);
@@ -43,7 +42,8 @@ impl OssNet {
         patches: Option<PatchSource<'_>>,
     ) -> Result<Var> {
         tape.device().in_layer("decoder", || {
-            let x = self.decoder.point_features(tape, parameters, &self.config, coordinates, patches)?;
+            let features = || self.decoder.point_features(tape, parameters, &self.config, coordinates, patches);
+            let x = tape.at(self.precision, features)?;
             Ok(tape.constant(folded.logits(&x.tensor())?))
         })
     }

@@ -18,7 +18,7 @@ use crate::ops::conv3d::Geometry;
 use crate::ops::moments::Merged;
 use crate::ops::norm_act::{self, norm_act};
 use crate::ops::{self, Cost, Grouping, Needs, Op, part};
-use crate::tape::{Backward, Mode, Tape, Var};
+use crate::tape::{Backward, Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Elements of the convolution's output that one slab has at most, if two planes are no more.
@@ -53,7 +53,8 @@ pub fn conv_norm_act_pool(
         false => None,
     };
     let geometry = if keep { None } else { Some(conv.geometry()) };
-    let op = Slabs { conv: geometry, through: norm.is_through(tape), activation: act.activation() };
+    let (through, activation) = (norm.is_through(tape), act.activation());
+    let op = Slabs { conv: geometry, through, activation, precision: tape.precision() };
     let count = x.shape().iter().rev().skip(1).product();
     let statistics = norm.statistics(tape, parameters, count, || match &kept {
         Some(kept) => ops::moments(tape, kept, Grouping::Channel),
@@ -76,6 +77,7 @@ struct Slabs {
     /// Gradients flow through the statistics.
     through: bool,
     activation: Activation,
+    precision: Precision,
 }
 
 /// Some planes of one volume of a batch.
@@ -127,6 +129,10 @@ fn pooled(slab: Slab, output: &[usize]) -> Range<usize> {
 }
 
 impl Slabs {
+    fn tape(&self, device: &Device, mode: Mode) -> Tape {
+        Tape::new(device, mode).with_precision(self.precision)
+    }
+
     /// Position of the statistics among the inputs; scale, shift and the activation's coefficients follow.
     fn statistics_at(&self) -> usize {
         1 + usize::from(self.conv.is_some())
@@ -174,7 +180,7 @@ impl Slabs {
         device.in_op(NAME, || {
             let mut merged = Merged::new(device, channels)?;
             for slab in Cut::of(&shape).slabs() {
-                let tape = Tape::new(device, Mode::Eval);
+                let tape = self.tape(device, Mode::Eval);
                 let (source, weight) = (tape.constant(self.source(device, x, slab)?), tape.constant(weight.clone()));
                 let convolved = self.convolve(&tape, &source, Some(&weight))?;
                 drop(source);
@@ -213,11 +219,15 @@ impl Op for Slabs {
         Ok(shape)
     }
 
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
+    }
+
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
         let convolved = self.convolved(&shapes)?;
         for slab in Cut::of(&convolved).slabs() {
-            let tape = Tape::new(device, Mode::Eval);
+            let tape = self.tape(device, Mode::Eval);
             let constants: Vec<Var> = inputs[1..].iter().map(|&input| tape.constant(input.clone())).collect();
             let (weight, rest) = constants.split_at(self.statistics_at() - 1);
             let source = tape.constant(self.source(device, inputs[0], slab)?);
@@ -261,7 +271,7 @@ impl Op for Slabs {
                     Some(own) => (None, own),
                     None => {
                         let x = backward.value(0)?;
-                        let own = Tensor::empty(&device, x.shape(), DType::F32, Role::Transient)?;
+                        let own = Tensor::empty(&device, x.shape(), x.dtype(), Role::Transient)?;
                         (Some(x), own)
                     }
                 };
@@ -271,7 +281,7 @@ impl Op for Slabs {
             Some(_) if backward.wants(0) || backward.wants(1) => {
                 let x = backward.value(0)?;
                 let dx = match backward.wants(0) {
-                    true => Some(Tensor::zeros(&device, x.shape(), Role::Transient)?),
+                    true => Some(Tensor::zeros_of(&device, x.shape(), x.dtype(), Role::Transient)?),
                     false => None,
                 };
                 let (dx, dw) = pass.convolution_gradients(&x, dx, through.as_ref())?;
@@ -325,7 +335,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn tape(&self) -> Tape {
-        Tape::new(self.device, Mode::EvalWithGradients)
+        self.op.tape(self.device, Mode::EvalWithGradients)
     }
 
     /// The slab's gradient of the result.

@@ -2,7 +2,7 @@ use super::{Activation, activation};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, dot, every_device};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_bf16, check_op, dot, every_device};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -216,4 +216,21 @@ fn parameters_that_do_not_fit_are_errors() {
     let odd = Activation::Pade { numerator: 2, denominator: 9 };
     let message = activation(&tape, &x, odd, &[&var(&[3]), &var(&[9])]).err().unwrap().to_string();
     assert!(message.contains("2/9"), "{message}");
+}
+
+#[test]
+fn every_function_in_bf16() {
+    use Activation::*;
+    let usual = [Relu, LeakyRelu(0.01), PRelu, Selu, Swish, Softplus, Tanh, Sigmoid, Identity]
+        .map(|function| (function, Tolerance { forward: 5e-7, backward: 1e-6 }));
+    // The coefficients' gradients are sums in f32 that cancel as in f32.
+    let pade = ORDERS
+        .map(|(numerator, denominator)| (Pade { numerator, denominator }, Tolerance { forward: 3e-6, backward: 2e-5 }));
+    for (function, tolerance) in usual.into_iter().chain(pade) {
+        let x = Array::random(&[3, 301], 5).map(|x| 6.0 * x + 0.003 * x.signum());
+        let inputs: Vec<Array> = std::iter::once(x).chain(parameters(function)).collect();
+        check_bf16(&inputs, &[0], &(0..inputs.len()).collect::<Vec<_>>(), tolerance, |tape, v| {
+            activation(tape, &v[0], function, &v[1..].iter().collect::<Vec<_>>())
+        });
+    }
 }

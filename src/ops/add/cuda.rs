@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 /// `y = a + factor·b`.
 pub(super) fn forward(cuda: &Cuda, a: &Tensor, b: &Tensor, factor: f32, y: &mut Tensor) -> Result<()> {
     let len = y.len();
-    cuda.kernel("add_scaled")
+    cuda.kernel_of("add_scaled", y.dtype())
         .input(a)
         .input(b)
         .value(factor)
@@ -19,7 +19,7 @@ pub(super) fn forward(cuda: &Cuda, a: &Tensor, b: &Tensor, factor: f32, y: &mut 
 /// `y (+)= factor·x`.
 pub(super) fn scale(cuda: &Cuda, x: &Tensor, factor: f32, y: &mut Tensor, accumulate: bool) -> Result<()> {
     let len = y.len();
-    cuda.kernel("scale")
+    cuda.kernel_of("scale", y.dtype())
         .input(x)
         .value(factor)
         .output(y)

@@ -1,6 +1,6 @@
 use super::{add, scale_add};
 use crate::memory::Role;
-use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, refused};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_bf16, check_op, cuda_device, refused};
 use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
@@ -46,4 +46,14 @@ fn a_cuda_device_launches_kernels() {
     assert_eq!(y.tensor().to_vec().unwrap(), [4.0, 7.0]);
     assert_eq!(device.launches(), 1);
     assert_clean();
+}
+
+#[test]
+fn in_bf16() {
+    let inputs = [Array::random(&[2, 13, 71], 1), Array::random(&[2, 13, 71], 2)];
+    let op = |tape: &Tape, v: &[crate::tape::Var]| {
+        let sum = add(tape, &v[0], &v[1])?;
+        scale_add(tape, &sum, &v[1], 0.125)
+    };
+    check_bf16(&inputs, &[0, 1], &[0, 1], TOLERANCE, op);
 }

@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 
 pub(super) fn forward(cuda: &Cuda, axes: &Axes, x: &Tensor, y: &mut Tensor) -> Result<()> {
     let len = y.len();
-    cuda.kernel("avg_pool_forward")
+    cuda.kernel_of("avg_pool_forward", x.dtype())
         .input(x)
         .output(y)
         .value(*axes)
@@ -18,7 +18,7 @@ pub(super) fn forward(cuda: &Cuda, axes: &Axes, x: &Tensor, y: &mut Tensor) -> R
 
 pub(super) fn backward(cuda: &Cuda, axes: &Axes, dy: &Tensor, dx: &mut Tensor, accumulate: bool) -> Result<()> {
     let len = dx.len();
-    cuda.kernel("avg_pool_backward")
+    cuda.kernel_of("avg_pool_backward", dy.dtype())
         .input(dy)
         .output(dx)
         .value(*axes)

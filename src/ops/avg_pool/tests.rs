@@ -1,5 +1,5 @@
 use super::avg_pool;
-use crate::ops::testing::{Array, Tolerance, check_op, refused};
+use crate::ops::testing::{Array, Tolerance, check_bf16, check_op, refused};
 
 /// Means of at most 18 terms: a few units of 2^-24 of the largest.
 const TOLERANCE: Tolerance = Tolerance { forward: 5e-7, backward: 1e-6 };
@@ -66,4 +66,10 @@ fn shapes_that_do_not_fit_are_errors() {
     ] {
         refused("avg_pool", &[&shape], |tape, v| avg_pool(tape, &v[0], kernel, stride));
     }
+}
+
+#[test]
+fn in_bf16() {
+    let x = [Array::random(&[2, 8, 6, 4, 5], 11)];
+    check_bf16(&x, &[0], &[0], TOLERANCE, |tape, v| avg_pool(tape, &v[0], [2; 3], [2; 3]));
 }

@@ -1,6 +1,6 @@
 //! Concatenation along the last axis: `y[r] = [x₀[r] | x₁[r] | …]`.
 //!
-//! * `xᵢ` `[rows…, Cᵢ]` with equal leading axes → `y` `[rows…, ΣCᵢ]`.
+//! * `xᵢ` `[rows…, Cᵢ]` with equal leading axes → `y` `[rows…, ΣCᵢ]`, stored in f32 if any of them is.
 //! * Gradient: each input gets its columns of `dy`.
 //! * Work: no FLOPs; bytes `8·|y|` either way. The output is made anew rather than kept: its inputs are all there is in it.
 
@@ -13,7 +13,7 @@ use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
 use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 struct Concat {
     inputs: usize,
@@ -44,6 +44,10 @@ impl Op for Concat {
         }
         let channels = inputs.iter().filter_map(|input| input.last()).sum();
         Ok(shape.take().into_iter().flatten().chain([channels]).collect())
+    }
+
+    fn output_dtype(&self, inputs: &[DType]) -> DType {
+        if inputs.contains(&DType::F32) { DType::F32 } else { inputs[0] }
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

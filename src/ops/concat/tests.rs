@@ -1,5 +1,7 @@
 use super::concat;
-use crate::ops::testing::{Array, Tolerance, check_op, refused};
+use crate::ops::testing::{Array, Tolerance, check_bf16, check_op, refused};
+use crate::tape::{Tape, Var};
+use crate::tensor::DType;
 
 /// Nothing is computed but f32 copies; the gradient's twin is a finite difference.
 const TOLERANCE: Tolerance = Tolerance { forward: 0.0, backward: 1e-6 };
@@ -44,4 +46,17 @@ fn shapes_that_do_not_fit_are_errors() {
     refused("concat", &[&[4, 2], &[5, 2]], |tape, v| concat(tape, &[&v[0], &v[1]]));
     refused("concat", &[&[4, 2], &[2, 2, 2]], |tape, v| concat(tape, &[&v[0], &v[1]]));
     refused("concat", &[], |tape, _| concat(tape, &[]));
+}
+
+#[test]
+fn in_bf16() {
+    let inputs = [Array::random(&[50, 3], 1), Array::random(&[50, 16], 2)];
+    let join = |tape: &Tape, v: &[Var]| concat(tape, &[&v[0], &v[1]]);
+    check_bf16(&inputs, &[0, 1], &[0, 1], TOLERANCE, join);
+    // Coordinates stay f32, and so does what they are joined with.
+    check_bf16(&inputs, &[1], &[0, 1], TOLERANCE, |tape, v| {
+        let both = join(tape, v)?;
+        assert_eq!(both.dtype(), DType::F32);
+        Ok(both)
+    });
 }

@@ -1,4 +1,4 @@
-//! Launches of `kernels/conv3d.cu`.
+//! Launches of `kernels/conv3d.cu` and `kernels/conv3d_mma.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,19 +7,13 @@ use crate::device::convolution::{Convolution, Pass};
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::{Error, Result};
 use crate::ops::columns_cuda::{self, Columns};
-use crate::ops::gemm::{Product, Target, column_sums, column_sums_workspace, lengths, sum_splits, weight_splits_grid};
-use crate::tensor::Tensor;
+use crate::ops::gemm::{
+    Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits, weight_splits_grid,
+};
+use crate::tape::Precision;
+use crate::tensor::{DType, Tensor};
 
 const NAME: &str = "conv3d";
-
-const CORRELATE: [&str; 4] =
-    ["conv3d_correlate_16", "conv3d_correlate_32", "conv3d_correlate_64", "conv3d_correlate_128"];
-const WEIGHT: [&str; 4] = [
-    "conv3d_weight_gradient_16",
-    "conv3d_weight_gradient_32",
-    "conv3d_weight_gradient_64",
-    "conv3d_weight_gradient_128",
-];
 
 /// Sides of a tile of weights that are packed: `PACK` of the kernels.
 const PACK: usize = 32;
@@ -151,7 +145,7 @@ impl Correlation<'_> {
 
     fn run(
         self,
-        cuda: &Cuda,
+        (cuda, precision): (&Cuda, Precision),
         [source, weight]: [&Tensor; 2],
         bias: Option<&Tensor>,
         target: &mut Tensor,
@@ -161,12 +155,14 @@ impl Correlation<'_> {
         let (conv, product, packed) = (self.conv()?, self.product(), self.packed());
         let ([voxels, channels], splits) = (self.target(), product.splits());
         cuda.kernel("conv3d_pack").input(weight).value(conv).output(scratch).launch(self.packing())?;
-        let kernel = cuda.kernel(product.kernel(CORRELATE)).value(conv).input(source).input(scratch);
-        let kernel = match splits {
-            1 => kernel.optional(bias).output(target),
-            _ => kernel.optional(None).output_from(scratch, packed),
+        let math = Math::of(precision, &[source], target);
+        let kernel = cuda.kernel(product.kernel("conv3d_correlate", math)).value(conv).input(source).input(scratch);
+        let (kernel, made) = match splits {
+            1 => (kernel.optional(bias).output(target), &*target),
+            _ => (kernel.optional(None).output_from(scratch, packed), &*scratch),
         };
-        kernel.value(splits as u32).value(u32::from(accumulate && splits == 1)).launch(product.grid())?;
+        let kernel = kernel.value(splits as u32).value(u32::from(accumulate && splits == 1));
+        math.stored(kernel, &[source, weight, made]).launch(product.grid())?;
         if splits == 1 {
             return Ok(());
         }
@@ -187,7 +183,8 @@ fn by_cudnn(
     accumulate: bool,
 ) -> Result<bool> {
     // A bias on top of earlier sums would need a kernel of its own; no op asks for it.
-    let Some(cudnn) = cuda.cudnn().filter(|_| bias.is_none() || !accumulate) else { return Ok(false) };
+    let f32s = operands.iter().all(|operand| operand.dtype() == DType::F32) && target.dtype() == DType::F32;
+    let Some(cudnn) = cuda.cudnn().filter(|_| f32s && (bias.is_none() || !accumulate)) else { return Ok(false) };
     let Sizes { batch, input, output, in_channels, out_channels, window } = *sizes;
     let Window { kernel, stride, padding } = window;
     let sizes = Convolution { batch, input, output, in_channels, out_channels, kernel, stride, padding };
@@ -208,7 +205,7 @@ pub(crate) fn forward_workspace(sizes: &Sizes) -> usize {
 /// `y (+)= conv(x, weight) + bias`, of `[x, weight]`.
 pub(crate) fn forward(
     cuda: &Cuda,
-    sizes: &Sizes,
+    (sizes, precision): (&Sizes, Precision),
     operands: [&Tensor; 2],
     bias: Option<&Tensor>,
     y: &mut Tensor,
@@ -218,7 +215,7 @@ pub(crate) fn forward(
     if by_cudnn(cuda, sizes, Pass::Forward, operands, bias, y, accumulate)? {
         return Ok(());
     }
-    Correlation { sizes, adjoint: false }.run(cuda, operands, bias, y, accumulate, scratch)
+    Correlation { sizes, adjoint: false }.run((cuda, precision), operands, bias, y, accumulate, scratch)
 }
 
 /// Floats of scratch that [`input_gradient`] needs.
@@ -229,7 +226,7 @@ pub(crate) fn input_gradient_workspace(sizes: &Sizes) -> usize {
 /// `dx (+)= convᵀ(dy, weight)`, of `[dy, weight]`, plus `bias` for the transposed convolution.
 pub(crate) fn input_gradient(
     cuda: &Cuda,
-    sizes: &Sizes,
+    (sizes, precision): (&Sizes, Precision),
     operands: [&Tensor; 2],
     bias: Option<&Tensor>,
     dx: &mut Tensor,
@@ -239,7 +236,7 @@ pub(crate) fn input_gradient(
     if by_cudnn(cuda, sizes, Pass::InputGradient, operands, bias, dx, accumulate)? {
         return Ok(());
     }
-    Correlation { sizes, adjoint: true }.run(cuda, operands, bias, dx, accumulate, scratch)
+    Correlation { sizes, adjoint: true }.run((cuda, precision), operands, bias, dx, accumulate, scratch)
 }
 
 fn weight_product(sizes: &Sizes) -> Product {
@@ -255,7 +252,7 @@ pub(crate) fn weight_gradient_workspace(sizes: &Sizes) -> usize {
 /// `dw (+)= Σ_voxel x·dy`, of `[x, dy]`.
 pub(crate) fn weight_gradient(
     cuda: &Cuda,
-    sizes: &Sizes,
+    (sizes, precision): (&Sizes, Precision),
     [x, dy]: [&Tensor; 2],
     dw: &mut Tensor,
     accumulate: bool,
@@ -265,13 +262,15 @@ pub(crate) fn weight_gradient(
         return Ok(());
     }
     let (product, [d, h, w]) = (weight_product(sizes), sizes.output);
-    cuda.kernel(product.kernel(WEIGHT))
+    let math = Math::of(precision, &[x, dy], dw);
+    let kernel = cuda.kernel(product.kernel("conv3d_weight_gradient", math));
+    let kernel = kernel
         .value(Correlation { sizes, adjoint: false }.conv()?)
         .value([d * h * w, h * w, w].map(Divisor::new))
         .input(x)
         .input(dy)
-        .output(scratch)
-        .launch(product.grid())?;
+        .output(scratch);
+    math.stored(kernel, &[x, dy]).launch(product.grid())?;
     cuda.kernel("sum_weight_splits")
         .input(scratch)
         .value(product.splits() as u32)

@@ -27,12 +27,13 @@ pub(crate) use sizes::Sizes;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 struct Conv3d {
     geometry: Geometry,
     bias: bool,
+    precision: Precision,
 }
 
 /// Convolution of `x` with `weight`; see the module's page for shapes.
@@ -40,7 +41,7 @@ struct Conv3d {
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: Geometry) -> Result<Var> {
-    let op = Conv3d { geometry, bias: bias.is_some() };
+    let op = Conv3d { geometry, bias: bias.is_some(), precision: tape.precision() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -76,6 +77,10 @@ impl Op for Conv3d {
         Ok(vec![sizes.batch, d, h, w, sizes.out_channels])
     }
 
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
+    }
+
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
         let cpu = cpu::forward_workspace(&sizes, device.simd(), device.threads());
@@ -87,7 +92,7 @@ impl Op for Conv3d {
             }
             Backend::Cuda(cuda) => {
                 let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
-                cuda::forward(cuda, &sizes, operands, bias, output, false, &mut scratch)?;
+                cuda::forward(cuda, (&sizes, self.precision), operands, bias, output, false, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -108,7 +113,7 @@ impl Op for Conv3d {
                         cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, &sizes, [&x, &dy], dw, accumulate, &mut scratch)?
+                        cuda::weight_gradient(cuda, (&sizes, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -130,7 +135,15 @@ impl Op for Conv3d {
                     }
                     Backend::Cuda(cuda) => {
                         let operands = [&dy, &weight];
-                        cuda::input_gradient(cuda, &sizes, operands, None, dx, accumulate, &mut scratch)?
+                        cuda::input_gradient(
+                            cuda,
+                            (&sizes, self.precision),
+                            operands,
+                            None,
+                            dx,
+                            accumulate,
+                            &mut scratch,
+                        )?
                     }
                     Backend::Plan { .. } => {}
                 }

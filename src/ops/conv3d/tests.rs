@@ -3,7 +3,8 @@
 use super::sizes::{Geometry, Sizes, Window};
 use super::{conv3d, cpu};
 use crate::device::cpu::{Pool, SimdLevel};
-use crate::ops::testing::{Array, Tolerance, check_cuda, check_op, compare};
+use crate::ops::testing::{Array, Tolerance, check_bf16, check_cuda, check_op, compare};
+use crate::tape::{Precision, Tape, Var};
 
 /// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
 pub(crate) fn products(g: &Sizes, mut visit: impl FnMut(usize, usize, usize)) {
@@ -192,17 +193,49 @@ fn the_op_equals_its_twin() {
     }
 }
 
-/// The op on CUDA and on the CPU, for one shape.
-fn check_shape_on_cuda(g: &Sizes) {
-    let ([d, h, w], Window { kernel: [kd, kh, kw], stride, padding }) = (g.input, g.window);
+/// Input, weight and bias for one shape.
+fn operands(g: &Sizes) -> [Array; 3] {
+    let ([d, h, w], [kd, kh, kw]) = (g.input, g.window.kernel);
     let x = Array::random(&[g.batch, d, h, w, g.in_channels], 1);
     let weight = Array::random(&[g.out_channels, g.in_channels, kd, kh, kw], 2);
-    let inputs = [x, weight, Array::random(&[g.out_channels], 3)];
-    // Both err by at most half of this.
-    let tolerance = Tolerance { forward: 2.0 * TOLERANCE, backward: 2.0 * TOLERANCE };
-    check_cuda(&inputs, &[0, 1, 2], tolerance, |tape, v| {
-        conv3d(tape, &v[0], &v[1], Some(&v[2]), Geometry { stride, padding })
-    });
+    [x, weight, Array::random(&[g.out_channels], 3)]
+}
+
+fn run(g: &Sizes, tape: &Tape, v: &[Var]) -> crate::Result<Var> {
+    let Window { stride, padding, .. } = g.window;
+    conv3d(tape, &v[0], &v[1], Some(&v[2]), Geometry { stride, padding })
+}
+
+/// Of CUDA and CPU against each other: both err by at most half of this.
+const TWICE: Tolerance = Tolerance { forward: 2.0 * TOLERANCE, backward: 2.0 * TOLERANCE };
+
+/// The op on CUDA and on the CPU, for one shape.
+fn check_shape_on_cuda(g: &Sizes) {
+    check_cuda(&operands(g), &[0, 1, 2], TWICE, |tape, v| run(g, tape, v));
+}
+
+/// The same in bf16, and in tf32, whose products of numbers of bf16 are exact.
+fn check_shape_on_tensor_cores(g: &Sizes) {
+    let inputs = operands(g);
+    check_bf16(&inputs, &[0], &[0, 1, 2], TWICE, |tape, v| run(g, tape, v));
+    check_bf16(&inputs, &[], &[0, 1, 2], TWICE, |tape, v| tape.at(Precision::Tf32, || run(g, tape, v)));
+}
+
+#[test]
+fn every_shape_on_tensor_cores_equals_the_cpu() {
+    table().iter().for_each(check_shape_on_tensor_cores);
+    // f32 logits of bf16 features, whose gradient is f32.
+    let g = shape([1, 4, 5, 6], [16, 3], Window::cubic(3, 1, 1));
+    let logits = |tape: &Tape, v: &[Var]| tape.at(Precision::F32, || run(&g, tape, v));
+    check_bf16(&operands(&g), &[0], &[0, 1, 2], TWICE, logits);
+}
+
+#[test]
+fn large_tiles_on_tensor_cores() {
+    let cubic = Window::cubic;
+    check_shape_on_tensor_cores(&shape([1, 12, 12, 16], [8, 1000], cubic(1, 1, 0)));
+    check_shape_on_tensor_cores(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 0)));
+    check_shape_on_tensor_cores(&shape([1, 1, 1, 2], [56, 1450], cubic(3, 1, 1)));
 }
 
 #[test]
@@ -250,7 +283,7 @@ fn workspaces_stay_small() {
 fn shapes_that_do_not_fit_are_errors() {
     use crate::device::Device;
     use crate::memory::Role;
-    use crate::tape::{Mode, Tape};
+    use crate::tape::Mode;
     use crate::tensor::Tensor;
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);

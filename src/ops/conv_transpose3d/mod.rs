@@ -15,8 +15,8 @@ use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::conv3d::{Geometry, Sizes, bias_gradient, cpu, cuda};
 use crate::ops::{Cost, Needs, Op, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Name in errors and in the ledger.
 const NAME: &str = "conv_transpose3d";
@@ -25,6 +25,7 @@ struct ConvTranspose3d {
     geometry: Geometry,
     output_padding: [usize; 3],
     bias: bool,
+    precision: Precision,
 }
 
 /// Transposed convolution of `x` with `weight`; see the module's page for shapes.
@@ -39,7 +40,7 @@ pub fn conv_transpose3d(
     geometry: Geometry,
     output_padding: [usize; 3],
 ) -> Result<Var> {
-    let op = ConvTranspose3d { geometry, output_padding, bias: bias.is_some() };
+    let op = ConvTranspose3d { geometry, output_padding, bias: bias.is_some(), precision: tape.precision() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -93,6 +94,10 @@ impl Op for ConvTranspose3d {
         Ok(vec![sizes.batch, d, h, w, sizes.in_channels])
     }
 
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
+    }
+
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
         let cpu = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
@@ -104,7 +109,7 @@ impl Op for ConvTranspose3d {
             }
             Backend::Cuda(cuda) => {
                 let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
-                cuda::input_gradient(cuda, &sizes, operands, bias, output, false, &mut scratch)?;
+                cuda::input_gradient(cuda, (&sizes, self.precision), operands, bias, output, false, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -125,7 +130,7 @@ impl Op for ConvTranspose3d {
                         cpu::weight_gradient(pool, &sizes, dy.data(), x.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, &sizes, [&dy, &x], dw, accumulate, &mut scratch)?
+                        cuda::weight_gradient(cuda, (&sizes, self.precision), [&dy, &x], dw, accumulate, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -145,9 +150,15 @@ impl Op for ConvTranspose3d {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
                         cpu::forward(pool, &sizes, dy, weight, None, dx, accumulate, scratch.data_mut());
                     }
-                    Backend::Cuda(cuda) => {
-                        cuda::forward(cuda, &sizes, [&dy, &weight], None, dx, accumulate, &mut scratch)?
-                    }
+                    Backend::Cuda(cuda) => cuda::forward(
+                        cuda,
+                        (&sizes, self.precision),
+                        [&dy, &weight],
+                        None,
+                        dx,
+                        accumulate,
+                        &mut scratch,
+                    )?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 /// `y = x·m/(1 − p)`; `x` is `y` itself unless given.
 pub(super) fn apply(cuda: &Cuda, mask: Mask, x: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
     let len = y.len();
-    cuda.kernel("dropout")
+    cuda.kernel_of("dropout", y.dtype())
         .value(x.map_or(y.address(), Tensor::address))
         .output(y)
         .value(len as u64)

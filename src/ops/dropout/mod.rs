@@ -143,7 +143,7 @@ mod tests {
     use super::{dropout, dropout_from};
     use crate::device::Device;
     use crate::memory::Role;
-    use crate::ops::testing::{Array, Tolerance, check_op, every_device};
+    use crate::ops::testing::{Array, Tolerance, check_bf16, check_op, every_device};
     use crate::rng::Rng;
     use crate::tape::{Mode, Tape};
     use crate::tensor::Tensor;
@@ -165,6 +165,13 @@ mod tests {
         // The rounded factor and product forward; a finite difference of exact products backward.
         let tolerance = Tolerance { forward: 2e-7, backward: 1e-6 };
         check_op(&inputs, &[0], tolerance, |tape, v| dropout(tape, &v[0], 0.25, 9), twin);
+    }
+
+    #[test]
+    fn in_bf16() {
+        let tolerance = Tolerance { forward: 2e-7, backward: 2e-7 };
+        let inputs = [Array::random(&[30, 71], 1)];
+        check_bf16(&inputs, &[0], &[0], tolerance, |tape, v| dropout(tape, &v[0], 0.25, 9));
     }
 
     #[test]

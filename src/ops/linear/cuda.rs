@@ -1,22 +1,13 @@
-//! Launches of `kernels/linear.cu`.
+//! Launches of `kernels/linear.cu` and `kernels/linear_mma.cu`.
 
 use super::Dims;
 use crate::device::Cuda;
 use crate::error::Result;
-use crate::ops::gemm::{Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::ops::gemm::{Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::tape::Precision;
 use crate::tensor::Tensor;
 
 const NAME: &str = "linear";
-
-const FORWARD: [&str; 4] = ["linear_forward_16", "linear_forward_32", "linear_forward_64", "linear_forward_128"];
-const INPUT: [&str; 4] =
-    ["linear_input_gradient_16", "linear_input_gradient_32", "linear_input_gradient_64", "linear_input_gradient_128"];
-const WEIGHT: [&str; 4] = [
-    "linear_weight_gradient_16",
-    "linear_weight_gradient_32",
-    "linear_weight_gradient_64",
-    "linear_weight_gradient_128",
-];
 
 impl Dims {
     fn forward(self) -> Product {
@@ -50,7 +41,7 @@ pub(super) fn forward_workspace(dims: Dims) -> usize {
 /// `y = x·W[:, columns]ᵀ + b`.
 pub(super) fn forward(
     cuda: &Cuda,
-    dims: Dims,
+    (dims, precision): (Dims, Precision),
     [x, weight]: [&Tensor; 2],
     bias: Option<&Tensor>,
     y: &mut Tensor,
@@ -59,13 +50,12 @@ pub(super) fn forward(
     let (product, Dims { rows, features, outputs, stride, rows_per_bias, .. }) = (dims.forward(), dims);
     let split = product.splits() > 1;
     let sizes = lengths(NAME, [rows, features, outputs, stride, rows_per_bias])?;
-    let kernel = cuda.kernel(product.kernel(FORWARD)).input(x).input_from(weight, dims.first);
-    let kernel = kernel.optional(bias.filter(|_| !split)).output(if split { &mut *scratch } else { &mut *y });
-    sizes
-        .into_iter()
-        .fold(kernel, |kernel, size| kernel.value(size))
-        .value(dims.vector_weight())
-        .launch(product.grid())?;
+    let math = Math::of(precision, &[x], y);
+    let target = if split { &mut *scratch } else { &mut *y };
+    let kernel = cuda.kernel(product.kernel("linear_forward", math)).input(x).input_from(weight, dims.first);
+    let kernel = kernel.optional(bias.filter(|_| !split)).output(target);
+    let kernel = sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).value(dims.vector_weight());
+    math.stored(kernel, &[x, weight, target]).launch(product.grid())?;
     if !split {
         return Ok(());
     }
@@ -82,7 +72,7 @@ pub(super) fn input_gradient_workspace(dims: Dims) -> usize {
 /// `dx (+)= dy·W`.
 pub(super) fn input_gradient(
     cuda: &Cuda,
-    dims: Dims,
+    (dims, precision): (Dims, Precision),
     [dy, weight]: [&Tensor; 2],
     dx: &mut Tensor,
     accumulate: bool,
@@ -90,11 +80,14 @@ pub(super) fn input_gradient(
 ) -> Result<()> {
     let (product, Dims { rows, features, outputs, stride, .. }) = (dims.input_gradient(), dims);
     let split = product.splits() > 1;
-    let kernel = cuda.kernel(product.kernel(INPUT)).input(dy).input_from(weight, dims.first);
-    let kernel = kernel.output(if split { &mut *scratch } else { &mut *dx });
+    let math = Math::of(precision, &[dy], dx);
+    let target = if split { &mut *scratch } else { &mut *dx };
+    let kernel = cuda.kernel(product.kernel("linear_input_gradient", math)).input(dy).input_from(weight, dims.first);
+    let kernel = kernel.output(target);
     let sizes = lengths(NAME, [rows, features, outputs, stride])?;
     let kernel = sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).value(dims.vector_weight());
-    kernel.value(u32::from(accumulate && !split)).launch(product.grid())?;
+    let kernel = kernel.value(u32::from(accumulate && !split));
+    math.stored(kernel, &[dy, weight, target]).launch(product.grid())?;
     if !split {
         return Ok(());
     }
@@ -110,7 +103,7 @@ pub(super) fn weight_gradient_workspace(dims: Dims) -> usize {
 /// `dW[:, columns] (+)= dyᵀ·x`; the other columns become zero, or stay as they are.
 pub(super) fn weight_gradient(
     cuda: &Cuda,
-    dims: Dims,
+    (dims, precision): (Dims, Precision),
     [x, dy]: [&Tensor; 2],
     dw: &mut Tensor,
     accumulate: bool,
@@ -120,9 +113,11 @@ pub(super) fn weight_gradient(
     if !accumulate && features != stride {
         dw.zero()?;
     }
-    let kernel = cuda.kernel(product.kernel(WEIGHT)).input(dy).input(x).output(scratch);
+    let math = Math::of(precision, &[dy, x], dw);
+    let kernel = cuda.kernel(product.kernel("linear_weight_gradient", math)).input(dy).input(x).output(scratch);
     let sizes = lengths(NAME, [rows, features, outputs])?;
-    sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size)).launch(product.grid())?;
+    let kernel = sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size));
+    math.stored(kernel, &[dy, x]).launch(product.grid())?;
     let target = Target { tensor: dw, first, pitch: stride };
     sum_splits(cuda, (scratch, 0), product.splits(), [outputs, features], target, None, accumulate)
 }

@@ -3,6 +3,8 @@
 //! * `x` `[rows…, features]`, `W` `[outputs, inputs]` as PyTorch stores it, `y` `[rows…, outputs]`.
 //! * `columns` selects `features` of the weight's `inputs` columns. A layer whose input is a concatenation is thereby one
 //!   product a part, and a part that is equal for all rows of a volume (the latent) is multiplied once a volume.
+//! * In bf16 and tf32 products are the tensor cores' (CUDA): of numbers of bf16 if `x` is stored so, else of f32 rounded to 11
+//!   bits; weights stay f32 and are rounded on the way. Sums are f32.
 //! * `b` is `[outputs]`, or `[batch, outputs]` with rows divided evenly among the batch: that shared part's result.
 //!
 //! Gradients: `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy` (within each batch item).
@@ -20,12 +22,13 @@ pub(crate) use cpu::{Matrix, product};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 struct Linear {
     columns: Range<usize>,
     bias: bool,
+    precision: Precision,
 }
 
 /// `y = x·W[:, columns]ᵀ + b`; see the module's page for shapes. `columns: None` means all.
@@ -34,7 +37,7 @@ struct Linear {
 /// Shapes that do not fit, or no memory.
 pub fn linear(tape: &Tape, x: &Var, weight: &Var, columns: Option<Range<usize>>, bias: Option<&Var>) -> Result<Var> {
     let columns = columns.unwrap_or(0..weight.shape().last().copied().unwrap_or(0));
-    let op = Linear { columns, bias: bias.is_some() };
+    let op = Linear { columns, bias: bias.is_some(), precision: tape.precision() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -107,6 +110,10 @@ impl Op for Linear {
         Ok(shape)
     }
 
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
+    }
+
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
         let mut scratch = workspace_for(device, 0, cuda::forward_workspace(dims))?;
@@ -117,7 +124,7 @@ impl Op for Linear {
             }
             Backend::Cuda(cuda) => {
                 let bias = inputs.get(2).copied();
-                cuda::forward(cuda, dims, [inputs[0], inputs[1]], bias, output, &mut scratch)?;
+                cuda::forward(cuda, (dims, self.precision), [inputs[0], inputs[1]], bias, output, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -146,7 +153,9 @@ impl Op for Linear {
                         let add = accumulate || dims.features != dims.stride;
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
-                    Backend::Cuda(cuda) => cuda::weight_gradient(cuda, dims, [&x, &dy], dw, accumulate, &mut scratch)?,
+                    Backend::Cuda(cuda) => {
+                        cuda::weight_gradient(cuda, (dims, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?
+                    }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
@@ -171,9 +180,14 @@ impl Op for Linear {
                     Backend::Cpu { pool, .. } => {
                         cpu::input_gradient(pool, dims, dy.data(), weight.data(), dx.data_mut(), accumulate)
                     }
-                    Backend::Cuda(cuda) => {
-                        cuda::input_gradient(cuda, dims, [&dy, &weight], dx, accumulate, &mut scratch)?
-                    }
+                    Backend::Cuda(cuda) => cuda::input_gradient(
+                        cuda,
+                        (dims, self.precision),
+                        [&dy, &weight],
+                        dx,
+                        accumulate,
+                        &mut scratch,
+                    )?,
                     Backend::Plan { .. } => {}
                 }
                 Ok(())

@@ -1,5 +1,8 @@
 use super::linear;
-use crate::ops::testing::{Array, Tolerance, check_cuda, check_op};
+use crate::memory::Role;
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, cuda_device};
+use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tensor::{DType, Tensor};
 
 /// `x·W[:, columns]ᵀ + b` by definition.
 fn twin(inputs: &[Array], first: usize) -> Array {
@@ -75,9 +78,6 @@ fn every_tile_on_cuda() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     use crate::device::Device;
-    use crate::memory::Role;
-    use crate::tape::{Mode, Tape};
-    use crate::tensor::Tensor;
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
@@ -86,4 +86,64 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(linear(&tape, &x, &w, Some(5..8), None).is_err());
     assert!(linear(&tape, &x, &w, Some(0..3), Some(&var(&[4]))).is_err());
     assert!(linear(&tape, &x, &w, Some(0..3), Some(&var(&[3, 5]))).is_err());
+}
+
+/// Every tile and storage type: rows, features, outputs; bf16 and f32 rows, aligned and not.
+#[test]
+fn on_tensor_cores() {
+    for [rows, features, outputs] in [[300, 24, 16], [70, 40, 32], [33, 70, 50], [520, 264, 136], [4100, 8, 3]] {
+        let inputs =
+            [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2), Array::random(&[outputs], 3)];
+        let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, Some(&v[2]));
+        // Sums in f32 of exact products.
+        let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
+        check_bf16(&inputs, &[0], &[0, 1, 2], tolerance, op);
+        // f32 in, bf16 out, and the other way round: numbers of bf16 have less than tf32's 11 bits.
+        check_bf16(&inputs, &[], &[0, 1, 2], tolerance, op);
+        let logits = |tape: &Tape, v: &[Var]| tape.at(Precision::F32, || op(tape, v));
+        check_bf16(&inputs, &[0], &[0, 1, 2], tolerance, logits);
+        let tf32 = |tape: &Tape, v: &[Var]| tape.at(Precision::Tf32, || op(tape, v));
+        check_bf16(&inputs, &[], &[0, 1, 2], tolerance, tf32);
+    }
+}
+
+#[test]
+fn large_tiles_on_tensor_cores() {
+    let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
+    for [rows, features, outputs] in [[1930, 8, 1000], [1930, 1000, 5], [5, 1450, 1450]] {
+        let inputs = [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2)];
+        let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, None);
+        check_bf16(&inputs, &[0], &[0, 1], tolerance, op);
+        check_bf16(&inputs, &[], &[0, 1], tolerance, |tape, v| tape.at(Precision::Tf32, || op(tape, v)));
+    }
+}
+
+#[test]
+fn part_of_the_columns_on_tensor_cores() {
+    let inputs = [Array::random(&[60, 24], 4), Array::random(&[40, 61], 5), Array::random(&[3, 40], 6)];
+    for first in [0, 8, 13] {
+        let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], Some(first..first + 24), Some(&v[2]));
+        check_bf16(&inputs, &[0], &[0, 1, 2], TOLERANCE, op);
+    }
+}
+
+/// The decoder's layers: nearly all arithmetic is the tensor cores', and shared memory has no bank conflicts.
+#[test]
+fn tensor_cores_do_the_work() {
+    let Some(device) = cuda_device(0).filter(|_| !cuemu::gpu_present()) else { return };
+    let (rows, width) = (1024, 256);
+    let tape = Tape::new(&device, Mode::Train).with_precision(Precision::Bf16);
+    let x = Tensor::zeros_of(&device, &[rows, width], DType::Bf16, Role::Data).unwrap();
+    let weight = tape.input(Tensor::zeros(&device, &[width, width], Role::Data).unwrap());
+    let y = linear(&tape, &tape.input(x), &weight, None, None).unwrap();
+    let dy = Tensor::zeros_of(&device, &[rows, width], DType::Bf16, Role::Data).unwrap();
+    tape.pull(vec![(y, dy)]).unwrap();
+    assert_clean();
+    for kernel in ["linear_forward_bf16_64", "linear_input_gradient_bf16_64", "linear_weight_gradient_bf16_64"] {
+        let counters = cuemu::preload().unwrap().counters_of(kernel);
+        let share = counters.flops_matrix_half as f64 / counters.flops() as f64;
+        assert!(counters.launches == 1 && share >= 0.95, "{kernel}: {share:.3} of the FLOPs are the matrix units'");
+        assert_eq!(counters.flops_matrix_half, 2 * (rows * width * width) as u64, "{kernel}");
+        assert_eq!(counters.traffic.bank_conflicts(), 0, "{kernel}");
+    }
 }

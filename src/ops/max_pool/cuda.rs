@@ -19,7 +19,7 @@ fn axes(axes: &[Axis; 3]) -> Axes {
 
 pub(super) fn forward(cuda: &Cuda, windows: &[Axis; 3], x: &Tensor, y: &mut Tensor) -> Result<()> {
     let len = y.len();
-    cuda.kernel("max_pool_forward")
+    cuda.kernel_of("max_pool_forward", x.dtype())
         .input(x)
         .output(y)
         .value(axes(windows))
@@ -38,7 +38,7 @@ pub(super) fn backward(
     places: &mut Tensor,
 ) -> Result<()> {
     let (axes, channels) = (axes(windows), x.channels() as u32);
-    cuda.kernel("max_pool_places")
+    cuda.kernel_of("max_pool_places", x.dtype())
         .input(x)
         .output(places)
         .value(axes)
@@ -46,7 +46,7 @@ pub(super) fn backward(
         .value(dy.len() as u64)
         .launch(Grid::cover(dy.len()))?;
     let len = dx.len();
-    cuda.kernel("max_pool_backward")
+    cuda.kernel_of("max_pool_backward", dy.dtype())
         .input(places)
         .input(dy)
         .output(dx)

@@ -3,7 +3,7 @@ use super::{adaptive_max_pool, max_pool};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::ops::testing::{Array, Tolerance, check_op, dot, refused};
+use crate::ops::testing::{Array, Tolerance, check_bf16, check_op, dot, refused};
 use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
@@ -127,4 +127,11 @@ fn shapes_that_do_not_fit_are_errors() {
     refused("max_pool", &[&[1, 4, 4, 4, 2]], |tape, v| max_pool(tape, &v[0], [2; 3], [2, 0, 2]));
     refused("max_pool", &[&[4, 4, 2]], |tape, v| max_pool(tape, &v[0], [2; 3], [2; 3]));
     refused("adaptive_max_pool", &[&[1, 4, 4, 4, 2]], |tape, v| adaptive_max_pool(tape, &v[0], [2, 0, 2]));
+}
+
+#[test]
+fn in_bf16() {
+    let x = [Array::random(&[2, 6, 4, 8, 5], 3)];
+    check_bf16(&x, &[0], &[0], TOLERANCE, |tape, v| max_pool(tape, &v[0], [2; 3], [2; 3]));
+    check_bf16(&x, &[0], &[0], TOLERANCE, |tape, v| adaptive_max_pool(tape, &v[0], [4, 3, 3]));
 }

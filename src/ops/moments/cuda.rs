@@ -43,7 +43,7 @@ pub(super) fn moments(
     let grid = tiling.grid(items);
     let [of_pieces, _] = lengths(&tiling, items);
     let groups = tiling.pieces().div_ceil(GROUP);
-    cuda.kernel("moments")
+    cuda.kernel_of("moments", x.dtype())
         .input(x)
         .output(scratch)
         .output_from(scratch, of_pieces)

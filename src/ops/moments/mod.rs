@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::ops::layout::Layout;
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Which elements share a mean and a variance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,10 @@ impl Op for Moments {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
         let (_, channels) = self.grouping.check(self.name(), inputs[0])?;
         Ok(vec![2, self.grouping.groups(channels)])
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        DType::F32
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::ops::activation::{Function, write_coefficient_gradients};
 use crate::ops::layout::Layout;
 use crate::ops::{Op, workspace};
 use crate::tape::Backward;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{Shape, Tensor};
 
 /// What the passes share.
 struct Shared {
@@ -112,7 +112,7 @@ fn first_pass(
         (backward.take_gradient()?, None)
     } else if op.activates() {
         let dy = backward.gradient().clone();
-        (Tensor::empty(&shared.device, dy.shape(), DType::F32, Role::Transient)?, Some(dy))
+        (Tensor::empty(&shared.device, dy.shape(), dy.dtype(), Role::Transient)?, Some(dy))
     } else {
         (backward.gradient().clone(), None)
     };

@@ -9,7 +9,7 @@ use crate::ops::activation::Activation;
 use crate::ops::moments::Grouping;
 use crate::ops::tiling::Tiling;
 use crate::tape::Backward;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Forward and first backward kernel of an activation, and the slope of a rectifier that is given one.
 fn kernels(activation: Activation) -> (&'static str, &'static str, f32) {
@@ -127,10 +127,10 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// The kernel `name` with the parameters that forward and first backward pass share.
-    fn kernel<'a>(&self, cuda: &'a Cuda, name: &'static str) -> Kernel<'a> {
+    /// The kernel `name` for tensors stored as `dtype`, with the parameters that forward and first backward pass share.
+    fn kernel<'a>(&self, cuda: &'a Cuda, name: &'static str, dtype: DType) -> Kernel<'a> {
         let [statistics, gamma, beta] = self.vectors;
-        cuda.kernel(name)
+        cuda.kernel_of(name, dtype)
             .optional(self.x)
             .optional(statistics)
             .optional(gamma)
@@ -144,7 +144,7 @@ impl Inputs<'_> {
 
     /// `y`; `after` is added to the activation's value.
     pub(crate) fn forward(&self, cuda: &Cuda, after: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
-        let kernel = self.kernel(cuda, kernels(self.activation).0);
+        let kernel = self.kernel(cuda, kernels(self.activation).0, y.dtype());
         kernel.optional(after).output(y).value(self.cut.tiling).launch(self.cut.grid())
     }
 
@@ -162,8 +162,10 @@ impl Inputs<'_> {
         }
         let [.., pieces, blocks] = self.cut.starts(self.activation.coefficients());
         let g = g.as_deref();
-        self.kernel(cuda, kernels(self.activation).1)
-            .optional(dy.or(g))
+        let dy = dy.or(g);
+        let dtype = dy.map_or(DType::F32, Tensor::dtype);
+        self.kernel(cuda, kernels(self.activation).1, dtype)
+            .optional(dy)
             .optional(g)
             .value(if sums { scratch.address() + 4 * pieces as u64 } else { 0 })
             .output_from(scratch, blocks)
@@ -278,7 +280,7 @@ pub(super) fn second(
     let cut = &inputs.cut;
     let [of_channels, of_groups, ..] = cut.starts(inputs.activation.coefficients());
     let groups = if cut.one_group { scratch.address() + 4 * of_groups as u64 } else { 0 };
-    cuda.kernel("norm_act_second")
+    cuda.kernel_of("norm_act_second", dx.dtype())
         .value(source.g)
         .value(source.x)
         .optional(inputs.vectors[0])

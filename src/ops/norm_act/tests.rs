@@ -5,7 +5,7 @@ use crate::nn::Parameters;
 use crate::ops::activation::Activation;
 use crate::ops::activation::tests::value;
 use crate::ops::moments::{Grouping, moments};
-use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, dot, every_device};
+use crate::ops::testing::{Array, Tolerance, assert_clean, check_bf16, check_op, cuda_device, dot, every_device};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -350,4 +350,19 @@ fn shapes_that_do_not_fit_are_errors() {
     let instances = var(&[2, 12]);
     let grouping = Grouping::Instance { batch: 3 };
     fails(NormAct { statistics: Some((&instances, grouping)), gamma: Some(&items), ..Default::default() });
+}
+
+#[test]
+fn in_bf16() {
+    let cases = GROUPINGS.map(|grouping| Case { grouping: Some(grouping), affine: Some(Some(2)), ..FULL });
+    let places = PLACES.map(|residual| Case { residual, ..FULL });
+    let given = Case { training: false, ..FULL };
+    let rectifier = Case { activation: Activation::PRelu, residual: PLACES[2], affine: None, ..FULL };
+    for case in cases.into_iter().chain(places).chain([given, rectifier]) {
+        let inputs = case.inputs();
+        let (statistics, _, residual, _) = case.positions();
+        let stored: Vec<usize> = [0].into_iter().chain(residual).collect();
+        let differentiable: Vec<usize> = (0..inputs.len()).filter(|&i| Some(i) != statistics).collect();
+        check_bf16(&inputs, &stored, &differentiable, TOLERANCE, |tape, v| case.run(tape, v));
+    }
 }

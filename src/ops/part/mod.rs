@@ -9,7 +9,7 @@ use super::pieces::{by_elements, put_all};
 use crate::device::{Backend, Device, Grid};
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::tensor::{DType, Tensor, elements};
+use crate::tensor::{Tensor, elements};
 
 /// Elements `range` of `from`, after `before` and in front of further zeros that fill up `shape`.
 ///
@@ -21,7 +21,7 @@ pub fn take(device: &Device, from: &Tensor, range: Range<usize>, before: usize, 
         let problem = format!("elements {range:?} of {:?}, {before} zeros before them, are no {shape:?}", from.shape());
         return Err(Error::shape("take", problem));
     }
-    let mut part = Tensor::empty(device, shape, DType::F32, Role::Transient)?;
+    let mut part = Tensor::empty(device, shape, from.dtype(), Role::Transient)?;
     match device.backend() {
         Backend::Cpu { pool, .. } => {
             let from = &from.data()[range];
@@ -37,11 +37,12 @@ pub fn take(device: &Device, from: &Tensor, range: Range<usize>, before: usize, 
             });
         }
         Backend::Cuda(cuda) => {
-            let address = |tensor: &Tensor, element: usize| tensor.address() + element as u64 * DType::F32.size();
+            let size = from.dtype().size();
+            let address = |tensor: &Tensor, element: usize| tensor.address() + element as u64 * size;
             if range.len() < part.len() {
-                cuda.zero(part.address(), part.len() as u64 * DType::F32.size())?;
+                cuda.zero(part.address(), part.len() as u64 * size)?;
             }
-            let bytes = range.len() as u64 * DType::F32.size();
+            let bytes = range.len() as u64 * size;
             cuda.copy(address(&part, before), address(from, range.start), bytes)?;
         }
         Backend::Plan { .. } => {}
@@ -63,7 +64,8 @@ pub fn put(
 ) -> Result<()> {
     let fits = range.start <= range.end
         && range.end <= part.len()
-        && at.checked_add(range.len()).is_some_and(|end| end <= into.len());
+        && at.checked_add(range.len()).is_some_and(|end| end <= into.len())
+        && part.dtype() == into.dtype();
     if !fits {
         let problem = format!("elements {range:?} of {:?} do not fit {:?} at {at}", part.shape(), into.shape());
         return Err(Error::shape("put", problem));
@@ -76,11 +78,11 @@ pub fn put(
             });
         }
         Backend::Cuda(cuda) if accumulate => {
-            let add = cuda.kernel("add_in_place").output_from(into, at).input_from(part, range.start);
+            let add = cuda.kernel_of("add_in_place", part.dtype()).output_from(into, at).input_from(part, range.start);
             add.value(range.len() as u64).launch(Grid::cover(range.len()))?;
         }
         Backend::Cuda(cuda) => {
-            let size = DType::F32.size();
+            let size = part.dtype().size();
             let (to, from) = (into.address() + at as u64 * size, part.address() + range.start as u64 * size);
             cuda.copy(to, from, range.len() as u64 * size)?;
         }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::gemm::lengths;
 use crate::ops::patch_sample::cuda::Volumes;
 use crate::ops::patch_sample::{PatchOptions, check_shapes};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Threads of a block, patches of a block, most inputs and outputs of a launch.
 const BLOCK: u32 = 320;
@@ -31,12 +31,20 @@ pub(super) struct Source {
     data: u64,
     coordinates: u64,
     volumes: Volumes,
+    narrow: u32,
+    unused: u32,
+}
+
+/// 1 for bf16.
+fn narrow(tensor: &Tensor) -> u32 {
+    u32::from(tensor.dtype() == DType::Bf16)
 }
 
 impl Source {
     /// Given patches.
     pub fn patches(patches: &Tensor) -> Self {
-        Self { data: patches.address(), coordinates: 0, volumes: Volumes::zeroed() }
+        let (data, narrow) = (patches.address(), narrow(patches));
+        Self { data, coordinates: 0, volumes: Volumes::zeroed(), narrow, unused: 0 }
     }
 
     /// Patches to be cut from `[volume, coordinates]`, or `[patches]` without options.
@@ -44,7 +52,8 @@ impl Source {
         let Some(options) = options else { return Ok(Self::patches(tensors[0])) };
         let (grid, points_per_volume) = check_shapes(NAME, tensors[0].shape(), tensors[1].shape())?;
         let volumes = Volumes::new(grid, points_per_volume, options);
-        Ok(Self { data: tensors[0].address(), coordinates: tensors[1].address(), volumes })
+        let (data, coordinates) = (tensors[0].address(), tensors[1].address());
+        Ok(Self { data, coordinates, volumes, narrow: narrow(tensors[0]), unused: 0 })
     }
 }
 
@@ -113,6 +122,7 @@ pub(super) fn convolve(
                 .input(spectra)
                 .optional(bias.filter(|_| from.first == 0))
                 .output(output)
+                .value(narrow(output))
                 .value(dims.points as u64)
                 .value(u32::from(accumulate || from.first > 0))
                 .launch(
@@ -152,6 +162,7 @@ pub(super) fn weight_gradient(
     cuda.kernel("patch_conv_weight_sums")
         .value(source)
         .input(dy)
+        .value(narrow(dy))
         .value(inputs as u32)
         .value(outputs as u32)
         .value(points as u64)
@@ -184,6 +195,7 @@ pub(super) fn bias_gradient(
     let pieces = PIECES.min(dims.points).max(1);
     cuda.kernel("patch_conv_bias_gradient")
         .input(dy)
+        .value(narrow(dy))
         .value(dims.outputs as u32)
         .value(dims.points as u64)
         .value(dims.points.div_ceil(pieces) as u64)

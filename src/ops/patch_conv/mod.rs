@@ -45,8 +45,8 @@ use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::patch_sample::{PATCH, PatchOptions, SIDE, Samples, check_shapes};
 use crate::ops::{Cost, Needs, Op, workspace, workspace_for};
-use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +97,14 @@ pub fn patch_conv(tape: &Tape, source: PatchSource<'_>, weight: &Var, bias: Opti
     };
     inputs.push(weight);
     inputs.extend(bias);
-    tape.apply(PatchConv { options, bias: bias.is_some() }, &inputs)
+    tape.apply(PatchConv { options, bias: bias.is_some(), precision: tape.precision() }, &inputs)
 }
 
 struct PatchConv {
     /// How patches are cut from a volume; `None` if they are given.
     options: Option<PatchOptions>,
     bias: bool,
+    precision: Precision,
 }
 
 const NAME: &str = "patch_conv";
@@ -164,6 +165,10 @@ impl Op for PatchConv {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
         let dims = self.dims(inputs)?;
         Ok(vec![dims.points, dims.outputs, PATCH])
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

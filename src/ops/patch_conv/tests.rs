@@ -8,7 +8,9 @@ use crate::device::cpu::{Pool, SimdLevel};
 use crate::memory::Role;
 use crate::nn::Parameters;
 use crate::ops::patch_sample::{PatchOptions, Pooling, patch_sample};
-use crate::ops::testing::{Array, Tolerance, assert_clean, check_cuda, check_op, compare, cuda_device, devices, dot};
+use crate::ops::testing::{
+    Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, devices, dot,
+};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -273,4 +275,21 @@ fn workspace_is_bounded() {
         assert!(4 * (two - one) <= 1 << 20, "{inputs} to {outputs}: {} bytes a thread", 4 * (two - one));
         assert!(4 * (2 * one - two) <= 16 << 20, "{inputs} to {outputs}: {} bytes of sums", 4 * (2 * one - two));
     }
+}
+
+#[test]
+fn in_bf16() {
+    let tolerance = Tolerance { forward: 2.0 * TOLERANCE, backward: 2.0 * TOLERANCE };
+    let (weight, bias) = (Array::random(&[2, 4, 7, 7, 7], 6), Array::random(&[2], 7));
+    let inputs = [Array::random(&[3, 4, PATCH], 5), weight.clone(), bias.clone()];
+    let op = |tape: &Tape, v: &[Var]| patch_conv(tape, PatchSource::Patches(&v[0]), &v[1], Some(&v[2]));
+    check_bf16(&inputs, &[0], &[0, 1, 2], tolerance, op);
+    // Volumes and coordinates stay f32.
+    let coordinates = Array::random(&[3, 3], 9).map(|x| (x * 80.0).round() / 8.0);
+    let inputs = [Array::random(&[1, 9, 8, 10, 4], 8), coordinates, weight, bias];
+    check_bf16(&inputs, &[], &[2, 3], tolerance, |tape, v| {
+        let (volume, coordinates) = (&tape.constant(v[0].tensor()), &tape.constant(v[1].tensor()));
+        let source = PatchSource::Volume { volume, coordinates, options: PatchOptions::default() };
+        patch_conv(tape, source, &v[2], Some(&v[3]))
+    });
 }

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{
-    OptimizerConfig, OptimizerName, Precision, PreprocessingConfig, RunConfig, SAMPLE, ScheduleConfig, ScheduleName,
-    SizesConfig,
+    OptimizerConfig, OptimizerName, PreprocessingConfig, RunConfig, SAMPLE, ScheduleConfig, ScheduleName, SizesConfig,
 };
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig};
 use crate::nn::optim::{OptimizerSettings, Rule, Schedule};
+use crate::tape::Precision;
 use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
 use crate::train::settings::Augment;

@@ -8,7 +8,7 @@ use crate::nn::piecewise::Through;
 use crate::ops::norm_act::{self, norm_act};
 use crate::ops::{self, Grouping, part};
 use crate::tape::{Backward, Mode, Tape, Var};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// See the page of the block.
 pub(super) fn backward(op: &ChunkedBlock, backward: &mut Backward<'_>) -> Result<()> {
@@ -19,9 +19,9 @@ pub(super) fn backward(op: &ChunkedBlock, backward: &mut Backward<'_>) -> Result
     let values = op.values(&device, &all);
     let mut totals = Totals { values: &values, sums: vec![None; at] };
     let mut gradient = backward.take_gradient()?;
-    let mut h = Tensor::empty(&device, gradient.shape(), DType::F32, Role::Transient)?;
+    let mut h = Tensor::empty(&device, gradient.shape(), gradient.dtype(), Role::Transient)?;
     for chunk in values.chunks() {
-        let tape = Tape::new(&device, Mode::Eval);
+        let tape = op.tape(&device, Mode::Eval);
         let x = tape.constant(values.rows(X, &chunk)?);
         let rows = values.product(&tape, FIRST, &chunk, &x)?.tensor();
         values.put(&mut h, &chunk, &rows)?;
@@ -29,7 +29,7 @@ pub(super) fn backward(op: &ChunkedBlock, backward: &mut Backward<'_>) -> Result
     op.first_pass(&mut totals, &mut gradient, &h, statistics)?;
     op.second_pass(&mut totals, &gradient, &mut h, statistics)?;
     let mut dx = match op.residual && backward.wants(X) {
-        true => Some(Tensor::empty(&device, all[X].shape(), DType::F32, Role::Transient)?),
+        true => Some(Tensor::empty(&device, all[X].shape(), all[X].dtype(), Role::Transient)?),
         false => None,
     };
     op.third_pass(&mut totals, &mut gradient, dx.as_mut(), &h, statistics[0])?;
@@ -93,7 +93,7 @@ impl Totals<'_> {
 impl ChunkedBlock {
     /// `k` of a chunk from its rows of `h`.
     fn second_again(&self, values: &Values<'_>, chunk: &Chunk, h: &Tensor, statistics: &Tensor) -> Result<Tensor> {
-        let tape = Tape::new(values.device, Mode::Eval);
+        let tape = self.tape(values.device, Mode::Eval);
         let h = tape.constant(values.rows_of(h, chunk)?);
         let leaves = values.leaves(&tape, chunk, 0, statistics, Tape::constant)?;
         Ok(self.middle(&tape, chunk, &h, &leaves)?.tensor())
@@ -108,7 +108,7 @@ impl ChunkedBlock {
         statistics: &Tensor,
         g: Tensor,
     ) -> Result<Tensor> {
-        let tape = Tape::new(values.device, Mode::EvalWithGradients);
+        let tape = self.tape(values.device, Mode::EvalWithGradients);
         let (k, statistics) = (tape.input(k), tape.constant(statistics.clone()));
         let gamma = tape.constant(values.row(SECOND_NORM, chunk)?);
         let parts = norm_act::NormAct {
@@ -132,9 +132,9 @@ impl ChunkedBlock {
     ) -> Result<()> {
         let values = totals.values;
         for chunk in values.chunks() {
-            let tape = Tape::new(values.device, Mode::EvalWithGradients);
+            let tape = self.tape(values.device, Mode::EvalWithGradients);
             let k = tape.constant(self.second_again(values, &chunk, h, statistics[0])?);
-            let residual = self.residual_of(&Tape::new(values.device, Mode::Eval), values, &chunk)?;
+            let residual = self.residual_of(&self.tape(values.device, Mode::Eval), values, &chunk)?;
             let residual = tape.input(residual.tensor());
             let leaves = values.leaves(&tape, &chunk, 1, statistics[1], Tape::input)?;
             let y = self.norm_act(&tape, &k, leaves.norm.each_ref(), Some(&residual), &leaves.coefficients)?;
@@ -158,7 +158,7 @@ impl ChunkedBlock {
         let values = totals.values;
         let through = totals.through(1, statistics[1], h.len())?;
         for chunk in values.chunks() {
-            let tape = Tape::new(values.device, Mode::EvalWithGradients);
+            let tape = self.tape(values.device, Mode::EvalWithGradients);
             let rows = tape.input(values.rows_of(h, &chunk)?);
             let leaves = values.leaves(&tape, &chunk, 0, statistics[0], Tape::input)?;
             let k = self.middle(&tape, &chunk, &rows, &leaves)?;
@@ -188,7 +188,7 @@ impl ChunkedBlock {
         let values = totals.values;
         let through = totals.through(0, statistics, h.len())?;
         for chunk in values.chunks() {
-            let tape = Tape::new(values.device, Mode::EvalWithGradients);
+            let tape = self.tape(values.device, Mode::EvalWithGradients);
             let x = values.rows(X, &chunk)?;
             let x = if self.residual && dx.is_none() { tape.constant(x) } else { tape.input(x) };
             let product = |at: usize| {

@@ -26,7 +26,7 @@ use crate::ops::activation::Activation;
 use crate::ops::dropout::dropout_from;
 use crate::ops::norm_act::{self, ResidualPlace, norm_act};
 use crate::ops::{self, Cost, Grouping, Needs, Op, part};
-use crate::tape::{Backward, Mode, Tape, Var};
+use crate::tape::{Backward, Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Most points of a chunk. A chunk's handful of arrays of 512 features are then some 20 MiB.
@@ -82,6 +82,7 @@ pub fn chunked_block(
         activation: layers.first_act.activation(),
         dropout: layers.dropout,
         seed: tape.next_seed(),
+        precision: tape.precision(),
     };
     let mut inputs = vec![x];
     inputs.extend(first.iter().chain(&second).chain(&first_affine).chain(&second_affine));
@@ -89,7 +90,8 @@ pub fn chunked_block(
     inputs.extend(first_act.iter().chain(&second_act));
     let values: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
     let (output, statistics) = device.in_op(NAME, || {
-        let mut output = Tensor::empty(device, &[x.shape()[0], second[0].shape()[0]], DType::F32, Role::Transient)?;
+        let shape = [x.shape()[0], second[0].shape()[0]];
+        let mut output = Tensor::empty(device, &shape, op.precision.storage(), Role::Transient)?;
         let statistics = op.run(&op.values(device, &values), None, &mut output)?;
         Ok::<_, Error>((output, statistics))
     })?;
@@ -109,6 +111,7 @@ struct ChunkedBlock {
     activation: Activation,
     dropout: f32,
     seed: u64,
+    precision: Precision,
 }
 
 // Positions of the inputs. Behind these: weight and bias of the residual, if it is a product; coefficients of both
@@ -138,6 +141,10 @@ struct Values<'a> {
 }
 
 impl ChunkedBlock {
+    fn tape(&self, device: &Device, mode: Mode) -> Tape {
+        Tape::new(device, mode).with_precision(self.precision)
+    }
+
     /// The coefficients of both activations among the inputs.
     fn coefficients(&self) -> [Range<usize>; 2] {
         let start = OPTIONAL + if self.residual { 2 } else { 0 };
@@ -184,14 +191,14 @@ impl ChunkedBlock {
     fn run(&self, values: &Values<'_>, given: Option<[Tensor; 2]>, output: &mut Tensor) -> Result<[Tensor; 2]> {
         let device = values.device;
         for chunk in values.chunks() {
-            let tape = Tape::new(device, Mode::Eval);
+            let tape = self.tape(device, Mode::Eval);
             let x = tape.constant(values.rows(X, &chunk)?);
             let h = values.product(&tape, FIRST, &chunk, &x)?.tensor();
             values.put(output, &chunk, &h)?;
         }
         let first = given.as_ref().map_or_else(|| scalar_statistics(output), |given| Ok(given[0].clone()))?;
         for chunk in values.chunks() {
-            let tape = Tape::new(device, Mode::Eval);
+            let tape = self.tape(device, Mode::Eval);
             let h = tape.constant(values.rows_of(output, &chunk)?);
             let leaves = values.leaves(&tape, &chunk, 0, &first, Tape::constant)?;
             let k = self.middle(&tape, &chunk, &h, &leaves)?.tensor();
@@ -200,7 +207,7 @@ impl ChunkedBlock {
         }
         let second = given.map_or_else(|| scalar_statistics(output), |[_, given]| Ok(given))?;
         for chunk in values.chunks() {
-            let tape = Tape::new(device, Mode::Eval);
+            let tape = self.tape(device, Mode::Eval);
             let k = tape.constant(values.rows_of(output, &chunk)?);
             let residual = self.residual_of(&tape, values, &chunk)?;
             let leaves = values.leaves(&tape, &chunk, 1, &second, Tape::constant)?;
@@ -312,6 +319,10 @@ impl Op for ChunkedBlock {
                 Err(Error::shape(NAME, format!("{x:?} with {weight:?} is no batch of {} volumes' points", self.batch)))
             }
         }
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

@@ -1,0 +1,115 @@
+// Convolutions over three axes on tensor cores: the products of conv3d.cu, gathered as there, by mma.cuh.
+//
+// Grids, tiles, splits and packed weights are those of conv3d.cu. Packed weights, biases and what splits leave are f32; the others
+// f32 or bf16: in `_bf16` kernels source and gradient are bf16, in `_tf32` kernels each is what `narrow` says; so is the
+// output in both.
+//
+// Channels in eights (bf16; in fours: tf32) are gathered 16 bytes at a time by cp.async, other numbers (CT's one, three) element
+// by element.
+//
+// FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once.
+
+#include "conv3d.cuh"
+#include "mma.cuh"
+
+using namespace mma;
+
+// The matrix [target voxels, taps · channels] of conv3d.cuh, for chunks of a source. A key names the chunk of (tap, channel)
+// pairs: packed if it lies in one voxel, else the first pair's number.
+template <class Source> struct Pairs : Gather {
+    Source source;
+
+    __device__ Pairs(const Conv& c, const View& v, const ::Voxels& voxels, const Source& source)
+        : Gather(c, v, voxels, nullptr), source(source) {}
+    __device__ uint32_t key(uint32_t pair) const { return source.vector ? pack(pair) : pair; }
+    __device__ mma::Spot chunk(const ::Spot& voxel, uint32_t key) const {
+        const int64_t at = offset(voxel, key);
+        return {(uint64_t)at, at < 0 ? 0 : Source::Math::CHUNK};
+    }
+    __device__ typename Source::Raw elements(const ::Spot& voxel, uint32_t key) const {
+        if (source.vector) return source.load(chunk(voxel, key));
+        return source.collect([&](int i) { return offset(voxel, pack(key + i)); });
+    }
+};
+
+// As the left operand: k runs over the pairs.
+template <class Source> struct PairsAlong : Pairs<Source> {
+    static constexpr bool ALONG_K = true;
+    using Place = ::Spot;
+    using Cursor = uint32_t;
+    using Pairs<Source>::Pairs;
+    __device__ Place place(uint32_t row) const { return Gather::spot(row); }
+    __device__ Cursor cursor(uint32_t k) const { return this->key(k); }
+    __device__ mma::Spot spot(const Place& voxel, Cursor key) const { return this->chunk(voxel, key); }
+    __device__ typename Source::Raw load(const Place& voxel, Cursor key) const { return this->elements(voxel, key); }
+};
+
+// Its transpose, for the weight gradient: k runs over target voxels.
+template <class Source> struct PairsAcross : Pairs<Source> {
+    static constexpr bool ALONG_K = false;
+    using Place = uint32_t;
+    using Cursor = ::Spot;
+    using Pairs<Source>::Pairs;
+    __device__ Place place(uint32_t pair) const { return this->key(pair); }
+    __device__ Cursor cursor(uint32_t k) const { return Gather::spot(k); }
+    __device__ mma::Spot spot(Place key, const Cursor& voxel) const { return this->chunk(voxel, key); }
+    __device__ typename Source::Raw load(Place key, const Cursor& voxel) const { return this->elements(voxel, key); }
+};
+
+// target `[splits][batch, D', H', W', columns]` (+)= source `[batch, D, H, W, channels]` ⋆ packed + bias `[columns]`.
+template <class Math, class T>
+__device__ void correlate(
+    const Conv& c, const void* source, const float* packed, const float* bias, void* target, uint32_t splits, bool accumulate,
+    uint32_t narrow) {
+    using S = Sources<Math>;
+    const View view(c, blockIdx.z / splits);
+    const ::Voxels voxels{
+        Divisor(view.rows[0] * view.rows[1] * view.rows[2]), Divisor(view.rows[1] * view.rows[2]), Divisor(view.rows[2])};
+    const PairsAlong<typename S::Activation> a(c, view, voxels, S::activation(source, c.channels, narrow & FIRST));
+    const uint32_t m0 = blockIdx.x * T::M, split = blockIdx.z % splits;
+    if (m0 >= a.spots) return;
+    const uint32_t pitch = (c.columns + 3) / 4 * 4;
+    const float* weights = packed + (uint64_t)view.before * c.channels * pitch;
+    const Columns<typename S::Weight> b{S::weight(weights, true), pitch, a.pairs, pitch};
+    const uint64_t size = (uint64_t)c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
+    void* part = splits > 1 ? (float*)target + split * size : target;
+    const Output<ViewOrder> out{part, (narrow & OUTPUT) != 0, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate,
+                                ViewOrder(c, view, voxels)};
+    const uint2 k = split_of<Math>(a.pairs, split, splits);
+    product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
+}
+
+// dW `[splits][taps · channels, columns]` = sourceᵀ ⋆ target, which is the output's gradient here; in f32.
+template <class Math, class T>
+__device__ void weight_gradient(
+    Conv c, const ::Voxels& voxels, const void* source, const void* target, float* dw, uint32_t narrow) {
+    using S = Sources<Math>;
+    c.adjoint = 0;
+    const View view(c, 0);
+    const PairsAcross<typename S::Activation> a(c, view, voxels, S::activation(source, c.channels, narrow & FIRST));
+    const Columns<typename S::Activation> b{S::activation(target, c.columns, narrow & SECOND), c.columns, a.spots, c.columns};
+    float* part = dw + (uint64_t)blockIdx.z * a.pairs * c.columns;
+    const Output<gemm::InOrder> out{part, false, c.columns, a.pairs, c.columns, nullptr, 1, false, {}};
+    const uint2 k = split_of<Math>(a.spots, blockIdx.z, gridDim.z);
+    product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+}
+
+#define CONV(MATH, NAME, COLUMNS) \
+    extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) conv3d_correlate_##NAME##_##COLUMNS( \
+        Conv c, const void* source, const float* packed, const float* bias, void* target, uint32_t splits, \
+        uint32_t accumulate, uint32_t narrow) { \
+        correlate<MATH, Tile##COLUMNS>(c, source, packed, bias, target, splits, accumulate != 0, narrow); \
+    } \
+    extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) conv3d_weight_gradient_##NAME##_##COLUMNS( \
+        Conv c, ::Voxels voxels, const void* source, const void* target, float* dw, uint32_t narrow) { \
+        weight_gradient<MATH, Tile##COLUMNS>(c, voxels, source, target, dw, narrow); \
+    }
+
+CONV(Half, bf16, 16)
+CONV(Half, bf16, 32)
+CONV(Half, bf16, 64)
+CONV(Half, bf16, 128)
+CONV(Tf32, tf32, 16)
+CONV(Tf32, tf32, 32)
+CONV(Tf32, tf32, 64)
+CONV(Tf32, tf32, 128)

@@ -1,0 +1,4 @@
+// Sums of tensors, stored in bf16.
+
+#define BF16
+#include "elementwise.cu"

@@ -1,0 +1,4 @@
+// Means and variances, stored in bf16.
+
+#define BF16
+#include "moments.cu"

@@ -1,0 +1,4 @@
+// Pooling, stored in bf16.
+
+#define BF16
+#include "pool.cu"

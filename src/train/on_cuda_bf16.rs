@@ -1,0 +1,101 @@
+//! Whole training steps in bf16 on CUDA: the plan's allocations, the same bits in any order of blocks, and errors of at most
+//! twice those of an unfused reference in low precision.
+//!
+//! The reference is the CPU, which computes each op in f32 and rounds what it makes, forward and backward, to bf16. Exact is the
+//! same without rounding: its own errors are 2^-15 of those.
+
+use super::rehearsal::{Sizes, Stage};
+use crate::device::Device;
+use crate::models::network::names;
+use crate::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
+use crate::ops::testing::{assert_clean, cuda_device};
+use crate::tape::Precision;
+
+/// The loss and all gradients in a row.
+#[derive(PartialEq)]
+struct Step {
+    loss: f32,
+    gradients: Vec<f32>,
+}
+
+impl Step {
+    fn of(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Self {
+        let mut stage = Stage::new(device, config, sizes).unwrap();
+        let loss = stage.loss().unwrap();
+        let gradients = stage.gradients().unwrap().into_iter().flat_map(|(_, gradient)| gradient).collect();
+        Self { loss, gradients }
+    }
+
+    /// Of the loss, and of the gradient as a vector relative to its length.
+    fn errors(&self, exact: &Self) -> [f64; 2] {
+        let squares = |terms: &mut dyn Iterator<Item = f32>| terms.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
+        let distance = squares(&mut self.gradients.iter().zip(&exact.gradients).map(|(a, b)| a - b));
+        let length = squares(&mut exact.gradients.iter().copied());
+        [f64::from((self.loss - exact.loss).abs()), (distance / length).sqrt()]
+    }
+}
+
+/// Errors of our step and of the reference's.
+fn check(config: &NetworkConfig, sizes: Sizes) -> Option<[[f64; 2]; 2]> {
+    let cpu = Device::cpu(1, 1 << 30).unwrap();
+    let narrow = Sizes { precision: Precision::Bf16, ..sizes };
+    let (exact, reference) = (Step::of(&cpu, config, sizes), Step::of(&cpu, config, narrow));
+    let mut earlier: Option<Step> = None;
+    for seed in [0, 1] {
+        let device = cuda_device(seed)?;
+        device.ledger(|ledger| ledger.record(true));
+        let ours = Step::of(&device, config, narrow);
+        assert_clean();
+        let plan = Device::plan_for(device.target(), device.budget());
+        plan.ledger(|ledger| ledger.record(true));
+        Step::of(&plan, config, narrow);
+        let events = |device: &Device| device.ledger(|ledger| ledger.take_events());
+        assert!(events(&plan) == events(&device), "{}: plan and run allocate differently", config.title());
+        if let Some(earlier) = &earlier {
+            assert!(*earlier == ours, "{}: the order of blocks changes the result", config.title());
+        }
+        earlier = Some(ours);
+    }
+    let errors = [earlier?.errors(&exact), reference.errors(&exact)];
+    let [[_, ours], [_, theirs]] = errors;
+    // An error of a tenth of the gradient's length turns it by less than six degrees.
+    assert!(ours <= 2.0 * theirs && ours < 0.1, "{}: gradient off by {ours:.1e}, {theirs:.1e}", config.title());
+    Some(errors)
+}
+
+/// Checks all steps; the largest error of a loss is at most twice the reference's: a single one may be right by chance.
+fn check_all(steps: impl IntoIterator<Item = (NetworkConfig, Sizes)>) {
+    let errors: Vec<_> = steps.into_iter().filter_map(|(config, sizes)| check(&config, sizes)).collect();
+    let largest = |which: usize| errors.iter().map(|errors| errors[which][0]).fold(0.0, f64::max);
+    assert!(largest(0) <= 2.0 * largest(1), "losses off by {:.1e}, {:.1e}", largest(0), largest(1));
+}
+
+/// With little of everything.
+fn small(name: &str) -> (NetworkConfig, Sizes) {
+    match NetworkConfig::sample(name, 2, 1, [16; 3]).unwrap() {
+        NetworkConfig::OssNet(config) => {
+            (NetworkConfig::OssNet(OssNetConfig { width: 24, blocks: 2, ..config }), Sizes::new([16; 3], 2, 20))
+        }
+        NetworkConfig::UNet(config) => {
+            let volume = if config.dimensions == 2 { [16, 12, 1] } else { [8, 16, 12] };
+            let config = UNetConfig { channels: vec![4, 8, 16], strides: vec![2, 2], ..config };
+            (NetworkConfig::UNet(config), Sizes::new(volume, 2, 0))
+        }
+    }
+}
+
+#[test]
+fn every_model() {
+    let published = |name: &&str| name.contains("o-net") || name.contains("oss-net");
+    check_all(names().into_iter().filter(|name| !published(name)).map(small));
+}
+
+#[test]
+fn recompute_levels_and_classes() {
+    let (config, sizes) = small("oss-net-c");
+    let levels = Recompute::ALL.map(|recompute| (config.clone(), Sizes { recompute, ..sizes }));
+    let (NetworkConfig::OssNet(net), (unet, unet_sizes)) = (config, small("unet3d")) else { panic!("an OSS-Net") };
+    let classes = (NetworkConfig::OssNet(OssNetConfig { classes: 3, ..net }), sizes);
+    let unet = (unet, Sizes { recompute: Recompute::Blocks, ..unet_sizes });
+    check_all(levels.into_iter().chain([classes, unet]));
+}

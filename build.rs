@@ -3,7 +3,7 @@
 //! By default `kernels/ptx` is used as it is, and no compiler is needed; a source whose hash differs from the manifest's is
 //! an error, for then tests would run what nobody wrote. `OSSNET_NVCC=1` compiles with the first nvcc of `$NVCC`,
 //! `$CUDA_HOME/bin`, `$PATH`, `.venv` (PyPI's wheels); `OSSNET_NVCC=/path/to/nvcc` with that one.
-//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a tenth of its size.
+//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a twelfth of its size.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use lzma_rust2::{XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
 
 fn main() {
@@ -118,7 +117,7 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String
         let source = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let entries = source.lines().filter_map(|line| line.trim_start().strip_prefix(".visible .entry "));
         let kernels: Vec<&str> = entries.filter_map(|rest| rest.split('(').next()).collect();
-        let packed = out.join(format!("{name}.ptx.gz"));
+        let packed = out.join(format!("{name}.ptx.xz"));
         pack(source.as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
         let include = format!("include_bytes!({:?})", packed.display().to_string());
         writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},")
@@ -128,7 +127,7 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String
 }
 
 fn pack(text: &[u8], path: &Path) -> std::io::Result<()> {
-    let mut packed = GzEncoder::new(fs::File::create(path)?, Compression::best());
+    let mut packed = XzWriter::new(fs::File::create(path)?, XzOptions::with_preset(6))?;
     packed.write_all(text)?;
     packed.finish()?.flush()
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::result::function::set_function_attribute;
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
-use flate2::read::GzDecoder;
+use lzma_rust2::XzReader;
 
 use super::driver;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub struct Module {
     /// Its name without the ending.
     pub name: &'static str,
-    /// What nvcc made of it, packed by gzip.
+    /// What nvcc made of it, packed as xz.
     pub ptx: &'static [u8],
     /// The kernels in it.
     pub kernels: &'static [&'static str],
@@ -26,7 +26,7 @@ impl Module {
     /// The PTX, with a zero at the end.
     fn text(&self) -> Result<std::ffi::CString> {
         let mut text = Vec::new();
-        let unpacked = GzDecoder::new(self.ptx).read_to_end(&mut text);
+        let unpacked = XzReader::new(self.ptx, false).read_to_end(&mut text);
         let text = unpacked.ok().and_then(|_| std::ffi::CString::new(text).ok());
         text.ok_or_else(|| {
             Error::Device(format!("the kernels of {}.cu are damaged; build the program anew", self.name))

@@ -62,7 +62,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) update_running(const __gri
         of.running[i] += of.momentum * (now - of.running[i]);
     }
 }
-#endif
 
 // What a kernel's arguments carry to the device: `SMALL` in src/device/cuda/mod.rs.
 struct Bytes {
@@ -78,6 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (i == whole)
         for (uint32_t k = 0; k < count % 4; k++) ((uint8_t*)(target + i))[k] = (uint8_t)(from.words[i] >> 8 * k);
 }
+#endif
 
 // flag ← 1 if an element of x [n] is NaN or infinite; else it stays. 4 bytes an element.
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(find_not_finite)(const real* x, uint64_t n, uint32_t* flag) {

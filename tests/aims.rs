@@ -79,12 +79,14 @@ fn bf16_nearly_halves_the_activations() {
         println!("level {recompute}: {:.1} MiB, {:.1} in bf16", wide / MIB as f64, narrow / MIB as f64);
         assert!(narrow <= most * wide, "level {recompute}: {narrow} and {wide} bytes");
     }
-    for recompute in &Recompute::ALL[..3] {
+    // What these come to, rounded up: regressions fail. Logits and their gradient stay f32, which weighs most where least is
+    // saved (0.674 at level 2).
+    for (recompute, most) in Recompute::ALL[..3].iter().zip([0.65, 0.65, 0.68]) {
         let [wide, narrow] = [Precision::F32, Precision::Bf16].map(|precision| {
             let [small, large] = [128, 256].map(|side| activations("unet3d", [side; 3], 0, *recompute, precision));
             (large - small) as f64 / (256f64.powi(3) - 128f64.powi(3))
         });
         println!("U-Net at level {recompute}: {wide:.1} bytes a voxel, {narrow:.1} in bf16");
-        assert!(narrow <= 0.65 * wide, "level {recompute}: {narrow} and {wide} bytes a voxel");
+        assert!(narrow <= most * wide, "level {recompute}: {narrow} and {wide} bytes a voxel");
     }
 }

@@ -106,6 +106,7 @@ pub const CASES: [Case; 65] = [
     case("optimizer 200 × 4096, lookahead", |b| optimizer(b, 200, 4096)),
     case("optimizer 8 × 65536, lookahead", |b| optimizer(b, 8, 65536)),
     case("update_running 16 channels", update_running),
+    case("64 numbers from the host", numbers_from_the_host),
     case("clip and average 200 × 4096", clip_and_average),
     Case {
         name: "encoder of oss-net-c in slabs, 32³",
@@ -297,6 +298,12 @@ fn encoder_in_slabs(b: &Bench) -> Result<()> {
     let mut stage = Stage::new(&b.device, &workload.network, sizes)?;
     b.start();
     stage.step()
+}
+
+/// Few enough to travel in a kernel's arguments.
+fn numbers_from_the_host(b: &Bench) -> Result<()> {
+    b.start();
+    b.tensor(&[64]).map(|_| ())
 }
 
 fn update_running(b: &Bench) -> Result<()> {

@@ -24,7 +24,7 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 const VOLUME: [usize; 5] = [2, 16, 16, 16, 16];
 
 /// The ops of training.
-pub const CASES: [Case; 65] = [
+pub const CASES: [Case; 66] = [
     case("activation 131072 identity", |b| normalised(b, Activation::Identity)),
     case("activation 131072 leaky", |b| activation(b, Activation::LeakyRelu(0.1))),
     case("activation 131072 prelu", |b| activation(b, Activation::PRelu)),

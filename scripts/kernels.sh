@@ -35,7 +35,11 @@ names=${*:-}
 if [ -z "$names" ]; then
     headers=no
     for header in kernels/*.cuh; do changed "$(basename "$header")" && headers=yes; done
-    for name in $all; do { [ $headers = yes ] || changed "$name.cu" || [ ! -f "kernels/ptx/$name.ptx" ]; } && names+=" $name"; done
+    # Twins in another precision include the file of the first.
+    twin_of_changed() { for file in $(sed -n 's/^#include "\(.*\.cu\)"$/\1/p' "kernels/$1.cu"); do changed "$file" && return; done; false; }
+    for name in $all; do
+        { [ $headers = yes ] || changed "$name.cu" || twin_of_changed "$name" || [ ! -f "kernels/ptx/$name.ptx" ]; } && names+=" $name"
+    done
 fi
 for name in $names; do echo "$name"; compile "$name" kernels/ptx; done
 for ptx in kernels/ptx/*.ptx; do [ -f "kernels/$(basename "$ptx" .ptx).cu" ] || rm "$ptx"; done

@@ -29,8 +29,9 @@ pub fn first_not_finite(device: &Device, tensors: &[&Tensor]) -> Result<Option<u
 mod tests {
     use super::first_not_finite;
     use crate::memory::Role;
-    use crate::ops::testing::{assert_clean, every_device};
-    use crate::tensor::Tensor;
+    use crate::ops::testing::{assert_clean, cuda_device, every_device};
+    use crate::tensor::{DType, Tensor};
+    use half::bf16;
 
     #[test]
     fn the_first_is_found() {
@@ -47,5 +48,19 @@ mod tests {
             assert_eq!(first_not_finite(&device, &[&infinite, &fine]).unwrap(), Some(0));
             assert_clean();
         }
+    }
+
+    #[test]
+    fn in_bf16() {
+        let Some(device) = cuda_device(0) else { return };
+        let tensor = |value: f32| {
+            let mut values = vec![bf16::ONE; 1001];
+            values[700] = bf16::from_f32(value);
+            Tensor::from_typed(&device, &[1001], DType::Bf16, Role::Data, &values).unwrap()
+        };
+        let (fine, nan) = (tensor(-1e38), tensor(f32::NAN));
+        assert_eq!(first_not_finite(&device, &[&fine, &fine]).unwrap(), None);
+        assert_eq!(first_not_finite(&device, &[&fine, &nan]).unwrap(), Some(1));
+        assert_clean();
     }
 }

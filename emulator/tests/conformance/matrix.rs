@@ -46,11 +46,17 @@ fn run(gpu: &Gpu, name: &str, input: &[u32], out: usize) -> Vec<u32> {
 /// Sixteen bytes a lane into shared memory, those beyond a size of its own zero.
 #[test]
 fn asynchronous_copies() {
+    for wait in ["cp.async.wait_all;", "cp.async.commit_group;\ncp.async.wait_group 0;"] {
+        asynchronous_copies_with(wait);
+    }
+}
+
+fn asynchronous_copies_with(wait: &str) {
     let s = exclusive(Config::checked()).unwrap();
-    let body = "mul.wide.u32 %far, %lane, 16;\nadd.u64 %in, %in, %far;\nshl.b32 %place, %lane, 4;\nadd.u32 %place, %tile, %place;\n\
+    let copies = "mul.wide.u32 %far, %lane, 16;\nadd.u64 %in, %in, %far;\nshl.b32 %place, %lane, 4;\nadd.u32 %place, %tile, %place;\n\
                 and.b32 %size, %lane, 15;\nadd.u32 %size, %size, 1;\n\
-                cp.async.cg.shared.global [%place], [%in], 16, %size;\ncp.async.wait_all;\n\
-                ld.shared.v4.b32 {%r0, %r1, %r2, %r3}, [%place];\n";
+                cp.async.cg.shared.global [%place], [%in], 16, %size;\n";
+    let body = format!("{copies}{wait}\nld.shared.v4.b32 {{%r0, %r1, %r2, %r3}}, [%place];\n");
     let gpu = Gpu::new(&format!("{HEAD}{}", kernel("copies", &format!("{body}{}", stored("r", 4)))));
     let input: Vec<u32> = (0..4 * LANES as u32).map(|i| 0x0101_0101u32.wrapping_mul(i + 1)).collect();
     let got = run(&gpu, "copies", &input, 4 * LANES);

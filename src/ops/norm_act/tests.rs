@@ -358,7 +358,8 @@ fn in_bf16() {
     let places = PLACES.map(|residual| Case { residual, ..FULL });
     let given = Case { training: false, ..FULL };
     let rectifier = Case { activation: Activation::PRelu, residual: PLACES[2], affine: None, ..FULL };
-    for case in cases.into_iter().chain(places).chain([given, rectifier]) {
+    let norm_alone = Case { activation: Activation::Identity, ..FULL };
+    for case in cases.into_iter().chain(places).chain([given, rectifier, norm_alone]) {
         let inputs = case.inputs();
         let (statistics, _, residual, _) = case.positions();
         let stored: Vec<usize> = [0].into_iter().chain(residual).collect();

@@ -65,7 +65,7 @@ const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
 pub enum Kernels {
     /// This engine's: a norm, its residual and its activation are one pass.
     Fused,
-    /// The same passes, one kernel for each of their parts: see [`unfused`].
+    /// The same passes, one kernel for each of their parts: see `unfused`.
     Unfused,
 }
 

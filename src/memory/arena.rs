@@ -54,10 +54,10 @@ impl Arena {
         self.holes_by_size.last().map_or(0, |(bytes, _)| *bytes).max(self.capacity - self.end)
     }
 
-    /// A hash of the holes, which decide where the next requests go.
+    /// A hash of the holes and of the free end, which decide where the next requests go.
     pub fn fingerprint(&self) -> u64 {
         let mut hash = DefaultHasher::new();
-        self.holes.hash(&mut hash);
+        (self.end, &self.holes).hash(&mut hash);
         hash.finish()
     }
 
@@ -133,6 +133,22 @@ mod tests {
         arena.free(blocks[3]);
         assert_eq!(arena.largest_hole(), 16 * GRANULE);
         assert_eq!(arena.reserved(), 16 * GRANULE);
+    }
+
+    #[test]
+    fn a_fingerprint_tells_where_the_next_block_goes() {
+        let mut arena = Arena::new(16 * GRANULE);
+        let empty = arena.fingerprint();
+        let first = arena.allocate(GRANULE).unwrap();
+        // There is no hole in either, and the next block goes elsewhere.
+        let one = arena.fingerprint();
+        assert_ne!(one, empty);
+        let second = arena.allocate(GRANULE).unwrap();
+        arena.free(first);
+        let hole = arena.fingerprint();
+        assert!(hole != one && hole != empty);
+        arena.free(second);
+        assert_eq!(arena.fingerprint(), empty);
     }
 
     /// Traffic in an ample range is placed in the same way in a range that just holds it.

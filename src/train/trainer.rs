@@ -165,6 +165,9 @@ impl Trainer {
     pub fn set_recompute(&mut self, level: Recompute) {
         self.settings.recompute = level;
         self.network.set_recompute(level);
+        if let Some(graph) = &mut self.graph {
+            graph.replay = Replay::default();
+        }
     }
 
     /// Draws batches on other threads, ahead of their use, as far as `bytes` bytes allow (two batches at least); 0: draws
@@ -422,39 +425,28 @@ impl Trainer {
 
     /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters.
     fn forward_and_backward(&mut self, batch: &Batch) -> Result<f32> {
-        let value = match self.graph.take() {
-            None => self.pass(batch)?,
-            Some(mut graph) => {
-                let value = self.pass_in_graph(batch, &mut graph);
-                self.graph = Some(graph);
-                value?
+        let tape = self.tape();
+        let Self { network, parameters, settings, graph, .. } = self;
+        let value = match graph {
+            None => {
+                let loss = share_of_loss(&tape, parameters, network, batch, settings)?;
+                let value = loss.tensor().to_vec()?[0];
+                if value.is_finite() {
+                    tape.backward(loss, parameters)?;
+                }
+                value
+            }
+            // Nothing that the host would wait for may lie between the two.
+            Some(InGraph { replay, loss }) => {
+                replay.run(parameters, batch, loss, |parameters, loss| {
+                    let share = share_of_loss(&tape, parameters, network, batch, settings)?;
+                    loss.copy_from(&share.tensor())?;
+                    tape.backward(share, parameters)
+                })?;
+                loss.to_vec()?[0]
             }
         };
         if value.is_finite() { Ok(value) } else { Err(self.blame(batch)) }
-    }
-
-    /// Forward, and backward if the loss is finite.
-    fn pass(&mut self, batch: &Batch) -> Result<f32> {
-        let tape = self.tape();
-        let loss = share_of_loss(&tape, &self.parameters, &self.network, batch, &self.settings)?;
-        let value = loss.tensor().to_vec()?[0];
-        if value.is_finite() {
-            tape.backward(loss, &mut self.parameters)?;
-        }
-        Ok(value)
-    }
-
-    /// Forward and backward with nothing in between that the host would wait for.
-    fn pass_in_graph(&mut self, batch: &Batch, graph: &mut InGraph) -> Result<f32> {
-        let tape = self.tape();
-        let Self { network, parameters, settings, .. } = self;
-        let InGraph { replay, loss } = graph;
-        replay.run(parameters, batch, loss, |parameters, loss| {
-            let share = share_of_loss(&tape, parameters, network, batch, settings)?;
-            loss.copy_from(&share.tensor())?;
-            tape.backward(share, parameters)
-        })?;
-        Ok(loss.to_vec()?[0])
     }
 
     fn tape(&self) -> Tape {

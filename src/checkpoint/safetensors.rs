@@ -87,9 +87,10 @@ pub(super) fn read_from(
     let mut text = Vec::new();
     file.by_ref().take(size).read_to_end(&mut text).map_err(named)?;
     let header: Header = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    let (first, told) = (8 + size, 8 + size + header.data_len() as u64);
-    if told != length {
-        return Err(damaged(format!("{length} bytes where the header tells of {told}")));
+    let (first, told) = (8 + size, header.data_len() as u64);
+    // Not their sum: a header can tell of more bytes than 64 bits count.
+    if told != length - first {
+        return Err(damaged(format!("{} bytes of tensors where the header tells of {told}", length - first)));
     }
 
     // The crate keeps the order of the bytes; the order of the state is that of the header's names.

@@ -429,10 +429,7 @@ impl Tape {
                 let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
                 let mut backward = Backward::new(self, &node, gradient);
                 let result = self.device.in_op(node.op.name(), || node.op.backward(&mut backward));
-                self.device.note_work(node.op.name(), || {
-                    let shapes: Vec<&[usize]> = node.inputs.iter().map(|input| input.shape.as_slice()).collect();
-                    node.op.backward_cost(&shapes).into()
-                });
+                self.device.note_work(node.op.name(), || node.stored(node.op.backward_cost(&node.shapes())).into());
                 self.device.ledger(|ledger| ledger.set_layer(layer));
                 result?;
             }
@@ -461,7 +458,10 @@ impl Tape {
             imitate(&mut output);
             Ok::<_, Error>(output)
         })?;
-        self.device.note_work(op.name(), || op.forward_cost(&shapes).into());
+        self.device.note_work(op.name(), || {
+            let tensors = inputs.iter().copied().chain([&output]);
+            work::stored(op.forward_cost(&shapes), tensors.map(|tensor| (tensor.shape(), tensor.dtype()))).into()
+        });
         if self.check_finite.get() && first_not_finite(&self.device, &[&output])?.is_some() {
             let layer = self.device.ledger(|ledger| ledger.layer());
             let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };

@@ -8,9 +8,10 @@ use super::run::parse_volume;
 use crate::device::{CudaTarget, Device, Target};
 use crate::error::Result;
 use crate::planner::gpus::{SPEEDS, Speed};
-use crate::planner::roofline::{self, Arithmetic, Kernels, LAUNCH, Roofline};
+use crate::planner::roofline::{self, Kernels, LAUNCH, Roofline};
 use crate::planner::{UNLIMITED, Workload};
 use crate::report::Grid;
+use crate::tape::Precision;
 use crate::train::rehearsal::{Sizes, StepKind, rehearse};
 
 /// What is done in a step.
@@ -20,17 +21,6 @@ enum StepName {
     Train,
     /// The encoding, and probabilities of the points
     Infer,
-}
-
-/// What numbers are stored and multiplied in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PrecisionName {
-    /// f32 throughout
-    F32,
-    /// f32, products in tf32
-    Tf32,
-    /// bf16 with sums in f32
-    Bf16,
 }
 
 /// Flags of `ossnet roofline`.
@@ -51,9 +41,9 @@ pub struct RooflineArgs {
     /// Volumes (of a 2D network: slices) a step
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     batch: u64,
-    /// What numbers are stored and multiplied in
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    precision: PrecisionName,
+    /// Number format of activations and products
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// What is done
     #[arg(long, value_enum, default_value_t = StepName::Train)]
     step: StepName,
@@ -81,16 +71,12 @@ fn microseconds(text: &str) -> Result<f64, String> {
 /// # Errors
 /// An unknown model, or a volume that it does not admit.
 pub fn run(args: &RooflineArgs) -> Result<()> {
-    let arithmetic = match args.precision {
-        PrecisionName::F32 => Arithmetic::F32,
-        PrecisionName::Tf32 => Arithmetic::Tf32,
-        PrecisionName::Bf16 => Arithmetic::Bf16,
-    };
     let step = match args.step {
         StepName::Train => StepKind::Train,
         StepName::Infer => StepKind::Infer,
     };
-    let sizes = Sizes { step, ..Sizes::new(args.volume, args.batch as usize, args.points as usize) };
+    let sizes =
+        Sizes { step, precision: args.precision, ..Sizes::new(args.volume, args.batch as usize, args.points as usize) };
     let workload = Workload::official(&args.model, sizes)?;
     workload.check()?;
     // What ops do depends on the sizes only, not on the architecture.
@@ -103,23 +89,23 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
         launches = roofline::counted_launches(&args.model);
     }
     let launch = args.launch * 1e-6;
-    let of = |kernels, launches| roofline::roofline(&work, &args.device, arithmetic, kernels, launches, launch);
+    let of = |kernels, launches| roofline::roofline(&work, &args.device, args.precision, kernels, launches, launch);
     let (ours, peer) = (of(Kernels::Fused, launches), of(Kernels::Unfused, None));
     let title = workload.network.title();
     match args.json {
-        true => print(format!("{:#}", as_json(args, &title, arithmetic, [&ours, &peer]))),
-        false => print(as_text(args, &title, arithmetic, [&ours, &peer])),
+        true => print(format!("{:#}", as_json(args, &title, [&ours, &peer]))),
+        false => print(as_text(args, &title, [&ours, &peer])),
     }
 }
 
-fn as_text(args: &RooflineArgs, title: &str, arithmetic: Arithmetic, [ours, peer]: [&Roofline; 2]) -> String {
+fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> String {
     let Speed { source, bandwidth, .. } = args.device;
     let volume = args.volume.map(|side| side.to_string()).join("×");
     let mut text = format!(
         "{title}, {volume}, batch {}, {} points, {}\n{source}: {:.0} GB/s\nA model (roofline), not a measurement.\n\n",
         args.batch,
         args.points,
-        arithmetic.name(),
+        args.precision,
         bandwidth / 1e9,
     );
     let mut grid = Grid::new(["op", "passes", "GB", "TFLOP", "ms at best", "bound by"]);
@@ -152,7 +138,7 @@ fn milliseconds(seconds: f64) -> String {
     format!("{:.3}", seconds * 1e3)
 }
 
-fn as_json(args: &RooflineArgs, title: &str, arithmetic: Arithmetic, [ours, peer]: [&Roofline; 2]) -> Value {
+fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> Value {
     let step = |model: &Roofline| {
         json!({
             "kernel_seconds": model.kernel_seconds(),
@@ -180,7 +166,7 @@ fn as_json(args: &RooflineArgs, title: &str, arithmetic: Arithmetic, [ours, peer
         "volume": args.volume,
         "batch": args.batch,
         "points": args.points,
-        "precision": arithmetic.name(),
+        "precision": args.precision,
         "step": step(ours),
         "unfused_step": step(peer),
         "ops": ours.rows.iter().map(row).collect::<Vec<_>>(),

@@ -12,45 +12,18 @@ use std::collections::BTreeMap;
 use super::gpus::Speed;
 use crate::memory::{Phase, Work};
 use crate::nn::optim::OptimizerSettings;
+use crate::tape::Precision;
 
 /// Seconds that the driver needs for a launch on a stream, about: NVIDIA's figures are 2 to 3 µs
 /// (*Getting started with CUDA graphs*, 2019).
 pub const LAUNCH: f64 = 2.5e-6;
 
-/// What activations are stored in and products are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// Both in f32.
-    #[default]
-    F32,
-    /// Stored in f32, products on tensor cores in tf32.
-    Tf32,
-    /// Both in bf16, with sums in f32.
-    Bf16,
-}
-
-impl Arithmetic {
-    /// Name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arithmetic::F32 => "f32",
-            Arithmetic::Tf32 => "tf32",
-            Arithmetic::Bf16 => "bf16",
-        }
-    }
-
-    /// Bytes of what is stored, of those that the ops state in f32. Weights, statistics and losses stay in f32; they are few
-    /// beside the activations.
-    fn stored(self, bytes: u64) -> f64 {
-        bytes as f64 * if self == Arithmetic::Bf16 { 0.5 } else { 1.0 }
-    }
-
-    fn peak(self, op: &str, speed: &Speed) -> f64 {
-        match (PRODUCTS.contains(&op), self) {
-            (false, _) | (true, Arithmetic::F32) => speed.f32,
-            (true, Arithmetic::Tf32) => speed.tf32,
-            (true, Arithmetic::Bf16) => speed.bf16,
-        }
+/// Operations a second that `op` can make at most. The few products that stay f32 (of latents and logits) are taken for others.
+fn peak(op: &str, speed: &Speed, precision: Precision) -> f64 {
+    match (PRODUCTS.contains(&op), precision) {
+        (false, _) | (true, Precision::F32) => speed.f32,
+        (true, Precision::Tf32) => speed.tf32,
+        (true, Precision::Bf16) => speed.bf16,
     }
 }
 
@@ -69,9 +42,10 @@ pub enum Kernels {
     Unfused,
 }
 
-/// How many times the bytes of a pass, and how many kernels, it takes op by op, as PyTorch runs without a compiler: a norm (8 bytes an element forward), an addition of the residual (12) and an activation (8) are passes of their
-/// own where one of 12 does here, and so are their gradients (16, 12 and 12 for 24). A patch mapping runs as a convolution
-/// over patches that were written and are read again. Everything else is one kernel with the same bytes there, too.
+/// How many times the bytes of a pass, and how many kernels, it takes op by op, as PyTorch runs without a compiler: a norm (8
+/// bytes an element forward), an addition of the residual (12) and an activation (8) are passes of their own where one of 12
+/// does here, and so are their gradients (16, 12 and 12 for 24). A patch mapping runs as a convolution over patches that were
+/// written and are read again. Everything else is one kernel with the same bytes there, too.
 fn unfused(op: &str) -> (f64, u64) {
     match op {
         "norm_act" => (28.0 / 12.0, 3),
@@ -139,7 +113,7 @@ pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
 pub fn roofline(
     work: &[Work],
     speed: &Speed,
-    arithmetic: Arithmetic,
+    precision: Precision,
     kernels: Kernels,
     launches: Option<u64>,
     launch: f64,
@@ -149,8 +123,8 @@ pub fn roofline(
     for Work { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
         let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
         passes += of_pass;
-        let bytes = if *phase == Phase::Optimizer { *bytes as f64 } else { arithmetic.stored(*bytes) } * times;
-        let (memory, compute) = (bytes / speed.bandwidth, *flops as f64 / arithmetic.peak(op, speed));
+        let bytes = *bytes as f64 * times;
+        let (memory, compute) = (bytes / speed.bandwidth, *flops as f64 / peak(op, speed, precision));
         let empty = Row { op, phase: *phase, passes: 0, flops: 0.0, bytes: 0.0, seconds: 0.0, memory_seconds: 0.0 };
         let row = rows.entry((op, phase.name())).or_insert(empty);
         row.passes += 1;
@@ -186,14 +160,14 @@ mod tests {
     fn the_slower_of_memory_and_arithmetic_counts() {
         let speed = Speed { name: "", source: "", bandwidth: 1e9, f32: 1e12, tf32: 4e12, bf16: 8e12 };
         let step = [work("linear", 8_000_000_000_000, 1_000_000), work("add", 1_000, 2_000_000_000)];
-        let of = |arithmetic, kernels| roofline(&step, &speed, arithmetic, kernels, None, 0.5);
-        let f32 = of(Arithmetic::F32, Kernels::Fused);
+        let of = |precision, kernels| roofline(&step, &speed, precision, kernels, None, 0.5);
+        let f32 = of(Precision::F32, Kernels::Fused);
         assert_eq!((f32.kernel_seconds(), f32.launches, f32.seconds()), (10.0, 2, 11.0));
         assert_eq!(f32.rows[0].op, "linear");
-        assert_eq!(of(Arithmetic::Tf32, Kernels::Fused).kernel_seconds(), 4.0);
-        assert_eq!(of(Arithmetic::Bf16, Kernels::Fused).kernel_seconds(), 2.0);
+        assert_eq!(of(Precision::Tf32, Kernels::Fused).kernel_seconds(), 4.0);
+        assert_eq!(of(Precision::Bf16, Kernels::Fused).kernel_seconds(), 3.0);
         let norm = [work("norm_act", 0, 3_000_000_000)];
-        let peer = roofline(&norm, &speed, Arithmetic::F32, Kernels::Unfused, None, 0.0);
+        let peer = roofline(&norm, &speed, Precision::F32, Kernels::Unfused, None, 0.0);
         assert!((peer.seconds() - 7.0).abs() < 1e-9 && peer.launches == 3);
     }
 

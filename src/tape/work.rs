@@ -26,19 +26,26 @@ impl Tape {
 }
 
 impl Node {
-    fn shapes(&self) -> Vec<&[usize]> {
+    pub(super) fn shapes(&self) -> Vec<&[usize]> {
         self.inputs.iter().map(|input| input.shape.as_slice()).collect()
     }
 
-    /// `cost` with fewer bytes where the op's tensors are stored in less than the f32 that ops speak of: by their share.
-    fn stored(&self, cost: Cost) -> Cost {
-        let tensors = || self.inputs.iter().chain([&self.output]);
-        let bytes = |size: fn(DType) -> u64| -> u128 {
-            tensors().map(|slot| slot.shape.iter().product::<usize>() as u128 * u128::from(size(slot.dtype))).sum()
-        };
-        let (wide, stored) = (bytes(|_| DType::F32.size()).max(1), bytes(DType::size));
-        Cost { bytes: (u128::from(cost.bytes) * stored / wide) as u64, ..cost }
+    /// `cost` as the op's tensors are stored.
+    pub(super) fn stored(&self, cost: Cost) -> Cost {
+        let slots = self.inputs.iter().chain([&self.output]);
+        stored(cost, slots.map(|slot| (slot.shape.as_slice(), slot.dtype)))
     }
+}
+
+/// `cost` with fewer bytes where `tensors` are stored in less than the f32 that ops speak of: by their share.
+pub(super) fn stored<'a>(cost: Cost, tensors: impl Iterator<Item = (&'a [usize], DType)>) -> Cost {
+    let (mut wide, mut narrow) = (0u128, 0u128);
+    for (shape, dtype) in tensors {
+        let elements = shape.iter().product::<usize>() as u128;
+        wide += elements * u128::from(DType::F32.size());
+        narrow += elements * u128::from(dtype.size());
+    }
+    Cost { bytes: (u128::from(cost.bytes) * narrow / wide.max(1)) as u64, ..cost }
 }
 
 #[cfg(test)]

@@ -373,6 +373,8 @@ fn safetensors_whose_headers_lie_are_refused() {
         r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#,
         r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#,
         r#"{"a":{"dtype":"F32","shape":[-3],"data_offsets":[0,12]}}"#,
+        // Two tensors of 2^63 and 2^63 − 4 bytes: behind the header they would end where 64 bits begin anew.
+        r#"{"a":{"dtype":"F32","shape":[2305843009213693952],"data_offsets":[0,9223372036854775808]},"b":{"dtype":"F32","shape":[2305843009213693951],"data_offsets":[9223372036854775808,18446744073709551612]}}"#,
         r#"{"a":{"dtype":"F9","shape":[3],"data_offsets":[0,12]}}"#,
         r#"{"a":{"dtype":"U64","shape":[1],"data_offsets":[0,8]}}"#,
         r#"{"a":7}"#,

@@ -1,18 +1,15 @@
 // One step of an optimiser for many tensors in one launch: SGD, Adam, AdamW, RAdam, and Lookahead around any. Rules:
 // src/nn/optim/rule.rs.
 //
-// The tensors come as a table in the kernel's parameters (as PyTorch's multi-tensor kernels have it), which may be 32,764 bytes
-// long since CUDA 12.1, so nothing is copied to the device and every network here is one launch. A block handles CHUNK weights of one tensor, 16 bytes a thread and access; it finds its tensor by bisection.
+// Tensors by tables.cuh, 16 bytes a thread and access; every network here is one launch.
 // State lies as on the CPU: pieces of PIECE weights, in each one slot after the other.
 // Moves, a weight: 16 to 28 bytes (weight and moments there and back, gradient; the slow copy when it is due).
 //
 // A faster one would keep the moments in 16 bits, or take gradients where they are made.
 
-#include "four.cuh"
+#include "tables.cuh"
 
-constexpr int TENSORS = 512;        // `TENSORS` in src/nn/optim/cuda.rs: the table fits the parameters
 constexpr uint64_t PIECE = 1 << 14; // `PIECE` in src/ops/mod.rs
-constexpr uint64_t CHUNK = 1 << 12; // `CHUNK` in src/nn/optim/cuda.rs
 
 struct Entry {
     float* value;          // [length]
@@ -41,13 +38,7 @@ struct Table {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) optimizer_step(const __grid_constant__ Table table) {
-    uint32_t low = 0, high = table.count;
-    while (high - low > 1) {
-        const uint32_t middle = (low + high) / 2;
-        if (table.entries[middle].first_block <= blockIdx.x) low = middle;
-        else high = middle;
-    }
-    const Entry& entry = table.entries[low];
+    const Entry& entry = table.entries[own_tensor(table.entries, table.count)];
     const float size = table.size[entry.group], shrink = table.shrink[entry.group];
     const float correction = table.correction[entry.group];
     const uint64_t start = (uint64_t)(blockIdx.x - entry.first_block) * CHUNK, end = min(start + CHUNK, entry.length);

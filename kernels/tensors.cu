@@ -1,15 +1,11 @@
 // What is done to all weights or gradients together, in one launch whatever their number: averages, norms, scaling.
 //
-// The tensors come as a table in the kernel's parameters, as in optimizer.cu. A block handles CHUNK elements of one tensor, 16
-// bytes a thread and access, and finds it by bisection. Moves, an element: 12 bytes (average), 4 (squares), 8 (scale).
+// Tensors by tables.cuh, 16 bytes a thread and access. Moves, an element: 12 bytes (average), 4 (squares), 8 (scale).
 //
 // A faster one would be part of the optimiser's step, which has the weights in registers.
 
-#include "four.cuh"
 #include "join.cuh"
-
-constexpr int TENSORS = 512;        // `TENSORS` in src/nn/together.rs: the table fits the parameters
-constexpr uint64_t CHUNK = 1 << 12; // `CHUNK` in src/nn/together.rs
+#include "tables.cuh"
 
 struct Entry {
     float* data;        // [length]
@@ -24,15 +20,7 @@ struct Tensors {
     float factor;
 
     // The tensor of this block.
-    __device__ Entry own() const {
-        uint32_t low = 0, high = count;
-        while (high - low > 1) {
-            const uint32_t middle = (low + high) / 2;
-            if (entries[middle].first_block <= blockIdx.x) low = middle;
-            else high = middle;
-        }
-        return entries[low];
-    }
+    __device__ Entry own() const { return entries[own_tensor(entries, count)]; }
 };
 
 // Calls body(index of the first, elements that exist) for each four of this block's chunk. Bodies that store copy what they

@@ -1,8 +1,5 @@
 //! What cases and batches take of the host's memory is what is planned for them.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use ossnet::data::sample;
 use ossnet::models::NetworkConfig;
 use ossnet::planner::{Aside, Workload, this_cpu};
@@ -10,30 +7,8 @@ use ossnet::task::{Case, Task};
 use ossnet::train::rehearsal::Sizes;
 use ossnet::train::{batch, presets};
 
-/// Counts live heap bytes and remembers the most.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: hands every call on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promise is the system allocator's condition.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "common/heap.rs"]
+mod heap;
 
 /// Two real heads as training holds them, and a batch of both.
 #[test]
@@ -45,9 +20,9 @@ fn cases_and_batches_take_what_is_planned() {
         let prepare = |case| task.prepare(dataset.read(case, task.preprocessing.axes).unwrap(), None).unwrap();
         // What is made once for the process, such as threads, is no case's.
         drop(prepare(&dataset.training[0]));
-        let before = LIVE.load(Ordering::Relaxed);
+        let before = heap::live();
         let cases: Vec<Case> = dataset.training[..2].iter().map(prepare).collect();
-        let held = LIVE.load(Ordering::Relaxed) - before;
+        let held = heap::live() - before;
 
         let settings = ossnet::train::settings::TrainSettings { batch_size: 2, ..presets::sample(&network, 1, 0) };
         let sizes = Sizes::new([64, 80, 64], 2, settings.points);
@@ -61,10 +36,9 @@ fn cases_and_batches_take_what_is_planned() {
         };
         check("cases", held, aside.cases);
 
-        let live = LIVE.load(Ordering::Relaxed);
-        MOST.store(live, Ordering::Relaxed);
+        let live = heap::forget();
         let drawn = batch::draw(&network, &settings, &cases.iter().collect::<Vec<_>>(), 0).unwrap();
-        check("batches", MOST.load(Ordering::Relaxed) - live, aside.staging);
+        check("batches", heap::most() - live, aside.staging);
         drop(drawn);
     }
 }

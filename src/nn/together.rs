@@ -8,11 +8,11 @@ use crate::ops::pieces::by_elements;
 use crate::ops::workspace;
 use crate::tensor::Tensor;
 
-/// Tensors of one launch: the table fits the parameters that a kernel may have.
-const TENSORS: usize = 512;
+/// Tensors of one launch: their table fits the 32,764 bytes that a kernel's parameters may have.
+pub(super) const TENSORS: usize = 512;
 
 /// Elements of a block.
-const CHUNK: usize = 1 << 12;
+pub(super) const CHUNK: usize = 1 << 12;
 
 /// The twin of `Entry` in the kernels' file.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

@@ -11,6 +11,7 @@ use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::nn::Parameters;
+use crate::ops::activation::Activation;
 use crate::ops::cast;
 use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
@@ -22,6 +23,19 @@ pub use dot::dot;
 mod cuda;
 #[path = "../../tests/common/dot.rs"]
 mod dot;
+
+/// Every activation but Padé units.
+pub const CLASSIC_ACTIVATIONS: [Activation; 9] = [
+    Activation::Relu,
+    Activation::LeakyRelu(0.1),
+    Activation::PRelu,
+    Activation::Selu,
+    Activation::Swish,
+    Activation::Softplus,
+    Activation::Tanh,
+    Activation::Sigmoid,
+    Activation::Identity,
+];
 
 /// A tensor of a test: shape and elements.
 #[derive(Clone, Debug)]

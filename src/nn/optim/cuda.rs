@@ -5,12 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Lookahead, OptimizerSettings, Part, Rule};
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::Result;
-
-/// Tensors of one launch: the table fits the 32,764 bytes that a kernel's parameters may have.
-const TENSORS: usize = 512;
-
-/// Weights of a block.
-const CHUNK: usize = 1 << 12;
+use crate::nn::together::{CHUNK, TENSORS};
 
 /// The twin of `Entry` in the kernel's file.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

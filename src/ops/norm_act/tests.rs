@@ -5,7 +5,9 @@ use crate::nn::Parameters;
 use crate::ops::activation::Activation;
 use crate::ops::activation::tests::value;
 use crate::ops::moments::{Grouping, moments};
-use crate::ops::testing::{Array, Tolerance, assert_clean, check_bf16, check_op, cuda_device, dot, every_device};
+use crate::ops::testing::{
+    Array, CLASSIC_ACTIVATIONS, Tolerance, assert_clean, check_bf16, check_op, cuda_device, dot, every_device,
+};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -177,11 +179,8 @@ fn groupings_affine_shapes_residual_places_and_modes() {
 
 #[test]
 fn activations() {
-    use Activation::*;
-    let deep = Pade { numerator: 8, denominator: 8 };
-    for activation in
-        [Relu, LeakyRelu(0.01), PRelu, Selu, Swish, Softplus, Tanh, Sigmoid, Identity, Activation::PADE, deep]
-    {
+    let deep = Activation::Pade { numerator: 8, denominator: 8 };
+    for activation in CLASSIC_ACTIVATIONS.into_iter().chain([Activation::PADE, deep]) {
         for residual in PLACES {
             Case { activation, residual, ..FULL }.check(TOLERANCE);
         }

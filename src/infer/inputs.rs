@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 /// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them), subjects.
 ///
 /// # Errors
-/// [`Error::File`] for a folder that cannot be read or a file that is not there, [`Error::Data`] for one that holds no scan, [`Error::Usage`] for two
-/// cases of one name.
+/// [`Error::File`] for a folder that cannot be read or a file that is not there, [`Error::Data`] for a folder that holds no
+/// scan, [`Error::Usage`] for two cases of one name.
 pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
     let mut found: Vec<Case> = Vec::new();
     for input in inputs {

@@ -61,7 +61,7 @@ __device__ void correlate(
     const uint32_t pitch = (c.columns + 3) / 4 * 4;
     const Columns b{{packed + (uint64_t)view.before * c.channels * pitch, pitch, a.pairs, pitch, true}};
     float* part = target + (uint64_t)split * c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
-    const Output<ViewOrder> out{
+    Output<ViewOrder> out{
         part, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, c.columns % 4 == 0, ViewOrder(c, view, voxels)};
     const uint2 k = split_of(a.pairs, split, splits);
     product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
@@ -76,7 +76,7 @@ __device__ void weight_gradient(Conv c, const Voxels& voxels, const float* sourc
     const bool vector = c.columns % 4 == 0;
     const Columns b{{target, c.columns, a.spots, c.columns, vector}};
     float* part = dw + (uint64_t)blockIdx.z * a.pairs * c.columns;
-    const Output<InOrder> out{part, c.columns, a.pairs, c.columns, nullptr, 1, false, vector, {}};
+    Output<InOrder> out{part, c.columns, a.pairs, c.columns, nullptr, 1, false, vector, {}};
     const uint2 k = split_of(a.spots, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }

@@ -168,6 +168,7 @@ struct Gather {
         }
         return make_float4(value[0], value[1], value[2], value[3]);
     }
+    template <class Place> __device__ static float4 finish(const float4& loaded, const Place&, uint32_t) { return loaded; }
 };
 
 // The matrix as the left operand of `correlate`: k runs over (tap, channel).

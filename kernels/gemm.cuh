@@ -12,7 +12,9 @@
 //   Place place(uint32_t fixed)         what belongs to one row of A or to a quad of columns (the axis that is not k)
 //   Cursor cursor(uint32_t k)           what belongs to one k, or to the quad that begins there
 //   float4 load(Place, Cursor)          four elements; zeros outside
-// and where C goes that of an `Output`.
+//   float4 finish(float4, Place, k)     what the product sees of them: themselves, or a function that is worth one evaluation
+//                                       more than a pass over memory
+// and where C goes that of an `Output`: rows, columns and `write`.
 //
 // Sums: CHAIN products at a time in one register, the chains added up in C itself (by the thread that owns the element). The
 // bits depend on the sizes only, not on the tile. Splits of k are further chains, added by `sum_splits`.
@@ -31,15 +33,15 @@ constexpr int SLICE = 8;
 // Products that one register sums up: rounding errors grow with the root of it.
 constexpr uint32_t CHAIN = 1024;
 
-// A tile of C: M × N, 8 × TN a thread, the lanes of a warp LANES_M × 32 / LANES_M.
-template <int M_, int N_, int TN_, int LANES_M_> struct Tile {
+// A tile of C: M × N, 8 × TN a thread, the lanes of a warp LANES_M × 32 / LANES_M. BLOCKS share a multiprocessor: two of 256
+// threads with at most 128 registers each, or one.
+template <int M_, int N_, int TN_, int LANES_M_, int BLOCKS_ = 4096 * TN_ / (M_ * N_)> struct Tile {
     static constexpr int M = M_, N = N_, TM = 8, TN = TN_;
     static constexpr int LANES_M = LANES_M_, LANES_N = WARP / LANES_M_;
     static constexpr int WARP_M = LANES_M * TM, WARP_N = LANES_N * TN;
     static constexpr int WARPS_N = N / WARP_N;
     static constexpr int THREADS = M / TM * (N / TN);
-    // Blocks that share a multiprocessor: at most 128 registers a thread.
-    static constexpr int BLOCKS = 512 / THREADS;
+    static constexpr int BLOCKS = BLOCKS_;
 };
 
 // By columns; `TILES` of src/ops/gemm.rs.
@@ -69,6 +71,7 @@ template <bool ALONG_K_> struct Matrix {
     bool vector;
 
     __device__ const float* row(uint32_t i) const { return i < rows ? data + (uint64_t)i * pitch : nullptr; }
+    template <class Place> __device__ static float4 finish(const float4& loaded, Place, uint32_t) { return loaded; }
 };
 
 // Its rows run along k.
@@ -99,6 +102,7 @@ template <int THREADS, int WIDTH, class Loader> struct Stage {
 
     const Loader& loader;
     int first, k;
+    uint32_t at; // the k of what is held
     typename Loader::Place places[SLOTS];
     float4 held[SLOTS];
 
@@ -113,7 +117,8 @@ template <int THREADS, int WIDTH, class Loader> struct Stage {
     __device__ bool active(int slot) const { return WIDTH % STEP == 0 || first + slot * STEP < WIDTH; }
 
     __device__ void load(uint32_t begin) {
-        const typename Loader::Cursor cursor = loader.cursor(begin + k);
+        at = begin + k;
+        const typename Loader::Cursor cursor = loader.cursor(at);
 #pragma unroll
         for (int slot = 0; slot < SLOTS; slot++)
             if (active(slot)) held[slot] = loader.load(places[slot], cursor);
@@ -124,10 +129,11 @@ template <int THREADS, int WIDTH, class Loader> struct Stage {
         for (int slot = 0; slot < SLOTS; slot++) {
             if (!active(slot)) continue;
             float* to = slice + k * PITCH + first + slot * STEP;
+            const float4 x = loader.finish(held[slot], places[slot], at);
             if (Loader::ALONG_K) {
-                to[0] = held[slot].x, to[PITCH] = held[slot].y, to[2 * PITCH] = held[slot].z, to[3 * PITCH] = held[slot].w;
+                to[0] = x.x, to[PITCH] = x.y, to[2 * PITCH] = x.z, to[3 * PITCH] = x.w;
             } else {
-                *reinterpret_cast<float4*>(to) = held[slot];
+                *reinterpret_cast<float4*>(to) = x;
             }
         }
     }
@@ -148,8 +154,9 @@ template <class Order> struct Output {
     bool accumulate, vector;
     Order order;
 
-    // Writes four sums of row m; `first`: those of the first chain.
-    __device__ void write(uint32_t m, uint32_t n, float4 sum, bool first) const {
+    // Writes four sums of row m, a thread's quad number `part` of it, and returns what is there now; `first`: sums of the
+    // first chain.
+    __device__ float4 write(uint32_t m, uint32_t n, int, float4 sum, bool first) const {
         float* to = data + order(m) * pitch + n;
         const float* from = nullptr; // what is added
         if (!first || accumulate) from = to;
@@ -160,21 +167,27 @@ template <class Order> struct Output {
             if (n + 2 < columns) sum.z += from[2];
             if (n + 3 < columns) sum.w += from[3];
         }
+        put(to, sum, columns - n);
+        return sum;
+    }
+
+    // Four elements of a row, of which `count` exist.
+    __device__ void put(float* to, const float4& x, uint32_t count) const {
         if (vector) {
-            *reinterpret_cast<float4*>(to) = sum;
+            *reinterpret_cast<float4*>(to) = x;
             return;
         }
-        to[0] = sum.x;
-        if (n + 1 < columns) to[1] = sum.y;
-        if (n + 2 < columns) to[2] = sum.z;
-        if (n + 3 < columns) to[3] = sum.w;
+        to[0] = x.x;
+        if (count > 1) to[1] = x.y;
+        if (count > 2) to[2] = x.z;
+        if (count > 3) to[3] = x.w;
     }
 };
 
 // The tile of C at (m0, n0), summed over k in begin … end; `begin` and all chains' ends are multiples of SLICE, and loaders
 // give zeros from the end of k on.
-template <class T, class A, class B, class Order>
-__device__ void product(const A& a, const B& b, const Output<Order>& out, uint32_t m0, uint32_t n0, uint32_t begin, uint32_t end) {
+template <class T, class A, class B, class Out>
+__device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t n0, uint32_t begin, uint32_t end) {
     using StageA = Stage<T::THREADS, T::M, A>;
     using StageB = Stage<T::THREADS, T::N, B>;
     __shared__ __align__(16) float slices_a[2][SLICE * StageA::PITCH];
@@ -233,7 +246,7 @@ __device__ void product(const A& a, const B& b, const Output<Order>& out, uint32
             for (int part = 0; part < T::TN; part += 4) {
                 const uint32_t n = n0 + column + part / 4 * COLUMN_STEP;
                 const float* s = sums[i] + part;
-                if (n < out.columns) out.write(m, n, make_float4(s[0], s[1], s[2], s[3]), first);
+                if (n < out.columns) out.write(m, n, part / 4, make_float4(s[0], s[1], s[2], s[3]), first);
             }
         }
         first = false;

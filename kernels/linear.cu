@@ -19,7 +19,7 @@ __device__ void forward(
     const Rows a{{x, features, rows, features, vector}};
     const Rows b{{weight, stride, outputs, features, vector && vector_weight}};
     float* part = y + (uint64_t)blockIdx.z * rows * outputs;
-    const Output<InOrder> out{part, outputs, rows, outputs, bias, rows_per_bias, false, outputs % 4 == 0, {}};
+    Output<InOrder> out{part, outputs, rows, outputs, bias, rows_per_bias, false, outputs % 4 == 0, {}};
     const uint2 k = split_of(features, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
@@ -32,7 +32,7 @@ __device__ void input_gradient(
     const Rows a{{dy, outputs, rows, outputs, outputs % 4 == 0}};
     const Columns b{{weight, stride, outputs, features, features % 4 == 0 && vector_weight}};
     float* part = dx + (uint64_t)blockIdx.z * rows * features;
-    const Output<InOrder> out{part, features, rows, features, nullptr, 1, accumulate != 0, features % 4 == 0, {}};
+    Output<InOrder> out{part, features, rows, features, nullptr, 1, accumulate != 0, features % 4 == 0, {}};
     const uint2 k = split_of(outputs, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
@@ -44,7 +44,7 @@ __device__ void weight_gradient(
     const Columns a{{dy, outputs, rows, outputs, outputs % 4 == 0}};
     const Columns b{{x, features, rows, features, features % 4 == 0}};
     float* part = dw + (uint64_t)blockIdx.z * outputs * features;
-    const Output<InOrder> out{part, features, outputs, features, nullptr, 1, false, features % 4 == 0, {}};
+    Output<InOrder> out{part, features, outputs, features, nullptr, 1, false, features % 4 == 0, {}};
     const uint2 k = split_of(rows, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }

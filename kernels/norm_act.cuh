@@ -123,23 +123,7 @@ __device__ void first(const real* dy, const real* x, const Vectors& vectors, con
             for (int k = 0; k < 4; k++) out[k] = sums[k], out[t.width + k] = sums[4 + k];
         }
     }
-    if constexpr (K > 0) {
-        f.finish(coefficients);
-        const uint32_t warp = threadIdx.x / WARP;
-        __syncthreads();
-        for (int k = 0; k < K; k++) {
-            const float sum = warp_sum(coefficients[k]);
-            if (threadIdx.x % WARP == 0) parts[0][warp * 32 + k] = sum;
-        }
-        __syncthreads();
-        if (threadIdx.x < K) {
-            double sum = 0.0;
-            for (uint32_t w = 0; w < THREADS / WARP; w++) sum += parts[0][w * 32 + threadIdx.x];
-            const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
-            const uint64_t block = ((uint64_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-            coefficient_sums[threadIdx.x * blocks + block] = (float)sum;
-        }
-    }
+    leave_coefficients(f, coefficients, coefficient_sums);
 }
 
 // `numerator` and `denominator`: the activation's learnt parameters, or null; `slope`: a leaky rectifier's given one.

@@ -280,8 +280,12 @@ impl Tape {
     }
 
     /// Records `op` with an `output` that was made by other means: it equals what [`Op::forward`] makes of the inputs.
-    pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Var {
-        self.record(op, inputs.iter().map(|var| var.0.0.clone()).collect(), output)
+    ///
+    /// # Errors
+    /// What the device's driver says when the output is looked at.
+    pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Result<Var> {
+        self.look_at(op.name(), &output)?;
+        Ok(self.record(op, inputs.iter().map(|var| var.0.0.clone()).collect(), output))
     }
 
     fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
@@ -462,12 +466,18 @@ impl Tape {
             let tensors = inputs.iter().copied().chain([&output]);
             work::stored(op.forward_cost(&shapes), tensors.map(|tensor| (tensor.shape(), tensor.dtype()))).into()
         });
-        if self.check_finite.get() && first_not_finite(&self.device, &[&output])?.is_some() {
+        self.look_at(op.name(), &output)?;
+        Ok(output)
+    }
+
+    /// Remembers where an output was not finite for the first time, if asked to.
+    fn look_at(&self, op: &str, output: &Tensor) -> Result<()> {
+        if self.check_finite.get() && first_not_finite(&self.device, &[output])?.is_some() {
             let layer = self.device.ledger(|ledger| ledger.layer());
-            let place = if layer.is_empty() { op.name().to_string() } else { format!("{} of {layer}", op.name()) };
+            let place = if layer.is_empty() { op.to_string() } else { format!("{op} of {layer}") };
             self.first_not_finite.borrow_mut().get_or_insert(place);
         }
-        Ok(output)
+        Ok(())
     }
 
     /// The value of a slot, made anew if it was not kept; it then stays until its last reader is done.

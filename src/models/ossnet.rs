@@ -331,17 +331,18 @@ impl DecoderBlock {
             };
             return chunked_block(tape, parameters, &layers, [x, latent], shared);
         }
-        let linear = |layer: &Linear| match shared {
-            Some(shared) => layer.forward_shared(tape, parameters, x, shared),
-            None => layer.forward(tape, parameters, x),
+        let (y, residual) = self.first.forward_measured(tape, parameters, x, shared, self.residual.as_ref())?;
+        let (norm, act) = (&self.first_norm, &self.act);
+        let y = match self.dropout > 0.0 {
+            false => norm.forward_linear(tape, parameters, y, Some(latent), act, &self.second)?,
+            true => {
+                let y = norm.forward(tape, parameters, y, Some(latent), None, Some(act))?;
+                let y = layers::dropout(tape, y, self.dropout)?;
+                self.second.forward_measured(tape, parameters, &y, None, None)?.0
+            }
         };
-        let residual = self.residual.as_ref().map(linear).transpose()?;
-        let y = linear(&self.first)?;
-        let y = self.first_norm.forward(tape, parameters, &y, Some(latent), None, Some(&self.act))?;
-        let y = layers::dropout(tape, y, self.dropout)?;
-        let y = self.second.forward(tape, parameters, &y)?;
         let residual = Some((residual.as_ref().unwrap_or(x), ResidualPlace::BeforeActivation));
-        self.second_norm.forward(tape, parameters, &y, Some(latent), residual, Some(&self.final_act))
+        self.second_norm.forward(tape, parameters, y, Some(latent), residual, Some(&self.final_act))
     }
 }
 

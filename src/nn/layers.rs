@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::nn::{BufferId, Kind, ParamId, Parameters};
 use crate::ops::activation::{self, Activation};
 use crate::ops::conv3d::Geometry;
+use crate::ops::linear::Measured;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
 use crate::ops::{self};
@@ -108,14 +109,29 @@ impl Linear {
         ops::linear(tape, x, &weight, None, bias.as_ref())
     }
 
-    /// The same for an input that is `[x | shared]`, where `shared` `[batch, features]` is equal for all rows of a batch
-    /// item: its share is one product an item.
+    /// The same for an input that is `[x | shared]`, where `shared` `[batch, features]`, if there is one, is equal for all rows
+    /// of a batch item: its share is one product an item. In training with the statistics that a conditional normalisation
+    /// behind it takes of the result, and with the result of a layer of the same sizes `beside` it.
     ///
     /// # Errors
-    /// Shapes that do not fit, or no memory.
-    pub fn forward_shared(&self, tape: &Tape, parameters: &Parameters, x: &Var, shared: &Var) -> Result<Var> {
-        let [weight, bias] = self.weight_and_bias(tape, parameters, Some(shared))?;
-        ops::linear(tape, x, &weight, Some(0..x.shape()[x.shape().len() - 1]), Some(&bias))
+    /// Shapes that do not fit, a layer without bias, or no memory.
+    pub fn forward_measured(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: &Var,
+        shared: Option<&Var>,
+        beside: Option<&Linear>,
+    ) -> Result<(Measured, Option<Var>)> {
+        let layer = |linear: &Linear| linear.weight_and_bias(tape, parameters, shared);
+        let (beside, own) = (beside.map(layer).transpose()?, layer(self)?);
+        let columns = 0..x.shape()[x.shape().len() - 1];
+        if !tape.is_training() {
+            let product = |[weight, bias]: &[Var; 2]| ops::linear(tape, x, weight, Some(columns.clone()), Some(bias));
+            let (beside, value) = (beside.as_ref().map(product).transpose()?, product(&own)?);
+            return Ok((value.into(), beside));
+        }
+        ops::linear_measured(tape, x, own.each_ref(), columns, beside.as_ref().map(|layer| layer.each_ref()))
     }
 
     /// The weight, and the bias or what becomes of it with the product of a `shared` `[batch, features]` end of the input.
@@ -401,8 +417,8 @@ impl NormAct {
         }
     }
 
-    /// `act(norm(x) [+ residual])`, or `act(norm(x)) [+ residual]`. `condition` `[batch, latent]` is for the conditional
-    /// kind.
+    /// `act(norm(x) [+ residual])`, or `act(norm(x)) [+ residual]`, for an `x` whose statistics may be known. `condition`
+    /// `[batch, latent]` is for the conditional kind.
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
@@ -410,15 +426,52 @@ impl NormAct {
         &self,
         tape: &Tape,
         parameters: &Parameters,
-        x: &Var,
+        x: impl Into<Measured>,
         condition: Option<&Var>,
         residual: Option<(&Var, ResidualPlace)>,
         act: Option<&Act>,
     ) -> Result<Var> {
+        let x = x.into();
+        self.with_parts(tape, parameters, &x, condition, act, |parts| {
+            ops::norm_act(tape, &x.value, &norm_act::NormAct { residual, ..*parts })
+        })
+    }
+
+    /// The layer `next` of `act(norm(x))`, and in training the statistics of its result.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, a layer without bias, or no memory.
+    pub fn forward_linear(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: impl Into<Measured>,
+        condition: Option<&Var>,
+        act: &Act,
+        next: &Linear,
+    ) -> Result<Measured> {
+        let (x, layer) = (x.into(), next.weight_and_bias(tape, parameters, None)?);
+        self.with_parts(tape, parameters, &x, condition, Some(act), |parts| {
+            ops::norm_act_linear(tape, &x.value, parts, layer.each_ref(), tape.is_training())
+        })
+    }
+
+    /// Runs `body` with what the op needs, but for a residual.
+    fn with_parts<T>(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: &Measured,
+        condition: Option<&Var>,
+        act: Option<&Act>,
+        body: impl FnOnce(&norm_act::NormAct<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let Measured { value: x, statistics } = x;
         let grouping = self.grouping(x);
         let groups = grouping.groups(x.shape().last().copied().unwrap_or(1));
         let count = x.shape().iter().product::<usize>() / groups.max(1);
-        let statistics = self.statistics(tape, parameters, count, || ops::moments(tape, x, grouping))?;
+        let measure = || statistics.clone().map_or_else(|| ops::moments(tape, x, grouping), Ok);
+        let statistics = self.statistics(tape, parameters, count, measure)?;
         let (scale, shift) = match (&self.affine, condition) {
             (Affine::None, _) => (None, None),
             (Affine::Channel { scale, shift }, _) => {
@@ -433,17 +486,16 @@ impl NormAct {
             }
         };
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
-        let parts = norm_act::NormAct {
+        body(&norm_act::NormAct {
             statistics: Some((&statistics, grouping)),
             through_statistics: self.is_through(tape),
             epsilon: EPSILON,
             gamma: scale.as_ref(),
             beta: shift.as_ref(),
-            residual,
+            residual: None,
             activation: act.map_or(Activation::Identity, |act| act.activation),
             parameters: &coefficients.iter().collect::<Vec<_>>(),
-        };
-        ops::norm_act(tape, x, &parts)
+        })
     }
 }
 

@@ -58,6 +58,19 @@ impl Tiling {
         }
     }
 
+    /// The cut of a product with the item: tiles of `rows` rows and `columns` channels, a multiple of 4.
+    pub(crate) fn tiles([rows, channels]: [usize; 2], [tile_rows, tile_columns]: [usize; 2]) -> Self {
+        Self {
+            length: (rows * channels) as u64,
+            channels: channels as u32,
+            width: channels as u32,
+            columns: (tile_columns / 4) as u32,
+            lanes: 1,
+            steps: tile_rows as u32,
+            pieces: rows.div_ceil(tile_rows) as u32,
+        }
+    }
+
     /// Blocks along the rows of an item.
     pub(crate) fn pieces(&self) -> usize {
         self.pieces as usize

@@ -133,15 +133,11 @@ impl DecoderBlock {
 
     fn whole(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
         let latent = Self::latent(tape);
-        let linear = |layer: &Linear| match self.residual {
-            Some(_) => layer.forward_shared(tape, parameters, x, &latent),
-            None => layer.forward(tape, parameters, x),
-        };
-        let residual = self.residual.as_ref().map_or(Ok(x.clone()), linear)?;
-        let h = linear(&self.first)?;
-        let h = self.norms[0].forward(tape, parameters, &h, Some(&latent), None, Some(&self.acts[0]))?;
+        let shared = self.residual.is_some().then_some(&latent);
+        let (h, residual) = self.first.forward_measured(tape, parameters, x, shared, self.residual.as_ref())?;
+        let h = self.norms[0].forward(tape, parameters, h, Some(&latent), None, Some(&self.acts[0]))?;
         let k = self.second.forward(tape, parameters, &dropout(tape, h, DROPOUT)?)?;
-        let residual = Some((&residual, ResidualPlace::BeforeActivation));
+        let residual = Some((residual.as_ref().unwrap_or(x), ResidualPlace::BeforeActivation));
         self.norms[1].forward(tape, parameters, &k, Some(&latent), residual, Some(&self.acts[1]))
     }
 

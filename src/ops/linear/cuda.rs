@@ -1,7 +1,9 @@
-//! Launches of `kernels/linear.cu` and `kernels/linear_mma.cu`.
+//! Launches of `kernels/linear.cu`, `kernels/linear_mma.cu` and `kernels/linear_measured.cu`.
+
+use bytemuck::{Pod, Zeroable};
 
 use super::Dims;
-use crate::device::Cuda;
+use crate::device::{Cuda, Grid};
 use crate::error::Result;
 use crate::ops::gemm::{Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
 use crate::tape::Precision;
@@ -62,6 +64,70 @@ pub(super) fn forward(
     let target = Target { tensor: y, first: 0, pitch: outputs };
     let bias = bias.map(|bias| (bias, rows_per_bias));
     sum_splits(cuda, (scratch, 0), product.splits(), [rows, outputs], target, bias, false)
+}
+
+/// Most terms of a sum that a product measures: `CHAIN` of `kernels/gemm.cuh`.
+pub(crate) const CHAIN: usize = 1024;
+
+/// True if each element of the product is one chain of one block.
+pub(super) fn is_measurable(dims: Dims) -> bool {
+    dims.forward().splits() == 1 && dims.features <= CHAIN
+}
+
+/// Floats of scratch of a product in so many blocks that measures what it writes.
+pub(crate) fn measured_workspace(grid: Grid) -> usize {
+    4 * grid.blocks.iter().map(|&blocks| blocks as usize).product::<usize>()
+}
+
+/// Floats of scratch that [`measured`] needs.
+pub(super) fn forward_measured_workspace(dims: Dims) -> usize {
+    measured_workspace(dims.forward().grid())
+}
+
+/// A layer of [`measured`].
+pub(super) struct Layer<'a> {
+    pub weight: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub y: &'a mut Tensor,
+}
+
+/// The twin of `Layer` in the kernels' file.
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct Addresses {
+    weight: u64,
+    bias: u64,
+    y: u64,
+}
+
+impl Addresses {
+    fn of(layer: &Layer<'_>, dims: Dims) -> Self {
+        let weight = layer.weight.address() + 4 * dims.first as u64;
+        Self { weight, bias: layer.bias.address(), y: layer.y.address() }
+    }
+}
+
+/// [`forward`] of one layer with the mean and variance of all of its result, or of that and a second layer.
+pub(super) fn measured(
+    cuda: &Cuda,
+    dims: Dims,
+    x: &Tensor,
+    (first, second): (Layer<'_>, Option<Layer<'_>>),
+    statistics: &mut Tensor,
+    parts: &mut Tensor,
+) -> Result<()> {
+    let (product, Dims { rows, features, outputs, stride, rows_per_bias, .. }) = (dims.forward(), dims);
+    let layers = [Some(&first), second.as_ref()]
+        .map(|layer| layer.map_or_else(Addresses::default, |layer| Addresses::of(layer, dims)));
+    let kernel = cuda.kernel(product.kernel("linear_measured", Math::Exact)).input(x);
+    let kernel = kernel.value(layers[0]).value(layers[1]).output(parts).output(statistics).tickets(1)?;
+    let mut grid = product.grid();
+    grid.blocks[2] = 1 + u32::from(second.is_some());
+    lengths(NAME, [rows, features, outputs, stride, rows_per_bias])?
+        .into_iter()
+        .fold(kernel, |kernel, size| kernel.value(size))
+        .value(dims.vector_weight())
+        .launch(grid)
 }
 
 /// Floats of scratch that [`input_gradient`] needs.

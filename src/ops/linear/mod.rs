@@ -12,23 +12,29 @@
 
 mod cpu;
 mod cuda;
+mod measured;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 pub(crate) use cpu::{Matrix, product};
+pub(crate) use cuda::{CHAIN, measured_workspace};
+pub use measured::{Measured, linear_measured};
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
+use measured::Besides;
 
 struct Linear {
     columns: Range<usize>,
     bias: bool,
     precision: Precision,
+    /// What else its first run makes (CUDA).
+    besides: Besides,
 }
 
 /// `y = x·W[:, columns]ᵀ + b`; see the module's page for shapes. `columns: None` means all.
@@ -37,7 +43,7 @@ struct Linear {
 /// Shapes that do not fit, or no memory.
 pub fn linear(tape: &Tape, x: &Var, weight: &Var, columns: Option<Range<usize>>, bias: Option<&Var>) -> Result<Var> {
     let columns = columns.unwrap_or(0..weight.shape().last().copied().unwrap_or(0));
-    let op = Linear { columns, bias: bias.is_some(), precision: tape.precision() };
+    let op = Linear { columns, bias: bias.is_some(), precision: tape.precision(), besides: Besides::default() };
     match bias {
         Some(bias) => tape.apply(op, &[x, weight, bias]),
         None => tape.apply(op, &[x, weight]),
@@ -116,6 +122,9 @@ impl Op for Linear {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
+        if let Some(besides) = self.besides.borrow_mut().as_mut() {
+            return besides.forward(device, dims, inputs, output);
+        }
         let mut scratch = workspace_for(device, 0, cuda::forward_workspace(dims))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {

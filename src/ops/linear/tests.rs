@@ -1,6 +1,9 @@
-use super::linear;
+use super::{linear, linear_measured};
+use crate::device::Device;
 use crate::memory::Role;
-use crate::ops::testing::{Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, cuda_device};
+use crate::ops::testing::{
+    Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, every_device,
+};
 use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -76,8 +79,68 @@ fn every_tile_on_cuda() {
 }
 
 #[test]
+fn measured_results_have_the_same_gradients() {
+    let inputs = [Array::random(&[6, 9], 4), Array::random(&[17, 21], 5), Array::random(&[3, 17], 6)];
+    check_op(
+        &inputs,
+        &[0, 1, 2],
+        TOLERANCE,
+        |tape, v| linear_measured(tape, &v[0], [&v[1], &v[2]], 7..16, None).map(|made| made.0.value),
+        |arrays| twin(arrays, 7),
+    );
+}
+
+/// The product to the bit, and its statistics: in tiles of 256 × 16, 128 × 32, 64 × 64 and 128 × 128, and with sums so long
+/// that a kernel of its own takes them. A mean far from zero costs the variance no accuracy.
+#[test]
+fn measured_on_the_way() {
+    for [rows, features, outputs, items] in
+        [[300, 40, 10, 2], [260, 33, 31, 2], [130, 24, 100, 1], [1930, 6, 1000, 2], [20, 1030, 40, 1]]
+    {
+        let inputs = [
+            Array::random(&[rows, features], 1),
+            Array::random(&[outputs, features + 5], 2),
+            Array::random(&[items, outputs], 3).map(|x| x + 100.0),
+            Array::random(&[items, outputs], 4),
+        ];
+        for device in every_device() {
+            let run = |device: &Device| {
+                let tape = Tape::new(device, Mode::Train);
+                let [x, w, b, other] = inputs.each_ref().map(|array| {
+                    tape.input(Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).unwrap())
+                });
+                let columns = 2..2 + features;
+                let plain = |b: &Var| linear(&tape, &x, &w, Some(columns.clone()), Some(b)).unwrap();
+                // Once alone, once with another layer beside it.
+                let made = [None, Some([&w, &other])]
+                    .map(|beside| linear_measured(&tape, &x, [&w, &b], columns.clone(), beside).unwrap());
+                let values = |var: &Var| var.tensor().to_vec().unwrap();
+                assert_eq!(values(made[1].1.as_ref().unwrap()), values(&plain(&other)));
+                let made = made.map(|(made, _)| [values(&made.value), values(&made.statistics.unwrap())]);
+                (values(&plain(&b)), made)
+            };
+            device.ledger(|ledger| ledger.record(true));
+            let (expected, [[y, statistics], again]) = run(&device);
+            assert_clean();
+            let events = device.ledger(|ledger| ledger.take_events());
+            let plan = Device::plan_for(device.target(), device.budget());
+            plan.ledger(|ledger| ledger.record(true));
+            run(&plan);
+            assert!(plan.ledger(|ledger| ledger.take_events()) == events, "plan and run allocate differently");
+            assert_eq!(y, expected, "{device:?} {rows}×{features}×{outputs}");
+            assert_eq!(again, [y.clone(), statistics.clone()]);
+            let count = y.len() as f64;
+            let mean = y.iter().map(|&y| f64::from(y)).sum::<f64>() / count;
+            let variance = y.iter().map(|&y| (f64::from(y) - mean).powi(2)).sum::<f64>() / count;
+            // Rounded once each; sums of a thread's few terms round by some 2^-24 of the variance.
+            compare(&format!("{device:?} mean"), &statistics[..1], &[mean], 1e-7);
+            compare(&format!("{device:?} variance"), &statistics[1..], &[variance], 5e-7);
+        }
+    }
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_errors() {
-    use crate::device::Device;
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());

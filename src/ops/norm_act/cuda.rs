@@ -40,7 +40,7 @@ fn kernels(activation: Activation) -> (&'static str, &'static str, f32) {
 /// How vectors are indexed by item and channel: the twin of `Norm` in the kernels' file.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-struct Norm {
+pub(crate) struct Norm {
     epsilon: f32,
     groups: u32,
     item_group: u32,
@@ -54,7 +54,8 @@ struct Norm {
 pub(crate) struct Cut {
     pub items: usize,
     tiling: Tiling,
-    norm: Norm,
+    /// How kernels find the numbers of a channel of an item.
+    pub norm: Norm,
     one_group: bool,
     channels: usize,
     affine: bool,
@@ -68,7 +69,7 @@ impl Cut {
     }
 
     /// For `items` items of `rows` rows; `per_item` says of scale and shift whether each item has its own.
-    pub(super) fn affine(
+    pub(crate) fn affine(
         [items, rows, channels]: [usize; 3],
         grouping: Option<Grouping>,
         epsilon: f32,
@@ -86,7 +87,12 @@ impl Cut {
         Self { items, tiling: Tiling::new(rows, channels), norm, one_group, channels, affine: true }
     }
 
-    fn grid(&self) -> Grid {
+    /// The same where the first backward pass is a product's, in tiles of so many rows and channels.
+    pub(crate) fn tiled(&self, rows: usize, tile: [usize; 2]) -> Self {
+        Self { tiling: Tiling::tiles([rows, self.channels], tile), ..*self }
+    }
+
+    pub(crate) fn grid(&self) -> Grid {
         self.tiling.grid(self.items)
     }
 
@@ -108,7 +114,7 @@ impl Cut {
     }
 
     /// Where the four parts of the scratch begin.
-    fn starts(&self, coefficients: usize) -> [usize; 4] {
+    pub(crate) fn starts(&self, coefficients: usize) -> [usize; 4] {
         let [sums, groups, pieces, _] = self.lengths(coefficients);
         [0, sums, sums + groups, sums + groups + pieces]
     }
@@ -262,13 +268,13 @@ fn launch_sums(
 
 /// Addresses of `g` and `x` for [`second`]; either may be where `dx` goes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Second {
+pub(crate) struct Second {
     pub g: u64,
     pub x: u64,
 }
 
 /// `dx (+)= s·γ·g [− s·mean(γ·g) − s²·(x − μ)·mean(γ·g·x̂)]`, the bracket if gradients flow `through` the statistics.
-pub(super) fn second(
+pub(crate) fn second(
     inputs: &Inputs<'_>,
     cuda: &Cuda,
     through: bool,

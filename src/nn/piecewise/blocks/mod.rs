@@ -101,7 +101,7 @@ pub fn chunked_block(
         norm.statistics(tape, parameters, count, || Ok(statistics.clone()))?;
     }
     inputs.extend(&statistics);
-    Ok(tape.apply_made(op, &inputs, output))
+    tape.apply_made(op, &inputs, output)
 }
 
 struct ChunkedBlock {
@@ -156,31 +156,45 @@ impl ChunkedBlock {
         Values { device, batch: self.batch, all, coefficients: self.coefficients() }
     }
 
-    /// `norm(x)`, activated, with given statistics, scale and shift; `residual` is added before the activation.
-    fn norm_act(
+    /// A norm with given statistics, scale and shift, and the activation; `residual` is added before that.
+    fn parts<'a>(
         &self,
-        tape: &Tape,
-        x: &Var,
-        [statistics, gamma, beta]: [&Var; 3],
-        residual: Option<&Var>,
-        coefficients: &[Var],
-    ) -> Result<Var> {
-        let parts = norm_act::NormAct {
+        [statistics, gamma, beta]: [&'a Var; 3],
+        residual: Option<&'a Var>,
+        coefficients: &'a [&'a Var],
+    ) -> norm_act::NormAct<'a> {
+        norm_act::NormAct {
             statistics: Some((statistics, Grouping::Scalar)),
             epsilon: EPSILON,
             gamma: Some(gamma),
             beta: Some(beta),
             residual: residual.map(|residual| (residual, ResidualPlace::BeforeActivation)),
             activation: self.activation,
-            parameters: &coefficients.iter().collect::<Vec<_>>(),
+            parameters: coefficients,
             ..norm_act::NormAct::default()
-        };
-        norm_act(tape, x, &parts)
+        }
+    }
+
+    /// `norm(x)`, activated.
+    fn norm_act(
+        &self,
+        tape: &Tape,
+        x: &Var,
+        norm: [&Var; 3],
+        residual: Option<&Var>,
+        coefficients: &[Var],
+    ) -> Result<Var> {
+        norm_act(tape, x, &self.parts(norm, residual, &coefficients.iter().collect::<Vec<_>>()))
     }
 
     /// The layers between `h` and `k`, of a chunk.
     fn middle(&self, tape: &Tape, chunk: &Chunk, h: &Var, leaves: &Leaves) -> Result<Var> {
         let Leaves { norm, coefficients, weight, bias } = leaves;
+        if self.dropout == 0.0 {
+            let coefficients: Vec<&Var> = coefficients.iter().collect();
+            let parts = self.parts(norm.each_ref(), None, &coefficients);
+            return Ok(ops::norm_act_linear(tape, h, &parts, [weight, bias], false)?.value);
+        }
         let hidden = self.norm_act(tape, h, norm.each_ref(), None, coefficients)?;
         let first = chunk.rows.start * hidden.shape()[1];
         let hidden = dropout_from(tape, hidden, self.dropout, self.seed, first)?;

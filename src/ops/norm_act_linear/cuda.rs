@@ -1,0 +1,228 @@
+//! Launches of `kernels/norm_act_linear.cu`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{BETA, COEFFICIENTS, Dims, GAMMA, NAME};
+use crate::device::cuda::Kernel;
+use crate::device::{Cuda, Device, Grid};
+use crate::error::Result;
+use crate::ops::activation::Activation;
+use crate::ops::gemm::{Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::ops::linear::measured_workspace;
+use crate::ops::moments::Grouping;
+use crate::ops::norm_act::cuda::{Cut, Inputs, Second, Summed, second, write_gradients};
+use crate::tape::Backward;
+use crate::tensor::Tensor;
+
+/// A tile: which kernel has it, rows, columns, threads.
+type Tile = (&'static str, usize, usize, u32);
+
+/// Forward, by outputs: the first tile that has them all, else the last.
+const WIDE: [Tile; 3] = [("64", 64, 64, 128), ("256", 128, 256, 256), ("512", 64, 512, 256)];
+/// The weight's gradient, by outputs.
+const TALL: [Tile; 3] = [("64", 64, 64, 128), ("256", 256, 128, 256), ("512", 512, 64, 256)];
+/// The input's gradient, the larger if there are many of them.
+const EPILOGUE: [Tile; 2] = [("64", 64, 64, 128), ("128", 128, 128, 256)];
+
+/// Blocks that fill a large device.
+const BLOCKS: usize = 128;
+/// Fewest rows that are worth a split of the weight's gradient, and most floats of all splits (16 MiB).
+const SHORTEST: usize = 256;
+const PARTS: usize = 4 << 20;
+
+/// The twin of `Sizes` in the kernels' file.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Sizes {
+    rows: u32,
+    features: u32,
+    outputs: u32,
+    item_bias: u32,
+}
+
+impl Dims {
+    fn wide(self) -> Tile {
+        if self.outputs <= 64 { WIDE[0] } else { WIDE[if self.outputs <= 256 { 1 } else { 2 }] }
+    }
+
+    fn tall(self) -> Tile {
+        if self.outputs <= 64 { TALL[0] } else { TALL[if self.outputs <= 256 { 1 } else { 2 }] }
+    }
+
+    fn epilogue(self) -> Tile {
+        let (_, rows, columns, _) = EPILOGUE[1];
+        let blocks = self.items * self.rows.div_ceil(rows) * self.features.div_ceil(columns);
+        EPILOGUE[usize::from(self.features > 64 && blocks >= BLOCKS)]
+    }
+
+    /// The grid of tiles of an item's rows and so many columns.
+    fn grid(self, (_, rows, columns, threads): Tile, width: usize) -> Grid {
+        let blocks = [self.rows.div_ceil(rows) as u32, width.div_ceil(columns) as u32, self.items as u32];
+        Grid { blocks, threads: [threads, 1, 1], shared: 0 }
+    }
+
+    /// Floats of scratch of a forward pass that measures its result.
+    pub(super) fn measured_workspace(self) -> usize {
+        measured_workspace(self.grid(self.wide(), self.outputs))
+    }
+
+    fn splits(self) -> usize {
+        let (_, rows, columns, _) = self.tall();
+        let tiles = self.outputs.div_ceil(rows) * self.features.div_ceil(columns);
+        let most = (PARTS / (self.outputs * self.features).max(1)).max(2);
+        BLOCKS.div_ceil(tiles.max(1)).min(self.items * self.rows / SHORTEST).clamp(1, most)
+    }
+
+    /// Floats of scratch of the weight's gradient.
+    pub(super) fn weight_gradient_workspace(self) -> usize {
+        self.splits() * self.outputs * self.features
+    }
+
+    /// Rows that share a bias.
+    fn bias_items(self) -> [usize; 3] {
+        let items = if self.per_item[2] { self.items } else { 1 };
+        [items, self.items * self.rows / items, self.outputs]
+    }
+
+    /// Floats of scratch of the bias's gradient.
+    pub(super) fn bias_gradient_workspace(self) -> usize {
+        let [items, rows, columns] = self.bias_items();
+        column_sums_workspace(items, rows, columns)
+    }
+
+    /// `db (+)= Σ dy`.
+    pub(super) fn bias_gradient(
+        self,
+        cuda: &Cuda,
+        dy: &Tensor,
+        db: &mut Tensor,
+        accumulate: bool,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        column_sums(cuda, dy, self.bias_items(), db, accumulate, scratch)
+    }
+
+    fn sizes(self) -> Result<Sizes> {
+        let item_bias = if self.per_item[2] { self.outputs } else { 0 };
+        let sizes = [self.rows, self.features, self.outputs, item_bias, self.items * self.rows];
+        let [rows, features, outputs, item_bias, _] = lengths(NAME, sizes)?;
+        Ok(Sizes { rows, features, outputs, item_bias })
+    }
+}
+
+/// What all passes read beside `x`.
+pub(super) struct Norm<'a> {
+    pub dims: Dims,
+    pub epsilon: f32,
+    pub activation: Activation,
+    /// Statistics, scale and shift.
+    pub vectors: [&'a Tensor; 3],
+    pub parameters: [&'a Tensor; 2],
+}
+
+impl Norm<'_> {
+    fn cut(&self) -> Cut {
+        let Dims { items, rows, features, per_item, .. } = self.dims;
+        Cut::affine([items, rows, features], Some(Grouping::Scalar), self.epsilon, [per_item[0], per_item[1]])
+    }
+
+    /// The cut of the sums that the input's gradient leaves.
+    fn tiled(&self) -> Cut {
+        let (_, rows, columns, _) = self.dims.epilogue();
+        self.cut().tiled(self.dims.rows, [rows, columns])
+    }
+
+    fn inputs(&self, cut: Cut) -> Inputs<'_> {
+        let vectors = self.vectors.map(Some);
+        Inputs { cut, x: None, vectors, before: None, activation: self.activation, parameters: &[] }
+    }
+
+    /// Adds the norm's and the activation's parameters.
+    fn describe<'k>(&self, kernel: Kernel<'k>) -> Kernel<'k> {
+        let kernel = self.vectors.iter().fold(kernel, |kernel, vector| kernel.input(vector)).value(self.cut().norm);
+        self.parameters.iter().fold(kernel, |kernel, parameter| kernel.input(parameter))
+    }
+
+    /// `y` and, if they are wanted, its statistics (and scratch for them).
+    pub(super) fn forward(
+        &self,
+        cuda: &Cuda,
+        [x, weight, bias]: [&Tensor; 3],
+        y: &mut Tensor,
+        measured: Option<[&mut Tensor; 2]>,
+    ) -> Result<()> {
+        let tile = self.dims.wide();
+        let kernel = cuda.kernel(format!("norm_act_linear_pade54_{}", tile.0));
+        let kernel = self.describe(kernel.input(x)).input(weight).input(bias).output(y);
+        let kernel = match measured {
+            Some([statistics, parts]) => kernel.output(parts).output(statistics),
+            None => kernel.value(0u64).value(0u64),
+        };
+        kernel.tickets(1)?.value(self.dims.sizes()?).launch(self.dims.grid(tile, self.dims.outputs))
+    }
+
+    /// `dW (+)= dyᵀ·a`.
+    pub(super) fn weight_gradient(
+        &self,
+        cuda: &Cuda,
+        [x, dy]: [&Tensor; 2],
+        dw: &mut Tensor,
+        accumulate: bool,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        let Dims { items, features, outputs, .. } = self.dims;
+        let (name, rows, columns, threads) = self.dims.tall();
+        let splits = self.dims.splits();
+        let blocks = [outputs.div_ceil(rows), features.div_ceil(columns), splits].map(|blocks| blocks as u32);
+        let kernel = cuda.kernel(format!("norm_act_linear_weight_gradient_pade54_{name}")).input(dy).input(x);
+        let kernel = self.describe(kernel).output(scratch).value(items as u32).value(self.dims.sizes()?);
+        kernel.launch(Grid { blocks, threads: [threads, 1, 1], shared: 0 })?;
+        let target = Target { tensor: dw, first: 0, pitch: features };
+        sum_splits(cuda, (scratch, 0), splits, [outputs, features], target, None, accumulate)
+    }
+
+    /// Floats of scratch of [`Norm::input_gradient`] and what follows it.
+    pub(super) fn input_gradient_workspace(&self) -> usize {
+        self.tiled().workspace(self.activation.coefficients())
+    }
+
+    /// `g = (dy·W)·act'(v)`, and sums.
+    pub(super) fn input_gradient(
+        &self,
+        cuda: &Cuda,
+        [dy, weight, x]: [&Tensor; 3],
+        g: &mut Tensor,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        let tile = self.dims.epilogue();
+        let [.., pieces, blocks] = self.tiled().starts(self.activation.coefficients());
+        let kernel = cuda.kernel(format!("norm_act_linear_input_gradient_pade54_{}", tile.0));
+        let kernel = self.describe(kernel.input(dy).input(weight).input(x)).output(g);
+        let kernel = kernel.output_from(scratch, pieces).output_from(scratch, blocks).value(self.dims.sizes()?);
+        kernel.launch(self.dims.grid(tile, self.dims.features))
+    }
+
+    /// The gradients of scale, shift and coefficients from the sums.
+    pub(super) fn write_gradients(
+        &self,
+        backward: &mut Backward<'_>,
+        device: &Device,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        let of = Summed { beta: Some(BETA), gamma: Some(GAMMA), parameters: COEFFICIENTS };
+        write_gradients(&self.inputs(self.tiled()), backward, device, of, true, scratch)
+    }
+
+    /// `g` becomes `dx`.
+    pub(super) fn through_statistics(
+        &self,
+        cuda: &Cuda,
+        through: bool,
+        x: &Tensor,
+        g: &mut Tensor,
+        scratch: &Tensor,
+    ) -> Result<()> {
+        let source = Second { g: g.address(), x: x.address() };
+        second(&self.inputs(self.cut()), cuda, through, source, false, scratch, g)
+    }
+}

@@ -1,0 +1,238 @@
+//! A linear layer of a normalised activation, `y = a·Wᵀ + b` with `a = act(γ·x̂ + β)`: the second layer of a decoder block.
+//!
+//! `x` `[rows…, C]`, one mean and variance for all of it, `γ`, `β` `[C]` or `[batch, C]`, `W` `[outputs, C]`, `b` `[outputs]` or
+//! `[batch, outputs]`, `y` `[rows…, outputs]`.
+//!
+//! Wherever one kernel can do it `a` does not exist in any pass: on CUDA in f32, with Padé units of orders 5/4 (those of every
+//! published configuration) and up to 1024 features and outputs. Elsewhere this is [`norm_act`] and [`linear`]. The CPU keeps
+//! them apart on purpose: its product packs its operands anyway, and the pass over `a` runs from the cache.
+//!
+//! Gradients are those of the two ops: `dW = dyᵀ·a`, `db = Σ dy`, and with `g = (dy·W)·act'(γ·x̂ + β)` those of
+//! [`norm_act`](crate::ops::norm_act()). Kept are `x` and the small inputs. Three passes over memory are saved forward and
+//! backward each: `a` is neither written nor read, and `dy·W` becomes `g` on its way out.
+//! Work: that of both ops, and the activation once more for `dW`. Bytes: `x`, `W` and `y` once; backward `x` three times (the
+//! statistics' gradient needs all of `g` first), `dy` twice, `g` twice, `dx` once.
+
+mod cuda;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::device::{Backend, Device, Target};
+use crate::error::{Error, Result};
+use crate::memory::Role;
+use crate::ops::linear::{CHAIN, Measured, linear_measured};
+use crate::ops::{Activation, Cost, Grouping, Needs, NormAct, Op, linear, norm_act, workspace};
+use crate::tape::{Backward, Precision, Tape, Var};
+use crate::tensor::{DType, Shape, Tensor};
+
+const NAME: &str = "norm_act_linear";
+
+/// `W·act(norm(x)) + b` for `parts` of the norm and `[W, b]`, with the result's statistics if it is to `measure` them.
+///
+/// # Errors
+/// Shapes that do not fit, or no memory.
+pub fn norm_act_linear(tape: &Tape, x: &Var, parts: &NormAct<'_>, layer: [&Var; 2], measure: bool) -> Result<Measured> {
+    let Some((op, inputs)) = fused(tape, x, parts, layer) else {
+        let a = norm_act(tape, x, parts)?;
+        return match measure {
+            true => Ok(linear_measured(tape, &a, layer, 0..a.shape()[a.shape().len() - 1], None)?.0),
+            false => Ok(linear(tape, &a, layer[0], None, Some(layer[1]))?.into()),
+        };
+    };
+    let device = tape.device();
+    let statistics = || device.in_op(NAME, || Tensor::empty(device, &[2, 1], DType::F32, Role::Transient));
+    let made = Rc::new(RefCell::new(measure.then(statistics).transpose()?));
+    let value = tape.apply(Fused { statistics: made.clone(), ..op }, &inputs)?;
+    Ok(Measured { value, statistics: made.take().map(|statistics| tape.constant(statistics)) })
+}
+
+/// The op and its inputs, if one kernel can do it.
+fn fused<'a>(
+    tape: &Tape,
+    x: &'a Var,
+    parts: &NormAct<'a>,
+    [weight, bias]: [&'a Var; 2],
+) -> Option<(Fused, [&'a Var; 8])> {
+    let (Some((statistics, Grouping::Scalar)), Some(gamma), Some(beta), None) =
+        (parts.statistics, parts.gamma, parts.beta, parts.residual)
+    else {
+        return None;
+    };
+    let &[numerator, denominator] = parts.parameters else { return None };
+    let exact = tape.precision() == Precision::F32 && x.dtype() == DType::F32;
+    let known = parts.activation == Activation::Pade { numerator: 5, denominator: 4 };
+    let fits = weight.shape().iter().all(|&length| length <= CHAIN);
+    if !matches!(tape.device().target(), Target::Cuda(_)) || !exact || !known || !fits {
+        return None;
+    }
+    let op = Fused {
+        activation: parts.activation,
+        epsilon: parts.epsilon,
+        through_statistics: parts.through_statistics,
+        statistics: Rc::default(),
+    };
+    Some((op, [x, statistics, gamma, beta, numerator, denominator, weight, bias]))
+}
+
+// Positions of the inputs.
+const X: usize = 0;
+const STATISTICS: usize = 1;
+const GAMMA: usize = 2;
+const BETA: usize = 3;
+/// Numerator, then denominator.
+const COEFFICIENTS: usize = 4;
+const WEIGHT: usize = 6;
+const BIAS: usize = 7;
+
+struct Fused {
+    activation: Activation,
+    epsilon: f32,
+    /// Gradients flow through the statistics of `x`.
+    through_statistics: bool,
+    /// The result's statistics, which the first run makes for whoever takes them.
+    statistics: Rc<RefCell<Option<Tensor>>>,
+}
+
+/// Sizes, all of them checked.
+#[derive(Clone, Copy, Debug)]
+struct Dims {
+    /// Items that scale, shift or bias tell apart.
+    items: usize,
+    /// Rows of an item.
+    rows: usize,
+    features: usize,
+    outputs: usize,
+    /// Whether each item has a scale, a shift, a bias of its own.
+    per_item: [bool; 3],
+}
+
+impl Fused {
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Dims> {
+        let (x, weight) = (inputs[X], inputs[WEIGHT]);
+        let misfit = |what: &str, shape: &[usize]| {
+            Error::shape(NAME, format!("{what} {shape:?} does not fit input {x:?}, weight {weight:?}"))
+        };
+        let (Some((&features, leading)), &[outputs, columns]) = (x.split_last(), weight) else {
+            return Err(misfit("weight", weight));
+        };
+        if columns != features {
+            return Err(misfit("weight", weight));
+        }
+        if inputs[STATISTICS] != [2, 1] {
+            return Err(misfit("statistics", inputs[STATISTICS]));
+        }
+        let all: usize = leading.iter().product();
+        let mut items = 1;
+        let mut per_item = [false; 3];
+        for ((own, position), length) in per_item.iter_mut().zip([GAMMA, BETA, BIAS]).zip([features, features, outputs])
+        {
+            let shape = inputs[position];
+            let batch: usize = shape[..shape.len().saturating_sub(1)].iter().product();
+            if shape.last() != Some(&length) || batch == 0 || batch > 1 && items > 1 && batch != items {
+                return Err(misfit("scale, shift or bias", shape));
+            }
+            *own = batch > 1;
+            items = items.max(batch);
+        }
+        match all.is_multiple_of(items) {
+            true => Ok(Dims { items, rows: all / items, features, outputs, per_item }),
+            false => Err(Error::shape(NAME, format!("{items} scales, shifts or biases do not divide {x:?}"))),
+        }
+    }
+
+    fn norm<'a>(&self, dims: Dims, inputs: &[&'a Tensor]) -> cuda::Norm<'a> {
+        cuda::Norm {
+            dims,
+            epsilon: self.epsilon,
+            activation: self.activation,
+            vectors: [inputs[STATISTICS], inputs[GAMMA], inputs[BETA]],
+            parameters: [inputs[COEFFICIENTS], inputs[COEFFICIENTS + 1]],
+        }
+    }
+}
+
+impl Op for Fused {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let dims = self.dims(inputs)?;
+        self.activation.check(NAME, &inputs[COEFFICIENTS..WEIGHT])?;
+        let mut shape = inputs[X].to_vec();
+        *shape.last_mut().unwrap_or(&mut 0) = dims.outputs;
+        Ok(shape)
+    }
+
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
+        let dims = self.dims(&shapes)?;
+        let mut statistics = self.statistics.borrow_mut();
+        let mut parts = workspace(device, if statistics.is_some() { dims.measured_workspace() } else { 0 })?;
+        if let Backend::Cuda(cuda) = device.backend() {
+            let measured = statistics.as_mut().map(|statistics| [statistics, &mut parts]);
+            self.norm(dims, inputs).forward(cuda, [inputs[X], inputs[WEIGHT], inputs[BIAS]], output, measured)?;
+        }
+        Ok(())
+    }
+
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let device = backward.device().clone();
+        let values = (X..BIAS).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
+        let (values, bias): (Vec<&Tensor>, _) = (values.iter().collect(), backward.shape(BIAS).to_vec());
+        let shapes: Vec<&[usize]> = values.iter().map(|value| value.shape()).chain([bias.as_slice()]).collect();
+        let dims = self.dims(&shapes)?;
+        let norm = self.norm(dims, &values);
+        let (x, weight, dy) = (values[X], values[WEIGHT], backward.gradient().clone());
+        backward.write_gradient(WEIGHT, |device, dw, accumulate| {
+            let mut scratch = workspace(device, dims.weight_gradient_workspace())?;
+            match device.backend() {
+                Backend::Cuda(cuda) => norm.weight_gradient(cuda, [x, &dy], dw, accumulate, &mut scratch),
+                _ => Ok(()),
+            }
+        })?;
+        backward.write_gradient(BIAS, |device, db, accumulate| {
+            let mut scratch = workspace(device, dims.bias_gradient_workspace())?;
+            match device.backend() {
+                Backend::Cuda(cuda) => dims.bias_gradient(cuda, &dy, db, accumulate, &mut scratch),
+                _ => Ok(()),
+            }
+        })?;
+        let mut scratch = workspace(&device, norm.input_gradient_workspace())?;
+        let mut g = Tensor::empty(&device, x.shape(), DType::F32, Role::Transient)?;
+        if let Backend::Cuda(cuda) = device.backend() {
+            norm.input_gradient(cuda, [&dy, weight, x], &mut g, &mut scratch)?;
+        }
+        drop(dy);
+        norm.write_gradients(backward, &device, &mut scratch)?;
+        if let Backend::Cuda(cuda) = device.backend() {
+            norm.through_statistics(cuda, self.through_statistics, x, &mut g, &scratch)?;
+        }
+        backward.accumulate(X, g)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::inputs(&(X..BIAS).collect::<Vec<_>>())
+    }
+
+    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let Ok(Dims { items, rows, features, outputs, .. }) = self.dims(inputs) else { return Cost::default() };
+        let (all, features, outputs) = ((items * rows) as u64, features as u64, outputs as u64);
+        Cost {
+            flops: all * features * (2 * outputs + 4 + self.activation.flops()),
+            bytes: 4 * (all * (features + outputs) + features * outputs),
+        }
+    }
+
+    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {
+        let Ok(Dims { items, rows, features, outputs, .. }) = self.dims(inputs) else { return Cost::default() };
+        let (all, features, outputs) = ((items * rows) as u64, features as u64, outputs as u64);
+        Cost {
+            flops: all * features * (4 * outputs + 16 + 3 * self.activation.flops()),
+            bytes: 4 * (all * (6 * features + 2 * outputs) + 2 * features * outputs),
+        }
+    }
+}

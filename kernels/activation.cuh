@@ -209,9 +209,9 @@ template <class F> __device__ inline Four gradients(const F& f, const Four& x, c
 
 // The block's sums of the coefficients' gradients, from the threads' own, to `out` [COEFFICIENTS, blocks]; all threads must take
 // part.
-template <class F, int K> __device__ inline void leave_coefficients(const F& f, float (&sums)[K], float* out) {
+template <int BLOCK = THREADS, class F, int K> __device__ inline void leave_coefficients(const F& f, float (&sums)[K], float* out) {
     if constexpr (F::COEFFICIENTS > 0) {
-        __shared__ float parts[THREADS / WARP][WARP];
+        __shared__ float parts[BLOCK / WARP][WARP];
         f.finish(sums);
         for (int k = 0; k < K; k++) {
             const float sum = warp_sum(sums[k]);
@@ -220,7 +220,7 @@ template <class F, int K> __device__ inline void leave_coefficients(const F& f, 
         __syncthreads();
         if (threadIdx.x < K) {
             double sum = 0.0;
-            for (uint32_t w = 0; w < blockDim.x / WARP; w++) sum += parts[w][threadIdx.x];
+            for (uint32_t w = 0; w < BLOCK / WARP; w++) sum += parts[w][threadIdx.x];
             const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
             const uint64_t block = ((uint64_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
             out[threadIdx.x * blocks + block] = (float)sum;

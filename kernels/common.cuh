@@ -54,3 +54,9 @@ template <typename T> __device__ inline T block_sum(T value) {
     __syncthreads();
     return warp_sum(lane < warps ? parts[lane] : T(0));
 }
+
+// Where a weight's gradient goes from the only split of its product: rows `pitch` apart, written or added to. Of several
+// splits each has a part of its own, which `sum_splits` adds.
+struct Whole {
+    uint32_t pitch, accumulate;
+};

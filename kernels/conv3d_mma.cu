@@ -73,10 +73,10 @@ __device__ void correlate(
     const Columns<typename S::Weight> b{S::weight(weights, true), pitch, a.pairs, pitch};
     const uint64_t size = (uint64_t)c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
     void* part = splits > 1 ? (float*)target + split * size : target;
-    const Output<ViewOrder> out{part, (narrow & OUTPUT) != 0, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate,
+    Output<ViewOrder> out{part, (narrow & OUTPUT) != 0, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate,
                                 ViewOrder(c, view, voxels)};
     const uint2 k = split_of<Math>(a.pairs, split, splits);
-    product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
+    mma::product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
 }
 
 // dW `[splits][taps · channels, columns]` = sourceᵀ ⋆ target, which is the output's gradient here; in f32.
@@ -89,9 +89,9 @@ __device__ void weight_gradient(
     const PairsAcross<typename S::Activation> a(c, view, voxels, S::activation(source, c.channels, narrow & FIRST));
     const Columns<typename S::Activation> b{S::activation(target, c.columns, narrow & SECOND), c.columns, a.spots, c.columns};
     float* part = dw + (uint64_t)blockIdx.z * a.pairs * c.columns;
-    const Output<gemm::InOrder> out{part, false, c.columns, a.pairs, c.columns, nullptr, 1, false, {}};
+    Output<gemm::InOrder> out{part, false, c.columns, a.pairs, c.columns, nullptr, 1, false, {}};
     const uint2 k = split_of<Math>(a.spots, blockIdx.z, gridDim.z);
-    product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    mma::product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
 #define CONV(MATH, NAME, COLUMNS) \

@@ -167,20 +167,20 @@ template <class Order> struct Output {
             if (n + 2 < columns) sum.z += from[2];
             if (n + 3 < columns) sum.w += from[3];
         }
-        put(to, sum, columns - n);
+        put(to, n, sum);
         return sum;
     }
 
-    // Four elements of a row, of which `count` exist.
-    __device__ void put(float* to, const float4& x, uint32_t count) const {
+    // To columns n … n + 3 that exist.
+    __device__ void put(float* to, uint32_t n, const float4& x) const {
         if (vector) {
             *reinterpret_cast<float4*>(to) = x;
             return;
         }
         to[0] = x.x;
-        if (count > 1) to[1] = x.y;
-        if (count > 2) to[2] = x.z;
-        if (count > 3) to[3] = x.w;
+        if (n + 1 < columns) to[1] = x.y;
+        if (n + 2 < columns) to[2] = x.z;
+        if (n + 3 < columns) to[3] = x.w;
     }
 };
 

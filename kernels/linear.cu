@@ -37,14 +37,16 @@ __device__ void input_gradient(
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
-// dW `[splits][outputs, features]` = dy `[rows, outputs]`ᵀ · x `[rows, features]`.
+// dW = dy `[rows, outputs]`ᵀ · x `[rows, features]`, or its parts `[splits][outputs, features]`.
 template <class T>
 __device__ void weight_gradient(
-    const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs) {
+    const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole) {
     const Columns a{{dy, outputs, rows, outputs, outputs % 4 == 0}};
     const Columns b{{x, features, rows, features, features % 4 == 0}};
     float* part = dw + (uint64_t)blockIdx.z * outputs * features;
-    Output<InOrder> out{part, features, outputs, features, nullptr, 1, false, features % 4 == 0, {}};
+    const uint32_t pitch = gridDim.z > 1 ? features : whole.pitch;
+    const bool vector = features % 4 == 0 && pitch % 4 == 0 && (uint64_t)dw % 16 == 0, add = gridDim.z == 1 && whole.accumulate;
+    Output<InOrder> out{part, pitch, outputs, features, nullptr, 1, add, vector, {}};
     const uint2 k = split_of(rows, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
@@ -62,8 +64,8 @@ __device__ void weight_gradient(
         input_gradient<Tile##COLUMNS>(dy, weight, dx, rows, features, outputs, stride, vector_weight, accumulate); \
     } \
     extern "C" __global__ void BOUNDS(COLUMNS) linear_weight_gradient_##COLUMNS( \
-        const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs) { \
-        weight_gradient<Tile##COLUMNS>(dy, x, dw, rows, features, outputs); \
+        const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole) { \
+        weight_gradient<Tile##COLUMNS>(dy, x, dw, rows, features, outputs, whole); \
     }
 
 LINEAR(16)

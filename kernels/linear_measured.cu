@@ -25,7 +25,7 @@ __device__ void forward(const float* x, const Layer& layer, float4* parts, float
     Measured out({layer.y, outputs, rows, outputs, layer.bias, rows_per_bias, false, outputs % 4 == 0, {}});
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, 0, features);
     const uint32_t block = blockIdx.y * gridDim.x + blockIdx.x;
-    if (blockIdx.z == 0) out.measure(parts, statistics, ticket, block, gridDim.x * gridDim.y);
+    if (blockIdx.z == 0) out.meter.measure(parts, statistics, ticket, block, gridDim.x * gridDim.y);
 }
 
 #define MEASURED(COLUMNS)                                                                                              \

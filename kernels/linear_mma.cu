@@ -9,11 +9,13 @@
 
 using namespace mma;
 
-// Where a split puts its sums: the output itself, or a part of its own in f32.
+// Where a split puts its sums: the output itself, its rows `pitch` apart, or a part of its own in f32.
 __device__ inline Output<gemm::InOrder> output(
-    void* data, bool narrow, uint32_t rows, uint32_t columns, const float* bias, uint32_t rows_per_bias, bool accumulate) {
-    void* part = gridDim.z > 1 ? (float*)data + (uint64_t)blockIdx.z * rows * columns : data;
-    return {part, narrow, columns, rows, columns, bias, rows_per_bias, accumulate, {}};
+    void* data, bool narrow, uint32_t pitch, uint32_t rows, uint32_t columns, const float* bias, uint32_t rows_per_bias,
+    bool accumulate) {
+    if (gridDim.z == 1) return {data, narrow, pitch, rows, columns, bias, rows_per_bias, accumulate, {}};
+    float* part = (float*)data + (uint64_t)blockIdx.z * rows * columns;
+    return {part, false, columns, rows, columns, bias, rows_per_bias, false, {}};
 }
 
 // y `[splits][rows, outputs]` = x `[rows, features]` · W `[outputs, stride]`ᵀ + b `[rows / rows_per_bias, outputs]`.
@@ -24,9 +26,9 @@ __device__ void forward(
     using S = Sources<Math>;
     const Rows<typename S::Activation> a{S::activation(x, features, narrow & FIRST), features, rows, features};
     const Rows<typename S::Weight> b{S::weight(weight, vector_weight), stride, outputs, features};
-    const auto out = output(y, narrow & OUTPUT, rows, outputs, bias, rows_per_bias, false);
+    auto out = output(y, narrow & OUTPUT, outputs, rows, outputs, bias, rows_per_bias, false);
     const uint2 k = split_of<Math>(features, blockIdx.z, gridDim.z);
-    product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    mma::product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
 // dx `[splits][rows, features]` (+)= dy `[rows, outputs]` · W `[outputs, stride]`.
@@ -37,21 +39,21 @@ __device__ void input_gradient(
     using S = Sources<Math>;
     const Rows<typename S::Activation> a{S::activation(dy, outputs, narrow & FIRST), outputs, rows, outputs};
     const Columns<typename S::Weight> b{S::weight(weight, vector_weight), stride, outputs, features};
-    const auto out = output(dx, narrow & OUTPUT, rows, features, nullptr, 1, accumulate);
+    auto out = output(dx, narrow & OUTPUT, features, rows, features, nullptr, 1, accumulate);
     const uint2 k = split_of<Math>(outputs, blockIdx.z, gridDim.z);
-    product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    mma::product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
-// dW `[splits][outputs, features]` = dy `[rows, outputs]`ᵀ · x `[rows, features]`, in f32.
+// dW = dy `[rows, outputs]`ᵀ · x `[rows, features]`, or its parts `[splits][outputs, features]`, in f32.
 template <class Math, class T>
 __device__ void weight_gradient(
-    const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, uint32_t narrow) {
+    const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole, uint32_t narrow) {
     using S = Sources<Math>;
     const Columns<typename S::Activation> a{S::activation(dy, outputs, narrow & FIRST), outputs, rows, outputs};
     const Columns<typename S::Activation> b{S::activation(x, features, narrow & SECOND), features, rows, features};
-    const auto out = output(dw, false, outputs, features, nullptr, 1, false);
+    auto out = output(dw, false, whole.pitch, outputs, features, nullptr, 1, whole.accumulate);
     const uint2 k = split_of<Math>(rows, blockIdx.z, gridDim.z);
-    product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    mma::product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
 #define LINEAR(MATH, NAME, COLUMNS) \
@@ -68,8 +70,9 @@ __device__ void weight_gradient(
             dy, weight, dx, rows, features, outputs, stride, vector_weight, accumulate, narrow); \
     } \
     extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) linear_weight_gradient_##NAME##_##COLUMNS( \
-        const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, uint32_t narrow) { \
-        weight_gradient<MATH, Tile##COLUMNS>(dy, x, dw, rows, features, outputs, narrow); \
+        const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole, \
+        uint32_t narrow) { \
+        weight_gradient<MATH, Tile##COLUMNS>(dy, x, dw, rows, features, outputs, whole, narrow); \
     }
 
 LINEAR(Half, bf16, 16)

@@ -8,23 +8,15 @@
 #include "gemm.cuh"
 #include "join.cuh"
 
-// An `Output` that remembers how many elements a thread wrote, and their sums about the first.
-struct Measured : gemm::Output<gemm::InOrder> {
+// How many elements a thread wrote, and their sums about the first.
+struct Meter {
     float shift = 0.0f, sum = 0.0f, squares = 0.0f;
     uint32_t count = 0;
 
-    __device__ explicit Measured(const Output& out) : Output(out) {}
-
-    __device__ void write(uint32_t m, uint32_t n, int part, float4 sums, bool first) {
-        const float4 y = Output::write(m, n, part, sums, first);
-        const float values[4] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            if (n + i >= columns) continue;
-            if (count == 0) shift = values[i];
-            const float off = values[i] - shift;
-            sum += off, squares = fmaf(off, off, squares), count++;
-        }
+    __device__ void add(float y) {
+        if (count == 0) shift = y;
+        const float off = y - shift;
+        sum += off, squares = fmaf(off, off, squares), count++;
     }
 
     // parts [blocks, 4]: count, mean, what its rounding left over, squares about it; statistics [2]: mean, variance.
@@ -58,5 +50,20 @@ struct Measured : gemm::Output<gemm::InOrder> {
         }
         about = block_sum(about);
         if (threadIdx.x == 0) statistics[0] = (float)mean, statistics[1] = (float)(about / elements);
+    }
+};
+
+// An `Output` that measures what it writes.
+struct Measured : gemm::Output<gemm::InOrder> {
+    Meter meter;
+
+    __device__ explicit Measured(const Output& out) : Output(out) {}
+
+    __device__ void write(uint32_t m, uint32_t n, int part, const float4& sums, bool first) {
+        const float4 y = Output::write(m, n, part, sums, first);
+        const float values[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            if (n + i < columns) meter.add(values[i]);
     }
 };

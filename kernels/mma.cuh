@@ -347,8 +347,8 @@ template <class Order> struct Output {
     bool accumulate;
     Order order;
 
-    // Columns n and n + 1 of row m.
-    __device__ void write(uint32_t m, uint32_t n, float a, float b) const {
+    // Columns n and n + 1 of row m, a thread's pair number `part` of it; returns what is there now.
+    __device__ float2 write(uint32_t m, uint32_t n, int, float a, float b) const {
         const bool both = n + 1 < columns;
         const uint64_t at = order(m) * pitch + n;
         if (bias != nullptr) {
@@ -356,21 +356,21 @@ template <class Order> struct Output {
             a += row[0];
             if (both) b += row[1];
         }
-        if (narrow) write((bf16*)data + at, a, b, both);
-        else write((float*)data + at, a, b, both);
+        return narrow ? put((bf16*)data + at, a, b, both) : put((float*)data + at, a, b, both);
     }
 
-    template <class T> __device__ void write(T* to, float a, float b, bool both) const {
+    template <class T> __device__ float2 put(T* to, float a, float b, bool both) const {
         if (accumulate) {
             a += (float)to[0];
             if (both) b += (float)to[1];
         }
         if (both && pitch % 2 == 0) {
             store_pair(to, a, b);
-            return;
+        } else {
+            to[0] = a;
+            if (both) to[1] = b;
         }
-        to[0] = a;
-        if (both) to[1] = b;
+        return make_float2((float)(T)a, (float)(T)b);
     }
 
     __device__ static void store_pair(float* to, float a, float b) { *(float2*)to = make_float2(a, b); }
@@ -388,8 +388,8 @@ using Tile64 = Tile<64, 64, 32, 32>;
 using Tile128 = Tile<128, 128, 64, 32>;
 
 // The tile of C at (m0, n0), summed over k in begin … end; begin is a multiple of SLICE, and end too unless it is that of k.
-template <class T, class A, class B, class Order>
-__device__ void product(const A& a, const B& b, const Output<Order>& out, uint32_t m0, uint32_t n0, uint32_t begin, uint32_t end) {
+template <class T, class A, class B, class Out>
+__device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t n0, uint32_t begin, uint32_t end) {
     using Math = typename decltype(A::source)::Math;
     using StageA = Stage<Math, T::THREADS, T::M, A>;
     using StageB = Stage<Math, T::THREADS, T::N, B>;
@@ -441,7 +441,7 @@ __device__ void product(const A& a, const B& b, const Output<Order>& out, uint32
 #pragma unroll
             for (int j = 0; j < 2 * PAIRS; j++) {
                 const uint32_t n = n0 + column + j * 8 + lane % 4 * 2;
-                if (n < out.columns) out.write(m, n, sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
+                if (n < out.columns) out.write(m, n, j, sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
             }
         }
 }

@@ -19,9 +19,8 @@
 // FLOPs 2·rows·features·outputs each, 4 + a, 4 + a and 12 + 2a an element of x besides. Compulsory bytes 4·(rows·(features +
 // outputs) + features·outputs) forward and for dW, 4·rows·features more for g.
 
-#include "activation.cuh"
+#include "activated.cuh"
 #include "measured.cuh"
-#include "norm.cuh"
 
 using namespace gemm;
 
@@ -32,41 +31,6 @@ using Tall256 = Tile<256, 128, 16, 8, 1>;
 using Tall512 = Tile<512, 64, 16, 8, 1>;
 using Epilogue64 = Tile<64, 64, 4, 4, 3>;
 using Epilogue128 = Tile<128, 128, 8, 8, 1>;
-
-// What becomes of elements of x.
-template <class F> struct Activated {
-    const Vectors& vectors;
-    const F& f;
-    uint32_t columns;
-    bool vector; // rows of x, γ and β begin at 16 bytes
-    float mean, rescale;
-
-    __device__ Activated(const Vectors& v, const F& f, uint32_t columns, bool vector)
-        : vectors(v), f(f), columns(columns), vector(vector), mean(v.mean(0, 0)), rescale(v.rescale(0, 0)) {}
-
-    // γ·x̂ + β in columns c … c + 3 of an item, in the order of norm_act.cuh; 0 in columns that do not exist.
-    __device__ Four argument(const float4& x, uint32_t item, uint32_t c) const {
-        const float4 scale = quad(vectors.gamma + (uint64_t)item * vectors.norm.item_gamma, c, columns, vector);
-        const float4 shift = quad(vectors.beta + (uint64_t)item * vectors.norm.item_beta, c, columns, vector);
-        return {fmaf(x.x - mean, rescale * scale.x, shift.x), fmaf(x.y - mean, rescale * scale.y, shift.y),
-                fmaf(x.z - mean, rescale * scale.z, shift.z), fmaf(x.w - mean, rescale * scale.w, shift.w)};
-    }
-
-    // The activation of it, 0 in columns that do not exist.
-    __device__ float4 value(const float4& x, uint32_t item, uint32_t c) const {
-        const Four v = argument(x, item, c);
-        bool extreme = false;
-        Four y = values(f, v, extreme);
-        if (F::BOUNDED && extreme) {
-#pragma unroll 1
-            for (int k = 0; k < 4; k++)
-                if (F::extreme(v.pick(k))) y.replace(k, f.extreme_value(v.pick(k)));
-        }
-        for (uint32_t k = 0; k < 4; k++)
-            if (c + k >= columns) y.v[k] = 0.0f;
-        return make_float4(y.v[0], y.v[1], y.v[2], y.v[3]);
-    }
-};
 
 // `a` of one item, along k.
 template <class F> struct ActivatedRows : Rows {
@@ -88,67 +52,25 @@ template <class F> struct ActivatedColumns : Columns {
     }
 };
 
-// An `Output` of one item that turns the gradient of `a` into g = da·act'(v) and sums g and g·(x − μ) of each column, and the
-// gradients of the coefficients.
+// An `Output` of one item that turns the gradient of `a` into g and gathers what else is made of it.
 template <class T, class F> struct Derived : Output<InOrder> {
     const float* x;
     const Activated<F>& activated;
     uint32_t item;
-    float sums[2][T::TN] = {}, coefficients[F::COEFFICIENTS] = {};
+    Gathered<F, T::TN, 4, T::LANES_N, T::M / T::WARP_M, T::WARPS_N> gathered;
 
     __device__ Derived(const Output& out, const float* x, const Activated<F>& activated, uint32_t item)
         : Output(out), x(x), activated(activated), item(item) {}
 
     __device__ void write(uint32_t m, uint32_t n, int part, const float4& sum, bool) {
-        const uint64_t at = (uint64_t)m * pitch + n;
-        const uint32_t count = min(columns - n, 4u);
-        const float4 value = quad(x + (uint64_t)m * pitch, n, columns, vector);
+        const uint64_t row = (uint64_t)m * pitch;
+        const float4 value = quad(x + row, n, columns, vector);
+        const float mean = activated.mean;
         const Four v = activated.argument(value, item, n), da = {sum.x, sum.y, sum.z, sum.w};
-        bool extreme = false;
-        Four g = gradients(activated.f, v, da, coefficients, extreme);
-        if (F::BOUNDED && extreme) {
-#pragma unroll 1
-            for (int k = 0; k < 4; k++)
-                if (F::extreme(v.pick(k))) g.replace(k, activated.f.extreme_gradient(v.pick(k), da.pick(k), coefficients));
-        }
-        const float off[4] = {value.x - activated.mean, value.y - activated.mean, value.z - activated.mean, value.w - activated.mean};
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            // Beyond the columns da is 0, but for a slope that is not finite.
-            const float own = k < count ? g.v[k] : 0.0f;
-            sums[0][part * 4 + k] += own, sums[1][part * 4 + k] = fmaf(own, off[k], sums[1][part * 4 + k]);
-        }
-        put(data + at, make_float4(g.v[0], g.v[1], g.v[2], g.v[3]), count);
+        const Four off = {value.x - mean, value.y - mean, value.z - mean, value.w - mean};
+        const Four g = gathered.derive(activated.f, part, v, off, da, columns - n);
+        put(data + row + n, n, make_float4(g.v[0], g.v[1], g.v[2], g.v[3]));
     }
-
-    // The block's sums of its columns from n0 on, to `to` [2, columns]: a thread adds 8 rows, then lanes and warps pairwise.
-    __device__ void leave(float* to, uint32_t n0) {
-        constexpr int WARPS_M = T::M / T::WARP_M;
-        __shared__ float parts[WARPS_M][2][T::N];
-        const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-        const int column = warp % T::WARPS_N * T::WARP_N + lane % T::LANES_N * 4;
-#pragma unroll
-        for (int which = 0; which < 2; which++)
-#pragma unroll
-            for (int j = 0; j < T::TN; j++) {
-                float sum = sums[which][j];
-                for (int offset = T::LANES_N; offset < WARP; offset *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-                if (lane < T::LANES_N) parts[warp / T::WARPS_N][which][column + j / 4 * (T::LANES_N * 4) + j % 4] = sum;
-            }
-        __syncthreads();
-        for (uint32_t i = threadIdx.x; i < 2 * T::N; i += T::THREADS) {
-            const uint32_t which = i / T::N, c = i % T::N;
-            float sum = 0.0f;
-            for (int w = 0; w < WARPS_M; w++) sum += parts[w][which][c];
-            if (n0 + c < columns) to[(uint64_t)which * columns + n0 + c] = sum;
-        }
-    }
-};
-
-// Rows of an item, and the layer.
-struct Sizes {
-    uint32_t rows, features, outputs;
-    uint32_t item_bias; // 0, or the outputs
 };
 
 // x `[items, rows, features]` → y `[items, rows, outputs]`; statistics null: not wanted.
@@ -164,20 +86,20 @@ __device__ void forward(const float* x, const Vectors& vectors, const F& f, cons
     Measured out({y + (uint64_t)item * s.rows * s.outputs, s.outputs, s.rows, s.outputs, own, s.rows, false, s.outputs % 4 == 0, {}});
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, 0, s.features);
     const uint32_t block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    if (statistics) out.measure(parts, statistics, ticket, block, gridDim.x * gridDim.y * gridDim.z);
+    if (statistics) out.meter.measure(parts, statistics, ticket, block, gridDim.x * gridDim.y * gridDim.z);
 }
 
-// dW `[splits][outputs, features]` from dy `[items, rows, outputs]` and x.
+// dW, or its parts `[splits][outputs, features]`, from dy `[items, rows, outputs]` and x.
 template <class T, class F>
 __device__ void weight_gradient(const float* dy, const float* x, const Vectors& vectors, const F& f, float* dw, uint32_t items,
-                                Sizes s) {
+                                Whole whole, Sizes s) {
     const uint32_t rows = items * s.rows;
     const bool vector = s.features % 4 == 0;
     const Activated<F> activated(vectors, f, s.features, vector);
     const Columns a{{dy, s.outputs, rows, s.outputs, s.outputs % 4 == 0}};
     const ActivatedColumns<F> b{{{x, s.features, rows, s.features, vector}}, activated, s.rows};
     float* part = dw + (uint64_t)blockIdx.z * s.outputs * s.features;
-    Output<InOrder> out{part, s.features, s.outputs, s.features, nullptr, 1, false, vector, {}};
+    Output<InOrder> out{part, s.features, s.outputs, s.features, nullptr, 1, gridDim.z == 1 && whole.accumulate, vector, {}};
     const uint2 k = split_of(rows, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
@@ -195,8 +117,9 @@ __device__ void input_gradient(const float* dy, const float* weight, const float
     const Output<InOrder> plain{g + first * s.features, s.features, s.rows, s.features, nullptr, 1, false, vector, {}};
     Derived<T, F> out(plain, x + first * s.features, activated, item);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, 0, s.outputs);
-    out.leave(channel_sums + ((uint64_t)item * gridDim.x + blockIdx.x) * 2 * s.features, blockIdx.y * T::N);
-    leave_coefficients(f, out.coefficients, coefficient_sums);
+    float* sums = channel_sums + ((uint64_t)item * gridDim.x + blockIdx.x) * 2 * s.features;
+    out.gathered.leave(sums, blockIdx.y * T::N, s.features);
+    leave_coefficients<T::THREADS>(f, out.gathered.coefficients, coefficient_sums);
 }
 
 #define TILE(NAME) __launch_bounds__(NAME::THREADS, NAME::BLOCKS)
@@ -211,9 +134,9 @@ __device__ void input_gradient(const float* dy, const float* weight, const float
 #define WEIGHT_GRADIENT(T, SUFFIX, NAME, F)                                                                            \
     extern "C" __global__ void TILE(T) norm_act_linear_weight_gradient_##NAME##_##SUFFIX(                              \
         const float* dy, const float* x, const float* statistics, const float* gamma, const float* beta, Norm norm,    \
-        const float* numerator, const float* denominator, float* dw, uint32_t items, Sizes s) {                        \
+        const float* numerator, const float* denominator, float* dw, uint32_t items, Whole whole, Sizes s) {          \
         const F f(numerator, denominator, 0.0f);                                                                       \
-        weight_gradient<T>(dy, x, Vectors{statistics, gamma, beta, norm}, f, dw, items, s);                            \
+        weight_gradient<T>(dy, x, Vectors{statistics, gamma, beta, norm}, f, dw, items, whole, s);                     \
     }
 #define INPUT_GRADIENT(T, SUFFIX, NAME, F)                                                                             \
     extern "C" __global__ void TILE(T) norm_act_linear_input_gradient_##NAME##_##SUFFIX(                               \

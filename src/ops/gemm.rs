@@ -3,6 +3,8 @@
 //! Tile and splits depend on the sizes alone, so results are the same on every device, and plan and run ask for the same
 //! workspace.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::device::cuda::Kernel;
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::{Error, Result};
@@ -103,7 +105,8 @@ impl Math {
         }
     }
 
-    fn suffix(self) -> &'static str {
+    /// In the names of kernels.
+    pub fn suffix(self) -> &'static str {
         match self {
             Self::Exact => "",
             Self::Tf32 => "_tf32",
@@ -130,6 +133,16 @@ pub(crate) fn lengths<const N: usize>(op: &'static str, lengths: [usize; N]) -> 
         }
         None => Ok(lengths.map(|length| length as u32)),
     }
+}
+
+/// Where the only split of a weight's gradient puts it: the twin of `Whole` in `common.cuh`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Whole {
+    /// Distance between rows.
+    pub pitch: u32,
+    /// Whether it is added to what is there.
+    pub accumulate: u32,
 }
 
 /// Where `sum_splits` puts the rows of a result: the tensor, its first element, the distance between rows.

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::memory::Role;
 use crate::ops;
 use crate::ops::cast::imitate;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// What an op's backward works with.
 pub struct Backward<'a> {
@@ -86,6 +86,11 @@ impl Backward<'_> {
     /// Shape of input `i`.
     pub fn shape(&self, i: usize) -> &[usize] {
         &self.node.inputs[i].shape
+    }
+
+    /// What input `i` is stored in.
+    pub fn dtype(&self, i: usize) -> DType {
+        self.node.inputs[i].dtype
     }
 
     /// True if a gradient flows to input `i`.

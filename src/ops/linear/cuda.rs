@@ -2,14 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Dims;
+use super::{Dims, NAME};
 use crate::device::{Cuda, Grid};
 use crate::error::Result;
-use crate::ops::gemm::{Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::ops::gemm::{Math, Product, Target, Whole, column_sums, column_sums_workspace, lengths, sum_splits};
 use crate::tape::Precision;
 use crate::tensor::Tensor;
-
-const NAME: &str = "linear";
 
 impl Dims {
     fn forward(self) -> Product {
@@ -29,6 +27,16 @@ impl Dims {
         u32::from(self.stride.is_multiple_of(4) && self.first.is_multiple_of(4))
     }
 
+    /// True if each element of the product is one chain of one block, so that its kernel can measure it.
+    pub(crate) fn is_measurable(self) -> bool {
+        self.forward().splits() == 1 && self.features <= CHAIN
+    }
+
+    /// Floats of scratch that [`measured`] needs.
+    pub(crate) fn measured_workspace(self) -> usize {
+        measured_workspace(self.forward().grid())
+    }
+
     /// Volumes with a bias row of their own.
     fn items(self) -> usize {
         self.rows / self.rows_per_bias
@@ -36,12 +44,12 @@ impl Dims {
 }
 
 /// Floats of scratch that [`forward`] needs.
-pub(super) fn forward_workspace(dims: Dims) -> usize {
+pub(crate) fn forward_workspace(dims: Dims) -> usize {
     dims.forward().parts(dims.rows * dims.outputs)
 }
 
 /// `y = x·W[:, columns]ᵀ + b`.
-pub(super) fn forward(
+pub(crate) fn forward(
     cuda: &Cuda,
     (dims, precision): (Dims, Precision),
     [x, weight]: [&Tensor; 2],
@@ -69,23 +77,13 @@ pub(super) fn forward(
 /// Most terms of a sum that a product measures: `CHAIN` of `kernels/gemm.cuh`.
 pub(crate) const CHAIN: usize = 1024;
 
-/// True if each element of the product is one chain of one block.
-pub(super) fn is_measurable(dims: Dims) -> bool {
-    dims.forward().splits() == 1 && dims.features <= CHAIN
-}
-
 /// Floats of scratch of a product in so many blocks that measures what it writes.
 pub(crate) fn measured_workspace(grid: Grid) -> usize {
     4 * grid.blocks.iter().map(|&blocks| blocks as usize).product::<usize>()
 }
 
-/// Floats of scratch that [`measured`] needs.
-pub(super) fn forward_measured_workspace(dims: Dims) -> usize {
-    measured_workspace(dims.forward().grid())
-}
-
 /// A layer of [`measured`].
-pub(super) struct Layer<'a> {
+pub(crate) struct Layer<'a> {
     pub weight: &'a Tensor,
     pub bias: &'a Tensor,
     pub y: &'a mut Tensor,
@@ -108,9 +106,9 @@ impl Addresses {
 }
 
 /// [`forward`] of one layer with the mean and variance of all of its result, or of that and a second layer.
-pub(super) fn measured(
+pub(crate) fn measured(
     cuda: &Cuda,
-    dims: Dims,
+    (dims, precision): (Dims, Precision),
     x: &Tensor,
     (first, second): (Layer<'_>, Option<Layer<'_>>),
     statistics: &mut Tensor,
@@ -119,15 +117,16 @@ pub(super) fn measured(
     let (product, Dims { rows, features, outputs, stride, rows_per_bias, .. }) = (dims.forward(), dims);
     let layers = [Some(&first), second.as_ref()]
         .map(|layer| layer.map_or_else(Addresses::default, |layer| Addresses::of(layer, dims)));
-    let kernel = cuda.kernel(product.kernel("linear_measured", Math::Exact)).input(x);
+    let math = Math::of(precision, &[x], first.y);
+    let kernel = cuda.kernel(product.kernel("linear_measured", math)).input(x);
     let kernel = kernel.value(layers[0]).value(layers[1]).output(parts).output(statistics).tickets(1)?;
     let mut grid = product.grid();
     grid.blocks[2] = 1 + u32::from(second.is_some());
-    lengths(NAME, [rows, features, outputs, stride, rows_per_bias])?
+    let kernel = lengths(NAME, [rows, features, outputs, stride, rows_per_bias])?
         .into_iter()
         .fold(kernel, |kernel, size| kernel.value(size))
-        .value(dims.vector_weight())
-        .launch(grid)
+        .value(dims.vector_weight());
+    math.stored(kernel, &[x, first.weight, first.y]).launch(grid)
 }
 
 /// Floats of scratch that [`input_gradient`] needs.
@@ -162,12 +161,12 @@ pub(super) fn input_gradient(
 }
 
 /// Floats of scratch that [`weight_gradient`] needs.
-pub(super) fn weight_gradient_workspace(dims: Dims) -> usize {
-    dims.weight_gradient().splits() * dims.outputs * dims.features
+pub(crate) fn weight_gradient_workspace(dims: Dims) -> usize {
+    dims.weight_gradient().parts(dims.outputs * dims.features)
 }
 
 /// `dW[:, columns] (+)= dyᵀ·x`; the other columns become zero, or stay as they are.
-pub(super) fn weight_gradient(
+pub(crate) fn weight_gradient(
     cuda: &Cuda,
     (dims, precision): (Dims, Precision),
     [x, dy]: [&Tensor; 2],
@@ -179,22 +178,28 @@ pub(super) fn weight_gradient(
     if !accumulate && features != stride {
         dw.zero()?;
     }
+    let split = product.splits() > 1;
     let math = Math::of(precision, &[dy, x], dw);
-    let kernel = cuda.kernel(product.kernel("linear_weight_gradient", math)).input(dy).input(x).output(scratch);
-    let sizes = lengths(NAME, [rows, features, outputs])?;
-    let kernel = sizes.into_iter().fold(kernel, |kernel, size| kernel.value(size));
+    let kernel = cuda.kernel(product.kernel("linear_weight_gradient", math)).input(dy).input(x);
+    let kernel = if split { kernel.output(scratch) } else { kernel.output_from(dw, first) };
+    let [rows, features, outputs, pitch] = lengths(NAME, [rows, features, outputs, stride])?;
+    let kernel = kernel.value(rows).value(features).value(outputs);
+    let kernel = kernel.value(Whole { pitch, accumulate: u32::from(accumulate) });
     math.stored(kernel, &[dy, x]).launch(product.grid())?;
-    let target = Target { tensor: dw, first, pitch: stride };
-    sum_splits(cuda, (scratch, 0), product.splits(), [outputs, features], target, None, accumulate)
+    if !split {
+        return Ok(());
+    }
+    let (sizes, target) = ([dims.outputs, dims.features], Target { tensor: dw, first, pitch: stride });
+    sum_splits(cuda, (scratch, 0), product.splits(), sizes, target, None, accumulate)
 }
 
 /// Floats of scratch that [`bias_gradient`] needs.
-pub(super) fn bias_gradient_workspace(dims: Dims) -> usize {
+pub(crate) fn bias_gradient_workspace(dims: Dims) -> usize {
     column_sums_workspace(dims.items(), dims.rows_per_bias, dims.outputs)
 }
 
 /// `db (+)= Σ dy` over the rows of each bias row.
-pub(super) fn bias_gradient(
+pub(crate) fn bias_gradient(
     cuda: &Cuda,
     dims: Dims,
     dy: &Tensor,

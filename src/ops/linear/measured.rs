@@ -43,20 +43,26 @@ pub(super) struct Made {
 }
 
 impl Made {
-    pub(super) fn forward(&mut self, device: &Device, dims: Dims, inputs: &[&Tensor], y: &mut Tensor) -> Result<()> {
-        let mut parts = workspace(device, cuda::forward_measured_workspace(dims))?;
+    pub(super) fn forward(
+        &mut self,
+        device: &Device,
+        (dims, precision): (Dims, Precision),
+        inputs: &[&Tensor],
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let mut parts = workspace(device, dims.measured_workspace())?;
         if let Backend::Cuda(cuda) = device.backend() {
             let second = self.second.as_mut().map(|[weight, bias, y]| cuda::Layer { weight, bias, y });
             let first = cuda::Layer { weight: inputs[1], bias: inputs[2], y };
-            cuda::measured(cuda, dims, inputs[0], (first, second), &mut self.statistics, &mut parts)?;
+            cuda::measured(cuda, (dims, precision), inputs[0], (first, second), &mut self.statistics, &mut parts)?;
         }
         Ok(())
     }
 }
 
 /// [`linear`] with `[weight, bias]`, its result's statistics, and the result of another layer of the same sizes `beside` it,
-/// unmeasured. On CUDA one kernel makes all where each sum is one block's from its first term to its last and the precision is
-/// f32: two launches less, one pass less over the result and one over `x`.
+/// unmeasured. On CUDA one kernel makes all where each sum is one block's from its first term to its last: two launches less, one
+/// pass less over the result and one over `x`.
 ///
 /// # Errors
 /// Shapes that do not fit, or no memory.
@@ -72,8 +78,7 @@ pub fn linear_measured(
     let (own, none) = ([x, weight, bias], Besides::default());
     let shapes = own.map(Var::shape);
     let shape = op(none.clone()).output_shape(&shapes)?;
-    let exact = tape.precision() == Precision::F32 && x.dtype() == DType::F32;
-    let one_kernel = exact && cuda::is_measurable(op(none.clone()).dims_of(&shapes));
+    let one_kernel = op(none.clone()).dims_of(&shapes).is_measurable();
     let twins = beside.is_none_or(|layer| layer.map(Var::shape) == [weight, bias].map(Var::shape));
     if !matches!(device.target(), Target::Cuda(_)) || !one_kernel || !twins {
         let product = |[weight, bias]: [&Var; 2]| linear(tape, x, weight, Some(columns.clone()), Some(bias));
@@ -81,10 +86,12 @@ pub fn linear_measured(
         let statistics = moments(tape, &value, Grouping::Scalar)?;
         return Ok((Measured { value, statistics: Some(statistics) }, beside));
     }
-    let empty = |shape: &[usize]| Tensor::empty(device, shape, DType::F32, Role::Transient);
+    let empty = |shape: &[usize], dtype| Tensor::empty(device, shape, dtype, Role::Transient);
+    let stored = tape.precision().storage();
     let made = device.in_op("linear", || {
-        let second = |[weight, bias]: [&Var; 2]| Ok::<_, Error>([weight.tensor(), bias.tensor(), empty(&shape)?]);
-        Ok::<_, Error>(Made { second: beside.map(second).transpose()?, statistics: empty(&[2, 1])? })
+        let second =
+            |[weight, bias]: [&Var; 2]| Ok::<_, Error>([weight.tensor(), bias.tensor(), empty(&shape, stored)?]);
+        Ok::<_, Error>(Made { second: beside.map(second).transpose()?, statistics: empty(&[2, 1], DType::F32)? })
     })?;
     let besides = Besides::new(RefCell::new(Some(made)));
     let value = tape.apply(op(besides.clone()), &own)?;

@@ -11,7 +11,8 @@
 //! Work: `2·rows·features·outputs` FLOPs forward, twice that backward.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
+mod few;
 mod measured;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,6 @@ mod tests;
 use std::ops::Range;
 
 pub(crate) use cpu::{Matrix, product};
-pub(crate) use cuda::{CHAIN, measured_workspace};
 pub use measured::{Measured, linear_measured};
 
 use crate::device::{Backend, Device};
@@ -28,6 +28,9 @@ use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 use measured::Besides;
+
+/// The name of the op.
+const NAME: &str = "linear";
 
 struct Linear {
     columns: Range<usize>,
@@ -52,16 +55,16 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Var, columns: Option<Range<usize>>,
 
 /// Sizes of one product.
 #[derive(Clone, Copy, Debug)]
-struct Dims {
-    rows: usize,
-    features: usize,
-    outputs: usize,
+pub(crate) struct Dims {
+    pub rows: usize,
+    pub features: usize,
+    pub outputs: usize,
     /// Distance between rows of the weight.
-    stride: usize,
+    pub stride: usize,
     /// First column of the weight.
-    first: usize,
+    pub first: usize,
     /// Rows that share one row of the bias.
-    rows_per_bias: usize,
+    pub rows_per_bias: usize,
 }
 
 impl Linear {
@@ -86,7 +89,7 @@ impl Linear {
 
 impl Op for Linear {
     fn name(&self) -> &'static str {
-        "linear"
+        NAME
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
@@ -99,16 +102,13 @@ impl Op for Linear {
             && x[x.len() - 1] == columns.len();
         if !fits {
             let problem = format!("input {x:?} does not fit columns {columns:?} of weight {weight:?}");
-            return Err(Error::shape("linear", problem));
+            return Err(Error::shape(NAME, problem));
         }
         let rows: usize = x[..x.len() - 1].iter().product();
         if let Some(bias) = inputs.get(2) {
             let batch: usize = bias[..bias.len().saturating_sub(1)].iter().product();
             if bias.last() != Some(&weight[0]) || batch == 0 || !rows.is_multiple_of(batch) {
-                return Err(Error::shape(
-                    "linear",
-                    format!("bias {bias:?} does not fit input {x:?}, weight {weight:?}"),
-                ));
+                return Err(Error::shape(NAME, format!("bias {bias:?} does not fit input {x:?}, weight {weight:?}")));
             }
         }
         let mut shape = x.to_vec();
@@ -123,10 +123,14 @@ impl Op for Linear {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
         if let Some(besides) = self.besides.borrow_mut().as_mut() {
-            return besides.forward(device, dims, inputs, output);
+            return besides.forward(device, (dims, self.precision), inputs, output);
         }
-        let mut scratch = workspace_for(device, 0, cuda::forward_workspace(dims))?;
+        let few = few::is_few(device, (dims, self.precision), inputs[0].dtype());
+        let mut scratch = workspace_for(device, 0, if few { 0 } else { cuda::forward_workspace(dims) })?;
         match device.backend() {
+            Backend::Cuda(cuda) if few => {
+                few::forward(cuda, dims, [inputs[0], inputs[1]], inputs.get(2).copied(), output)?;
+            }
             Backend::Cpu { pool, .. } => {
                 let bias = inputs.get(2).map(|bias| bias.data());
                 cpu::forward(pool, dims, inputs[0].data(), inputs[1].data(), bias, output.data_mut());
@@ -143,6 +147,9 @@ impl Op for Linear {
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let bias = self.bias.then(|| backward.shape(2).to_vec());
         let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
+        if few::is_few(backward.device(), (dims, self.precision), backward.dtype(0)) {
+            return few::backward(backward, dims, self.bias);
+        }
         let dy = backward.gradient().clone();
         if backward.wants(1) {
             // Nobody but this op may need x any more: then it goes before the gradient of x comes.

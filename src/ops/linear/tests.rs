@@ -1,6 +1,7 @@
 use super::{linear, linear_measured};
 use crate::device::Device;
 use crate::memory::Role;
+use crate::ops::cast;
 use crate::ops::testing::{
     Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, every_device,
 };
@@ -58,6 +59,17 @@ fn part_of_the_columns_and_a_bias_a_volume() {
 }
 
 #[test]
+fn few_rows() {
+    // 32 rows, two a bias; 9 rows, one bias, columns 3 … 36 of the weight.
+    let inputs = [Array::random(&[32, 40], 4), Array::random(&[13, 40], 5), Array::random(&[16, 13], 6)];
+    let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, Some(&v[2]));
+    check_op(&inputs, &[0, 1, 2], TOLERANCE, op, |arrays| twin(arrays, 0));
+    let inputs = [Array::random(&[9, 33], 4), Array::random(&[70, 37], 5), Array::random(&[70], 6)];
+    let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], Some(3..36), Some(&v[2]));
+    check_op(&inputs, &[0, 1, 2], TOLERANCE, op, |arrays| twin(arrays, 3));
+}
+
+#[test]
 fn many_rows_are_split() {
     // 4100 rows make three partial weight gradients; the sums have 4100 terms of random sign.
     let inputs = [Array::random(&[4100, 3], 7), Array::random(&[2, 3], 8)];
@@ -70,7 +82,7 @@ fn every_tile_on_cuda() {
     // Rows, features, outputs: 128 × 128 forward, backward to the input, to the weight; 128 × 32; 64 × 64 in several splits.
     // Sums of up to 4100 terms in either; both are within a few units of 2^-24 times the root of that.
     let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
-    for [rows, features, outputs] in [[1930, 6, 1000], [1930, 1000, 5], [5, 1450, 1450], [270, 30, 31], [4100, 36, 20]]
+    for [rows, features, outputs] in [[1930, 6, 1000], [1930, 1000, 5], [33, 1450, 1450], [270, 30, 31], [4100, 36, 20]]
     {
         let inputs =
             [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2), Array::random(&[outputs], 3)];
@@ -139,6 +151,43 @@ fn measured_on_the_way() {
     }
 }
 
+/// Every tile and storage type: the products to the bit, with a layer beside, and the statistics of what is stored.
+#[test]
+fn measured_on_tensor_cores() {
+    for ([rows, features, outputs], x_is_narrow, precision) in [
+        ([300, 24, 16], true, Precision::Bf16),
+        ([70, 40, 32], true, Precision::Bf16),
+        ([33, 70, 50], false, Precision::Bf16),
+        ([1930, 8, 1000], true, Precision::Bf16),
+        ([300, 24, 16], false, Precision::Tf32),
+        ([70, 40, 32], false, Precision::Tf32),
+        ([33, 70, 50], false, Precision::Tf32),
+        ([1930, 8, 1000], false, Precision::Bf16),
+    ] {
+        let Some(device) = cuda_device(0) else { return };
+        let tape = Tape::new(&device, Mode::Train).with_precision(precision);
+        let var = |shape: &[usize], seed| {
+            let values = Array::random(shape, seed).in_bf16().f32s();
+            tape.input(Tensor::from_slice(&device, shape, Role::Data, &values).unwrap())
+        };
+        let (x, w, b) = (var(&[rows, features], 1), var(&[outputs, features], 2), var(&[outputs], 3));
+        let x = if x_is_narrow { cast(&tape, &x, DType::Bf16).unwrap() } else { x };
+        let other = var(&[outputs], 4);
+        let values = |var: &Var| cast(&tape, var, DType::F32).unwrap().tensor().to_vec().unwrap();
+        let plain = |b: &Var| values(&linear(&tape, &x, &w, None, Some(b)).unwrap());
+        let (made, beside) = linear_measured(&tape, &x, [&w, &b], 0..features, Some([&w, &other])).unwrap();
+        let (y, statistics) = (values(&made.value), values(&made.statistics.unwrap()));
+        assert_eq!((&y, values(&beside.unwrap())), (&plain(&b), plain(&other)));
+        assert_clean();
+        let count = y.len() as f64;
+        let mean = y.iter().map(|&y| f64::from(y)).sum::<f64>() / count;
+        let variance = y.iter().map(|&y| (f64::from(y) - mean).powi(2)).sum::<f64>() / count;
+        // As in f32; the mean of numbers of both signs relative to their deviation.
+        compare("mean", &statistics[..1], &[mean], 5e-7 * variance.sqrt() / mean.abs());
+        compare("variance", &statistics[1..], &[variance], 5e-7);
+    }
+}
+
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = Device::cpu(1, 1 << 20).unwrap();
@@ -173,7 +222,7 @@ fn on_tensor_cores() {
 #[test]
 fn large_tiles_on_tensor_cores() {
     let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
-    for [rows, features, outputs] in [[1930, 8, 1000], [1930, 1000, 5], [5, 1450, 1450]] {
+    for [rows, features, outputs] in [[1930, 8, 1000], [1930, 1000, 5], [33, 1450, 1450]] {
         let inputs = [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2)];
         let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, None);
         check_bf16(&inputs, &[0], &[0, 1], tolerance, op);

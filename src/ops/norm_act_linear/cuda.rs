@@ -1,4 +1,4 @@
-//! Launches of `kernels/norm_act_linear.cu`.
+//! Launches of `kernels/norm_act_linear.cu` and `kernels/norm_act_linear_mma.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,11 +7,11 @@ use crate::device::cuda::Kernel;
 use crate::device::{Cuda, Device, Grid};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::gemm::{Target, column_sums, column_sums_workspace, lengths, sum_splits};
-use crate::ops::linear::measured_workspace;
+use crate::ops::gemm::{Math, Target, Whole, lengths, sum_splits};
+use crate::ops::linear::cuda::{self as product, measured_workspace};
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::cuda::{Cut, Inputs, Second, Summed, second, write_gradients};
-use crate::tape::Backward;
+use crate::tape::{Backward, Precision};
 use crate::tensor::Tensor;
 
 /// A tile: which kernel has it, rows, columns, threads.
@@ -61,45 +61,11 @@ impl Dims {
         Grid { blocks, threads: [threads, 1, 1], shared: 0 }
     }
 
-    /// Floats of scratch of a forward pass that measures its result.
-    pub(super) fn measured_workspace(self) -> usize {
-        measured_workspace(self.grid(self.wide(), self.outputs))
-    }
-
     fn splits(self) -> usize {
         let (_, rows, columns, _) = self.tall();
         let tiles = self.outputs.div_ceil(rows) * self.features.div_ceil(columns);
         let most = (PARTS / (self.outputs * self.features).max(1)).max(2);
         BLOCKS.div_ceil(tiles.max(1)).min(self.items * self.rows / SHORTEST).clamp(1, most)
-    }
-
-    /// Floats of scratch of the weight's gradient.
-    pub(super) fn weight_gradient_workspace(self) -> usize {
-        self.splits() * self.outputs * self.features
-    }
-
-    /// Rows that share a bias.
-    fn bias_items(self) -> [usize; 3] {
-        let items = if self.per_item[2] { self.items } else { 1 };
-        [items, self.items * self.rows / items, self.outputs]
-    }
-
-    /// Floats of scratch of the bias's gradient.
-    pub(super) fn bias_gradient_workspace(self) -> usize {
-        let [items, rows, columns] = self.bias_items();
-        column_sums_workspace(items, rows, columns)
-    }
-
-    /// `db (+)= Σ dy`.
-    pub(super) fn bias_gradient(
-        self,
-        cuda: &Cuda,
-        dy: &Tensor,
-        db: &mut Tensor,
-        accumulate: bool,
-        scratch: &mut Tensor,
-    ) -> Result<()> {
-        column_sums(cuda, dy, self.bias_items(), db, accumulate, scratch)
     }
 
     fn sizes(self) -> Result<Sizes> {
@@ -110,17 +76,24 @@ impl Dims {
     }
 }
 
-/// What all passes read beside `x`.
-pub(super) struct Norm<'a> {
+/// What all passes read.
+pub(super) struct Layer<'a> {
     pub dims: Dims,
+    pub precision: Precision,
     pub epsilon: f32,
     pub activation: Activation,
+    pub x: &'a Tensor,
     /// Statistics, scale and shift.
     pub vectors: [&'a Tensor; 3],
     pub parameters: [&'a Tensor; 2],
+    pub weight: &'a Tensor,
 }
 
-impl Norm<'_> {
+impl Layer<'_> {
+    fn is_exact(&self) -> bool {
+        self.precision == Precision::F32
+    }
+
     fn cut(&self) -> Cut {
         let Dims { items, rows, features, per_item, .. } = self.dims;
         Cut::affine([items, rows, features], Some(Grouping::Scalar), self.epsilon, [per_item[0], per_item[1]])
@@ -132,9 +105,9 @@ impl Norm<'_> {
         self.cut().tiled(self.dims.rows, [rows, columns])
     }
 
-    fn inputs(&self, cut: Cut) -> Inputs<'_> {
-        let vectors = self.vectors.map(Some);
-        Inputs { cut, x: None, vectors, before: None, activation: self.activation, parameters: &[] }
+    fn inputs<'a>(&'a self, cut: Cut, parameters: &'a [&'a Tensor]) -> Inputs<'a> {
+        let (x, vectors) = (Some(self.x), self.vectors.map(Some));
+        Inputs { cut, x, vectors, before: None, activation: self.activation, parameters }
     }
 
     /// Adds the norm's and the activation's parameters.
@@ -143,17 +116,25 @@ impl Norm<'_> {
         self.parameters.iter().fold(kernel, |kernel, parameter| kernel.input(parameter))
     }
 
+    /// Floats of scratch of a forward pass that measures its result.
+    pub(super) fn measured_workspace(&self) -> usize {
+        match self.is_exact() {
+            true => measured_workspace(self.dims.grid(self.dims.wide(), self.dims.outputs)),
+            false => self.dims.product().measured_workspace(),
+        }
+    }
+
     /// `y` and, if they are wanted, its statistics (and scratch for them).
     pub(super) fn forward(
         &self,
         cuda: &Cuda,
-        [x, weight, bias]: [&Tensor; 3],
+        bias: &Tensor,
         y: &mut Tensor,
         measured: Option<[&mut Tensor; 2]>,
     ) -> Result<()> {
         let tile = self.dims.wide();
         let kernel = cuda.kernel(format!("norm_act_linear_pade54_{}", tile.0));
-        let kernel = self.describe(kernel.input(x)).input(weight).input(bias).output(y);
+        let kernel = self.describe(kernel.input(self.x)).input(self.weight).input(bias).output(y);
         let kernel = match measured {
             Some([statistics, parts]) => kernel.output(parts).output(statistics),
             None => kernel.value(0u64).value(0u64),
@@ -161,11 +142,43 @@ impl Norm<'_> {
         kernel.tickets(1)?.value(self.dims.sizes()?).launch(self.dims.grid(tile, self.dims.outputs))
     }
 
+    /// The same by way of `a`.
+    pub(super) fn forward_of(
+        &self,
+        cuda: &Cuda,
+        a: &mut Tensor,
+        bias: &Tensor,
+        y: &mut Tensor,
+        measured: Option<[&mut Tensor; 2]>,
+    ) -> Result<()> {
+        self.inputs(self.cut(), &self.parameters).forward(cuda, None, a)?;
+        let (dims, weight) = ((self.dims.product(), self.precision), self.weight);
+        match measured {
+            Some([statistics, parts]) => {
+                product::measured(cuda, dims, a, (product::Layer { weight, bias, y }, None), statistics, parts)
+            }
+            // One split: what would be scratch is never touched.
+            None => {
+                let mut nothing = y.clone();
+                product::forward(cuda, dims, [a, weight], Some(bias), y, &mut nothing)
+            }
+        }
+    }
+
+    /// Floats of scratch of the weight's gradient.
+    pub(super) fn weight_gradient_workspace(&self) -> usize {
+        match self.is_exact() {
+            true if self.dims.splits() == 1 => 0,
+            true => self.dims.splits() * self.dims.outputs * self.dims.features,
+            false => product::weight_gradient_workspace(self.dims.product()),
+        }
+    }
+
     /// `dW (+)= dyᵀ·a`.
     pub(super) fn weight_gradient(
         &self,
         cuda: &Cuda,
-        [x, dy]: [&Tensor; 2],
+        dy: &Tensor,
         dw: &mut Tensor,
         accumulate: bool,
         scratch: &mut Tensor,
@@ -174,32 +187,63 @@ impl Norm<'_> {
         let (name, rows, columns, threads) = self.dims.tall();
         let splits = self.dims.splits();
         let blocks = [outputs.div_ceil(rows), features.div_ceil(columns), splits].map(|blocks| blocks as u32);
-        let kernel = cuda.kernel(format!("norm_act_linear_weight_gradient_pade54_{name}")).input(dy).input(x);
-        let kernel = self.describe(kernel).output(scratch).value(items as u32).value(self.dims.sizes()?);
-        kernel.launch(Grid { blocks, threads: [threads, 1, 1], shared: 0 })?;
+        let kernel = cuda.kernel(format!("norm_act_linear_weight_gradient_pade54_{name}")).input(dy).input(self.x);
+        let kernel =
+            self.describe(kernel).output(if splits > 1 { &mut *scratch } else { &mut *dw }).value(items as u32);
+        let kernel = kernel.value(Whole { pitch: features as u32, accumulate: u32::from(accumulate) });
+        kernel.value(self.dims.sizes()?).launch(Grid { blocks, threads: [threads, 1, 1], shared: 0 })?;
+        if splits == 1 {
+            return Ok(());
+        }
         let target = Target { tensor: dw, first: 0, pitch: features };
         sum_splits(cuda, (scratch, 0), splits, [outputs, features], target, None, accumulate)
     }
 
-    /// Floats of scratch of [`Norm::input_gradient`] and what follows it.
+    /// The same by way of `a`, made anew.
+    pub(super) fn weight_gradient_of(
+        &self,
+        cuda: &Cuda,
+        a: &mut Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+        accumulate: bool,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        self.inputs(self.cut(), &self.parameters).forward(cuda, None, a)?;
+        product::weight_gradient(cuda, (self.dims.product(), self.precision), [a, dy], dw, accumulate, scratch)
+    }
+
+    /// Floats of scratch of the bias's gradient.
+    pub(super) fn bias_gradient_workspace(&self) -> usize {
+        product::bias_gradient_workspace(self.dims.product())
+    }
+
+    /// `db (+)= Σ dy`.
+    pub(super) fn bias_gradient(
+        &self,
+        cuda: &Cuda,
+        dy: &Tensor,
+        db: &mut Tensor,
+        accumulate: bool,
+        scratch: &mut Tensor,
+    ) -> Result<()> {
+        product::bias_gradient(cuda, self.dims.product(), dy, db, accumulate, scratch)
+    }
+
+    /// Floats of scratch of [`Layer::input_gradient`] and what follows it.
     pub(super) fn input_gradient_workspace(&self) -> usize {
         self.tiled().workspace(self.activation.coefficients())
     }
 
     /// `g = (dy·W)·act'(v)`, and sums.
-    pub(super) fn input_gradient(
-        &self,
-        cuda: &Cuda,
-        [dy, weight, x]: [&Tensor; 3],
-        g: &mut Tensor,
-        scratch: &mut Tensor,
-    ) -> Result<()> {
+    pub(super) fn input_gradient(&self, cuda: &Cuda, dy: &Tensor, g: &mut Tensor, scratch: &mut Tensor) -> Result<()> {
         let tile = self.dims.epilogue();
         let [.., pieces, blocks] = self.tiled().starts(self.activation.coefficients());
-        let kernel = cuda.kernel(format!("norm_act_linear_input_gradient_pade54_{}", tile.0));
-        let kernel = self.describe(kernel.input(dy).input(weight).input(x)).output(g);
+        let math = Math::of(self.precision, &[dy], g);
+        let kernel = cuda.kernel(format!("norm_act_linear_input_gradient_pade54{}_{}", math.suffix(), tile.0));
+        let kernel = self.describe(kernel.input(dy).input(self.weight).input(self.x)).output(g);
         let kernel = kernel.output_from(scratch, pieces).output_from(scratch, blocks).value(self.dims.sizes()?);
-        kernel.launch(self.dims.grid(tile, self.dims.features))
+        math.stored(kernel, &[dy, self.weight, g]).launch(self.dims.grid(tile, self.dims.features))
     }
 
     /// The gradients of scale, shift and coefficients from the sums.
@@ -210,7 +254,7 @@ impl Norm<'_> {
         scratch: &mut Tensor,
     ) -> Result<()> {
         let of = Summed { beta: Some(BETA), gamma: Some(GAMMA), parameters: COEFFICIENTS };
-        write_gradients(&self.inputs(self.tiled()), backward, device, of, true, scratch)
+        write_gradients(&self.inputs(self.tiled(), &[]), backward, device, of, true, scratch)
     }
 
     /// `g` becomes `dx`.
@@ -218,11 +262,10 @@ impl Norm<'_> {
         &self,
         cuda: &Cuda,
         through: bool,
-        x: &Tensor,
         g: &mut Tensor,
         scratch: &Tensor,
     ) -> Result<()> {
-        let source = Second { g: g.address(), x: x.address() };
-        second(&self.inputs(self.cut()), cuda, through, source, false, scratch, g)
+        let source = Second { g: g.address(), x: self.x.address() };
+        second(&self.inputs(self.cut(), &[]), cuda, through, source, false, scratch, g)
     }
 }

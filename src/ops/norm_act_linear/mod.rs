@@ -3,13 +3,18 @@
 //! `x` `[rows…, C]`, one mean and variance for all of it, `γ`, `β` `[C]` or `[batch, C]`, `W` `[outputs, C]`, `b` `[outputs]` or
 //! `[batch, outputs]`, `y` `[rows…, outputs]`.
 //!
-//! Wherever one kernel can do it `a` does not exist in any pass: on CUDA in f32, with Padé units of orders 5/4 (those of every
-//! published configuration) and up to 1024 features and outputs. Elsewhere this is [`norm_act`] and [`linear`]. The CPU keeps
-//! them apart on purpose: its product packs its operands anyway, and the pass over `a` runs from the cache.
+//! One op on CUDA, with Padé units of orders 5/4 (those of every published configuration) and up to 1024 features and outputs:
 //!
-//! Gradients are those of the two ops: `dW = dyᵀ·a`, `db = Σ dy`, and with `g = (dy·W)·act'(γ·x̂ + β)` those of
-//! [`norm_act`](crate::ops::norm_act()). Kept are `x` and the small inputs. Three passes over memory are saved forward and
-//! backward each: `a` is neither written nor read, and `dy·W` becomes `g` on its way out.
+//! * In f32 `a` does not exist in any pass: the products make it on the way. In bf16 and tf32 it exists for the time of one
+//!   product each way (`kernels/norm_act_linear_mma.cu` says why).
+//! * The product measures `y` for the norm behind it, and the gradient's product writes `g = (dy·W)·act'(γ·x̂ + β)` with the sums
+//!   that other gradients need.
+//!
+//! Elsewhere this is [`norm_act`] and [`linear`]. The CPU keeps them apart on purpose: its product packs its operands anyway, and
+//! the pass over `a` runs from the cache.
+//!
+//! Gradients are those of the two ops: `dW = dyᵀ·a`, `db = Σ dy`, and of `g` those of [`norm_act`](crate::ops::norm_act()).
+//! Kept are `x` and the small inputs.
 //! Work: that of both ops, and the activation once more for `dW`. Bytes: `x`, `W` and `y` once; backward `x` three times (the
 //! statistics' gradient needs all of `g` first), `dy` twice, `g` twice, `dx` once.
 
@@ -23,8 +28,9 @@ use std::rc::Rc;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::ops::linear::{CHAIN, Measured, linear_measured};
-use crate::ops::{Activation, Cost, Grouping, Needs, NormAct, Op, linear, norm_act, workspace};
+use crate::ops::linear::cuda::CHAIN;
+use crate::ops::linear::{self, Measured, linear, linear_measured};
+use crate::ops::{Activation, Cost, Grouping, Needs, NormAct, Op, norm_act, workspace};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -35,7 +41,7 @@ const NAME: &str = "norm_act_linear";
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn norm_act_linear(tape: &Tape, x: &Var, parts: &NormAct<'_>, layer: [&Var; 2], measure: bool) -> Result<Measured> {
-    let Some((op, inputs)) = fused(tape, x, parts, layer) else {
+    let Some((op, inputs)) = fused(tape, x, parts, layer)? else {
         let a = norm_act(tape, x, parts)?;
         return match measure {
             true => Ok(linear_measured(tape, &a, layer, 0..a.shape()[a.shape().len() - 1], None)?.0),
@@ -49,32 +55,37 @@ pub fn norm_act_linear(tape: &Tape, x: &Var, parts: &NormAct<'_>, layer: [&Var; 
     Ok(Measured { value, statistics: made.take().map(|statistics| tape.constant(statistics)) })
 }
 
-/// The op and its inputs, if one kernel can do it.
+/// The op and its inputs, if there are kernels for it.
 fn fused<'a>(
     tape: &Tape,
     x: &'a Var,
     parts: &NormAct<'a>,
     [weight, bias]: [&'a Var; 2],
-) -> Option<(Fused, [&'a Var; 8])> {
+) -> Result<Option<(Fused, [&'a Var; 8])>> {
     let (Some((statistics, Grouping::Scalar)), Some(gamma), Some(beta), None) =
         (parts.statistics, parts.gamma, parts.beta, parts.residual)
     else {
-        return None;
+        return Ok(None);
     };
-    let &[numerator, denominator] = parts.parameters else { return None };
-    let exact = tape.precision() == Precision::F32 && x.dtype() == DType::F32;
+    let (&[numerator, denominator], Target::Cuda(_)) = (parts.parameters, tape.device().target()) else {
+        return Ok(None);
+    };
+    let precision = tape.precision();
     let known = parts.activation == Activation::Pade { numerator: 5, denominator: 4 };
     let fits = weight.shape().iter().all(|&length| length <= CHAIN);
-    if !matches!(tape.device().target(), Target::Cuda(_)) || !exact || !known || !fits {
-        return None;
+    if !known || !fits || x.dtype() != precision.storage() {
+        return Ok(None);
     }
     let op = Fused {
         activation: parts.activation,
         epsilon: parts.epsilon,
         through_statistics: parts.through_statistics,
+        precision,
         statistics: Rc::default(),
     };
-    Some((op, [x, statistics, gamma, beta, numerator, denominator, weight, bias]))
+    let inputs = [x, statistics, gamma, beta, numerator, denominator, weight, bias];
+    let dims = op.dims(&inputs.map(Var::shape))?;
+    Ok((op.is_exact() || dims.product().is_measurable()).then_some((op, inputs)))
 }
 
 // Positions of the inputs.
@@ -92,6 +103,7 @@ struct Fused {
     epsilon: f32,
     /// Gradients flow through the statistics of `x`.
     through_statistics: bool,
+    precision: Precision,
     /// The result's statistics, which the first run makes for whoever takes them.
     statistics: Rc<RefCell<Option<Tensor>>>,
 }
@@ -109,7 +121,20 @@ struct Dims {
     per_item: [bool; 3],
 }
 
+impl Dims {
+    /// The product alone.
+    fn product(self) -> linear::Dims {
+        let Dims { items, rows, features, outputs, per_item } = self;
+        let rows_per_bias = if per_item[2] { rows } else { items * rows };
+        linear::Dims { rows: items * rows, features, outputs, stride: features, first: 0, rows_per_bias }
+    }
+}
+
 impl Fused {
+    fn is_exact(&self) -> bool {
+        self.precision == Precision::F32
+    }
+
     fn dims(&self, inputs: &[&[usize]]) -> Result<Dims> {
         let (x, weight) = (inputs[X], inputs[WEIGHT]);
         let misfit = |what: &str, shape: &[usize]| {
@@ -127,8 +152,8 @@ impl Fused {
         let all: usize = leading.iter().product();
         let mut items = 1;
         let mut per_item = [false; 3];
-        for ((own, position), length) in per_item.iter_mut().zip([GAMMA, BETA, BIAS]).zip([features, features, outputs])
-        {
+        let lengths = [features, features, outputs];
+        for ((own, position), length) in per_item.iter_mut().zip([GAMMA, BETA, BIAS]).zip(lengths) {
             let shape = inputs[position];
             let batch: usize = shape[..shape.len().saturating_sub(1)].iter().product();
             if shape.last() != Some(&length) || batch == 0 || batch > 1 && items > 1 && batch != items {
@@ -143,14 +168,23 @@ impl Fused {
         }
     }
 
-    fn norm<'a>(&self, dims: Dims, inputs: &[&'a Tensor]) -> cuda::Norm<'a> {
-        cuda::Norm {
+    fn layer<'a>(&self, dims: Dims, inputs: &[&'a Tensor]) -> cuda::Layer<'a> {
+        cuda::Layer {
             dims,
+            precision: self.precision,
             epsilon: self.epsilon,
             activation: self.activation,
+            x: inputs[X],
             vectors: [inputs[STATISTICS], inputs[GAMMA], inputs[BETA]],
             parameters: [inputs[COEFFICIENTS], inputs[COEFFICIENTS + 1]],
+            weight: inputs[WEIGHT],
         }
+    }
+
+    /// Where `a` goes, unless the products make it on the way.
+    fn activations(&self, device: &Device, x: &Tensor) -> Result<Option<Tensor>> {
+        let empty = || Tensor::empty(device, x.shape(), x.dtype(), Role::Workspace);
+        (!self.is_exact()).then(empty).transpose()
     }
 }
 
@@ -169,12 +203,16 @@ impl Op for Fused {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
-        let dims = self.dims(&shapes)?;
-        let mut statistics = self.statistics.borrow_mut();
-        let mut parts = workspace(device, if statistics.is_some() { dims.measured_workspace() } else { 0 })?;
+        let (dims, mut statistics) = (self.dims(&shapes)?, self.statistics.borrow_mut());
+        let layer = self.layer(dims, inputs);
+        let mut a = self.activations(device, inputs[X])?;
+        let mut parts = workspace(device, if statistics.is_some() { layer.measured_workspace() } else { 0 })?;
         if let Backend::Cuda(cuda) = device.backend() {
             let measured = statistics.as_mut().map(|statistics| [statistics, &mut parts]);
-            self.norm(dims, inputs).forward(cuda, [inputs[X], inputs[WEIGHT], inputs[BIAS]], output, measured)?;
+            match &mut a {
+                None => layer.forward(cuda, inputs[BIAS], output, measured)?,
+                Some(a) => layer.forward_of(cuda, a, inputs[BIAS], output, measured)?,
+            }
         }
         Ok(())
     }
@@ -184,34 +222,43 @@ impl Op for Fused {
         let values = (X..BIAS).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
         let (values, bias): (Vec<&Tensor>, _) = (values.iter().collect(), backward.shape(BIAS).to_vec());
         let shapes: Vec<&[usize]> = values.iter().map(|value| value.shape()).chain([bias.as_slice()]).collect();
-        let dims = self.dims(&shapes)?;
-        let norm = self.norm(dims, &values);
-        let (x, weight, dy) = (values[X], values[WEIGHT], backward.gradient().clone());
-        backward.write_gradient(WEIGHT, |device, dw, accumulate| {
-            let mut scratch = workspace(device, dims.weight_gradient_workspace())?;
-            match device.backend() {
-                Backend::Cuda(cuda) => norm.weight_gradient(cuda, [x, &dy], dw, accumulate, &mut scratch),
-                _ => Ok(()),
-            }
-        })?;
+        let layer = self.layer(self.dims(&shapes)?, &values);
+        let (x, dy) = (values[X], backward.gradient().clone());
+        if backward.wants(WEIGHT) {
+            let mut a = self.activations(&device, x)?;
+            backward.write_gradient(WEIGHT, |device, dw, accumulate| {
+                let mut scratch = workspace(device, layer.weight_gradient_workspace())?;
+                match (device.backend(), &mut a) {
+                    (Backend::Cuda(cuda), None) => layer.weight_gradient(cuda, &dy, dw, accumulate, &mut scratch),
+                    (Backend::Cuda(cuda), Some(a)) => {
+                        layer.weight_gradient_of(cuda, a, &dy, dw, accumulate, &mut scratch)
+                    }
+                    _ => Ok(()),
+                }
+            })?;
+        }
         backward.write_gradient(BIAS, |device, db, accumulate| {
-            let mut scratch = workspace(device, dims.bias_gradient_workspace())?;
+            let mut scratch = workspace(device, layer.bias_gradient_workspace())?;
             match device.backend() {
-                Backend::Cuda(cuda) => dims.bias_gradient(cuda, &dy, db, accumulate, &mut scratch),
+                Backend::Cuda(cuda) => layer.bias_gradient(cuda, &dy, db, accumulate, &mut scratch),
                 _ => Ok(()),
             }
         })?;
-        let mut scratch = workspace(&device, norm.input_gradient_workspace())?;
-        let mut g = Tensor::empty(&device, x.shape(), DType::F32, Role::Transient)?;
+        let mut scratch = workspace(&device, layer.input_gradient_workspace())?;
+        let mut g = Tensor::empty(&device, x.shape(), x.dtype(), Role::Transient)?;
         if let Backend::Cuda(cuda) = device.backend() {
-            norm.input_gradient(cuda, [&dy, weight, x], &mut g, &mut scratch)?;
+            layer.input_gradient(cuda, &dy, &mut g, &mut scratch)?;
         }
         drop(dy);
-        norm.write_gradients(backward, &device, &mut scratch)?;
+        layer.write_gradients(backward, &device, &mut scratch)?;
         if let Backend::Cuda(cuda) = device.backend() {
-            norm.through_statistics(cuda, self.through_statistics, x, &mut g, &scratch)?;
+            layer.through_statistics(cuda, self.through_statistics, &mut g, &scratch)?;
         }
         backward.accumulate(X, g)
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
     }
 
     fn needs(&self) -> Needs {
@@ -221,18 +268,20 @@ impl Op for Fused {
     fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
         let Ok(Dims { items, rows, features, outputs, .. }) = self.dims(inputs) else { return Cost::default() };
         let (all, features, outputs) = ((items * rows) as u64, features as u64, outputs as u64);
+        let activations = if self.is_exact() { 0 } else { 2 * all * features };
         Cost {
             flops: all * features * (2 * outputs + 4 + self.activation.flops()),
-            bytes: 4 * (all * (features + outputs) + features * outputs),
+            bytes: 4 * (all * (features + outputs) + features * outputs + activations),
         }
     }
 
     fn backward_cost(&self, inputs: &[&[usize]]) -> Cost {
         let Ok(Dims { items, rows, features, outputs, .. }) = self.dims(inputs) else { return Cost::default() };
         let (all, features, outputs) = ((items * rows) as u64, features as u64, outputs as u64);
+        let activations = if self.is_exact() { 0 } else { 2 * all * features };
         Cost {
             flops: all * features * (4 * outputs + 16 + 3 * self.activation.flops()),
-            bytes: 4 * (all * (6 * features + 2 * outputs) + 2 * features * outputs),
+            bytes: 4 * (all * (6 * features + 2 * outputs) + 2 * features * outputs + activations),
         }
     }
 }

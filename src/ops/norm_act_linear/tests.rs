@@ -4,9 +4,9 @@ use crate::error::Result;
 use crate::memory::Role;
 use crate::ops::activation::tests::value;
 use crate::ops::testing::{Array, Tolerance, assert_clean, check_cuda, check_op, cuda_device};
-use crate::ops::{Activation, Grouping, NormAct, linear, linear_measured, moments, norm_act};
-use crate::tape::{Mode, Tape, Var};
-use crate::tensor::Tensor;
+use crate::ops::{Activation, Grouping, NormAct, cast, linear, linear_measured, moments, norm_act};
+use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tensor::{DType, Tensor};
 
 const EPSILON: f32 = 1e-3;
 const PADE: Activation = Activation::Pade { numerator: 5, denominator: 4 };
@@ -136,6 +136,53 @@ fn fused_equals_unfused_to_the_bit() {
         let deviation = unfused.1[1].sqrt();
         let close = |a: f32, b: f32| (a - b).abs() <= 2.0 * f32::EPSILON * deviation;
         assert!(fused.1.iter().zip(&unfused.1).all(|(&a, &b)| close(a, b)), "{:?} {:?}", fused.1, unfused.1);
+    }
+}
+
+/// In bf16 and tf32 the fused op is off by no more than twice what the two ops are (the rule of FlashAttention's tests), of the
+/// output and of each gradient; the CPU's f32 is the truth, some 2^-24 off itself.
+#[test]
+fn no_less_exact_than_unfused_on_tensor_cores() {
+    for (sizes, precision) in [
+        ([2, 70, 64, 48], Precision::Bf16),
+        ([3, 140, 136, 130], Precision::Bf16),
+        ([2, 30, 50, 20], Precision::Bf16),
+        ([2, 70, 64, 48], Precision::Tf32),
+        ([1, 300, 136, 200], Precision::Tf32),
+    ] {
+        let inputs: Vec<Array> = inputs(sizes, true).iter().map(Array::in_bf16).collect();
+        let run = |device: &Device, precision: Precision, fused: bool| {
+            let tape = Tape::new(device, Mode::Train).with_precision(precision);
+            let mut v: Vec<Var> = inputs.iter().map(|array| input(&tape, array)).collect();
+            let leaves = v.clone();
+            v[0] = cast(&tape, &v[0], precision.storage()).unwrap();
+            let y = with_parts(&tape, &v, true, |parts| match fused {
+                true => Ok(norm_act_linear(&tape, &v[0], parts, [&v[5], &v[6]], true)?.value),
+                false => linear(&tape, &norm_act(&tape, &v[0], parts)?, &v[5], None, Some(&v[6])),
+            })
+            .unwrap();
+            let y = cast(&tape, &y, DType::F32).unwrap();
+            let weights = Array::random(y.shape(), 9).in_bf16().f32s();
+            let seed = Tensor::from_slice(device, y.shape(), Role::Transient, &weights).unwrap();
+            let values = y.tensor().to_vec().unwrap();
+            tape.pull(vec![(y, seed)]).unwrap();
+            let gradients = leaves.iter().map(|var| tape.take_gradient(var).unwrap().to_vec().unwrap());
+            [values].into_iter().chain(gradients).collect::<Vec<_>>()
+        };
+        let truth = run(&Device::cpu(1, 1 << 30).unwrap(), Precision::F32, false);
+        let Some(device) = cuda_device(0) else { return };
+        let (fused, unfused) = (run(&device, precision, true), run(&device, precision, false));
+        assert_clean();
+        for (i, ((fused, unfused), truth)) in fused.iter().zip(&unfused).zip(&truth).enumerate() {
+            let off = |ours: &[f32]| {
+                let squares = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                squares(&mut ours.iter().zip(truth).map(|(a, b)| a - b)) / squares(&mut truth.iter().copied())
+            };
+            let (fused, unfused) = (off(fused), off(unfused));
+            // Both may be as exact as f32 is.
+            assert!(fused <= 2.0 * unfused + 1e-6, "{sizes:?} {precision:?}, {i}: {fused} against {unfused}");
+            assert!(unfused < 0.02, "{sizes:?} {precision:?}, {i}: {unfused}");
+        }
     }
 }
 

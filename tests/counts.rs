@@ -8,6 +8,8 @@ mod bench;
 mod cases;
 #[path = "counts/inference.rs"]
 mod inference;
+#[path = "counts/layers.rs"]
+mod layers;
 #[path = "counts/steps.rs"]
 mod steps;
 #[path = "counts/table.rs"]
@@ -46,7 +48,17 @@ const STREAMING: [&str; 18] = [
 ];
 
 /// Files whose kernels multiply out of shared memory and should have no bank conflicts.
-const PRODUCTS: [&str; 3] = ["conv3d", "linear", "patch_conv"];
+const PRODUCTS: [&str; 9] = [
+    "conv3d",
+    "conv3d_mma",
+    "linear",
+    "linear_measured",
+    "linear_measured_mma",
+    "linear_mma",
+    "norm_act_linear",
+    "norm_act_linear_mma",
+    "patch_conv",
+];
 
 /// Kernels that miss an aim, and why: docs/kernels.md, "Aims".
 const MISSES: [&str; 25] = [
@@ -85,7 +97,7 @@ fn kernels_do_no_more_than_committed() {
     }
     let resources = Table::read("kernels/resources.tsv");
     let mut rows = Vec::new();
-    for case in cases::CASES.iter().chain(&inference::CASES) {
+    for case in cases::CASES.iter().chain(&layers::CASES).chain(&inference::CASES) {
         rows.extend(bench::measure(case, &resources));
     }
     table::settle("kernels/counts.tsv", &bench::HEADS, &rows);

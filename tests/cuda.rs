@@ -24,6 +24,26 @@ fn run(place: &Place, arguments: &str) -> String {
     support::cli::Outcome::from(command(place, arguments).output().unwrap()).succeeded()
 }
 
+/// The model of a step beside what the device's events say (under the emulator, how long that took).
+#[test]
+fn roofline_measures() {
+    let place = Place::new();
+    let flags = "roofline --model o-net --volume 32x32x32 --points 32 --measure";
+    let step = run(&place, &format!("{flags} --json"));
+    let step: serde_json::Value = serde_json::from_str(&step).unwrap();
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let ops = step["ops"].as_array().unwrap();
+    // The update is no op of the tape, so that its time is part of the rest.
+    let timed: Vec<_> = ops.iter().filter(|op| op["op"] != "optimizer").collect();
+    assert!(timed.iter().all(|op| number(&op["measured_seconds"]) > 0.0), "{step:#}");
+    let sum: f64 = timed.iter().map(|op| number(&op["measured_seconds"])).sum();
+    let measured = &step["measured_step"];
+    assert!(sum <= number(&measured["seconds"]), "{step:#}");
+    // Events lie within what the host waits for.
+    assert!(number(&measured["seconds"]) <= number(&measured["host_seconds"]) + 0.1, "{step:#}");
+    assert!(run(&place, flags).contains("ms measured"));
+}
+
 #[test]
 fn devices_are_listed() {
     let place = Place::new();
@@ -44,6 +64,7 @@ fn a_machine_without_a_driver() {
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     place.refuses("compare --data data --device cuda --out x", 1, &["libcuda.so", "--device cpu"]);
     place.refuses("compare --data data --device cudA --out x", 2, &["cudA", "cuda:1"]);
+    place.refuses("roofline --measure", 1, &["libcuda.so", "--measure needs a GPU"]);
     let text = place.run("devices").succeeded();
     assert!(text.contains("none: no CUDA driver"), "{text}");
 }

@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use super::run::parse_volume;
+use crate::device::cuda::{default_budget, devices};
 use crate::device::{CudaTarget, Device, Target};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::planner::gpus::{SPEEDS, Speed};
-use crate::planner::roofline::{self, Kernels, LAUNCH, Roofline};
+use crate::planner::roofline::{self, Kernels, LAUNCH, Roofline, measured};
 use crate::planner::{UNLIMITED, Workload};
 use crate::report::Grid;
 use crate::tape::Precision;
-use crate::train::rehearsal::{Sizes, StepKind, rehearse};
+use crate::train::rehearsal::{Sizes, StepKind, rehearse, rehearse_by_the_clock};
 
 /// What is done in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,6 +51,9 @@ pub struct RooflineArgs {
     /// Microseconds that a launch costs; 0 for a step that is one CUDA graph
     #[arg(long, default_value_t = LAUNCH * 1e6, value_name = "µs", value_parser = microseconds, allow_negative_numbers = true)]
     launch: f64,
+    /// Run the step on CUDA device 0 as well, and print beside the model how long each op took between two events
+    #[arg(long)]
+    measure: bool,
     /// Print the model as JSON on standard output, and nothing else there
     #[arg(long)]
     json: bool,
@@ -88,17 +92,48 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
         work.push(roofline::update(&sizes.optimizer, cost.parameters));
         launches = roofline::counted_launches(&args.model);
     }
+    let measured = if args.measure { Some(Measured::take(&workload)?) } else { None };
     let launch = args.launch * 1e-6;
     let of = |kernels, launches| roofline::roofline(&work, &args.device, args.precision, kernels, launches, launch);
     let (ours, peer) = (of(Kernels::Fused, launches), of(Kernels::Unfused, None));
     let title = workload.network.title();
     match args.json {
-        true => print(format!("{:#}", as_json(args, &title, [&ours, &peer]))),
-        false => print(as_text(args, &title, [&ours, &peer])),
+        true => print(format!("{:#}", as_json(args, &title, [&ours, &peer], measured.as_ref()))),
+        false => print(as_text(args, &title, [&ours, &peer], measured.as_ref())),
     }
 }
 
-fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> String {
+/// How long a step took, after two others.
+struct Measured {
+    /// The GPU.
+    name: String,
+    /// Op, phase, seconds between events.
+    rows: Vec<(&'static str, &'static str, f64)>,
+    /// Of the whole step, by the host's clock.
+    wall: f64,
+}
+
+impl Measured {
+    fn take(workload: &Workload) -> Result<Self> {
+        let device = default_budget(0).and_then(|budget| Device::cuda(0, budget)).map_err(|e| match e {
+            Error::Device(problem) => Error::Device(format!("{problem} (--measure needs a GPU)")),
+            other => other,
+        })?;
+        let (step, seconds) = rehearse_by_the_clock(&device, &workload.network, workload.sizes, 2)?;
+        let name = devices()?.into_iter().next().map_or_else(String::new, |info| info.name);
+        Ok(Self { name, rows: measured(&step.work, &seconds), wall: step.seconds.iter().sum() })
+    }
+
+    fn of(&self, op: &str, phase: &str) -> Option<f64> {
+        self.rows.iter().find(|row| (row.0, row.1) == (op, phase)).map(|row| row.2)
+    }
+
+    fn sum(&self) -> f64 {
+        self.rows.iter().map(|row| row.2).sum()
+    }
+}
+
+fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> String {
     let Speed { source, bandwidth, .. } = args.device;
     let volume = args.volume.map(|side| side.to_string()).join("×");
     let mut text = format!(
@@ -108,18 +143,30 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> St
         args.precision,
         bandwidth / 1e9,
     );
-    let mut grid = Grid::new(["op", "passes", "GB", "TFLOP", "ms at best", "bound by"]);
+    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by"];
+    let mut grid = Grid::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
     for row in &ours.rows {
-        grid.push([
+        let mut cells = vec![
             format!("{}, {}", row.op, row.phase.name()),
             row.passes.to_string(),
             format!("{:.3}", row.bytes / 1e9),
             format!("{:.4}", row.flops / 1e12),
             milliseconds(row.seconds),
             if row.memory_seconds > 0.5 * row.seconds { "memory" } else { "arithmetic" }.to_string(),
-        ]);
+        ];
+        if let Some(measured) = measured {
+            cells.push(measured.of(row.op, row.phase.name()).map_or_else(String::new, milliseconds));
+        }
+        grid.push(cells);
     }
     text += &grid.render();
+    if let Some(measured) = measured {
+        let (rest, sum) = (measured.of("everything else", "").unwrap_or(0.0), measured.sum());
+        text += &format!(
+            "\nMeasured on {} between the events of one step: {} ms in all, {} ms of it in the update and between ops; by the host's clock {} ms.\n",
+            measured.name, milliseconds(sum), milliseconds(rest), milliseconds(measured.wall),
+        );
+    }
     let mut grid = Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
     for (name, model) in [("this engine", ours), ("the same passes op by op", peer)] {
         grid.push([
@@ -138,7 +185,7 @@ fn milliseconds(seconds: f64) -> String {
     format!("{:.3}", seconds * 1e3)
 }
 
-fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> Value {
+fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> Value {
     let step = |model: &Roofline| {
         json!({
             "kernel_seconds": model.kernel_seconds(),
@@ -156,8 +203,12 @@ fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> Va
             "flops": row.flops,
             "seconds": row.seconds,
             "memory_seconds": row.memory_seconds,
+            "measured_seconds": measured.and_then(|measured| measured.of(row.op, row.phase.name())),
         })
     };
+    let measured_step = measured.map(|measured| {
+        json!({ "device": measured.name, "seconds": measured.sum(), "host_seconds": measured.wall })
+    });
     json!({
         "what": "a model, not a measurement",
         "model": title,
@@ -169,6 +220,7 @@ fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2]) -> Va
         "precision": args.precision,
         "step": step(ours),
         "unfused_step": step(peer),
+        "measured_step": measured_step,
         "ops": ours.rows.iter().map(row).collect::<Vec<_>>(),
     })
 }

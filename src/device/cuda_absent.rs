@@ -100,6 +100,18 @@ impl Cuda {
         match self.0 {}
     }
 
+    pub(crate) fn start_clock(&self) {
+        match self.0 {}
+    }
+
+    pub(crate) fn mark(&self) {
+        match self.0 {}
+    }
+
+    pub(crate) fn stop_clock(&self) -> Result<Vec<f64>> {
+        match self.0 {}
+    }
+
     pub fn synchronize(&self) -> Result<()> {
         match self.0 {}
     }

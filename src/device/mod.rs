@@ -288,6 +288,27 @@ impl Device {
             let [flops, bytes] = cost();
             let (layer, phase) = self.ledger(|ledger| (ledger.layer(), ledger.phase()));
             self.work_log(|log| log.note(Work { op, layer, phase, flops, bytes }));
+            if let Backend::Cuda(cuda) = self.backend() {
+                cuda.mark();
+            }
+        }
+    }
+
+    /// From now on takes the time of each pass that is noted, on CUDA by events of its stream.
+    pub fn start_clock(&self) {
+        if let Backend::Cuda(cuda) = self.backend() {
+            cuda.start_clock();
+        }
+    }
+
+    /// Stops that: seconds of each pass noted since, and of what came after the last. Empty elsewhere than on CUDA.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn stop_clock(&self) -> Result<Vec<f64>> {
+        match self.backend() {
+            Backend::Cuda(cuda) => cuda.stop_clock(),
+            Backend::Cpu { .. } | Backend::Plan { .. } => Ok(Vec::new()),
         }
     }
 

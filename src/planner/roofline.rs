@@ -28,10 +28,30 @@ fn peak(op: &str, speed: &Speed, precision: Precision) -> f64 {
 }
 
 /// Ops whose products tensor cores can make. The patch mapping's are in the Fourier domain, in f32.
-const PRODUCTS: [&str; 3] = ["conv3d", "conv_transpose3d", "linear"];
+const PRODUCTS: [&str; 4] = ["conv3d", "conv_transpose3d", "linear", "norm_act_linear"];
 
 /// Ops that are made of other ops, whose passes are in the record as well.
 const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
+
+/// Seconds that each op took in each phase, in the order of first appearance, from those of each entry of `work` and of the rest
+/// of the step; what is neither an op's alone nor an op at all is the last row.
+pub fn measured(work: &[Work], seconds: &[f64]) -> Vec<(&'static str, &'static str, f64)> {
+    let mut rows: Vec<(&str, &str, f64)> = Vec::new();
+    let mut other: f64 = seconds.iter().skip(work.len()).sum();
+    for (work, seconds) in work.iter().zip(seconds) {
+        if COMPOSITES.contains(&work.op) {
+            other += seconds;
+            continue;
+        }
+        let (op, phase) = (work.op, work.phase.name());
+        match rows.iter_mut().find(|row| (row.0, row.1) == (op, phase)) {
+            Some(row) => row.2 += seconds,
+            None => rows.push((op, phase, *seconds)),
+        }
+    }
+    rows.push(("everything else", "", other));
+    rows
+}
 
 /// Which kernels are modelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +65,13 @@ pub enum Kernels {
 /// How many times the bytes of a pass, and how many kernels, it takes op by op, as PyTorch runs without a compiler: a norm (8
 /// bytes an element forward), an addition of the residual (12) and an activation (8) are passes of their own where one of 12
 /// does here, and so are their gradients (16, 12 and 12 for 24). A patch mapping runs as a convolution over patches that were
-/// written and are read again. Everything else is one kernel with the same bytes there, too.
+/// written and are read again. The second layer of a decoder block is a norm, an activation, a product and the statistics of
+/// its result (28 bytes for 8 forward, 44 for 32 backward). Everything else is one kernel with the same bytes there, too.
 fn unfused(op: &str) -> (f64, u64) {
     match op {
         "norm_act" => (28.0 / 12.0, 3),
         "patch_conv" => (2.0, 2),
+        "norm_act_linear" => (72.0 / 40.0, 4),
         _ => (1.0, 1),
     }
 }

@@ -194,6 +194,26 @@ pub fn rehearse(device: &Device, config: &NetworkConfig, sizes: Sizes, steps: us
     observe(device, parameters, steps, || stage.step())
 }
 
+/// Rehearses `steps` steps and another one with the device's clock ([`Device::stop_clock`]): what it tells, and the seconds of
+/// each entry of its record of work and of the rest.
+///
+/// # Errors
+/// As [`rehearse`].
+pub fn rehearse_by_the_clock(
+    device: &Device,
+    config: &NetworkConfig,
+    sizes: Sizes,
+    steps: usize,
+) -> Result<(Rehearsal, Vec<f64>)> {
+    let mut stage = Stage::new(device, config, sizes)?;
+    let parameters = stage.parameters.count();
+    observe(device, parameters, steps, || stage.step())?;
+    device.start_clock();
+    let last = observe(device, parameters, 1, || stage.step());
+    let seconds = device.stop_clock();
+    Ok((last?, seconds?))
+}
+
 /// Runs `steps` steps with the ledger's log on; what it tells of the last.
 ///
 /// # Errors

@@ -4,7 +4,8 @@ use cuemu::{Config, Emulator};
 use ossnet::device::Device;
 use ossnet::error::Result;
 use ossnet::memory::Role;
-use ossnet::tape::{Mode, Tape, Var};
+use ossnet::ops::cast;
+use ossnet::tape::{Mode, Precision, Tape, Var};
 use ossnet::tensor::{DType, Tensor};
 
 use super::table::{Row, Table};
@@ -84,12 +85,38 @@ impl Bench {
             vars.push(tape.input(self.tensor(shape)?));
         }
         vars.extend(constants.into_iter().map(|tensor| tape.constant(tensor)));
+        self.both_ways(&tape, &vars, op)
+    }
+
+    /// The same in another precision: the first input is stored in it.
+    pub fn op_in(
+        &self,
+        precision: Precision,
+        inputs: &[&[usize]],
+        op: impl Fn(&Tape, &[Var]) -> Result<Var>,
+    ) -> Result<()> {
+        let tape = Tape::new(&self.device, Mode::Train).with_precision(precision);
+        let mut vars = Vec::new();
+        for (i, shape) in inputs.iter().enumerate() {
+            let dtype = if i == 0 { precision.storage() } else { DType::F32 };
+            vars.push(tape.input(self.stored(self.tensor(shape)?, dtype)?));
+        }
+        self.both_ways(&tape, &vars, op)
+    }
+
+    /// In this storage type.
+    fn stored(&self, x: Tensor, dtype: DType) -> Result<Tensor> {
+        let tape = Tape::new(&self.device, Mode::Eval);
+        Ok(cast(&tape, &tape.constant(x), dtype)?.tensor())
+    }
+
+    fn both_ways(&self, tape: &Tape, vars: &[Var], op: impl Fn(&Tape, &[Var]) -> Result<Var>) -> Result<()> {
         self.start();
-        let y = op(&tape, &vars)?;
+        let y = op(tape, vars)?;
         let forward = self.emulator.counters();
         assert!(!forward.is_empty(), "nothing was launched");
-        // The output's gradient is made between the passes and launches nothing.
-        let dy = self.tensor(y.shape())?;
+        // The output's gradient is made between the passes: in f32 it launches nothing.
+        let dy = self.stored(self.tensor(y.shape())?, y.dtype())?;
         tape.pull(vec![(y, dy)])
     }
 }

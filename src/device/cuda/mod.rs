@@ -11,6 +11,7 @@ mod cudnn;
 #[cfg(not(feature = "cudnn"))]
 #[path = "cudnn_absent.rs"]
 mod cudnn;
+mod clock;
 mod driver;
 mod graph;
 mod kernel;
@@ -31,6 +32,7 @@ use super::info::{DeviceInfo, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
+use clock::Clock;
 pub use cudnn::Cudnn;
 pub use graph::Graph;
 pub use kernel::Kernel;
@@ -52,6 +54,7 @@ pub struct Cuda {
     context: Arc<CudaContext>,
     target: CudaTarget,
     launches: Mutex<BTreeMap<&'static str, u64>>,
+    clock: Clock,
     /// Wait after each launch, so that a failing kernel is named.
     wait: bool,
     observer: Option<Box<dyn Observer>>,
@@ -84,6 +87,7 @@ impl Cuda {
             stream,
             target: CudaTarget { capability: (major, minor), shared_memory },
             launches: Mutex::default(),
+            clock: Clock::default(),
             wait: std::env::var_os("OSSNET_CUDA_WAIT").is_some(),
             context,
             observer,

@@ -24,7 +24,7 @@ use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
 use crate::planner::{UNLIMITED, Workload, remedies, this_cpu};
 use crate::tape::Precision;
 use crate::train::choose;
-use crate::train::rehearsal::{Sizes, StepKind};
+use crate::train::rehearsal::{Rehearsal, Sizes, StepKind};
 
 /// Where the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub struct MemoryArgs {
     /// Plan and run the step, and show both side by side
     #[arg(long, value_enum, value_name = "WHAT", group = "question")]
     compare_to: Option<CompareTo>,
-    /// Where the budget does not suffice
+    /// Where the budget does not suffice, or the device refuses
     #[arg(long, value_enum, default_value_t = OnOom::Fail)]
     on_oom: OnOom,
     /// Write the log of the step (of a sweep: the curves) as comma-separated values
@@ -242,6 +242,20 @@ impl MemoryArgs {
             OnOom::Adapt => {
                 let (workload, change) = remedies::adapt(&workload, target, budget)?;
                 Ok((workload, change.map(|remedy| remedy.change)))
+            }
+        }
+    }
+
+    /// Settles the step and takes it on `device`, `steps` times: the workload, what was changed, and what it cost. Where the
+    /// device refuses memory that its budget would allow, its budget becomes what it has, and `--on-oom adapt` settles anew.
+    fn taken(&self, device: &Device, steps: usize) -> Result<(Workload, Option<String>, Rehearsal)> {
+        loop {
+            let (target, budget) = (device.target(), device.budget());
+            let (workload, change) = self.settled(target, budget)?;
+            match workload.rehearse(device, steps) {
+                Ok(cost) => return Ok((workload, change, cost)),
+                Err(Error::OutOfMemory(_)) if self.on_oom == OnOom::Adapt && device.budget() < budget => {}
+                Err(error) => return Err(remedies::explain(error, &workload, target, device.budget())),
             }
         }
     }

@@ -93,7 +93,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
-    let task = Task::of(&dataset, common_multiples(&probe));
+    let task = Task::of(&dataset, common_multiples(&probe)).measured(&dataset)?;
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;

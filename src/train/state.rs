@@ -66,7 +66,10 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
             false => format!("holds {}, not {}", config.title(), wanted.title()),
         });
     }
-    let stored: Task = entry(&checkpoint, "task", path)?;
+    let mut stored: Task = entry(&checkpoint, "task", path)?;
+    // Earlier versions did not note it.
+    let spacing = &mut stored.preprocessing.trained_spacing;
+    *spacing = spacing.or(task.preprocessing.trained_spacing);
     if stored != *task {
         return other_run(format!("was made on other data ({})", stored.name));
     }

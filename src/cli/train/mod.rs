@@ -217,6 +217,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
             task.preprocessing.resize = Some(Family::Lits.volume_shape());
         }
     }
+    let task = task.measured(&dataset)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &*training)?;
     let network = config.network(channels, task.outputs(), training.case(0)?.volume.shape)?;

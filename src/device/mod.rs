@@ -326,6 +326,14 @@ impl Device {
         self.books().arena.fingerprint()
     }
 
+    /// Of a plan whose logs nobody reads: what it holds, and where it has room. Work that begins with the same and asks for
+    /// the same bytes ends alike, and need not be gone through again. `None` where it must be.
+    pub(crate) fn unread_state(&self) -> Option<(RoleBytes, u64)> {
+        let books = self.books();
+        let unread = self.is_plan() && !books.ledger.is_recording() && !books.work.is_on();
+        unread.then(|| (books.ledger.live(), books.arena.fingerprint()))
+    }
+
     /// Runs `work` in a phase.
     pub fn in_phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
         let former = self.ledger(|ledger| ledger.set_phase(phase));

@@ -282,6 +282,11 @@ impl Ledger {
         self.events = on.then(Vec::new);
     }
 
+    /// True while events are recorded.
+    pub fn is_recording(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// The recorded events so far; the log starts anew.
     pub fn take_events(&mut self) -> Vec<Event> {
         self.events.as_mut().map(std::mem::take).unwrap_or_default()

@@ -55,13 +55,18 @@ enum PlanFor {
     Cuda(CudaTarget),
 }
 
+impl PlanFor {
+    /// A CUDA device of no particular kind.
+    const CUDA: Self = Self::Cuda(CudaTarget::KNOWN[0].1);
+}
+
 impl FromStr for PlanFor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "cpu" => Ok(PlanFor::Cpu),
-            "cuda" => Ok(PlanFor::Cuda(CudaTarget::KNOWN[0].1)),
+            "cuda" => Ok(PlanFor::CUDA),
             name => CudaTarget::named(name).map(PlanFor::Cuda).ok_or_else(|| {
                 let known = CudaTarget::KNOWN.map(|(name, _)| name).join(", ");
                 format!("'{text}' is nothing to plan for; use cpu, cuda (the first of the following) or {known}")
@@ -132,9 +137,9 @@ pub struct MemoryArgs {
     /// Plan the step, or run it
     #[arg(long, default_value = "plan", value_name = "plan|cpu|cuda")]
     device: Where,
-    /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90
-    #[arg(long, default_value = "cpu", value_name = "TARGET")]
-    plan_for: PlanFor,
+    /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90 [default: cpu; cuda for --fit gpus]
+    #[arg(long, value_name = "TARGET")]
+    plan_for: Option<PlanFor>,
     /// Steps to run; the last one is shown
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     steps: u64,
@@ -267,7 +272,8 @@ impl MemoryArgs {
 
     /// The device that is planned for.
     fn target(&self) -> Target {
-        match self.plan_for {
+        let usual = if self.fit == Some(fit::Room::Gpus) { PlanFor::CUDA } else { PlanFor::Cpu };
+        match self.plan_for.unwrap_or(usual) {
             PlanFor::Cpu => this_cpu(self.run.threads),
             PlanFor::Cuda(cuda) => Target::Cuda(cuda),
         }

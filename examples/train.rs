@@ -26,7 +26,7 @@ pub fn train(epochs: u64, file: PathBuf) -> ossnet::Result<()> {
     let dataset = sample::open("heads")?;
     let shape = [64, 80, 64];
     let network = NetworkConfig::sample("o-net", dataset.channels.len(), 1, shape)?;
-    let task = Task::of(&dataset, network.multiples());
+    let task = Task::of(&dataset, network.multiples()).measured(&dataset)?;
     let cases = dataset
         .training
         .iter()

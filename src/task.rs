@@ -80,6 +80,7 @@ impl Task {
                 resize: None,
                 merge: false,
                 multiple,
+                trained_spacing: None,
             },
             class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
         }
@@ -95,6 +96,27 @@ impl Task {
         self
     }
 
+    /// The same task, with the spacing at which the network will see the data set's training scans, by their headers.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Data`] of a scan that cannot be read, [`Error::Usage`] for a spacing that cannot be applied.
+    pub fn measured(mut self, dataset: &Dataset) -> Result<Self> {
+        let seen = dataset.training.iter().map(|case| {
+            let (shape, geometry) = case.grid(self.preprocessing.axes)?;
+            self.preprocessing.seen_spacing(shape, &geometry)
+        });
+        let seen = seen.collect::<Result<Vec<_>>>()?;
+        if !seen.is_empty() {
+            let median = |axis: usize| {
+                let mut sorted: Vec<f64> = seen.iter().map(|spacing| spacing[axis]).collect();
+                sorted.sort_by(f64::total_cmp);
+                (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
+            };
+            self.preprocessing.trained_spacing = Some([0, 1, 2].map(median));
+        }
+        Ok(self)
+    }
+
     /// The official BraTS task, for weights that say nothing of theirs: all tumour against the rest, in the file's axes.
     pub fn official_brats() -> Self {
         Self {
@@ -108,6 +130,7 @@ impl Task {
                 resize: None,
                 merge: true,
                 multiple: [2; 3],
+                trained_spacing: None,
             },
             class_names: vec!["background".into(), "tumour".into()],
         }

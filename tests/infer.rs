@@ -248,6 +248,40 @@ fn windows_and_mirrors_of_a_unet() {
     }
 }
 
+/// The checkpoint knows the voxels that it was trained on: a scan of others has its answer, and one line says what is odd.
+#[test]
+fn voxels_of_another_size_than_in_training() {
+    let place = place();
+    let mut thick = ball(SIDE, 2)[0].clone();
+    (thick.pixdim[3], thick.sform[2][2]) = (2.5, 2.5);
+    thick.write(&place.at("thick.nii.gz"));
+    for command in [OCCUPANCY, UNET] {
+        let out = if command == UNET { "unet" } else { "occupancy" };
+        let command = command.replace("--quiet ", "");
+        let outcome = place.run(&format!("{command} scan.nii.gz thick.nii.gz --out {out}"));
+        let err = outcome.err.clone();
+        outcome.succeeded();
+        let said: Vec<&str> = err.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert!(matches!(said[..], [one] if one.contains("thick.nii.gz: ")), "{err}");
+        assert!(said[0].contains("1.00×1.00×2.50 mm") && said[0].contains("1.00×1.00×1.00 mm"), "{}", said[0]);
+        let summary = summary(&place.at(out));
+        assert_eq!(summary["scan"]["warnings"], Value::Null);
+        let told = summary["thick"]["warnings"].as_array().unwrap();
+        assert!(told.len() == 1 && said[0].ends_with(told[0].as_str().unwrap()));
+    }
+    // A checkpoint of an earlier version does not know: nothing is said.
+    let mut bytes = fs::read(place.at("occupancy.safetensors")).unwrap();
+    let known = br#",\"trained_spacing\":[1.0,1.0,1.0]"#;
+    let at = bytes.windows(known.len()).position(|window| window == known).unwrap();
+    bytes[at..at + known.len()].fill(b' ');
+    fs::write(place.at("occupancy.safetensors"), bytes).unwrap();
+    let outcome = place.run(&format!("{} thick.nii.gz --out old", OCCUPANCY.replace("--quiet ", "")));
+    assert!(!outcome.err.contains("warning"), "{}", outcome.err);
+    outcome.succeeded();
+    let read = |folder: &str| fs::read(place.at(&format!("{folder}/thick.nii.gz"))).unwrap();
+    assert_eq!(read("old"), read("occupancy"));
+}
+
 #[test]
 fn flags_that_do_not_go_together() {
     let place = place();

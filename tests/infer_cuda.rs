@@ -33,6 +33,7 @@ fn task(classes: usize) -> Task {
         resize: None,
         merge: false,
         multiple: [16; 3],
+        trained_spacing: None,
     };
     let class_names = (0..classes).map(|class| format!("class {class}")).collect();
     Task { name: "made up".into(), preprocessing, class_names }

@@ -28,6 +28,20 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 /// Killed a dozen times at moments that walk through start, steps, validations and saves, and gone on with each time: the
 /// same bits as without, every step logged once, nothing left behind.
+/// A checkpoint from before versions that note the training data's spacing is gone on with as well.
+#[test]
+fn a_run_of_an_earlier_version() {
+    let place = place();
+    place.run(&format!("{RUN} --out run")).succeeded();
+    let path = place.at("run/o-net.safetensors");
+    let (whole, known) = (bytes(&path), br#",\"trained_spacing\":[1.0,1.0,1.0]"#);
+    let at = whole.windows(known.len()).position(|window| window == known).unwrap();
+    let mut old = whole.clone();
+    old[at..at + known.len()].fill(b' ');
+    fs::write(&path, old).unwrap();
+    place.run("train --quiet --threads 1 --resume run").succeeded();
+}
+
 #[test]
 fn a_run_that_is_killed_again_and_again() {
     let place = place();

@@ -10,7 +10,7 @@ use super::official::{self, OfficialArgs};
 use super::output::print;
 use super::run::{DeviceArgs, PrecisionArgs};
 use crate::checkpoint::model::Model;
-use crate::data::Dataset;
+use crate::data::{Dataset, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Rule;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, summarise, to_csv};
@@ -156,6 +156,10 @@ fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Ve
     let grid = Grid::of(&model.network.config());
     let (training, validation) = load_cases(dataset, &model.task, grid, args.run.verbosity())?;
     let cases = [training, validation].concat();
+    for case in &cases {
+        let problem = model.task.preprocessing.unusual_spacing(case.way.shape, &case.way.geometry)?;
+        problem.iter().for_each(|problem| args.run.verbosity().warn(&Warning::new(&case.name, problem)));
+    }
     match cases.is_empty() {
         true => Err(Error::data(&dataset.path, "has no such case", "choose another --part")),
         false => Ok(cases),

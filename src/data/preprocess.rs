@@ -37,7 +37,14 @@ pub struct Preprocessing {
     pub merge: bool,
     /// Shapes are padded to multiples of this.
     pub multiple: [usize; 3],
+    /// Median spacing of the training scans as the network saw them, in mm along the axes in memory; `None` if it is not
+    /// known (official weights, checkpoints of earlier versions).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_spacing: Option<[f64; 3]>,
 }
+
+/// A scan whose spacing differs from the training data's by more than this factor is warned of.
+const UNUSUAL: f64 = 1.5;
 
 /// The way back from the network's grid to a scan's.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +147,34 @@ impl Preprocessing {
         Ok([0, 1, 2].map(|k| resampled[k].next_multiple_of(self.multiple[k].max(1))))
     }
 
+    /// Spacing in mm, along the axes in memory, of a scan as the network sees it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the spacing cannot be applied.
+    pub fn seen_spacing(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[f64; 3]> {
+        let (resampled, own) = (self.resampled(shape, geometry)?, geometry.spacing());
+        Ok([0, 1, 2].map(|k| own[k] * shape[k] as f64 / resampled[k] as f64))
+    }
+
+    /// What is to be said of a scan whose voxels have another size than those the network was trained on.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the spacing cannot be applied.
+    pub fn unusual_spacing(&self, shape: [usize; 3], geometry: &Geometry) -> Result<Option<String>> {
+        let Some(trained) = self.trained_spacing else { return Ok(None) };
+        let seen = self.seen_spacing(shape, geometry)?;
+        if (0..3).all(|k| seen[k] <= UNUSUAL * trained[k] && trained[k] <= UNUSUAL * seen[k]) {
+            return Ok(None);
+        }
+        let mm = |[x, y, z]: [f64; 3]| format!("{x:.2}×{y:.2}×{z:.2} mm");
+        Ok(Some(format!(
+            "the network sees voxels of {}, and was trained on voxels of {}: structures have another size than those it \
+             knows, so check the answer, or resample the scan first",
+            mm(seen),
+            mm(trained)
+        )))
+    }
+
     fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
         if let Some(shape) = self.resize {
             return Ok(shape);
@@ -220,6 +255,7 @@ mod tests {
             resize: None,
             merge: false,
             multiple: [8; 3],
+            trained_spacing: None,
         }
     }
 
@@ -286,8 +322,30 @@ mod tests {
 
     #[test]
     fn it_survives_a_checkpoint() {
-        let preprocessing = Preprocessing { spacing: Some([1.5, 1.5, 3.0]), ..preprocessing() };
-        let text = serde_json::to_string(&preprocessing).unwrap();
-        assert_eq!(serde_json::from_str::<Preprocessing>(&text).unwrap(), preprocessing);
+        let old = Preprocessing { spacing: Some([1.5, 1.5, 3.0]), ..preprocessing() };
+        let text = serde_json::to_string(&old).unwrap();
+        // As earlier versions wrote it.
+        assert!(!text.contains("trained_spacing"));
+        assert_eq!(serde_json::from_str::<Preprocessing>(&text).unwrap(), old);
+        let new = Preprocessing { trained_spacing: Some([1.0, 1.0, 2.5]), ..old };
+        let text = serde_json::to_string(&new).unwrap();
+        assert_eq!(serde_json::from_str::<Preprocessing>(&text).unwrap(), new);
+    }
+
+    #[test]
+    fn voxels_of_another_size_are_told_of() {
+        let (volume, _) = scan();
+        let say = |trained: Option<[f64; 3]>, spacing: Option<[f64; 3]>| {
+            let preprocessing = Preprocessing { trained_spacing: trained, spacing, ..preprocessing() };
+            preprocessing.unusual_spacing(volume.shape, &volume.geometry).unwrap()
+        };
+        assert_eq!(say(None, None), None);
+        assert_eq!(say(Some([2.0, 2.9, 1.4]), None), None);
+        for trained in [[2.0, 3.1, 2.0], [2.0, 2.0, 1.3], [0.0, 2.0, 2.0]] {
+            let said = say(Some(trained), None).unwrap();
+            assert!(said.contains("2.00×2.00×2.00 mm") && said.contains(&format!("{:.2}×", trained[0])), "{said}");
+        }
+        // Resampled as in training, whatever the scan's own.
+        assert_eq!(say(Some([1.0; 3]), Some([1.0; 3])), None);
     }
 }

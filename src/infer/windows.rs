@@ -4,12 +4,18 @@
 //! `w(i) = Π_a exp(−½((i_a − c_a)/σ_a)²)` around the window's centre `c`, `σ` an eighth of its sides (Isensee et al. 2021).
 //! The weights are products over the axes and so are their sums, which are never stored for a volume. Windows are taken in
 //! the order of the first axis, and a plane is classified as soon as no window will touch it any more: what is held is a
-//! slab as thick as one window.
+//! slab as thick as one window, of all classes but one ([`slab`]).
 //!
 //! Mirroring averages over all reflections of the network's axes (eight in 3D, four in 2D). A 2D network sees slices
 //! across one axis; its windows are as deep as the volume there.
 
+mod slab;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
+
+use self::slab::{Part, Place, Slab};
 
 use super::occupancy::probabilities;
 use crate::data::{Plane, Volume};
@@ -18,12 +24,15 @@ use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::models::UNet;
 use crate::nn::Parameters;
-use crate::ops::lattice;
+use crate::ops::{lattice, part};
 use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
 /// Slices that a 2D network takes at once.
 const SLICES: usize = 16;
+
+/// Voxels whose probabilities come to the host at once, if a plane is not larger.
+const TOGETHER: usize = 1 << 16;
 
 /// How a volume is gone through.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,17 +155,18 @@ pub fn predict(
             classify(network, parameters, volume, decision.threshold).map_err(|error| hint(error, windows))?;
         return Ok(Prediction { classes, probabilities: None, passes: 1 });
     }
-    let mut slab = Slab::new(shape, network.config().classes, &axes, decision);
+    let mut slab =
+        Slab::new(device, shape, network.config().classes, &axes, decision).map_err(|error| hint(error, windows))?;
     let mut passes = 0;
     for &x in &axes[0].starts {
         slab.advance(x);
         for &y in &axes[1].starts {
             for &z in &axes[2].starts {
                 for &mirror in &mirrors {
-                    let block = cut(volume, [x, y, z], sides, mirror);
-                    let found =
-                        ask(device, network, parameters, &block, sides).map_err(|error| hint(error, windows))?;
-                    slab.add(&axes, [x, y, z], mirror, &found, 1.0 / mirrors.len() as f32);
+                    let place = Place { start: [x, y, z], mirror, share: 1.0 / mirrors.len() as f32 };
+                    let block = cut(volume, place.start, sides, mirror);
+                    ask(device, network, parameters, block, sides, &mut |part, found| slab.add(place, part, found))
+                        .map_err(|error| hint(error, windows))?;
                     passes += 1;
                     tick()?;
                 }
@@ -196,7 +206,7 @@ fn cut(volume: &Volume, start: [usize; 3], sides: [usize; 3], mirror: [bool; 3])
         return Cow::Borrowed(&volume.voxels);
     }
     let mut block = Vec::with_capacity(sides.iter().product::<usize>() * channels);
-    for [x, y] in lines(sides, mirror) {
+    for [x, y] in lines(sides, mirror, Part { start: [0; 3], sides }) {
         let row = &volume.voxels[((start[0] + x) * h + start[1] + y) * w * channels..][..w * channels];
         let row = &row[start[2] * channels..][..sides[2] * channels];
         match mirror[2] {
@@ -207,152 +217,60 @@ fn cut(volume: &Volume, start: [usize; 3], sides: [usize; 3], mirror: [bool; 3])
     Cow::Owned(block)
 }
 
-/// The first two indices of a block's lines in the order in which a mirrored block has them.
-fn lines(sides: [usize; 3], mirror: [bool; 3]) -> impl Iterator<Item = [usize; 2]> {
-    let place = move |k: usize, i: usize| if mirror[k] { sides[k] - 1 - i } else { i };
-    (0..sides[0]).flat_map(move |x| (0..sides[1]).map(move |y| [place(0, x), place(1, y)]))
+/// The first two indices of the lines of a block's part, in the order in which a mirrored block has them.
+fn lines(sides: [usize; 3], mirror: [bool; 3], part: Part) -> impl Iterator<Item = [usize; 2]> {
+    let place = move |k: usize, i: usize| {
+        let i = part.start[k] + i;
+        if mirror[k] { sides[k] - 1 - i } else { i }
+    };
+    (0..part.sides[0]).flat_map(move |x| (0..part.sides[1]).map(move |y| [place(0, x), place(1, y)]))
 }
 
-/// Probabilities `[sides…, outputs]` of a block `[sides…, channels]`.
-fn ask(device: &Device, network: &UNet, parameters: &Parameters, block: &[f32], sides: [usize; 3]) -> Result<Vec<f32>> {
+/// Asks the network about a block `[sides…, channels]` and hands on its probabilities `[part's sides…, outputs]`, a part at
+/// a time.
+fn ask(
+    device: &Device,
+    network: &UNet,
+    parameters: &Parameters,
+    block: Cow<'_, [f32]>,
+    sides: [usize; 3],
+    found: &mut dyn FnMut(Part, &[f32]),
+) -> Result<()> {
     let config = network.config();
-    let channels = config.image_channels;
-    let pass = |shape: &[usize], voxels: &[f32]| -> Result<Vec<f32>> {
-        let tape = Tape::new(device, Mode::Eval);
-        let x = device.in_op("window", || Tensor::from_slice(device, shape, Role::Data, voxels))?;
-        let logits = network.forward(&tape, parameters, &tape.constant(x))?;
-        probabilities(&tape, &logits)
+    let (channels, outputs) = (config.image_channels, config.classes);
+    let tape = Tape::new(device, Mode::Eval);
+    let pass = |shape: &[usize], voxels: Cow<'_, [f32]>| {
+        let x = device.in_op("window", || Tensor::from_slice(device, shape, Role::Data, &voxels))?;
+        drop(voxels);
+        network.forward(&tape, parameters, &tape.constant(x))
     };
     if config.dimensions == 3 {
-        return pass(&[1, sides[0], sides[1], sides[2], channels], block);
+        let logits = pass(&[1, sides[0], sides[1], sides[2], channels], block)?.tensor();
+        let plane = sides[1] * sides[2];
+        let planes = (TOGETHER / plane).max(1);
+        for first in (0..sides[0]).step_by(planes) {
+            let part = Part { start: [first, 0, 0], sides: [planes.min(sides[0] - first), sides[1], sides[2]] };
+            let voxels = first * plane..(first + part.sides[0]) * plane;
+            let own = [voxels.len(), outputs];
+            let logits = part::take(device, &logits, voxels.start * outputs..voxels.end * outputs, 0, &own)?;
+            found(part, &probabilities(&tape, &tape.constant(logits))?);
+        }
+        return Ok(());
     }
-    let (plane, depth, outputs) = (Plane::new(sides, config.slice_axis), sides[config.slice_axis], config.classes);
-    let mut found = vec![0.0; block.len() / channels * outputs];
+    let (axis, depth) = (config.slice_axis, sides[config.slice_axis]);
+    let plane = Plane::new(sides, axis);
     for first in (0..depth).step_by(SLICES) {
         let range = first..(first + SLICES).min(depth);
-        let slices: Vec<f32> = range.clone().flat_map(|slice| plane.cut(block, channels, slice)).collect();
-        let part = pass(&[range.len(), 1, plane.sides[0], plane.sides[1], channels], &slices)?;
-        for (values, slice) in part.chunks_exact(plane.len() * outputs).zip(range) {
-            plane.put(values, outputs, slice, &mut found);
+        let slices: Vec<f32> = range.clone().flat_map(|slice| plane.cut(&block, channels, slice)).collect();
+        let logits = pass(&[range.len(), 1, plane.sides[0], plane.sides[1], channels], slices.into())?;
+        let values = probabilities(&tape, &logits)?;
+        let mut part = Part { start: [0; 3], sides };
+        (part.start[axis], part.sides[axis]) = (first, range.len());
+        let (own, mut ordered) = (Plane::new(part.sides, axis), vec![0.0; values.len()]);
+        for (slice, values) in values.chunks_exact(plane.len() * outputs).enumerate() {
+            own.put(values, outputs, slice, &mut ordered);
         }
+        found(part, &ordered);
     }
-    Ok(found)
-}
-
-/// The planes that windows still add to, and what became of those before.
-struct Slab {
-    shape: [usize; 3],
-    outputs: usize,
-    /// Weighted sums `[sides[0], Y, Z, outputs]` of the planes from `first` on.
-    sums: Vec<f32>,
-    first: usize,
-    /// Sums of weights along each axis.
-    totals: [Vec<f32>; 3],
-    threshold: f32,
-    classes: Vec<u8>,
-    probabilities: Option<Vec<f32>>,
-}
-
-impl Slab {
-    fn new(shape: [usize; 3], outputs: usize, axes: &[Axis; 3], Decision { threshold, keep }: Decision) -> Self {
-        let (voxels, thickness) = (shape.iter().product::<usize>(), axes[0].weights.len());
-        Self {
-            shape,
-            outputs,
-            sums: vec![0.0; thickness * shape[1] * shape[2] * outputs],
-            first: 0,
-            totals: [0, 1, 2].map(|k| axes[k].sums(shape[k])),
-            threshold,
-            classes: Vec::with_capacity(voxels),
-            probabilities: keep.then(|| Vec::with_capacity(voxels * outputs)),
-        }
-    }
-
-    /// Adds a window's probabilities, `share` of them.
-    fn add(&mut self, axes: &[Axis; 3], start: [usize; 3], mirror: [bool; 3], found: &[f32], share: f32) {
-        let ([_, h, w], outputs) = (self.shape, self.outputs);
-        let sides = [0, 1, 2].map(|k| axes[k].weights.len());
-        for (line, [x, y]) in found.chunks_exact(sides[2] * outputs).zip(lines(sides, mirror)) {
-            let weight = share * axes[0].weights[x] * axes[1].weights[y];
-            let plane = start[0] + x - self.first;
-            let sums = &mut self.sums[((plane * h + start[1] + y) * w + start[2]) * outputs..][..sides[2] * outputs];
-            for (z, values) in line.chunks_exact(outputs).enumerate() {
-                let z = if mirror[2] { sides[2] - 1 - z } else { z };
-                let weight = weight * axes[2].weights[z];
-                sums[z * outputs..][..outputs].iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
-            }
-        }
-    }
-
-    /// The planes before `to` are complete.
-    fn advance(&mut self, to: usize) {
-        let ([_, h, w], outputs) = (self.shape, self.outputs);
-        let plane = h * w * outputs;
-        let complete = (to - self.first) * plane;
-        let mut row = vec![0.0; outputs];
-        for (voxel, sums) in self.sums[..complete].chunks_exact(outputs).enumerate() {
-            let [x, y, z] = [self.first + voxel / (h * w), voxel / w % h, voxel % w];
-            let total = self.totals[0][x] * self.totals[1][y] * self.totals[2][z];
-            row.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum / total);
-            self.classes.push(lattice::class_of(&row, self.threshold));
-            if let Some(kept) = &mut self.probabilities {
-                kept.extend_from_slice(&row);
-            }
-        }
-        self.sums.copy_within(complete.., 0);
-        let rest = self.sums.len() - complete;
-        self.sums[rest..].fill(0.0);
-        self.first = to;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_cover_an_axis_and_overlap_as_asked() {
-        for (length, side, overlap) in [(64, 64, 0.5), (100, 32, 0.5), (65, 64, 0.5), (200, 48, 0.25), (40, 16, 0.0)] {
-            let axis = Axis::new(length, side, overlap);
-            assert_eq!((axis.starts[0], *axis.starts.last().unwrap()), (0, length - side));
-            for pair in axis.starts.windows(2) {
-                // Rounding moves a start by half a voxel at most.
-                let common = side as f64 - (pair[1] - pair[0]) as f64;
-                assert!(common >= side as f64 * overlap - 1.0, "{length} {side} {overlap}: {pair:?}");
-            }
-            assert!(axis.sums(length).iter().all(|&sum| sum > 0.0));
-        }
-    }
-
-    /// A "network" that answers with the voxels themselves: whatever the windows, the volume comes back.
-    #[test]
-    fn averages_of_equal_answers_are_the_answers() {
-        let shape = [20, 17, 9];
-        let voxels: Vec<f32> =
-            (0..2 * shape.iter().product::<usize>()).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
-        let volume = Volume::new(shape, 2, voxels);
-        for (sides, overlap) in [([8, 8, 4], 0.5), ([20, 5, 9], 0.3), ([7, 17, 3], 0.0), (shape, 0.5)] {
-            let axes = [0, 1, 2].map(|k| Axis::new(shape[k], sides[k], overlap));
-            let mut slab = Slab::new(shape, 2, &axes, Decision { threshold: 0.5, keep: true });
-            for &x in &axes[0].starts {
-                slab.advance(x);
-                for &y in &axes[1].starts {
-                    for &z in &axes[2].starts {
-                        for mirror in [[false; 3], [true, false, true], [false, true, true], [true; 3]] {
-                            let block = cut(&volume, [x, y, z], sides, mirror);
-                            slab.add(&axes, [x, y, z], mirror, &block, 0.25);
-                        }
-                    }
-                }
-            }
-            slab.advance(shape[0]);
-            let kept = slab.probabilities.unwrap();
-            let worst = kept.iter().zip(&volume.voxels).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
-            // Sums of up to 4·27 positive products, each rounded, of values up to 1: 108 · 6e-8.
-            assert!(kept.len() == volume.voxels.len() && worst < 7e-6, "{sides:?} {worst}");
-            for (class, row) in slab.classes.iter().zip(kept.chunks_exact(2)) {
-                assert_eq!(*class, u8::from(row[1] > row[0]));
-            }
-        }
-    }
+    Ok(())
 }

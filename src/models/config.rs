@@ -214,15 +214,20 @@ impl OssNetConfig {
         coordinates + if self.patches { PATCH_FEATURES } else { 0 }
     }
 
+    /// Features that enter the first decoder block: a point's own, then the latent.
+    pub fn decoder_inputs(&self) -> usize {
+        self.point_features() + self.latent_features()
+    }
+
     /// Voxels that every side of the full volume must be a multiple of.
     pub fn multiple(&self) -> usize {
         2 << self.encoder_channels.len()
     }
 
-    /// Checks that the encoder admits the volume.
+    /// Checks that the encoder admits the volume, and the decoder its features.
     ///
     /// # Errors
-    /// [`Error::Model`] that states the smallest side.
+    /// [`Error::Model`] that states the smallest side, or what else is impossible.
     pub fn check(&self) -> Result<()> {
         let smallest = self.multiple();
         if self.last_grid().contains(&0) {
@@ -241,6 +246,13 @@ impl OssNetConfig {
         }
         if self.image_channels == 0 || self.classes == 0 || self.blocks == 0 || self.width == 0 {
             return Err(Error::Model("channels, classes, blocks and width must be at least 1".into()));
+        }
+        if self.reference && self.decoder_inputs() == self.width {
+            return Err(Error::Model(format!(
+                "the official code's first decoder block has no residual layer where as many features enter as it has, \
+                 {}, which no published configuration does; choose another width",
+                self.width
+            )));
         }
         Ok(())
     }

@@ -277,7 +277,8 @@ impl Encoder {
     }
 }
 
-/// `linear → conditional norm → act → linear → conditional norm`, plus a residual, then `act`.
+/// `linear → conditional norm → act → linear → conditional norm`, plus a residual, then `act`. The residual is the input,
+/// in the first block a linear layer of it: that input has another width, and never exists as one tensor.
 struct DecoderBlock {
     first: Linear,
     first_norm: NormAct,
@@ -290,8 +291,9 @@ struct DecoderBlock {
 }
 
 impl DecoderBlock {
-    fn new(builder: &mut Builder<'_>, config: &OssNetConfig, inputs: usize) -> Result<Self> {
+    fn new(builder: &mut Builder<'_>, config: &OssNetConfig, number: usize) -> Result<Self> {
         let (latent, width) = (config.latent_features(), config.width);
+        let inputs = if number == 0 { config.decoder_inputs() } else { width };
         Ok(Self {
             first: Linear::new(&mut builder.child("linear_layer_1"), inputs, width, true)?,
             first_norm: NormAct::conditional(&mut builder.child("cnb_1"), latent, width)?,
@@ -299,9 +301,9 @@ impl DecoderBlock {
             second: Linear::new(&mut builder.child("linear_layer_2"), width, width, true)?,
             second_norm: NormAct::conditional(&mut builder.child("cnb_2"), latent, width)?,
             final_act: Act::new(&mut builder.child("final_activation"), config.activation)?,
-            residual: match inputs == width {
-                true => None,
-                false => Some(Linear::new(&mut builder.child("residual_mapping"), inputs, width, true)?),
+            residual: match number {
+                0 => Some(Linear::new(&mut builder.child("residual_mapping"), inputs, width, true)?),
+                _ => None,
             },
             dropout: config.dropout,
         })
@@ -406,13 +408,7 @@ impl Decoder {
             false => None,
         };
         let blocks = (0..config.blocks)
-            .map(|i| {
-                let inputs = match i {
-                    0 => config.point_features() + config.latent_features(),
-                    _ => config.width,
-                };
-                DecoderBlock::new(&mut builder.child("blocks").child(i), config, inputs)
-            })
+            .map(|i| DecoderBlock::new(&mut builder.child("blocks").child(i), config, i))
             .collect::<Result<Vec<_>>>()?;
         let patch_mapping = match config.patches {
             true => Some(PatchMapping::new(&mut builder.child("patch_mapping"), config)?),

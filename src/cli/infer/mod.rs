@@ -16,7 +16,7 @@ use super::run::{DeviceArgs, PrecisionArgs};
 use super::scans::SeenArgs;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
-use crate::data::{Case, Labels, nifti};
+use crate::data::{Case, Labels, Warning, nifti};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
 use crate::infer::{Options, Refinement, Segmenter, inputs};
@@ -98,7 +98,15 @@ pub fn run(args: InferArgs) -> Result<()> {
         let mut tick =
             || interrupt::check(|| format!("{done} of {} scans are segmented; go on with --resume", pending.len()));
         tick()?;
-        let entry = segment(&args, &model, &options, case, outputs, &mut tick)?;
+        let mut warnings = Vec::new();
+        let mut warn = |warning: Warning| {
+            bar.suspend(|| verbosity.warn(&warning));
+            warnings.push(warning.problem);
+        };
+        let mut entry = segment(&args, &model, &options, case, outputs, &mut tick, &mut warn)?;
+        if !warnings.is_empty() {
+            entry["warnings"] = warnings.into();
+        }
         bar.advance(&case.name);
         if !args.run.json {
             print(line(&entry, outputs))?;
@@ -161,7 +169,8 @@ impl Outputs {
     }
 }
 
-/// Reads, segments and writes one case; the segmentation comes last, so that it tells that all is done.
+/// Reads, segments and writes one case; the segmentation comes last, so that it tells that all is done. `warn` hears what is
+/// odd about the scan.
 fn segment(
     args: &InferArgs,
     model: &Model,
@@ -169,9 +178,14 @@ fn segment(
     case: &Case,
     outputs: &Outputs,
     tick: &mut dyn FnMut() -> Result<()>,
+    warn: &mut dyn FnMut(Warning),
 ) -> Result<serde_json::Value> {
     let started = Instant::now();
     let scan = case.read(&[], model.task.preprocessing.axes)?;
+    scan.warnings.into_iter().for_each(&mut *warn);
+    if let Some(problem) = model.task.preprocessing.unusual_spacing(scan.image.shape, &scan.image.geometry)? {
+        warn(Warning::new(case.images[0].path(), problem));
+    }
     let options = Options { shape: args.shape(&scan.image)?, ..options.clone() };
     let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
     let found = segmenter.segment(&case.name, scan.image, tick)?;

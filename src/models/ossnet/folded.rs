@@ -50,7 +50,7 @@ impl OssNet {
 }
 
 impl Decoder {
-    /// The values of all layers for one volume; `None` if the first block's residual is not a product.
+    /// The values of all layers for one volume; `None` of a decoder without blocks.
     pub(super) fn parts(
         &self,
         tape: &Tape,
@@ -117,6 +117,22 @@ mod tests {
         let folded = network.fold(&tape, &parameters, &encoding).unwrap().unwrap();
         let folded = network.decode_folded(&tape, &parameters, &folded, &coordinates, source()).unwrap();
         [layers, folded].map(|logits| logits.tensor().to_vec().unwrap())
+    }
+
+    /// As many features enter the first block as it has: its residual is a layer all the same.
+    #[test]
+    fn as_many_features_as_the_width() {
+        let config = OssNetConfig::sample("o-net", 2, [SIDE; 3]).unwrap();
+        let config =
+            OssNetConfig { skip_encoder: true, encoder_output_shape: Some([3, 7, 1]), width: 24, blocks: 2, ..config };
+        assert_eq!(config.decoder_inputs(), config.width);
+        let [layers, folded] = logits(&Device::cpu(1, 1 << 26).unwrap(), &config);
+        let expected: Vec<f64> = layers.iter().map(|&logit| f64::from(logit)).collect();
+        assert!(expected.windows(2).any(|pair| pair[0] != pair[1]));
+        // As below.
+        compare("folded", &folded, &expected, 5e-6);
+        let error = OssNetConfig { reference: true, ..config }.check().unwrap_err().to_string();
+        assert!(error.contains("24") && error.contains("width"), "{error}");
     }
 
     #[test]

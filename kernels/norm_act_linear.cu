@@ -6,11 +6,11 @@
 //   input gradient   g = (dy·W)·act'(γ·x̂ + β) as the product is written, with the sums that the gradients of γ, β, the
 //                    coefficients and the statistics need, in the places where norm_act.cuh puts them
 //
-// Making an element of `a` costs some 25 operations, and a tile of N columns needs it again for each further N columns: on a
-// device with 30 operations a byte of memory four times are as dear as writing and reading `a`, once is cheap. So here tiles are
-// wide (128 × 256, 64 × 512), or tall for the weight gradient (256 × 128, 512 × 64), and up to 512 outputs see each element made
-// once; 64 × 64 for few outputs. Such a tile reads no more from the second-level cache than one of 128 × 128, and has 128 sums
-// a thread: one block of 256 threads a multiprocessor.
+// Making an element of `a` costs some 25 instructions, and a tile of N columns needs it again for each further N columns: where
+// ten of them take as long as a byte of memory (H100; A100: five) four times are dearer than writing and reading `a`, once is
+// cheap. So here tiles are wide (128 × 256, 64 × 512), or tall for the weight gradient (256 × 128, 512 × 64), and up to 512
+// outputs see each element made once; 64 × 64 for few outputs. Such a tile reads no more from the second-level cache than one of
+// 128 × 128, and has 128 sums a thread: one block of 256 threads a multiprocessor.
 // The gradient's tiles are as large as those of linear.cu: its epilogue sees each element once in any case.
 //
 // All sums are one chain: features and outputs are at most gemm::CHAIN. Grid: (tiles of rows, tiles of columns, items), for the

@@ -1,9 +1,9 @@
 // The input's gradient of norm_act_linear.cu on tensor cores: g = (dy·W)·act'(γ·x̂ + β) as the product is written, with the sums
 // that the gradients of γ, β, the coefficients and the statistics need.
 //
-// The other passes of that layer are norm_act.cuh's and linear_measured_mma.cu's here: a tensor core multiplies an element of
-// `a` by 128 columns in the time of a few dozen operations, so that making it on the way, some 25 operations for each tile of
-// columns, would take longer than the product itself, while writing and reading it takes 4 bytes.
+// The other passes of that layer are norm_act.cuh's and linear_measured_mma.cu's here: tensor cores multiply an element of `a` by
+// 128 columns in the time of nine f32 instructions (H100), making it takes some 25 for each tile of columns, writing and
+// reading it the time of 40.
 //
 // FLOPs 2·rows·features·outputs and 12 + 2a an element of x; compulsory bytes: each tensor once.
 

@@ -79,6 +79,46 @@ fn a_step_that_does_not_fit_is_undone() {
     assert_eq!(trainer.costs().peak_bytes, whole.costs().peak_bytes, "the step that was undone does not count");
 }
 
+/// The number behind the last `--memory-budget` of a refusal, in MiB.
+fn budget_named(refusal: &str) -> u64 {
+    let digits = refusal.rsplit("--memory-budget ").next().unwrap().trim_start_matches("to ");
+    digits.split("MiB").next().unwrap().parse().unwrap_or_else(|_| panic!("{refusal}"))
+}
+
+/// Inference has remedies of its own, none of training's: what is named fits.
+#[test]
+fn inference_names_its_own_remedies() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    data_set(&place.at("large"), 80, &["a"], &["v"]);
+    let train = "train --quiet --threads 1 --data data --epochs 1 --points 64";
+    place.run(&format!("{train} --model unet3d --out unet")).succeeded();
+    place.run(&format!("{train} --model o-net --out onet")).succeeded();
+    let unet = "--quiet --threads 1 --load-model unet/unet3d.safetensors";
+    let onet = "--quiet --threads 1 --load-model onet/o-net.safetensors";
+    let scan = "--input large/imagesTr/a.nii.gz";
+    let check = |command: &str, small: &str, parts: &[&str]| {
+        let outcome = place.run(&format!("{command} --memory-budget {small} --out refused"));
+        outcome.refused(1, &[&["out of memory: ", " wants ", " are in use ("], parts].concat());
+        for foreign in ["--recompute", "--batch", "--points ", "smaller batch"] {
+            assert!(!outcome.err.contains(foreign), "{foreign}: {}", outcome.err);
+        }
+        let named = budget_named(&outcome.err);
+        place.run(&format!("{command} --memory-budget {named}MiB --out fits{}", place.files().len())).succeeded();
+        outcome.err
+    };
+    let refused = check(&format!("infer {unet} {scan}"), "36MiB", &["it fits with --window ", "; as it is it needs "]);
+    let less = budget_named(&refused) * 9 / 10;
+    place.run(&format!("infer {unet} {scan} --memory-budget {less}MiB --out less")).refused(1, &["out of memory: "]);
+    let window = refused.split("it fits with ").nth(1).unwrap().split(" (").next().unwrap();
+    place.run(&format!("infer {unet} {scan} --memory-budget 36MiB --out windows {window}")).succeeded();
+    check(&format!("infer {onet} {scan}"), "3MiB", &["); raise --memory-budget to "]);
+    check(&format!("evaluate {unet} --data large"), "36MiB", &["); raise --memory-budget to "]);
+    // Not even the weights.
+    let nothing = place.run(&format!("infer {unet} {scan} --memory-budget 4MiB --out refused"));
+    nothing.refused(1, &["out of memory: ", "choose a smaller network, or raise --memory-budget"]);
+}
+
 /// A device that has less than its budget.
 #[cfg(feature = "cuda")]
 mod refused {

@@ -440,7 +440,12 @@ impl std::fmt::Display for OutOfMemory {
         }
         write!(f, "); ")?;
         if self.remedies.is_empty() {
-            write!(f, "use fewer points, a smaller batch or volume, or ")?;
+            // Of what is there before the first step, and of inference, no setting takes less.
+            match self.phase {
+                Phase::Setup => write!(f, "choose a smaller network, or ")?,
+                Phase::Evaluate => {}
+                _ => write!(f, "use fewer points, a smaller batch or volume, or ")?,
+            }
             return match (self.promised, self.needs) {
                 (Some(_), _) => write!(f, "free memory that other programs hold"),
                 (None, None) => write!(f, "raise --memory-budget"),

@@ -21,7 +21,8 @@ use crate::ops::{self, Cost, Grouping, Needs, Op, part};
 use crate::tape::{Backward, Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
-/// Elements of the convolution's output that one slab has at most, if two planes are no more.
+/// Elements of the convolution's output that one slab has at most, if two planes are no more, for each volume of the batch:
+/// a larger batch takes larger slabs, as it does of everything else, and not more of them.
 const SLAB: usize = 1 << 20;
 
 /// Slabs that a volume is cut into at most, so that slabs grow with very large volumes rather than their number.
@@ -99,8 +100,9 @@ impl Cut {
     /// Of the convolution's output `[batch, D, H, W, C]`.
     fn of(shape: &[usize]) -> Self {
         let plane = shape[2..].iter().fold(1usize, |product, &length| product.saturating_mul(length));
-        let planes = (SLAB / plane.max(1)).max(shape[1].div_ceil(SLABS)).next_multiple_of(POOL);
-        Self { batch: shape[0], depth: shape[1], planes }
+        let (batch, depth) = (shape[0], shape[1]);
+        let planes = (SLAB / plane.max(1)).max(depth.div_ceil(SLABS)).saturating_mul(batch.max(1)).min(depth.max(1));
+        Self { batch, depth, planes: planes.next_multiple_of(POOL) }
     }
 
     /// Whole windows of the pool each; a last odd plane, which the pool drops, belongs to the last slab.

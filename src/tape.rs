@@ -359,6 +359,11 @@ impl Tape {
         parameters.update_running(&self.updates.take())
     }
 
+    /// Takes away the updates noted by [`Tape::update_buffer`], so that [`Tape::backward`] leaves the statistics as they are.
+    pub(crate) fn take_buffer_updates(&self) -> Vec<RunningUpdate> {
+        self.updates.take()
+    }
+
     /// From now on looks at every op's output for NaN and infinity; see [`Tape::first_not_finite`].
     pub fn check_finite(&self) {
         self.check_finite.set(true);

@@ -183,7 +183,7 @@ fn out_of_memory_names_remedies_that_work() {
             place.run(&format!("{kept} {flags}")).succeeded();
         }
         let adapted = place.run(&format!("{command} --on-oom adapt --json"));
-        assert!(adapted.err.contains("going on with --recompute"), "{}", adapted.err);
+        assert!(adapted.err.contains("gone on with --recompute"), "{}", adapted.err);
         let answer: Value = serde_json::from_str(&adapted.succeeded()).unwrap();
         assert!(answer["changed_to_fit"].as_str().unwrap().starts_with("--recompute"));
         assert!(bytes(&answer["reserved_bytes"]) <= 300 << 20);

@@ -5,6 +5,7 @@ use ossnet::device::Device;
 use ossnet::models::network::names;
 use ossnet::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
 use ossnet::nn::optim::{Lookahead, OptimizerSettings, Rule};
+use ossnet::tape::Precision;
 use ossnet::train::rehearsal::{Sizes, StepKind, rehearse};
 
 const BUDGET: u64 = 64 << 20;
@@ -25,7 +26,7 @@ fn optimizer(number: usize) -> OptimizerSettings {
 }
 
 /// Every network in training at two levels of recomputation or more, with changing batches, points, classes and optimisers,
-/// in evaluation and in inference.
+/// in evaluation and in inference; in bf16 with everything kept and at a higher level, and in tf32.
 #[test]
 fn a_plan_equals_the_run_on_cuda_event_by_event() {
     let emulator = (!cuemu::gpu_present()).then(|| cuemu::exclusive(cuemu::Config::default()).unwrap());
@@ -41,7 +42,18 @@ fn a_plan_equals_the_run_on_cuda_event_by_event() {
             Sizes { recompute, optimizer: optimizer(n + level), ..Sizes::new(volume, 1 + level % 2, 5 + 6 * level) }
         };
         let step = |step| Sizes { step, ..sizes(n) };
-        for sizes in [sizes(n), sizes(n + 2), step(StepKind::Evaluate), step(StepKind::Infer)] {
+        let at = |precision, sizes| Sizes { precision, ..sizes };
+        let half_infers = at(Precision::Bf16, step([StepKind::Evaluate, StepKind::Infer][n % 2]));
+        for sizes in [
+            sizes(n),
+            sizes(n + 2),
+            step(StepKind::Evaluate),
+            step(StepKind::Infer),
+            at(Precision::Bf16, sizes(0)),
+            at(Precision::Bf16, sizes(1 + n % 3)),
+            at(Precision::Tf32, sizes(1 + (n + 1) % 3)),
+            half_infers,
+        ] {
             let run = rehearse(&device, &config, sizes, 1).unwrap();
             let planned = rehearse(&plan, &config, sizes, 1).unwrap();
             let what = format!("{name} {sizes:?}");

@@ -10,7 +10,7 @@ use super::course::{
     check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
 };
-use super::oom::OomArgs;
+use super::oom::{Fitting, OomArgs};
 use super::output::print;
 use super::run::{DeviceArgs, PrecisionArgs};
 use crate::data::{Labels, Volume};
@@ -77,16 +77,8 @@ pub(super) struct Compared {
     pub losses: Vec<f32>,
     /// Memory over one training step.
     pub events: Vec<Event>,
-    /// What was changed to fit the memory budget.
-    pub change: Option<String>,
-}
-
-/// A network of the comparison, and how it is trained.
-struct Entrant {
-    network: NetworkConfig,
-    settings: TrainSettings,
-    /// What was changed to fit the memory budget.
-    change: Option<String>,
+    /// What was changed to fit the memory.
+    pub changes: Vec<String>,
 }
 
 /// Runs the comparison.
@@ -113,13 +105,12 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
     networks.iter().try_for_each(NetworkConfig::check)?;
     // What does not fit is an error before the first network is trained.
-    let settled = |network: &NetworkConfig| {
+    let settled = networks.iter().map(|network| {
         let settings = TrainSettings { precision, ..presets::sample(network, args.epochs, args.seed) };
-        let run = Training { network, settings, cases: &training, flags: false }.at(args.recompute, &device)?;
-        let (settings, change) = args.oom.settle(run, &device, verbosity)?;
-        Ok(Entrant { network: network.clone(), settings, change })
-    };
-    let entrants = networks.iter().map(settled).collect::<Result<Vec<_>>>()?;
+        let run = Training { network, settings, cases: &training, flags: false, graph: false };
+        args.oom.settle(run.at(args.recompute, &device)?, &device, verbosity)
+    });
+    let fittings = settled.collect::<Result<Vec<_>>>()?;
     verbosity.say(format!(
         "comparing {} on {} ({} training, {} validation cases) with {} threads; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
@@ -130,8 +121,8 @@ pub fn run(args: CompareArgs) -> Result<()> {
         folder.display()
     ));
     let mut compared = Vec::new();
-    for entrant in entrants {
-        compared.push(compare_one(&args, &device, entrant, &task, &training, &validation, folder)?);
+    for (network, fitting) in networks.iter().zip(fittings) {
+        compared.push(compare_one(&args, &device, (network, fitting), &task, &training, &validation, folder)?);
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
@@ -192,21 +183,22 @@ fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
 fn compare_one(
     args: &CompareArgs,
     device: &Device,
-    entrant: Entrant,
+    (network, mut fitting): (&NetworkConfig, Fitting<'_>),
     task: &Task,
     training: &dyn Feed,
     validation: &dyn Feed,
     folder: &Path,
 ) -> Result<Compared> {
-    let Entrant { ref network, settings, change } = entrant;
     let (verbosity, again) =
         (args.run.verbosity(), format!("run the same command with --out {} to go on", folder.display()));
-    let mut trainer = Trainer::new(device, network, settings)?;
+    let trainer = Trainer::new(device, network, fitting.settings().clone());
+    let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
     let path = checkpoint_path(folder, network);
     if path.exists() {
         state::resume(&mut trainer, task, &path)?;
     }
-    train_to_end(&mut trainer, training, task, &path, verbosity, &again)?;
+    let relief = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
+    train_to_end(&mut trainer, training, task, &path, relief, verbosity, &again)?;
     let started = Instant::now();
     let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, &again)?;
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
@@ -226,7 +218,13 @@ fn compare_one(
         steps: trainer.optimizer().steps(),
         final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
     };
-    Ok(Compared { change, losses: trainer.losses().to_vec(), events: trainer.events().to_vec(), result, predictions })
+    Ok(Compared {
+        changes: fitting.changes,
+        losses: trainer.losses().to_vec(),
+        events: trainer.events().to_vec(),
+        result,
+        predictions,
+    })
 }
 
 /// Trivial methods for one class, fitted on the training cases and scored as the models are.

@@ -14,7 +14,7 @@ use crate::report::CaseScore;
 use crate::task::{Case, Grid, Task};
 use crate::train::config::{Data, SAMPLE};
 use crate::train::feed::{Feed, OnDisk};
-use crate::train::run::{Run, SAVE_EVERY, Watch};
+use crate::train::run::{Relief, Run, SAVE_EVERY, Watch};
 use crate::train::trainer::Trainer;
 use crate::train::validation::Validation;
 use crate::{evaluate, infer, interrupt};
@@ -158,12 +158,21 @@ pub fn train_to_end(
     training: &dyn Feed,
     task: &Task,
     path: &Path,
+    relief: Relief<'_>,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<()> {
     let none = Vec::new();
-    let mut run =
-        Run { training, validation: &none, task, checkpoint: path, save_every: SAVE_EVERY, begin: None, journal: None };
+    let mut run = Run {
+        training,
+        validation: &none,
+        task,
+        checkpoint: path,
+        save_every: SAVE_EVERY,
+        begin: None,
+        journal: None,
+        relief,
+    };
     let mut progress = Progress::new(verbosity, trainer, training.len());
     interruptible(run.to_end(trainer, &mut progress), again)?;
     progress.finish(trainer);

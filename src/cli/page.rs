@@ -82,7 +82,7 @@ fn facts(
             .warnings
             .iter()
             .map(ToString::to_string)
-            .chain(compared.iter().filter_map(|model| model.change.clone()))
+            .chain(compared.iter().flat_map(|model| model.changes.clone()))
             .collect(),
     }
 }

@@ -108,7 +108,7 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub(super) fn back(&self, _: u64) -> Result<bool> {
+    pub(super) fn back(&self, _: u64) -> Result<u64> {
         match self.0 {}
     }
 

@@ -51,11 +51,14 @@ pub enum Backend {
 struct Inner {
     backend: Backend,
     books: Mutex<Books>,
-    budget: u64,
 }
 
-/// Arena, ledger and the record of work, under one lock.
+/// Budget, arena, ledger and the record of work, under one lock.
 struct Books {
+    /// In bytes.
+    budget: u64,
+    /// The budget that was given, where the device has refused to fill it.
+    promised: Option<u64>,
     arena: Arena,
     ledger: Ledger,
     work: WorkLog,
@@ -138,14 +141,20 @@ impl Device {
     }
 
     fn with_backend(backend: Backend, budget: u64) -> Self {
-        let mut books = Books { arena: Arena::new(budget), ledger: Ledger::default(), work: WorkLog::default() };
+        let mut books = Books {
+            budget,
+            promised: None,
+            arena: Arena::new(budget),
+            ledger: Ledger::default(),
+            work: WorkLog::default(),
+        };
         let on_cuda = matches!(backend, Backend::Cuda(_) | Backend::Plan { target: Target::Cuda(_) });
         if let Some(block) = on_cuda.then(|| books.arena.allocate(TICKET_BYTES)).flatten() {
             let former = books.ledger.set_op("tickets");
             books.ledger.allocate(Role::Workspace, TICKET_BYTES, block);
             books.ledger.set_op(former);
         }
-        Self(Arc::new(Inner { backend, books: Mutex::new(books), budget }))
+        Self(Arc::new(Inner { backend, books: Mutex::new(books) }))
     }
 
     /// How the device computes.
@@ -226,9 +235,9 @@ impl Device {
         }
     }
 
-    /// The budget in bytes.
+    /// The budget in bytes: what it was given, or what it turned out to have when its driver refused memory.
     pub fn budget(&self) -> u64 {
-        self.0.budget
+        self.books().budget
     }
 
     /// True if both handles name one device.
@@ -244,20 +253,26 @@ impl Device {
         let mut books = self.books();
         let fits = Arena::granted(bytes)
             .and_then(|granted| books.ledger.live().total().checked_add(granted))
-            .is_some_and(|total| total <= self.0.budget);
+            .is_some_and(|total| total <= books.budget);
+        let reserved = books.arena.reserved();
         let mut block = if fits { books.arena.allocate(bytes) } else { None };
-        if let (Backend::Cuda(cuda), Some(granted)) = (self.backend(), block)
-            && !cuda.back(books.arena.reserved())?
-        {
-            books.arena.free(granted);
-            block = None;
+        if let (Backend::Cuda(cuda), Some(granted)) = (self.backend(), block) {
+            let (wanted, room) = (books.arena.reserved(), cuda.back(books.arena.reserved())?);
+            if room < wanted {
+                books.arena.refuse(granted, reserved, room);
+                books.promised = books.promised.or(Some(books.budget));
+                books.budget = room;
+                block = None;
+            }
         }
         let Some(block) = block else {
             return Err(Error::from(OutOfMemory {
                 op: books.ledger.op(),
                 layer: books.ledger.layer(),
+                phase: books.ledger.phase(),
                 requested: bytes,
-                budget: self.0.budget,
+                budget: books.budget,
+                promised: books.promised,
                 largest_hole: books.arena.largest_hole(),
                 live: books.ledger.live(),
                 remedies: Vec::new(),
@@ -309,6 +324,14 @@ impl Device {
     /// A fingerprint of where the arena has room: with the same one, the same requests are given the same places.
     pub fn layout(&self) -> u64 {
         self.books().arena.fingerprint()
+    }
+
+    /// Of a plan whose logs nobody reads: what it holds, and where it has room. Work that begins with the same and asks for
+    /// the same bytes ends alike, and need not be gone through again. `None` where it must be.
+    pub(crate) fn unread_state(&self) -> Option<(RoleBytes, u64)> {
+        let books = self.books();
+        let unread = self.is_plan() && !books.ledger.is_recording() && !books.work.is_on();
+        unread.then(|| (books.ledger.live(), books.arena.fingerprint()))
     }
 
     /// Runs `work` in a phase.

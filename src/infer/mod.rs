@@ -11,6 +11,7 @@ pub mod refine;
 pub mod search;
 mod seeds;
 mod segmenter;
+mod shortage;
 pub mod windows;
 
 pub use grid::Grid;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::occupancy::fitting_shape;
+use super::shortage::Shortage;
 use super::windows::{self, Decision};
 use super::{Grid, Occupancy, Refinement, Search, Windows, refine, seeds};
 use crate::data::preprocess::Way;
@@ -87,6 +88,8 @@ pub struct Segmenter<'a> {
     parameters: &'a Parameters,
     task: &'a Task,
     options: Options,
+    /// The command has flags for windows and points.
+    flags: bool,
 }
 
 type Shape = [usize; 3];
@@ -95,7 +98,7 @@ type Shape = [usize; 3];
 type Placed = (Labels, Option<Volume>, Vec<u64>);
 
 /// Classes and, if wanted, probabilities of a grid's points.
-struct Answer {
+pub(super) struct Answer {
     classes: Vec<u8>,
     probabilities: Option<Vec<f32>>,
     evaluated: Vec<u64>,
@@ -128,7 +131,7 @@ impl<'a> Segmenter<'a> {
                 NetworkConfig::OssNet(network.config().clone()).title()
             )));
         }
-        Ok(Self { network, parameters, task, options })
+        Ok(Self { network, parameters, task, options, flags: true })
     }
 
     /// Segments an image as read. `name` is for messages; `tick` is called after each piece of work and may stop it.
@@ -149,13 +152,35 @@ impl<'a> Segmenter<'a> {
     /// As for [`Segmenter::segment`].
     pub fn prepared(&self, volume: Volume, way: &Way, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
         let device = self.parameters.device();
-        device.in_phase(Phase::Evaluate, || {
+        let (shape, geometry) = (volume.shape, volume.geometry);
+        let answer = device.in_phase(Phase::Evaluate, || {
             device.ledger(|ledger| ledger.reset_peak());
             match self.network {
                 Network::OssNet(network) => self.in_space(network, volume, way, tick),
                 Network::UNet(network) => self.on_grid(network, volume, way, tick),
             }
+        });
+        answer.map_err(|error| match error {
+            Error::OutOfMemory(error) => {
+                let Self { network, task, options, flags, .. } = self;
+                let grid = self.grid(shape, way);
+                Shortage { network, task, options, shape, geometry, grid, flags: *flags }.explain(error, device).into()
+            }
+            other => other,
         })
+    }
+
+    /// The points that an occupancy network answers for: those of the scan's box. The official lattices begin at the padded
+    /// volume's first voxel.
+    fn grid(&self, shape: Shape, way: &Way) -> Grid {
+        match self.on_padded_grid() {
+            true => Grid::voxels(shape),
+            false => Grid::over(way, self.options.shape.unwrap_or(way.shape)),
+        }
+    }
+
+    fn on_padded_grid(&self) -> bool {
+        self.network.config().is_reference() && self.options.shape.is_none()
     }
 
     /// Moves a mesh of the image's segmentation, in millimetres, to where the network itself sees the surface. Returns the mesh
@@ -233,12 +258,7 @@ impl<'a> Segmenter<'a> {
         };
         drop(voxels);
         let occupancy = Occupancy::new(network, self.parameters, tensor, options.most_points)?;
-        // The official lattices begin at the padded volume's first voxel.
-        let padded = network.config().reference && options.shape.is_none();
-        let grid = match padded {
-            true => Grid::voxels(shape),
-            false => Grid::over(way, options.shape.unwrap_or(way.shape)),
-        };
+        let grid = self.grid(shape, way);
         self.afford(&grid)?;
         let answer = self.ask(&occupancy, &grid, &options.search, options.probabilities, tick)?;
         let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), self.peak_bytes());
@@ -256,7 +276,7 @@ impl<'a> Segmenter<'a> {
             }
         };
         drop(occupancy);
-        let (labels, probabilities, evaluated) = match padded {
+        let (labels, probabilities, evaluated) = match self.on_padded_grid() {
             true => self.restored(answer, (shape, geometry), way)?,
             false => self.placed(answer, grid.shape, way),
         };
@@ -285,7 +305,7 @@ impl<'a> Segmenter<'a> {
     }
 
     /// Asks an occupancy network at the points of `grid` that `search` chooses.
-    fn ask(
+    pub(super) fn ask(
         &self,
         occupancy: &Occupancy<'_>,
         grid: &Grid,
@@ -359,6 +379,6 @@ impl<'a> Segmenter<'a> {
 /// No memory, or a case that does not fit the network.
 pub fn segment(network: &Network, parameters: &Parameters, task: &Task, case: &Case) -> Result<Labels> {
     let options = Options { search: Search::dense(), ..Options::default() };
-    let segmenter = Segmenter::new(network, parameters, task, options)?;
+    let segmenter = Segmenter { flags: false, ..Segmenter::new(network, parameters, task, options)? };
     Ok(segmenter.prepared(case.volume.clone(), &case.way, &mut || Ok(()))?.labels)
 }

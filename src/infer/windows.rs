@@ -151,10 +151,9 @@ pub fn predict(
         .collect();
     let whole = sides == shape && mirrors.len() == 1 && network.config().dimensions == 3;
     if whole {
-        return at_once(network, parameters, volume, decision).map_err(|error| hint(error, windows));
+        return at_once(network, parameters, volume, decision);
     }
-    let mut slab =
-        Slab::new(device, shape, network.config().classes, &axes, decision).map_err(|error| hint(error, windows))?;
+    let mut slab = Slab::new(device, shape, network.config().classes, &axes, decision)?;
     let mut passes = 0;
     for &x in &axes[0].starts {
         slab.advance(x);
@@ -163,8 +162,7 @@ pub fn predict(
                 for &mirror in &mirrors {
                     let place = Place { start: [x, y, z], mirror, share: 1.0 / mirrors.len() as f32 };
                     let block = cut(volume, place.start, sides, mirror);
-                    ask(device, network, parameters, block, sides, &mut |part, found| slab.add(place, part, found))
-                        .map_err(|error| hint(error, windows))?;
+                    ask(device, network, parameters, block, sides, &mut |part, found| slab.add(place, part, found))?;
                     passes += 1;
                     tick()?;
                 }
@@ -201,16 +199,6 @@ fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold:
         network.forward(&tape, parameters, &tape.constant(voxels))?
     };
     lattice::classify(&logits.tensor(), threshold)?.to_typed()
-}
-
-/// What helps when a whole volume needs too much memory.
-fn hint(error: Error, windows: &Windows) -> Error {
-    match error {
-        Error::OutOfMemory(error) if windows.size.is_none() => {
-            Error::Model(format!("{error}, or go through the volume in windows with --window"))
-        }
-        error => error,
-    }
 }
 
 /// The voxels `[sides…, channels]` from `start` on, mirrored along some axes.

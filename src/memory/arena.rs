@@ -104,6 +104,14 @@ impl Arena {
         self.insert_hole(offset, bytes);
     }
 
+    /// Takes back `block`, behind which no memory could be put, as if it had never been asked for: the bytes reserved are
+    /// again `reserved`. The range ends at `capacity` from now on.
+    pub fn refuse(&mut self, block: Block, reserved: u64, capacity: u64) {
+        self.free(block);
+        self.high_water = reserved;
+        self.capacity = capacity / GRANULE * GRANULE;
+    }
+
     fn insert_hole(&mut self, offset: u64, bytes: u64) {
         self.holes.insert(offset, bytes);
         self.holes_by_size.insert((bytes, offset));
@@ -149,6 +157,19 @@ mod tests {
         assert!(hole != one && hole != empty);
         arena.free(second);
         assert_eq!(arena.fingerprint(), empty);
+    }
+
+    #[test]
+    fn a_refused_block_was_never_asked_for() {
+        let mut arena = Arena::new(16 * GRANULE);
+        let first = arena.allocate(2 * GRANULE).unwrap();
+        let (reserved, layout) = (arena.reserved(), arena.fingerprint());
+        let refused = arena.allocate(8 * GRANULE).unwrap();
+        arena.refuse(refused, reserved, 6 * GRANULE);
+        assert_eq!((arena.reserved(), arena.fingerprint()), (2 * GRANULE, layout));
+        assert_eq!((arena.capacity(), arena.largest_hole()), (6 * GRANULE, 4 * GRANULE));
+        assert_eq!(arena.allocate(5 * GRANULE), None);
+        assert_eq!(arena.allocate(4 * GRANULE), Some(Block { offset: first.bytes, bytes: 4 * GRANULE }));
     }
 
     /// Traffic in an ample range is placed in the same way in a range that just holds it.

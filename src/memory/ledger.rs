@@ -282,6 +282,11 @@ impl Ledger {
         self.events = on.then(Vec::new);
     }
 
+    /// True while events are recorded.
+    pub fn is_recording(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// The recorded events so far; the log starts anew.
     pub fn take_events(&mut self) -> Vec<Event> {
         self.events.as_mut().map(std::mem::take).unwrap_or_default()
@@ -391,10 +396,14 @@ pub struct OutOfMemory {
     pub op: &'static str,
     /// Its layer.
     pub layer: Arc<str>,
+    /// Its phase.
+    pub phase: Phase,
     /// Bytes it asked for.
     pub requested: u64,
     /// The device's budget in bytes.
     pub budget: u64,
+    /// The budget that the device was given, where it turned out to have less: its driver refused.
+    pub promised: Option<u64>,
     /// The largest free piece.
     pub largest_hole: u64,
     /// Live bytes by role.
@@ -426,18 +435,32 @@ impl std::fmt::Display for OutOfMemory {
         for (i, (role, bytes)) in held.iter().take(4).enumerate() {
             write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, role.name(), format_bytes(*bytes))?;
         }
-        if self.remedies.is_empty() {
-            write!(f, "); use fewer points, a smaller batch or volume, or raise --memory-budget")?;
-            return self.needs.map_or(Ok(()), |bytes| write!(f, " to {}MiB", bytes.div_ceil(1 << 20)));
+        if let Some(promised) = self.promised {
+            write!(f, "; the device has no more, whatever the budget of {}", format_bytes(promised))?;
         }
-        write!(f, "); it fits with ")?;
+        write!(f, "); ")?;
+        if self.remedies.is_empty() {
+            // Of what is there before the first step, and of inference, no setting takes less.
+            match self.phase {
+                Phase::Setup => write!(f, "choose a smaller network, or ")?,
+                Phase::Evaluate => {}
+                _ => write!(f, "use fewer points, a smaller batch or volume, or ")?,
+            }
+            return match (self.promised, self.needs) {
+                (Some(_), _) => write!(f, "free memory that other programs hold"),
+                (None, None) => write!(f, "raise --memory-budget"),
+                (None, Some(bytes)) => write!(f, "raise --memory-budget to {}MiB", bytes.div_ceil(1 << 20)),
+            };
+        }
+        write!(f, "it fits with ")?;
         for (i, remedy) in self.remedies.iter().enumerate() {
             let between = if i == 0 { "" } else { ", or with " };
             write!(f, "{between}{} ({})", remedy.change, format_bytes(remedy.needs))?;
         }
-        match self.needs {
-            Some(bytes) => write!(f, "; as it is it needs --memory-budget {}MiB", bytes.div_ceil(1 << 20)),
-            None => Ok(()),
+        match (self.promised, self.needs) {
+            (_, None) => Ok(()),
+            (None, Some(bytes)) => write!(f, "; as it is it needs --memory-budget {}MiB", bytes.div_ceil(1 << 20)),
+            (Some(_), Some(bytes)) => write!(f, "; as it is it needs {}", format_bytes(bytes)),
         }
     }
 }

@@ -204,6 +204,14 @@ impl Network {
         }
     }
 
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::OssNet(network) => network.precision(),
+            Self::UNet(network) => network.precision(),
+        }
+    }
+
     /// The configuration.
     pub fn config(&self) -> NetworkConfig {
         match self {

@@ -125,6 +125,11 @@ impl UNet {
         self.precision = precision;
     }
 
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Logits `[batch, D, H, W, classes]` of volumes `[batch, D, H, W, channels]` whose sides are multiples of
     /// [`UNetConfig::multiple`]. A 2D network takes slices as batch items with `D = 1`.
     ///

@@ -63,6 +63,11 @@ pub trait Adjustable: Clone {
     /// The step with so much of it.
     fn with_quantity(&self, quantity: Quantity, value: usize) -> Self;
 
+    /// The largest value up to `value` that the step may have; 0 for none.
+    fn admitted(&self, _: Quantity, value: usize) -> usize {
+        value
+    }
+
     /// The command's flag for it.
     fn flag(&self, quantity: Quantity, value: usize) -> String;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::adjust::{Adjustable, Quantity};
-use super::workload::Workload;
+use super::workload::{UNLIMITED, Workload};
 use crate::device::Target;
 use crate::error::Result;
 use crate::models::Recompute;
@@ -42,59 +42,71 @@ struct Growth<S> {
     known: BTreeMap<usize, u64>,
 }
 
+/// Bytes of what nothing holds.
+const TOO_MANY: u64 = u64::MAX;
+
+/// In a search four of five values are guessed or next to a guess; the fifth halves what is left, whatever the bytes do.
+const ROUND: usize = 5;
+
 impl<S: Adjustable> Growth<S> {
     fn new(step: S, target: Target, quantity: Quantity) -> Self {
         Self { step, target, quantity, known: BTreeMap::new() }
     }
 
-    /// The largest value up to `most` that fits in `budget`.
+    /// The largest value up to `most` that fits in `budget`: one that fits and whose next does not.
     ///
     /// Bytes grow with the value, and nearly in proportion to points, batch or the cube of a side: a straight line through
-    /// what is known guesses the answer. Where a guess does not halve what is left to search, the middle does; what does not
-    /// fit is soon told.
+    /// what is known guesses the answer.
     fn largest(&mut self, budget: u64, most: usize) -> Result<Option<usize>> {
         let unit = self.quantity.unit();
-        let (mut below, mut above) = (0, most / unit + 1);
-        while above - below > 1 {
-            let halved = (above - below).div_ceil(2);
-            for middle in [false, true] {
-                if above - below == 1 || (middle && above - below <= halved) {
-                    break;
-                }
-                let value = if middle { below + (above - below) / 2 } else { self.guess(budget) };
-                let value = value.clamp(below + 1, above - 1);
-                match self.fits(value, budget)? {
-                    true => below = value,
-                    false => above = value,
-                }
+        let end = most / unit + 1;
+        let fitting = self.known.range(..end).rfind(|(_, bytes)| **bytes <= budget);
+        let mut below = fitting.map_or(0, |(&units, _)| units);
+        let mut above = self.known.range(below + 1..end.max(below + 1)).next().map_or(end, |(&units, _)| units);
+        let mut fitted = true;
+        for turn in (0..ROUND).cycle() {
+            if above - below <= 1 {
+                break;
             }
+            let value = match turn {
+                0 | 2 => self.guess(budget, below, above),
+                1 | 3 if fitted => below + 1,
+                1 | 3 => above - 1,
+                _ => below + (above - below) / 2,
+            };
+            let value = value.clamp(below + 1, above - 1);
+            fitted = self.reserved(value)? <= budget;
+            *if fitted { &mut below } else { &mut above } = value;
         }
         let found = self.step.with_quantity(self.quantity, below * unit);
         Ok((below > 0 && found.is_admissible()).then_some(below * unit))
     }
 
-    fn fits(&mut self, units: usize, budget: u64) -> Result<bool> {
+    fn reserved(&mut self, units: usize) -> Result<u64> {
+        if let Some(&bytes) = self.known.get(&units) {
+            return Ok(bytes);
+        }
         let step = self.step.with_quantity(self.quantity, units * self.quantity.unit());
         // Below the network's smallest volume nothing is asked; the search goes on above.
-        if self.quantity == Quantity::Side && !step.is_admissible() {
-            return Ok(true);
-        }
-        let reserved = step.reserved_within(self.target, budget)?;
-        self.known.extend(reserved.map(|bytes| (units, bytes)));
-        Ok(reserved.is_some())
+        let bytes = match self.quantity == Quantity::Side && !step.is_admissible() {
+            true => 0,
+            false => step.reserved_within(self.target, UNLIMITED)?.unwrap_or(TOO_MANY),
+        };
+        self.known.insert(units, bytes);
+        Ok(bytes)
     }
 
-    /// Where the line through the two known values next to the budget meets it; from the origin if there is one.
-    fn guess(&self, budget: u64) -> usize {
+    /// Where the line through what is known at `below` and `above` meets the budget; if nothing is known above, the line
+    /// through the largest two.
+    fn guess(&self, budget: u64, below: usize, above: usize) -> usize {
         let power = if self.quantity == Quantity::Side { 3.0 } else { 1.0 };
-        let places = self.known.iter().map(|(&units, &bytes)| ((units as f64).powf(power), bytes as f64));
-        let (mut nearest, mut next) = (None, (0.0, 0.0));
-        for place in places.filter(|place| place.1 <= budget as f64) {
-            next = nearest.replace(place).unwrap_or((0.0, 0.0));
-        }
-        let Some((size, bytes)) = nearest else { return 1 };
-        let slope = (bytes - next.1) / (size - next.0);
-        let answer = if slope > 0.0 { size + (budget as f64 - bytes) / slope } else { 2.0 * size };
+        let place = |(&units, &bytes): (&usize, &u64)| ((units as f64).powf(power), bytes as f64);
+        let mut lower = self.known.range(..=below).rev().map(place);
+        let Some(start) = lower.next() else { return 1 };
+        let beyond = self.known.get_key_value(&above).filter(|(_, bytes)| **bytes < TOO_MANY).map(place);
+        let end = beyond.or(lower.next()).unwrap_or((0.0, 0.0));
+        let slope = (end.1 - start.1) / (end.0 - start.0);
+        let answer = if slope > 0.0 { start.0 + (budget as f64 - start.1) / slope } else { 2.0 * start.0 };
         answer.max(0.0).powf(1.0 / power) as usize
     }
 }
@@ -143,21 +155,22 @@ pub fn best_answers(
     let Some((&leanest, faster)) = levels.split_last() else { return Ok(Vec::new()) };
     let of_quantity = |quantity: Quantity| {
         // What was planned for one budget tells where to look in the next.
-        let mut growth = Growth::new(workload.with_recompute(leanest), target, quantity);
-        let answer = |&budget: &u64| {
-            let value = growth.largest(budget, most(quantity))?;
+        let growth = |&level: &Recompute| Growth::new(workload.with_recompute(level), target, quantity);
+        let (mut lean, mut faster): (_, Vec<_>) = (growth(&leanest), faster.iter().map(|l| (*l, growth(l))).collect());
+        let mut answer = |&budget: &u64| {
+            let value = lean.largest(budget, most(quantity))?;
             let mut level = leanest;
             if let Some(value) = value {
-                for &candidate in faster {
-                    if workload.with_recompute(candidate).with_quantity(quantity, value).fits(target, budget)? {
-                        level = candidate;
+                for (candidate, growth) in &mut faster {
+                    if growth.reserved(value / quantity.unit())? <= budget {
+                        level = *candidate;
                         break;
                     }
                 }
             }
             Ok(Answer { quantity, by_level: vec![(level, value)] })
         };
-        budgets.iter().map(answer).collect::<Result<Vec<_>>>()
+        budgets.iter().map(&mut answer).collect::<Result<Vec<_>>>()
     };
     let found = quantities(workload).into_par_iter().map(of_quantity).collect::<Result<Vec<_>>>()?;
     Ok((0..budgets.len()).map(|n| found.iter().map(|answers| answers[n].clone()).collect()).collect())

@@ -13,12 +13,11 @@ const fn gpu(name: &'static str, gibibytes: u64) -> Gpu {
     Gpu { name, gibibytes }
 }
 
-/// By memory, then by age.
-pub const GPUS: [Gpu; 14] = [
+/// By memory, then by age; all of compute capability 8.0 or newer.
+pub const GPUS: [Gpu; 13] = [
     gpu("GeForce RTX 3070", 8),
     gpu("GeForce RTX 3080", 10),
     gpu("GeForce RTX 4070", 12),
-    gpu("Tesla T4", 16),
     gpu("GeForce RTX 4080", 16),
     gpu("GeForce RTX 3090", 24),
     gpu("GeForce RTX 4090", 24),
@@ -71,8 +70,8 @@ pub const SPEEDS: [Speed; 11] = [
 pub const USABLE: f64 = 0.95;
 
 impl Gpu {
-    /// Bytes that a plan may use.
+    /// Bytes that a plan may use, a multiple of the 2 MiB that memory comes in.
     pub fn usable(&self) -> u64 {
-        ((self.gibibytes << 30) as f64 * USABLE) as u64
+        ((self.gibibytes << 30) as f64 * USABLE) as u64 >> 21 << 21
     }
 }

@@ -69,9 +69,18 @@ fn smaller<S: Adjustable>(
     flag: Option<&String>,
 ) -> Result<Option<Change<S>>> {
     let Some(own) = step.quantity(quantity) else { return Ok(None) };
-    let Some(value) = largest(step, target, budget, quantity, own.saturating_sub(1))? else { return Ok(None) };
-    let flags = flag.cloned().into_iter().chain([step.flag(quantity, value)]).collect();
-    change(flags, step.with_quantity(quantity, value), target, budget).map(Some)
+    let most = largest(step, target, budget, quantity, own.saturating_sub(1))?;
+    let mut value = step.admitted(quantity, most.unwrap_or(0));
+    // Holes in the arena may make a smaller step need a little more.
+    while value > 0 {
+        let changed = step.with_quantity(quantity, value);
+        if changed.fits(target, budget)? {
+            let flags = flag.cloned().into_iter().chain([step.flag(quantity, value)]).collect();
+            return change(flags, changed, target, budget).map(Some);
+        }
+        value = step.admitted(quantity, value - 1);
+    }
+    Ok(None)
 }
 
 /// A step that fits, and what it reserves.

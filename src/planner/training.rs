@@ -20,6 +20,8 @@ pub struct Training<'a> {
     pub cases: &'a dyn Feed,
     /// Flags that set points and batch; a command without them changes both by itself only.
     pub flags: bool,
+    /// Passes are launched as CUDA graphs.
+    pub graph: bool,
 }
 
 impl Training<'_> {
@@ -48,7 +50,12 @@ const STEPS: u64 = 2;
 impl Adjustable for Training<'_> {
     /// Two steps of a trainer on the plan: the very code of the run, on its own batches.
     fn plan(&self, device: &Device) -> Result<u64> {
-        let mut trainer = Trainer::new(device, self.network, self.settings.clone())?;
+        // Passes after the second are like it.
+        let settings = TrainSettings { accumulate: self.settings.accumulate.min(2), ..self.settings.clone() };
+        let mut trainer = Trainer::new(device, self.network, settings)?;
+        if self.graph {
+            trainer.use_graphs()?;
+        }
         trainer.rehearse(self.cases, STEPS)?;
         Ok(device.reserved())
     }
@@ -80,16 +87,34 @@ impl Adjustable for Training<'_> {
             // Cases have the size they have.
             Quantity::Side => {}
             Quantity::Points => changed.settings.points = value,
-            Quantity::Batch => changed.settings.batch_size = value,
+            // As many cases a step, in more passes: the mean gradient stays what it is, and the steps as many.
+            Quantity::Batch => {
+                let passes = self.quantity(quantity).unwrap_or(value).div_ceil(value.max(1));
+                changed.settings.accumulate = passes * self.settings.accumulate.max(1);
+                changed.settings.batch_size = value;
+            }
         }
         changed
+    }
+
+    fn admitted(&self, quantity: Quantity, value: usize) -> usize {
+        match (quantity, self.quantity(quantity)) {
+            (Quantity::Batch, Some(own)) => (1..=value).rev().find(|&part| own.is_multiple_of(part)).unwrap_or(0),
+            _ => value,
+        }
     }
 
     fn flag(&self, quantity: Quantity, value: usize) -> String {
         match (quantity, self.flags) {
             (Quantity::Points, true) => format!("--points {value}"),
-            (_, true) => format!("--batch-size {value}"),
-            (_, false) => format!("{} {value} by --on-oom adapt", quantity.name()),
+            (Quantity::Points, false) => format!("{value} points by --on-oom adapt"),
+            (_, flags) => {
+                let passes = self.with_quantity(quantity, value).settings.accumulate;
+                match flags {
+                    true => format!("--batch-size {value} --accumulate {passes}"),
+                    false => format!("{passes} passes of batch {value} a step by --on-oom adapt"),
+                }
+            }
         }
     }
 

@@ -10,9 +10,11 @@ use serde_json::json;
 
 use crate::checkpoint::model::Model;
 use crate::error::{Error, Result};
+use crate::memory::Phase;
 use crate::task::Task;
 use crate::train::feed::Feed;
 use crate::train::journal::Journal;
+use crate::train::settings::TrainSettings;
 use crate::train::state;
 use crate::train::trainer::Trainer;
 use crate::train::validation::{self, Validation};
@@ -44,7 +46,12 @@ pub struct Run<'a> {
     pub begin: Option<Begin<'a>>,
     /// The journal, once it is open.
     pub journal: Option<Journal>,
+    /// What is done where a step does not fit after all.
+    pub relief: Relief<'a>,
 }
+
+/// Told of a trainer whose step did not fit and of the error: the settings to go on with, or the error to end with.
+pub type Relief<'a> = Box<dyn FnMut(&Trainer, Error) -> Result<TrainSettings> + 'a>;
 
 /// See [`Run::begin`].
 pub type Begin<'a> = Box<dyn FnOnce(u64) -> Result<Journal> + 'a>;
@@ -59,7 +66,7 @@ impl Run<'_> {
     pub fn to_end(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<()> {
         let (training, mut saved) = (self.training, Instant::now());
         let mut result = self.validate_if_due(trainer, watch).map(drop);
-        if result.is_ok() {
+        while result.is_ok() {
             result = trainer.train(training, |trainer| {
                 self.open_journal(trainer.optimizer().steps() - 1)?;
                 if let Some(journal) = &mut self.journal {
@@ -72,6 +79,10 @@ impl Run<'_> {
                 }
                 Ok(())
             });
+            match result {
+                Err(error) => result = self.relieve(trainer, error),
+                Ok(()) => break,
+            }
         }
         match result {
             Ok(()) | Err(Error::Interrupted(_)) => self.save(trainer)?,
@@ -83,6 +94,23 @@ impl Run<'_> {
             journal.note(end, trainer.optimizer().steps(), json!({}))?;
         }
         result
+    }
+
+    /// Settles with what smaller settings a run goes on of which a step did not fit.
+    fn relieve(&mut self, trainer: &mut Trainer, error: Error) -> Result<()> {
+        match &error {
+            Error::OutOfMemory(refusal) if refusal.phase != Phase::Evaluate => {}
+            _ => return Err(error),
+        }
+        trainer.go_on_with((self.relief)(trainer, error)?);
+        if let Some(journal) = &mut self.journal {
+            let TrainSettings { recompute, points, batch_size, accumulate, .. } = *trainer.settings();
+            let facts = json!({
+                "recompute": recompute, "points": points, "batch_size": batch_size, "accumulate": accumulate
+            });
+            journal.note("adapt", trainer.optimizer().steps(), facts)?;
+        }
+        Ok(())
     }
 
     /// Opens the journal behind step `step`, unless it is open.

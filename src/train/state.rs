@@ -26,7 +26,7 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     metadata.insert("format".into(), FORMAT.into());
     metadata.insert("network".into(), to_json("network", &trainer.network().config(), path)?);
     metadata.insert("task".into(), to_json("task", task, path)?);
-    metadata.insert("settings".into(), to_json("settings", trainer.settings(), path)?);
+    metadata.insert("settings".into(), to_json("settings", trainer.asked(), path)?);
     metadata.insert("losses".into(), to_json("losses", &trainer.losses(), path)?);
     metadata.insert("validations".into(), to_json("validations", &trainer.course().validations, path)?);
     metadata.insert("steps".into(), trainer.optimizer().steps().to_string());
@@ -75,7 +75,7 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
     }
     let stored: TrainSettings = entry(&checkpoint, "settings", path)?;
     // A run may go on at another level of recomputation.
-    if (TrainSettings { recompute: trainer.settings().recompute, ..stored }) != *trainer.settings() {
+    if (TrainSettings { recompute: trainer.asked().recompute, ..stored }) != *trainer.asked() {
         return other_run("was made with other settings".into());
     }
     fill(trainer.parameters_mut(), &checkpoint.state, path)?;

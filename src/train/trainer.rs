@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::data::prefetch::{self, Queue, Window};
-use crate::device::{Backend, Buffer, Device};
+use crate::device::{Backend, Buffer, Device, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Role;
 use crate::memory::{Event, Phase};
-use crate::models::{Network, NetworkConfig, Recompute};
+use crate::models::{Network, NetworkConfig};
 use crate::nn::optim::Optimizer;
-use crate::nn::{Parameter, Parameters};
+use crate::nn::{Parameter, Parameters, RunningUpdate};
 use crate::ops::{self, first_not_finite};
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape, Var};
@@ -56,6 +56,9 @@ pub struct Trainer {
     parameters: Parameters,
     optimizer: Optimizer,
     average: Option<Average>,
+    /// What the run was told.
+    asked: TrainSettings,
+    /// What it goes by: the same until something does not fit.
     settings: TrainSettings,
     course: Course,
     costs: Costs,
@@ -91,6 +94,7 @@ impl Trainer {
             parameters,
             optimizer,
             average,
+            asked: settings.clone(),
             settings,
             course: Course::default(),
             costs: Costs::default(),
@@ -156,18 +160,28 @@ impl Trainer {
         result
     }
 
-    /// What the run was told.
+    /// What the run was told: what its checkpoints say, and what a run that goes on from them must be told.
+    pub fn asked(&self) -> &TrainSettings {
+        &self.asked
+    }
+
+    /// What the run goes by.
     pub fn settings(&self) -> &TrainSettings {
         &self.settings
     }
 
-    /// Goes on at another level of recomputation.
-    pub fn set_recompute(&mut self, level: Recompute) {
-        self.settings.recompute = level;
-        self.network.set_recompute(level);
-        if let Some(graph) = &mut self.graph {
-            graph.replay = Replay::default();
-        }
+    /// Goes by settings that need less memory from the next step on: a higher level of recomputation, fewer points, smaller
+    /// passes.
+    pub fn go_on_with(&mut self, settings: TrainSettings) {
+        self.network.set_recompute(settings.recompute);
+        self.settings = settings;
+        self.events.clear();
+    }
+
+    /// True if a step that did not fit has left nothing behind. Passes that are launched as graphs update the running
+    /// statistics each by itself: those of a step's first passes are not undone.
+    pub fn can_go_on(&self) -> bool {
+        self.graph.is_none() || self.accumulate() == 1
     }
 
     /// Draws batches on other threads, ahead of their use, as far as `bytes` bytes allow (two batches at least); 0: draws
@@ -182,7 +196,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Usage`] if the device is no CUDA device or the network drops out values at random; no memory for the loss.
     pub fn use_graphs(&mut self) -> Result<()> {
-        if !matches!(self.device.backend(), Backend::Cuda(_)) {
+        if !matches!(self.device.target(), Target::Cuda(_)) {
             return Err(Error::Usage("--graph needs a CUDA device; leave it away on the CPU".into()));
         }
         if self.network.config().dropout() > 0.0 {
@@ -262,7 +276,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
-    /// no memory, or what `after` reports. The weights are those of the last whole step.
+    /// no memory, or what `after` reports. The weights are those of the last whole step, and without memory so is all else
+    /// (see [`Trainer::can_go_on`]): called again with smaller settings the run goes on.
     pub fn train(&mut self, cases: &dyn Feed, mut after: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
@@ -363,35 +378,62 @@ impl Trainer {
         if recorded {
             self.device.ledger(|ledger| ledger.record(true));
         }
-        self.begin_gradients()?;
-        let mut loss = 0.0;
-        for _ in 0..self.accumulate() {
-            let batch = self.batch(queue)?;
-            loss += self.forward_and_backward(&batch)?;
-        }
-        if let Some(limit) = self.settings.clip_norm {
-            self.device.in_phase(Phase::Optimizer, || gradients::clip(&mut self.parameters, limit, step + 1))?;
-        }
-        let factor = self.rate_factor(step, per_epoch, total);
-        self.optimizer.step(&mut self.parameters, factor)?;
-        self.device.in_phase(Phase::Optimizer, || {
-            if self.graph.is_none() {
-                self.parameters.clear_gradients();
-            }
-            self.average.as_mut().map_or(Ok(()), |average| average.update(&self.parameters, step + 1))
-        })?;
-        if recorded {
-            self.events = self.device.ledger(|ledger| {
+        let made = self.gradients(queue).and_then(|loss| {
+            let factor = self.rate_factor(step, per_epoch, total);
+            self.update(factor).map(|()| loss)
+        });
+        let events = recorded.then(|| {
+            self.device.ledger(|ledger| {
                 let events = ledger.take_events();
                 ledger.record(false);
                 events
-            });
-        }
+            })
+        });
+        let loss = made.inspect_err(|_| self.forget_gradients())?;
+        self.events = events.unwrap_or_else(|| std::mem::take(&mut self.events));
         self.course.losses.push(loss);
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
         Ok(())
+    }
+
+    /// The passes of a step: gradients, shortened if that is asked for, in the parameters; the loss. Nothing else is changed
+    /// until all of it has been done.
+    fn gradients(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<f32> {
+        self.begin_gradients()?;
+        let (mut loss, mut updates) = (0.0, Vec::new());
+        for _ in 0..self.accumulate() {
+            let batch = self.batch(queue)?;
+            loss += self.forward_and_backward(&batch, &mut updates)?;
+        }
+        if let Some(limit) = self.settings.clip_norm {
+            let step = self.optimizer.steps() + 1;
+            self.device.in_phase(Phase::Optimizer, || gradients::clip(&mut self.parameters, limit, step))?;
+        }
+        self.parameters.update_running(&updates)?;
+        Ok(loss)
+    }
+
+    /// Moves the weights, for which no memory is asked any more.
+    fn update(&mut self, factor: f32) -> Result<()> {
+        self.optimizer.step(&mut self.parameters, factor)?;
+        let step = self.optimizer.steps();
+        self.device.in_phase(Phase::Optimizer, || {
+            if self.graph.is_none() {
+                self.parameters.clear_gradients();
+            }
+            self.average.as_mut().map_or(Ok(()), |average| average.update(&self.parameters, step))
+        })
+    }
+
+    /// After a step that failed: what it has left of its gradients goes, and its peak does not count.
+    fn forget_gradients(&mut self) {
+        self.parameters.clear_gradients();
+        if let Some(graph) = &mut self.graph {
+            graph.replay = Replay::default();
+        }
+        self.device.ledger(|ledger| ledger.reset_peak());
     }
 
     /// What the rates are multiplied by in step `step` (from 0) of `total`.
@@ -423,8 +465,9 @@ impl Trainer {
         self.parameters.iter_mut().filter_map(Parameter::gradient_mut).try_for_each(Tensor::zero)
     }
 
-    /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters.
-    fn forward_and_backward(&mut self, batch: &Batch) -> Result<f32> {
+    /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters. The running
+    /// statistics that it updates are added to `updates`; in a graph it does so itself.
+    fn forward_and_backward(&mut self, batch: &Batch, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
         let tape = self.tape();
         let Self { network, parameters, settings, graph, .. } = self;
         let value = match graph {
@@ -432,6 +475,7 @@ impl Trainer {
                 let loss = share_of_loss(&tape, parameters, network, batch, settings)?;
                 let value = loss.tensor().to_vec()?[0];
                 if value.is_finite() {
+                    updates.extend(tape.take_buffer_updates());
                     tape.backward(loss, parameters)?;
                 }
                 value

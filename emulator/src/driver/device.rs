@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use super::state::{DEVICE_MEMORY, device, devices, lock};
+use super::state::{device, devices, lock};
 use super::{Status, api, give};
 use crate::exec::launch::{SHARED_LIMIT, SHARED_OPT_IN};
 
@@ -91,8 +91,7 @@ api! {
 
     /// Bytes of memory.
     fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: i32) {
-        device(dev)?;
-        give(bytes, DEVICE_MEMORY as usize)
+        give(bytes, lock(&device(dev)?.state).memory.capacity as usize)
     }
 
     /// An attribute.

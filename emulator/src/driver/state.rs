@@ -15,8 +15,8 @@ use crate::memory::Memory;
 
 /// Bits of an address below its device's number.
 const DEVICE_SHIFT: u32 = 44;
-/// Memory a device pretends to have, in bytes.
-pub const DEVICE_MEMORY: u64 = 64 << 30;
+/// Memory a device pretends to have unless `CUEMU_MEMORY` says otherwise, in bytes.
+const DEVICE_MEMORY: u64 = 64 << 30;
 
 /// One emulated device.
 pub struct Device {
@@ -39,7 +39,8 @@ pub struct DeviceState {
 impl DeviceState {
     fn new(ordinal: usize) -> DeviceState {
         let start = (ordinal as u64 + 1) << DEVICE_SHIFT;
-        DeviceState { memory: Memory::new(start, DEVICE_MEMORY), numbers: BlockNumbers(1), holders: 0, fatal: None }
+        let capacity = std::env::var("CUEMU_MEMORY").ok().and_then(|v| v.parse().ok()).unwrap_or(DEVICE_MEMORY);
+        DeviceState { memory: Memory::new(start, capacity), numbers: BlockNumbers(1), holders: 0, fatal: None }
     }
 
     /// The context ends: what was allocated is gone, and the error with it.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::output::print;
-use super::{MemoryArgs, Where, refuse};
+use super::{MemoryArgs, Where, refuse, target_text};
 use crate::error::Result;
 use crate::memory::{format_bytes, parse_bytes};
 use crate::models::RecomputeChoice;
@@ -57,7 +57,7 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
     let overhead = format_bytes(Aside::of(&workload, target)?.overhead);
     let text = match room {
         Room::Bytes(_) => one(&workload, &found[0].0, &found[0].2, &overhead),
-        Room::Gpus => many(&workload, &found),
+        Room::Gpus => many(&workload, &found, &target_text(target)),
     };
     print(text)
 }
@@ -110,10 +110,10 @@ fn one(workload: &Workload, room: &str, answers: &[Answer], overhead: &str) -> S
 }
 
 /// GPUs as rows, quantities as columns, each with the fastest level that reaches it.
-fn many(workload: &Workload, found: &[(String, u64, Vec<Answer>)]) -> String {
+fn many(workload: &Workload, found: &[(String, u64, Vec<Answer>)], target: &str) -> String {
     let mut text = format!(
-        "{}: the largest of each while the rest stays ({}), at the recompute level in brackets;\nplanned with {:.0} % of \
-         each GPU's memory\n\n",
+        "{}: the largest of each while the rest stays ({}), at the recompute level in brackets;\nplanned for {target} with \
+         {:.0} % of each GPU's memory\n\n",
         workload.network.title(),
         super::shape_text(workload.sizes.volume) + ", " + &others(workload, Quantity::Side),
         100.0 * USABLE

@@ -4,10 +4,9 @@ use serde_json::json;
 
 use super::super::output::print;
 use super::{MemoryArgs, Where, refuse, write};
-use crate::device::Device;
 use crate::error::Result;
 use crate::memory::format_bytes;
-use crate::planner::{Aside, remedies};
+use crate::planner::Aside;
 use crate::report::{Grid, mib};
 
 /// Plans the step, runs it, and prints both.
@@ -21,14 +20,12 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         Where::On(place) => args.run.open(place)?,
     };
     let target = device.target();
-    let (workload, change) = args.settled(target, device.budget())?;
-    // As many steps as are run: what is reserved is the highest of all.
+    // As many steps are planned as are run: what is reserved is the highest of all.
     let steps = args.steps as usize;
-    let explain = |error| remedies::explain(error, &workload, target, device.budget());
-    let plan = workload.rehearse(&Device::plan_for(target, device.budget()), steps).map_err(explain)?;
     let before = write::resident_peak();
-    let run = workload.rehearse(&device, steps).map_err(explain)?;
+    let (workload, change, run) = args.taken(&device, steps)?;
     let resident = write::resident_peak();
+    let plan = workload.rehearse(&device.planned(), steps)?;
     let aside = Aside::of(&workload, target)?;
     let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
     let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());

@@ -24,7 +24,7 @@ use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
 use crate::planner::{UNLIMITED, Workload, remedies, this_cpu};
 use crate::tape::Precision;
 use crate::train::choose;
-use crate::train::rehearsal::{Sizes, StepKind};
+use crate::train::rehearsal::{Rehearsal, Sizes, StepKind};
 
 /// Where the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +55,18 @@ enum PlanFor {
     Cuda(CudaTarget),
 }
 
+impl PlanFor {
+    /// A CUDA device of no particular kind.
+    const CUDA: Self = Self::Cuda(CudaTarget::KNOWN[0].1);
+}
+
 impl FromStr for PlanFor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "cpu" => Ok(PlanFor::Cpu),
-            "cuda" => Ok(PlanFor::Cuda(CudaTarget::KNOWN[0].1)),
+            "cuda" => Ok(PlanFor::CUDA),
             name => CudaTarget::named(name).map(PlanFor::Cuda).ok_or_else(|| {
                 let known = CudaTarget::KNOWN.map(|(name, _)| name).join(", ");
                 format!("'{text}' is nothing to plan for; use cpu, cuda (the first of the following) or {known}")
@@ -132,9 +137,9 @@ pub struct MemoryArgs {
     /// Plan the step, or run it
     #[arg(long, default_value = "plan", value_name = "plan|cpu|cuda")]
     device: Where,
-    /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90
-    #[arg(long, default_value = "cpu", value_name = "TARGET")]
-    plan_for: PlanFor,
+    /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90 [default: cpu; cuda for --fit gpus]
+    #[arg(long, value_name = "TARGET")]
+    plan_for: Option<PlanFor>,
     /// Steps to run; the last one is shown
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     steps: u64,
@@ -156,7 +161,7 @@ pub struct MemoryArgs {
     /// Plan and run the step, and show both side by side
     #[arg(long, value_enum, value_name = "WHAT", group = "question")]
     compare_to: Option<CompareTo>,
-    /// Where the budget does not suffice
+    /// Where the budget does not suffice, or the device refuses
     #[arg(long, value_enum, default_value_t = OnOom::Fail)]
     on_oom: OnOom,
     /// Write the log of the step (of a sweep: the curves) as comma-separated values
@@ -246,6 +251,20 @@ impl MemoryArgs {
         }
     }
 
+    /// Settles the step and takes it on `device`, `steps` times: the workload, what was changed, and what it cost. Where the
+    /// device refuses memory that its budget would allow, its budget becomes what it has, and `--on-oom adapt` settles anew.
+    fn taken(&self, device: &Device, steps: usize) -> Result<(Workload, Option<String>, Rehearsal)> {
+        loop {
+            let (target, budget) = (device.target(), device.budget());
+            let (workload, change) = self.settled(target, budget)?;
+            match workload.rehearse(device, steps) {
+                Ok(cost) => return Ok((workload, change, cost)),
+                Err(Error::OutOfMemory(_)) if self.on_oom == OnOom::Adapt && device.budget() < budget => {}
+                Err(error) => return Err(remedies::explain(error, &workload, target, device.budget())),
+            }
+        }
+    }
+
     /// Points of a step; 0 in inference stands for as many as the budget admits.
     fn points(&self) -> u64 {
         self.points.unwrap_or(if self.step == StepName::Train { 16384 } else { 0 })
@@ -253,7 +272,8 @@ impl MemoryArgs {
 
     /// The device that is planned for.
     fn target(&self) -> Target {
-        match self.plan_for {
+        let usual = if self.fit == Some(fit::Room::Gpus) { PlanFor::CUDA } else { PlanFor::Cpu };
+        match self.plan_for.unwrap_or(usual) {
             PlanFor::Cpu => this_cpu(self.run.threads),
             PlanFor::Cuda(cuda) => Target::Cuda(cuda),
         }

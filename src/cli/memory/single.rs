@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::memory::{Role, format_bytes};
 use crate::planner::slopes::{Slope, slopes};
 use crate::planner::timeline::{Stretch, rolled_up, stretches};
-use crate::planner::{Aside, Workload, remedies};
+use crate::planner::{Aside, Workload};
 use crate::report::{Grid, count, mib, role_name};
 use crate::train::rehearsal::{Rehearsal, StepKind};
 
@@ -20,14 +20,11 @@ const LAYERS: usize = 10;
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let device = args.device()?;
     let target = device.target();
-    let (workload, change) = args.settled(target, device.budget())?;
-    if let Some(change) = &change {
-        note(format!("the step as asked needs more than {}: going on with {change}", format_bytes(device.budget())));
-    }
     let steps = if device.is_plan() { 2 } else { args.steps as usize };
-    let cost = workload
-        .rehearse(&device, steps)
-        .map_err(|error| remedies::explain(error, &workload, target, device.budget()))?;
+    let (workload, change, cost) = args.taken(&device, steps)?;
+    if let Some(change) = &change {
+        note(format!("the step as asked needs more than {}: gone on with {change}", format_bytes(device.budget())));
+    }
     let answer = Single {
         slopes: slopes(&workload, target)?,
         aside: Aside::of(&workload, target)?,

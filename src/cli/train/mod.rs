@@ -112,10 +112,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
     let Prepared { dataset, task, training, validation, network, settings } =
         prepare(&args, &config, &device, resumed.then_some(path.as_path()))?;
-    let run = Training { network: &network, settings, cases: &*training, flags: true };
+    let run = Training { network: &network, settings, cases: &*training, flags: true, graph: args.graph };
     let run = run.at(config.recompute(), &device)?;
-    let (settings, _) = args.oom.settle(run, &device, verbosity)?;
-    let mut trainer = Trainer::new(&device, &network, settings)?;
+    let mut fitting = args.oom.settle(run, &device, verbosity)?;
+    let trainer = Trainer::new(&device, &network, fitting.settings().clone());
+    let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
     trainer.set_prefetch(args.prefetch);
     if args.graph {
         trainer.use_graphs()?;
@@ -142,6 +143,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         save_every: Duration::from_secs(config.save_every),
         begin: Some(Box::new(begin)),
         journal: None,
+        relief: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
     course::interruptible(run.to_end(&mut trainer, &mut progress), &again)?;
@@ -151,7 +153,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, &again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    finish(&args, &config, &trainer, folder, &path, training.len(), cases)
+    let ended = Ended { trainer: &trainer, folder, checkpoint: &path, cases, changes: fitting.changes };
+    finish(&args, &config, ended, training.len())
 }
 
 /// The configuration of the run: that in the folder of a resumed one, else a preset's, a file's and the flags'.
@@ -246,16 +249,20 @@ fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> 
     }
 }
 
-/// Writes the summary and the page, and says where the results are.
-fn finish(
-    args: &TrainArgs,
-    config: &RunConfig,
-    trainer: &Trainer,
-    folder: &Path,
-    checkpoint: &Path,
-    training: usize,
+/// A run that came to its end.
+struct Ended<'a> {
+    trainer: &'a Trainer,
+    folder: &'a Path,
+    checkpoint: &'a Path,
+    /// Scores of the validation cases.
     cases: Vec<CaseScore>,
-) -> Result<()> {
+    /// What was changed to fit the memory.
+    changes: Vec<String>,
+}
+
+/// Writes the summary and the page, and says where the results are.
+fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<()> {
+    let Ended { trainer, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
     let (costs, network) = (trainer.costs(), trainer.network().config());
     let best = validation::best(&trainer.course().validations);
@@ -269,6 +276,7 @@ fn finish(
         "ahead_bytes": costs.ahead_bytes,
         "data_wait_seconds": trainer.waited().as_secs_f64(),
         "peak_bytes": costs.peak_bytes,
+        "changed_to_fit": changes,
         "dice": dice,
         "iou": iou,
         "cases": cases,

@@ -54,17 +54,22 @@ impl Range {
         self.base + offset
     }
 
-    /// Puts memory behind the first `bytes`; false if there is none left.
-    pub(super) fn back(&mut self, context: &CudaContext, bytes: u64, observer: Option<&dyn Observer>) -> Result<bool> {
+    /// Puts memory behind the first `bytes`. Returns how many can be had: fewer only if the device refuses.
+    pub(super) fn back(&mut self, context: &CudaContext, bytes: u64, observer: Option<&dyn Observer>) -> Result<u64> {
         let wanted = bytes.next_multiple_of(granularity()).min(self.reserved);
-        let Some(more) = wanted.checked_sub(self.backed).filter(|&more| more > 0) else { return Ok(true) };
+        let Some(more) = wanted.checked_sub(self.backed).filter(|&more| more > 0) else { return Ok(bytes) };
         context.bind_to_thread().map_err(|e| failed("using the device's context", e))?;
         let properties = properties(context);
         let mut handle = 0;
         // SAFETY: an out pointer and properties that outlive the call.
         let created = unsafe { sys::cuMemCreate(&mut handle, more as usize, &properties, 0) }.result();
         match created {
-            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => return Ok(false),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                let (free, _) = context.mem_get_info().map_err(|e| failed("asking for the free memory", e))?;
+                let room = self.backed + free as u64 / granularity() * granularity();
+                // Free memory in pieces is no more than what was refused.
+                return Ok(room.min(wanted - granularity()));
+            }
             other => other.map_err(|e| failed("asking for device memory", e))?,
         }
         let address = self.base + self.backed;
@@ -88,7 +93,7 @@ impl Range {
         if let Some(observer) = observer {
             observer.backed(address, more);
         }
-        Ok(true)
+        Ok(bytes)
     }
 
     /// Gives everything back.

@@ -138,8 +138,8 @@ impl Cuda {
         self.lock_range().address(offset)
     }
 
-    /// Puts memory behind the first `bytes` of the arena; false if the device has none left.
-    pub(super) fn back(&self, bytes: u64) -> Result<bool> {
+    /// Puts memory behind the first `bytes` of the arena. Returns how many can be had: fewer only if the device refuses.
+    pub(super) fn back(&self, bytes: u64) -> Result<u64> {
         self.lock_range().back(&self.context, bytes, self.observer.as_deref())
     }
 

@@ -99,6 +99,21 @@ impl Through {
     }
 }
 
+/// `pieces`, whose requests depend on their `size` alone, without those from which a plan would learn nothing: where a piece
+/// has changed neither what is held nor where there is room, another of its size changes nothing either.
+fn worth_doing<P, I: Iterator<Item = P>, S: Fn(&P) -> usize>(
+    device: &Device,
+    pieces: I,
+    size: S,
+) -> impl Iterator<Item = P> + use<P, I, S> {
+    let (device, mut last) = (device.clone(), None);
+    pieces.filter(move |piece| {
+        let now = device.unread_state().map(|state| (size(piece), state));
+        let former = std::mem::replace(&mut last, now);
+        now.is_none() || now != former
+    })
+}
+
 /// A sum of tensors of one shape, built up piece by piece.
 #[derive(Default)]
 struct Sum(Option<Tensor>);

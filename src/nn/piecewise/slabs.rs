@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::{Sum, Through};
+use super::{Sum, Through, worth_doing};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -104,15 +104,16 @@ impl Cut {
     }
 
     /// Whole windows of the pool each; a last odd plane, which the pool drops, belongs to the last slab.
-    fn slabs(&self) -> impl Iterator<Item = Slab> {
+    fn slabs(&self, device: &Device) -> impl Iterator<Item = Slab> + use<> {
         let Self { batch, depth, planes } = *self;
         let pooled = depth / POOL * POOL;
-        (0..batch).flat_map(move |item| {
+        let slabs = (0..batch).flat_map(move |item| {
             (0..pooled).step_by(planes).map(move |first| {
                 let planes = if first + planes >= pooled { depth - first } else { planes };
                 Slab { item, first, planes }
             })
-        })
+        });
+        worth_doing(device, slabs, |slab| slab.planes)
     }
 }
 
@@ -179,7 +180,7 @@ impl Slabs {
         let channels = shape[4];
         device.in_op(NAME, || {
             let mut merged = Merged::new(device, channels)?;
-            for slab in Cut::of(&shape).slabs() {
+            for slab in Cut::of(&shape).slabs(device) {
                 let tape = self.tape(device, Mode::Eval);
                 let (source, weight) = (tape.constant(self.source(device, x, slab)?), tape.constant(weight.clone()));
                 let convolved = self.convolve(&tape, &source, Some(&weight))?;
@@ -226,7 +227,7 @@ impl Op for Slabs {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
         let convolved = self.convolved(&shapes)?;
-        for slab in Cut::of(&convolved).slabs() {
+        for slab in Cut::of(&convolved).slabs(device) {
             let tape = self.tape(device, Mode::Eval);
             let constants: Vec<Var> = inputs[1..].iter().map(|&input| tape.constant(input.clone())).collect();
             let (weight, rest) = constants.split_at(self.statistics_at() - 1);
@@ -349,7 +350,7 @@ impl Pass<'_> {
     /// Gradients of scale, shift and coefficients, in the order of the inputs; the statistics, which come first, have none.
     fn sums(&self, x: &Tensor) -> Result<Vec<Sum>> {
         let mut sums: Vec<Sum> = self.rest.iter().map(|_| Sum::default()).collect();
-        for slab in Cut::of(&self.convolved).slabs() {
+        for slab in Cut::of(&self.convolved).slabs(self.device) {
             let tape = self.tape();
             let weight = self.weight.map(|weight| tape.constant(weight.clone()));
             let source = tape.constant(self.op.source(self.device, x, slab)?);
@@ -381,7 +382,7 @@ impl Pass<'_> {
     /// The whole gradient of the convolution's output. Its value is in `from`, or where its gradient goes.
     fn input_gradient(&self, from: Option<&Tensor>, into: &mut Tensor, through: Option<&Through>) -> Result<()> {
         let plane = self.convolved[2..].iter().product();
-        for slab in Cut::of(&self.convolved).slabs() {
+        for slab in Cut::of(&self.convolved).slabs(self.device) {
             let x = self.op.source(self.device, from.unwrap_or(into), slab)?;
             let gradient = self.convolved_gradient(&x, slab, through)?;
             let place = stretch(slab, self.convolved[1], plane);
@@ -400,7 +401,7 @@ impl Pass<'_> {
         let mut dw = Sum::default();
         let (depth, plane) = (x.shape()[1], x.shape()[2..].iter().product::<usize>());
         let halo = self.op.conv.map_or(0, |geometry| geometry.padding[0]);
-        for slab in Cut::of(&self.convolved).slabs() {
+        for slab in Cut::of(&self.convolved).slabs(self.device) {
             let tape = self.tape();
             let source = self.op.source(self.device, x, slab)?;
             let source = if dx.is_some() { tape.input(source) } else { tape.constant(source) };

@@ -17,6 +17,7 @@ mod backward;
 
 use std::ops::Range;
 
+use super::worth_doing;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -243,12 +244,13 @@ impl Values<'_> {
     /// The points, volume by volume.
     fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
         let rows = self.all[X].rows() / self.batch;
-        (0..self.batch).flat_map(move |item| {
+        let chunks = (0..self.batch).flat_map(move |item| {
             (0..rows).step_by(CHUNK).map(move |first| {
                 let start = item * rows + first;
                 Chunk { item, rows: start..start + CHUNK.min(rows - first) }
             })
-        })
+        });
+        worth_doing(self.device, chunks, |chunk| chunk.rows.len())
     }
 
     /// The chunk's rows of a tensor.

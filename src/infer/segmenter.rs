@@ -164,7 +164,7 @@ impl<'a> Segmenter<'a> {
             Error::OutOfMemory(error) => {
                 let Self { network, task, options, flags, .. } = self;
                 let grid = self.grid(shape, way);
-                Shortage { network, task, options, shape, geometry, grid, flags: *flags }.explain(error, device).into()
+                Shortage { network, task, options, shape, geometry, grid, flags: *flags }.explain(*error, device).into()
             }
             other => other,
         })

@@ -39,10 +39,9 @@ pub(super) struct Shortage<'a> {
 
 impl Shortage<'_> {
     /// The error with what would fit on `device`, and with what the work needs as it is.
-    pub fn explain(&self, mut error: Box<OutOfMemory>, device: &Device) -> OutOfMemory {
-        error.needs = self.needs(device.target(), self.options, self.network.precision()).ok();
-        error.remedies = self.remedies(device).unwrap_or_default();
-        *error
+    pub fn explain(&self, error: OutOfMemory, device: &Device) -> OutOfMemory {
+        let needs = self.needs(device.target(), self.options, self.network.precision()).ok();
+        OutOfMemory { needs, remedies: self.remedies(device).unwrap_or_default(), ..error }
     }
 
     /// Cheapest first: windows cost little, points at once less; another number format costs accuracy.

@@ -4,7 +4,7 @@
 //! `w(i) = Π_a exp(−½((i_a − c_a)/σ_a)²)` around the window's centre `c`, `σ` an eighth of its sides (Isensee et al. 2021).
 //! The weights are products over the axes and so are their sums, which are never stored for a volume. Windows are taken in
 //! the order of the first axis, and a plane is classified as soon as no window will touch it any more: what is held is a
-//! slab as thick as one window, of all classes but one ([`slab`]).
+//! slab as thick as one window, of all classes but one (`windows/slab.rs`).
 //!
 //! Mirroring averages over all reflections of the network's axes (eight in 3D, four in 2D). A 2D network sees slices
 //! across one axis; its windows are as deep as the volume there.

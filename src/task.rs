@@ -174,6 +174,24 @@ impl Task {
         Ok(Case { name, volume, labels, border, truth, image: first, way })
     }
 
+    /// Checks that an image has the network's channels.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names the channels.
+    pub fn check(&self, name: &str, image: &Volume) -> Result<()> {
+        let channels = &self.preprocessing.channels;
+        if image.channels == channels.len() {
+            return Ok(());
+        }
+        Err(Error::Model(format!(
+            "case {name} has {} image channel(s), the network takes {} ({}); give one file with all of them along the \
+             fourth axis, or one file a channel in this order",
+            image.channels,
+            channels.len(),
+            channels.join(", ")
+        )))
+    }
+
     /// Prepares the image of a case; `padding` says what is added around it, given its shape after resampling.
     ///
     /// # Errors
@@ -184,16 +202,7 @@ impl Task {
         image: Volume,
         padding: impl FnOnce([usize; 3]) -> Result<Padding>,
     ) -> Result<(Volume, Way)> {
-        let channels = &self.preprocessing.channels;
-        if image.channels != channels.len() {
-            return Err(Error::Model(format!(
-                "case {name} has {} image channel(s), the network takes {} ({}); give one file with all of them along the \
-                 fourth axis, or one file a channel in this order",
-                image.channels,
-                channels.len(),
-                channels.join(", ")
-            )));
-        }
+        self.check(name, &image)?;
         self.preprocessing.image_padded(image, padding)
     }
 

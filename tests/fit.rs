@@ -5,6 +5,7 @@ use ossnet::device::{CudaTarget, Device, Target};
 use ossnet::models::Recompute;
 use ossnet::planner::adjust::{Adjustable, Quantity};
 use ossnet::planner::fit::{best_answers, largest};
+use ossnet::planner::remedies::{adapt, remedies};
 use ossnet::planner::{UNLIMITED, Workload};
 use ossnet::train::rehearsal::{Sizes, StepKind};
 
@@ -84,6 +85,20 @@ fn several_budgets_are_answered_as_each_alone() {
             );
         }
     }
+}
+
+/// Where neither the leanest level nor less of one thing does, both and the smallest batch do.
+#[test]
+fn remedies_are_put_together_where_none_suffices() {
+    let target = TARGETS[0];
+    let step = workload("o-net", [48, 64, 32], 40_000, Recompute::Decoder).with_batch(8);
+    let least = step.with_recompute(Recompute::Chunks).with_batch(1).with_points(1024);
+    let budget = least.plan(&Device::plan_for(target, UNLIMITED)).unwrap();
+    let found = remedies(&step, target, budget).unwrap();
+    let [change] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(change.remedy.change, "--recompute 3 --batch 1 --points 1024");
+    assert_eq!((change.remedy.needs, change.step.sizes.points), (budget, 1024));
+    assert_eq!(adapt(&step, target, budget).unwrap().1, Some(change.remedy.clone()));
 }
 
 /// A plan without a log goes once through chunks and slabs that are alike; what it reserves is what the whole step does.

@@ -192,6 +192,9 @@ fn probabilities_and_occupancy_grids() {
     // The threshold is the one that was asked for.
     place.run(&format!("{OCCUPANCY} scan.nii.gz --out all --threshold 0 --dense")).succeeded();
     assert!(labels(&place.at("all/scan.nii.gz")).voxels.iter().all(|&value| value == BALL));
+    let nothing = place.run(&format!("{OCCUPANCY} scan.nii.gz --out none --threshold 1 --mesh pt"));
+    assert!(nothing.err.contains("none/scan_vertices.pt: the mesh is empty; no voxel is inside"), "{}", nothing.err);
+    nothing.succeeded();
 }
 
 #[test]

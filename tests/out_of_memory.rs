@@ -138,10 +138,11 @@ mod refused {
         Some(command.output().unwrap().into())
     }
 
-    fn losses(place: &Place, folder: &str) -> Vec<Value> {
+    /// What a run noted of each `event` under `key`.
+    fn noted(place: &Place, folder: &str, event: &str, key: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(place.at(folder).join("log.jsonl")).unwrap();
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["event"] == "step").map(|line| line["loss"].clone()).collect()
+        lines.filter(|line| line["event"] == event).map(|line| line[key].clone()).collect()
     }
 
     /// The error says what wanted how much, who holds the rest, what the device turned out to have, and what would fit there;
@@ -168,7 +169,8 @@ mod refused {
         assert!(summary["changed_to_fit"][0].as_str().unwrap().starts_with(said), "{summary}");
         assert!(summary["peak_bytes"].as_u64().unwrap() <= 20 << 20, "{summary}");
         run(&place, 20, &format!("{train} --quiet {} --out level", named[0])).unwrap().succeeded();
-        assert_eq!(losses(&place, "adapted"), losses(&place, "level"));
+        assert_eq!(noted(&place, "adapted", "start", "recompute"), [1]);
+        assert_eq!(noted(&place, "adapted", "step", "loss"), noted(&place, "level", "step", "loss"));
     }
 
     #[test]

@@ -60,10 +60,11 @@ impl ShapeArgs {
     /// Says so where no triangle is left of `what`.
     pub fn warn(&self, what: &str, mesh: &Mesh, dropped: Dropped) {
         if mesh.triangles.is_empty() {
-            let (count, smallest) = (dropped.components, self.smallest);
-            note(format!(
-                "warning: {what}the mesh is empty; {count} pieces of fewer than {smallest} voxels were dropped (--smallest)"
-            ));
+            let why = match dropped.components {
+                0 => "no voxel is inside".into(),
+                count => format!("{count} pieces of fewer than {} voxels were dropped (--smallest)", self.smallest),
+            };
+            note(format!("warning: {what}the mesh is empty; {why}"));
         }
     }
 

@@ -85,8 +85,8 @@ impl SeenArgs {
             if self.refines() {
                 (mesh, losses) = refined(mesh, &Refinement { steps: self.refine, ..Refinement::default() })?;
             }
-            self.shape.warn(&format!("{}: ", path.display()), &mesh, dropped);
             let files = mesh::write(&path, &mesh, self.shape.space())?;
+            self.shape.warn(&format!("{}: ", files[0].display()), &mesh, dropped);
             let mut entry = described(&files, class, &mesh, dropped);
             if let [first, .., last] = losses[..] {
                 entry["refinement_loss"] = serde_json::json!([first, last]);
@@ -258,6 +258,8 @@ pub(super) mod page {
         if let Some(points) = entry["points"].as_u64() {
             facts.push(("points".to_string(), points.to_string()));
         }
+        let warnings = entry["warnings"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        facts.extend(warnings.map(|warning| ("warning".to_string(), warning.to_string())));
         facts
     }
 

@@ -81,19 +81,33 @@ fn in_folder(folder: &Path, channels: &[String]) -> Result<Vec<Case>> {
     Ok(found)
 }
 
-/// The folder as one case, if it holds exactly one file for each of several channels by name.
+/// The folder as one case, if it holds exactly one file for each of several channels by name. Files for some of them alone
+/// are no case of their own but an error.
 fn subject(folder: &Path, channels: &[String]) -> Result<Option<Case>> {
     if channels.len() < 2 {
         return Ok(None);
     }
     let scans: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_scan(path)).collect();
-    let mut images = Vec::new();
+    let (mut images, mut missing) = (Vec::new(), Vec::new());
     for channel in channels {
         let ending = format!("_{}", channel.to_lowercase());
         let mut matching = scans.iter().filter(|path| stem(path).to_lowercase().ends_with(&ending));
         match (matching.next(), matching.next()) {
             (Some(path), None) => images.push(Source::File(path.clone())),
-            _ => return Ok(None),
+            (Some(_), Some(_)) => return Ok(None),
+            (None, _) => missing.push(ending),
+        }
+    }
+    match (images.len(), missing.is_empty()) {
+        (_, true) => {}
+        (0 | 1, _) => return Ok(None),
+        (some, _) => {
+            let problem = format!(
+                "holds {some} of the {} channels of the network, but no scan ending in {}",
+                channels.len(),
+                missing.join(" or ")
+            );
+            return Err(Error::data(folder, problem, "add it, or name other scans with --input"));
         }
     }
     let name = folder.canonicalize().map_err(|error| Error::file(folder, error))?;
@@ -186,6 +200,11 @@ mod tests {
         let root = tree(&files);
         assert_eq!(found(&root, &["s1"], &BRATS).unwrap(), [("s1".into(), 4)]);
         assert_eq!(found(&root, &["."], &BRATS).unwrap(), [("s1".into(), 4)]);
+        let incomplete = ["s/a_flair.nii.gz", "s/a_t1.nii.gz", "s/a_t2.nii.gz"];
+        for input in ["s", "."] {
+            let message = found(&tree(&incomplete), &[input], &BRATS).unwrap_err().to_string();
+            assert!(message.contains("/s: holds 3 of the 4") && message.contains("in _t1ce;"), "{message}");
+        }
         let message = found(&tree(&["empty/x.txt"]), &["empty"], &BRATS).unwrap_err().to_string();
         assert!(message.contains("no .nii") && message.contains("t1ce"), "{message}");
     }

@@ -4,7 +4,7 @@
 //! `w(i) = Π_a exp(−½((i_a − c_a)/σ_a)²)` around the window's centre `c`, `σ` an eighth of its sides (Isensee et al. 2021).
 //! The weights are products over the axes and so are their sums, which are never stored for a volume. Windows are taken in
 //! the order of the first axis, and a plane is classified as soon as no window will touch it any more: what is held is a
-//! slab as thick as one window, of all classes but one ([`slab`]).
+//! slab as thick as one window, of all classes but one (`windows/slab.rs`).
 //!
 //! Mirroring averages over all reflections of the network's axes (eight in 3D, four in 2D). A 2D network sees slices
 //! across one axis; its windows are as deep as the volume there.
@@ -150,9 +150,8 @@ pub fn predict(
         .filter(|mirror| planar.is_none_or(|axis| !mirror[axis]))
         .collect();
     let whole = sides == shape && mirrors.len() == 1 && network.config().dimensions == 3;
-    if whole && !decision.keep {
-        let classes = classify(network, parameters, volume, decision.threshold)?;
-        return Ok(Prediction { classes, probabilities: None, passes: 1 });
+    if whole {
+        return at_once(network, parameters, volume, decision);
     }
     let mut slab = Slab::new(device, shape, network.config().classes, &axes, decision)?;
     let mut passes = 0;
@@ -172,6 +171,22 @@ pub fn predict(
     }
     slab.advance(shape[0]);
     Ok(Prediction { classes: slab.classes, probabilities: slab.probabilities, passes })
+}
+
+/// The answer of one pass over a whole volume. Its logits never leave the device, its probabilities do some planes at a time.
+fn at_once(network: &UNet, parameters: &Parameters, volume: &Volume, decision: Decision) -> Result<Prediction> {
+    let threshold = decision.threshold;
+    if !decision.keep {
+        let classes = classify(network, parameters, volume, threshold)?;
+        return Ok(Prediction { classes, probabilities: None, passes: 1 });
+    }
+    let (device, outputs) = (parameters.device(), network.config().classes);
+    let (mut classes, mut kept) = (Vec::with_capacity(volume.len()), Vec::with_capacity(volume.len() * outputs));
+    ask(device, network, parameters, Cow::Borrowed(&volume.voxels), volume.shape, &mut |_, found| {
+        classes.extend(found.chunks_exact(outputs).map(|row| lattice::class_of(row, threshold)));
+        kept.extend_from_slice(found);
+    })?;
+    Ok(Prediction { classes, probabilities: Some(kept), passes: 1 })
 }
 
 /// The classes of a whole volume, whose logits never leave the device.

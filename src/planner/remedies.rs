@@ -48,14 +48,24 @@ pub fn remedies<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<
         }
     }
     for quantity in [Quantity::Batch, Quantity::Points] {
-        found.extend(smaller(step, target, budget, quantity, None)?);
+        found.extend(smaller(step, target, budget, quantity, &[])?);
+    }
+    if !found.is_empty() {
+        return Ok(found);
     }
     // Nothing by itself: the leanest level, and less of something.
-    if let (true, Some(&leanest)) = (found.is_empty(), slower.last()) {
-        let (lean, flag) = (step.with_recompute(leanest), format!("--recompute {leanest}"));
+    let (mut lean, mut flags) = (step.clone(), Vec::new());
+    if let Some(&leanest) = slower.last() {
+        (lean, flags) = (lean.with_recompute(leanest), vec![format!("--recompute {leanest}")]);
         for quantity in [Quantity::Batch, Quantity::Points] {
-            found.extend(smaller(&lean, target, budget, quantity, Some(&flag))?);
+            found.extend(smaller(&lean, target, budget, quantity, &flags)?);
         }
+    }
+    // Nor that: the smallest batch as well, and fewer points.
+    if found.is_empty() && lean.quantity(Quantity::Batch).is_some_and(|own| own > 1) {
+        flags.push(lean.flag(Quantity::Batch, 1));
+        lean = lean.with_quantity(Quantity::Batch, 1);
+        found.extend(smaller(&lean, target, budget, Quantity::Points, &flags)?);
     }
     Ok(found)
 }
@@ -66,7 +76,7 @@ fn smaller<S: Adjustable>(
     target: Target,
     budget: u64,
     quantity: Quantity,
-    flag: Option<&String>,
+    flags: &[String],
 ) -> Result<Option<Change<S>>> {
     let Some(own) = step.quantity(quantity) else { return Ok(None) };
     let most = largest(step, target, budget, quantity, own.saturating_sub(1))?;
@@ -75,7 +85,7 @@ fn smaller<S: Adjustable>(
     while value > 0 {
         let changed = step.with_quantity(quantity, value);
         if changed.fits(target, budget)? {
-            let flags = flag.cloned().into_iter().chain([step.flag(quantity, value)]).collect();
+            let flags = flags.iter().cloned().chain([step.flag(quantity, value)]).collect();
             return change(flags, changed, target, budget).map(Some);
         }
         value = step.admitted(quantity, value - 1);

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checkpoint::model::Model;
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl Run<'_> {
         let mut result = self.validate_if_due(trainer, watch).map(drop);
         while result.is_ok() {
             result = trainer.train(training, |trainer| {
-                self.open_journal(trainer.optimizer().steps() - 1)?;
+                self.open_journal(trainer, trainer.optimizer().steps() - 1)?;
                 if let Some(journal) = &mut self.journal {
                     journal.step(trainer, training.len())?;
                 }
@@ -104,20 +104,18 @@ impl Run<'_> {
         }
         trainer.go_on_with((self.relief)(trainer, error)?);
         if let Some(journal) = &mut self.journal {
-            let TrainSettings { recompute, points, batch_size, accumulate, .. } = *trainer.settings();
-            let facts = json!({
-                "recompute": recompute, "points": points, "batch_size": batch_size, "accumulate": accumulate
-            });
-            journal.note("adapt", trainer.optimizer().steps(), facts)?;
+            journal.note("adapt", trainer.optimizer().steps(), measures(trainer.settings()))?;
         }
         Ok(())
     }
 
     /// Opens the journal behind step `step`, unless it is open.
-    fn open_journal(&mut self, step: u64) -> Result<()> {
+    fn open_journal(&mut self, trainer: &Trainer, step: u64) -> Result<()> {
         if let Some(begin) = self.begin.take() {
             let mut journal = begin(step)?;
-            journal.note("start", step, json!({ "cases": self.training.len() }))?;
+            let mut facts = measures(trainer.settings());
+            facts["cases"] = self.training.len().into();
+            journal.note("start", step, facts)?;
             self.journal = Some(journal);
         }
         Ok(())
@@ -142,7 +140,7 @@ impl Run<'_> {
             let (task, path) = (self.task, best_path(self.checkpoint));
             trainer.with_best_weights(|trainer| Model::save(trainer.network(), trainer.parameters(), task, &path))?;
         }
-        self.open_journal(steps)?;
+        self.open_journal(trainer, steps)?;
         if let Some(journal) = &mut self.journal {
             journal.validation(&found)?;
         }
@@ -154,6 +152,12 @@ impl Run<'_> {
         trainer.check_weights()?;
         state::save(trainer, self.task, self.checkpoint)
     }
+}
+
+/// What the memory of a step depends on, for the journal.
+fn measures(settings: &TrainSettings) -> Value {
+    let TrainSettings { recompute, points, batch_size, accumulate, .. } = settings;
+    json!({ "recompute": recompute, "points": points, "batch_size": batch_size, "accumulate": accumulate })
 }
 
 /// Where the best weights by validation lie beside a checkpoint: `o-net.best.safetensors` for `o-net.safetensors`.

@@ -182,6 +182,7 @@ fn segment(
 ) -> Result<serde_json::Value> {
     let started = Instant::now();
     let scan = case.read(&[], model.task.preprocessing.axes)?;
+    model.task.check(&case.name, &scan.image)?;
     scan.warnings.into_iter().for_each(&mut *warn);
     if let Some(problem) = model.task.preprocessing.unusual_spacing(scan.image.shape, &scan.image.geometry)? {
         warn(Warning::new(case.images[0].path(), problem));

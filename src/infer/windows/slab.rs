@@ -5,6 +5,7 @@
 //! else in the host's memory.
 
 use super::{Axis, Decision, lines};
+use crate::device::cpu::SimdLevel;
 use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::memory::{Role, default_cpu_budget};
@@ -56,6 +57,7 @@ impl<'a> Slab<'a> {
     ) -> Result<Self> {
         let host = match device.target() {
             Target::Cpu { .. } => device.clone(),
+            Target::Cuda(_) if device.is_plan() => Device::plan(1, SimdLevel::Portable, default_cpu_budget()),
             Target::Cuda(_) => Device::cpu(1, default_cpu_budget())?,
         };
         let (voxels, maps) = (shape.iter().product::<usize>(), (outputs - 1).max(1));

@@ -360,7 +360,7 @@ impl Tape {
     /// # Errors
     /// What the device's driver says.
     pub fn apply_buffer_updates(&self, parameters: &mut Parameters) -> Result<()> {
-        parameters.update_running(&self.updates.take())
+        parameters.update_running(&self.take_buffer_updates())
     }
 
     /// Takes away the updates noted by [`Tape::update_buffer`], so that [`Tape::backward`] leaves the statistics as they are.

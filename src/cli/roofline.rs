@@ -164,7 +164,10 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
         let (rest, sum) = (measured.of("everything else", "").unwrap_or(0.0), measured.sum());
         text += &format!(
             "\nMeasured on {} between the events of one step: {} ms in all, {} ms of it in the update and between ops; by the host's clock {} ms.\n",
-            measured.name, milliseconds(sum), milliseconds(rest), milliseconds(measured.wall),
+            measured.name,
+            milliseconds(sum),
+            milliseconds(rest),
+            milliseconds(measured.wall),
         );
     }
     let mut grid = Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
@@ -206,9 +209,8 @@ fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             "measured_seconds": measured.and_then(|measured| measured.of(row.op, row.phase.name())),
         })
     };
-    let measured_step = measured.map(|measured| {
-        json!({ "device": measured.name, "seconds": measured.sum(), "host_seconds": measured.wall })
-    });
+    let measured_step = measured
+        .map(|measured| json!({ "device": measured.name, "seconds": measured.sum(), "host_seconds": measured.wall }));
     json!({
         "what": "a model, not a measurement",
         "model": title,

@@ -47,9 +47,7 @@ pub const CASES: [Case; 27] = [
 ];
 
 fn linear(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Result<()> {
-    b.op_in(precision, &[&[rows, from], &[to, from], &[to]], |t, v| {
-        ops::linear(t, &v[0], &v[1], None, Some(&v[2]))
-    })
+    b.op_in(precision, &[&[rows, from], &[to, from], &[to]], |t, v| ops::linear(t, &v[0], &v[1], None, Some(&v[2])))
 }
 
 fn measured(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Result<()> {
@@ -97,7 +95,8 @@ fn occupancy(b: &Bench, precision: Precision) -> Result<()> {
     let coordinates = tape.constant(b.filled(&[256, 3], |i| (i * 7919 % SIDE) as f32)?);
     let latents = tape.constant(b.tensor(&[1, config.latents(), config.latent_features()])?);
     let encoding = Encoding { latents, auxiliary: None };
-    let source = PatchSource::Volume { volume: &volume, coordinates: &coordinates, options: config.patch_options(false) };
+    let source =
+        PatchSource::Volume { volume: &volume, coordinates: &coordinates, options: config.patch_options(false) };
     b.start();
     let folded = network.fold(&tape, &parameters, &encoding)?.expect("its layers fit the tiles");
     network.decode_folded(&tape, &parameters, &folded, &coordinates, Some(source)).map(|_| ())

@@ -6,12 +6,12 @@
 //!
 //! Without the feature `cuda` the same names exist, and no device is ever found.
 
+mod clock;
 #[cfg(feature = "cudnn")]
 mod cudnn;
 #[cfg(not(feature = "cudnn"))]
 #[path = "cudnn_absent.rs"]
 mod cudnn;
-mod clock;
 mod driver;
 mod graph;
 mod kernel;

@@ -127,7 +127,10 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String
 }
 
 fn pack(text: &[u8], path: &Path) -> std::io::Result<()> {
-    let mut packed = XzWriter::new(fs::File::create(path)?, XzOptions::with_preset(6))?;
+    let mut options = XzOptions::with_preset(6);
+    // Text: the byte before says more than the place in a word.
+    (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (4, 0, 273);
+    let mut packed = XzWriter::new(fs::File::create(path)?, options)?;
     packed.write_all(text)?;
     packed.finish()?.flush()
 }

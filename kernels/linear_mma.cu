@@ -13,9 +13,9 @@ using namespace mma;
 __device__ inline Output<gemm::InOrder> output(
     void* data, bool narrow, uint32_t pitch, uint32_t rows, uint32_t columns, const float* bias, uint32_t rows_per_bias,
     bool accumulate) {
-    if (gridDim.z == 1) return {data, narrow, pitch, rows, columns, bias, rows_per_bias, accumulate, {}};
-    float* part = (float*)data + (uint64_t)blockIdx.z * rows * columns;
-    return {part, false, columns, rows, columns, bias, rows_per_bias, false, {}};
+    const bool split = gridDim.z > 1;
+    void* part = split ? (float*)data + (uint64_t)blockIdx.z * rows * columns : data;
+    return {part, narrow && !split, split ? columns : pitch, rows, columns, bias, rows_per_bias, accumulate && !split, {}};
 }
 
 // y `[splits][rows, outputs]` = x `[rows, features]` · W `[outputs, stride]`ᵀ + b `[rows / rows_per_bias, outputs]`.

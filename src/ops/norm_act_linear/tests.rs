@@ -100,12 +100,19 @@ fn with_given_statistics() {
     check_op(&inputs, &[0, 1, 2, 3, 4, 5, 6], TOLERANCE, op, |arrays| twin(arrays, false));
 }
 
-/// Sums of up to 1400 terms, cut differently on the two devices: within a few units of 2^-24 times the root of that. Gradients
+/// Sums of up to 5504 terms, cut differently on the two devices: within a few units of 2^-24 times the root of that. Gradients
 /// of coefficients sum as many terms again as there are features.
 #[test]
 fn every_tile_on_cuda() {
     let tolerance = Tolerance { forward: 5e-6, backward: 5e-5 };
-    for sizes in [[2, 70, 66, 200], [1, 520, 300, 40], [2, 33, 40, 270], [3, 128, 132, 520], [1, 1400, 1024, 8]] {
+    for sizes in [
+        [2, 70, 66, 200],
+        [1, 520, 300, 40],
+        [2, 33, 40, 270],
+        [3, 128, 132, 520],
+        [1, 1400, 1024, 8],
+        [1, 5504, 300, 8],
+    ] {
         let op = |tape: &Tape, v: &[Var]| fused(tape, v, true);
         check_cuda(&inputs(sizes, false), &[0, 1, 2, 3, 4, 5, 6], tolerance, op);
     }
@@ -149,6 +156,9 @@ fn no_less_exact_than_unfused_on_tensor_cores() {
         ([2, 30, 50, 20], Precision::Bf16),
         ([2, 70, 64, 48], Precision::Tf32),
         ([1, 300, 136, 200], Precision::Tf32),
+        // Tiles of 128 × 128 for the gradient.
+        ([1, 5504, 300, 8], Precision::Bf16),
+        ([1, 5504, 300, 8], Precision::Tf32),
     ] {
         let inputs: Vec<Array> = inputs(sizes, true).iter().map(Array::in_bf16).collect();
         let run = |device: &Device, precision: Precision, fused: bool| {

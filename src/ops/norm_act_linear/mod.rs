@@ -10,10 +10,10 @@
 //! * The product measures `y` for the norm behind it, and the gradient's product writes `g = (dy·W)·act'(γ·x̂ + β)` with the sums
 //!   that other gradients need.
 //!
-//! Elsewhere this is [`norm_act`] and [`linear`]. The CPU keeps them apart on purpose: its product packs its operands anyway, and
+//! Elsewhere this is [`norm_act()`] and [`linear()`]. The CPU keeps them apart on purpose: its product packs its operands anyway, and
 //! the pass over `a` runs from the cache.
 //!
-//! Gradients are those of the two ops: `dW = dyᵀ·a`, `db = Σ dy`, and of `g` those of [`norm_act`](crate::ops::norm_act()).
+//! Gradients are those of the two ops: `dW = dyᵀ·a`, `db = Σ dy`, and of `g` those of [`norm_act()`].
 //! Kept are `x` and the small inputs.
 //! Work: that of both ops, and the activation once more for `dW`. Bytes: `x`, `W` and `y` once; backward `x` three times (the
 //! statistics' gradient needs all of `g` first), `dy` twice, `g` twice, `dx` once.

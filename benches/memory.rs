@@ -10,8 +10,8 @@ use criterion::{
     AxisScale, BenchmarkId, Criterion, PlotConfiguration, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 
-use ossnet::device::Device;
-use ossnet::planner::{UNLIMITED, Workload, this_cpu};
+use ossnet::device::{Device, UNLIMITED};
+use ossnet::planner::{Workload, this_cpu};
 use ossnet::train::rehearsal::Sizes;
 
 /// Peak bytes of saved and transient activations and workspace, summed over iterations.

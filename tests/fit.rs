@@ -1,12 +1,12 @@
 //! What is said to be the largest that fits, against every smaller and larger value; and plans that leave out what repeats.
 
 use ossnet::device::cpu::SimdLevel;
-use ossnet::device::{CudaTarget, Device, Target};
+use ossnet::device::{CudaTarget, Device, Target, UNLIMITED};
 use ossnet::models::Recompute;
+use ossnet::planner::Workload;
 use ossnet::planner::adjust::{Adjustable, Quantity};
 use ossnet::planner::fit::{best_answers, largest};
 use ossnet::planner::remedies::{adapt, remedies};
-use ossnet::planner::{UNLIMITED, Workload};
 use ossnet::train::rehearsal::{Sizes, StepKind};
 
 const TARGETS: [Target; 2] =

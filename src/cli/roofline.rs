@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::output::print;
 use super::run::parse_volume;
 use crate::device::cuda::{default_budget, devices};
-use crate::device::{CudaTarget, Device, Target};
+use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
+use crate::planner::Workload;
 use crate::planner::gpus::{SPEEDS, Speed};
 use crate::planner::roofline::{self, Kernels, LAUNCH, Roofline, measured};
-use crate::planner::{UNLIMITED, Workload};
 use crate::report::Grid;
 use crate::tape::Precision;
 use crate::train::rehearsal::{Sizes, StepKind, rehearse, rehearse_by_the_clock};
@@ -109,6 +109,8 @@ struct Measured {
     name: String,
     /// Op, phase, seconds between events.
     rows: Vec<(&'static str, &'static str, f64)>,
+    /// Seconds of everything else.
+    rest: f64,
     /// Of the whole step, by the host's clock.
     wall: f64,
 }
@@ -121,7 +123,8 @@ impl Measured {
         })?;
         let (step, seconds) = rehearse_by_the_clock(&device, &workload.network, workload.sizes, 2)?;
         let name = devices()?.into_iter().next().map_or_else(String::new, |info| info.name);
-        Ok(Self { name, rows: measured(&step.work, &seconds), wall: step.seconds.iter().sum() })
+        let (rows, rest) = measured(&step.work, &seconds);
+        Ok(Self { name, rows, rest, wall: step.seconds.iter().sum() })
     }
 
     fn of(&self, op: &str, phase: &str) -> Option<f64> {
@@ -129,7 +132,7 @@ impl Measured {
     }
 
     fn sum(&self) -> f64 {
-        self.rows.iter().map(|row| row.2).sum()
+        self.rows.iter().map(|row| row.2).sum::<f64>() + self.rest
     }
 }
 
@@ -161,12 +164,11 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
     }
     text += &grid.render();
     if let Some(measured) = measured {
-        let (rest, sum) = (measured.of("everything else", "").unwrap_or(0.0), measured.sum());
         text += &format!(
             "\nMeasured on {} between the events of one step: {} ms in all, {} ms of it in the update and between ops; by the host's clock {} ms.\n",
             measured.name,
-            milliseconds(sum),
-            milliseconds(rest),
+            milliseconds(measured.sum()),
+            milliseconds(measured.rest),
             milliseconds(measured.wall),
         );
     }

@@ -30,6 +30,9 @@ pub use target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::memory::{Arena, Ledger, OutOfMemory, Phase, Role, RoleBytes, Work, WorkLog};
 
+/// Address range of a plan that nothing is meant to exhaust: 1 PiB.
+pub const UNLIMITED: u64 = 1 << 50;
+
 /// How a device computes.
 pub enum Backend {
     /// On the CPU's threads, in an address range of the budget's size whose pages are touched only when used.

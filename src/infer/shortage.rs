@@ -5,7 +5,7 @@ use super::segmenter::Options;
 use super::windows::{self, Decision};
 use super::{Grid, Occupancy, Segmenter, Windows};
 use crate::data::{Geometry, Volume};
-use crate::device::{Device, Target};
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::memory::{OutOfMemory, Remedy, Role};
 use crate::models::{Network, UNet};
@@ -15,9 +15,6 @@ use crate::rng::Rng;
 use crate::tape::Precision;
 use crate::task::Task;
 use crate::tensor::{DType, Tensor};
-
-/// Address range of a plan that nothing is meant to exhaust: 1 PiB.
-const UNLIMITED: u64 = 1 << 50;
 
 /// A volume on its way through a network, as far as its bytes depend on it.
 pub(super) struct Shortage<'a> {
@@ -61,14 +58,16 @@ impl Shortage<'_> {
             match self.network {
                 Network::UNet(network) => {
                     // From the largest cube down, each three quarters of the one before.
-                    let mut side = self.largest_window(network);
-                    while let Some(size) = side.filter(|&size| size > 0) {
+                    let now = self.options.windows.size.unwrap_or(self.shape);
+                    let longest = (0..3).map(|k| now[k].min(self.shape[k])).max().unwrap_or(0);
+                    let mut size = smaller_window(network, longest);
+                    while size > 0 {
                         let windows = Windows { size: Some([size; 3]), ..self.options.windows };
                         let options = Options { windows, ..self.options.clone() };
                         if consider(format!("--window {size}x{size}x{size}"), &options, own)? {
                             break;
                         }
-                        side = self.smaller_window(network, size);
+                        size = smaller_window(network, size);
                     }
                 }
                 Network::OssNet(_) => {
@@ -87,19 +86,6 @@ impl Shortage<'_> {
             consider("--precision bf16".into(), self.options, Precision::Bf16)?;
         }
         Ok(found)
-    }
-
-    /// The largest cube that is less than what is taken at once now.
-    fn largest_window(&self, network: &UNet) -> Option<usize> {
-        let now = self.options.windows.size.unwrap_or(self.shape);
-        let longest = [0, 1, 2].map(|k| now[k].min(self.shape[k])).into_iter().max()?;
-        self.smaller_window(network, longest)
-    }
-
-    /// Three quarters of a side or less, a multiple of the network's.
-    fn smaller_window(&self, network: &UNet, side: usize) -> Option<usize> {
-        let multiple = network.config().multiple();
-        Some(side * 3 / 4 / multiple * multiple)
     }
 
     /// Bytes that the work reserves. Points that are left to the memory are as few as they can be.
@@ -136,4 +122,10 @@ impl Shortage<'_> {
         }
         Ok(device.reserved())
     }
+}
+
+/// Three quarters of a side or less, a multiple of the network's.
+fn smaller_window(network: &UNet, side: usize) -> usize {
+    let multiple = network.config().multiple();
+    side * 3 / 4 / multiple * multiple
 }

@@ -56,9 +56,7 @@ impl Product {
     /// Parts that the sums are cut into, each a block's.
     pub fn splits(self) -> usize {
         let [rows, columns] = self.tiles();
-        let wanted = BLOCKS.div_ceil((rows * columns * self.count).max(1));
-        let most = (PARTS / (self.rows * self.columns * self.count).max(1)).clamp(2, SPLITS);
-        wanted.min(self.inner / SHORTEST).clamp(1, most)
+        splits(rows * columns * self.count, self.inner, self.rows * self.columns * self.count, BLOCKS)
     }
 
     /// Floats of the splits' sums for a result of `len` floats: none for one split, which writes the result itself.
@@ -120,6 +118,12 @@ impl Math {
             tensors.iter().rev().fold(0u32, |bits, tensor| (bits << 1) | u32::from(tensor.dtype() == DType::Bf16));
         if self == Self::Exact { kernel } else { kernel.value(narrow) }
     }
+}
+
+/// Parts that sums of `inner` terms are cut into, so that `tiles` of a result of `len` floats make `blocks` blocks.
+pub(crate) fn splits(tiles: usize, inner: usize, len: usize, blocks: usize) -> usize {
+    let most = (PARTS / len.max(1)).clamp(2, SPLITS);
+    blocks.div_ceil(tiles.max(1)).min(inner / SHORTEST).clamp(1, most)
 }
 
 /// Lengths as the kernels take them.

@@ -1,7 +1,7 @@
 //! Memory against resolution, and where the curves of two models cross.
 
-use super::workload::{UNLIMITED, Workload};
-use crate::device::{Device, Target};
+use super::workload::Workload;
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 
 /// What a cube of one side costs.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::adjust::{Adjustable, Quantity};
-use super::workload::{UNLIMITED, Workload};
-use crate::device::Target;
+use super::workload::Workload;
+use crate::device::{Target, UNLIMITED};
 use crate::error::Result;
 use crate::models::Recompute;
 

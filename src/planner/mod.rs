@@ -21,4 +21,4 @@ pub mod training;
 mod workload;
 
 pub use aside::Aside;
-pub use workload::{Forecast, UNLIMITED, Workload, forecast, this_cpu};
+pub use workload::{Forecast, Workload, forecast, this_cpu};

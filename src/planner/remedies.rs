@@ -2,8 +2,7 @@
 
 use super::adjust::{Adjustable, Quantity};
 use super::fit::largest;
-use super::workload::UNLIMITED;
-use crate::device::{Device, Target};
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::memory::Remedy;
 

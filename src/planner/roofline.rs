@@ -34,8 +34,8 @@ const PRODUCTS: [&str; 4] = ["conv3d", "conv_transpose3d", "linear", "norm_act_l
 const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
 
 /// Seconds that each op took in each phase, in the order of first appearance, from those of each entry of `work` and of the rest
-/// of the step; what is neither an op's alone nor an op at all is the last row.
-pub fn measured(work: &[Work], seconds: &[f64]) -> Vec<(&'static str, &'static str, f64)> {
+/// of the step; and those of what is neither an op's alone nor an op at all.
+pub fn measured(work: &[Work], seconds: &[f64]) -> (Vec<(&'static str, &'static str, f64)>, f64) {
     let mut rows: Vec<(&str, &str, f64)> = Vec::new();
     let mut other: f64 = seconds.iter().skip(work.len()).sum();
     for (work, seconds) in work.iter().zip(seconds) {
@@ -49,8 +49,7 @@ pub fn measured(work: &[Work], seconds: &[f64]) -> Vec<(&'static str, &'static s
             None => rows.push((op, phase, *seconds)),
         }
     }
-    rows.push(("everything else", "", other));
-    rows
+    (rows, other)
 }
 
 /// Which kernels are modelled.

@@ -1,8 +1,8 @@
 //! How memory grows: bytes a coordinate and bytes a voxel, fitted to plans.
 
 use super::timeline::{peak_of_part, stretches};
-use super::workload::{UNLIMITED, Workload};
-use crate::device::{Device, Target};
+use super::workload::Workload;
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 
 /// A straight line through points, by least squares.

@@ -3,13 +3,10 @@
 use super::aside::Aside;
 use super::stages::Inference;
 use crate::device::cpu::SimdLevel;
-use crate::device::{Device, Target};
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, Recompute};
 use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
-
-/// Address range of a plan that nothing is meant to exhaust: 1 PiB.
-pub const UNLIMITED: u64 = 1 << 50;
 
 /// A step that can be made again.
 type Step = Box<dyn FnMut() -> Result<()>>;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Dims, NAME};
+use super::{Dims, NAME, few};
 use crate::device::{Cuda, Grid};
 use crate::error::Result;
 use crate::ops::gemm::{Math, Product, Target, Whole, column_sums, column_sums_workspace, lengths, sum_splits};
@@ -27,9 +27,10 @@ impl Dims {
         u32::from(self.stride.is_multiple_of(4) && self.first.is_multiple_of(4))
     }
 
-    /// True if each element of the product is one chain of one block, so that its kernel can measure it.
+    /// True if each element of the product is one chain of one block, so that its kernel can measure it. Few rows have another
+    /// kernel, which would make them anew with other roundings.
     pub(crate) fn is_measurable(self) -> bool {
-        self.forward().splits() == 1 && self.features <= CHAIN
+        self.forward().splits() == 1 && self.features <= CHAIN && self.rows > few::MOST
     }
 
     /// Floats of scratch that [`measured`] needs.

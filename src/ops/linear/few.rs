@@ -10,7 +10,7 @@ use crate::tape::{Backward, Precision};
 use crate::tensor::{DType, Tensor};
 
 /// Most rows: four passes over the weights.
-const MOST: usize = 32;
+pub(super) const MOST: usize = 32;
 /// Rows at a time, and outputs or features side by side of a block: as in the kernels' file.
 const ROWS: usize = 8;
 const WARP: usize = 32;

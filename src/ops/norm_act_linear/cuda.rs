@@ -7,7 +7,7 @@ use crate::device::cuda::Kernel;
 use crate::device::{Cuda, Device, Grid};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::gemm::{Math, Target, Whole, lengths, sum_splits};
+use crate::ops::gemm::{Math, Target, Whole, lengths, splits, sum_splits};
 use crate::ops::linear::cuda::{self as product, measured_workspace};
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::cuda::{Cut, Inputs, Second, Summed, second, write_gradients};
@@ -17,18 +17,15 @@ use crate::tensor::Tensor;
 /// A tile: which kernel has it, rows, columns, threads.
 type Tile = (&'static str, usize, usize, u32);
 
-/// Forward, by outputs: the first tile that has them all, else the last.
+/// Forward, by outputs.
 const WIDE: [Tile; 3] = [("64", 64, 64, 128), ("256", 128, 256, 256), ("512", 64, 512, 256)];
 /// The weight's gradient, by outputs.
 const TALL: [Tile; 3] = [("64", 64, 64, 128), ("256", 256, 128, 256), ("512", 512, 64, 256)];
 /// The input's gradient, the larger if there are many of them.
 const EPILOGUE: [Tile; 2] = [("64", 64, 64, 128), ("128", 128, 128, 256)];
 
-/// Blocks that fill a large device.
+/// Blocks that fill a large device: each of these tiles has a multiprocessor for itself.
 const BLOCKS: usize = 128;
-/// Fewest rows that are worth a split of the weight's gradient, and most floats of all splits (16 MiB).
-const SHORTEST: usize = 256;
-const PARTS: usize = 4 << 20;
 
 /// The twin of `Sizes` in the kernels' file.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -41,12 +38,17 @@ struct Sizes {
 }
 
 impl Dims {
+    /// The first of the tiles that has all outputs, else the last.
+    fn by_outputs(self, tiles: [Tile; 3]) -> Tile {
+        tiles[usize::from(self.outputs > 64) + usize::from(self.outputs > 256)]
+    }
+
     fn wide(self) -> Tile {
-        if self.outputs <= 64 { WIDE[0] } else { WIDE[if self.outputs <= 256 { 1 } else { 2 }] }
+        self.by_outputs(WIDE)
     }
 
     fn tall(self) -> Tile {
-        if self.outputs <= 64 { TALL[0] } else { TALL[if self.outputs <= 256 { 1 } else { 2 }] }
+        self.by_outputs(TALL)
     }
 
     fn epilogue(self) -> Tile {
@@ -64,8 +66,7 @@ impl Dims {
     fn splits(self) -> usize {
         let (_, rows, columns, _) = self.tall();
         let tiles = self.outputs.div_ceil(rows) * self.features.div_ceil(columns);
-        let most = (PARTS / (self.outputs * self.features).max(1)).max(2);
-        BLOCKS.div_ceil(tiles.max(1)).min(self.items * self.rows / SHORTEST).clamp(1, most)
+        splits(tiles, self.items * self.rows, self.outputs * self.features, BLOCKS)
     }
 
     fn sizes(self) -> Result<Sizes> {
@@ -211,23 +212,6 @@ impl Layer<'_> {
     ) -> Result<()> {
         self.inputs(self.cut(), &self.parameters).forward(cuda, None, a)?;
         product::weight_gradient(cuda, (self.dims.product(), self.precision), [a, dy], dw, accumulate, scratch)
-    }
-
-    /// Floats of scratch of the bias's gradient.
-    pub(super) fn bias_gradient_workspace(&self) -> usize {
-        product::bias_gradient_workspace(self.dims.product())
-    }
-
-    /// `db (+)= Σ dy`.
-    pub(super) fn bias_gradient(
-        &self,
-        cuda: &Cuda,
-        dy: &Tensor,
-        db: &mut Tensor,
-        accumulate: bool,
-        scratch: &mut Tensor,
-    ) -> Result<()> {
-        product::bias_gradient(cuda, self.dims.product(), dy, db, accumulate, scratch)
     }
 
     /// Floats of scratch of [`Layer::input_gradient`] and what follows it.

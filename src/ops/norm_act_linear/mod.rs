@@ -238,9 +238,10 @@ impl Op for Fused {
             })?;
         }
         backward.write_gradient(BIAS, |device, db, accumulate| {
-            let mut scratch = workspace(device, layer.bias_gradient_workspace())?;
+            let product = layer.dims.product();
+            let mut scratch = workspace(device, linear::cuda::bias_gradient_workspace(product))?;
             match device.backend() {
-                Backend::Cuda(cuda) => layer.bias_gradient(cuda, &dy, db, accumulate, &mut scratch),
+                Backend::Cuda(cuda) => linear::cuda::bias_gradient(cuda, product, &dy, db, accumulate, &mut scratch),
                 _ => Ok(()),
             }
         })?;

@@ -226,6 +226,8 @@ fn a_budget_that_the_job_exceeds() {
     // Refused by the budget before anything of that size is computed.
     let memory = "memory --volume 65536x65536x65536 --points 4294967296 --memory-budget 8GiB";
     place.refuses(memory, 1, &["out of memory", "initial weights", "--memory-budget"]);
+    let memory = "memory --model unet3d --volume 1024x1024x1024 --memory-budget 8GiB";
+    place.refuses(memory, 1, &["out of memory: batch wants 16.0 GiB", "--memory-budget"]);
 }
 
 #[test]

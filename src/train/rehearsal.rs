@@ -114,7 +114,7 @@ impl Stage {
             StepKind::Train => Some(Optimizer::new(sizes.optimizer, &parameters)?),
             StepKind::Evaluate | StepKind::Infer => None,
         };
-        let batch = device.in_phase(Phase::Data, || made_up(device, config, sizes))?;
+        let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, config, sizes)))?;
         Ok(Self { device: device.clone(), parameters, network, optimizer, batch, step: sizes.step })
     }
 

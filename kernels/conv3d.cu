@@ -15,9 +15,12 @@
 //
 // FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once; actual: the source `taps / ~3` times from
 // the caches, weights once a tile of voxels.
+// A result whose sums are one block's each may be measured on the way (channels.cuh), for the norm behind it: 5 FLOPs an element
+// more, and no pass over it.
 // Faster ones: Winograd F(2,3)³ does 3.4 times fewer products for 3³ kernels (the CPU's way); a halo of the source in shared
 // memory would read it once instead of once a tap.
 
+#include "channels.cuh"
 #include "conv3d.cuh"
 
 using namespace gemm;
@@ -47,11 +50,44 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv3d_pack(const float* w
     }
 }
 
+// Target voxels, whose channels may be measured but in the widest tile, whose sums leave no registers for it.
+template <class Tile> struct Targets : Output<ViewOrder> {
+    static constexpr bool MEASURES = Tile::N <= 64;
+    Channels channels;
+
+    __device__ Targets(const Output& out, const Channels& channels) : Output(out), channels(channels) {}
+
+    __device__ float4 write(uint32_t m, uint32_t n, int part, const float4& sum, bool first) {
+        // The compiler is not to see that it is the same for every row: it would write all of them twice, with and without bias.
+        if (MEASURES) asm volatile("" : "+l"(bias));
+        return Output::write(m, n, part, sum, first);
+    }
+
+    template <class T>
+    __device__ void measure(const float (&y)[T::TM][T::TN], uint32_t m0, uint32_t n0, void* shared) const {
+        if (channels.parts == nullptr) return;
+        const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+        const uint32_t row = warp / T::WARPS_N * T::WARP_M, height = m0 + row < rows ? rows - m0 - row : 0;
+        const uint32_t column = warp % T::WARPS_N * T::WARP_N + lane % T::LANES_N * 4;
+        const auto parts = (float (*)[3][T::N])shared;
+        const auto place = [&](int i) { return lane / T::LANES_N * 4 + i / 4 * (T::LANES_M * 4) + i % 4; };
+#pragma unroll
+        for (int n = 0; n < T::TN; n++) {
+            float own[T::TM];
+#pragma unroll
+            for (int i = 0; i < T::TM; i++) own[i] = y[i][n];
+            const uint32_t at = column + n / 4 * (T::LANES_N * 4) + n % 4;
+            leave_column<T::LANES_N>(parts[warp / T::WARPS_N], at, own, min(height, T::WARP_M), place);
+        }
+        join_channels<T::THREADS, T::N, T::M / T::WARP_M, T::WARP_M>(channels, shared, n0, rows, columns);
+    }
+};
+
 // target `[splits][batch, D', H', W', columns]` (+)= source `[batch, D, H, W, channels]` ⋆ packed + bias `[columns]`.
 template <class T>
 __device__ void correlate(
     const Conv& c, const float* source, const float* packed, const float* bias, float* target, uint32_t splits,
-    bool accumulate) {
+    bool accumulate, const Channels& channels) {
     const View view(c, blockIdx.z / splits);
     const Voxels voxels{
         Divisor(view.rows[0] * view.rows[1] * view.rows[2]), Divisor(view.rows[1] * view.rows[2]), Divisor(view.rows[2])};
@@ -61,8 +97,8 @@ __device__ void correlate(
     const uint32_t pitch = (c.columns + 3) / 4 * 4;
     const Columns b{{packed + (uint64_t)view.before * c.channels * pitch, pitch, a.pairs, pitch, true}};
     float* part = target + (uint64_t)split * c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
-    Output<ViewOrder> out{
-        part, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, c.columns % 4 == 0, ViewOrder(c, view, voxels)};
+    const ViewOrder order(c, view, voxels);
+    Targets<T> out({part, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, c.columns % 4 == 0, order}, channels);
     const uint2 k = split_of(a.pairs, split, splits);
     product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
 }
@@ -84,8 +120,8 @@ __device__ void weight_gradient(Conv c, const Voxels& voxels, const float* sourc
 #define CONV(COLUMNS) \
     extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS, Tile##COLUMNS::BLOCKS) conv3d_correlate_##COLUMNS( \
         Conv c, const float* source, const float* packed, const float* bias, float* target, uint32_t splits, \
-        uint32_t accumulate) { \
-        correlate<Tile##COLUMNS>(c, source, packed, bias, target, splits, accumulate != 0); \
+        uint32_t accumulate, Channels channels) { \
+        correlate<Tile##COLUMNS>(c, source, packed, bias, target, splits, accumulate != 0, channels); \
     } \
     extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS, Tile##COLUMNS::BLOCKS) \
         conv3d_weight_gradient_##COLUMNS(Conv c, Voxels voxels, const float* source, const float* target, float* dw) { \

@@ -7,8 +7,10 @@
 // Channels in eights (bf16; in fours: tf32) are gathered 16 bytes at a time by cp.async, other numbers (CT's one, three) element
 // by element.
 //
-// FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once.
+// FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once. Measured as in conv3d.cu: what is stored, which
+// in bf16 is rounded.
 
+#include "channels.cuh"
 #include "conv3d.cuh"
 #include "mma.cuh"
 
@@ -56,11 +58,44 @@ template <class Source> struct PairsAcross : Pairs<Source> {
     __device__ typename Source::Raw load(Place key, const Cursor& voxel) const { return this->elements(voxel, key); }
 };
 
+// Target voxels, whose channels may be measured.
+struct Targets : Output<ViewOrder> {
+    static constexpr bool MEASURES = true;
+    Channels channels;
+
+    __device__ Targets(const Output& out, const Channels& channels) : Output(out), channels(channels) {}
+
+    __device__ float2 write(uint32_t m, uint32_t n, int part, float a, float b) {
+        // The compiler is not to see that it is the same for every row: it would write all of them twice, with and without bias.
+        asm volatile("" : "+l"(bias));
+        return Output::write(m, n, part, a, b);
+    }
+
+    template <class T, int ROWS, int EIGHTS>
+    __device__ void measure(const float (&y)[ROWS][EIGHTS][4], uint32_t m0, uint32_t n0, void* shared) const {
+        if (channels.parts == nullptr) return;
+        const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+        const uint32_t row = warp / T::WARPS_N * T::WARP_M, height = m0 + row < rows ? rows - m0 - row : 0;
+        const uint32_t column = warp % T::WARPS_N * T::WARP_N + lane % 4 * 2;
+        const auto parts = (float (*)[3][T::N])shared;
+        const auto place = [&](int i) { return lane / 4 + i * 8; };
+#pragma unroll
+        for (int n = 0; n < 2 * EIGHTS; n++) {
+            float own[2 * ROWS];
+#pragma unroll
+            for (int i = 0; i < 2 * ROWS; i++) own[i] = y[i / 2][n / 2][i % 2 * 2 + n % 2];
+            const uint32_t at = column + n / 2 * 8 + n % 2;
+            leave_column<4>(parts[warp / T::WARPS_N], at, own, min(height, T::WARP_M), place);
+        }
+        join_channels<T::THREADS, T::N, T::M / T::WARP_M, T::WARP_M>(channels, shared, n0, rows, columns);
+    }
+};
+
 // target `[splits][batch, D', H', W', columns]` (+)= source `[batch, D, H, W, channels]` ⋆ packed + bias `[columns]`.
 template <class Math, class T>
 __device__ void correlate(
     const Conv& c, const void* source, const float* packed, const float* bias, void* target, uint32_t splits, bool accumulate,
-    uint32_t narrow) {
+    uint32_t narrow, const Channels& channels) {
     using S = Sources<Math>;
     const View view(c, blockIdx.z / splits);
     const ::Voxels voxels{
@@ -73,8 +108,8 @@ __device__ void correlate(
     const Columns<typename S::Weight> b{S::weight(weights, true), pitch, a.pairs, pitch};
     const uint64_t size = (uint64_t)c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
     void* part = splits > 1 ? (float*)target + split * size : target;
-    Output<ViewOrder> out{part, (narrow & OUTPUT) != 0, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate,
-                                ViewOrder(c, view, voxels)};
+    const ViewOrder order(c, view, voxels);
+    Targets out({part, (narrow & OUTPUT) != 0, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, order}, channels);
     const uint2 k = split_of<Math>(a.pairs, split, splits);
     mma::product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
 }
@@ -97,8 +132,8 @@ __device__ void weight_gradient(
 #define CONV(MATH, NAME, COLUMNS) \
     extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) conv3d_correlate_##NAME##_##COLUMNS( \
         Conv c, const void* source, const float* packed, const float* bias, void* target, uint32_t splits, \
-        uint32_t accumulate, uint32_t narrow) { \
-        correlate<MATH, Tile##COLUMNS>(c, source, packed, bias, target, splits, accumulate != 0, narrow); \
+        uint32_t accumulate, uint32_t narrow, Channels channels) { \
+        correlate<MATH, Tile##COLUMNS>(c, source, packed, bias, target, splits, accumulate != 0, narrow, channels); \
     } \
     extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) conv3d_weight_gradient_##NAME##_##COLUMNS( \
         Conv c, ::Voxels voxels, const void* source, const void* target, float* dw, uint32_t narrow) { \

@@ -14,7 +14,8 @@
 //   float4 load(Place, Cursor)          four elements; zeros outside
 //   float4 finish(float4, Place, k)     what the product sees of them: themselves, or a function that is worth one evaluation
 //                                       more than a pass over memory
-// and where C goes that of an `Output`: rows, columns and `write`.
+// and where C goes that of an `Output`: rows, columns and `write`; one that has MEASURES gets the sums again as it wrote them
+// (`measure`).
 //
 // Sums: CHAIN products at a time in one register, the chains added up in C itself (by the thread that owns the element). The
 // bits depend on the sizes only, not on the tile. Splits of k are further chains, added by `sum_splits`.
@@ -147,6 +148,7 @@ struct InOrder {
 // C `[rows, columns]`, its rows `pitch` apart and in the places that `Order` says, plus a bias row for each
 // `rows_per_bias` of them (if any), or added to what is there. `vector` as above.
 template <class Order> struct Output {
+    static constexpr bool MEASURES = false;
     float* data;
     uint32_t pitch, rows, columns;
     const float* bias;
@@ -245,10 +247,19 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
 #pragma unroll
             for (int part = 0; part < T::TN; part += 4) {
                 const uint32_t n = n0 + column + part / 4 * COLUMN_STEP;
-                const float* s = sums[i] + part;
-                if (n < out.columns) out.write(m, n, part / 4, make_float4(s[0], s[1], s[2], s[3]), first);
+                float* s = sums[i] + part;
+                if (n >= out.columns) continue;
+                const float4 four = make_float4(s[0], s[1], s[2], s[3]);
+                if constexpr (Out::MEASURES) {
+                    const float4 y = out.write(m, n, part / 4, four, first);
+                    s[0] = y.x, s[1] = y.y, s[2] = y.z, s[3] = y.w;
+                } else {
+                    out.write(m, n, part / 4, four, first);
+                }
             }
         }
+        if constexpr (Out::MEASURES)
+            if (stop >= end) out.template measure<T>(sums, m0, n0, slices_a);
         first = false;
         chain = stop;
     } while (chain < end);

@@ -339,6 +339,7 @@ template <class Math, int THREADS, int WIDTH, class Loader> struct Stage {
 // C `[rows, columns]` in f32 or bf16, its rows `pitch` apart and in the places that `Order` says, plus a bias row for each
 // `rows_per_bias` of them (if any), or added to what is there.
 template <class Order> struct Output {
+    static constexpr bool MEASURES = false;
     void* data;
     bool narrow;
     uint32_t pitch, rows, columns;
@@ -441,9 +442,17 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
 #pragma unroll
             for (int j = 0; j < 2 * PAIRS; j++) {
                 const uint32_t n = n0 + column + j * 8 + lane % 4 * 2;
-                if (n < out.columns) out.write(m, n, j, sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
+                float* s = sums[i][j] + half * 2;
+                if (n >= out.columns) continue;
+                if constexpr (Out::MEASURES) {
+                    const float2 y = out.write(m, n, j, s[0], s[1]);
+                    s[0] = y.x, s[1] = y.y;
+                } else {
+                    out.write(m, n, j, s[0], s[1]);
+                }
             }
         }
+    if constexpr (Out::MEASURES) out.template measure<T>(sums, m0, n0, slices_a);
 }
 
 // Split `split` of `splits` of `length`: begin and end, multiples of Math::SLICE but for the last end.

@@ -25,6 +25,7 @@ pub use cuda::{Cuda, Graph};
 pub use grid::{Grid, MANY_BLOCKS, THREADS};
 pub use info::{DeviceInfo, Observer};
 use target::TICKET_BYTES;
+pub(crate) use target::TICKETS;
 pub use target::{CudaTarget, Target};
 
 use crate::error::{Error, Result};

@@ -144,7 +144,8 @@ impl EncoderBlock {
         let main = {
             let first = (&self.first, &self.first_norm, &self.first_act);
             let pooled = conv_norm_act_pool(tape, parameters, first, x, keep)?;
-            self.second.forward(tape, parameters, &layers::dropout(tape, pooled, self.dropout)?)?
+            let pooled = layers::dropout(tape, pooled, self.dropout)?;
+            self.second.forward_measured(tape, parameters, &pooled, &self.second_norm)?
         };
         // A 1³ convolution and an average pool commute: pooling first does an eighth of the work.
         let skip = ops::avg_pool(tape, x, [2; 3], [2; 3])?;
@@ -153,7 +154,7 @@ impl EncoderBlock {
             None => skip,
         };
         let residual = Some((&skip, ResidualPlace::BeforeActivation));
-        self.second_norm.forward(tape, parameters, &main, None, residual, Some(&self.final_act))
+        self.second_norm.forward(tape, parameters, main, None, residual, Some(&self.final_act))
     }
 }
 
@@ -182,8 +183,8 @@ impl Mapping {
     }
 
     fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
-        let x = self.conv.forward(tape, parameters, x)?;
-        self.norm.forward(tape, parameters, &x, None, None, Some(&self.act))
+        let x = self.conv.forward_measured(tape, parameters, x, &self.norm)?;
+        self.norm.forward(tape, parameters, x, None, None, Some(&self.act))
     }
 }
 

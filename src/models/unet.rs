@@ -169,15 +169,17 @@ impl Stage {
 
     /// The stage's output plus `residual`.
     fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, residual: Option<&Var>) -> Result<Var> {
-        let y = self.conv.forward(tape, parameters, x)?;
-        match (&self.act, residual) {
-            (Some(act), _) => {
-                let residual = residual.map(|residual| (residual, ResidualPlace::AfterActivation));
-                NormAct::instance().forward(tape, parameters, &y, None, residual, Some(act))
-            }
-            (None, Some(residual)) => ops::add(tape, &y, residual),
-            (None, None) => Ok(y),
-        }
+        let Some(act) = &self.act else {
+            let y = self.conv.forward(tape, parameters, x)?;
+            return match residual {
+                Some(residual) => ops::add(tape, &y, residual),
+                None => Ok(y),
+            };
+        };
+        let norm = NormAct::instance();
+        let y = self.conv.forward_measured(tape, parameters, x, &norm)?;
+        let residual = residual.map(|residual| (residual, ResidualPlace::AfterActivation));
+        norm.forward(tape, parameters, y, None, residual, Some(act))
     }
 }
 

@@ -224,6 +224,19 @@ impl Conv {
             Some(extra) => ops::conv_transpose3d(tape, x, &weight, bias.as_ref(), self.geometry, extra),
         }
     }
+
+    /// The same for the normalisation `norm`, with the statistics that it takes of the result, if it does.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward_measured(&self, tape: &Tape, parameters: &Parameters, x: &Var, norm: &NormAct) -> Result<Measured> {
+        if self.transposed.is_some() || !norm.is_through(tape) {
+            return self.forward(tape, parameters, x).map(Measured::from);
+        }
+        let weight = tape.parameter(parameters, self.weight);
+        let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
+        ops::conv3d_measured(tape, x, &weight, bias.as_ref(), self.geometry, norm.grouping(x))
+    }
 }
 
 /// Dropout in training, the identity otherwise.

@@ -48,8 +48,14 @@ impl Product {
         }
     }
 
-    fn tiles(self) -> [usize; 2] {
+    /// Rows and columns of a tile.
+    pub fn tile_sides(self) -> [usize; 2] {
         let (rows, columns, _) = TILES[self.tile()];
+        [rows, columns]
+    }
+
+    fn tiles(self) -> [usize; 2] {
+        let [rows, columns] = self.tile_sides();
         [self.rows.div_ceil(rows), self.columns.div_ceil(columns)]
     }
 
@@ -95,10 +101,15 @@ pub(crate) enum Math {
 impl Math {
     /// Of a product of tensors of activations (a weight beside them takes what they have) that makes `output`.
     pub fn of(precision: Precision, activations: &[&Tensor], output: &Tensor) -> Self {
-        let all = |dtype| activations.iter().all(|operand| operand.dtype() == dtype);
+        Self::of_types(precision, activations.iter().map(|operand| operand.dtype()), output.dtype())
+    }
+
+    /// Of a product of tensors of these types.
+    pub fn of_types(precision: Precision, activations: impl Iterator<Item = DType> + Clone, output: DType) -> Self {
+        let all = |dtype| activations.clone().all(|own| own == dtype);
         match precision {
             _ if all(DType::Bf16) => Self::Bf16,
-            Precision::F32 | Precision::Bf16 if all(DType::F32) && output.dtype() == DType::F32 => Self::Exact,
+            Precision::F32 | Precision::Bf16 if all(DType::F32) && output == DType::F32 => Self::Exact,
             _ => Self::Tf32,
         }
     }

@@ -53,7 +53,7 @@ pub use avg_pool::avg_pool;
 pub use cast::cast;
 pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
-pub use conv3d::conv3d;
+pub use conv3d::{conv3d, conv3d_measured};
 pub use dropout::dropout;
 pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;

@@ -24,7 +24,7 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 const VOLUME: [usize; 5] = [2, 16, 16, 16, 16];
 
 /// The ops of training.
-pub const CASES: [Case; 66] = [
+pub const CASES: [Case; 70] = [
     case("activation 131072 identity", |b| normalised(b, Activation::Identity)),
     case("activation 131072 leaky", |b| activation(b, Activation::LeakyRelu(0.1))),
     case("activation 131072 prelu", |b| activation(b, Activation::PRelu)),
@@ -84,6 +84,10 @@ pub const CASES: [Case; 66] = [
     case("conv3d 3³, 32 to 64 at 8³", |b| conv(b, [8; 3], [32, 64], 3, 1)),
     case("conv3d 3³ stride 2, 16 to 32 at 16³", |b| conv(b, [16; 3], [16, 32], 3, 2)),
     case("conv3d 1³, 128 to 128 at 32×32×16", |b| conv(b, [32, 32, 16], [128, 128], 1, 1)),
+    case("conv3d 1×1×3, 8 to 128 at 32×32×16", |b| line(b, [32, 32, 16], [8, 128])),
+    case("conv3d_measured 3³, 8 to 16 at 16³", |b| measured(b, [16; 3], [8, 16])),
+    case("conv3d_measured 3³, 16 to 32 at 12³", |b| measured(b, [12; 3], [16, 32])),
+    case("conv3d_measured 3³, 16 to 64 at 8³", |b| measured(b, [8; 3], [16, 64])),
     case("conv_transpose3d 3³ stride 2, 16 to 8 at 8³", conv_transpose),
     case("linear 8192, 64 to 16", |b| linear(b, 8192, [64, 16])),
     case("linear 8192, 32 to 32", |b| linear(b, 8192, [32, 32])),
@@ -115,7 +119,7 @@ pub const CASES: [Case; 66] = [
     },
     case("linear 16384, 4 to 128", |b| linear(b, 16384, [4, 128])),
     case("linear 65536, 128 to 128, weight gradient", weight_gradient),
-    case("conv3d 1³, 128 to 128 at 64×32×32, weight gradient", conv_weight_gradient),
+    case("conv3d 1³ padded, 128 to 128 at 64×32×32, weight gradient", conv_weight_gradient),
 ];
 
 const fn pade(numerator: usize, denominator: usize) -> Activation {
@@ -185,6 +189,20 @@ fn conv(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2], side: usize, s
     })
 }
 
+fn line(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2]) -> Result<()> {
+    let geometry = Geometry { stride: [1; 3], padding: [0, 0, 1] };
+    b.op(&[&[1, d, h, w, from], &[to, from, 1, 1, 3], &[to]], vec![], |t, v| {
+        ops::conv3d(t, &v[0], &v[1], Some(&v[2]), geometry)
+    })
+}
+
+fn measured(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2]) -> Result<()> {
+    let geometry = Geometry { stride: [1; 3], padding: [1; 3] };
+    b.op(&[&[1, d, h, w, from], &[to, from, 3, 3, 3], &[to]], vec![], |t, v| {
+        Ok(ops::conv3d_measured(t, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel)?.value)
+    })
+}
+
 fn conv_transpose(b: &Bench) -> Result<()> {
     let geometry = Geometry { stride: [2; 3], padding: [1; 3] };
     b.op(&[&[1, 8, 8, 8, 16], &[16, 8, 3, 3, 3], &[8]], vec![], |t, v| {
@@ -209,9 +227,9 @@ fn weight_gradient(b: &Bench) -> Result<()> {
 
 fn conv_weight_gradient(b: &Bench) -> Result<()> {
     let tape = Tape::new(&b.device, Mode::Train);
-    let (x, weight) = (tape.constant(b.tensor(&[1, 64, 32, 32, 128])?), tape.input(b.tensor(&[128, 128, 1, 1, 1])?));
+    let (x, weight) = (tape.constant(b.tensor(&[1, 64, 32, 30, 128])?), tape.input(b.tensor(&[128, 128, 1, 1, 1])?));
     let dy = b.tensor(&[1, 64, 32, 32, 128])?;
-    let y = ops::conv3d(&tape, &x, &weight, None, Geometry { stride: [1; 3], padding: [0; 3] })?;
+    let y = ops::conv3d(&tape, &x, &weight, None, Geometry { stride: [1; 3], padding: [0, 0, 1] })?;
     b.start();
     tape.pull(vec![(y, dy)])
 }

@@ -16,7 +16,7 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 }
 
 /// One case for each.
-pub const CASES: [Case; 27] = [
+pub const CASES: [Case; 31] = [
     case("linear 8, 256 to 512", |b| linear(b, [8, 256, 512], Precision::F32)),
     case("linear_measured 2048, 32 to 16 and beside", |b| measured(b, [2048, 32, 16], Precision::F32)),
     case("linear_measured 2048, 32 to 32 and beside", |b| measured(b, [2048, 32, 32], Precision::F32)),
@@ -38,6 +38,12 @@ pub const CASES: [Case; 27] = [
     case("bf16: conv3d 3³, 16 to 32 at 12³", |b| conv(b, [12; 3], [16, 32], 3, Precision::Bf16)),
     case("bf16: conv3d 3³, 32 to 64 at 8³", |b| conv(b, [8; 3], [32, 64], 3, Precision::Bf16)),
     case("bf16: conv3d 1³, 128 to 128 at 32×32×16", |b| conv(b, [32, 32, 16], [128, 128], 1, Precision::Bf16)),
+    case("bf16: conv3d_measured 3³, 8 to 16 at 16³", |b| measured_conv(b, [16; 3], [8, 16], [3; 3])),
+    case("bf16: conv3d_measured 3³, 16 to 32 at 12³", |b| measured_conv(b, [12; 3], [16, 32], [3; 3])),
+    case("bf16: conv3d_measured 3³, 16 to 64 at 8³", |b| measured_conv(b, [8; 3], [16, 64], [3; 3])),
+    case("bf16: conv3d_measured 1×1×3, 8 to 128 at 32×32×16", |b| {
+        measured_conv(b, [32, 32, 16], [8, 128], [1, 1, 3])
+    }),
     case("tf32: linear 2048, 64 to 64", |b| linear(b, [2048, 64, 64], Precision::Tf32)),
     case("tf32: linear 16384, 128 to 128", |b| linear(b, [16384, 128, 128], Precision::Tf32)),
     case("tf32: norm_act_linear 2×1024, 256 to 256", |b| fused(b, [1024, 256, 256], Precision::Tf32)),
@@ -61,6 +67,14 @@ fn conv(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2], side: usize, p
     let geometry = Geometry { stride: [1; 3], padding: [side / 2; 3] };
     b.op_in(precision, &[&[1, d, h, w, from], &[to, from, side, side, side], &[to]], |t, v| {
         ops::conv3d(t, &v[0], &v[1], Some(&v[2]), geometry)
+    })
+}
+
+fn measured_conv(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2], kernel: [usize; 3]) -> Result<()> {
+    let geometry = Geometry { stride: [1; 3], padding: kernel.map(|side| side / 2) };
+    let [kd, kh, kw] = kernel;
+    b.op_in(Precision::Bf16, &[&[1, d, h, w, from], &[to, from, kd, kh, kw], &[to]], |t, v| {
+        Ok(ops::conv3d_measured(t, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel)?.value)
     })
 }
 

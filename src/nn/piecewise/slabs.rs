@@ -50,7 +50,7 @@ pub fn conv_norm_act_pool(
     };
     let weight = tape.parameter(parameters, conv.weight);
     let kept = match keep {
-        true => Some(conv.forward(tape, parameters, x)?),
+        true => Some(conv.forward_measured(tape, parameters, x, norm)?),
         false => None,
     };
     let geometry = if keep { None } else { Some(conv.geometry()) };
@@ -58,13 +58,13 @@ pub fn conv_norm_act_pool(
     let op = Slabs { conv: geometry, through, activation, precision: tape.precision() };
     let count = x.shape().iter().rev().skip(1).product();
     let statistics = norm.statistics(tape, parameters, count, || match &kept {
-        Some(kept) => ops::moments(tape, kept, Grouping::Channel),
+        Some(kept) => kept.statistics.clone().map_or_else(|| ops::moments(tape, &kept.value, Grouping::Channel), Ok),
         None => Ok(tape.constant(op.statistics(tape.device(), &x.tensor(), &weight.tensor())?)),
     })?;
     let [gamma, beta] = [gamma, beta].map(|id| tape.parameter(parameters, id));
     let coefficients = act.vars(tape, parameters);
     let source: &[&Var] = match &kept {
-        Some(kept) => &[kept],
+        Some(kept) => &[&kept.value],
         None => &[x, &weight],
     };
     let rest = [&statistics, &gamma, &beta];

@@ -2,18 +2,21 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::NAME;
+use super::channels::{Arguments, Channels};
 use super::sizes::{Sizes, Window};
 use crate::device::convolution::{Convolution, Pass};
 use crate::device::{Cuda, Grid, THREADS};
 use crate::error::{Error, Result};
+use crate::ops::Grouping;
 use crate::ops::columns_cuda::{self, Columns};
 use crate::ops::gemm::{
     Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits, weight_splits_grid,
 };
+use crate::ops::moments;
+use crate::ops::tiling::Tiling;
 use crate::tape::Precision;
 use crate::tensor::{DType, Tensor};
-
-const NAME: &str = "conv3d";
 
 /// Sides of a tile of weights that are packed: `PACK` of the kernels.
 const PACK: usize = 32;
@@ -53,6 +56,34 @@ impl Divisor {
         let magic = (((1 << shift) - divisor) << 32) / divisor + 1;
         Self { divisor: divisor as u32, magic: magic as u32, shift }
     }
+}
+
+/// How the channels of a forward pass are measured.
+#[derive(Clone, Copy)]
+pub(super) struct Measurement {
+    grouping: Grouping,
+    cut: Channels,
+}
+
+impl Measurement {
+    /// Of a convolution of an `x` so stored, if its kernel can.
+    pub fn of(sizes: &Sizes, precision: Precision, x: DType, grouping: Grouping) -> Option<Self> {
+        let product = Correlation { sizes, adjoint: false }.product();
+        let exact = Math::of_types(precision, [x].into_iter(), precision.storage()) == Math::Exact;
+        // In f32 the sums of the widest tile leave no registers for it.
+        let fits = !exact || product.tile_sides()[1] <= 64;
+        Channels::of(product, grouping).filter(|_| fits).map(|cut| Self { grouping, cut })
+    }
+}
+
+/// What becomes of a product's sums.
+#[derive(Default)]
+struct Finish<'a> {
+    bias: Option<&'a Tensor>,
+    /// Added to what is there.
+    accumulate: bool,
+    /// Where the result's statistics go.
+    measured: Option<(Measurement, &'a mut Tensor)>,
 }
 
 /// A correlation: forward or adjoint.
@@ -147,9 +178,8 @@ impl Correlation<'_> {
         self,
         (cuda, precision): (&Cuda, Precision),
         [source, weight]: [&Tensor; 2],
-        bias: Option<&Tensor>,
         target: &mut Tensor,
-        accumulate: bool,
+        Finish { bias, accumulate, measured }: Finish<'_>,
         scratch: &mut Tensor,
     ) -> Result<()> {
         let (conv, product, packed) = (self.conv()?, self.product(), self.packed());
@@ -162,7 +192,15 @@ impl Correlation<'_> {
             _ => (kernel.optional(None).output_from(scratch, packed), &*scratch),
         };
         let kernel = kernel.value(splits as u32).value(u32::from(accumulate && splits == 1));
-        math.stored(kernel, &[source, weight, made]).launch(product.grid())?;
+        let kernel = math.stored(kernel, &[source, weight, made]);
+        let measured = match measured {
+            None => Arguments::default(),
+            Some((Measurement { cut, .. }, statistics)) => {
+                let parts = scratch.address() + DType::F32.size() * packed as u64;
+                cut.arguments([parts, statistics.address(), kernel.ticket_address(cut.tickets())?])
+            }
+        };
+        kernel.value(measured).launch(product.grid())?;
         if splits == 1 {
             return Ok(());
         }
@@ -173,7 +211,7 @@ impl Correlation<'_> {
 }
 
 /// The pass by cuDNN, if it is there and asked for and takes these sizes; else false, and nothing is written that matters.
-fn by_cudnn(
+pub(super) fn by_cudnn(
     cuda: &Cuda,
     sizes: &Sizes,
     pass: Pass,
@@ -215,7 +253,37 @@ pub(crate) fn forward(
     if by_cudnn(cuda, sizes, Pass::Forward, operands, bias, y, accumulate)? {
         return Ok(());
     }
-    Correlation { sizes, adjoint: false }.run((cuda, precision), operands, bias, y, accumulate, scratch)
+    let finish = Finish { bias, accumulate, measured: None };
+    Correlation { sizes, adjoint: false }.run((cuda, precision), operands, y, finish, scratch)
+}
+
+/// How `y` is cut for [`moments`], and the items that have statistics of their own.
+fn tiling(sizes: &Sizes, grouping: Grouping) -> (Tiling, usize) {
+    (moments::cuda::tiling(grouping, sizes.output_voxels(), sizes.out_channels), grouping.items())
+}
+
+/// Floats of scratch that [`measured`] needs: for its kernel, or for a pass over what cuDNN made.
+pub(super) fn measured_workspace(sizes: &Sizes, Measurement { grouping, cut }: Measurement) -> usize {
+    let (tiling, items) = tiling(sizes, grouping);
+    (forward_workspace(sizes) + cut.workspace()).max(moments::cuda::workspace(&tiling, items))
+}
+
+/// [`forward`] with the statistics of its result.
+pub(super) fn measured(
+    cuda: &Cuda,
+    (sizes, precision): (&Sizes, Precision),
+    operands: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    y: &mut Tensor,
+    (measurement, statistics): (Measurement, &mut Tensor),
+    scratch: &mut Tensor,
+) -> Result<()> {
+    if by_cudnn(cuda, sizes, Pass::Forward, operands, bias, y, false)? {
+        let (tiling, items) = tiling(sizes, measurement.grouping);
+        return moments::cuda::moments(cuda, tiling, items, y, scratch, statistics);
+    }
+    let finish = Finish { bias, accumulate: false, measured: Some((measurement, statistics)) };
+    Correlation { sizes, adjoint: false }.run((cuda, precision), operands, y, finish, scratch)
 }
 
 /// Floats of scratch that [`input_gradient`] needs.
@@ -236,7 +304,8 @@ pub(crate) fn input_gradient(
     if by_cudnn(cuda, sizes, Pass::InputGradient, operands, bias, dx, accumulate)? {
         return Ok(());
     }
-    Correlation { sizes, adjoint: true }.run((cuda, precision), operands, bias, dx, accumulate, scratch)
+    let finish = Finish { bias, accumulate, measured: None };
+    Correlation { sizes, adjoint: true }.run((cuda, precision), operands, dx, finish, scratch)
 }
 
 fn weight_product(sizes: &Sizes) -> Product {

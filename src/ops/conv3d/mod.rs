@@ -6,14 +6,17 @@
 //!
 //! Gradients: `dx[i] = Σ_t dy[(i + padding − t) / stride]·W[t]` over the taps that divide, `dW[t] = Σ_o x[o·stride + t −
 //! padding]·dy[o]`, `db = Σ_o dy[o]`.
+//! On CUDA a kernel of one voxel without stride and padding is a linear layer over voxels, and runs as one.
 //! Work: `2·voxels'·taps·in·out` FLOPs forward (padding counted), twice that backward. Compulsory bytes: each tensor once.
 
+mod channels;
 mod correlation;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod direct;
-
+mod measured;
 mod microkernel;
+mod pointwise;
 mod sizes;
 mod slab;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod tests;
 mod weight_gradient;
 mod winograd;
 
+pub use measured::conv3d_measured;
 pub use sizes::Geometry;
 pub(crate) use sizes::Sizes;
 
@@ -29,11 +33,16 @@ use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
+use measured::Besides;
+
+const NAME: &str = "conv3d";
 
 struct Conv3d {
     geometry: Geometry,
     bias: bool,
     precision: Precision,
+    /// What else its first run makes (CUDA).
+    besides: Besides,
 }
 
 /// Convolution of `x` with `weight`; see the module's page for shapes.
@@ -41,29 +50,36 @@ struct Conv3d {
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: Geometry) -> Result<Var> {
-    let op = Conv3d { geometry, bias: bias.is_some(), precision: tape.precision() };
-    match bias {
-        Some(bias) => tape.apply(op, &[x, weight, bias]),
-        None => tape.apply(op, &[x, weight]),
-    }
+    Conv3d::new(tape, geometry, bias).apply(tape, x, weight, bias)
 }
 
 impl Conv3d {
+    fn new(tape: &Tape, geometry: Geometry, bias: Option<&Var>) -> Self {
+        Self { geometry, bias: bias.is_some(), precision: tape.precision(), besides: Besides::default() }
+    }
+
+    fn apply(self, tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
+        match bias {
+            Some(bias) => tape.apply(self, &[x, weight, bias]),
+            None => tape.apply(self, &[x, weight]),
+        }
+    }
+
     fn sizes(&self, x: &[usize], weight: &[usize]) -> Result<Sizes> {
         let &[outputs, inputs, kd, kh, kw] = weight else {
-            return Err(Error::shape("conv3d", format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
+            return Err(Error::shape(NAME, format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
         };
         if x.last() != Some(&inputs) {
             let problem = format!("weight {weight:?} wants {inputs} channels, the input {x:?} has another number");
-            return Err(Error::shape("conv3d", problem));
+            return Err(Error::shape(NAME, problem));
         }
-        Sizes::new("conv3d", x, outputs, self.geometry.window([kd, kh, kw]))
+        Sizes::new(NAME, x, outputs, self.geometry.window([kd, kh, kw]))
     }
 }
 
 impl Op for Conv3d {
     fn name(&self) -> &'static str {
-        "conv3d"
+        NAME
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
@@ -71,7 +87,7 @@ impl Op for Conv3d {
         if let Some(bias) = inputs.get(2)
             && **bias != [sizes.out_channels]
         {
-            return Err(Error::shape("conv3d", format!("bias {bias:?} does not fit weight {:?}", inputs[1])));
+            return Err(Error::shape(NAME, format!("bias {bias:?} does not fit weight {:?}", inputs[1])));
         }
         let [d, h, w] = sizes.output;
         Ok(vec![sizes.batch, d, h, w, sizes.out_channels])
@@ -83,8 +99,11 @@ impl Op for Conv3d {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
+        if let Some(made) = self.besides.borrow_mut().as_mut() {
+            return made.forward(device, (&sizes, self.precision), inputs, output);
+        }
         let cpu = cpu::forward_workspace(&sizes, device.simd(), device.threads());
-        let mut scratch = workspace_for(device, cpu, cuda::forward_workspace(&sizes))?;
+        let mut scratch = workspace_for(device, cpu, pointwise::forward_workspace(&sizes))?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
                 let (x, weight, bias) = (inputs[0].data(), inputs[1].data(), inputs.get(2).map(|bias| bias.data()));
@@ -92,7 +111,7 @@ impl Op for Conv3d {
             }
             Backend::Cuda(cuda) => {
                 let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
-                cuda::forward(cuda, (&sizes, self.precision), operands, bias, output, false, &mut scratch)?;
+                pointwise::forward(cuda, (&sizes, self.precision), operands, bias, output, &mut scratch)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -106,14 +125,22 @@ impl Op for Conv3d {
             let x = backward.value(0)?;
             backward.write_gradient(1, |device, dw, accumulate| {
                 let cpu = cpu::weight_gradient_workspace(&sizes, device.simd(), device.threads());
-                let mut scratch = workspace_for(device, cpu, cuda::weight_gradient_workspace(&sizes))?;
+                let mut scratch = workspace_for(device, cpu, pointwise::weight_gradient_workspace(&sizes))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let scratch = scratch.data_mut();
                         cpu::weight_gradient(pool, &sizes, x.data(), dy.data(), dw.data_mut(), accumulate, scratch);
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, (&sizes, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?
+                        let operands = [&x, &dy];
+                        pointwise::weight_gradient(
+                            cuda,
+                            (&sizes, self.precision),
+                            operands,
+                            dw,
+                            accumulate,
+                            &mut scratch,
+                        )?
                     }
                     Backend::Plan { .. } => {}
                 }
@@ -127,7 +154,7 @@ impl Op for Conv3d {
             let weight = backward.value(1)?;
             backward.write_gradient(0, |device, dx, accumulate| {
                 let cpu = cpu::input_gradient_workspace(&sizes, device.simd(), device.threads());
-                let mut scratch = workspace_for(device, cpu, cuda::input_gradient_workspace(&sizes))?;
+                let mut scratch = workspace_for(device, cpu, pointwise::input_gradient_workspace(&sizes))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
                         let (dy, weight, dx) = (dy.data(), weight.data(), dx.data_mut());
@@ -135,11 +162,10 @@ impl Op for Conv3d {
                     }
                     Backend::Cuda(cuda) => {
                         let operands = [&dy, &weight];
-                        cuda::input_gradient(
+                        pointwise::input_gradient(
                             cuda,
                             (&sizes, self.precision),
                             operands,
-                            None,
                             dx,
                             accumulate,
                             &mut scratch,

@@ -1,10 +1,16 @@
 //! Kernels against a naive f64 twin, at every instruction set, with one and with two threads.
 
 use super::sizes::{Geometry, Sizes, Window};
-use super::{conv3d, cpu};
+use super::{conv3d, conv3d_measured, cpu};
 use crate::device::cpu::{Pool, SimdLevel};
-use crate::ops::testing::{Array, Tolerance, check_bf16, check_cuda, check_op, compare};
-use crate::tape::{Precision, Tape, Var};
+use crate::device::{Device, Target};
+use crate::memory::Role;
+use crate::ops::testing::{
+    Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, every_device,
+};
+use crate::ops::{Grouping, cast};
+use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tensor::{DType, Tensor};
 
 /// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
 pub(crate) fn products(g: &Sizes, mut visit: impl FnMut(usize, usize, usize)) {
@@ -233,8 +239,8 @@ fn every_shape_on_tensor_cores_equals_the_cpu() {
 #[test]
 fn large_tiles_on_tensor_cores() {
     let cubic = Window::cubic;
-    check_shape_on_tensor_cores(&shape([1, 12, 12, 16], [8, 1000], cubic(1, 1, 0)));
-    check_shape_on_tensor_cores(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 0)));
+    check_shape_on_tensor_cores(&shape([1, 10, 10, 14], [8, 1000], cubic(1, 1, 1)));
+    check_shape_on_tensor_cores(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 1)));
     check_shape_on_tensor_cores(&shape([1, 1, 1, 2], [56, 1450], cubic(3, 1, 1)));
 }
 
@@ -247,9 +253,149 @@ fn every_shape_on_cuda_equals_the_cpu() {
 fn large_tiles_on_cuda() {
     // Enough tiles of 128 × 128 in the forward pass, in the data gradient and in the weight gradient.
     let cubic = Window::cubic;
-    check_shape_on_cuda(&shape([1, 12, 12, 16], [4, 1000], cubic(1, 1, 0)));
-    check_shape_on_cuda(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 0)));
+    check_shape_on_cuda(&shape([1, 10, 10, 14], [4, 1000], cubic(1, 1, 1)));
+    check_shape_on_cuda(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 1)));
     check_shape_on_cuda(&shape([1, 1, 1, 2], [54, 1450], cubic(3, 1, 1)));
+}
+
+/// Means and biased variances of the groups of `y`, which has `items` items, in f64; the largest deviation.
+fn statistics_of(y: &[f32], channels: usize, items: usize) -> ([Vec<f64>; 2], f64) {
+    let (mut means, mut variances) = (Vec::new(), Vec::new());
+    for item in y.chunks_exact(y.len() / items) {
+        for channel in 0..channels {
+            let values = || item.iter().skip(channel).step_by(channels).map(|&y| f64::from(y));
+            let count = values().count() as f64;
+            let mean = values().sum::<f64>() / count;
+            means.push(mean);
+            variances.push(values().map(|y| (y - mean).powi(2)).sum::<f64>() / count);
+        }
+    }
+    let largest = variances.iter().fold(0.0f64, |largest, &variance| largest.max(variance)).sqrt();
+    ([means, variances], largest)
+}
+
+/// Runs one shape measured and plain: equal to the bit, and the statistics are those of what is stored. True if a kernel took
+/// them on the way.
+fn check_measured(g: &Sizes, grouping: Grouping, precision: Precision, x_is_narrow: bool, device: &Device) -> bool {
+    let inputs = operands(g).map(|array| array.in_bf16());
+    let run = |device: &Device| {
+        let tape = Tape::new(device, Mode::Train).with_precision(precision);
+        let var = |array: &Array, shift: f64| {
+            let values = array.clone().map(|x| x + shift).f32s();
+            tape.input(Tensor::from_slice(device, &array.shape, Role::Data, &values).unwrap())
+        };
+        // A mean far from zero costs no accuracy in f32; in bf16 it would cost what is stored its own.
+        let far = if precision == Precision::F32 { 100.0 } else { 1.0 };
+        let (x, w, b) = (var(&inputs[0], 0.0), var(&inputs[1], 0.0), var(&inputs[2], far));
+        let x = if x_is_narrow { cast(&tape, &x, DType::Bf16).unwrap() } else { x };
+        let values = |var: &Var| cast(&tape, var, DType::F32).unwrap().tensor().to_vec().unwrap();
+        let Window { stride, padding, .. } = g.window;
+        let geometry = Geometry { stride, padding };
+        let plain = values(&conv3d(&tape, &x, &w, Some(&b), geometry).unwrap());
+        let made = conv3d_measured(&tape, &x, &w, Some(&b), geometry, grouping).unwrap();
+        let statistics = made.statistics.unwrap();
+        assert_eq!(statistics.shape(), [2, grouping.groups(g.out_channels)]);
+        (plain, values(&made.value), statistics.tensor().to_vec().unwrap())
+    };
+    device.ledger(|ledger| ledger.record(true));
+    device.work_log(|log| log.record(true));
+    let (plain, y, statistics) = run(device);
+    assert_clean();
+    let ops: Vec<_> = device.work_log(|log| log.take()).iter().map(|work| work.op).collect();
+    let events = device.ledger(|ledger| ledger.take_events());
+    let plan = Device::plan_for(device.target(), device.budget());
+    plan.ledger(|ledger| ledger.record(true));
+    run(&plan);
+    let what = format!("{device:?} {precision:?} {grouping:?} {g:?}");
+    assert!(plan.ledger(|ledger| ledger.take_events()) == events, "{what}: plan and run allocate differently");
+    assert_eq!(y, plain, "{what}");
+    let ([means, variances], deviation) = statistics_of(&y, g.out_channels, grouping.items());
+    let largest = means.iter().fold(0.0f64, |largest, mean| largest.max(mean.abs()));
+    let (mean, variance) = statistics.split_at(means.len());
+    // Rounded once; the mean of numbers of both signs relative to their deviation. Sums of a warp's few terms round by some
+    // 2^-24 of theirs.
+    compare(&format!("{what} mean"), mean, &means, 1e-7f64.max(5e-7 * deviation / largest));
+    compare(&format!("{what} variance"), variance, &variances, 5e-7);
+    !ops.contains(&"moments")
+}
+
+/// A shape for each tile and a few others; whether its sums are whole in f32, over the batch and an item at a time.
+fn measured_shapes() -> Vec<(Sizes, [bool; 2])> {
+    let cubic = Window::cubic;
+    let line = Window { kernel: [1, 1, 3], stride: [1; 3], padding: [0, 0, 1] };
+    vec![
+        // Tiles of 256 × 16, one to three of them, items of half a tile; of 128 × 32; of 64 × 64, part of the columns, with 68
+        // tiles: three groups.
+        (shape([2, 4, 8, 8], [3, 10], cubic(3, 1, 1)), [true, true]),
+        (shape([2, 4, 4, 8], [3, 16], cubic(3, 1, 1)), [true, false]),
+        (shape([1, 5, 9, 13], [1, 3], cubic(3, 1, 1)), [true, true]),
+        (shape([1, 5, 9, 7], [9, 31], cubic(3, 1, 1)), [true, true]),
+        (shape([2, 8, 8, 16], [6, 24], cubic(3, 2, 1)), [true, true]),
+        (shape([1, 16, 16, 17], [2, 50], line), [true, true]),
+        (shape([3, 4, 4, 4], [4, 100], cubic(1, 1, 0)), [true, true]),
+        // 128 × 128: tensor cores only.
+        (shape([1, 10, 10, 14], [4, 1000], cubic(1, 1, 1)), [false, false]),
+        // Sums in several blocks.
+        (shape([1, 4, 4, 4], [64, 16], cubic(3, 1, 1)), [false, false]),
+    ]
+}
+
+#[test]
+fn measured_on_the_way() {
+    for (g, whole) in measured_shapes() {
+        for (grouping, whole) in [Grouping::Channel, Grouping::Instance { batch: g.batch }].into_iter().zip(whole) {
+            for device in every_device() {
+                let on_the_way = check_measured(&g, grouping, Precision::F32, false, &device);
+                let cuda = matches!(device.target(), Target::Cuda(_));
+                assert_eq!(on_the_way, cuda && whole, "{device:?} {grouping:?} {g:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn measured_on_tensor_cores() {
+    let Some(device) = cuda_device(0) else { return };
+    for (g, whole) in measured_shapes() {
+        for (precision, x_is_narrow) in [(Precision::Bf16, true), (Precision::Bf16, false), (Precision::Tf32, false)] {
+            let on_the_way = check_measured(&g, Grouping::Channel, precision, x_is_narrow, &device);
+            assert_eq!(on_the_way, whole[0] || g.out_channels == 1000, "{precision:?} {g:?}");
+        }
+    }
+}
+
+/// Sums of more terms than one register adds up, each one block's: that takes as many blocks as fill a device.
+#[test]
+fn measured_when_the_last_chain_is_there() {
+    let Some(device) = cuda_device(0) else { return };
+    let tape = Tape::new(&device, Mode::Eval);
+    let var = |shape: &[usize], seed| {
+        tape.constant(Tensor::from_slice(&device, shape, Role::Data, &Array::random(shape, seed).f32s()).unwrap())
+    };
+    let (x, w) = (var(&[1, 16, 32, 32, 344], 1), var(&[40, 344, 1, 1, 3], 2));
+    let geometry = Geometry { stride: [1; 3], padding: [0, 0, 1] };
+    device.work_log(|log| log.record(true));
+    let made = conv3d_measured(&tape, &x, &w, None, geometry, Grouping::Channel).unwrap();
+    assert_eq!(device.work_log(|log| log.take()).len(), 1, "one op");
+    assert_clean();
+    let ([means, variances], deviation) = statistics_of(&made.value.tensor().to_vec().unwrap(), 40, 1);
+    let statistics = made.statistics.unwrap().tensor().to_vec().unwrap();
+    let largest = means.iter().fold(0.0f64, |largest, mean| largest.max(mean.abs()));
+    compare("mean", &statistics[..40], &means, 5e-7 * deviation / largest);
+    compare("variance", &statistics[40..], &variances, 5e-7);
+}
+
+#[test]
+fn measured_results_have_the_same_gradients() {
+    let inputs = [Array::random(&[1, 5, 4, 6, 3], 1), Array::random(&[4, 3, 3, 3, 3], 2), Array::random(&[4], 3)];
+    let geometry = Geometry { stride: [1; 3], padding: [1; 3] };
+    check_op(
+        &inputs,
+        &[0, 1, 2],
+        Tolerance { forward: TOLERANCE, backward: TOLERANCE },
+        |tape, v| conv3d_measured(tape, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel).map(|made| made.value),
+        |arrays| twin(arrays, [1; 3], [1; 3]),
+    );
 }
 
 #[test]
@@ -281,10 +427,6 @@ fn workspaces_stay_small() {
 
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
-    use crate::device::Device;
-    use crate::memory::Role;
-    use crate::tape::Mode;
-    use crate::tensor::Tensor;
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());

@@ -131,12 +131,12 @@ pub(crate) fn measured(
 }
 
 /// Floats of scratch that [`input_gradient`] needs.
-pub(super) fn input_gradient_workspace(dims: Dims) -> usize {
+pub(crate) fn input_gradient_workspace(dims: Dims) -> usize {
     dims.input_gradient().parts(dims.rows * dims.features)
 }
 
 /// `dx (+)= dy·W`.
-pub(super) fn input_gradient(
+pub(crate) fn input_gradient(
     cuda: &Cuda,
     (dims, precision): (Dims, Precision),
     [dy, weight]: [&Tensor; 2],

@@ -12,7 +12,8 @@ use crate::ops::{Grouping, Op, moments, workspace};
 use crate::tape::{Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
-/// A value, and its mean and biased variance `[2, 1]`, constant as those of [`moments()`], if the op that made it took them.
+/// A value, and its means and biased variances `[2, groups]`, constant as those of [`moments()`], if the op that made it took
+/// them.
 pub struct Measured {
     /// The value.
     pub value: Var,

@@ -14,7 +14,7 @@ const PARTS: usize = 3;
 const GROUP: usize = 32;
 
 /// How one item of `rows` rows is cut; elements of one group need no channels.
-pub(super) fn tiling(grouping: Grouping, rows: usize, channels: usize) -> Tiling {
+pub(crate) fn tiling(grouping: Grouping, rows: usize, channels: usize) -> Tiling {
     match grouping {
         Grouping::Scalar => Tiling::new(rows * channels, 1),
         Grouping::Channel | Grouping::Instance { .. } => Tiling::new(rows / grouping.items(), channels),
@@ -27,12 +27,12 @@ fn lengths(tiling: &Tiling, items: usize) -> [usize; 2] {
 }
 
 /// Floats of scratch that [`moments`] needs.
-pub(super) fn workspace(tiling: &Tiling, items: usize) -> usize {
+pub(crate) fn workspace(tiling: &Tiling, items: usize) -> usize {
     lengths(tiling, items).iter().sum()
 }
 
 /// `out = [means, biased variances]` of the groups.
-pub(super) fn moments(
+pub(crate) fn moments(
     cuda: &Cuda,
     tiling: Tiling,
     items: usize,

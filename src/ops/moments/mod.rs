@@ -8,7 +8,7 @@
 //! Work: four FLOPs an element; `x` moves once.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod merge;
 #[cfg(test)]
 mod tests;

@@ -142,8 +142,14 @@ impl EncoderBlock {
     /// With `keep` the first convolution's output is kept for the backward pass; otherwise it never exists whole.
     fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, keep: bool) -> Result<Var> {
         let main = {
-            let first = (&self.first, &self.first_norm, &self.first_act);
-            let pooled = conv_norm_act_pool(tape, parameters, first, x, keep)?;
+            let (conv, norm, act) = (&self.first, &self.first_norm, &self.first_act);
+            let pooled = match keep {
+                true => {
+                    let convolved = conv.forward_measured(tape, parameters, x, norm)?;
+                    norm.forward_pool(tape, parameters, convolved, act)?
+                }
+                false => conv_norm_act_pool(tape, parameters, (conv, norm, act), x)?,
+            };
             let pooled = layers::dropout(tape, pooled, self.dropout)?;
             self.second.forward_measured(tape, parameters, &pooled, &self.second_norm)?
         };

@@ -50,16 +50,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv3d_pack(const float* w
     }
 }
 
-// Target voxels, whose channels may be measured but in the widest tile, whose sums leave no registers for it.
-template <class Tile> struct Targets : Output<ViewOrder> {
-    static constexpr bool MEASURES = Tile::N <= 64;
+// Target voxels, whose channels may be measured.
+struct Targets : Output<ViewOrder> {
+    static constexpr bool MEASURES = true;
     Channels channels;
 
     __device__ Targets(const Output& out, const Channels& channels) : Output(out), channels(channels) {}
 
     __device__ float4 write(uint32_t m, uint32_t n, int part, const float4& sum, bool first) {
         // The compiler is not to see that it is the same for every row: it would write all of them twice, with and without bias.
-        if (MEASURES) asm volatile("" : "+l"(bias));
+        asm volatile("" : "+l"(bias));
         return Output::write(m, n, part, sum, first);
     }
 
@@ -97,10 +97,16 @@ __device__ void correlate(
     const uint32_t pitch = (c.columns + 3) / 4 * 4;
     const Columns b{{packed + (uint64_t)view.before * c.channels * pitch, pitch, a.pairs, pitch, true}};
     float* part = target + (uint64_t)split * c.batch * c.target[0] * c.target[1] * c.target[2] * c.columns;
-    const ViewOrder order(c, view, voxels);
-    Targets<T> out({part, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, c.columns % 4 == 0, order}, channels);
+    Output<ViewOrder> out{
+        part, c.columns, a.spots, c.columns, bias, 0xffffffffu, accumulate, c.columns % 4 == 0, ViewOrder(c, view, voxels)};
     const uint2 k = split_of(a.pairs, split, splits);
-    product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
+    // The sums of the widest tile leave no registers for it.
+    if constexpr (T::N <= 64) {
+        Targets measured(out, channels);
+        product<T>(a, b, measured, m0, blockIdx.y * T::N, k.x, k.y);
+    } else {
+        product<T>(a, b, out, m0, blockIdx.y * T::N, k.x, k.y);
+    }
 }
 
 // dW `[splits][taps · channels, columns]` = sourceᵀ ⋆ target, which is the output's gradient here.

@@ -193,20 +193,20 @@ struct GatherColumns : Gather {
     __device__ float4 load(const Place& place, const Cursor& cursor) const { return fetch(cursor, place); }
 };
 
-// Where the target voxels of a view lie, as one number each.
+// Where the target voxels of a view lie.
 struct ViewOrder {
-    uint32_t first, volume, plane, line, voxel; // of the first; from an item, plane, line, voxel of the view to the next
+    uint32_t target[3], first[3], spread[3];
     Voxels voxels;
     bool plain;
 
-    __device__ ViewOrder(const Conv& c, const View& v, const Voxels& voxels)
-        : first((v.first[0] * c.target[1] + v.first[1]) * c.target[2] + v.first[2]), volume(c.target[0] * c.target[1] * c.target[2]),
-          plane(v.spread[0] * c.target[1] * c.target[2]), line(v.spread[1] * c.target[2]), voxel(v.spread[2]), voxels(voxels),
-          plain(!c.adjoint) {}
+    __device__ ViewOrder(const Conv& c, const View& v, const Voxels& voxels) : voxels(voxels), plain(!c.adjoint) {
+        for (int a = 0; a < 3; a++) target[a] = c.target[a], first[a] = v.first[a], spread[a] = v.spread[a];
+    }
 
     __device__ uint64_t operator()(uint32_t m) const {
         if (plain) return m;
         const uint32_t item = voxels.volume.split(m), d = voxels.plane.split(m), h = voxels.line.split(m);
-        return first + item * volume + d * plane + h * line + m * voxel;
+        const uint32_t plane = item * target[0] + first[0] + spread[0] * d;
+        return (uint64_t)(plane * target[1] + first[1] + spread[1] * h) * target[2] + first[2] + spread[2] * m;
     }
 };

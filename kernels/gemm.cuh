@@ -248,13 +248,12 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
             for (int part = 0; part < T::TN; part += 4) {
                 const uint32_t n = n0 + column + part / 4 * COLUMN_STEP;
                 float* s = sums[i] + part;
-                if (n >= out.columns) continue;
-                const float4 four = make_float4(s[0], s[1], s[2], s[3]);
                 if constexpr (Out::MEASURES) {
-                    const float4 y = out.write(m, n, part / 4, four, first);
+                    if (n >= out.columns) continue;
+                    const float4 y = out.write(m, n, part / 4, make_float4(s[0], s[1], s[2], s[3]), first);
                     s[0] = y.x, s[1] = y.y, s[2] = y.z, s[3] = y.w;
-                } else {
-                    out.write(m, n, part / 4, four, first);
+                } else if (n < out.columns) {
+                    out.write(m, n, part / 4, make_float4(s[0], s[1], s[2], s[3]), first);
                 }
             }
         }

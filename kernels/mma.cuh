@@ -443,11 +443,11 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
             for (int j = 0; j < 2 * PAIRS; j++) {
                 const uint32_t n = n0 + column + j * 8 + lane % 4 * 2;
                 float* s = sums[i][j] + half * 2;
-                if (n >= out.columns) continue;
                 if constexpr (Out::MEASURES) {
+                    if (n >= out.columns) continue;
                     const float2 y = out.write(m, n, j, s[0], s[1]);
                     s[0] = y.x, s[1] = y.y;
-                } else {
+                } else if (n < out.columns) {
                     out.write(m, n, j, s[0], s[1]);
                 }
             }

@@ -17,6 +17,7 @@ mod direct;
 mod measured;
 mod microkernel;
 mod pointwise;
+mod pooled;
 mod sizes;
 mod slab;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod weight_gradient;
 mod winograd;
 
 pub use measured::conv3d_measured;
+pub(crate) use pooled::Pooled;
 pub use sizes::Geometry;
 pub(crate) use sizes::Sizes;
 

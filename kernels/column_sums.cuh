@@ -61,7 +61,10 @@ template <class Output, class T, int SLICE, int PITCH> struct Summing : Output {
         for (int i = 0; i < COLUMNS; i++) {
             float sum = 0.0f;
 #pragma unroll
-            for (int line = 0; line < LINES; line++) sum += sums()[i][line * ABREAST + threadIdx.x].x;
+            for (int line = 0; line < LINES; line++) {
+                const float2 share = sums()[i][line * ABREAST + threadIdx.x];
+                sum += share.x - share.y;
+            }
             const uint32_t m = blockIdx.x * T::M + i * ABREAST + threadIdx.x;
             if (m < this->rows) put(to.data + (uint64_t)blockIdx.z * this->rows + m, sum, to.accumulate != 0);
         }

@@ -92,26 +92,31 @@ pub(crate) fn measured_workspace(grid: Grid) -> usize {
     4 * grid.blocks.iter().map(|&blocks| blocks as usize).product::<usize>()
 }
 
-/// A layer of [`measured`].
+/// One of the layers of a launch.
 pub(crate) struct Layer<'a> {
     pub weight: &'a Tensor,
-    pub bias: &'a Tensor,
+    pub bias: Option<&'a Tensor>,
     pub y: &'a mut Tensor,
 }
 
-/// The twin of `Layer` in the kernels' file.
+/// The twin of `Layer` in the kernels' files.
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
-struct Addresses {
+pub(super) struct Addresses {
     weight: u64,
     bias: u64,
     y: u64,
 }
 
 impl Addresses {
-    fn of(layer: &Layer<'_>, dims: Dims) -> Self {
-        let weight = layer.weight.address() + 4 * dims.first as u64;
-        Self { weight, bias: layer.bias.address(), y: layer.y.address() }
+    /// Of the first and, if there is one, the second layer.
+    pub(super) fn of((first, second): (&Layer<'_>, Option<&Layer<'_>>), dims: Dims) -> [Self; 2] {
+        let address = |layer: &Layer<'_>| Self {
+            weight: layer.weight.address() + 4 * dims.first as u64,
+            bias: layer.bias.map_or(0, Tensor::address),
+            y: layer.y.address(),
+        };
+        [address(first), second.map_or_else(Self::default, address)]
     }
 }
 
@@ -125,8 +130,7 @@ pub(crate) fn measured(
     parts: &mut Tensor,
 ) -> Result<()> {
     let (product, Dims { rows, features, outputs, stride, rows_per_bias, .. }) = (dims.forward(), dims);
-    let layers = [Some(&first), second.as_ref()]
-        .map(|layer| layer.map_or_else(Addresses::default, |layer| Addresses::of(layer, dims)));
+    let layers = Addresses::of((&first, second.as_ref()), dims);
     let math = Math::of(precision, &[x], first.y);
     let kernel = cuda.kernel(product.kernel("linear_measured", math)).input(x);
     let kernel = kernel.value(layers[0]).value(layers[1]).output(parts).output(statistics).tickets(1)?;

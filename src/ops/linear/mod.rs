@@ -14,6 +14,7 @@ mod cpu;
 pub(crate) mod cuda;
 mod few;
 mod measured;
+mod pair;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use std::ops::Range;
 
 pub(crate) use cpu::{Matrix, product};
 pub use measured::{Measured, linear_measured};
+pub use pair::linear_pair;
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
@@ -130,7 +132,8 @@ impl Op for Linear {
         let mut scratch = workspace_for(device, 0, if few { 0 } else { cuda::forward_workspace(dims) })?;
         match device.backend() {
             Backend::Cuda(cuda) if few => {
-                few::forward(cuda, dims, [inputs[0], inputs[1]], inputs.get(2).copied(), output)?;
+                let layer = cuda::Layer { weight: inputs[1], bias: inputs.get(2).copied(), y: output };
+                few::forward(cuda, dims, inputs[0], (layer, None))?;
             }
             Backend::Cpu { pool, .. } => {
                 let bias = inputs.get(2).map(|bias| bias.data());
@@ -149,7 +152,9 @@ impl Op for Linear {
         let bias = self.bias.then(|| backward.shape(2).to_vec());
         let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
         if few::is_few(backward.device(), (dims, self.precision), backward.dtype(0)) {
-            return few::backward(backward, dims, self.bias);
+            let dy = backward.gradient().clone();
+            let layer = few::Pulled { dy, weight: 1, bias: self.bias.then_some(2) };
+            return few::backward(backward, dims, (layer, None));
         }
         let dy = backward.gradient().clone();
         // On CUDA the weight's gradient may bring the bias's along.

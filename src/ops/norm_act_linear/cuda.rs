@@ -158,7 +158,8 @@ impl Layer<'_> {
         let (dims, weight) = ((self.dims.product(), self.precision), self.weight);
         match measured {
             Some([statistics, parts]) => {
-                product::measured(cuda, dims, a, (product::Layer { weight, bias, y }, None), statistics, parts)
+                let layer = product::Layer { weight, bias: Some(bias), y };
+                product::measured(cuda, dims, a, (layer, None), statistics, parts)
             }
             // One split: what would be scratch is never touched.
             None => {

@@ -13,38 +13,19 @@ struct Four {
     }
 };
 
-// Four elements from p, of which the first `count` exist; the others are 0. One access where the address allows it.
-__device__ inline Four load_four(const float* p, uint32_t count) {
-    Four x;
-    if (count == 4 && (uint64_t)p % 16 == 0) {
-        const float4 q = *(const float4*)p;
-        x.v[0] = q.x, x.v[1] = q.y, x.v[2] = q.z, x.v[3] = q.w;
-    } else {
-        for (int k = 0; k < 4; k++) x.v[k] = k < count ? p[k] : 0.0f;
-    }
-    return x;
+// Four elements at once, from or to an address that is a multiple of their size.
+__device__ inline Four load_aligned(const float* p) {
+    const float4 q = *(const float4*)p;
+    return {{q.x, q.y, q.z, q.w}};
 }
 
-__device__ inline void store_four(float* p, const Four& x, uint32_t count) {
-    if (count == 4 && (uint64_t)p % 16 == 0) {
-        *(float4*)p = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
-    } else {
-        for (int k = 0; k < 4; k++)
-            if (k < count) p[k] = x.v[k];
-    }
+__device__ inline Four load_aligned(const bf16* p) {
+    const uint2 q = *(const uint2*)p;
+    return {{__uint_as_float(q.x << 16), __uint_as_float(q.x & 0xffff0000u), __uint_as_float(q.y << 16),
+             __uint_as_float(q.y & 0xffff0000u)}};
 }
 
-__device__ inline Four load_four(const bf16* p, uint32_t count) {
-    Four x;
-    if (count == 4 && (uint64_t)p % 8 == 0) {
-        const uint2 q = *(const uint2*)p;
-        x.v[0] = __uint_as_float(q.x << 16), x.v[1] = __uint_as_float(q.x & 0xffff0000u);
-        x.v[2] = __uint_as_float(q.y << 16), x.v[3] = __uint_as_float(q.y & 0xffff0000u);
-    } else {
-        for (int k = 0; k < 4; k++) x.v[k] = k < count ? (float)p[k] : 0.0f;
-    }
-    return x;
-}
+__device__ inline void store_aligned(float* p, const Four& x) { *(float4*)p = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]); }
 
 // The bits of a pair, the first in the lower half, each rounded to nearest.
 __device__ inline uint32_t pair(float first, float second) {
@@ -52,13 +33,22 @@ __device__ inline uint32_t pair(float first, float second) {
     return *(const uint32_t*)&both;
 }
 
-__device__ inline void store_four(bf16* p, const Four& x, uint32_t count) {
-    if (count == 4 && (uint64_t)p % 8 == 0) {
-        *(uint2*)p = make_uint2(pair(x.v[0], x.v[1]), pair(x.v[2], x.v[3]));
-    } else {
-        for (int k = 0; k < 4; k++)
-            if (k < count) p[k] = x.v[k];
-    }
+__device__ inline void store_aligned(bf16* p, const Four& x) {
+    *(uint2*)p = make_uint2(pair(x.v[0], x.v[1]), pair(x.v[2], x.v[3]));
+}
+
+// Four elements from p, of which the first `count` exist; the others are 0. One access where the address allows it.
+template <class T> __device__ inline Four load_four(const T* p, uint32_t count) {
+    if (count == 4 && (uint64_t)p % (4 * sizeof(T)) == 0) return load_aligned(p);
+    Four x;
+    for (int k = 0; k < 4; k++) x.v[k] = k < count ? (float)p[k] : 0.0f;
+    return x;
+}
+
+template <class T> __device__ inline void store_four(T* p, const Four& x, uint32_t count) {
+    if (count == 4 && (uint64_t)p % (4 * sizeof(T)) == 0) return store_aligned(p, x);
+    for (int k = 0; k < 4; k++)
+        if (k < count) p[k] = x.v[k];
 }
 
 // Calls body(index of the first, elements that exist) for each four of `n` elements: a grid-stride loop.

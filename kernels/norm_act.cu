@@ -1,6 +1,6 @@
 // Normalisation's backward pass, after its first kernel: the page is norm_act.cuh.
 
-#include "norm.cuh"
+#include "norm_through.cuh"
 
 #ifndef BF16 // f32 in every precision
 // Where a gradient goes, and whether it is added there; null: not wanted.
@@ -86,46 +86,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                     uint32_t items, uint32_t chunks, const float* sums, const float* group_sums, uint32_t through,
                     real* dx, uint32_t accumulate, Tiling t) {
     if (!t.works()) return;
-    const Vectors vectors{statistics, gamma, nullptr, norm};
-    const uint64_t rows = t.length / t.channels;
-    // Σ γ·g and Σ γ·g·x̂ of the one group.
-    double group[2] = {};
-    if (through && group_sums)
-        for (uint32_t chunk = 0; chunk < chunks; chunk++)
-            for (int which = 0; which < 2; which++) group[which] += group_sums[which * chunks + chunk];
-    float mean[4], scale[4], slope[4] = {}, offset[4] = {};
-    // Unrolled, or these would live in local memory.
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-        const uint32_t c = (t.channel() + k) % t.channels;
-        const float s = vectors.rescale(blockIdx.z, c);
-        mean[k] = vectors.mean(blockIdx.z, c);
-        scale[k] = s * vectors.scale(blockIdx.z, c);
-        if (!through) continue;
-        double total[2] = {group[0], group[1]}, members = (double)items * rows * t.channels;
-        if (!group_sums) {
-            // A channel of one item, or of all.
-            const uint32_t begin = norm.item_group ? blockIdx.z : 0, end = norm.item_group ? blockIdx.z + 1 : items;
-            for (uint32_t item = begin; item < end; item++) {
-                const double own = vectors.scale(item, c);
-                total[0] += own * sums[((uint64_t)item * 2) * t.channels + c];
-                total[1] += own * s * sums[((uint64_t)item * 2 + 1) * t.channels + c];
-            }
-            members = (double)(end - begin) * rows;
-        }
-        offset[k] = (float)(-s * (total[0] / members));
-        slope[k] = (float)(-(double)s * s * (total[1] / members));
-    }
+    const Through back(Vectors{statistics, gamma, nullptr, norm}, t, items, t.length / t.channels, chunks, sums, group_sums, through);
     for_fours(t, [&](uint64_t at, uint32_t count) {
         const Four own = load_four(g + at, count);
         Four d;
-        if (through) {
-            const Four value = load_four(x + at, count);
-            for (int k = 0; k < 4; k++)
-                d.v[k] = fmaf(own.v[k], scale[k], fmaf(value.v[k] - mean[k], slope[k], offset[k]));
-        } else {
-            for (int k = 0; k < 4; k++) d.v[k] = own.v[k] * scale[k];
-        }
+        if (through) d = back.of(own, load_four(x + at, count));
+        else
+            for (int k = 0; k < 4; k++) d.v[k] = own.v[k] * back.scale[k];
         if (accumulate) {
             const Four former = load_four(dx + at, count);
             for (int k = 0; k < 4; k++) d.v[k] += former.v[k];

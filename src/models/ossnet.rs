@@ -142,8 +142,11 @@ impl EncoderBlock {
     /// With `keep` the first convolution's output is kept for the backward pass; otherwise it never exists whole.
     fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, keep: bool) -> Result<Var> {
         let main = {
-            let first = (&self.first, &self.first_norm, &self.first_act);
-            let pooled = conv_norm_act_pool(tape, parameters, first, x, keep)?;
+            let (conv, norm, act) = (&self.first, &self.first_norm, &self.first_act);
+            let pooled = match keep {
+                true => norm.forward_pool(tape, parameters, &conv.forward(tape, parameters, x)?, act)?,
+                false => conv_norm_act_pool(tape, parameters, (conv, norm, act), x)?,
+            };
             self.second.forward(tape, parameters, &layers::dropout(tape, pooled, self.dropout)?)?
         };
         // A 1³ convolution and an average pool commute: pooling first does an eighth of the work.

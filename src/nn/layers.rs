@@ -459,6 +459,15 @@ impl NormAct {
         })
     }
 
+    /// The mean of `act(norm(x))` over each 2×2×2 window.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn forward_pool(&self, tape: &Tape, parameters: &Parameters, x: impl Into<Measured>, act: &Act) -> Result<Var> {
+        let x = x.into();
+        self.with_parts(tape, parameters, &x, None, Some(act), |parts| ops::norm_act_pool(tape, &x.value, parts))
+    }
+
     /// The layer `next` of `act(norm(x))`, and in training the statistics of its result.
     ///
     /// # Errors

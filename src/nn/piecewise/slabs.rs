@@ -1,8 +1,7 @@
 //! The first half of an encoder block, `conv → batch norm → activation → average pool 2³`, slab by slab.
 //!
-//! A slab is a few planes of the first spatial axis. With the convolution's output given whole, the activation's output
-//! never exists whole; with the convolution run slab by slab (each slab reads a few planes of its neighbours), neither
-//! does: what remains is the pooled result, an eighth. Then the convolution runs once for the statistics, once for the
+//! A slab is a few planes of the first spatial axis, and reads a few more of its neighbours. The convolution's output never
+//! exists whole: what remains is the pooled result, an eighth. Then the convolution runs once for the statistics, once for the
 //! result, and in the backward pass once for the sums and once for the gradients.
 
 use std::ops::Range;
@@ -16,7 +15,7 @@ use crate::nn::layers::{Act, Conv, EPSILON, NormAct};
 use crate::ops::activation::Activation;
 use crate::ops::conv3d::Geometry;
 use crate::ops::moments::Merged;
-use crate::ops::norm_act::{self, norm_act};
+use crate::ops::norm_act;
 use crate::ops::{self, Cost, Grouping, Needs, Op, part};
 use crate::tape::{Backward, Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
@@ -33,8 +32,8 @@ const POOL: usize = 2;
 
 const NAME: &str = "slabs";
 
-/// `pool(act(norm(conv(x))))` of `x` `[batch, D, H, W, channels]`; with `keep` the convolution's output is kept for the
-/// backward pass, otherwise it never exists whole. The convolution has stride 1 and keeps the lengths of the axes.
+/// `pool(act(norm(conv(x))))` of `x` `[batch, D, H, W, channels]`, of which the convolution's output never exists whole. The
+/// convolution has stride 1 and keeps the lengths of the axes.
 ///
 /// # Errors
 /// Shapes that do not fit, or no memory.
@@ -43,38 +42,30 @@ pub fn conv_norm_act_pool(
     parameters: &Parameters,
     (conv, norm, act): (&Conv, &NormAct, &Act),
     x: &Var,
-    keep: bool,
 ) -> Result<Var> {
     let Some([gamma, beta]) = norm.channel_affine() else {
         return Err(Error::Model("a block in slabs needs a batch normalisation".into()));
     };
     let weight = tape.parameter(parameters, conv.weight);
-    let kept = match keep {
-        true => Some(conv.forward(tape, parameters, x)?),
-        false => None,
-    };
-    let geometry = if keep { None } else { Some(conv.geometry()) };
     let (through, activation) = (norm.is_through(tape), act.activation());
-    let op = Slabs { conv: geometry, through, activation, precision: tape.precision() };
+    let op = Slabs { conv: conv.geometry(), through, activation, precision: tape.precision() };
     let count = x.shape().iter().rev().skip(1).product();
-    let statistics = norm.statistics(tape, parameters, count, || match &kept {
-        Some(kept) => ops::moments(tape, kept, Grouping::Channel),
-        None => Ok(tape.constant(op.statistics(tape.device(), &x.tensor(), &weight.tensor())?)),
+    let statistics = norm.statistics(tape, parameters, count, || {
+        Ok(tape.constant(op.statistics(tape.device(), &x.tensor(), &weight.tensor())?))
     })?;
     let [gamma, beta] = [gamma, beta].map(|id| tape.parameter(parameters, id));
     let coefficients = act.vars(tape, parameters);
-    let source: &[&Var] = match &kept {
-        Some(kept) => &[kept],
-        None => &[x, &weight],
-    };
-    let rest = [&statistics, &gamma, &beta];
-    let inputs: Vec<&Var> = source.iter().copied().chain(rest).chain(&coefficients).collect();
+    let inputs: Vec<&Var> = [x, &weight, &statistics, &gamma, &beta].into_iter().chain(&coefficients).collect();
     tape.apply(op, &inputs)
 }
 
+// Positions of the inputs; scale, shift and the activation's coefficients follow.
+const X: usize = 0;
+const WEIGHT: usize = 1;
+const STATISTICS: usize = 2;
+
 struct Slabs {
-    /// Of a convolution that is run slab by slab; `None` if its output is given.
-    conv: Option<Geometry>,
+    conv: Geometry,
     /// Gradients flow through the statistics.
     through: bool,
     activation: Activation,
@@ -136,28 +127,28 @@ impl Slabs {
         Tape::new(device, mode).with_precision(self.precision)
     }
 
-    /// Position of the statistics among the inputs; scale, shift and the activation's coefficients follow.
-    fn statistics_at(&self) -> usize {
-        1 + usize::from(self.conv.is_some())
-    }
-
     /// Shape of the convolution's output.
     fn convolved(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        let mut shape = inputs[0].to_vec();
-        if let (Some(_), [outputs, ..], Some(channels)) = (self.conv, inputs[1], shape.last_mut()) {
-            *channels = *outputs;
+        let mut shape = inputs[X].to_vec();
+        if let (&[outputs, ..], Some(channels)) = (inputs[WEIGHT], shape.last_mut()) {
+            *channels = outputs;
         }
         match shape.len() == 5 && shape[1..4].iter().all(|&side| side >= POOL) {
             true => Ok(shape),
-            false => Err(Error::shape(NAME, format!("{:?} are no volumes with sides of 2 or more", inputs[0]))),
+            false => Err(Error::shape(NAME, format!("{:?} are no volumes with sides of 2 or more", inputs[X]))),
         }
+    }
+
+    /// Number of inputs.
+    fn inputs(&self) -> usize {
+        STATISTICS + 3 + self.activation.parameter_lengths().len()
     }
 
     /// The slab of the input, with the neighbouring planes that a convolution reads (zeros outside the volume).
     fn source(&self, device: &Device, x: &Tensor, slab: Slab) -> Result<Tensor> {
         let shape = x.shape();
         let (depth, plane) = (shape[1], shape[2..].iter().product::<usize>());
-        let halo = self.conv.map_or(0, |geometry| geometry.padding[0]);
+        let halo = self.conv.padding[0];
         let (before, after) = (halo.min(slab.first), halo.min(depth - slab.first - slab.planes));
         let inside = Slab { first: slab.first - before, planes: before + slab.planes + after, ..slab };
         let planes = slab.planes + 2 * halo;
@@ -165,15 +156,10 @@ impl Slabs {
         part::take(device, x, stretch(inside, depth, plane), (halo - before) * plane, &shape)
     }
 
-    /// The convolution of a slab with its neighbouring planes; the slab itself without one.
-    fn convolve(&self, tape: &Tape, source: &Var, weight: Option<&Var>) -> Result<Var> {
-        match (self.conv, weight) {
-            (Some(geometry), Some(weight)) => {
-                let padding = [0, geometry.padding[1], geometry.padding[2]];
-                ops::conv3d(tape, source, weight, None, Geometry { padding, ..geometry })
-            }
-            _ => Ok(source.clone()),
-        }
+    /// The convolution of a slab with its neighbouring planes.
+    fn convolve(&self, tape: &Tape, source: &Var, weight: &Var) -> Result<Var> {
+        let padding = [0, self.conv.padding[1], self.conv.padding[2]];
+        ops::conv3d(tape, source, weight, None, Geometry { padding, ..self.conv })
     }
 
     /// Means and biased variances of the channels of the convolution's output `[2, C]`: those of the slabs, put together.
@@ -185,7 +171,7 @@ impl Slabs {
             for slab in Cut::of(&shape).slabs(device) {
                 let tape = self.tape(device, Mode::Eval);
                 let (source, weight) = (tape.constant(self.source(device, x, slab)?), tape.constant(weight.clone()));
-                let convolved = self.convolve(&tape, &source, Some(&weight))?;
+                let convolved = self.convolve(&tape, &source, &weight)?;
                 drop(source);
                 let own = ops::moments(&tape, &convolved, Grouping::Channel)?.tensor();
                 merged.add(&own, slab.planes * shape[2] * shape[3])?;
@@ -206,8 +192,7 @@ impl Slabs {
             parameters: &coefficients.iter().collect::<Vec<_>>(),
             ..norm_act::NormAct::default()
         };
-        let activated = norm_act(tape, x, &parts)?;
-        ops::avg_pool(tape, &activated, [POOL; 3], [POOL; 3])
+        ops::norm_act_pool(tape, x, &parts)
     }
 }
 
@@ -232,11 +217,10 @@ impl Op for Slabs {
         for slab in Cut::of(&convolved).slabs(device) {
             let tape = self.tape(device, Mode::Eval);
             let constants: Vec<Var> = inputs[1..].iter().map(|&input| tape.constant(input.clone())).collect();
-            let (weight, rest) = constants.split_at(self.statistics_at() - 1);
-            let source = tape.constant(self.source(device, inputs[0], slab)?);
-            let x = self.convolve(&tape, &source, weight.first())?;
+            let source = tape.constant(self.source(device, inputs[X], slab)?);
+            let x = self.convolve(&tape, &source, &constants[0])?;
             drop(source);
-            let result = self.norm_act_pool(&tape, &x, rest)?.tensor();
+            let result = self.norm_act_pool(&tape, &x, &constants[1..])?.tensor();
             let place = pooled(slab, output.shape());
             part::put(device, output, place.start, &result, 0..place.len(), false)?;
         }
@@ -245,15 +229,13 @@ impl Op for Slabs {
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let device = backward.device().clone();
-        let at = self.statistics_at();
-        let inputs = at + 3 + self.activation.parameter_lengths().len();
-        let shapes: Vec<Shape> = (0..inputs).map(|i| backward.shape(i).to_vec()).collect();
+        let shapes: Vec<Shape> = (0..self.inputs()).map(|i| backward.shape(i).to_vec()).collect();
         let convolved = self.convolved(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        let rest = (1..inputs).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
-        let (weight, rest) = rest.split_at(at - 1);
+        let weight = backward.value(WEIGHT)?;
+        let rest = (STATISTICS..self.inputs()).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
         let dy = backward.gradient().clone();
-        let pass = Pass { op: self, device: &device, convolved, weight: weight.first(), rest, dy: &dy };
-        let sums = pass.sums(&backward.value(0)?)?;
+        let pass = Pass { op: self, device: &device, convolved, weight: &weight, rest: &rest, dy: &dy };
+        let sums = pass.sums(&backward.value(X)?)?;
         let through = match (self.through, &sums[1].0, &sums[2].0) {
             (true, Some(products), Some(sums)) => {
                 let count = pass.convolved[..4].iter().product();
@@ -264,55 +246,34 @@ impl Op for Slabs {
         };
         for (i, sum) in sums.into_iter().enumerate() {
             if let Some(sum) = sum.0 {
-                backward.accumulate(at + i, sum)?;
+                backward.accumulate(STATISTICS + i, sum)?;
             }
         }
-        match self.conv {
-            None if backward.wants(0) => {
-                // A slab's gradient goes where the slab was, if nobody will read it again.
-                let (from, mut into) = match backward.take_value(0)? {
-                    Some(own) => (None, own),
-                    None => {
-                        let x = backward.value(0)?;
-                        let own = Tensor::empty(&device, x.shape(), x.dtype(), Role::Transient)?;
-                        (Some(x), own)
-                    }
-                };
-                pass.input_gradient(from.as_ref(), &mut into, through.as_ref())?;
-                backward.accumulate(0, into)
-            }
-            Some(_) if backward.wants(0) || backward.wants(1) => {
-                let x = backward.value(0)?;
-                let dx = match backward.wants(0) {
-                    true => Some(Tensor::zeros_of(&device, x.shape(), x.dtype(), Role::Transient)?),
-                    false => None,
-                };
-                let (dx, dw) = pass.convolution_gradients(&x, dx, through.as_ref())?;
-                dw.0.map_or(Ok(()), |dw| backward.accumulate(1, dw))?;
-                dx.map_or(Ok(()), |dx| backward.accumulate(0, dx))
-            }
-            _ => Ok(()),
+        if !backward.wants(X) && !backward.wants(WEIGHT) {
+            return Ok(());
         }
+        let x = backward.value(X)?;
+        let dx = match backward.wants(X) {
+            true => Some(Tensor::zeros_of(&device, x.shape(), x.dtype(), Role::Transient)?),
+            false => None,
+        };
+        let (dx, dw) = pass.convolution_gradients(&x, dx, through.as_ref())?;
+        dw.0.map_or(Ok(()), |dw| backward.accumulate(WEIGHT, dw))?;
+        dx.map_or(Ok(()), |dx| backward.accumulate(X, dx))
     }
 
     fn needs(&self) -> Needs {
-        let inputs = self.statistics_at() + 3 + self.activation.parameter_lengths().len();
-        Needs::inputs(&(0..inputs).collect::<Vec<_>>())
-    }
-
-    /// One pass over the convolution's output makes it anew, or the convolution does.
-    fn recompute(&self) -> bool {
-        self.conv.is_none()
+        Needs::inputs(&(0..self.inputs()).collect::<Vec<_>>())
     }
 
     fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
         let elements = |shape: &[usize]| shape.iter().map(|&length| length as u64).product::<u64>();
         let convolved = self.convolved(inputs).map_or(0, |shape| elements(&shape));
         // A fused multiply-add a tap, four operations of norm and pool, the activation.
-        let taps = if self.conv.is_some() { elements(&inputs[1][1..]) } else { 0 };
+        let taps = elements(&inputs[WEIGHT][1..]);
         Cost {
             flops: convolved * (2 * taps + 4 + self.activation.flops()),
-            bytes: 4 * (elements(inputs[0]) + convolved / POOL.pow(3) as u64),
+            bytes: 4 * (elements(inputs[X]) + convolved / POOL.pow(3) as u64),
         }
     }
 
@@ -329,7 +290,7 @@ struct Pass<'a> {
     device: &'a Device,
     /// Shape of the convolution's output.
     convolved: Shape,
-    weight: Option<&'a Tensor>,
+    weight: &'a Tensor,
     /// Statistics, scale, shift, coefficients.
     rest: &'a [Tensor],
     /// Gradient of the pooled result.
@@ -354,9 +315,9 @@ impl Pass<'_> {
         let mut sums: Vec<Sum> = self.rest.iter().map(|_| Sum::default()).collect();
         for slab in Cut::of(&self.convolved).slabs(self.device) {
             let tape = self.tape();
-            let weight = self.weight.map(|weight| tape.constant(weight.clone()));
+            let weight = tape.constant(self.weight.clone());
             let source = tape.constant(self.op.source(self.device, x, slab)?);
-            let convolved = self.op.convolve(&tape, &source, weight.as_ref())?;
+            let convolved = self.op.convolve(&tape, &source, &weight)?;
             drop(source);
             let mut leaves = vec![tape.constant(self.rest[0].clone())];
             leaves.extend(self.rest[1..].iter().map(|value| tape.input(value.clone())));
@@ -381,18 +342,6 @@ impl Pass<'_> {
         through.map_or(Ok(direct.clone()), |through| through.add(x.clone(), direct))
     }
 
-    /// The whole gradient of the convolution's output. Its value is in `from`, or where its gradient goes.
-    fn input_gradient(&self, from: Option<&Tensor>, into: &mut Tensor, through: Option<&Through>) -> Result<()> {
-        let plane = self.convolved[2..].iter().product();
-        for slab in Cut::of(&self.convolved).slabs(self.device) {
-            let x = self.op.source(self.device, from.unwrap_or(into), slab)?;
-            let gradient = self.convolved_gradient(&x, slab, through)?;
-            let place = stretch(slab, self.convolved[1], plane);
-            part::put(self.device, into, place.start, &gradient, 0..place.len(), false)?;
-        }
-        Ok(())
-    }
-
     /// Gradients of the convolution's input, added to `dx` if it is given, and of its weight.
     fn convolution_gradients(
         &self,
@@ -402,18 +351,16 @@ impl Pass<'_> {
     ) -> Result<(Option<Tensor>, Sum)> {
         let mut dw = Sum::default();
         let (depth, plane) = (x.shape()[1], x.shape()[2..].iter().product::<usize>());
-        let halo = self.op.conv.map_or(0, |geometry| geometry.padding[0]);
+        let halo = self.op.conv.padding[0];
         for slab in Cut::of(&self.convolved).slabs(self.device) {
             let tape = self.tape();
             let source = self.op.source(self.device, x, slab)?;
             let source = if dx.is_some() { tape.input(source) } else { tape.constant(source) };
-            let weight = self.weight.map(|weight| tape.input(weight.clone()));
-            let convolved = self.op.convolve(&tape, &source, weight.as_ref())?;
+            let weight = tape.input(self.weight.clone());
+            let convolved = self.op.convolve(&tape, &source, &weight)?;
             let gradient = self.convolved_gradient(&convolved.tensor(), slab, through)?;
             tape.pull(vec![(convolved, gradient)])?;
-            if let Some(weight) = &weight {
-                dw.add(&tape, weight)?;
-            }
+            dw.add(&tape, &weight)?;
             if let (Some(dx), Some(part)) = (&mut dx, tape.take_gradient(&source)) {
                 // Planes outside the volume have no place.
                 let skipped = halo.saturating_sub(slab.first);

@@ -19,13 +19,13 @@ use crate::ops::moments::Grouping;
 
 /// Vectors of an item: [`MEAN`], [`SCALE`], [`SHIFT`], and for the second backward pass [`OFFSET`] in place of the shift,
 /// and [`SLOPE`].
-const VECTORS: usize = 4;
+pub(crate) const VECTORS: usize = 4;
 /// `μ`.
-const MEAN: usize = 0;
+pub(crate) const MEAN: usize = 0;
 /// `γ/√(σ² + ε)`.
-const SCALE: usize = 1;
+pub(crate) const SCALE: usize = 1;
 /// `β`.
-const SHIFT: usize = 2;
+pub(crate) const SHIFT: usize = 2;
 /// `dx`'s constant part.
 const OFFSET: usize = 2;
 /// `dx`'s slope in `x − μ`.
@@ -33,7 +33,7 @@ const SLOPE: usize = 3;
 
 /// Shapes and vectors of one call.
 #[derive(Clone, Copy)]
-pub(super) struct Norm<'a> {
+pub(crate) struct Norm<'a> {
     pub layout: Layout,
     /// `[2, groups]`.
     pub statistics: Option<(&'a [f32], Grouping)>,
@@ -44,14 +44,25 @@ pub(super) struct Norm<'a> {
     pub beta: Option<&'a [f32]>,
 }
 
-impl Norm<'_> {
+impl<'a> Norm<'a> {
+    /// One item of `[rows, channels]` with statistics, scale and shift a channel.
+    pub(crate) fn of_channels(
+        [rows, channels]: [usize; 2],
+        statistics: &'a [f32],
+        epsilon: f32,
+        [gamma, beta]: [&'a [f32]; 2],
+    ) -> Self {
+        let statistics = Some((statistics, Grouping::Channel));
+        Self { layout: Layout::new(1, rows, channels), statistics, epsilon, gamma: Some(gamma), beta: Some(beta) }
+    }
+
     /// True if there is a map between `x` and the residual's addition.
     fn is_affine(&self) -> bool {
         self.statistics.is_some() || self.gamma.is_some() || self.beta.is_some()
     }
 
     /// Mean and `1/√(variance + ε)`; 0 and 1 without statistics.
-    fn mean_and_scale(&self, item: usize, channel: usize) -> (f32, f64) {
+    pub(crate) fn mean_and_scale(&self, item: usize, channel: usize) -> (f32, f64) {
         self.statistics.map_or((0.0, 1.0), |(statistics, grouping)| {
             let (means, variances) = statistics.split_at(statistics.len() / 2);
             let group = grouping.group(item, channel, self.layout.channels);
@@ -64,12 +75,12 @@ impl Norm<'_> {
         vector.map_or(absent, |values| values[(item * self.layout.channels + channel) % values.len()])
     }
 
-    fn gamma(&self, item: usize, channel: usize) -> f32 {
+    pub(crate) fn gamma(&self, item: usize, channel: usize) -> f32 {
         self.pick(self.gamma, 1.0, item, channel)
     }
 
     /// Writes a vector of an item, repeated to the tile's length.
-    fn write(&self, tiles: &mut [f32], item: usize, vector: usize, mut value: impl FnMut(usize) -> f32) {
+    pub(crate) fn write(&self, tiles: &mut [f32], item: usize, vector: usize, mut value: impl FnMut(usize) -> f32) {
         let (tile, channels) = (self.layout.tile(), self.layout.channels);
         let values = &mut tiles[(item * VECTORS + vector) * tile..][..tile];
         for (channel, value_of) in values[..channels].iter_mut().enumerate() {
@@ -81,7 +92,7 @@ impl Norm<'_> {
     }
 
     /// Mean, scale and shift of all items.
-    fn fill(&self, tiles: &mut [f32]) {
+    pub(crate) fn fill(&self, tiles: &mut [f32]) {
         for item in 0..self.layout.items {
             self.write(tiles, item, MEAN, |channel| self.mean_and_scale(item, channel).0);
             self.write(tiles, item, SCALE, |channel| {
@@ -136,16 +147,16 @@ pub(super) fn forward(
 
 /// What the activation's argument is made of.
 #[derive(Clone, Copy)]
-struct Argument<'a> {
-    vectors: Option<[&'a [f32]; VECTORS]>,
-    x: &'a [f32],
-    before: Option<&'a [f32]>,
+pub(crate) struct Argument<'a> {
+    pub vectors: Option<[&'a [f32]; VECTORS]>,
+    pub x: &'a [f32],
+    pub before: Option<&'a [f32]>,
 }
 
 impl Argument<'_> {
     /// `v` of one block.
     #[inline(always)]
-    fn write<S: Simd>(&self, simd: S, block: &Range<usize>, v: &mut [f32]) {
+    pub(crate) fn write<S: Simd>(&self, simd: S, block: &Range<usize>, v: &mut [f32]) {
         let (x, len) = (&self.x[block.clone()], block.len());
         let residual = self.before.map(|before| &before[block.clone()]);
         match (self.vectors, residual) {

@@ -92,6 +92,10 @@ impl Cut {
         Self { tiling: Tiling::tiles([rows, self.channels], tile), ..*self }
     }
 
+    pub(crate) fn tiling(&self) -> Tiling {
+        self.tiling
+    }
+
     pub(crate) fn grid(&self) -> Grid {
         self.tiling.grid(self.items)
     }

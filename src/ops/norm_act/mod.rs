@@ -21,7 +21,7 @@
 //! Work: about `4 + a` FLOPs an element forward (`a`: the activation's), `12 + 2a` backward.
 
 mod backward;
-mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! By default `kernels/ptx` is used as it is, and no compiler is needed; a source whose hash differs from the manifest's is
 //! an error, for then tests would run what nobody wrote. `OSSNET_NVCC=1` compiles with the first nvcc of `$NVCC`,
 //! `$CUDA_HOME/bin`, `$PATH`, `.venv` (PyPI's wheels); `OSSNET_NVCC=/path/to/nvcc` with that one.
-//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a twelfth of its size.
+//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a twentieth of its size.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,8 +15,14 @@ use std::{env, fs};
 use lzma_rust2::{XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
 
+/// Writes what the program reads; of its two functions one is used here.
+#[allow(dead_code)]
+#[path = "src/device/cuda/registers.rs"]
+mod registers;
+
 fn main() {
     println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rerun-if-changed=src/device/cuda/registers.rs");
     for variable in ["OSSNET_NVCC", "NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -118,7 +124,7 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String
         let entries = source.lines().filter_map(|line| line.trim_start().strip_prefix(".visible .entry "));
         let kernels: Vec<&str> = entries.filter_map(|rest| rest.split('(').next()).collect();
         let packed = out.join(format!("{name}.ptx.xz"));
-        pack(source.as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
+        pack(registers::encode(&source).as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
         let include = format!("include_bytes!({:?})", packed.display().to_string());
         writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},")
             .map_err(|e| e.to_string())?;

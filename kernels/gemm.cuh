@@ -14,7 +14,7 @@
 //   float4 load(Place, Cursor)          four elements; zeros outside
 //   float4 finish(float4, Place, k)     what the product sees of them: themselves, or a function that is worth one evaluation
 //                                       more than a pass over memory
-// and where C goes that of an `Output`: rows, columns and `write`; one that wants to sees each slice of A in shared memory.
+// and where C goes that of an `Output`: rows, columns and `write`; one with `slice` sees each slice of A in shared memory.
 //
 // Sums: CHAIN products at a time in one register, the chains added up in C itself (by the thread that owns the element). The
 // bits depend on the sizes only, not on the tile. Splits of k are further chains, added by `sum_splits`.
@@ -171,9 +171,6 @@ template <class Order> struct Output {
         return sum;
     }
 
-    // A slice of A in shared memory.
-    template <class Stored> __device__ void slice(const Stored*) const {}
-
     // To columns n … n + 3 that exist.
     __device__ void put(float* to, uint32_t n, const float4& x) const {
         if (vector) {
@@ -186,6 +183,12 @@ template <class Order> struct Output {
         if (n + 3 < columns) to[3] = x.w;
     }
 };
+
+// Shows an `Output` a slice of A in shared memory, if it has eyes for it.
+template <class Out, class Stored> __device__ inline auto show(Out& out, const Stored* slice, int) -> decltype(out.slice(slice)) {
+    out.slice(slice);
+}
+template <class Out, class Stored> __device__ inline void show(Out&, const Stored*, ...) {}
 
 // The tile of C at (m0, n0), summed over k in begin … end; `begin` and all chains' ends are multiples of SLICE, and loaders
 // give zeros from the end of k on.
@@ -233,7 +236,7 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
 #pragma unroll
                     for (int n = 0; n < T::TN; n++) sums[m][n] = fmaf(x[m], y[n], sums[m][n]);
             }
-            out.slice(slices_a[buffer]);
+            show(out, slices_a[buffer], 0);
             buffer ^= 1;
             if (more) stage_a.store(slices_a[buffer]), stage_b.store(slices_b[buffer]);
             __syncthreads();

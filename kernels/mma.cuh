@@ -359,9 +359,6 @@ template <class Order> struct Output {
         return narrow ? put((bf16*)data + at, a, b, both) : put((float*)data + at, a, b, both);
     }
 
-    // A slice of A in shared memory, as in gemm.cuh.
-    template <class Stored> __device__ void slice(const Stored*) const {}
-
     template <class T> __device__ float2 put(T* to, float a, float b, bool both) const {
         if (accumulate) {
             a += (float)to[0];
@@ -431,7 +428,7 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
                 for (int j = 0; j < 2 * PAIRS; j++)
                     Math::multiply(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
         }
-        out.slice(slices_a[buffer]);
+        gemm::show(out, slices_a[buffer], 0);
         buffer ^= 1;
         if (more) store(buffer);
         __syncthreads();

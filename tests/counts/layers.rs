@@ -1,8 +1,9 @@
-//! Layers of the decoder as they run: measured, fused, of a few rows, on tensor cores, folded for inference.
+//! Layers as they run: measured, fused, pooled, of a few rows, on tensor cores, folded for inference.
 
 use ossnet::error::Result;
 use ossnet::models::{Encoding, OssNet, OssNetConfig};
-use ossnet::nn::Parameters;
+use ossnet::nn::layers::{self, Act, Builder, Conv};
+use ossnet::nn::{Parameters, conv_norm_act_pool};
 use ossnet::ops::conv3d::Geometry;
 use ossnet::ops::patch_conv::PatchSource;
 use ossnet::ops::{self, Activation, Grouping, NormAct};
@@ -16,7 +17,7 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 }
 
 /// One case for each.
-pub const CASES: [Case; 28] = [
+pub const CASES: [Case; 33] = [
     case("linear 8, 256 to 512", |b| linear(b, [8, 256, 512], Precision::F32)),
     case("linear_pair 8, 256 to 512 each", |b| pair(b, [8, 256, 512])),
     case("linear_measured 2048, 32 to 16 and beside", |b| measured(b, [2048, 32, 16], Precision::F32)),
@@ -43,6 +44,11 @@ pub const CASES: [Case; 28] = [
     case("tf32: linear 16384, 128 to 128", |b| linear(b, [16384, 128, 128], Precision::Tf32)),
     case("tf32: norm_act_linear 2×1024, 256 to 256", |b| fused(b, [1024, 256, 256], Precision::Tf32)),
     case("tf32: conv3d 3³, 32 to 64 at 8³", |b| conv(b, [8; 3], [32, 64], 3, Precision::Tf32)),
+    case("norm_act_pool 2×16³×32", |b| pooled(b, Precision::F32)),
+    case("bf16: norm_act_pool 2×16³×32", |b| pooled(b, Precision::Bf16)),
+    pooled_convolution("conv_norm_act_pool 2×32³, 4 to 16", |b| convolution(b, 32, [4, 16], Precision::F32)),
+    pooled_convolution("conv_norm_act_pool 2×16³, 16 to 32", |b| convolution(b, 16, [16, 32], Precision::F32)),
+    pooled_convolution("bf16: conv_norm_act_pool 2×16³, 32 to 64", |b| convolution(b, 16, [32, 64], Precision::Bf16)),
     case("occupancy of oss-net-c, 256 points", |b| occupancy(b, Precision::F32)),
     case("bf16: occupancy of oss-net-c, 256 points", |b| occupancy(b, Precision::Bf16)),
 ];
@@ -90,6 +96,45 @@ fn fused(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Resul
         };
         Ok(ops::norm_act_linear(t, &v[0], &parts, [&v[5], &v[6]], true)?.value)
     })
+}
+
+/// What an encoder block does behind its first convolution.
+fn pooled(b: &Bench, precision: Precision) -> Result<()> {
+    let statistics = b.filled(&[2, 32], |i| if i < 32 { 0.1 } else { 0.7 })?;
+    b.op_in(precision, &[&[2, 16, 16, 16, 32], &[32], &[32], &[6], &[4]], |t, v| {
+        let statistics = t.constant(statistics.clone());
+        let parts = NormAct {
+            statistics: Some((&statistics, Grouping::Channel)),
+            through_statistics: true,
+            gamma: Some(&v[1]),
+            beta: Some(&v[2]),
+            activation: Activation::PADE,
+            parameters: &[&v[3], &v[4]],
+            ..NormAct::default()
+        };
+        ops::norm_act_pool(t, &v[0], &parts)
+    })
+}
+
+/// The kernels that are one launch where nothing of the convolution's result is kept.
+const fn pooled_convolution(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
+    let only = &["conv3d_pooled_pade54_16", "conv3d_pooled_pade54_32", "conv3d_pooled_pade54_bf16_64"];
+    Case { name, run, only }
+}
+
+/// The first half of an encoder block in evaluation.
+fn convolution(b: &Bench, side: usize, [from, to]: [usize; 2], precision: Precision) -> Result<()> {
+    let mut parameters = Parameters::new(&b.device);
+    let mut rng = Rng::new(5);
+    let mut builder = Builder::new(&mut parameters, &mut rng);
+    let conv = Conv::new(&mut builder.child("conv"), from, to, [3; 3], [1; 3], [1; 3], false)?;
+    let norm = layers::NormAct::batch(&mut builder.child("norm"), to)?;
+    let act = Act::new(&mut builder.child("act"), Activation::PADE)?;
+    let tape = Tape::new(&b.device, Mode::Eval).with_precision(precision);
+    let x = tape.constant(b.tensor(&[2, side, side, side, from])?);
+    let x = ops::cast(&tape, &x, precision.storage())?;
+    b.start();
+    conv_norm_act_pool(&tape, &parameters, (&conv, &norm, &act), &x).map(|_| ())
 }
 
 /// The decoder folded for a volume, and its answers.

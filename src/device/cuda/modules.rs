@@ -9,14 +9,14 @@ use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CU
 use cudarc::driver::{CudaContext, result};
 use lzma_rust2::XzReader;
 
-use super::driver;
+use super::{driver, registers};
 use crate::error::{Error, Result};
 
 /// One kernel file.
 pub struct Module {
     /// Its name without the ending.
     pub name: &'static str,
-    /// What nvcc made of it, packed as xz.
+    /// What nvcc made of it, encoded as `registers.rs` says and packed as xz.
     pub ptx: &'static [u8],
     /// The kernels in it.
     pub kernels: &'static [&'static str],
@@ -25,9 +25,9 @@ pub struct Module {
 impl Module {
     /// The PTX, with a zero at the end.
     fn text(&self) -> Result<std::ffi::CString> {
-        let mut text = Vec::new();
-        let unpacked = XzReader::new(self.ptx, false).read_to_end(&mut text);
-        let text = unpacked.ok().and_then(|_| std::ffi::CString::new(text).ok());
+        let mut text = String::new();
+        let unpacked = XzReader::new(self.ptx, false).read_to_string(&mut text);
+        let text = unpacked.ok().and_then(|_| std::ffi::CString::new(registers::decode(&text)).ok());
         text.ok_or_else(|| {
             Error::Device(format!("the kernels of {}.cu are damaged; build the program anew", self.name))
         })

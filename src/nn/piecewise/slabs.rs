@@ -2,21 +2,22 @@
 //!
 //! A slab is a few planes of the first spatial axis, and reads a few more of its neighbours. The convolution's output never
 //! exists whole: what remains is the pooled result, an eighth. Then the convolution runs once for the statistics, once for the
-//! result, and in the backward pass once for the sums and once for the gradients.
+//! result, and in the backward pass once for the sums and once for the gradients. On CUDA the result needs no slabs where the
+//! convolution's own kernel does everything ([`Pooled`]).
 
 use std::ops::Range;
 
 use super::{Sum, Through, worth_doing};
-use crate::device::Device;
+use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Conv, EPSILON, NormAct};
 use crate::ops::activation::Activation;
-use crate::ops::conv3d::Geometry;
+use crate::ops::conv3d::{Geometry, Pooled, Sizes};
 use crate::ops::moments::Merged;
 use crate::ops::norm_act;
-use crate::ops::{self, Cost, Grouping, Needs, Op, part};
+use crate::ops::{self, Cost, Grouping, Needs, Op, part, workspace};
 use crate::tape::{Backward, Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -117,7 +118,7 @@ fn stretch(slab: Slab, depth: usize, plane: usize) -> Range<usize> {
 }
 
 /// Elements of a slab in the pooled tensor.
-fn pooled(slab: Slab, output: &[usize]) -> Range<usize> {
+fn place_of(slab: Slab, output: &[usize]) -> Range<usize> {
     let slab = Slab { first: slab.first / POOL, planes: slab.planes / POOL, ..slab };
     stretch(slab, output[1], output[2..].iter().product())
 }
@@ -180,6 +181,33 @@ impl Slabs {
         })
     }
 
+    /// The kernel's lengths.
+    fn taps(&self, weight: &[usize]) -> Result<[usize; 3]> {
+        match *weight {
+            [_, _, d, h, w] => Ok([d, h, w]),
+            _ => Err(Error::shape(NAME, format!("weight {weight:?} is not [out, in, kd, kh, kw]"))),
+        }
+    }
+
+    /// The whole pass by a kernel that does not need slabs.
+    fn in_one_launch(
+        &self,
+        device: &Device,
+        pooled: Pooled<'_>,
+        inputs: &[&Tensor],
+        output: &mut Tensor,
+    ) -> Result<()> {
+        device.note_work("conv3d", || pooled.cost().into());
+        let mut scratch = workspace(device, pooled.workspace())?;
+        if let Backend::Cuda(cuda) = device.backend() {
+            let [statistics, gamma, beta] = [0, 1, 2].map(|i| inputs[STATISTICS + i]);
+            let parameters = &inputs[STATISTICS + 3..];
+            let vectors = ([statistics, gamma, beta], EPSILON);
+            pooled.run(cuda, [inputs[X], inputs[WEIGHT]], vectors, parameters, output, &mut scratch)?;
+        }
+        Ok(())
+    }
+
     /// `pool(act(norm(x)))` with given statistics.
     fn norm_act_pool(&self, tape: &Tape, x: &Var, rest: &[Var]) -> Result<Var> {
         let (statistics, gamma, beta, coefficients) = (&rest[0], &rest[1], &rest[2], &rest[3..]);
@@ -214,6 +242,11 @@ impl Op for Slabs {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
         let convolved = self.convolved(&shapes)?;
+        let sizes = Sizes::new(NAME, shapes[X], convolved[4], self.conv.window(self.taps(shapes[WEIGHT])?))?;
+        let pooled = Pooled { sizes: &sizes, activation: self.activation, precision: self.precision };
+        if pooled.exists(device, inputs[X].dtype()) {
+            return self.in_one_launch(device, pooled, inputs, output);
+        }
         for slab in Cut::of(&convolved).slabs(device) {
             let tape = self.tape(device, Mode::Eval);
             let constants: Vec<Var> = inputs[1..].iter().map(|&input| tape.constant(input.clone())).collect();
@@ -221,7 +254,7 @@ impl Op for Slabs {
             let x = self.convolve(&tape, &source, &constants[0])?;
             drop(source);
             let result = self.norm_act_pool(&tape, &x, &constants[1..])?.tensor();
-            let place = pooled(slab, output.shape());
+            let place = place_of(slab, output.shape());
             part::put(device, output, place.start, &result, 0..place.len(), false)?;
         }
         Ok(())
@@ -305,7 +338,7 @@ impl Pass<'_> {
     /// The slab's gradient of the result.
     fn dy(&self, slab: Slab) -> Result<Tensor> {
         let shape = self.dy.shape();
-        let place = pooled(slab, shape);
+        let place = place_of(slab, shape);
         let shape = [1, slab.planes / POOL, shape[2], shape[3], shape[4]];
         part::take(self.device, self.dy, place, 0, &shape)
     }

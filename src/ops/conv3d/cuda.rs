@@ -25,7 +25,7 @@ const CHANNELS: usize = (1 << 14) - 1;
 /// `Conv` of `kernels/conv3d.cuh`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Conv {
+pub(super) struct Conv {
     batch: u32,
     source: [u32; 3],
     target: [u32; 3],
@@ -40,14 +40,14 @@ struct Conv {
 /// `Divisor` of `kernels/conv3d.cuh`: exact for numbers below 2³¹.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Divisor {
+pub(super) struct Divisor {
     divisor: u32,
     magic: u32,
     shift: u32,
 }
 
 impl Divisor {
-    fn new(divisor: usize) -> Self {
+    pub(super) fn new(divisor: usize) -> Self {
         let divisor = divisor.max(1) as u64;
         let shift = divisor.next_power_of_two().trailing_zeros();
         let magic = (((1 << shift) - divisor) << 32) / divisor + 1;
@@ -57,12 +57,16 @@ impl Divisor {
 
 /// A correlation: forward or adjoint.
 #[derive(Clone, Copy)]
-struct Correlation<'a> {
+pub(super) struct Correlation<'a> {
     sizes: &'a Sizes,
     adjoint: bool,
 }
 
-impl Correlation<'_> {
+impl<'a> Correlation<'a> {
+    pub(super) fn forward(sizes: &'a Sizes) -> Self {
+        Self { sizes, adjoint: false }
+    }
+
     /// Voxels and channels of what is written.
     fn target(self) -> [usize; 2] {
         match self.adjoint {
@@ -90,7 +94,7 @@ impl Correlation<'_> {
     }
 
     /// Floats of the packed weights, to a whole number of 16 bytes.
-    fn packed(self) -> usize {
+    pub(super) fn packed(self) -> usize {
         let (taps, Sizes { in_channels, out_channels, .. }) = (self.sizes.window.taps(), *self.sizes);
         let (channels, columns) = if self.adjoint { (out_channels, in_channels) } else { (in_channels, out_channels) };
         taps * channels * columns.next_multiple_of(4)
@@ -112,7 +116,7 @@ impl Correlation<'_> {
 
     /// # Errors
     /// [`Error::Shape`] for sizes that the kernels do not take.
-    fn conv(self) -> Result<Conv> {
+    pub(super) fn conv(self) -> Result<Conv> {
         let Sizes { batch, input, output, in_channels, out_channels, window } = *self.sizes;
         lengths(NAME, [self.sizes.input_voxels(), self.sizes.output_voxels(), self.sizes.weights()])?;
         if window.kernel.iter().any(|&taps| taps > LONGEST) || in_channels.max(out_channels) > CHANNELS {
@@ -143,6 +147,11 @@ impl Correlation<'_> {
         })
     }
 
+    /// The weights as the products read them, to the beginning of `packed`.
+    pub(super) fn pack(self, cuda: &Cuda, weight: &Tensor, packed: &mut Tensor) -> Result<()> {
+        cuda.kernel("conv3d_pack").input(weight).value(self.conv()?).output(packed).launch(self.packing())
+    }
+
     fn run(
         self,
         (cuda, precision): (&Cuda, Precision),
@@ -154,7 +163,7 @@ impl Correlation<'_> {
     ) -> Result<()> {
         let (conv, product, packed) = (self.conv()?, self.product(), self.packed());
         let ([voxels, channels], splits) = (self.target(), product.splits());
-        cuda.kernel("conv3d_pack").input(weight).value(conv).output(scratch).launch(self.packing())?;
+        self.pack(cuda, weight, scratch)?;
         let math = Math::of(precision, &[source], target);
         let kernel = cuda.kernel(product.kernel("conv3d_correlate", math)).value(conv).input(source).input(scratch);
         let (kernel, made) = match splits {

@@ -12,8 +12,8 @@ mod correlation;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod direct;
-
 mod microkernel;
+mod pooled;
 mod sizes;
 mod slab;
 #[cfg(test)]
@@ -21,6 +21,7 @@ mod tests;
 mod weight_gradient;
 mod winograd;
 
+pub(crate) use pooled::Pooled;
 pub use sizes::Geometry;
 pub(crate) use sizes::Sizes;
 

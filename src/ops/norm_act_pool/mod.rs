@@ -201,7 +201,7 @@ impl Op for Fused {
             }
             drop(x);
             match device.target() {
-                Target::Cpu { .. } => self.write_gradients(backward, volume, vectors, &scratch)?,
+                Target::Cpu { .. } => self.write_gradients(backward, volume, &scratch)?,
                 Target::Cuda(_) => layer.write_gradients(backward, &device, &mut scratch)?,
             }
         }
@@ -212,10 +212,9 @@ impl Op for Fused {
         let mut second = |x: Option<&Tensor>, dx: &mut Tensor, accumulate: bool| {
             match device.backend() {
                 Backend::Cpu { pool, .. } => {
-                    let (norm, x) = (self.norm(volume, vectors), x.map(Tensor::data));
-                    let flow = cpu::Flow { through, accumulate };
-                    let scratch = scratch.data_mut();
-                    cpu::second(pool, &volume, &norm, &function(), (x, dy.data()), flow, scratch, dx.data_mut());
+                    let (norm, scratch) = (self.norm(volume, vectors), scratch.data_mut());
+                    let flow = cpu::Flow { x: x.map(Tensor::data), dy: dy.data(), through, accumulate };
+                    cpu::second(pool, &volume, &norm, &function(), &flow, scratch, dx.data_mut());
                 }
                 Backend::Cuda(cuda) => {
                     let x = x.map_or(dx.address(), Tensor::address);
@@ -256,21 +255,17 @@ impl Op for Fused {
 
 impl Fused {
     /// The gradients of coefficients, scale and shift from the sums, on the CPU.
-    fn write_gradients(
-        &self,
-        backward: &mut Backward<'_>,
-        volume: Volume,
-        vectors: [&Tensor; 3],
-        scratch: &Tensor,
-    ) -> Result<()> {
+    fn write_gradients(&self, backward: &mut Backward<'_>, volume: Volume, scratch: &Tensor) -> Result<()> {
         let is_plan = backward.device().is_plan();
         let sums = if is_plan { &[] } else { cpu::coefficient_sums(&volume, scratch.data()) };
         write_coefficient_gradients(backward, self.activation, COEFFICIENTS, sums)?;
-        for position in [BETA, GAMMA] {
+        for (which, position) in [BETA, GAMMA].into_iter().enumerate() {
             backward.write_gradient(position, |_, gradient, accumulate| {
                 if !is_plan {
-                    let norm = (position == GAMMA).then(|| self.norm(volume, vectors));
-                    cpu::vector_gradient(&volume, norm.as_ref(), scratch.data(), gradient.data_mut(), accumulate);
+                    let sums = cpu::channel_sums(&volume, scratch.data())[which];
+                    for (gradient, &sum) in gradient.data_mut().iter_mut().zip(sums) {
+                        *gradient = if accumulate { *gradient + sum } else { sum };
+                    }
                 }
                 Ok(())
             })?;

@@ -40,7 +40,7 @@ template <class T> struct GatherWindows : GatherRows {
 
 // Adds up what a thread sees of its window, and writes the mean.
 template <class T, class F> struct Pooled {
-    static constexpr bool MEASURES = false;
+    static constexpr bool MEASURES = false, SEES_SLICES = false;
     uint32_t rows, columns, n0;
     const F& f;
     const float (*affine)[T::N];

@@ -33,7 +33,7 @@ template <class Source, int ROWS> struct PairsOfWindows : PairsAlong<Source> {
 
 // Adds up what a thread sees of its window; a thread's columns are pairs, eight apart.
 template <class T, class F> struct Pooled {
-    static constexpr bool MEASURES = false;
+    static constexpr bool MEASURES = false, SEES_SLICES = false;
     static constexpr int PAIRS = T::WARP_N / 8;
     uint32_t rows, columns, n0;
     const F& f;

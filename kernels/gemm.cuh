@@ -14,8 +14,8 @@
 //   float4 load(Place, Cursor)          four elements; zeros outside
 //   float4 finish(float4, Place, k)     what the product sees of them: themselves, or a function that is worth one evaluation
 //                                       more than a pass over memory
-// and where C goes that of an `Output`: rows, columns and `write`; one that has MEASURES gets the sums again as it wrote them
-// (`measure`).
+// and where C goes that of an `Output`: rows, columns and `write`; one that MEASURES gets the sums again as it wrote them
+// (`measure`), one that SEES_SLICES is shown each of A in shared memory (`slice`).
 //
 // Sums: CHAIN products at a time in one register, the chains added up in C itself (by the thread that owns the element). The
 // bits depend on the sizes only, not on the tile. Splits of k are further chains, added by `sum_splits`.
@@ -148,7 +148,7 @@ struct InOrder {
 // C `[rows, columns]`, its rows `pitch` apart and in the places that `Order` says, plus a bias row for each
 // `rows_per_bias` of them (if any), or added to what is there. `vector` as above.
 template <class Order> struct Output {
-    static constexpr bool MEASURES = false;
+    static constexpr bool MEASURES = false, SEES_SLICES = false;
     float* data;
     uint32_t pitch, rows, columns;
     const float* bias;
@@ -232,6 +232,7 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
 #pragma unroll
                     for (int n = 0; n < T::TN; n++) sums[m][n] = fmaf(x[m], y[n], sums[m][n]);
             }
+            if constexpr (Out::SEES_SLICES) out.slice(slices_a[buffer]);
             buffer ^= 1;
             if (more) stage_a.store(slices_a[buffer]), stage_b.store(slices_b[buffer]);
             __syncthreads();

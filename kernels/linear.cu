@@ -6,6 +6,7 @@
 // FLOPs 2·rows·features·outputs each; compulsory bytes 4·(rows·(features + outputs) + features·outputs).
 // A faster one: gemm.cuh.
 
+#include "column_sums.cuh"
 #include "gemm.cuh"
 
 using namespace gemm;
@@ -37,18 +38,21 @@ __device__ void input_gradient(
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
-// dW = dy `[rows, outputs]`ᵀ · x `[rows, features]`, or its parts `[splits][outputs, features]`.
+// dW = dy `[rows, outputs]`ᵀ · x `[rows, features]`, or its parts `[splits][outputs, features]`; and the sums of dy's columns.
 template <class T>
 __device__ void weight_gradient(
-    const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole) {
+    const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole,
+    const ColumnSums& bias) {
     const Columns a{{dy, outputs, rows, outputs, outputs % 4 == 0}};
     const Columns b{{x, features, rows, features, features % 4 == 0}};
     float* part = dw + (uint64_t)blockIdx.z * outputs * features;
     const uint32_t pitch = gridDim.z > 1 ? features : whole.pitch;
     const bool vector = features % 4 == 0 && pitch % 4 == 0 && (uint64_t)dw % 16 == 0, add = gridDim.z == 1 && whole.accumulate;
-    Output<InOrder> out{part, pitch, outputs, features, nullptr, 1, add, vector, {}};
+    const Output<InOrder> plain{part, pitch, outputs, features, nullptr, 1, add, vector, {}};
+    Summing<Output<InOrder>, T, SLICE, T::M + 4> out(plain, bias);
     const uint2 k = split_of(rows, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    out.leave();
 }
 
 #define BOUNDS(COLUMNS) __launch_bounds__(Tile##COLUMNS::THREADS, Tile##COLUMNS::BLOCKS)
@@ -64,8 +68,9 @@ __device__ void weight_gradient(
         input_gradient<Tile##COLUMNS>(dy, weight, dx, rows, features, outputs, stride, vector_weight, accumulate); \
     } \
     extern "C" __global__ void BOUNDS(COLUMNS) linear_weight_gradient_##COLUMNS( \
-        const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole) { \
-        weight_gradient<Tile##COLUMNS>(dy, x, dw, rows, features, outputs, whole); \
+        const float* dy, const float* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole, \
+        ColumnSums bias) { \
+        weight_gradient<Tile##COLUMNS>(dy, x, dw, rows, features, outputs, whole, bias); \
     }
 
 LINEAR(16)

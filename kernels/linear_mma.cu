@@ -5,6 +5,7 @@
 //
 // FLOPs 2·rows·features·outputs each; compulsory bytes: each tensor once.
 
+#include "column_sums.cuh"
 #include "mma.cuh"
 
 using namespace mma;
@@ -44,18 +45,25 @@ __device__ void input_gradient(
     mma::product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
 }
 
-// dW = dy `[rows, outputs]`ᵀ · x `[rows, features]`, or its parts `[splits][outputs, features]`, in f32.
+// dW = dy `[rows, outputs]`ᵀ · x `[rows, features]`, or its parts `[splits][outputs, features]`, in f32; and the sums of dy's
+// columns as the units see them: exact of bf16.
 template <class Math, class T>
 __device__ void weight_gradient(
-    const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole, uint32_t narrow) {
+    const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole,
+    const ColumnSums& bias, uint32_t narrow) {
     using S = Sources<Math>;
     const Columns<typename S::Activation> a{S::activation(dy, outputs, narrow & FIRST), outputs, rows, outputs};
     const Columns<typename S::Activation> b{S::activation(x, features, narrow & SECOND), features, rows, features};
-    auto out = output(dw, false, whole.pitch, outputs, features, nullptr, 1, whole.accumulate);
+    const auto plain = output(dw, false, whole.pitch, outputs, features, nullptr, 1, whole.accumulate);
+    Summing<Output<gemm::InOrder>, T, Math::SLICE, T::M + 8> out(plain, bias);
     const uint2 k = split_of<Math>(rows, blockIdx.z, gridDim.z);
     mma::product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    out.leave();
 }
 
+// Blocks of a weight's gradient that a multiprocessor must hold: left alone, ptxas may give one of 256 threads more than half of the
+// registers (sm_120); of 128 threads it chooses better than any bound.
+#define LEAST(COLUMNS) (Tile##COLUMNS::THREADS == 256 ? 2 : 0)
 #define LINEAR(MATH, NAME, COLUMNS) \
     extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) linear_forward_##NAME##_##COLUMNS( \
         const void* x, const float* weight, const float* bias, void* y, uint32_t rows, uint32_t features, \
@@ -69,10 +77,11 @@ __device__ void weight_gradient(
         input_gradient<MATH, Tile##COLUMNS>( \
             dy, weight, dx, rows, features, outputs, stride, vector_weight, accumulate, narrow); \
     } \
-    extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS) linear_weight_gradient_##NAME##_##COLUMNS( \
-        const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole, \
-        uint32_t narrow) { \
-        weight_gradient<MATH, Tile##COLUMNS>(dy, x, dw, rows, features, outputs, whole, narrow); \
+    extern "C" __global__ void __launch_bounds__(Tile##COLUMNS::THREADS, LEAST(COLUMNS)) \
+        linear_weight_gradient_##NAME##_##COLUMNS( \
+            const void* dy, const void* x, float* dw, uint32_t rows, uint32_t features, uint32_t outputs, Whole whole, \
+            ColumnSums bias, uint32_t narrow) { \
+        weight_gradient<MATH, Tile##COLUMNS>(dy, x, dw, rows, features, outputs, whole, bias, narrow); \
     }
 
 LINEAR(Half, bf16, 16)

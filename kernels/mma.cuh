@@ -339,7 +339,7 @@ template <class Math, int THREADS, int WIDTH, class Loader> struct Stage {
 // C `[rows, columns]` in f32 or bf16, its rows `pitch` apart and in the places that `Order` says, plus a bias row for each
 // `rows_per_bias` of them (if any), or added to what is there.
 template <class Order> struct Output {
-    static constexpr bool MEASURES = false;
+    static constexpr bool MEASURES = false, SEES_SLICES = false;
     void* data;
     bool narrow;
     uint32_t pitch, rows, columns;
@@ -429,6 +429,7 @@ __device__ void product(const A& a, const B& b, Out& out, uint32_t m0, uint32_t 
                 for (int j = 0; j < 2 * PAIRS; j++)
                     Math::multiply(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
         }
+        if constexpr (Out::SEES_SLICES) out.slice(slices_a[buffer]);
         buffer ^= 1;
         if (more) store(buffer);
         __syncthreads();

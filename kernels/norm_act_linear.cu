@@ -2,7 +2,7 @@
 // mean and one variance for all of x and γ, β one row an item: the second layer of a decoder block, both ways.
 //
 //   forward          a is made of x on its way into shared memory; y is measured on its way out (measured.cuh)
-//   weight gradient  dW = dyᵀ·a, a made anew the same way
+//   weight gradient  dW = dyᵀ·a, a made anew the same way, and the sums of dy's columns
 //   input gradient   g = (dy·W)·act'(γ·x̂ + β) as the product is written, with the sums that the gradients of γ, β, the
 //                    coefficients and the statistics need, in the places where norm_act.cuh puts them
 //
@@ -20,6 +20,7 @@
 // outputs) + features·outputs) forward and for dW, 4·rows·features more for g.
 
 #include "activated.cuh"
+#include "column_sums.cuh"
 #include "measured.cuh"
 
 using namespace gemm;
@@ -92,16 +93,19 @@ __device__ void forward(const float* x, const Vectors& vectors, const F& f, cons
 // dW, or its parts `[splits][outputs, features]`, from dy `[items, rows, outputs]` and x.
 template <class T, class F>
 __device__ void weight_gradient(const float* dy, const float* x, const Vectors& vectors, const F& f, float* dw, uint32_t items,
-                                Whole whole, Sizes s) {
+                                Whole whole, const ColumnSums& bias, Sizes s) {
     const uint32_t rows = items * s.rows;
     const bool vector = s.features % 4 == 0;
     const Activated<F> activated(vectors, f, s.features, vector);
     const Columns a{{dy, s.outputs, rows, s.outputs, s.outputs % 4 == 0}};
     const ActivatedColumns<F> b{{{x, s.features, rows, s.features, vector}}, activated, s.rows};
     float* part = dw + (uint64_t)blockIdx.z * s.outputs * s.features;
-    Output<InOrder> out{part, s.features, s.outputs, s.features, nullptr, 1, gridDim.z == 1 && whole.accumulate, vector, {}};
+    const bool add = gridDim.z == 1 && whole.accumulate;
+    const Output<InOrder> plain{part, s.features, s.outputs, s.features, nullptr, 1, add, vector, {}};
+    Summing<Output<InOrder>, T, SLICE, T::M + 4> out(plain, bias);
     const uint2 k = split_of(rows, blockIdx.z, gridDim.z);
     product<T>(a, b, out, blockIdx.x * T::M, blockIdx.y * T::N, k.x, k.y);
+    out.leave();
 }
 
 // g `[items, rows, features]` from dy; channel_sums `[items, tiles of rows, 2, features]`, coefficient_sums `[K, blocks]`.
@@ -134,9 +138,10 @@ __device__ void input_gradient(const float* dy, const float* weight, const float
 #define WEIGHT_GRADIENT(T, SUFFIX, NAME, F)                                                                            \
     extern "C" __global__ void TILE(T) norm_act_linear_weight_gradient_##NAME##_##SUFFIX(                              \
         const float* dy, const float* x, const float* statistics, const float* gamma, const float* beta, Norm norm,    \
-        const float* numerator, const float* denominator, float* dw, uint32_t items, Whole whole, Sizes s) {          \
+        const float* numerator, const float* denominator, float* dw, uint32_t items, Whole whole,                     \
+        ColumnSums bias, Sizes s) {                                                                                    \
         const F f(numerator, denominator, 0.0f);                                                                       \
-        weight_gradient<T>(dy, x, Vectors{statistics, gamma, beta, norm}, f, dw, items, whole, s);                     \
+        weight_gradient<T>(dy, x, Vectors{statistics, gamma, beta, norm}, f, dw, items, whole, bias, s);               \
     }
 #define INPUT_GRADIENT(T, SUFFIX, NAME, F)                                                                             \
     extern "C" __global__ void TILE(T) norm_act_linear_input_gradient_##NAME##_##SUFFIX(                               \

@@ -5,12 +5,28 @@
 
 #include "join.cuh"
 
+// A bias's gradient of the splits of a weight's: y `[items, outputs]` (+)= Σ_split parts `[items, splits, outputs]`.
+struct Beside {
+    float* y;
+    uint32_t items, splits;
+    uint64_t accumulate;
+};
+
 // y `[rows, columns]`, rows `pitch` apart, (+)= Σ_split parts `[splits, rows, columns]` + bias `[rows / rows_per_bias, columns]`.
+// The parts of what is made `beside` come behind these.
 extern "C" __global__ void KERNEL(sum_splits)(
     const float* parts, uint32_t splits, uint64_t rows, uint32_t columns, real* y, uint64_t pitch, const float* bias,
-    uint64_t rows_per_bias, uint32_t accumulate) {
+    uint64_t rows_per_bias, uint32_t accumulate, Beside beside) {
     const uint64_t n = rows * columns;
-    for_elements(i, n) {
+    for_elements(i, n + beside.items * rows) {
+        if (i >= n) {
+            const uint64_t item = (i - n) / rows, output = (i - n) % rows;
+            const float* own = parts + splits * n + item * beside.splits * rows + output;
+            double sum = 0.0;
+            for (uint32_t split = 0; split < beside.splits; split++) sum += own[split * rows];
+            put(&beside.y[i - n], (float)sum, beside.accumulate != 0);
+            continue;
+        }
         const uint64_t row = i / columns, column = i % columns;
         double sum = bias == nullptr ? 0.0 : bias[row / rows_per_bias * columns + column];
         for (uint32_t split = 0; split < splits; split++) sum += parts[split * n + i];

@@ -123,8 +123,7 @@ impl Linear {
         shared: Option<&Var>,
         beside: Option<&Linear>,
     ) -> Result<(Measured, Option<Var>)> {
-        let layer = |linear: &Linear| linear.weight_and_bias(tape, parameters, shared);
-        let (beside, own) = (beside.map(layer).transpose()?, layer(self)?);
+        let (own, beside) = self.weights_and_biases(tape, parameters, shared, beside)?;
         let columns = 0..x.shape()[x.shape().len() - 1];
         if !tape.is_training() {
             let product = |[weight, bias]: &[Var; 2]| ops::linear(tape, x, weight, Some(columns.clone()), Some(bias));
@@ -132,6 +131,27 @@ impl Linear {
             return Ok((value.into(), beside));
         }
         ops::linear_measured(tape, x, own.each_ref(), columns, beside.as_ref().map(|layer| layer.each_ref()))
+    }
+
+    /// [`Linear::weight_and_bias`] of this layer and of one of the same sizes `beside` it.
+    pub(super) fn weights_and_biases(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        shared: Option<&Var>,
+        beside: Option<&Linear>,
+    ) -> Result<([Var; 2], Option<[Var; 2]>)> {
+        let (Some(other), Some(shared)) = (beside, shared) else {
+            let layer = |linear: &Linear| linear.weight_and_bias(tape, parameters, shared);
+            return Ok((layer(self)?, beside.map(layer).transpose()?));
+        };
+        let [own, other] = [self, other].map(|linear| linear.weight_and_bias(tape, parameters, None));
+        let ([weight, bias], [other_weight, other_bias]) = (own?, other?);
+        let all = weight.shape()[1];
+        let columns = all.saturating_sub(shared.shape().last().copied().unwrap_or(0))..all;
+        let layers = [[&weight, &bias], [&other_weight, &other_bias]];
+        let [bias, other_bias] = tape.at(Precision::F32, || ops::linear_pair(tape, shared, layers, Some(columns)))?;
+        Ok(([weight, bias], Some([other_weight, other_bias])))
     }
 
     /// The weight, and the bias or what becomes of it with the product of a `shared` `[batch, features]` end of the input.
@@ -360,8 +380,10 @@ impl NormAct {
     pub(super) fn conditional_affine(&self, tape: &Tape, parameters: &Parameters, latent: &Var) -> Result<[Var; 2]> {
         match &self.affine {
             Affine::Conditional { scale, shift } => {
-                let forward = |layer: &Linear| tape.at(Precision::F32, || layer.forward(tape, parameters, latent));
-                Ok([forward(scale)?, forward(shift)?])
+                let [scale, shift] = [scale, shift].map(|layer| layer.weight_and_bias(tape, parameters, None));
+                let (scale, shift) = (scale?, shift?);
+                let layers = [scale.each_ref(), shift.each_ref()];
+                tape.at(Precision::F32, || ops::linear_pair(tape, latent, layers, None))
             }
             Affine::None | Affine::Channel { .. } => {
                 Err(crate::Error::Model("a block in chunks needs a conditional normalisation".into()))

@@ -101,16 +101,25 @@ pub(crate) enum Math {
 impl Math {
     /// Of a product of tensors of activations (a weight beside them takes what they have) that makes `output`.
     pub fn of(precision: Precision, activations: &[&Tensor], output: &Tensor) -> Self {
-        Self::of_types(precision, activations.iter().map(|operand| operand.dtype()), output.dtype())
+        Self::of_stored(precision, activations.iter().map(|operand| operand.dtype()), output.dtype())
     }
 
-    /// Of a product of tensors of these types.
-    pub fn of_types(precision: Precision, activations: impl Iterator<Item = DType> + Clone, output: DType) -> Self {
-        let all = |dtype| activations.clone().all(|own| own == dtype);
+    /// The same of what they are stored in.
+    pub fn of_stored(precision: Precision, activations: impl Iterator<Item = DType> + Clone, output: DType) -> Self {
+        let all = |dtype| activations.clone().all(|operand| operand == dtype);
         match precision {
             _ if all(DType::Bf16) => Self::Bf16,
             Precision::F32 | Precision::Bf16 if all(DType::F32) && output == DType::F32 => Self::Exact,
             _ => Self::Tf32,
+        }
+    }
+
+    /// Length of a slice along the sums: `SLICE` of the kernels.
+    fn slice(self) -> usize {
+        match self {
+            Self::Exact => 8,
+            Self::Tf32 => 16,
+            Self::Bf16 => 32,
         }
     }
 
@@ -160,6 +169,67 @@ pub(crate) struct Whole {
     pub accumulate: u32,
 }
 
+/// The gradient of a bias, which the kernel of the weight's gradient sums on its way over `dy`.
+pub(crate) struct BiasGradient<'a> {
+    pub tensor: &'a mut Tensor,
+    /// Whether it is added to what is there.
+    pub accumulate: bool,
+    /// Splits of the rows of each row of the bias, from [`bias_splits`].
+    pub splits: usize,
+}
+
+impl<'a> BiasGradient<'a> {
+    /// Of an open gradient, if there are splits to sum it in.
+    pub fn of(open: &'a mut Option<(Tensor, bool)>, splits: Option<usize>) -> Option<Self> {
+        let ((tensor, accumulate), splits) = open.as_mut().zip(splits)?;
+        Some(Self { tensor, accumulate: *accumulate, splits })
+    }
+}
+
+/// Splits of each `rows_per_bias` rows, if the kernel of a weight's gradient in `splits` can sum the bias's: where every split
+/// lies in one of them, and `dy` is multiplied as it is stored, not rounded first.
+pub(crate) fn bias_splits(
+    (math, dy): (Math, DType),
+    splits: usize,
+    [rows, rows_per_bias]: [usize; 2],
+) -> Option<usize> {
+    let split = rows.div_ceil(math.slice()).div_ceil(splits) * math.slice();
+    match rows_per_bias {
+        _ if math == Math::Tf32 && dy == DType::F32 => None,
+        all if all == rows => Some(splits),
+        some => some.is_multiple_of(split).then(|| some / split),
+    }
+}
+
+/// Where that kernel puts them: the twin of `ColumnSums` in `column_sums.cuh`. Nowhere by default.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct ColumnSums {
+    address: u64,
+    accumulate: u64,
+}
+
+impl ColumnSums {
+    /// For a gradient, if it is wanted: in place, or behind so many floats of the splits' `scratch`.
+    pub fn of(bias: Option<&BiasGradient<'_>>, scratch: Option<(&Tensor, usize)>) -> Self {
+        match (bias, scratch) {
+            (None, _) => Self::default(),
+            (Some(_), Some((scratch, first))) => Self { address: scratch.address() + 4 * first as u64, accumulate: 0 },
+            (Some(bias), None) => Self { address: bias.tensor.address(), accumulate: u64::from(bias.accumulate) },
+        }
+    }
+}
+
+/// What `sum_splits` makes of the parts behind the others: the twin of `Beside` in `sums.cu`. Nothing by default.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct Beside {
+    address: u64,
+    items: u32,
+    splits: u32,
+    accumulate: u64,
+}
+
 /// Where `sum_splits` puts the rows of a result: the tensor, its first element, the distance between rows.
 pub(crate) struct Target<'a> {
     pub tensor: &'a mut Tensor,
@@ -178,6 +248,45 @@ pub(crate) fn sum_splits(
     bias: Option<(&Tensor, usize)>,
     accumulate: bool,
 ) -> Result<()> {
+    split_sums(cuda, (parts, first), splits, [rows, columns], target)
+        .optional(bias.map(|(bias, _)| bias))
+        .value(bias.map_or(1, |(_, rows)| rows) as u64)
+        .value(u32::from(accumulate))
+        .value(Beside::default())
+        .launch(Grid::cover(rows * columns))
+}
+
+/// `dW (+)= Σ_split parts`, `dW` `[outputs, features]`, and the gradient of the bias of the column sums behind them.
+pub(crate) fn sum_gradient_splits(
+    cuda: &Cuda,
+    parts: &Tensor,
+    splits: usize,
+    [outputs, features]: [usize; 2],
+    (target, accumulate): (Target<'_>, bool),
+    bias: Option<BiasGradient<'_>>,
+) -> Result<()> {
+    let beside = bias.map_or_else(Beside::default, |bias| Beside {
+        address: bias.tensor.address(),
+        items: (bias.tensor.len() / outputs) as u32,
+        splits: bias.splits as u32,
+        accumulate: u64::from(bias.accumulate),
+    });
+    split_sums(cuda, (parts, 0), splits, [outputs, features], target)
+        .optional(None)
+        .value(1u64)
+        .value(u32::from(accumulate))
+        .value(beside)
+        .launch(Grid::cover(outputs * (features + beside.items as usize)))
+}
+
+/// What both have in common.
+fn split_sums<'a>(
+    cuda: &'a Cuda,
+    (parts, first): (&Tensor, usize),
+    splits: usize,
+    [rows, columns]: [usize; 2],
+    target: Target<'_>,
+) -> Kernel<'a> {
     cuda.kernel_of("sum_splits", target.tensor.dtype())
         .input_from(parts, first)
         .value(splits as u32)
@@ -185,10 +294,6 @@ pub(crate) fn sum_splits(
         .value(columns as u32)
         .output_from(target.tensor, target.first)
         .value(target.pitch as u64)
-        .optional(bias.map(|(bias, _)| bias))
-        .value(bias.map_or(1, |(_, rows)| rows) as u64)
-        .value(u32::from(accumulate))
-        .launch(Grid::cover(rows * columns))
 }
 
 /// Neighbours of a weight's gradient that a block of `sum_weight_splits` adds, and outputs: `RUN` of the kernel.

@@ -121,6 +121,12 @@ impl Backward<'_> {
         Ok(())
     }
 
+    /// Takes the gradient of input `i` for this op to pull through the one that made the input, which is then not played. All
+    /// that reads the input must have been recorded after this op.
+    pub fn absorb_gradient(&mut self, i: usize) -> Option<Tensor> {
+        self.node.inputs[i].gradient.take()
+    }
+
     /// Lets `write` fill the gradient of input `i`, if one is wanted. Its second argument says whether the tensor holds
     /// an earlier part that must be added to (`true`) or unspecified contents that must be overwritten (`false`).
     ///

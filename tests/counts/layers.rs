@@ -17,8 +17,9 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 }
 
 /// One case for each.
-pub const CASES: [Case; 36] = [
+pub const CASES: [Case; 37] = [
     case("linear 8, 256 to 512", |b| linear(b, [8, 256, 512], Precision::F32)),
+    case("linear_pair 8, 256 to 512 each", |b| pair(b, [8, 256, 512])),
     case("linear_measured 2048, 32 to 16 and beside", |b| measured(b, [2048, 32, 16], Precision::F32)),
     case("linear_measured 2048, 32 to 32 and beside", |b| measured(b, [2048, 32, 32], Precision::F32)),
     case("linear_measured 2048, 64 to 64 and beside", |b| measured(b, [2048, 64, 64], Precision::F32)),
@@ -60,6 +61,14 @@ pub const CASES: [Case; 36] = [
 
 fn linear(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Result<()> {
     b.op_in(precision, &[&[rows, from], &[to, from], &[to]], |t, v| ops::linear(t, &v[0], &v[1], None, Some(&v[2])))
+}
+
+/// Scale and shift of a norm, added up.
+fn pair(b: &Bench, [rows, from, to]: [usize; 3]) -> Result<()> {
+    b.op_in(Precision::F32, &[&[rows, from], &[to, from], &[to], &[to, from], &[to]], |t, v| {
+        let [scale, shift] = ops::linear_pair(t, &v[0], [[&v[1], &v[2]], [&v[3], &v[4]]], None)?;
+        ops::add(t, &scale, &shift)
+    })
 }
 
 fn measured(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Result<()> {

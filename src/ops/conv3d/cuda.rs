@@ -69,7 +69,7 @@ impl Measurement {
     /// Of a convolution of an `x` so stored, if its kernel can.
     pub fn of(sizes: &Sizes, precision: Precision, x: DType, grouping: Grouping) -> Option<Self> {
         let product = Correlation { sizes, adjoint: false }.product();
-        let exact = Math::of_types(precision, [x].into_iter(), precision.storage()) == Math::Exact;
+        let exact = Math::of_stored(precision, [x].into_iter(), precision.storage()) == Math::Exact;
         // In f32 the sums of the widest tile leave no registers for it.
         let fits = !exact || product.tile_sides()[1] <= 64;
         Channels::of(product, grouping).filter(|_| fits).map(|cut| Self { grouping, cut })

@@ -62,7 +62,10 @@ pub(super) fn input_gradient(
 
 /// Floats of scratch that [`weight_gradient`] needs.
 pub(super) fn weight_gradient_workspace(sizes: &Sizes) -> usize {
-    layer(sizes).map_or_else(|| cuda::weight_gradient_workspace(sizes), linear::cuda::weight_gradient_workspace)
+    layer(sizes).map_or_else(
+        || cuda::weight_gradient_workspace(sizes),
+        |dims| linear::cuda::weight_gradient_workspace(dims, false),
+    )
 }
 
 /// `dw (+)= Σ_voxel x·dy`, of `[x, dy]`.
@@ -77,6 +80,6 @@ pub(super) fn weight_gradient(
     match layer(sizes) {
         None => cuda::weight_gradient(cuda, (sizes, precision), operands, dw, accumulate, scratch),
         Some(_) if cuda::by_cudnn(cuda, sizes, Pass::WeightGradient, operands, None, dw, accumulate)? => Ok(()),
-        Some(dims) => linear::cuda::weight_gradient(cuda, (dims, precision), operands, dw, accumulate, scratch),
+        Some(dims) => linear::cuda::weight_gradient(cuda, (dims, precision), operands, (dw, accumulate), None, scratch),
     }
 }

@@ -5,9 +5,12 @@ use bytemuck::{Pod, Zeroable};
 use super::{Dims, NAME, few};
 use crate::device::{Cuda, Grid};
 use crate::error::Result;
-use crate::ops::gemm::{Math, Product, Target, Whole, column_sums, column_sums_workspace, lengths, sum_splits};
+use crate::ops::gemm::{
+    BiasGradient, ColumnSums, Math, Product, Target, Whole, bias_splits, column_sums, column_sums_workspace, lengths,
+    sum_gradient_splits, sum_splits,
+};
 use crate::tape::Precision;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 impl Dims {
     fn forward(self) -> Product {
@@ -36,6 +39,12 @@ impl Dims {
     /// Floats of scratch that [`measured`] needs.
     pub(crate) fn measured_workspace(self) -> usize {
         measured_workspace(self.forward().grid())
+    }
+
+    /// Splits of the rows of each row of the bias, if [`weight_gradient`] can make its gradient too, of `dy` and `x` stored so.
+    pub(crate) fn bias_splits(self, precision: Precision, [dy, x]: [DType; 2]) -> Option<usize> {
+        let math = Math::of_stored(precision, [dy, x].into_iter(), DType::F32);
+        bias_splits((math, dy), self.weight_gradient().splits(), [self.rows, self.rows_per_bias])
     }
 
     /// Volumes with a bias row of their own.
@@ -83,26 +92,31 @@ pub(crate) fn measured_workspace(grid: Grid) -> usize {
     4 * grid.blocks.iter().map(|&blocks| blocks as usize).product::<usize>()
 }
 
-/// A layer of [`measured`].
+/// One of the layers of a launch.
 pub(crate) struct Layer<'a> {
     pub weight: &'a Tensor,
-    pub bias: &'a Tensor,
+    pub bias: Option<&'a Tensor>,
     pub y: &'a mut Tensor,
 }
 
-/// The twin of `Layer` in the kernels' file.
+/// The twin of `Layer` in the kernels' files.
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
-struct Addresses {
+pub(super) struct Addresses {
     weight: u64,
     bias: u64,
     y: u64,
 }
 
 impl Addresses {
-    fn of(layer: &Layer<'_>, dims: Dims) -> Self {
-        let weight = layer.weight.address() + 4 * dims.first as u64;
-        Self { weight, bias: layer.bias.address(), y: layer.y.address() }
+    /// Of the first and, if there is one, the second layer.
+    pub(super) fn of((first, second): (&Layer<'_>, Option<&Layer<'_>>), dims: Dims) -> [Self; 2] {
+        let address = |layer: &Layer<'_>| Self {
+            weight: layer.weight.address() + 4 * dims.first as u64,
+            bias: layer.bias.map_or(0, Tensor::address),
+            y: layer.y.address(),
+        };
+        [address(first), second.map_or_else(Self::default, address)]
     }
 }
 
@@ -116,8 +130,7 @@ pub(crate) fn measured(
     parts: &mut Tensor,
 ) -> Result<()> {
     let (product, Dims { rows, features, outputs, stride, rows_per_bias, .. }) = (dims.forward(), dims);
-    let layers = [Some(&first), second.as_ref()]
-        .map(|layer| layer.map_or_else(Addresses::default, |layer| Addresses::of(layer, dims)));
+    let layers = Addresses::of((&first, second.as_ref()), dims);
     let math = Math::of(precision, &[x], first.y);
     let kernel = cuda.kernel(product.kernel("linear_measured", math)).input(x);
     let kernel = kernel.value(layers[0]).value(layers[1]).output(parts).output(statistics).tickets(1)?;
@@ -162,36 +175,37 @@ pub(crate) fn input_gradient(
 }
 
 /// Floats of scratch that [`weight_gradient`] needs.
-pub(crate) fn weight_gradient_workspace(dims: Dims) -> usize {
-    dims.weight_gradient().parts(dims.outputs * dims.features)
+pub(crate) fn weight_gradient_workspace(dims: Dims, bias: bool) -> usize {
+    dims.weight_gradient().parts(dims.outputs * (dims.features + usize::from(bias)))
 }
 
-/// `dW[:, columns] (+)= dyᵀ·x`; the other columns become zero, or stay as they are.
+/// `dW[:, columns] (+)= dyᵀ·x`; the other columns become zero, or stay as they are. And the bias's gradient.
 pub(crate) fn weight_gradient(
     cuda: &Cuda,
     (dims, precision): (Dims, Precision),
     [x, dy]: [&Tensor; 2],
-    dw: &mut Tensor,
-    accumulate: bool,
+    (dw, accumulate): (&mut Tensor, bool),
+    bias: Option<BiasGradient<'_>>,
     scratch: &mut Tensor,
 ) -> Result<()> {
     let (product, Dims { rows, features, outputs, stride, first, .. }) = (dims.weight_gradient(), dims);
     if !accumulate && features != stride {
         dw.zero()?;
     }
-    let split = product.splits() > 1;
+    let (splits, sizes) = (product.splits(), [outputs, features]);
     let math = Math::of(precision, &[dy, x], dw);
     let kernel = cuda.kernel(product.kernel("linear_weight_gradient", math)).input(dy).input(x);
-    let kernel = if split { kernel.output(scratch) } else { kernel.output_from(dw, first) };
+    let kernel = if splits > 1 { kernel.output(scratch) } else { kernel.output_from(dw, first) };
+    let sums = ColumnSums::of(bias.as_ref(), (splits > 1).then_some((scratch, splits * outputs * features)));
     let [rows, features, outputs, pitch] = lengths(NAME, [rows, features, outputs, stride])?;
     let kernel = kernel.value(rows).value(features).value(outputs);
-    let kernel = kernel.value(Whole { pitch, accumulate: u32::from(accumulate) });
+    let kernel = kernel.value(Whole { pitch, accumulate: u32::from(accumulate) }).value(sums);
     math.stored(kernel, &[dy, x]).launch(product.grid())?;
-    if !split {
+    if splits == 1 {
         return Ok(());
     }
-    let (sizes, target) = ([dims.outputs, dims.features], Target { tensor: dw, first, pitch: stride });
-    sum_splits(cuda, (scratch, 0), product.splits(), sizes, target, None, accumulate)
+    let target = Target { tensor: dw, first, pitch: stride };
+    sum_gradient_splits(cuda, scratch, splits, sizes, (target, accumulate), bias)
 }
 
 /// Floats of scratch that [`bias_gradient`] needs.

@@ -53,8 +53,8 @@ impl Made {
     ) -> Result<()> {
         let mut parts = workspace(device, dims.measured_workspace())?;
         if let Backend::Cuda(cuda) = device.backend() {
-            let second = self.second.as_mut().map(|[weight, bias, y]| cuda::Layer { weight, bias, y });
-            let first = cuda::Layer { weight: inputs[1], bias: inputs[2], y };
+            let second = self.second.as_mut().map(|[weight, bias, y]| cuda::Layer { weight, bias: Some(bias), y });
+            let first = cuda::Layer { weight: inputs[1], bias: Some(inputs[2]), y };
             cuda::measured(cuda, (dims, precision), inputs[0], (first, second), &mut self.statistics, &mut parts)?;
         }
         Ok(())

@@ -14,6 +14,7 @@ mod cpu;
 pub(crate) mod cuda;
 mod few;
 mod measured;
+mod pair;
 #[cfg(test)]
 mod tests;
 
@@ -21,9 +22,11 @@ use std::ops::Range;
 
 pub(crate) use cpu::{Matrix, product};
 pub use measured::{Measured, linear_measured};
+pub use pair::linear_pair;
 
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
+use crate::ops::gemm::BiasGradient;
 use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
@@ -129,7 +132,8 @@ impl Op for Linear {
         let mut scratch = workspace_for(device, 0, if few { 0 } else { cuda::forward_workspace(dims) })?;
         match device.backend() {
             Backend::Cuda(cuda) if few => {
-                few::forward(cuda, dims, [inputs[0], inputs[1]], inputs.get(2).copied(), output)?;
+                let layer = cuda::Layer { weight: inputs[1], bias: inputs.get(2).copied(), y: output };
+                few::forward(cuda, dims, inputs[0], (layer, None))?;
             }
             Backend::Cpu { pool, .. } => {
                 let bias = inputs.get(2).map(|bias| bias.data());
@@ -148,9 +152,15 @@ impl Op for Linear {
         let bias = self.bias.then(|| backward.shape(2).to_vec());
         let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
         if few::is_few(backward.device(), (dims, self.precision), backward.dtype(0)) {
-            return few::backward(backward, dims, self.bias);
+            let dy = backward.gradient().clone();
+            let layer = few::Pulled { dy, weight: 1, bias: self.bias.then_some(2) };
+            return few::backward(backward, dims, (layer, None));
         }
         let dy = backward.gradient().clone();
+        // On CUDA the weight's gradient may bring the bias's along.
+        let beside = matches!(backward.device().target(), Target::Cuda(_)) && self.bias && backward.wants(1);
+        let splits = beside.then(|| dims.bias_splits(self.precision, [dy.dtype(), backward.dtype(0)])).flatten();
+        let mut db = splits.map(|_| backward.open_gradient(2)).transpose()?.flatten();
         if backward.wants(1) {
             // Nobody but this op may need x any more: then it goes before the gradient of x comes.
             let x = match backward.take_value(0)? {
@@ -158,7 +168,8 @@ impl Op for Linear {
                 None => backward.value(0)?,
             };
             backward.write_gradient(1, |device, dw, accumulate| {
-                let (cpu, cuda) = (cpu::weight_gradient_workspace(dims), cuda::weight_gradient_workspace(dims));
+                let (cpu, cuda) =
+                    (cpu::weight_gradient_workspace(dims), cuda::weight_gradient_workspace(dims, db.is_some()));
                 let mut scratch = workspace_for(device, cpu, cuda)?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => {
@@ -170,14 +181,18 @@ impl Op for Linear {
                         cpu::weight_gradient(pool, dims, x.data(), dy.data(), scratch.data_mut(), dw.data_mut(), add);
                     }
                     Backend::Cuda(cuda) => {
-                        cuda::weight_gradient(cuda, (dims, self.precision), [&x, &dy], dw, accumulate, &mut scratch)?
+                        let bias = BiasGradient::of(&mut db, splits);
+                        let (dims, dw) = ((dims, self.precision), (dw, accumulate));
+                        cuda::weight_gradient(cuda, dims, [&x, &dy], dw, bias, &mut scratch)?
                     }
                     Backend::Plan { .. } => {}
                 }
                 Ok(())
             })?;
         }
-        if self.bias {
+        if let Some((db, _)) = db {
+            backward.close_gradient(2, db);
+        } else if self.bias {
             backward.write_gradient(2, |device, db, accumulate| {
                 let mut scratch = workspace_for(device, 0, cuda::bias_gradient_workspace(dims))?;
                 match device.backend() {

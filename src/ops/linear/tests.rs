@@ -1,10 +1,12 @@
-use super::{linear, linear_measured};
+use std::ops::Range;
+
+use super::{linear, linear_measured, linear_pair};
 use crate::device::Device;
 use crate::memory::Role;
-use crate::ops::cast;
 use crate::ops::testing::{
     Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, every_device,
 };
+use crate::ops::{add, cast, scale_add};
 use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -67,6 +69,87 @@ fn few_rows() {
     let inputs = [Array::random(&[9, 33], 4), Array::random(&[70, 37], 5), Array::random(&[70], 6)];
     let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], Some(3..36), Some(&v[2]));
     check_op(&inputs, &[0, 1, 2], TOLERANCE, op, |arrays| twin(arrays, 3));
+}
+
+/// Two layers, of which both, the first or the second are used further on; of all columns, and of some.
+#[test]
+fn a_pair_of_few_rows() {
+    for (rows, items, columns) in [(9, 1, None), (4, 2, Some(3..36))] {
+        let width = if columns.is_some() { 40 } else { 33 };
+        let layer = |seed| [Array::random(&[70, width], seed), Array::random(&[items, 70], seed + 1)];
+        let inputs = [[Array::random(&[rows, 33], 4)].as_slice(), &layer(5), &layer(7)].concat();
+        let first = columns.as_ref().map_or(0, |columns: &Range<usize>| columns.start);
+        let layers = |arrays: &[Array]| {
+            [1, 3].map(|i| twin(&[arrays[0].clone(), arrays[i].clone(), arrays[i + 1].clone()], first))
+        };
+        let pair = |tape: &Tape, v: &[Var]| linear_pair(tape, &v[0], [[&v[1], &v[2]], [&v[3], &v[4]]], columns.clone());
+        let both = |tape: &Tape, v: &[Var]| pair(tape, v).and_then(|[a, b]| scale_add(tape, &a, &b, 0.5));
+        check_op(&inputs, &[0, 1, 2, 3, 4], TOLERANCE, both, |arrays| {
+            let [a, b] = layers(arrays);
+            Array { data: a.data.iter().zip(&b.data).map(|(a, b)| a + 0.5 * b).collect(), ..a }
+        });
+        for (i, of_it) in [[0, 1, 2], [0, 3, 4]].iter().enumerate() {
+            let one = |tape: &Tape, v: &[Var]| pair(tape, v).map(|pair| pair[i].clone());
+            check_op(&inputs, of_it, TOLERANCE, one, |arrays| layers(arrays)[i].clone());
+        }
+    }
+}
+
+#[test]
+fn a_pair_is_one_launch_each_way() {
+    let Some(device) = cuda_device(0) else { return };
+    let tape = Tape::new(&device, Mode::Train);
+    let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
+    let (x, w, b) = (var(&[2, 16]), [var(&[8, 16]), var(&[8, 16])], [var(&[8]), var(&[8])]);
+    let [one, other] = linear_pair(&tape, &x, [[&w[0], &b[0]], [&w[1], &b[1]]], None).unwrap();
+    let y = add(&tape, &one, &other).unwrap();
+    drop((one, other));
+    let dy = Tensor::zeros(&device, y.shape(), Role::Data).unwrap();
+    tape.pull(vec![(y, dy)]).unwrap();
+    assert_clean();
+    let launches = device.launches_by_kernel();
+    let of = |name: &str| launches.iter().find(|(kernel, _)| *kernel == name).map(|(_, count)| *count);
+    assert_eq!([of("linear_few"), of("linear_few_backward")], [Some(1), Some(1)], "{launches:?}");
+}
+
+/// Sums of `dy` beside the weight's gradient: in one split; in several of one bias; where each split lies within the rows of one
+/// bias row, and where one does not, which takes a kernel of its own; and so do numbers that tensor cores would round.
+#[test]
+fn a_bias_gradient_beside_the_weights() {
+    let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
+    let (f32, bf16, tf32) = (Precision::F32, Precision::Bf16, Precision::Tf32);
+    for ([rows, outputs, items], precision, beside) in [
+        ([300, 20, 1], f32, true),
+        ([2100, 20, 1], f32, true),
+        ([2048, 20, 4], f32, true),
+        ([2048, 70, 2], f32, true),
+        ([1026, 20, 2], f32, false),
+        ([300, 20, 3], f32, false),
+        ([2048, 24, 4], bf16, true),
+        ([1080, 24, 2], bf16, false),
+        ([2048, 24, 1], tf32, false),
+    ] {
+        let inputs =
+            [Array::random(&[rows, 8], 1), Array::random(&[outputs, 8], 2), Array::random(&[items, outputs], 3)];
+        let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, Some(&v[2]));
+        match precision {
+            Precision::F32 => check_cuda(&inputs, &[0, 1, 2], tolerance, op),
+            Precision::Bf16 => check_bf16(&inputs, &[0], &[0, 1, 2], tolerance, op),
+            Precision::Tf32 => {
+                check_bf16(&inputs, &[], &[0, 1, 2], tolerance, |tape, v| tape.at(precision, || op(tape, v)));
+            }
+        }
+        let Some(device) = cuda_device(0) else { return };
+        let tape = Tape::new(&device, Mode::Train).with_precision(precision);
+        let zeros = |shape: &[usize], dtype| Tensor::zeros_of(&device, shape, dtype, Role::Data).unwrap();
+        let x = tape.input(zeros(&[rows, 8], precision.storage()));
+        let [w, b] = [[outputs, 8], [items, outputs]].map(|shape| tape.input(zeros(&shape, DType::F32)));
+        let y = op(&tape, &[x, w, b]).unwrap();
+        let dy = zeros(&[rows, outputs], y.dtype());
+        tape.pull(vec![(y, dy)]).unwrap();
+        let apart = device.launches_by_kernel().iter().any(|(kernel, _)| kernel.starts_with("column_sums"));
+        assert_eq!(apart, !beside, "{rows} rows, {items} biases, {precision:?}");
+    }
 }
 
 #[test]
@@ -223,10 +306,15 @@ fn on_tensor_cores() {
 fn large_tiles_on_tensor_cores() {
     let tolerance = Tolerance { forward: 5e-6, backward: 2e-5 };
     for [rows, features, outputs] in [[1930, 8, 1000], [1930, 1000, 5], [33, 1450, 1450]] {
-        let inputs = [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2)];
-        let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, None);
-        check_bf16(&inputs, &[0], &[0, 1], tolerance, op);
-        check_bf16(&inputs, &[], &[0, 1], tolerance, |tape, v| tape.at(Precision::Tf32, || op(tape, v)));
+        let inputs =
+            [Array::random(&[rows, features], 1), Array::random(&[outputs, features], 2), Array::random(&[outputs], 3)];
+        let op = |tape: &Tape, v: &[Var]| linear(tape, &v[0], &v[1], None, Some(&v[2]));
+        check_bf16(&inputs, &[0], &[0, 1, 2], tolerance, op);
+        if rows == 33 {
+            // f32 in, bf16 out: the bias's gradient beside the weights', which f32 out does not have.
+            check_bf16(&inputs, &[], &[0, 1, 2], tolerance, op);
+        }
+        check_bf16(&inputs, &[], &[0, 1, 2], tolerance, |tape, v| tape.at(Precision::Tf32, || op(tape, v)));
     }
 }
 

@@ -7,12 +7,14 @@ use crate::device::cuda::Kernel;
 use crate::device::{Cuda, Device, Grid};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::gemm::{Math, Target, Whole, lengths, splits, sum_splits};
+use crate::ops::gemm::{
+    BiasGradient, ColumnSums, Math, Target, Whole, bias_splits, lengths, splits, sum_gradient_splits,
+};
 use crate::ops::linear::cuda::{self as product, measured_workspace};
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::cuda::{Cut, Inputs, Second, Summed, second, write_gradients};
 use crate::tape::{Backward, Precision};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// A tile: which kernel has it, rows, columns, threads.
 type Tile = (&'static str, usize, usize, u32);
@@ -156,7 +158,8 @@ impl Layer<'_> {
         let (dims, weight) = ((self.dims.product(), self.precision), self.weight);
         match measured {
             Some([statistics, parts]) => {
-                product::measured(cuda, dims, a, (product::Layer { weight, bias, y }, None), statistics, parts)
+                let layer = product::Layer { weight, bias: Some(bias), y };
+                product::measured(cuda, dims, a, (layer, None), statistics, parts)
             }
             // One split: what would be scratch is never touched.
             None => {
@@ -166,22 +169,31 @@ impl Layer<'_> {
         }
     }
 
-    /// Floats of scratch of the weight's gradient.
-    pub(super) fn weight_gradient_workspace(&self) -> usize {
+    /// Splits of the rows of each row of the bias, if the weight's gradient can bring the bias's along.
+    pub(super) fn bias_splits(&self, dy: DType) -> Option<usize> {
+        let product = self.dims.product();
         match self.is_exact() {
-            true if self.dims.splits() == 1 => 0,
-            true => self.dims.splits() * self.dims.outputs * self.dims.features,
-            false => product::weight_gradient_workspace(self.dims.product()),
+            true => bias_splits((Math::Exact, dy), self.dims.splits(), [product.rows, product.rows_per_bias]),
+            false => product.bias_splits(self.precision, [dy, self.x.dtype()]),
         }
     }
 
-    /// `dW (+)= dyᵀ·a`.
+    /// Floats of scratch of the gradient of the weight, and of the `bias`.
+    pub(super) fn weight_gradient_workspace(&self, bias: bool) -> usize {
+        match self.is_exact() {
+            true if self.dims.splits() == 1 => 0,
+            true => self.dims.splits() * self.dims.outputs * (self.dims.features + usize::from(bias)),
+            false => product::weight_gradient_workspace(self.dims.product(), bias),
+        }
+    }
+
+    /// `dW (+)= dyᵀ·a`, and the bias's gradient.
     pub(super) fn weight_gradient(
         &self,
         cuda: &Cuda,
         dy: &Tensor,
-        dw: &mut Tensor,
-        accumulate: bool,
+        (dw, accumulate): (&mut Tensor, bool),
+        bias: Option<BiasGradient<'_>>,
         scratch: &mut Tensor,
     ) -> Result<()> {
         let Dims { items, features, outputs, .. } = self.dims;
@@ -191,13 +203,14 @@ impl Layer<'_> {
         let kernel = cuda.kernel(format!("norm_act_linear_weight_gradient_pade54_{name}")).input(dy).input(self.x);
         let kernel =
             self.describe(kernel).output(if splits > 1 { &mut *scratch } else { &mut *dw }).value(items as u32);
-        let kernel = kernel.value(Whole { pitch: features as u32, accumulate: u32::from(accumulate) });
+        let sums = ColumnSums::of(bias.as_ref(), (splits > 1).then_some((&*scratch, splits * outputs * features)));
+        let kernel = kernel.value(Whole { pitch: features as u32, accumulate: u32::from(accumulate) }).value(sums);
         kernel.value(self.dims.sizes()?).launch(Grid { blocks, threads: [threads, 1, 1], shared: 0 })?;
         if splits == 1 {
             return Ok(());
         }
         let target = Target { tensor: dw, first: 0, pitch: features };
-        sum_splits(cuda, (scratch, 0), splits, [outputs, features], target, None, accumulate)
+        sum_gradient_splits(cuda, scratch, splits, [outputs, features], (target, accumulate), bias)
     }
 
     /// The same by way of `a`, made anew.
@@ -206,12 +219,12 @@ impl Layer<'_> {
         cuda: &Cuda,
         a: &mut Tensor,
         dy: &Tensor,
-        dw: &mut Tensor,
-        accumulate: bool,
+        dw: (&mut Tensor, bool),
+        bias: Option<BiasGradient<'_>>,
         scratch: &mut Tensor,
     ) -> Result<()> {
         self.inputs(self.cut(), &self.parameters).forward(cuda, None, a)?;
-        product::weight_gradient(cuda, (self.dims.product(), self.precision), [a, dy], dw, accumulate, scratch)
+        product::weight_gradient(cuda, (self.dims.product(), self.precision), [a, dy], dw, bias, scratch)
     }
 
     /// Floats of scratch of [`Layer::input_gradient`] and what follows it.

@@ -28,6 +28,7 @@ use std::rc::Rc;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
+use crate::ops::gemm::BiasGradient;
 use crate::ops::linear::cuda::CHAIN;
 use crate::ops::linear::{self, Measured, linear, linear_measured};
 use crate::ops::{Activation, Cost, Grouping, Needs, NormAct, Op, norm_act, workspace};
@@ -224,27 +225,33 @@ impl Op for Fused {
         let shapes: Vec<&[usize]> = values.iter().map(|value| value.shape()).chain([bias.as_slice()]).collect();
         let layer = self.layer(self.dims(&shapes)?, &values);
         let (x, dy) = (values[X], backward.gradient().clone());
+        let splits = if backward.wants(WEIGHT) { layer.bias_splits(dy.dtype()) } else { None };
+        let mut db = splits.map(|_| backward.open_gradient(BIAS)).transpose()?.flatten();
         if backward.wants(WEIGHT) {
             let mut a = self.activations(&device, x)?;
             backward.write_gradient(WEIGHT, |device, dw, accumulate| {
-                let mut scratch = workspace(device, layer.weight_gradient_workspace())?;
+                let mut scratch = workspace(device, layer.weight_gradient_workspace(db.is_some()))?;
+                let (dw, bias) = ((dw, accumulate), BiasGradient::of(&mut db, splits));
                 match (device.backend(), &mut a) {
-                    (Backend::Cuda(cuda), None) => layer.weight_gradient(cuda, &dy, dw, accumulate, &mut scratch),
-                    (Backend::Cuda(cuda), Some(a)) => {
-                        layer.weight_gradient_of(cuda, a, &dy, dw, accumulate, &mut scratch)
-                    }
+                    (Backend::Cuda(cuda), None) => layer.weight_gradient(cuda, &dy, dw, bias, &mut scratch),
+                    (Backend::Cuda(cuda), Some(a)) => layer.weight_gradient_of(cuda, a, &dy, dw, bias, &mut scratch),
                     _ => Ok(()),
                 }
             })?;
         }
-        backward.write_gradient(BIAS, |device, db, accumulate| {
-            let product = layer.dims.product();
-            let mut scratch = workspace(device, linear::cuda::bias_gradient_workspace(product))?;
-            match device.backend() {
-                Backend::Cuda(cuda) => linear::cuda::bias_gradient(cuda, product, &dy, db, accumulate, &mut scratch),
-                _ => Ok(()),
-            }
-        })?;
+        match db {
+            Some((db, _)) => backward.close_gradient(BIAS, db),
+            None => backward.write_gradient(BIAS, |device, db, accumulate| {
+                let product = layer.dims.product();
+                let mut scratch = workspace(device, linear::cuda::bias_gradient_workspace(product))?;
+                match device.backend() {
+                    Backend::Cuda(cuda) => {
+                        linear::cuda::bias_gradient(cuda, product, &dy, db, accumulate, &mut scratch)
+                    }
+                    _ => Ok(()),
+                }
+            })?,
+        }
         let mut scratch = workspace(&device, layer.input_gradient_workspace())?;
         let mut g = Tensor::empty(&device, x.shape(), x.dtype(), Role::Transient)?;
         if let Backend::Cuda(cuda) = device.backend() {

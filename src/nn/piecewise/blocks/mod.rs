@@ -72,10 +72,9 @@ pub fn chunked_block(
     let batch = latent.shape()[0];
     // Scale and shift of a norm, and a product's weight and bias, one row a volume.
     let affine = |norm: &NormAct| norm.conditional_affine(tape, parameters, latent);
-    let product = |layer: &Linear| layer.weight_and_bias(tape, parameters, shared);
     let [first_affine, second_affine] = [affine(layers.first_norm)?, affine(layers.second_norm)?];
-    let (first, second) = (product(layers.first)?, layers.second.weight_and_bias(tape, parameters, None)?);
-    let residual = layers.residual.map(product).transpose()?;
+    let (first, residual) = layers.first.weights_and_biases(tape, parameters, shared, layers.residual)?;
+    let second = layers.second.weight_and_bias(tape, parameters, None)?;
     let (first_act, second_act) = (layers.first_act.vars(tape, parameters), layers.second_act.vars(tape, parameters));
     let op = ChunkedBlock {
         batch,

@@ -45,8 +45,8 @@ impl Channels {
         let group = tiles.isqrt().next_power_of_two().max(GROUP);
         let column_tiles = product.columns.div_ceil(tile_columns);
         let cut = Self { items, tiles, group, columns: product.columns, column_tiles };
-        let straddles = items > 1 && (product.rows % items != 0 || rows % tile_rows != 0);
-        let by_channel = grouping != Grouping::Scalar && tiles > 0 && !straddles;
+        let whole = product.rows.is_multiple_of(items) && rows.is_multiple_of(tile_rows);
+        let by_channel = grouping != Grouping::Scalar && tiles > 0 && (items == 1 || whole);
         (by_channel && product.splits() == 1 && cut.tickets() <= TICKETS).then_some(cut)
     }
 

@@ -62,8 +62,14 @@ template <class T, class F> struct Pooled {
                 for (int k = 0; k < 2; k++) both[k] += __shfl_xor_sync(ALL_LANES, both[k], WARP / 2);
             const uint32_t n = column + part * 8;
             if (T::WARP_M == 32 && threadIdx.x % WARP >= WARP / 2 || window >= pooling.windows) continue;
-            for (int k = 0; k < 2; k++)
-                if (column != ~0u && n + k < columns) y[(uint64_t)window * columns + n + k] = 0.125f * both[k];
+            if (column == ~0u || n >= columns) continue;
+            bf16* to = y + (uint64_t)window * columns + n;
+            if (columns % 2 == 0) {
+                *(uint32_t*)to = mma::pair(0.125f * both[0], 0.125f * both[1]);
+            } else {
+                to[0] = 0.125f * both[0];
+                if (n + 1 < columns) to[1] = 0.125f * both[1];
+            }
         }
     }
 };

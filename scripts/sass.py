@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("sm_80", "sm_90")
 # Where a training step or an inference spends its time; prefixes of names.
-HOT = ("linear_", "norm_act_linear", "conv3d_correlate", "conv3d_weight_gradient", "patch_conv_forward", "patch_conv_weight_sums", "norm_act_pade54",
+HOT = ("linear_", "norm_act_linear", "conv3d_correlate", "conv3d_pooled", "conv3d_weight_gradient", "patch_conv_forward", "patch_conv_weight_sums", "norm_act_pade54", "norm_act_pool",
        "norm_act_first_pade54", "norm_act_second", "moments", "patch_sample_4", "occupancy", "optimizer_step")
 HEADS = ("kernel", "sm", "instructions", "loads 128/64/32", "stores 128/64/32", "shared 128/64/32", "copies", "FFMA", "mma", "ldmatrix",
          "local")

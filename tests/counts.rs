@@ -26,7 +26,7 @@ const AIM: f64 = 1.25;
 const SHARE: f64 = 0.005;
 
 /// Files whose kernels are bound by memory and should move each byte once.
-const STREAMING: [&str; 18] = [
+const STREAMING: [&str; 19] = [
     "activation",
     "dice",
     "dropout",
@@ -35,6 +35,7 @@ const STREAMING: [&str; 18] = [
     "loss",
     "moments",
     "norm_act",
+    "norm_act_pool",
     "optimizer",
     "pade",
     "pade54",
@@ -48,9 +49,11 @@ const STREAMING: [&str; 18] = [
 ];
 
 /// Files whose kernels multiply out of shared memory and should have no bank conflicts.
-const PRODUCTS: [&str; 9] = [
+const PRODUCTS: [&str; 11] = [
     "conv3d",
     "conv3d_mma",
+    "conv3d_pooled",
+    "conv3d_pooled_mma",
     "linear",
     "linear_measured",
     "linear_measured_mma",

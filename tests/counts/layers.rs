@@ -17,7 +17,7 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 }
 
 /// One case for each.
-pub const CASES: [Case; 37] = [
+pub const CASES: [Case; 38] = [
     case("linear 8, 256 to 512", |b| linear(b, [8, 256, 512], Precision::F32)),
     case("linear_pair 8, 256 to 512 each", |b| pair(b, [8, 256, 512])),
     case("linear_measured 2048, 32 to 16 and beside", |b| measured(b, [2048, 32, 16], Precision::F32)),
@@ -54,6 +54,7 @@ pub const CASES: [Case; 37] = [
     case("bf16: norm_act_pool 2×16³×32", |b| pooled(b, Precision::Bf16)),
     pooled_convolution("conv_norm_act_pool 2×32³, 4 to 16", |b| convolution(b, 32, [4, 16], Precision::F32)),
     pooled_convolution("conv_norm_act_pool 2×16³, 16 to 32", |b| convolution(b, 16, [16, 32], Precision::F32)),
+    pooled_convolution("conv_norm_act_pool 2×8³, 32 to 64", |b| convolution(b, 8, [32, 64], Precision::F32)),
     pooled_convolution("bf16: conv_norm_act_pool 2×16³, 32 to 64", |b| convolution(b, 16, [32, 64], Precision::Bf16)),
     case("occupancy of oss-net-c, 256 points", |b| occupancy(b, Precision::F32)),
     case("bf16: occupancy of oss-net-c, 256 points", |b| occupancy(b, Precision::Bf16)),
@@ -132,7 +133,12 @@ fn pooled(b: &Bench, precision: Precision) -> Result<()> {
 
 /// The kernels that are one launch where nothing of the convolution's result is kept.
 const fn pooled_convolution(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
-    let only = &["conv3d_pooled_pade54_16", "conv3d_pooled_pade54_32", "conv3d_pooled_pade54_bf16_64"];
+    let only = &[
+        "conv3d_pooled_pade54_16",
+        "conv3d_pooled_pade54_32",
+        "conv3d_pooled_pade54_64",
+        "conv3d_pooled_pade54_bf16_64",
+    ];
     Case { name, run, only }
 }
 

@@ -26,7 +26,7 @@ use crate::ops::moments::Grouping;
 use crate::ops::norm_act::cpu::Norm;
 use crate::ops::{Cost, Needs, NormAct, Op, avg_pool, norm_act, workspace};
 use crate::tape::{Backward, Tape, Var};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 const NAME: &str = "norm_act_pool";
 
@@ -53,7 +53,8 @@ fn fused<'a>(tape: &Tape, x: &'a Var, parts: &NormAct<'a>) -> Option<(Fused, Vec
     };
     let channels = *x.shape().last()?;
     let known = match tape.device().target() {
-        Target::Cpu { .. } => channels <= cpu::CHANNELS,
+        // In bf16 the CPU is what fused kernels are compared with: op by op.
+        Target::Cpu { .. } => channels <= cpu::CHANNELS && x.dtype() == DType::F32,
         Target::Cuda(_) => {
             parts.activation == Activation::PADE
                 && channels.is_multiple_of(4)

@@ -8,9 +8,9 @@ use crate::ops::moments::{Grouping, moments};
 use crate::ops::testing::{
     Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, cuda_device, dot, every_device,
 };
-use crate::ops::{NormAct, avg_pool, norm_act};
-use crate::tape::{Mode, Tape, Var};
-use crate::tensor::Tensor;
+use crate::ops::{NormAct, avg_pool, cast, norm_act};
+use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tensor::{DType, Tensor};
 
 const EPSILON: f32 = 1e-3;
 
@@ -173,6 +173,45 @@ fn in_bf16() {
     for training in [true, false] {
         let case = Case { training, shape: [2, 4, 5, 6, 8], ..CASE };
         check_bf16(&case.inputs(), &[0], &case.differentiable(), TOLERANCE, |tape, v| case.fused(tape, v));
+    }
+}
+
+/// The FlashAttention rule: output and gradients are off by at most twice what they are op by op, by the root of the mean square.
+#[test]
+fn no_less_exact_than_apart_in_bf16() {
+    let case = Case { shape: [2, 8, 8, 12, 16], ..CASE };
+    let inputs: Vec<Array> = case.inputs().iter().map(Array::in_bf16).collect();
+    let run = |device: &Device, precision: Precision, fused: bool| {
+        let tape = Tape::new(device, Mode::Train).with_precision(precision);
+        let tensor = |array: &Array| Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).unwrap();
+        let leaves: Vec<Var> = inputs.iter().map(|array| tape.input(tensor(array))).collect();
+        let mut v = leaves.clone();
+        v[0] = cast(&tape, &leaves[0], precision.storage()).unwrap();
+        let y = match fused {
+            true => case.fused(&tape, &v).unwrap(),
+            false => case
+                .run(&tape, &v, |tape, x, parts| avg_pool(tape, &norm_act(tape, x, parts)?, [2; 3], [2; 3]))
+                .unwrap(),
+        };
+        let y = cast(&tape, &y, DType::F32).unwrap();
+        let values = y.tensor().to_vec().unwrap();
+        let seed = tensor(&Array::random(y.shape(), 9).in_bf16());
+        tape.pull(vec![(y, seed)]).unwrap();
+        let gradients = case.differentiable().into_iter().map(|i| tape.take_gradient(&leaves[i]).unwrap());
+        [values].into_iter().chain(gradients.map(|gradient| gradient.to_vec().unwrap())).collect::<Vec<_>>()
+    };
+    let Some(device) = cuda_device(0) else { return };
+    let truth = run(&Device::cpu(1, 1 << 28).unwrap(), Precision::F32, false);
+    let (fused, apart) = (run(&device, Precision::Bf16, true), run(&device, Precision::Bf16, false));
+    assert_clean();
+    for (i, ((fused, apart), truth)) in fused.iter().zip(&apart).zip(&truth).enumerate() {
+        let root = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let off =
+            |ours: &[f32]| root(&mut ours.iter().zip(truth).map(|(a, b)| a - b)) / root(&mut truth.iter().copied());
+        let (fused, apart) = (off(fused), off(apart));
+        // Both may be as exact as f32 is.
+        assert!(fused <= 2.0 * apart + 1e-6, "{i}: {fused} fused, {apart} apart");
+        assert!(apart < 0.02, "{i}: {apart}");
     }
 }
 

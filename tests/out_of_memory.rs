@@ -178,14 +178,14 @@ mod refused {
         let place = Place::new();
         data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
         let compare = "compare --data data --models o-net --epochs 1";
-        let Some(refused) = run(&place, 18, &format!("{compare} --quiet --out refused")) else { return };
+        let Some(refused) = run(&place, 20, &format!("{compare} --quiet --out refused")) else { return };
         refused.refused(
             1,
             &["out of memory: ", "it fits with --recompute ", "passes of batch 1 a step by --on-oom adapt"],
         );
-        run(&place, 18, &format!("{compare} --on-oom adapt --quiet --out adapted")).unwrap().succeeded();
+        run(&place, 20, &format!("{compare} --on-oom adapt --quiet --out adapted")).unwrap().succeeded();
         let page = std::fs::read_to_string(place.at("adapted/report.html")).unwrap();
-        assert!(page.contains("O-Net as asked needs more than 18.0 MiB: from step 1 on trained with"), "{page}");
+        assert!(page.contains("O-Net as asked needs more than 20.0 MiB: from step 1 on trained with"), "{page}");
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Var {
         self.0.0.value.borrow().clone().expect("a var holds its tensor while its handle lives")
     }
 
+    /// True if both are one var.
+    pub fn is(&self, other: &Var) -> bool {
+        Rc::ptr_eq(&self.0.0, &other.0.0)
+    }
+
     /// True if gradients flow to this var.
     pub fn needs_gradient(&self) -> bool {
         self.0.0.needs_gradient

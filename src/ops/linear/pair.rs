@@ -14,8 +14,6 @@ use crate::tensor::{DType, Shape, Tensor};
 /// [`linear`] of `x` with `[weight, bias]` of one layer and of another of the same sizes: scale and shift of a norm. On CUDA few
 /// rows are one launch each way.
 ///
-/// The parameters must be four vars.
-///
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn linear_pair(tape: &Tape, x: &Var, layers: [[&Var; 2]; 2], columns: Option<Range<usize>>) -> Result<[Var; 2]> {
@@ -27,7 +25,9 @@ pub fn linear_pair(tape: &Tape, x: &Var, layers: [[&Var; 2]; 2], columns: Option
     let shape = op().output_shape(&shapes)?;
     let dims = op().dims_of(&shapes);
     let twins = [w, b].map(Var::shape) == [other_w, other_b].map(Var::shape);
-    if !twins || !few::is_few(device, (dims, tape.precision()), x.dtype()) {
+    // Of one launch that writes all gradients each has to be another's.
+    let distinct = !w.is(other_w) && !b.is(other_b);
+    if !twins || !distinct || !few::is_few(device, (dims, tape.precision()), x.dtype()) {
         let layer = |[w, b]: [&Var; 2]| linear(tape, x, w, Some(columns.clone()), Some(b));
         return Ok([layer(layers[0])?, layer(layers[1])?]);
     }

@@ -92,6 +92,18 @@ fn a_pair_of_few_rows() {
             let one = |tape: &Tape, v: &[Var]| pair(tape, v).map(|pair| pair[i].clone());
             check_op(&inputs, of_it, TOLERANCE, one, |arrays| layers(arrays)[i].clone());
         }
+        // One layer twice, or one bias of both: two launches.
+        for [w, b] in [[1, 2], [3, 2]] {
+            let both = |tape: &Tape, v: &[Var]| {
+                let [one, other] = linear_pair(tape, &v[0], [[&v[1], &v[2]], [&v[w], &v[b]]], columns.clone())?;
+                scale_add(tape, &one, &other, 0.5)
+            };
+            check_op(&inputs[..4], &[0, 1, 2], TOLERANCE, both, |arrays| {
+                let [one, other] =
+                    [[1, 2], [w, b]].map(|[w, b]| twin(&[&arrays[0], &arrays[w], &arrays[b]].map(Array::clone), first));
+                Array { data: one.data.iter().zip(&other.data).map(|(a, b)| a + 0.5 * b).collect(), ..one }
+            });
+        }
     }
 }
 

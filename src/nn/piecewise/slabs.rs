@@ -185,14 +185,6 @@ impl Slabs {
         })
     }
 
-    /// The kernel's lengths.
-    fn taps(&self, weight: &[usize]) -> Result<[usize; 3]> {
-        match *weight {
-            [_, _, d, h, w] => Ok([d, h, w]),
-            _ => Err(Error::shape(NAME, format!("weight {weight:?} is not [out, in, kd, kh, kw]"))),
-        }
-    }
-
     /// The whole pass by a kernel that does not need slabs.
     fn in_one_launch(
         &self,
@@ -246,7 +238,7 @@ impl Op for Slabs {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
         let convolved = self.convolved(&shapes)?;
-        let sizes = Sizes::new(NAME, shapes[X], convolved[4], self.conv.window(self.taps(shapes[WEIGHT])?))?;
+        let sizes = Sizes::of(NAME, shapes[X], shapes[WEIGHT], self.conv)?;
         let pooled = Pooled { sizes: &sizes, activation: self.activation, precision: self.precision };
         if pooled.exists(device, inputs[X].dtype()) {
             return self.in_one_launch(device, pooled, inputs, output);

@@ -68,14 +68,7 @@ impl Conv3d {
     }
 
     fn sizes(&self, x: &[usize], weight: &[usize]) -> Result<Sizes> {
-        let &[outputs, inputs, kd, kh, kw] = weight else {
-            return Err(Error::shape(NAME, format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
-        };
-        if x.last() != Some(&inputs) {
-            let problem = format!("weight {weight:?} wants {inputs} channels, the input {x:?} has another number");
-            return Err(Error::shape(NAME, problem));
-        }
-        Sizes::new(NAME, x, outputs, self.geometry.window([kd, kh, kw]))
+        Sizes::of(NAME, x, weight, self.geometry)
     }
 }
 

@@ -93,6 +93,21 @@ impl Sizes {
         Ok(Self { batch, input: [d, h, w], output, in_channels, out_channels, window })
     }
 
+    /// Those of an `x` `[batch, D, H, W, in]` and a `weight` `[out, in, kd, kh, kw]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] in the name of `op` if they do not fit each other.
+    pub fn of(op: &'static str, x: &[usize], weight: &[usize], geometry: Geometry) -> Result<Self> {
+        let &[outputs, inputs, kd, kh, kw] = weight else {
+            return Err(Error::shape(op, format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
+        };
+        if x.last() != Some(&inputs) {
+            let problem = format!("weight {weight:?} wants {inputs} channels, the input {x:?} has another number");
+            return Err(Error::shape(op, problem));
+        }
+        Self::new(op, x, outputs, geometry.window([kd, kh, kw]))
+    }
+
     /// Voxels of the input, all volumes together.
     pub fn input_voxels(&self) -> usize {
         self.batch * self.input.iter().product::<usize>()

@@ -149,8 +149,8 @@ impl Linear {
         let ([weight, bias], [other_weight, other_bias]) = (own?, other?);
         let all = weight.shape()[1];
         let columns = all.saturating_sub(shared.shape().last().copied().unwrap_or(0))..all;
-        let layers = [[&weight, &bias], [&other_weight, &other_bias]];
-        let [bias, other_bias] = tape.at(Precision::F32, || ops::linear_pair(tape, shared, layers, Some(columns)))?;
+        let layers = [[&other_weight, &other_bias], [&weight, &bias]];
+        let [other_bias, bias] = tape.at(Precision::F32, || ops::linear_pair(tape, shared, layers, Some(columns)))?;
         Ok(([weight, bias], Some([other_weight, other_bias])))
     }
 

@@ -1,6 +1,7 @@
-//! A network's score is the same by every way to it.
+//! Networks learn, and a network's score is the same by every way to it.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use ossnet::data::{Axes, Labels, Source};
 use serde_json::Value;
@@ -81,4 +82,27 @@ fn one_checkpoint_has_one_score() {
             }
         }
     }
+}
+
+/// From three seeds each network finds both structures.
+#[test]
+fn every_network_learns() {
+    let place = place();
+    for (model, flags, least) in [
+        ("unet3d", "--epochs 20", 0.8),
+        ("unet2d", "--epochs 40", 0.8),
+        ("oss-net-c", "--epochs 60", 0.7),
+        ("o-net", "--epochs 60", 0.5),
+    ] {
+        for seed in 0..3 {
+            let started = std::time::Instant::now();
+            let out = format!("{model}-{seed}");
+            let command = format!("train --quiet --json --data data --model {model} {flags} --seed {seed} --out {out}");
+            let result = json(&place.run(&command).succeeded());
+            let dice = result["dice"].as_f64().unwrap();
+            println!("{model}, seed {seed}: Dice {dice:.3} in {:.1} s", started.elapsed().as_secs_f64());
+            assert!(dice >= least, "{model}, seed {seed}: Dice {dice:.3}, {least} is stated: {result:#}");
+        }
+    }
+    fs::remove_dir_all(place.at("data")).unwrap();
 }

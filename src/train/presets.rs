@@ -2,7 +2,7 @@
 
 use crate::data::{Augmentation, SamplingRule};
 use crate::models::{NetworkConfig, Recompute};
-use crate::nn::optim::{OptimizerSettings, Rule, Schedule};
+use crate::nn::optim::{OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::settings::TrainSettings;
 use crate::train::step::LossSettings;
@@ -20,7 +20,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
     let occupancy = matches!(network, NetworkConfig::OssNet(_));
     let optimizer = match occupancy {
         true => OptimizerSettings { rate: 3e-3, ..OptimizerSettings::default() },
-        false => OptimizerSettings { rule: Rule::adam(), lookahead: None, rate: 1e-3, activation_rate: None },
+        false => OptimizerSettings { rule: UpdateRule::adam(), lookahead: None, rate: 1e-3, activation_rate: None },
     };
     TrainSettings {
         epochs,

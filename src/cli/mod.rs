@@ -32,9 +32,11 @@ mod scans;
 #[cfg(feature = "train")]
 mod train;
 
+use std::ffi::OsString;
+
 use clap::{Args, Parser, Subcommand};
 
-pub use output::note;
+use output::note;
 
 use crate::error::Result;
 
@@ -124,12 +126,19 @@ pub struct RunArgs {
     json: bool,
 }
 
-/// Parses the command line and runs it.
-///
-/// # Errors
-/// What the subcommand reports. Usage errors end the process with status 2.
-pub fn run() -> Result<()> {
-    let cli = Cli::parse();
+/// Runs the program with these arguments, its own name first; prints the one error that there may be. Returns the exit status.
+/// Help, the version, and a command line that cannot be parsed end the process at once.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    match run(Cli::parse_from(arguments)) {
+        Ok(()) => 0,
+        Err(error) => {
+            note(format!("ossnet: {error}"));
+            error.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     match cli.command {
         #[cfg(feature = "train")]
         None => compare::run(cli.compare),

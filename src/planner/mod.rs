@@ -7,9 +7,11 @@
 
 pub mod adjust;
 pub mod aside;
+mod cost;
 pub mod curves;
 pub mod fit;
 pub mod gpus;
+pub mod json;
 pub mod reference;
 pub mod remedies;
 pub mod roofline;
@@ -21,4 +23,5 @@ pub mod training;
 mod workload;
 
 pub use aside::Aside;
+pub use cost::{StepCost, median, resident_peak};
 pub use workload::{Forecast, Workload, forecast, this_cpu};

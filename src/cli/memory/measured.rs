@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::super::output::print;
-use super::{MemoryArgs, Where, refuse, write};
+use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
 use crate::memory::format_bytes;
-use crate::planner::Aside;
+use crate::planner::{Aside, median, resident_peak};
 use crate::report::{Grid, mib};
 
 /// Plans the step, runs it, and prints both.
@@ -22,9 +22,9 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let target = device.target();
     // As many steps are planned as are run: what is reserved is the highest of all.
     let steps = args.steps as usize;
-    let before = write::resident_peak();
+    let before = resident_peak();
     let (workload, change, run) = args.taken(&device, steps)?;
-    let resident = write::resident_peak();
+    let resident = resident_peak();
     let plan = workload.rehearse(&device.planned(), steps)?;
     let aside = Aside::of(&workload, target)?;
     let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
@@ -41,7 +41,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
                 "peak_activation_bytes": { "planned": plan.peak_activations, "measured": run.peak_activations },
                 "reserved_bytes": { "planned": plan.reserved, "measured": run.reserved },
                 "resident_peak_bytes": { "planned_at_most": bound, "measured": resident, "before_the_run": before },
-                "step_seconds": { "planned": write::median(&plan.seconds), "measured": write::median(&run.seconds) },
+                "step_seconds": { "planned": median(&plan.seconds), "measured": median(&run.seconds) },
             })
         ));
     }
@@ -56,7 +56,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     }
     grid.push(["reserved, MiB".to_string(), mib(plan.reserved), mib(run.reserved)]);
     grid.push(["resident, MiB".to_string(), format!("≤ {}", mib(bound)), mib(resident)]);
-    let seconds = |seconds: &[f64]| format!("{:.4}", write::median(seconds));
+    let seconds = |seconds: &[f64]| format!("{:.4}", median(seconds));
     grid.push(["a step, seconds".to_string(), seconds(&plan.seconds), seconds(&run.seconds)]);
     text += &grid.render();
     text += &match differing {

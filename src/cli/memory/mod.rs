@@ -307,15 +307,6 @@ impl OptimizerName {
     }
 }
 
-/// `the CPU with 2 threads`.
-fn target_text(target: Target) -> String {
-    match target {
-        Target::Cpu { threads: 1, .. } => "the CPU with 1 thread".into(),
-        Target::Cpu { threads, .. } => format!("the CPU with {threads} threads"),
-        Target::Cuda(cuda) => format!("CUDA devices of capability {}.{}", cuda.capability.0, cuda.capability.1),
-    }
-}
-
 /// `256×256×160`.
 fn shape_text(volume: [usize; 3]) -> String {
     volume.map(|side| side.to_string()).join("×")

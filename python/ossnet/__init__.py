@@ -144,7 +144,8 @@ def sweep(
     import numpy as np
 
     names = [models] if isinstance(models, str) else list(models)
-    asked = _step(256, points, batch, step, "f32", device, threads)
+    # Slopes a point are fitted at the command's own volume.
+    asked = _step((256, 256, 160), points, batch, step, "f32", device, threads)
     value = _ossnet.sweep(names, tuple(sides), asked, _levels(recompute))
     for level in value["levels"]:
         for curve in level["curves"] + level["recorded"]:

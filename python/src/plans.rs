@@ -3,13 +3,14 @@
 use numpy::{PyArray1, ToPyArray};
 use ossnet::Result;
 use ossnet::device::{CudaTarget, Device, Target, UNLIMITED};
-use ossnet::memory::{format_bytes, parse_bytes};
+use ossnet::memory::format_bytes;
 use ossnet::models::Recompute;
 use ossnet::planner::curves::sides;
 use ossnet::planner::fit::{answers, best_answers};
 use ossnet::planner::gpus::{GPUS, Speed};
 use ossnet::planner::roofline::{LAUNCH, models};
 use ossnet::planner::{StepCost, Workload, json, remedies, sweep as sweeps, this_cpu};
+use ossnet::quantities::parse_bytes;
 use ossnet::tape::Precision;
 use ossnet::train::rehearsal::{Sizes, StepKind};
 use pyo3::prelude::*;

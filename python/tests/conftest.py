@@ -27,7 +27,12 @@ def command():
         if not ok:
             return done
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+        if "--json" not in arguments:
+            return done.stdout
+        told = json.loads(done.stdout)
+        # What the command says of itself beside the result.
+        told.pop("schema_version", None), told.pop("made_by", None), told.pop("data", None)
+        return told
 
     return run
 

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::output::print;
-use super::run::parse_volume;
+use super::provenance::print_json;
 use crate::device::Device;
 use crate::device::cuda::{default_budget, devices};
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::planner::Workload;
 use crate::planner::gpus::Speed;
 use crate::planner::json;
 use crate::planner::roofline::{self, LAUNCH, Measured, Roofline};
+use crate::quantities::parse_shape;
 use crate::report::Grid;
 use crate::tape::Precision;
 use crate::train::rehearsal::{Sizes, StepKind, rehearse_by_the_clock};
@@ -31,10 +32,10 @@ pub struct RooflineArgs {
     #[arg(long, default_value = "h100", value_name = "GPU", value_parser = Speed::named)]
     device: Speed,
     /// Model, for example oss-net-c, o-net, unet3d
-    #[arg(long, default_value = "oss-net-c", value_name = "NAME")]
+    #[arg(short, long, default_value = "oss-net-c", value_name = "NAME")]
     model: String,
     /// Full-resolution volume
-    #[arg(long, default_value = "256x256x160", value_name = "XxYxZ", value_parser = parse_volume)]
+    #[arg(long, default_value = "256x256x160", value_name = "XxYxZ", value_parser = parse_shape)]
     volume: [usize; 3],
     /// Points a volume
     #[arg(long, default_value_t = 16384, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
@@ -78,10 +79,10 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
     let workload = Workload::official(&args.model, sizes)?;
     workload.check()?;
     let measured = if args.measure { Some(take(&workload)?) } else { None };
-    let [ours, peer] = roofline::models(&workload, &args.device, args.launch * 1e-6)?;
+    let [ours, peer] = roofline::models(&workload, &args.device, args.launch / 1e6)?;
     let title = workload.network.title();
     match args.json {
-        true => print(format!("{:#}", json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref()))),
+        true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref()), "steps"),
         false => print(as_text(args, &title, [&ours, &peer], measured.as_ref())),
     }
 }

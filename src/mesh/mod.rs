@@ -7,12 +7,13 @@
 mod components;
 mod extract;
 mod format;
+mod glb;
 mod simplify;
 mod smooth;
 
 pub use components::{Dropped, drop_small};
 pub use extract::{Options, of_field, of_labels};
-pub use format::{Format, Space, write};
+pub use format::{Format, Part, Space, write, write_parts};
 pub use simplify::simplify;
 pub use smooth::smooth;
 

@@ -65,10 +65,3 @@ pub fn median(seconds: &[f64]) -> f64 {
     later.sort_by(f64::total_cmp);
     later[later.len() / 2]
 }
-
-/// The process's largest resident set so far, in bytes (0 where the system does not tell).
-pub fn resident_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
-}

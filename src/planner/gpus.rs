@@ -87,11 +87,11 @@ impl Speed {
     /// The GPU of this name, whatever the case of its letters.
     ///
     /// # Errors
-    /// A line that lists the names.
+    /// A line that names the nearest and lists all.
     pub fn named(name: &str) -> Result<Self, String> {
-        let known = || SPEEDS.map(|speed| speed.name).join(", ");
+        let known = || crate::suggest::remedy(name, SPEEDS.iter().map(|speed| speed.name));
         let speed = SPEEDS.into_iter().find(|speed| speed.name.eq_ignore_ascii_case(name));
-        speed.ok_or_else(|| format!("'{name}' is no GPU that is known here; use one of {}", known()))
+        speed.ok_or_else(|| format!("'{name}' is no GPU that is known here; {}", known()))
     }
 }
 

@@ -12,7 +12,7 @@ use super::timeline::Stretch;
 use super::{StepCost, Workload};
 use crate::device::Target;
 use crate::error::Result;
-use crate::memory::Role;
+use crate::memory::{Role, resident_peak};
 use crate::report::count;
 use crate::train::rehearsal::StepKind;
 
@@ -59,7 +59,7 @@ pub fn step(answer: &StepCost) -> Value {
         "total_bytes": answer.total(),
         "timeline": answer.stretches.iter().map(stretch).collect::<Vec<_>>(),
         "slopes": answer.slopes.iter().map(slope).collect::<Vec<_>>(),
-        "resident_peak_bytes": measured.then(super::resident_peak),
+        "resident_peak_bytes": measured.then(resident_peak),
         "launches": launched.then(|| cost.all_launches()),
         "launches_by_kernel": launched.then(by_kernel),
         "step_seconds": measured.then(|| answer.seconds()),

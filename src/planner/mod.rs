@@ -23,5 +23,5 @@ pub mod training;
 mod workload;
 
 pub use aside::Aside;
-pub use cost::{StepCost, median, resident_peak};
+pub use cost::{StepCost, median};
 pub use workload::{Forecast, Workload, forecast, this_cpu};

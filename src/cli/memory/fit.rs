@@ -3,15 +3,17 @@
 use serde_json::Value;
 
 use super::super::output::print;
+use super::super::provenance::print_json;
 use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
-use crate::memory::{format_bytes, parse_bytes};
+use crate::memory::format_bytes;
 use crate::models::RecomputeChoice;
 use crate::planner::adjust::Quantity;
 use crate::planner::fit::{Answer, answers, best_answers};
 use crate::planner::gpus::{GPUS, USABLE};
 use crate::planner::json::{self, target_text};
 use crate::planner::{Aside, Workload};
+use crate::quantities::parse_bytes;
 use crate::report::{Grid, count};
 
 /// What must hold it.
@@ -52,7 +54,7 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
     };
     if args.run.json {
         let all: Vec<Value> = found.iter().map(|(name, budget, answers)| json::fit(name, *budget, answers)).collect();
-        return print(format!("{:#}", serde_json::json!({ "model": workload.network.title(), "fits": all })));
+        return print_json(serde_json::json!({ "model": workload.network.title(), "fits": all }), "fits");
     }
     let overhead = format_bytes(Aside::of(&workload, target)?.overhead);
     let text = match room {

@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::super::output::print;
+use super::super::provenance::print_json;
 use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
-use crate::memory::format_bytes;
-use crate::planner::{Aside, median, resident_peak};
+use crate::memory::{format_bytes, resident_peak};
+use crate::planner::{Aside, median};
 use crate::report::{Grid, mib};
 
 /// Plans the step, runs it, and prints both.
@@ -31,8 +32,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());
     let bound = plan.reserved + aside.overhead;
     if args.run.json {
-        return print(format!(
-            "{:#}",
+        return print_json(
             json!({
                 "model": workload.network.title(),
                 "changed_to_fit": change,
@@ -42,8 +42,9 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
                 "reserved_bytes": { "planned": plan.reserved, "measured": run.reserved },
                 "resident_peak_bytes": { "planned_at_most": bound, "measured": resident, "before_the_run": before },
                 "step_seconds": { "planned": median(&plan.seconds), "measured": median(&run.seconds) },
-            })
-        ));
+            }),
+            "steps",
+        );
     }
     let mut text = format!("{}, recompute {}\n\n", workload.network.title(), workload.sizes.recompute);
     let mut grid = Grid::new(["", "planned", "measured"]);

@@ -1,13 +1,14 @@
 //! One configuration: the peak, who holds it, and how it comes about.
 
 use super::super::output::{note, print};
+use super::super::provenance::print_json;
 use super::{MemoryArgs, shape_text, write};
 use crate::error::Result;
-use crate::memory::format_bytes;
+use crate::memory::{format_bytes, resident_peak};
 use crate::planner::json::{self, layer_name, target_text};
 use crate::planner::slopes::Slope;
 use crate::planner::timeline::Stretch;
-use crate::planner::{Aside, StepCost, Workload, resident_peak};
+use crate::planner::{Aside, StepCost, Workload};
 use crate::report::{Grid, count, mib, role_name};
 use crate::train::rehearsal::{Rehearsal, StepKind};
 
@@ -24,7 +25,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     }
     let answer = StepCost::of(workload, device, cost, change)?;
     write::step(args, &answer)?;
-    print(if args.run.json { format!("{:#}", json::step(&answer)) } else { answer.text() })
+    if args.run.json { print_json(json::step(&answer), "steps") } else { print(answer.text()) }
 }
 
 /// What is said of a step's costs.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::super::output::print;
+use super::super::provenance::print_json;
 use super::{MemoryArgs, Where, refuse};
 use crate::device::Target;
 use crate::error::{Error, Result};
@@ -50,7 +51,7 @@ pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
         write_atomic(path, page::page(&json::setting(&workloads[0]), &sweeps, growth).as_bytes())?;
     }
     match args.run.json {
-        true => print(format!("{:#}", json::sweep(&workloads, &sweeps, target)?)),
+        true => print_json(json::sweep(&workloads, &sweeps, target)?, "sweeps"),
         false => print(text(&workloads, &sweeps, target)?),
     }
 }

@@ -7,7 +7,7 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyReadonlyArrayDyn};
 use ossnet::checkpoint::model::{self, Model};
 use ossnet::data::{Axes, Volume};
 use ossnet::device::Device;
-use ossnet::infer::{self, Options, Rule, Search, Windows};
+use ossnet::infer::{self, Options, Search, Windows};
 use ossnet::memory::default_cpu_budget;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -23,7 +23,7 @@ pub struct Segmenter {
     channels: Vec<String>,
     classes: Vec<(u8, String)>,
     axes: Axes,
-    reference: bool,
+    usual: Options,
 }
 
 /// How a scan is segmented, under the package's names.
@@ -40,19 +40,15 @@ struct Asked {
 }
 
 impl Asked {
-    fn options(&self, reference: bool) -> Options {
-        let rule = if reference { Rule::Reference } else { Search::hierarchical().rule };
-        let search = match self.dense || self.probabilities {
-            true => Search::dense(),
-            false => Search { rule, ..Search::hierarchical() },
-        };
+    fn options(&self, usual: &Options) -> Options {
+        let search = if self.dense || self.probabilities { Search::dense() } else { usual.search.clone() };
         Options {
             search,
             windows: Windows { size: self.window, overlap: self.overlap, mirror: self.mirror },
             threshold: self.threshold,
             most_points: self.points_at_once,
             probabilities: self.probabilities,
-            ..Options::default()
+            ..usual.clone()
         }
     }
 }
@@ -83,7 +79,7 @@ impl Segmenter {
                 channels: preprocessing.channels.clone(),
                 classes: preprocessing.classes.iter().enumerate().map(|(i, &value)| (value, name(i, value))).collect(),
                 axes: preprocessing.axes,
-                reference: model.network.config().is_reference(),
+                usual: Options::of(&model.network.config()),
                 model: Mutex::new(model),
             })
         })
@@ -124,7 +120,7 @@ impl Segmenter {
             return Err(usage(format!("{problem}; replace what is not finite, for example by numpy.nan_to_num")));
         }
         let image = Volume { channels, shape: orientation.shape(stored), voxels, geometry };
-        let options = asked.options(self.reference);
+        let options = asked.options(&self.usual);
         let (found, warning) = run(py, |tick| {
             // A panic in another thread leaves weights as they were.
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);

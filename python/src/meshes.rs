@@ -4,7 +4,7 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyReadonlyArrayDyn};
 use ossnet::data::Labels;
 use ossnet::device::Device;
 use ossnet::memory::default_cpu_budget;
-use ossnet::mesh::{Options, of_field, of_labels};
+use ossnet::mesh::{MeshOptions, of_field, of_labels};
 use pyo3::prelude::*;
 
 use crate::arrays::{affine, geometry, in_memory, shape};
@@ -35,7 +35,7 @@ pub fn marching_cubes<'py>(
     if !threshold.is_finite() {
         return Err(usage(format!("threshold {threshold} is no number; give for example 0.5")));
     }
-    let options = Options { threshold, smallest, smoothing, triangles };
+    let options = MeshOptions { threshold, smallest, smoothing, triangles };
     let device = || Device::cpu(threads, default_cpu_budget());
     let mesh = match field {
         Field::Labels(array) => {

@@ -12,7 +12,7 @@ use ossnet::planner::roofline::{LAUNCH, models};
 use ossnet::planner::{StepCost, Workload, json, remedies, sweep as sweeps, this_cpu};
 use ossnet::quantities::parse_bytes;
 use ossnet::tape::Precision;
-use ossnet::train::rehearsal::{Sizes, StepKind};
+use ossnet::train::dry_run::{StepKind, StepSizes};
 use pyo3::prelude::*;
 use pythonize::pythonize;
 use serde::Deserialize;
@@ -56,7 +56,7 @@ impl Step {
     fn workload(&self, model: &str) -> PyResult<Workload> {
         let step = self.kind()?;
         let points = self.points.unwrap_or(if step == StepKind::Train { 16384 } else { 0 });
-        let sizes = Sizes { step, precision: self.precision, ..Sizes::new(self.volume, self.batch, points) };
+        let sizes = StepSizes { step, precision: self.precision, ..StepSizes::new(self.volume, self.batch, points) };
         self.precision.check(self.target()?.0, "device='cuda'").map_err(crate::running::exception)?;
         Workload::official(model, sizes).map_err(crate::running::exception)
     }
@@ -114,8 +114,7 @@ pub fn plan<'py>(
             None => None,
         };
         let device = Device::plan_for(target, budget);
-        let cost =
-            workload.rehearse(&device, 2).map_err(|error| remedies::explain(error, &workload, target, budget))?;
+        let cost = workload.dry_run(&device, 2).map_err(|error| remedies::explain(error, &workload, target, budget))?;
         let live: Vec<u64> = cost.events.iter().map(|event| event.live.total()).collect();
         let answer = StepCost::of(workload, device, cost, None)?;
         Ok((json::step(&answer), live, seconds))

@@ -2,7 +2,7 @@
 
 use numpy::PyReadonlyArrayDyn;
 use ossnet::data::geometry::Orientation;
-use ossnet::evaluate::metrics::Rule;
+use ossnet::evaluate::metrics::ScoreRule;
 use ossnet::evaluate::scores::{Measure, Scores};
 use pyo3::prelude::*;
 use pythonize::pythonize;
@@ -34,7 +34,7 @@ pub fn evaluate<'py>(
     }
     let [prediction, label] = [prediction, label].map(|array| in_memory(array.as_array(), &Orientation::STORED));
     let scores = run(py, |tick| {
-        let measure = Measure { shape, spacing, tolerance, rule: Rule::DEFAULT };
+        let measure = Measure { shape, spacing, tolerance, rule: ScoreRule::DEFAULT };
         let mut scores: Vec<Scores> = Vec::new();
         for class in classes {
             tick()?;

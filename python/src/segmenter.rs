@@ -7,7 +7,7 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyReadonlyArrayDyn};
 use ossnet::checkpoint::model::{self, Model};
 use ossnet::data::{Axes, Volume};
 use ossnet::device::Device;
-use ossnet::infer::{self, Options, Search, Windows};
+use ossnet::infer::{self, Search, SegmenterOptions, SlidingWindow};
 use ossnet::memory::default_cpu_budget;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -23,7 +23,7 @@ pub struct Segmenter {
     channels: Vec<String>,
     classes: Vec<(u8, String)>,
     axes: Axes,
-    usual: Options,
+    usual: SegmenterOptions,
 }
 
 /// How a scan is segmented, under the package's names.
@@ -40,11 +40,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn options(&self, usual: &Options) -> Options {
+    fn options(&self, usual: &SegmenterOptions) -> SegmenterOptions {
         let search = if self.dense || self.probabilities { Search::dense() } else { usual.search.clone() };
-        Options {
+        SegmenterOptions {
             search,
-            windows: Windows { size: self.window, overlap: self.overlap, mirror: self.mirror },
+            windows: SlidingWindow { size: self.window, overlap: self.overlap, mirror: self.mirror },
             threshold: self.threshold,
             most_points: self.points_at_once,
             probabilities: self.probabilities,
@@ -79,7 +79,7 @@ impl Segmenter {
                 channels: preprocessing.channels.clone(),
                 classes: preprocessing.classes.iter().enumerate().map(|(i, &value)| (value, name(i, value))).collect(),
                 axes: preprocessing.axes,
-                usual: Options::of(&model.network.config()),
+                usual: SegmenterOptions::of(&model.network.config()),
                 model: Mutex::new(model),
             })
         })

@@ -12,9 +12,9 @@ use crate::planner::gpus::Speed;
 use crate::planner::json;
 use crate::planner::roofline::{self, LAUNCH, Measured, Roofline};
 use crate::quantities::parse_shape;
-use crate::report::Grid;
+use crate::report::TextTable;
 use crate::tape::Precision;
-use crate::train::rehearsal::{Sizes, StepKind, rehearse_by_the_clock};
+use crate::train::dry_run::{StepKind, StepSizes, dry_run_timed};
 
 /// What is done in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,8 +74,11 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
         StepName::Train => StepKind::Train,
         StepName::Infer => StepKind::Infer,
     };
-    let sizes =
-        Sizes { step, precision: args.precision, ..Sizes::new(args.volume, args.batch as usize, args.points as usize) };
+    let sizes = StepSizes {
+        step,
+        precision: args.precision,
+        ..StepSizes::new(args.volume, args.batch as usize, args.points as usize)
+    };
     let workload = Workload::official(&args.model, sizes)?;
     workload.check()?;
     let measured = if args.measure { Some(take(&workload)?) } else { None };
@@ -93,7 +96,7 @@ fn take(workload: &Workload) -> Result<Measured> {
         Error::Device(problem) => Error::Device(format!("{problem} (--measure needs a GPU)")),
         other => other,
     })?;
-    let (step, seconds) = rehearse_by_the_clock(&device, &workload.network, workload.sizes, 2)?;
+    let (step, seconds) = dry_run_timed(&device, &workload.network, workload.sizes, 2)?;
     let name = devices()?.into_iter().next().map_or_else(String::new, |info| info.name);
     Ok(Measured::of_step(name, &step, &seconds))
 }
@@ -109,7 +112,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
         bandwidth / 1e9,
     );
     let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by"];
-    let mut grid = Grid::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
+    let mut grid = TextTable::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
     for row in &ours.rows {
         let mut cells = vec![
             format!("{}, {}", row.op, row.phase.name()),
@@ -134,7 +137,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             milliseconds(measured.wall),
         );
     }
-    let mut grid = Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
+    let mut grid = TextTable::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
     for (name, model) in [("this engine", ours), ("the same passes op by op", peer)] {
         grid.push([
             name.to_string(),

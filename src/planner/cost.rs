@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::slopes::{Slope, slopes};
-use super::timeline::{Stretch, rolled_up, stretches};
-use super::{Aside, Workload};
+use super::timeline::{Segment, rolled_up, segments};
+use super::{HostOverhead, Workload};
 use crate::device::Device;
 use crate::error::Result;
-use crate::train::rehearsal::Rehearsal;
+use crate::train::dry_run::StepProfile;
 
 /// What a step costs on a device, which may be a plan.
 pub struct StepCost {
@@ -16,11 +16,11 @@ pub struct StepCost {
     /// Where it was taken.
     pub device: Device,
     /// In the ledger.
-    pub cost: Rehearsal,
+    pub cost: StepProfile,
     /// Beside it.
-    pub aside: Aside,
+    pub aside: HostOverhead,
     /// The step from start to end.
-    pub stretches: Vec<Stretch>,
+    pub stretches: Vec<Segment>,
     /// Bytes at the peak by layer, most first.
     pub by_layer: Vec<(Arc<str>, u64)>,
     /// How the peak grows.
@@ -34,12 +34,12 @@ impl StepCost {
     ///
     /// # Errors
     /// Sizes that the network does not admit.
-    pub fn of(workload: Workload, device: Device, cost: Rehearsal, change: Option<String>) -> Result<Self> {
+    pub fn of(workload: Workload, device: Device, cost: StepProfile, change: Option<String>) -> Result<Self> {
         let target = device.target();
         Ok(Self {
             slopes: slopes(&workload, target)?,
-            aside: Aside::of(&workload, target)?,
-            stretches: stretches(&cost.events),
+            aside: HostOverhead::of(&workload, target)?,
+            stretches: segments(&cost.events),
             by_layer: rolled_up(&cost.peak.by_layer, &cost.events),
             workload,
             device,

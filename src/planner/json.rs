@@ -2,19 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fit::Answer;
+use super::fit::FitResult;
 use super::gpus::Speed;
-use super::reference::{self, Recorded};
+use super::pytorch_baseline::{self, Recorded};
 use super::roofline::{Measured, Roofline, Row};
 use super::slopes::{Slope, slopes};
-use super::sweep::{Meeting, Sweep};
-use super::timeline::Stretch;
+use super::sweep::{Crossover, Sweep};
+use super::timeline::Segment;
 use super::{StepCost, Workload};
 use crate::device::Target;
 use crate::error::Result;
 use crate::memory::{Role, resident_peak};
 use crate::report::count;
-use crate::train::rehearsal::StepKind;
+use crate::train::dry_run::StepKind;
 
 /// A step's costs. Seconds and resident bytes are there only if it was run.
 pub fn step(answer: &StepCost) -> Value {
@@ -81,7 +81,7 @@ fn slope(slope: &Slope) -> Value {
     })
 }
 
-fn stretch(stretch: &Stretch) -> Value {
+fn stretch(stretch: &Segment) -> Value {
     json!({
         "phase": stretch.phase.name(),
         "part": stretch.part,
@@ -121,8 +121,8 @@ pub fn sweep(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result
 }
 
 fn level(sweep: &Sweep) -> Value {
-    let curve = |curve: &super::curves::Curve| {
-        let point = |point: &super::curves::Point| {
+    let curve = |curve: &super::curves::MemoryCurve| {
+        let point = |point: &super::curves::CurvePoint| {
             json!({
                 "side": point.side,
                 "peak_activation_bytes": point.peak_activations,
@@ -135,9 +135,9 @@ fn level(sweep: &Sweep) -> Value {
     let recorded = |(_, curve): &(usize, Recorded)| {
         let point = |(side, bytes): (f64, f64)| json!({ "side": side as u64, "peak_activation_bytes": bytes as u64 });
         let points = curve.points().into_iter().map(point).collect::<Vec<_>>();
-        json!({ "name": curve.name, "source": reference::SOURCE, "points": points })
+        json!({ "name": curve.name, "source": pytorch_baseline::SOURCE, "points": points })
     };
-    let meeting = |meeting: &Meeting| {
+    let meeting = |meeting: &Crossover| {
         json!({
             "leaner_above": meeting.leaner_above,
             "other": meeting.other,
@@ -175,8 +175,8 @@ pub fn target_text(target: Target) -> String {
 }
 
 /// What fits into a room of that name with a budget in bytes.
-pub fn fit(room: &str, budget: u64, answers: &[Answer]) -> Value {
-    let answer = |answer: &Answer| {
+pub fn fit(room: &str, budget: u64, answers: &[FitResult]) -> Value {
+    let answer = |answer: &FitResult| {
         let level =
             |(level, value): &(crate::models::Recompute, Option<usize>)| json!({ "recompute": level, "value": value });
         let best = answer.best().map(|(level, value)| json!({ "recompute": level, "value": value }));

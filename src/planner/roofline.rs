@@ -13,10 +13,10 @@ use super::Workload;
 use super::gpus::Speed;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
-use crate::memory::{Phase, Work};
+use crate::memory::{OpCost, Phase};
 use crate::nn::optim::OptimizerSettings;
 use crate::tape::Precision;
-use crate::train::rehearsal::{Rehearsal, StepKind};
+use crate::train::dry_run::{StepKind, StepProfile};
 
 /// Seconds that the driver needs for a launch on a stream, about: NVIDIA's figures are 2 to 3 µs
 /// (*Getting started with CUDA graphs*, 2019).
@@ -39,7 +39,7 @@ const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
 
 /// Seconds that each op took in each phase, in the order of first appearance, from those of each entry of `work` and of the rest
 /// of the step; and those of what is neither an op's alone nor an op at all.
-pub fn measured(work: &[Work], seconds: &[f64]) -> (Vec<(&'static str, &'static str, f64)>, f64) {
+pub fn measured(work: &[OpCost], seconds: &[f64]) -> (Vec<(&'static str, &'static str, f64)>, f64) {
     let mut rows: Vec<(&str, &str, f64)> = Vec::new();
     let mut other: f64 = seconds.iter().skip(work.len()).sum();
     for (work, seconds) in work.iter().zip(seconds) {
@@ -71,7 +71,7 @@ pub struct Measured {
 
 impl Measured {
     /// A step that was taken by the device's clock, which told `seconds`.
-    pub fn of_step(name: String, step: &Rehearsal, seconds: &[f64]) -> Self {
+    pub fn of_step(name: String, step: &StepProfile, seconds: &[f64]) -> Self {
         let (rows, rest) = measured(&step.work, seconds);
         Self { name, rows, rest, wall: step.seconds.iter().sum() }
     }
@@ -155,10 +155,10 @@ impl Roofline {
 }
 
 /// What the update of `parameters` weights does: each weight, its gradient and its state once each way.
-pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
+pub fn update(settings: &OptimizerSettings, parameters: usize) -> OpCost {
     let parameters = parameters as u64;
     let numbers = 3 + 2 * settings.slots() as u64;
-    Work {
+    OpCost {
         op: "optimizer",
         layer: "".into(),
         phase: Phase::Optimizer,
@@ -169,7 +169,7 @@ pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
 
 /// The model of a step that does `work` in `launches` launches, or at least one for each pass.
 pub fn roofline(
-    work: &[Work],
+    work: &[OpCost],
     speed: &Speed,
     precision: Precision,
     kernels: Kernels,
@@ -178,7 +178,7 @@ pub fn roofline(
 ) -> Roofline {
     let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
     let mut passes = 0;
-    for Work { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
+    for OpCost { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
         let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
         passes += of_pass;
         let bytes = *bytes as f64 * times;
@@ -204,7 +204,7 @@ pub fn roofline(
 /// Sizes that the network does not admit.
 pub fn models(workload: &Workload, speed: &Speed, launch: f64) -> Result<[Roofline; 2]> {
     // What ops do depends on the sizes only, not on the architecture.
-    let cost = workload.rehearse(&Device::plan_for(Target::Cuda(speed.target), UNLIMITED), 1)?;
+    let cost = workload.dry_run(&Device::plan_for(Target::Cuda(speed.target), UNLIMITED), 1)?;
     let mut work = cost.work;
     let mut launches = None;
     if workload.sizes.step == StepKind::Train {
@@ -228,8 +228,8 @@ mod tests {
     use super::super::gpus::SPEEDS;
     use super::*;
 
-    fn work(op: &'static str, flops: u64, bytes: u64) -> Work {
-        Work { op, layer: "".into(), phase: Phase::Forward, flops, bytes }
+    fn work(op: &'static str, flops: u64, bytes: u64) -> OpCost {
+        OpCost { op, layer: "".into(), phase: Phase::Forward, flops, bytes }
     }
 
     #[test]

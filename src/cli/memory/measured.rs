@@ -7,8 +7,8 @@ use super::super::provenance::print_json;
 use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
 use crate::memory::{format_bytes, resident_peak};
-use crate::planner::{Aside, median};
-use crate::report::{Grid, mib};
+use crate::planner::{HostOverhead, median};
+use crate::report::{TextTable, mib};
 
 /// Plans the step, runs it, and prints both.
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
@@ -26,8 +26,8 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let before = resident_peak();
     let (workload, change, run) = args.taken(&device, steps)?;
     let resident = resident_peak();
-    let plan = workload.rehearse(&device.planned(), steps)?;
-    let aside = Aside::of(&workload, target)?;
+    let plan = workload.dry_run(&device.planned(), steps)?;
+    let aside = HostOverhead::of(&workload, target)?;
     let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
     let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());
     let bound = plan.reserved + aside.overhead;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         );
     }
     let mut text = format!("{}, recompute {}\n\n", workload.network.title(), workload.sizes.recompute);
-    let mut grid = Grid::new(["", "planned", "measured"]);
+    let mut grid = TextTable::new(["", "planned", "measured"]);
     grid.push(["allocations and releases".to_string(), plan.events.len().to_string(), run.events.len().to_string()]);
     grid.push(["peak, MiB".to_string(), mib(planned), mib(measured)]);
     grid.push(["activations, MiB".to_string(), mib(plan.peak_activations), mib(run.peak_activations)]);

@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::memory::{format_bytes, resident_peak};
 use crate::planner::json::{self, layer_name, target_text};
 use crate::planner::slopes::Slope;
-use crate::planner::timeline::Stretch;
-use crate::planner::{Aside, StepCost, Workload};
-use crate::report::{Grid, count, mib, role_name};
-use crate::train::rehearsal::{Rehearsal, StepKind};
+use crate::planner::timeline::Segment;
+use crate::planner::{HostOverhead, StepCost, Workload};
+use crate::report::{TextTable, count, mib, role_name};
+use crate::train::dry_run::{StepKind, StepProfile};
 
 /// Layers that the table lists; the rest are summed.
 const LAYERS: usize = 10;
@@ -69,7 +69,7 @@ impl Said for StepCost {
         let Self { cost, aside, .. } = self;
         let peak = &cost.peak;
         let mut text = format!("{}\n{} parameters\n\n", self.setting(), count(cost.parameters as u64));
-        let mut grid = Grid::new(["", "MiB"]);
+        let mut grid = TextTable::new(["", "MiB"]);
         for (role, bytes) in peak.by_role.iter().filter(|(_, bytes)| *bytes > 0) {
             grid.push([role_name(role.name()), mib(bytes)]);
         }
@@ -81,12 +81,12 @@ impl Said for StepCost {
         if aside.results > 0 {
             grid.push(["host: probabilities and labels".into(), mib(aside.results)]);
         }
-        grid.push([Aside::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
+        grid.push([HostOverhead::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
         grid.push(["in all".into(), mib(self.total())]);
         text += &grid.render();
 
         text += "\nLayers at the peak\n";
-        let mut grid = Grid::new(["layer", "MiB"]);
+        let mut grid = TextTable::new(["layer", "MiB"]);
         for (layer, bytes) in self.by_layer.iter().take(LAYERS) {
             grid.push([layer_name(layer).to_string(), mib(*bytes)]);
         }
@@ -97,7 +97,7 @@ impl Said for StepCost {
         text += &grid.render();
 
         text += "\nThe step from start to end\n";
-        let mut grid = Grid::new(["stretch", "most MiB", "activations", "allocations and releases", "most in"]);
+        let mut grid = TextTable::new(["stretch", "most MiB", "activations", "allocations and releases", "most in"]);
         for stretch in &self.stretches {
             grid.push([
                 stretch_name(stretch),
@@ -126,10 +126,10 @@ impl Said for StepCost {
 }
 
 /// Launches of each kernel, most first.
-fn launch_grid(cost: &Rehearsal) -> Grid {
+fn launch_grid(cost: &StepProfile) -> TextTable {
     let mut launches = cost.launches.clone();
     launches.sort_by_key(|(_, launches)| std::cmp::Reverse(*launches));
-    let mut grid = Grid::new(["kernel", "launches"]);
+    let mut grid = TextTable::new(["kernel", "launches"]);
     launches.into_iter().for_each(|(kernel, launches)| grid.push([kernel.to_string(), launches.to_string()]));
     grid
 }
@@ -147,7 +147,7 @@ pub(super) fn place(op: &str, layer: &str, phase: &str) -> String {
 }
 
 /// `backward, decoder`.
-pub(super) fn stretch_name(stretch: &Stretch) -> String {
+pub(super) fn stretch_name(stretch: &Segment) -> String {
     match stretch.part.as_str() {
         "" => stretch.phase.name().into(),
         part => format!("{}, {part}", stretch.phase.name()),
@@ -155,8 +155,8 @@ pub(super) fn stretch_name(stretch: &Stretch) -> String {
 }
 
 /// The fitted lines.
-pub(super) fn slope_grid(slopes: &[Slope]) -> Grid {
-    let mut grid = Grid::new(["part", "rises by", "for each", "from", "fit off by at most"]);
+pub(super) fn slope_grid(slopes: &[Slope]) -> TextTable {
+    let mut grid = TextTable::new(["part", "rises by", "for each", "from", "fit off by at most"]);
     for slope in slopes {
         let (offset, error) = (format_bytes(slope.line.offset.max(0.0) as u64), 100.0 * slope.line.error);
         grid.push([slope.part.to_string(), slope.rise(), slope.unit.into(), offset, format!("{error:.1} %")]);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::data::SamplingRule;
-use crate::data::hounsfield::Window;
+use crate::data::ct_window::CtWindow;
 use crate::error::{Error, Result};
 use crate::quantities::Three;
 use crate::tape::Precision;
@@ -154,7 +154,7 @@ pub struct Flags {
     /// none [default: as the data set's layout and channels suggest]
     #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true)]
     #[arg(help_heading = "Data")]
-    clip: Option<Window>,
+    clip: Option<CtWindow>,
     /// Spacing in mm that scans are resampled to, one number or three, for example 1x1x3
     #[arg(long, value_name = "MM[xMMxMM]")]
     #[arg(help_heading = "Data")]

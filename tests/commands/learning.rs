@@ -98,7 +98,8 @@ fn networks_learn() {
     for (model, flags, least) in networks {
         for seed in 0..seeds {
             let out = format!("{model}-{seed}");
-            let command = format!("train --quiet --json --data data --model {model} {flags} --augment none --seed {seed}");
+            let command =
+                format!("train --quiet --json --data data --model {model} {flags} --augment none --seed {seed}");
             let result = json(&place.run(&format!("{command} --out {out}")).succeeded());
             let dice = result["dice"].as_f64().unwrap();
             println!("{model}, seed {seed}: Dice {dice:.3}");

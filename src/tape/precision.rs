@@ -40,7 +40,7 @@ impl Precision {
         match (self, target) {
             (Self::F32, _) | (_, Target::Cuda(_)) => Ok(()),
             (_, Target::Cpu { .. }) => Err(Error::Usage(format!(
-                "--precision {self} needs a CUDA device; add {flag}, or leave it away for f32"
+                "--precision {self} needs a CUDA device; add {flag}, or omit it for f32"
             ))),
         }
     }

@@ -53,6 +53,35 @@ fn devices_are_listed() {
     assert!(json["cuda"][0]["memory"].as_u64().unwrap() > 1 << 30 && json["no_cuda"].is_null(), "{json}");
 }
 
+/// What goes wrong before a kernel runs says what to do, whoever asks.
+#[test]
+fn a_driver_that_refuses() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: a GPU's driver fails when it wants to");
+        return;
+    }
+    let place = Place::new();
+    let flags = "memory --model o-net --volume 16x16x16 --points 16 --steps 1 --memory-budget 64MiB --device cuda";
+    for (fault, parts) in [
+        ("cuInit=34", ["starting the driver", "stub"]),
+        ("cuInit=803", ["starting the driver", "reboot"]),
+        ("cuInit=804", ["starting the driver", "LD_LIBRARY_PATH"]),
+        ("cuDevicePrimaryCtxRetain=46", ["opening device 0", "exclusive mode"]),
+        ("cuModuleLoadData=221", ["loading", "libnvidia-ptxjitcompiler"]),
+        ("cuModuleLoadData=222", ["loading", "r530"]),
+        ("cuLaunchKernel=701", ["kernel ", "registers"]),
+    ] {
+        let outcome = command(&place, flags).env("CUEMU_FAIL", fault).output().unwrap();
+        support::cli::Outcome::from(outcome).refused(1, &parts);
+    }
+    let old = |arguments: &str| -> support::cli::Outcome {
+        command(&place, arguments).env("CUEMU_DRIVER", "12000").output().unwrap().into()
+    };
+    old(flags).refused(1, &["CUDA 12.0, and 12.1 is needed", "r530"]);
+    let text = old("devices").succeeded();
+    assert!(text.contains("driver for CUDA 12.0 (too old)") && text.contains("CUDA 12.1 (r530)"), "{text}");
+}
+
 /// No driver: every command that names a CUDA device says what is missing, and the CPU works.
 #[test]
 fn a_machine_without_a_driver() {

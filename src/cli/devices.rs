@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::print;
 use crate::device::cpu::SimdLevel;
-use crate::device::{self, DeviceInfo};
+use crate::device::{self, DeviceInfo, LEAST_CUDA, LEAST_DRIVER};
 use crate::error::Result;
 use crate::memory::{default_cpu_budget, format_bytes};
 
@@ -32,6 +32,7 @@ pub fn run(args: DevicesArgs) -> Result<()> {
                 "cpu": { "threads": threads, "simd": format!("{simd:?}").to_lowercase(), "default_budget_bytes": budget },
                 "cuda": found,
                 "no_cuda": cuda.as_ref().err().map(ToString::to_string),
+                "least_cuda": LEAST_CUDA,
             })
         ));
     }
@@ -41,14 +42,19 @@ pub fn run(args: DevicesArgs) -> Result<()> {
         Ok(devices) => text.extend(devices.iter().map(line)),
         Err(problem) => text += &format!("cuda    none: {problem}\n"),
     }
+    text += &format!(
+        "        CUDA needs compute capability 8.0 and a driver for CUDA {}.{} ({LEAST_DRIVER}), or newer\n",
+        LEAST_CUDA.0, LEAST_CUDA.1
+    );
     print(text)
 }
 
 fn line(info: &DeviceInfo) -> String {
     let DeviceInfo { ordinal, name, capability, driver, multiprocessors, .. } = info;
-    let older = if capability.0 < 8 { " (too old: 8.0 is needed)" } else { "" };
+    let older = if capability.0 < 8 { " (too old)" } else { "" };
+    let old_driver = if *driver < LEAST_CUDA { " (too old)" } else { "" };
     format!(
-        "cuda:{ordinal}  {name}, compute capability {}.{}{older}, {multiprocessors} multiprocessors, {} of {} free, driver for CUDA {}.{}\n",
+        "cuda:{ordinal}  {name}, compute capability {}.{}{older}, {multiprocessors} multiprocessors, {} of {} free, driver for CUDA {}.{}{old_driver}\n",
         capability.0,
         capability.1,
         format_bytes(info.free),

@@ -1,5 +1,11 @@
 //! What is known of a CUDA device before it is used, and who may watch its memory.
 
+/// The oldest CUDA version whose drivers compile the kernels (PTX 8.1), major and minor.
+pub const LEAST_CUDA: (u32, u32) = (12, 1);
+
+/// The oldest branch of NVIDIA's driver with that version.
+pub const LEAST_DRIVER: &str = "r530";
+
 /// A CUDA device of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceInfo {

@@ -23,7 +23,7 @@ pub use buffer::Buffer;
 use cpu::{Pool, SimdLevel};
 pub use cuda::{Cuda, Graph};
 pub use grid::{Grid, MANY_BLOCKS, THREADS};
-pub use info::{DeviceInfo, Observer};
+pub use info::{DeviceInfo, LEAST_CUDA, LEAST_DRIVER, Observer};
 use target::TICKET_BYTES;
 pub(crate) use target::TICKETS;
 pub use target::{CudaTarget, Target};

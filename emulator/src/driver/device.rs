@@ -38,15 +38,21 @@ fn attribute(number: i32) -> i32 {
     }
 }
 
+/// 1000 × major + 10 × minor of the CUDA version that the driver supports: 12.8, or what `CUEMU_DRIVER` says in that form.
+pub fn driver_version() -> i32 {
+    static VERSION: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+    *VERSION.get_or_init(|| std::env::var("CUEMU_DRIVER").ok().and_then(|v| v.parse().ok()).unwrap_or(12080))
+}
+
 api! {
     /// Does nothing; flags must be zero.
     fn cuInit(flags: u32) {
         if flags == 0 { Ok(()) } else { Err(Status::InvalidValue) }
     }
 
-    /// 12.8.
+    /// 12.8, or `CUEMU_DRIVER`.
     fn cuDriverGetVersion(version: *mut i32) {
-        give(version, 12080)
+        give(version, driver_version())
     }
 
     /// One, or `CUEMU_DEVICES`.

@@ -30,7 +30,7 @@ use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present
 use cudarc::driver::{CudaContext, CudaStream, result};
 
 use super::grid::{Grid, THREADS};
-use super::info::{DeviceInfo, Observer};
+use super::info::{DeviceInfo, LEAST_DRIVER, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -69,6 +69,7 @@ impl Cuda {
     /// [`Error::Device`] that says what is missing: driver, device, compute capability, address space.
     pub(super) fn open(ordinal: usize, budget: u64, observer: Option<Box<dyn Observer>>) -> Result<Self> {
         check(ordinal)?;
+        driver::check_version()?;
         let context = CudaContext::new(ordinal).map_err(|e| driver::failed(&format!("opening device {ordinal}"), e))?;
         let attribute =
             |which| context.attribute(which).map_err(|e| driver::failed("asking for a device's properties", e));
@@ -235,7 +236,7 @@ fn count() -> Result<usize> {
     thread_local!(static PRESENT: Cell<bool> = const { Cell::new(false) });
     // SAFETY: this only tries to load the library. Asked before any other call, which would panic without it.
     if !PRESENT.get() && !unsafe { is_culib_present() } {
-        let remedy = "install NVIDIA's driver (r580 or newer), or use --device cpu";
+        let remedy = format!("install NVIDIA's driver ({LEAST_DRIVER} or newer), or use --device cpu");
         return Err(Error::Device(format!("no CUDA driver on this machine (libcuda.so was not found); {remedy}")));
     }
     PRESENT.set(true);

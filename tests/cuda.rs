@@ -82,6 +82,29 @@ fn a_driver_that_refuses() {
     assert!(text.contains("driver for CUDA 12.0 (too old)") && text.contains("CUDA 12.1 (r530)"), "{text}");
 }
 
+/// A driver without virtual memory management, one that says it has it and refuses, and an allocation a buffer: the same
+/// training, with the plan's bytes.
+#[test]
+fn arenas_of_every_kind_train_alike() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    let weights = |out: &str, variable: (&str, &str)| {
+        let flags = "train --data data --model o-net --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
+        let mut command = command(&place, &format!("{flags} --out {out}"));
+        support::cli::Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
+        std::fs::read(place.at(out).join("o-net.safetensors")).unwrap()
+    };
+    let mapped = weights("mapped", ("OSSNET_ARENA", "mapped"));
+    assert!(mapped == weights("one", ("OSSNET_ARENA", "one")));
+    assert!(mapped == weights("separate", ("OSSNET_ARENA", "separate")));
+    if !cuemu::gpu_present() {
+        assert!(mapped == weights("unmanaged", ("CUEMU_VMM", "0")));
+        assert!(mapped == weights("refused", ("CUEMU_FAIL", "cuMemAddressReserve=801")));
+    }
+    let unknown = command(&place, "roofline --measure").env("OSSNET_ARENA", "two").output().unwrap();
+    support::cli::Outcome::from(unknown).refused(2, &["OSSNET_ARENA=two", "separate"]);
+}
+
 /// No driver: every command that names a CUDA device says what is missing, and the CPU works.
 #[test]
 fn a_machine_without_a_driver() {

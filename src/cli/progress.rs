@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log, nothing when quiet.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -42,6 +42,19 @@ impl Verbosity {
     /// Something to look at that does not stop the work.
     pub fn warn(self, warning: &Warning) {
         self.say(format!("warning: {warning}"));
+    }
+
+    /// The driver has compiled `done` kernels of `all` that were asked for, and takes long.
+    pub fn compiling(self, done: usize, all: usize) {
+        let mut terminal = std::io::stderr().lock();
+        // Nobody can be told that standard error takes nothing.
+        let _ = match (self, done == all) {
+            (Self::Bars, false) => write!(terminal, "\r\x1b[2Kcompiling kernels, {done} of {all}"),
+            (Self::Bars, true) => write!(terminal, "\r\x1b[2K"),
+            (Self::Lines, true) => writeln!(terminal, "compiled {all} kernels, which the driver keeps (docs/cuda.md)"),
+            (Self::Lines, false) | (Self::Quiet, _) => Ok(()),
+        };
+        let _ = terminal.flush();
     }
 
     /// A task of `length` steps.

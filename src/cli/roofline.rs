@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use super::run::parse_volume;
-use crate::device::cuda::{default_budget, devices};
+use crate::device::cuda::devices;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::planner::Workload;
@@ -117,7 +117,7 @@ struct Measured {
 
 impl Measured {
     fn take(workload: &Workload) -> Result<Self> {
-        let device = default_budget(0).and_then(|budget| Device::cuda(0, budget)).map_err(|e| match e {
+        let device = Device::cuda(0, 0).map_err(|e| match e {
             Error::Device(problem) => Error::Device(format!("{problem} (--measure needs a GPU)")),
             other => other,
         })?;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::RunArgs;
 use super::progress::Verbosity;
-use crate::device::{self, Device};
+use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::memory::default_cpu_budget;
 use crate::tape::Precision;
@@ -81,13 +81,14 @@ impl RunArgs {
         }
         match place {
             Place::Cpu => Device::cpu(self.threads, self.memory_budget.unwrap_or_else(default_cpu_budget)),
-            Place::Cuda(ordinal) => Device::cuda(
-                ordinal,
-                match self.memory_budget {
-                    Some(budget) => budget,
-                    None => device::cuda::default_budget(ordinal)?,
-                },
-            ),
+            Place::Cuda(ordinal) => {
+                let device = Device::cuda(ordinal, self.memory_budget.unwrap_or(0))?;
+                if let Backend::Cuda(cuda) = device.backend() {
+                    let verbosity = self.verbosity();
+                    cuda.on_compiling(move |done, all| verbosity.compiling(done, all));
+                }
+                Ok(device)
+            }
         }
     }
 

@@ -54,14 +54,6 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     absent()
 }
 
-/// There is no device that could have a budget.
-///
-/// # Errors
-/// Always.
-pub fn default_budget(_: usize) -> Result<u64> {
-    absent()
-}
-
 #[allow(missing_docs, clippy::missing_errors_doc)] // as of the real one
 impl Cuda {
     pub(super) fn open(_: usize, _: u64, _: Option<Box<dyn Observer>>) -> Result<Self> {
@@ -69,6 +61,18 @@ impl Cuda {
     }
 
     pub fn target(&self) -> CudaTarget {
+        match self.0 {}
+    }
+
+    pub(super) fn budget(&self) -> u64 {
+        match self.0 {}
+    }
+
+    pub(super) fn granularity(&self) -> u64 {
+        match self.0 {}
+    }
+
+    pub fn on_compiling(&self, _: impl Fn(usize, usize) + Send + 'static) {
         match self.0 {}
     }
 
@@ -124,7 +128,7 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub(super) fn allocated(&self, _: u64, _: u64) {
+    pub(super) fn allocated(&self, _: u64, _: u64) -> Result<()> {
         match self.0 {}
     }
 

@@ -7,7 +7,7 @@ Each page is used as a person would: its first mesh is waited for, dragged, zoom
 double click, its classes switched off and on, and the last scan scrolled to. Pages must report no error, ask for nothing
 over the network, and decode only what has been looked at. Exits with 0 if all do, with 77 if there is no Chromium.
 
-`cargo test --test pages` leaves pages in target/tmp/pages. Chromium is spoken to through pipes (--remote-debugging-pipe), so
+`cargo test --test engine pages` leaves pages in target/tmp/pages. Chromium is spoken to through pipes (--remote-debugging-pipe), so
 that Python's own library is all that is needed.
 """
 

@@ -5,4 +5,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "${1:-}" = --check ] || export OSSNET_WRITE_COUNTS=1
-exec cargo test --test counts -- no_more_than_committed
+exec cargo test --test cuda -- no_more_than_committed

@@ -1,6 +1,6 @@
 //! What a process needs beside the device's ledger: host memory for data, and the overhead of the machinery.
 //!
-//! Host bytes follow from what the code keeps: `tests/host_memory.rs` counts those of real cases.
+//! Host bytes follow from what the code keeps: `tests/heap/host_memory.rs` counts those of real cases.
 //! The overhead is measured, not derived: `docs/memory.md` shows how.
 
 use super::workload::Workload;

@@ -1,0 +1,107 @@
+//! What inference holds: figures of the ledger, and of the whole process.
+
+use std::process::{Command, Stdio};
+
+use crate::support::Nifti;
+use crate::support::cli::Place;
+use ossnet::checkpoint::model::Model;
+use ossnet::data::preprocess::Way;
+use ossnet::data::{Padding, Preprocessing, Volume};
+use ossnet::device::Device;
+use ossnet::device::cpu::SimdLevel;
+use ossnet::infer::{Grid, Occupancy, Options, Segmenter};
+use ossnet::memory::Role;
+use ossnet::models::{Family, Network, NetworkConfig, OssNet, OssNetConfig};
+use ossnet::nn::Parameters;
+use ossnet::ops::lattice::{self, Lattice};
+use ossnet::rng::Rng;
+use ossnet::task::Task;
+use ossnet::tensor::{DType, Tensor};
+
+/// What the official code takes at most for a volume of 128×128×80 voxels (resident bytes): 2.2 GiB.
+const OFFICIAL: u64 = 22 * (1 << 30) / 10;
+
+/// `full` at its official size on that volume: everything, weights and volume included, in a tenth of the official memory.
+/// No voxel is inside, so that only the coarsest lattice is evaluated: two and a half of the largest chunks.
+#[test]
+fn a_tenth_of_the_official_memory() {
+    let shape = [128, 128, 80];
+    let device = Device::cpu(2, 4 << 30).unwrap();
+    let mut parameters = Parameters::new(&device);
+    let config = NetworkConfig::official("full", Family::Brats).unwrap().adapted(4, 1, shape);
+    let network = Network::new(&config, &mut parameters, &mut Rng::new(1)).unwrap();
+    let official = Task::official_brats();
+    let task = Task { preprocessing: Preprocessing { multiple: [2; 3], ..official.preprocessing }, ..official };
+    let voxels: Vec<f32> = (0..shape.iter().product::<usize>() * 4).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
+    let volume = Volume::new(shape, 4, voxels);
+    let way = Way { shape, geometry: volume.geometry, resampled: shape, padding: Padding::default() };
+    let options = Options { threshold: 1.0, ..Options::default() };
+    let segmenter = Segmenter::new(&network, &parameters, &task, options).unwrap();
+    let found = segmenter.prepared(volume, &way, &mut || Ok(())).unwrap();
+    assert_eq!(found.evaluated, [20_480, 0, 0]);
+    println!("peak {} MiB", found.peak_bytes >> 20);
+    assert!(found.peak_bytes < OFFICIAL / 10, "{} MiB", found.peak_bytes >> 20);
+}
+
+/// Runs a command to its end, which must be a good one; returns the most resident bytes it had.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for the child")]
+fn resident(command: &mut Command) -> u64 {
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: waits for a child that nobody else waits for; both pointers are to places of the types that the call fills.
+    let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!(waited, child.id() as i32, "{}", std::io::Error::last_os_error());
+    assert_eq!(status, 0);
+    // SAFETY: all bits zero are a value of the structure, and the call has filled it.
+    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
+}
+
+/// The program as a process, from reading checkpoint and scan to writing the answer, in that tenth as well.
+#[test]
+fn a_tenth_of_the_official_memory_as_a_process() {
+    let place = Place::new();
+    let shape = [128, 128, 80];
+    let device = Device::cpu(2, 4 << 30).unwrap();
+    let mut parameters = Parameters::new(&device);
+    let config = NetworkConfig::official("full", Family::Brats).unwrap().adapted(4, 1, shape);
+    let network = Network::new(&config, &mut parameters, &mut Rng::new(1)).unwrap();
+    Model::save(&network, &parameters, &Task::official_brats(), &place.at("full.safetensors")).unwrap();
+    for channel in ["flair", "t1", "t1ce", "t2"] {
+        Nifti::new(shape.map(|side| side as i64)).write(&place.at(&format!("scan/scan_{channel}.nii.gz")));
+    }
+    let infer = "infer --quiet --threads 2 --load-model full.safetensors --input scan --out out --threshold 1";
+    let bytes = resident(&mut place.command(infer));
+    println!("resident {} MiB", bytes >> 20);
+    assert!(bytes < OFFICIAL / 10, "{} MiB", bytes >> 20);
+    let summary = std::fs::read_to_string(place.at("out/inference.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary[0]["points"], 20_480);
+}
+
+/// Bytes beside the volume that inference takes of a scan of `shape`, as planned.
+fn planned(config: OssNetConfig, budget: u64) -> u64 {
+    let shape = config.volume_shape;
+    let plan = Device::plan(2, SimdLevel::detect(), budget);
+    let mut parameters = Parameters::new(&plan);
+    let network = OssNet::new(config, &mut parameters, &mut Rng::new(0)).unwrap();
+    let full = [1, shape[0], shape[1], shape[2], network.config().image_channels];
+    let volume = Tensor::empty(&plan, &full, DType::F32, Role::Data).unwrap();
+    let bytes = 4 * volume.len() as u64;
+    let occupancy = Occupancy::new(&network, &parameters, volume, 0).unwrap();
+    let (coarse, fine) = (Lattice::new(&plan, shape.map(|n| n / 2)).unwrap(), Lattice::new(&plan, shape).unwrap());
+    let indices = Tensor::empty(&plan, &[occupancy.most_points(), 3], DType::F32, Role::Data).unwrap();
+    let logits = occupancy.logits(&Grid::voxels(shape), indices).unwrap();
+    lattice::classify(&logits.tensor(), 0.5).unwrap();
+    drop((coarse, fine));
+    plan.ledger(|ledger| ledger.peak().by_role.total()) - bytes
+}
+
+#[test]
+fn a_gibibyte_beside_a_volume_of_512_cubed() {
+    for name in ["o-net", "oss-net-c", "oss-net-d"] {
+        let config = OssNetConfig::official(name, Family::Lits).unwrap();
+        let bytes = planned(config, 8 << 30);
+        println!("{name}: {} MiB", bytes >> 20);
+        assert!(bytes <= 1 << 30, "{name}: {} MiB", bytes >> 20);
+    }
+}

@@ -1,0 +1,133 @@
+//! `ossnet inspect`: what a data set holds and what is wrong with it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::Nifti;
+use crate::support::cli::Place;
+use serde_json::Value;
+
+fn phantoms(part: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/phantoms").join(part).display().to_string()
+}
+
+#[test]
+fn a_decathlon_task_in_words_and_as_json() {
+    let place = Place::new();
+    let path = phantoms("Task01_BrainTumour");
+    let text = place.run(&format!("inspect {path} --full --out look")).succeeded();
+    for part in [
+        "layout       Decathlon",
+        "1 training, 1 validation (division drawn), 1 without labels",
+        "FLAIR, T1w, t1gd, T2w",
+        "shapes       24 × 24 × 16",
+        "spacings     10 × 10 × 10 mm",
+        "RAS (3)",
+        "int16 (3)",
+        "1 edema: in 2 of 2 cases",
+        "no problems found",
+        "rows: BRATS_001, BRATS_002, BRATS_003",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+    let picture = fs::read(place.at("look/montage.png")).unwrap();
+    assert_eq!(&picture[1..4], b"PNG");
+    let printed: Value =
+        serde_json::from_str(&place.run(&format!("inspect {path} --full --json")).succeeded()).unwrap();
+    let written: Value = serde_json::from_slice(&fs::read(place.at("look/inspection.json")).unwrap()).unwrap();
+    assert_eq!(printed, written);
+    let case = printed["cases"].as_array().unwrap().iter().find(|case| case["name"] == "BRATS_002").unwrap();
+    assert_eq!(case["orientation"], "RAS");
+    assert_eq!(case["channels"], 4);
+    let enhancing = case["labels"].as_array().unwrap().iter().find(|label| label["value"] == 3).unwrap();
+    // 22 voxels of one millilitre.
+    assert_eq!((enhancing["voxels"].as_u64(), enhancing["millilitres"].as_f64()), (Some(22), Some(22.0)));
+    assert_eq!(case["intensities"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn other_layouts_and_a_single_file() {
+    let place = Place::new();
+    let text = place.run(&format!("inspect {}", phantoms("MICCAI_BraTS2020_TrainingData"))).succeeded();
+    assert!(text.contains("layout       BraTS") && text.contains("LPS (2)"), "{text}");
+    let text = place.run(&format!("inspect {}", phantoms("LiTS"))).succeeded();
+    assert!(text.contains("LiTS (flat)") && text.contains("24 × 24 × 15–32"), "{text}");
+    let file = phantoms("LiTS/volume-0.nii.gz");
+    let text = place.run(&format!("inspect {file} --full")).succeeded();
+    assert!(text.contains("single file") && text.contains("24 × 24 × 32"), "{text}");
+    place.refuses("inspect nowhere", 1, &["nowhere", "check the path"]);
+}
+
+/// Every fault is listed, and none stops the others from being found.
+#[test]
+fn faults_are_listed() {
+    let place = Place::new();
+    let root = place.at("data");
+    for name in ["good", "shifted", "short", "shape", "series", "skewed"] {
+        Nifti::new([6, 5, 4]).write(&root.join(format!("imagesTr/{name}_0000.nii")));
+        Nifti::filled([6, 5, 4], 1).write(&root.join(format!("labelsTr/{name}.nii")));
+    }
+    let mut shifted = Nifti::filled([6, 5, 4], 1);
+    shifted.sform[2][3] = 7.0;
+    shifted.write(&root.join("labelsTr/shifted.nii"));
+    fs::write(root.join("imagesTr/short_0000.nii"), &Nifti::new([6, 5, 4]).bytes()[..400]).unwrap();
+    Nifti::filled([6, 5, 3], 1).write(&root.join("labelsTr/shape.nii"));
+    let mut series = Nifti::filled([6, 5, 4], 1);
+    (series.dim[0], series.dim[4], series.voxels) = (4, 2, vec![1; 240]);
+    series.write(&root.join("labelsTr/series.nii"));
+    let mut skewed = Nifti::new([6, 5, 4]);
+    skewed.sform[0][1] = 0.5;
+    skewed.write(&root.join("imagesTr/skewed_0000.nii"));
+    skewed.write(&root.join("labelsTr/skewed.nii"));
+    Nifti::filled([6, 5, 4], 1).write(&root.join("labelsTr/alone.nii"));
+    let json = r#"{"channel_names": {"0": "MR"}, "labels": {"background": 0, "x": 1}, "file_ending": ".nii"}"#;
+    fs::write(root.join("dataset.json"), json).unwrap();
+    let text = place.run("inspect data").succeeded();
+    for part in [
+        "6 problems",
+        "shifted.nii: lies 7.000 mm from",
+        "--ignore-geometry",
+        "short_0000.nii: is truncated",
+        "shape.nii: has shape [6, 5, 3]",
+        "series.nii: has 2 channels",
+        "at 63.4 degrees where scans have 90",
+        "alone_0000.nii: does not exist",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+    assert!(text.lines().any(|line| line.contains("shifted") && line.ends_with('!')), "{text}");
+    let text = place.run("inspect data --ignore-geometry").succeeded();
+    assert!(!text.contains("7.000 mm"), "{text}");
+    // A value that no class declares is only seen in the voxels.
+    Nifti::filled([6, 5, 4], 9).write(&root.join("labelsTr/good.nii"));
+    assert!(!place.run("inspect data").succeeded().contains("good.nii"));
+    let text = place.run("inspect data --full").succeeded();
+    assert!(
+        text.contains("good.nii: holds label values outside the declared classes [0, 1]: 9 (120 voxels)"),
+        "{text}"
+    );
+}
+
+/// A data set of 500 subjects of four modalities, each file as long as its header says (holes, not bytes): only headers
+/// are read, so that the scan takes seconds at most.
+#[test]
+fn five_hundred_cases_in_seconds() {
+    let place = Place::new();
+    let header = Nifti { datatype: 4, ..Nifti::new([240, 240, 155]) }.header();
+    let length = header.len() as u64 + 2 * 240 * 240 * 155;
+    for subject in 0..500 {
+        let folder = place.at(&format!("data/S_{subject:03}"));
+        fs::create_dir_all(&folder).unwrap();
+        for part in ["flair", "t1", "t1ce", "t2", "seg"] {
+            let path = folder.join(format!("S_{subject:03}_{part}.nii"));
+            fs::write(&path, &header).unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+        }
+    }
+    let started = std::time::Instant::now();
+    let text = place.run("inspect data").succeeded();
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(text.contains("400 training, 100 validation") && text.contains("no problems found"), "{text}");
+    // Reading the 45 GB of voxels would take a minute at the least; 2,500 headers take a tenth of a second.
+    assert!(seconds < 10.0, "{seconds} s");
+}

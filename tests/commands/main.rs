@@ -1,0 +1,23 @@
+//! The program as a user runs it: one module a command or a promise. Most tests start the real binary in a folder of their
+//! own (`support::cli`).
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod compare;
+mod convert;
+mod determinism;
+mod evaluate;
+mod feeds;
+mod infer;
+mod infer_memory;
+mod infer_meshes;
+mod inspect;
+mod memory_command;
+mod out_of_memory;
+mod resident_memory;
+mod roofline;
+mod training;

@@ -1,0 +1,152 @@
+//! Training as users meet it: a run may be killed at any moment, is told by flags or by a file, and says what it did.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::cli::{Outcome, Place, data_set};
+
+/// Side of the cubes.
+const SIDE: i64 = 16;
+
+/// A run of 24 steps with everything that has a state: averages, validations, accumulated passes.
+const RUN: &str = "train --quiet --threads 1 --model o-net --points 64 --epochs 24 --batch-size 1 --accumulate 2 --data data \
+    --average-decay 0.9 --clip-norm 1 --validate-every 5 --save-every 0";
+
+fn place() -> Place {
+    let place = Place::new();
+    data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
+    place
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Killed a dozen times at moments that walk through start, steps, validations and saves, and gone on with each time: the
+/// same bits as without, every step logged once, nothing left behind.
+/// A checkpoint from before versions that note the training data's spacing is gone on with as well.
+#[test]
+fn a_run_of_an_earlier_version() {
+    let place = place();
+    place.run(&format!("{RUN} --out run")).succeeded();
+    let path = place.at("run/o-net.safetensors");
+    let (whole, known) = (bytes(&path), br#",\"trained_spacing\":[1.0,1.0,1.0]"#);
+    let at = whole.windows(known.len()).position(|window| window == known).unwrap();
+    let mut old = whole.clone();
+    old[at..at + known.len()].fill(b' ');
+    fs::write(&path, old).unwrap();
+    place.run("train --quiet --threads 1 --resume run").succeeded();
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again() {
+    let place = place();
+    place.run(&format!("{RUN} --out whole")).succeeded();
+    let next = |place: &Place| match place.at("killed/config.toml").exists() {
+        true => place.command("train --quiet --threads 1 --resume killed"),
+        false => place.command(&format!("{RUN} --out killed")),
+    };
+    for kill in 0..12u64 {
+        let mut child = next(&place).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(15 + 23 * kill * kill % 190));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let outcome: Outcome = next(&place).output().unwrap().into();
+    outcome.succeeded();
+    for file in ["o-net.safetensors", "o-net.best.safetensors", "config.toml"] {
+        assert!(bytes(&place.at(&format!("whole/{file}"))) == bytes(&place.at(&format!("killed/{file}"))), "{file}");
+    }
+    let log = fs::read_to_string(place.at("killed/log.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<u64> =
+        lines.iter().filter(|line| line["event"] == "step").map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=24).collect::<Vec<_>>());
+    let validations = lines.iter().filter(|line| line["event"] == "validation");
+    assert_eq!(validations.map(|line| line["epoch"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 10, 15, 20, 24]);
+    assert!(place.files().keys().all(|path| path.extension().is_none_or(|end| end != "tmp")), "a half-written file");
+}
+
+#[test]
+fn a_file_says_the_same_as_flags_and_flags_override_it() {
+    let place = place();
+    let flags = "--model unet3d --epochs 2 --data data --patch 16,16,16 --optimizer adamw --schedule poly --rate 0.01";
+    let dumped = place.run(&format!("train {flags} --dump-config")).succeeded();
+    assert!(dumped.contains("patch = [16, 16, 16]") && dumped.contains("name = \"adamw\""), "{dumped}");
+    fs::write(
+        place.at("run.toml"),
+        dumped.replace("epochs = 2", "epochs = 7").replace("channels = []", "channels = [4, 8]"),
+    )
+    .unwrap();
+    place.run("train --quiet --threads 1 --config run.toml --epochs 2 --out file").succeeded();
+    let stored = fs::read_to_string(place.at("file/config.toml")).unwrap();
+    assert!(stored.contains("epochs = 2") && stored.contains("channels = [4, 8]"), "{stored}");
+    place.run("train --quiet --threads 1 --config file/config.toml --out again").succeeded();
+    assert!(bytes(&place.at("file/unet3d.safetensors")) == bytes(&place.at("again/unet3d.safetensors")));
+    fs::write(place.at("bad.toml"), "[schedule]\nwarmup = 0.1\n").unwrap();
+    place.refuses("train --config bad.toml", 1, &["bad.toml", "schedule.warmup", "warm_up"]);
+    place.refuses("train --config gone.toml", 1, &["gone.toml", "No such file"]);
+}
+
+#[test]
+fn the_official_options() {
+    let place = place();
+    let official = place.run("train --network-config full2 --dataset LITS --train --test --dump-config").succeeded();
+    for part in ["preset = \"lits\"", "epochs = 50", "batch_size = 8", "training_samples = 16384", "validate_every = 5"]
+    {
+        assert!(official.contains(part), "{part}: {official}");
+    }
+    place.refuses("train --network-config full", 1, &["BraTS2020", "No such file"]);
+    place.refuses("train --dataset BraTS", 2, &["vanilla_o_net", "oss-net-d"]);
+    place.refuses("train --network-config full --dataset ACDC", 2, &["acdc", "BraTS or LITS"]);
+    place.refuses("train --precision bf16 --data data", 2, &["--precision bf16", "CUDA device"]);
+    place.refuses("train --cuda-devices 0,1 --data data", 2, &["--cuda-devices 0,1", "one device"]);
+    place.refuses("train --cuda-devices x --data data", 2, &["--cuda-devices", "'x'"]);
+    place.refuses("train --model o-net --patch 16,16,16 --data data", 2, &["--patch", "O-Net"]);
+    place.refuses("train --model unet3d --patch 16,16,10 --data data", 2, &["--patch", "multiples of 16"]);
+}
+
+/// A 2D network learns slices across any axis, and its checkpoint says which.
+#[test]
+fn slices_across_the_first_axis() {
+    let place = place();
+    fs::write(place.at("run.toml"), "network_config = 'unet2d'\nslice_axis = 0\n[network]\nchannels = [4, 8]\n")
+        .unwrap();
+    place.run("train --quiet --threads 1 --config run.toml --data data --slices 4 --epochs 2 --out run").succeeded();
+    let scores = place.run("evaluate --quiet --json --load-model run/unet2d.safetensors --data data").succeeded();
+    let scores: serde_json::Value = serde_json::from_str(&scores).unwrap();
+    assert!(scores["dice"].as_f64().unwrap().is_finite(), "{scores}");
+}
+
+/// The event file is a row of records with valid checksums that hold the scalars of each step.
+#[test]
+fn tensorboard_reads_the_events() {
+    let place = place();
+    place.run(&format!("{RUN} --out run")).succeeded();
+    let folder = fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().path());
+    let file = folder.into_iter().find(|path| path.to_string_lossy().contains("events.out.tfevents.")).unwrap();
+    let (file, mut at, mut records) = (bytes(&file), 0, Vec::new());
+    while at < file.len() {
+        let length = u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize;
+        let record = &file[at + 12..at + 12 + length];
+        let sums = [&file[at + 8..at + 12], &file[at + 12 + length..at + 16 + length]];
+        assert_eq!(sums, [&checksum(&file[at..at + 8])[..], &checksum(record)[..]]);
+        records.push(record);
+        at += 16 + length;
+    }
+    // Version, session start, 24 steps, 5 validations.
+    assert_eq!(records.len(), 31);
+    let holds = |text: &str| records.iter().filter(|r| r.windows(text.len()).any(|w| w == text.as_bytes())).count();
+    assert_eq!(["brain.Event:2", "loss/train", "validation/iou"].map(holds), [1, 24, 5]);
+}
+
+/// Masked CRC-32C with a table, unlike the writer's.
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    let table: Vec<u32> = (0..256u32)
+        .map(|i| (0..8).fold(i, |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }))
+        .collect();
+    let crc = !bytes.iter().fold(!0u32, |crc, &byte| table[((crc ^ byte as u32) & 0xff) as usize] ^ crc >> 8);
+    crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}

@@ -113,4 +113,5 @@ def main():
         print("\n".join(spilling) or "no spills")
 
 
-main()
+if __name__ == "__main__":
+    main()

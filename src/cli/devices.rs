@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::kernels;
 use super::output::print;
 use crate::device::cpu::SimdLevel;
 use crate::device::{self, DeviceInfo, LEAST_CUDA, LEAST_DRIVER};
@@ -14,13 +15,19 @@ pub struct DevicesArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Load every kernel on a CUDA device instead, and print how long each took and what became of it
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "0")]
+    kernels: Option<usize>,
 }
 
 /// Lists the CPU and the CUDA devices, or why there are none.
 ///
 /// # Errors
-/// Standard output that cannot be written.
+/// Standard output that cannot be written; with `--kernels`, what the driver says.
 pub fn run(args: DevicesArgs) -> Result<()> {
+    if let Some(ordinal) = args.kernels {
+        return kernels::run(ordinal, args.json);
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (simd, budget) = (SimdLevel::detect(), default_cpu_budget());
     let cuda = device::cuda::devices();

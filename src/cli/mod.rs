@@ -12,6 +12,7 @@ mod evaluate;
 #[cfg(feature = "infer")]
 mod infer;
 mod inspect;
+mod kernels;
 #[cfg(feature = "train")]
 mod licences;
 #[cfg(feature = "train")]

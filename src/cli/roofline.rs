@@ -10,7 +10,7 @@ use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::planner::Workload;
 use crate::planner::gpus::{SPEEDS, Speed};
-use crate::planner::roofline::{self, Kernels, LAUNCH, Roofline, measured};
+use crate::planner::roofline::{self, EFFICIENCY, Kernels, LAUNCH, Roofline, measured};
 use crate::report::Grid;
 use crate::tape::Precision;
 use crate::train::rehearsal::{Sizes, StepKind, rehearse, rehearse_by_the_clock};
@@ -90,7 +90,7 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
     let mut launches = None;
     if step == StepKind::Train {
         work.push(roofline::update(&sizes.optimizer, cost.parameters));
-        launches = roofline::counted_launches(&args.model);
+        launches = roofline::counted_launches(&workload.network.title(), args.precision);
     }
     let measured = if args.measure { Some(Measured::take(&workload)?) } else { None };
     let launch = args.launch * 1e-6;
@@ -146,7 +146,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
         args.precision,
         bandwidth / 1e9,
     );
-    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by"];
+    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by", "ms to issue", "ms expected", "for"];
     let mut grid = Grid::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
     for row in &ours.rows {
         let mut cells = vec![
@@ -156,6 +156,9 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             format!("{:.4}", row.flops / 1e12),
             milliseconds(row.seconds),
             if row.memory_seconds > 0.5 * row.seconds { "memory" } else { "arithmetic" }.to_string(),
+            if row.issue_seconds > 0.0 { milliseconds(row.issue_seconds) } else { String::new() },
+            milliseconds(row.expected_seconds),
+            row.limit.name().to_string(),
         ];
         if let Some(measured) = measured {
             cells.push(measured.of(row.op, row.phase.name()).map_or_else(String::new, milliseconds));
@@ -172,7 +175,15 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             milliseconds(measured.wall),
         );
     }
-    let mut grid = Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
+    text += &format!(
+        "\nExpected: {:.0} % of the bandwidth, {:.0} % of the f32 peak, {:.0} % of the tensor cores' (cuDNN's 3³ convolutions on an H200), {:.0} % of the\ninstructions that could be issued (counted in PTX); assumed, not measured.\n",
+        100.0 * EFFICIENCY.memory,
+        100.0 * EFFICIENCY.f32,
+        100.0 * EFFICIENCY.tensor,
+        100.0 * EFFICIENCY.issue,
+    );
+    let mut grid =
+        Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms", "kernels ms expected"]);
     for (name, model) in [("this engine", ours), ("the same passes op by op", peer)] {
         grid.push([
             name.to_string(),
@@ -180,6 +191,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             model.launches.to_string(),
             milliseconds(model.launch_seconds),
             milliseconds(model.seconds()),
+            milliseconds(model.expected_kernel_seconds()),
         ]);
     }
     text.push('\n');
@@ -197,6 +209,8 @@ fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             "launches": model.launches,
             "launch_seconds": model.launch_seconds,
             "seconds": model.seconds(),
+            "expected_kernel_seconds": model.expected_kernel_seconds(),
+            "expected_seconds": model.expected_seconds(),
         })
     };
     let row = |row: &roofline::Row| {
@@ -208,6 +222,9 @@ fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             "flops": row.flops,
             "seconds": row.seconds,
             "memory_seconds": row.memory_seconds,
+            "issue_seconds": row.issue_seconds,
+            "expected_seconds": row.expected_seconds,
+            "held_up_by": row.limit,
             "measured_seconds": measured.and_then(|measured| measured.of(row.op, row.phase.name())),
         })
     };
@@ -222,6 +239,7 @@ fn as_json(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
         "batch": args.batch,
         "points": args.points,
         "precision": args.precision,
+        "efficiencies": EFFICIENCY,
         "step": step(ours),
         "unfused_step": step(peer),
         "measured_step": measured_step,

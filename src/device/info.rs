@@ -27,6 +27,25 @@ pub struct DeviceInfo {
     pub shared_memory: u32,
 }
 
+/// What the driver made of a kernel.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct KernelInfo {
+    /// Its file, without the ending.
+    pub file: &'static str,
+    /// Its name.
+    pub kernel: &'static str,
+    /// Seconds that loading it took one thread.
+    pub seconds: f64,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Static shared memory of a block, in bytes.
+    pub shared: u32,
+    /// Local memory of a thread, in bytes: registers that did not suffice, or arrays.
+    pub local: u32,
+    /// Why it could not be loaded.
+    pub problem: Option<String>,
+}
+
 /// Told of every buffer in a device's arena: an emulator whose checkers would otherwise see one large allocation.
 pub trait Observer: Send + Sync {
     /// Memory came into being; no buffer lies in it yet.

@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Later};
 use cpu::{Pool, SimdLevel};
 pub use cuda::{Cuda, Graph};
 pub use grid::{Grid, MANY_BLOCKS, THREADS};
-pub use info::{DeviceInfo, LEAST_CUDA, LEAST_DRIVER, Observer};
+pub use info::{DeviceInfo, KernelInfo, LEAST_CUDA, LEAST_DRIVER, Observer};
 use target::TICKET_BYTES;
 pub(crate) use target::TICKETS;
 pub use target::{CudaTarget, Target};

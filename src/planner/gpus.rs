@@ -45,25 +45,35 @@ pub struct Speed {
     pub tf32: f64,
     /// On tensor cores in bf16 with f32 sums, without sparsity.
     pub bf16: f64,
+    /// Warp instructions a second: four schedulers a multiprocessor, each one a clock.
+    pub issue: f64,
 }
 
-const fn speed(name: &'static str, source: &'static str, gigabytes: f64, [f32, tf32, bf16]: [f64; 3]) -> Speed {
-    Speed { name, source, bandwidth: gigabytes * 1e9, f32: f32 * 1e12, tf32: tf32 * 1e12, bf16: bf16 * 1e12 }
+/// `lanes` are a multiprocessor's f32 units: its peak is two operations in each a clock, while it issues four instructions.
+const fn speed(
+    name: &'static str,
+    source: &'static str,
+    gigabytes: f64,
+    [f32, tf32, bf16]: [f64; 3],
+    lanes: f64,
+) -> Speed {
+    let (bandwidth, f32) = (gigabytes * 1e9, f32 * 1e12);
+    Speed { name, source, bandwidth, f32, tf32: tf32 * 1e12, bf16: bf16 * 1e12, issue: 2.0 * f32 / lanes }
 }
 
-/// GB/s, then TFLOP/s. Data sheets print tensor rates with sparsity, which counts zeros; half of that is meant here.
+/// GB/s, then TFLOP/s, then f32 lanes of a multiprocessor. Data sheets print tensor rates with sparsity, which counts zeros; half of that is meant here.
 pub const SPEEDS: [Speed; 11] = [
-    speed("rtx3090", "GeForce RTX 3090, GA102 whitepaper", 936.0, [35.6, 35.6, 71.0]),
-    speed("a6000", "RTX A6000 data sheet, GA102 whitepaper", 768.0, [38.7, 77.4, 154.8]),
-    speed("a100-40", "A100 SXM 40 GB data sheet", 1555.0, [19.5, 156.0, 312.0]),
-    speed("a100", "A100 SXM 80 GB data sheet", 2039.0, [19.5, 156.0, 312.0]),
-    speed("l4", "L4 data sheet", 300.0, [30.3, 60.0, 121.0]),
-    speed("l40s", "L40S data sheet", 864.0, [91.6, 183.0, 362.0]),
-    speed("rtx4090", "GeForce RTX 4090, Ada whitepaper", 1008.0, [82.6, 82.6, 165.2]),
-    speed("h100-pcie", "H100 PCIe data sheet", 2000.0, [51.0, 378.0, 756.0]),
-    speed("h100", "H100 SXM data sheet", 3350.0, [67.0, 494.5, 989.5]),
-    speed("h200", "H200 SXM data sheet", 4800.0, [67.0, 494.5, 989.5]),
-    speed("rtx5090", "GeForce RTX 5090, Blackwell whitepaper", 1792.0, [104.8, 104.8, 209.5]),
+    speed("rtx3090", "GeForce RTX 3090, GA102 whitepaper", 936.0, [35.6, 35.6, 71.0], 128.0),
+    speed("a6000", "RTX A6000 data sheet, GA102 whitepaper", 768.0, [38.7, 77.4, 154.8], 128.0),
+    speed("a100-40", "A100 SXM 40 GB data sheet", 1555.0, [19.5, 156.0, 312.0], 64.0),
+    speed("a100", "A100 SXM 80 GB data sheet", 2039.0, [19.5, 156.0, 312.0], 64.0),
+    speed("l4", "L4 data sheet", 300.0, [30.3, 60.0, 121.0], 128.0),
+    speed("l40s", "L40S data sheet", 864.0, [91.6, 183.0, 362.0], 128.0),
+    speed("rtx4090", "GeForce RTX 4090, Ada whitepaper", 1008.0, [82.6, 82.6, 165.2], 128.0),
+    speed("h100-pcie", "H100 PCIe data sheet", 2000.0, [51.0, 378.0, 756.0], 128.0),
+    speed("h100", "H100 SXM data sheet", 3350.0, [67.0, 494.5, 989.5], 128.0),
+    speed("h200", "H200 SXM data sheet", 4800.0, [67.0, 494.5, 989.5], 128.0),
+    speed("rtx5090", "GeForce RTX 5090, Blackwell whitepaper", 1792.0, [104.8, 104.8, 209.5], 128.0),
 ];
 
 /// Share of a GPU's memory that is planned with: the rest is for the context, the modules and the display.

@@ -10,6 +10,7 @@ pub mod aside;
 pub mod curves;
 pub mod fit;
 pub mod gpus;
+mod issue;
 pub mod reference;
 pub mod remedies;
 pub mod roofline;

@@ -31,7 +31,7 @@ use crate::train::validation::Validation;
 /// exists.
 const RECORDED_STEP: u64 = 1;
 
-/// The most threads that draw batches: more only help where reading is slower than the network.
+/// The most threads that draw batches beside a network on the CPU: more only help where reading is slower than it.
 const PREFETCH_THREADS: usize = 4;
 
 /// Steps of a process before batches are drawn ahead.
@@ -328,8 +328,12 @@ impl Trainer {
     /// they lie in the host's memory, of which its ledger knows nothing. They take at most half of what steps leave of the
     /// budget; where that holds no two batches, each is drawn when it is needed.
     fn window(&self, bytes: u64) -> (Window, Option<Buffer>) {
-        let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
         let on_cpu = matches!(self.device.backend(), Backend::Cpu { .. });
+        // A GPU leaves the host's cores to reading, inflating and augmenting.
+        let threads = match on_cpu {
+            true => self.device.threads().clamp(1, PREFETCH_THREADS),
+            false => std::thread::available_parallelism().map_or(1, usize::from),
+        };
         let left = if on_cpu { (self.device.budget().saturating_sub(self.device.reserved())) / 2 } else { u64::MAX };
         let window = Window::within(self.prefetch_bytes.min(left), bytes, threads);
         if self.prefetch_bytes == 0 || window.bytes(bytes) > left {
@@ -473,10 +477,14 @@ impl Trainer {
         let value = match graph {
             None => {
                 let loss = share_of_loss(&tape, parameters, network, batch, settings)?;
-                let value = loss.tensor().to_vec()?[0];
+                // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
+                // forward pass only. Nothing of a pass whose loss is not finite is used.
+                let value = loss.tensor().fetch()?;
+                let updated = tape.take_buffer_updates();
+                tape.backward(loss, parameters)?;
+                let value = value.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
                 if value.is_finite() {
-                    updates.extend(tape.take_buffer_updates());
-                    tape.backward(loss, parameters)?;
+                    updates.extend(updated);
                 }
                 value
             }

@@ -69,9 +69,9 @@ fn a_driver_that_refuses() {
         ("cuLaunchKernel=701", ["kernel ", "registers"]),
     ] {
         let outcome = command(&place, flags).env("CUEMU_FAIL", fault).output().unwrap();
-        support::cli::Outcome::from(outcome).refused(1, &parts);
+        Outcome::from(outcome).refused(1, &parts);
     }
-    let old = |arguments: &str| -> support::cli::Outcome {
+    let old = |arguments: &str| -> Outcome {
         command(&place, arguments).env("CUEMU_DRIVER", "12000").output().unwrap().into()
     };
     old(flags).refused(1, &["CUDA 12.0, and 12.1 is needed", "r530"]);
@@ -88,7 +88,7 @@ fn arenas_of_every_kind_train_alike() {
     let weights = |out: &str, variable: (&str, &str)| {
         let flags = "train --data data --model o-net --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
         let mut command = command(&place, &format!("{flags} --out {out}"));
-        support::cli::Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
+        Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
         std::fs::read(place.at(out).join("o-net.safetensors")).unwrap()
     };
     let mapped = weights("mapped", ("OSSNET_ARENA", "mapped"));
@@ -99,7 +99,29 @@ fn arenas_of_every_kind_train_alike() {
         assert!(mapped == weights("refused", ("CUEMU_FAIL", "cuMemAddressReserve=801")));
     }
     let unknown = command(&place, "roofline --measure").env("OSSNET_ARENA", "two").output().unwrap();
-    support::cli::Outcome::from(unknown).refused(2, &["OSSNET_ARENA=two", "separate"]);
+    Outcome::from(unknown).refused(2, &["OSSNET_ARENA=two", "separate"]);
+}
+
+/// A driver that compiles slowly: the user is told, and several kernels are compiled at a time.
+#[test]
+fn compiling_is_said() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: how long a GPU's driver compiles depends on its cache");
+        return;
+    }
+    let place = Place::new();
+    let outcome = command(&place, "devices --kernels").env("CUEMU_DELAY", "cuModuleLoadData=5").output().unwrap();
+    let outcome = Outcome::from(outcome);
+    assert!(outcome.err.contains("compiled 2") && outcome.err.contains("docs/cuda.md"), "{}", outcome.err);
+    let text = outcome.succeeded();
+    assert!(text.contains("kernels loaded in") && text.contains("slowest kernels"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&place, "devices --kernels --json")).unwrap();
+    let kernels = json["kernels"].as_array().unwrap();
+    assert!(kernels.len() > 200 && kernels.iter().all(|kernel| kernel["problem"].is_null()), "{json:#}");
+    assert!(kernels.iter().all(|kernel| kernel["ptxas_registers"].as_u64().is_some()), "{json:#}");
+    let fails = command(&place, "devices --kernels").env("CUEMU_FAIL", "cuModuleLoadData=222").output().unwrap();
+    let fails = Outcome::from(fails);
+    assert!(fails.code == Some(1) && fails.err.contains("r530"), "{}", fails.err);
 }
 
 /// No driver: every command that names a CUDA device says what is missing, and the CPU works.

@@ -15,6 +15,7 @@ mod cudnn;
 #[allow(dead_code)] // build.rs cuts
 mod cut;
 mod driver;
+mod fetch;
 mod graph;
 mod kernel;
 mod memory;
@@ -34,12 +35,14 @@ use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present
 use cudarc::driver::{CudaContext, CudaStream, result};
 
 use super::grid::{Grid, THREADS};
-use super::info::{DeviceInfo, LEAST_DRIVER, Observer};
+use super::info::{DeviceInfo, KernelInfo, LEAST_DRIVER, Observer};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use clock::Clock;
 pub use cudnn::Cudnn;
+pub use fetch::Fetch;
+use fetch::Slot;
 pub use graph::Graph;
 pub use kernel::Kernel;
 use memory::Range;
@@ -58,6 +61,8 @@ pub struct Cuda {
     /// Launches whose kernels are being loaded, and what is behind them.
     queue: Queue,
     staging: Mutex<Staging>,
+    /// What fetches left behind.
+    slots: Mutex<Vec<Slot>>,
     range: Mutex<Range>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
@@ -101,6 +106,7 @@ impl Cuda {
             queue: Queue::default(),
             budget,
             staging: Mutex::default(),
+            slots: Mutex::default(),
             range: Mutex::new(Range::reserve(&context, budget, observer.as_deref())?),
             stream,
             target: CudaTarget { capability: (major, minor), shared_memory },
@@ -132,6 +138,15 @@ impl Cuda {
     /// takes longer than half a second; equal numbers are the last.
     pub fn on_compiling(&self, listener: impl Fn(usize, usize) + Send + 'static) {
         self.modules.listen(Box::new(listener));
+    }
+
+    /// Loads every kernel, which the driver compiles side by side; what it made of each.
+    ///
+    /// # Errors
+    /// What the driver says of the device; of a kernel it is in the answer.
+    pub fn load_all(&self) -> Result<Vec<KernelInfo>> {
+        self.bind()?;
+        self.modules.load_all()
     }
 
     /// cuDNN's convolutions, if they are built in and asked for.
@@ -263,6 +278,7 @@ impl Drop for Cuda {
         self.modules.stop();
         let _ = self.bind();
         let _ = self.stream.synchronize();
+        self.slots.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         self.staging.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).release();
         self.range.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).release();
     }

@@ -11,12 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::result::function::set_function_attribute;
+use cudarc::driver::result::function::{get_function_attribute, set_function_attribute};
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
 use lzma_rust2::XzReader;
 
 use super::{driver, registers};
+use crate::device::info::KernelInfo;
 use crate::error::{Error, Result};
 
 /// One kernel file.
@@ -129,7 +130,7 @@ struct Table {
 
 enum State {
     Loading,
-    Loaded { function: CUfunction, allowed: u32 },
+    Loaded { function: CUfunction, allowed: u32, seconds: f64 },
     Failed(String),
 }
 
@@ -207,7 +208,7 @@ impl Modules {
             self.tell(table.done, table.asked);
         }
         match table.kernels.get_mut(name) {
-            Some(State::Loaded { function, allowed }) => {
+            Some(State::Loaded { function, allowed, .. }) => {
                 if shared > *allowed {
                     let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                     // SAFETY: a function of a loaded module.
@@ -221,6 +222,33 @@ impl Modules {
             Some(State::Failed(problem)) => Err(Error::Device(problem.clone())),
             _ => Err(Error::Device(format!("kernel {name} was not asked for; report this"))),
         }
+    }
+
+    /// Loads all kernels; what the driver made of each.
+    pub(super) fn load_all(&self) -> Result<Vec<KernelInfo>> {
+        let all = || FILES.iter().flat_map(|file| file.kernels.iter().map(move |kernel| (file.name, kernel.name)));
+        all().try_for_each(|(_, name)| self.ask(name).map(drop))?;
+        let of = |(file, kernel)| {
+            let empty = KernelInfo { file, kernel, seconds: 0.0, registers: 0, shared: 0, local: 0, problem: None };
+            let function = match self.function(kernel, 0) {
+                Ok(function) => function,
+                Err(error) => return KernelInfo { problem: Some(text_of(&error)), ..empty },
+            };
+            let seconds = match self.shared.lock().kernels.get(kernel) {
+                Some(State::Loaded { seconds, .. }) => *seconds,
+                _ => 0.0,
+            };
+            // SAFETY: a function of a loaded module.
+            let attribute = |which| unsafe { get_function_attribute(function, which) }.map_or(0, |value| value as u32);
+            KernelInfo {
+                seconds,
+                registers: attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS),
+                shared: attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES),
+                local: attribute(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES),
+                ..empty
+            }
+        };
+        Ok(all().map(of).collect())
     }
 
     fn tell(&self, done: usize, asked: usize) {
@@ -255,10 +283,12 @@ impl Shared {
                 return;
             };
             drop(table);
+            let started = Instant::now();
             let loaded = self.load(file, kernel);
+            let seconds = started.elapsed().as_secs_f64();
             let mut table = self.lock();
             let state = match loaded {
-                Ok(function) => State::Loaded { function, allowed: SHARED_BY_DEFAULT },
+                Ok(function) => State::Loaded { function, allowed: SHARED_BY_DEFAULT, seconds },
                 Err(error) => State::Failed(text_of(&error)),
             };
             table.kernels.insert(kernel.name, state);

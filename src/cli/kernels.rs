@@ -68,7 +68,7 @@ fn in_text(kernels: &[KernelInfo], seconds: f64, expected: &dyn Fn(&str) -> Opti
     let loaded = kernels.iter().filter(|kernel| kernel.problem.is_none()).count();
     let spilling: Vec<&str> = kernels.iter().filter(|kernel| kernel.local > 0).map(|kernel| kernel.kernel).collect();
     let other = |kernel: &&KernelInfo| expected(kernel.kernel).is_some_and(|registers| registers != kernel.registers);
-    let mut text = format!(
+    let text = format!(
         "{loaded} of {} kernels loaded in {seconds:.1} s ({all:.1} s of all threads); {} have other registers than ptxas gave, {} use local memory{}{}\n\n",
         kernels.len(),
         kernels.iter().filter(other).count(),

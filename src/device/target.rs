@@ -58,7 +58,7 @@ pub(crate) const CUDA_GRANULE: u64 = 2 << 20;
 pub(crate) const STAGING_HALF: usize = 4 << 20;
 
 /// Counters on a CUDA device with which the last block of a sum is found (`kernels/join.cuh`): the first bytes of the arena.
-pub(crate) const TICKETS: usize = 1 << 13;
+pub(crate) const TICKETS: usize = 1 << 15;
 
 /// Bytes of all tickets.
 pub(super) const TICKET_BYTES: u64 = 4 * TICKETS as u64;

@@ -22,11 +22,11 @@ mod cut;
 mod machine_code;
 /// Writes what the program reads; of its two functions one is used here.
 #[allow(dead_code)]
-#[path = "src/device/cuda/registers.rs"]
-mod registers;
+#[path = "src/device/cuda/ptx_codec.rs"]
+mod ptx_codec;
 
 fn main() {
-    for path in ["kernels", "build", "src/device/cuda/registers.rs", "src/device/cuda/cut.rs"] {
+    for path in ["kernels", "build", "src/device/cuda/ptx_codec.rs", "src/device/cuda/cut.rs"] {
         println!("cargo:rerun-if-changed={path}");
     }
     for variable in ["OSSNET_NVCC", "NVCC", "CUDA_HOME"] {
@@ -89,7 +89,7 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, code: &machine_code::Files, out: &Pa
         let mut kernels = String::new();
         for (kernel, piece) in &pieces.kernels {
             let start = all.len();
-            all += &registers::encode(piece);
+            all += &ptx_codec::encode(piece);
             write!(kernels, "Kernel {{ name: {kernel:?}, place: ({start}, {}) }}, ", all.len()).map_err(failed)?;
         }
         let packed = out.join(format!("{name}.ptx.xz"));

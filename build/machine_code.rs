@@ -27,7 +27,9 @@ pub fn make(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Files {
     let named = (!wish.is_empty() && wish != "1").then(|| PathBuf::from(&wish));
     let Some(nvcc) = named.clone().or_else(find) else {
         if wish == "1" {
-            say("OSSNET_NVCC=1, but there is no nvcc in $NVCC, $CUDA_HOME/bin or $PATH: the driver compiles the committed PTX");
+            say(
+                "OSSNET_NVCC=1, but there is no nvcc in $NVCC, $CUDA_HOME/bin or $PATH: the driver compiles the committed PTX",
+            );
         }
         return Files::new();
     };
@@ -87,7 +89,8 @@ fn assemble(
     architectures: &[(u32, u32)],
     out: &Path,
 ) -> Result<Files, String> {
-    let mut jobs: Vec<_> = ptx.iter().flat_map(|(name, path)| architectures.iter().map(move |&of| (name, path, of))).collect();
+    let mut jobs: Vec<_> =
+        ptx.iter().flat_map(|(name, path)| architectures.iter().map(move |&of| (name, path, of))).collect();
     // The longest first, so that no thread is left with one at the end.
     jobs.sort_by_key(|(_, path, _)| std::cmp::Reverse(fs::metadata(path).map_or(0, |data| data.len())));
     let (next, made) = (AtomicUsize::new(0), Mutex::new(Ok(Files::new())));

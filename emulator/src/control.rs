@@ -45,8 +45,7 @@ pub fn preload() -> Result<&'static Emulator, String> {
 pub fn gpu_present() -> bool {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     let required = std::env::var("OSSNET_REQUIRE_GPU").is_ok_and(|value| value == "1");
-    let present =
-        *PRESENT.get_or_init(|| std::env::var_os("CUEMU_ALWAYS").is_none() && real_devices() > 0);
+    let present = *PRESENT.get_or_init(|| std::env::var_os("CUEMU_ALWAYS").is_none() && real_devices() > 0);
     assert!(present || !required, "OSSNET_REQUIRE_GPU=1, and no GPU answers through libcuda.so.1");
     present
 }

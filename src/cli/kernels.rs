@@ -9,7 +9,7 @@ use super::progress::Verbosity;
 use crate::device::{Backend, Device, KernelInfo};
 use crate::error::{Error, Result};
 use crate::memory::format_bytes;
-use crate::report::Grid;
+use crate::report::TextTable;
 
 /// Address space that loading needs: none but the engine's own.
 const BUDGET: u64 = 2 << 20;
@@ -78,7 +78,7 @@ fn in_text(kernels: &[KernelInfo], seconds: f64, expected: &dyn Fn(&str) -> Opti
     );
     let mut slowest: Vec<&KernelInfo> = kernels.iter().collect();
     slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let mut grid = Grid::new(["slowest kernels", "seconds", "registers", "of ptxas", "shared", "local"]);
+    let mut grid = TextTable::new(["slowest kernels", "seconds", "registers", "of ptxas", "shared", "local"]);
     for kernel in slowest.into_iter().take(SHOWN) {
         grid.push([
             kernel.kernel.to_string(),

@@ -30,7 +30,8 @@ fn read(table: &'static str) -> HashMap<(&'static str, &'static str), Counted> {
         let [case, "(op)", _, _, _, _, bytes, _, _, _, flops, instructions, ..] = cells[..] else { continue };
         let (format, case) = case.split_once(": ").unwrap_or(("f32", case));
         let number = |text: &str| text.parse::<f64>().ok();
-        let (Some(bytes), Some(flops), Some(instructions)) = (number(bytes), number(flops), number(instructions)) else {
+        let (Some(bytes), Some(flops), Some(instructions)) = (number(bytes), number(flops), number(instructions))
+        else {
             continue;
         };
         let sum = counts.entry((name(case), format)).or_default();

@@ -6,10 +6,10 @@ use ossnet::data::Dataset;
 use ossnet::device::{Backend, Device};
 use ossnet::memory::Role;
 use ossnet::models::{NetworkConfig, OssNetConfig, UNetConfig};
-use ossnet::task::{Case, Task};
+use ossnet::task::{PreparedCase, Task};
+use ossnet::tensor::Tensor;
 use ossnet::train::presets;
 use ossnet::train::settings::TrainSettings;
-use ossnet::tensor::Tensor;
 use ossnet::train::trainer::Trainer;
 
 const SHAPE: [usize; 3] = [16; 3];
@@ -26,7 +26,7 @@ struct End {
     launches: Vec<u64>,
 }
 
-fn train(cases: &[Case], network: &NetworkConfig, settings: &TrainSettings, graphs: bool) -> Option<End> {
+fn train(cases: &[PreparedCase], network: &NetworkConfig, settings: &TrainSettings, graphs: bool) -> Option<End> {
     let device = cuda_device(0)?;
     let mut trainer = Trainer::new(&device, network, settings.clone()).unwrap();
     if graphs {
@@ -59,7 +59,7 @@ fn check(network: &NetworkConfig, settings: &TrainSettings) {
     let dataset = Dataset::open(place.path(), 0).unwrap();
     let task = Task::of(&dataset, SHAPE);
     let read = |case| task.prepare(dataset.read(case, task.preprocessing.axes).unwrap(), None).unwrap();
-    let cases: Vec<Case> = dataset.training.iter().map(read).collect();
+    let cases: Vec<PreparedCase> = dataset.training.iter().map(read).collect();
     let Some(plain) = train(&cases, network, settings, false) else { return };
     let graphs = train(&cases, network, settings, true).unwrap();
     assert_eq!(plain.losses, graphs.losses);

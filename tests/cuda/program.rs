@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::cli::{Outcome, Place, data_set};
 use ossnet::device::Device;
 use ossnet::models::NetworkConfig;
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 /// A command that finds a CUDA device: the machine's, or the emulator's.
 fn command(place: &Place, arguments: &str) -> Command {
@@ -86,7 +86,8 @@ fn arenas_of_every_kind_train_alike() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     let weights = |out: &str, variable: (&str, &str)| {
-        let flags = "train --data data --model o-net --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
+        let flags =
+            "train --data data --model o-net --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
         let mut command = command(&place, &format!("{flags} --out {out}"));
         Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
         std::fs::read(place.at(out).join("o-net.safetensors")).unwrap()
@@ -225,7 +226,7 @@ fn a_step_copies_nothing_to_the_host() {
     let device = Device::cuda(0, 256 << 20).unwrap();
     for name in ["unet3d", "full"] {
         let config = NetworkConfig::sample(name, 1, 1, [16; 3]).unwrap();
-        let mut stage = Stage::new(&device, &config, Sizes::new([16; 3], 1, 30)).unwrap();
+        let mut stage = SyntheticStep::new(&device, &config, StepSizes::new([16; 3], 1, 30)).unwrap();
         stage.step().unwrap();
         let before = emulator.host_counters();
         stage.step().unwrap();

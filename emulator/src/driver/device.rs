@@ -33,8 +33,8 @@ fn attribute(number: i32) -> i32 {
         81 => (SHARED_OPT_IN + 1024) as i32,
         97 => SHARED_OPT_IN as i32,
         102 => i32::from(virtual_memory()), // virtual memory management
-        106 => 32,   // blocks of a multiprocessor
-        111 => 1024, // shared memory the system keeps of every block
+        106 => 32,                          // blocks of a multiprocessor
+        111 => 1024,                        // shared memory the system keeps of every block
         _ => 0,
     }
 }

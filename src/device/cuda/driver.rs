@@ -2,7 +2,7 @@
 
 use cudarc::driver::{DriverError, sys};
 
-use crate::device::info::{LEAST_CUDA, LEAST_DRIVER};
+use crate::device::device_info::{LEAST_CUDA, LEAST_DRIVER};
 use crate::error::{Error, Result};
 
 /// An error of the driver in one line: what was being done, the driver's name for it, its text and a remedy.
@@ -23,9 +23,7 @@ fn remedy(code: u32) -> Option<String> {
     let (cuda, driver) = (format!("{}.{}", LEAST_CUDA.0, LEAST_CUDA.1), LEAST_DRIVER);
     let text = match code {
         2 => "other programs may hold the device's memory",
-        34 => {
-            "a toolkit's stub was loaded in place of the driver: take folders called stubs out of LD_LIBRARY_PATH"
-        }
+        34 => "a toolkit's stub was loaded in place of the driver: take folders called stubs out of LD_LIBRARY_PATH",
         46 => {
             "another process holds the device, which is in exclusive mode or a MIG instance in use: wait for it, take another \
              device, or have an administrator run nvidia-smi -c DEFAULT"

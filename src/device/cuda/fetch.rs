@@ -30,7 +30,9 @@ impl Cuda {
     pub(in crate::device) fn fetch(&self, address: u64, bytes: usize) -> Result<Fetch> {
         self.not_captured("a copy to the host")?;
         if bytes > MOST {
-            return Err(Error::Device(format!("{bytes} bytes are fetched at once, and {MOST} are the most; report this")));
+            return Err(Error::Device(format!(
+                "{bytes} bytes are fetched at once, and {MOST} are the most; report this"
+            )));
         }
         self.settle()?;
         self.bind()?;

@@ -8,7 +8,7 @@ use cudarc::driver::result;
 
 use super::queue::Task;
 use super::{Cuda, driver};
-use crate::device::grid::Grid;
+use crate::device::launch_config::LaunchConfig;
 use crate::device::target::TICKETS;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -16,7 +16,7 @@ use crate::tensor::Tensor;
 /// A kernel with the arguments given so far, in the order of its parameters.
 ///
 /// ```ignore
-/// cuda.kernel("activation_forward").input(x).output(y).value(n as u64).launch(Grid::cover(n))?;
+/// cuda.kernel("activation_forward").input(x).output(y).value(n as u64).launch(LaunchConfig::cover(n))?;
 /// ```
 pub struct Kernel<'a> {
     cuda: &'a Cuda,
@@ -69,7 +69,7 @@ impl<'a> Kernel<'a> {
         self
     }
 
-    /// A pointer to `count` tickets (`kernels/join.cuh`), all zero.
+    /// A pointer to `count` tickets (`kernels/last_block.cuh`), all zero.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] if there are not as many.
@@ -100,7 +100,7 @@ impl<'a> Kernel<'a> {
     /// # Errors
     /// [`crate::Error::Shape`] for a grid that no device takes, [`crate::Error::Device`]; both name the kernel, which may be
     /// one of those before (see `queue.rs`).
-    pub fn launch(self, grid: Grid) -> Result<()> {
+    pub fn launch(self, grid: LaunchConfig) -> Result<()> {
         if grid.is_empty() {
             return Ok(());
         }
@@ -112,7 +112,13 @@ impl<'a> Kernel<'a> {
 
 impl Cuda {
     /// Launches a kernel that was asked for.
-    pub(super) fn launch(&self, name: &'static str, mut words: Vec<u64>, starts: &[usize], grid: Grid) -> Result<()> {
+    pub(super) fn launch(
+        &self,
+        name: &'static str,
+        mut words: Vec<u64>,
+        starts: &[usize],
+        grid: LaunchConfig,
+    ) -> Result<()> {
         let failed = |e| driver::failed(&format!("kernel {name}"), e);
         let function = self.modules.function(name, grid.shared)?;
         let base = words.as_mut_ptr();

@@ -14,7 +14,7 @@ use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, DriverError, sys};
 
 use super::driver::failed;
-use crate::device::info::Observer;
+use crate::device::device_info::Observer;
 use crate::device::target::CUDA_GRANULE;
 use crate::error::{Error, Result};
 
@@ -90,7 +90,8 @@ impl Range {
     fn one(bytes: u64, observer: Option<&dyn Observer>) -> Result<Self> {
         let bytes = bytes.max(1);
         let Some(base) = allocate(bytes)? else {
-            let problem = format!("the driver has no virtual memory management here, and {bytes} bytes at once are refused");
+            let problem =
+                format!("the driver has no virtual memory management here, and {bytes} bytes at once are refused");
             let remedy = "give --memory-budget what ossnet memory --plan-for prints as reserved";
             return Err(Error::Device(format!("{problem}; {remedy}")));
         };
@@ -156,9 +157,9 @@ impl Range {
     pub(super) fn free(&mut self, address: u64) -> Result<()> {
         match self {
             // SAFETY: allocated in `come`, and no longer in the table.
-            Self::Separate(_) if address != 0 => unsafe { sys::cuMemFree_v2(address) }
-                .result()
-                .map_err(|e| failed("freeing a buffer", e)),
+            Self::Separate(_) if address != 0 => {
+                unsafe { sys::cuMemFree_v2(address) }.result().map_err(|e| failed("freeing a buffer", e))
+            }
             Self::Separate(_) | Self::Mapped(_) | Self::One { .. } => Ok(()),
         }
     }

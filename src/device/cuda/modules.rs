@@ -16,8 +16,8 @@ use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CU
 use cudarc::driver::{CudaContext, result};
 use lzma_rust2::XzReader;
 
-use super::{driver, registers};
-use crate::device::info::KernelInfo;
+use super::{driver, ptx_codec};
+use crate::device::device_info::KernelInfo;
 use crate::error::{Error, Result};
 
 /// One kernel file.
@@ -75,7 +75,7 @@ impl File {
         let unpacked = XzReader::new(self.ptx, false).read_to_string(&mut text);
         let (start, end) = kernel.place;
         let pieces = unpacked.ok().and_then(|_| Some((text.get(..self.head)?, text.get(start..end)?)));
-        let whole = pieces.map(|(head, piece)| registers::decode(&[head, piece].concat()));
+        let whole = pieces.map(|(head, piece)| ptx_codec::decode(&[head, piece].concat()));
         whole.and_then(|whole| std::ffi::CString::new(whole).ok()).ok_or_else(|| self.damaged())
     }
 

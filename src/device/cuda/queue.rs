@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Cuda, driver};
-use crate::device::grid::Grid;
+use crate::device::launch_config::LaunchConfig;
 use crate::error::Result;
 
 /// Something for the stream.
 pub(super) enum Task {
     /// A kernel that was asked for, the words of its arguments and where each begins.
-    Launch { name: &'static str, words: Vec<u64>, starts: Vec<usize>, grid: Grid },
+    Launch { name: &'static str, words: Vec<u64>, starts: Vec<usize>, grid: LaunchConfig },
     /// Bytes on the device, from and to these addresses.
     Copy { to: u64, from: u64, bytes: u64 },
     /// Zero bytes.
@@ -91,15 +91,15 @@ impl Cuda {
         match task {
             Task::Launch { name, words, starts, grid } => self.launch(name, words, &starts, grid),
             // SAFETY: both ranges lie in live buffers of the arena: the callers have compared the lengths.
-            Task::Copy { to, from, bytes } => unsafe {
-                cudarc::driver::result::memcpy_dtod_async(to, from, bytes as usize, self.stream.cu_stream())
+            Task::Copy { to, from, bytes } => {
+                unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes as usize, self.stream.cu_stream()) }
+                    .map_err(|e| driver::failed("copying on the device", e))
             }
-            .map_err(|e| driver::failed("copying on the device", e)),
             // SAFETY: the range is a live buffer of the arena.
-            Task::Zero { address, bytes } => unsafe {
-                cudarc::driver::result::memset_d8_async(address, 0, bytes as usize, self.stream.cu_stream())
+            Task::Zero { address, bytes } => {
+                unsafe { cudarc::driver::result::memset_d8_async(address, 0, bytes as usize, self.stream.cu_stream()) }
+                    .map_err(|e| driver::failed("filling memory", e))
             }
-            .map_err(|e| driver::failed("filling memory", e)),
             Task::Allocated { address, bytes } => {
                 self.observer.iter().for_each(|observer| observer.allocated(address, bytes));
                 Ok(())

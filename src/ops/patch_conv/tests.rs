@@ -7,8 +7,8 @@ use crate::device::Device;
 use crate::device::cpu::{Pool, SimdLevel};
 use crate::memory::Role;
 use crate::nn::Parameters;
-use crate::ops::patch_sample::{PatchOptions, Pooling, patch_sample};
 use crate::ops::Op;
+use crate::ops::patch_sample::{PatchOptions, Pooling, patch_sample};
 use crate::ops::testing::{
     Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, devices, dot,
 };

@@ -5,7 +5,7 @@ use ossnet::device::Device;
 use ossnet::models::network::names;
 use ossnet::planner::Workload;
 use ossnet::tape::Precision;
-use ossnet::train::rehearsal::{Sizes, Stage, StepKind};
+use ossnet::train::dry_run::{StepKind, StepSizes, SyntheticStep};
 
 use super::table::Row;
 
@@ -21,9 +21,9 @@ pub fn measure() -> Vec<Row> {
     let emulator = cuemu::preload().unwrap();
     emulator.configure(Config { threads: 2, ..Config::default() });
     let row = |model: &&str| {
-        let workload = Workload::official(model, Sizes::new([32; 3], 1, 32)).unwrap();
+        let workload = Workload::official(model, StepSizes::new([32; 3], 1, 32)).unwrap();
         let device = Device::cuda(0, 1 << 30).unwrap();
-        let mut stage = Stage::new(&device, &workload.network, workload.sizes).unwrap();
+        let mut stage = SyntheticStep::new(&device, &workload.network, workload.sizes).unwrap();
         stage.step().unwrap();
         emulator.reset();
         stage.step().unwrap();
@@ -45,9 +45,9 @@ pub fn launches() -> Vec<Row> {
     let mut rows = Vec::new();
     for model in names() {
         for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-            let sizes = Sizes { precision, ..Sizes::new([128, 128, 80], 1, 4096) };
+            let sizes = StepSizes { precision, ..StepSizes::new([128, 128, 80], 1, 4096) };
             let workload = Workload::official(model, sizes).unwrap();
-            let launches = workload.rehearse(&Device::cuda(0, 8 << 30).unwrap(), 1).unwrap().all_launches();
+            let launches = workload.dry_run(&Device::cuda(0, 8 << 30).unwrap(), 1).unwrap().all_launches();
             rows.push(Row { names: vec![model.into(), precision.to_string()], figures: vec![launches.to_string()] });
         }
     }
@@ -63,13 +63,13 @@ pub const FIRST_HEADS: [&str; 3] = ["step", "kernel", "launches"];
 pub fn first() -> Vec<Row> {
     let emulator = cuemu::preload().unwrap();
     let mut rows = Vec::new();
-    let train = Sizes { precision: Precision::Bf16, ..Sizes::new([256, 256, 160], 1, 16_384) };
-    let infer = Sizes { step: StepKind::Infer, ..Sizes::new([32; 3], 1, 2048) };
+    let train = StepSizes { precision: Precision::Bf16, ..StepSizes::new([256, 256, 160], 1, 16_384) };
+    let infer = StepSizes { step: StepKind::Infer, ..StepSizes::new([32; 3], 1, 2048) };
     for (name, idle, sizes) in [("train bf16", true, train), ("infer f32", false, infer)] {
         emulator.configure(Config { idle, threads: 2, ..Config::default() });
         let workload = Workload::official("full", sizes).unwrap();
         let device = Device::cuda(0, 16 << 30).unwrap();
-        workload.rehearse(&device, 1).unwrap();
+        workload.dry_run(&device, 1).unwrap();
         let row = |(kernel, launches): (&'static str, u64)| Row {
             names: vec![name.into(), kernel.into()],
             figures: vec![launches.to_string()],

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 pub struct File {
     /// Its name without the ending.
     pub name: &'static str,
-    /// The pieces of `cut.rs` one behind the other, encoded as `registers.rs` says and packed as xz.
+    /// The pieces of `cut.rs` one behind the other, encoded as `ptx_codec.rs` says and packed as xz.
     pub ptx: &'static [u8],
     /// Bytes of what every kernel needs, at the beginning of the unpacked text.
     pub head: usize,

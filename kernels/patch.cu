@@ -40,12 +40,12 @@ __device__ void forward(const float* volumes, const float* coordinates, float* p
     }
 }
 
-extern "C" __global__ void __launch_bounds__(POINT_THREADS) patch_sample_1(
+extern "C" __global__ void __launch_bounds__(POINT_THREADS, 1) patch_sample_1(
     const float* volumes, const float* coordinates, float* patches, Volumes v, uint64_t points) {
     forward<1>(volumes, coordinates, patches, v, points);
 }
 
-extern "C" __global__ void __launch_bounds__(POINT_THREADS) patch_sample_4(
+extern "C" __global__ void __launch_bounds__(POINT_THREADS, 1) patch_sample_4(
     const float* volumes, const float* coordinates, float* patches, Volumes v, uint64_t points) {
     forward<4>(volumes, coordinates, patches, v, points);
 }
@@ -85,7 +85,7 @@ __device__ void add_slope(
 }
 
 // dc[point, axis] (+)= Σ gradient·∂patch/∂c. A block a point.
-extern "C" __global__ void __launch_bounds__(POINT_THREADS) patch_coordinate_gradient(
+extern "C" __global__ void __launch_bounds__(POINT_THREADS, 1) patch_coordinate_gradient(
     const float* volumes, const float* coordinates, const float* gradients, float* target, Volumes v, uint64_t points,
     uint32_t accumulate) {
     const uint64_t size = (uint64_t)v.depth * v.height * v.width * v.channels;

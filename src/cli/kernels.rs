@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use super::progress::Verbosity;
+use super::provenance::print_json;
 use crate::device::{Backend, Device, KernelInfo};
 use crate::error::{Error, Result};
 use crate::memory::format_bytes;
@@ -41,7 +42,7 @@ pub fn run(ordinal: usize, as_json: bool) -> Result<()> {
     let kernels = cuda.load_all()?;
     let (seconds, expected) = (started.elapsed().as_secs_f64(), expected(cuda.target().capability));
     match as_json {
-        true => print(format!("{:#}", in_json(&kernels, seconds, &expected)))?,
+        true => print_json(in_json(&kernels, seconds, &expected), "kernels")?,
         false => print(in_text(&kernels, seconds, &expected))?,
     }
     match kernels.iter().find_map(|kernel| kernel.problem.as_ref()) {

@@ -2,13 +2,12 @@
 //
 // Each block writes its part and takes a number from a ticket, an integer counter that only says who comes last; that block
 // then adds the parts in their own order, so the result does not depend on it. The counters belong to the device
-// (`TICKETS` in src/device/target.rs), are zero between kernels, and go back to zero by themselves: `atomicInc` wraps.
+// (`TICKETS` in src/device/cuda/mod.rs), are zero between kernels, and go back to zero by themselves: `atomicInc` wraps.
 //
 //   write the part; if (last_to_arrive(ticket, parts)) { read all parts with `fresh`; write the sum }
 //
-// The fence before the barrier orders each thread's part, the one before the atomic all of them for the thread that takes the
-// number (PTX's memory model carries an order on only through a fence of that thread); the one behind it keeps the reads from
-// running ahead. `fresh` reads past the first-level cache, which other multiprocessors do not keep up to date.
+// The fence before the atomic makes the part visible to whoever sees the number, the one behind it keeps the reads from
+// running ahead; `fresh` reads past the first-level cache, which other multiprocessors do not keep up to date.
 #pragma once
 
 #include "common.cuh"
@@ -18,10 +17,7 @@ __device__ inline bool last_to_arrive(uint32_t* ticket, uint32_t count) {
     __shared__ bool last;
     __threadfence();
     __syncthreads(); // every thread's part is written
-    if (threadIdx.x == 0) {
-        __threadfence();
-        last = atomicInc(ticket, count - 1) == count - 1;
-    }
+    if (threadIdx.x == 0) last = atomicInc(ticket, count - 1) == count - 1;
     __syncthreads();
     if (last) __threadfence();
     return last;

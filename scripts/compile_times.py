@@ -23,18 +23,18 @@ WORST = 8
 
 
 def kernels():
-    """PTX of every kernel with all that stands before its file's first: as much as `src/device/cuda/cut.rs` leaves, or more."""
+    """PTX of every kernel alone, as `src/device/cuda/cut.rs` cuts it."""
     pieces = {}
     for file in sorted((ROOT / "kernels/ptx").glob("*.ptx")):
         text = file.read_text()
         starts = [found.start() for found in re.finditer(r"^\.visible \.entry ", text, re.M)]
         declarations = re.findall(r"^\.(?:shared|extern|const)[^;]*;", text, re.M)
-        head = text[:starts[0]].split("\n.shared")[0].split("\n.extern")[0] + "\n"
+        head = "\n".join(re.findall(r"^\.(?:version|target|address_size) .*", text, re.M))
         for start, end in zip(starts, [*starts[1:], len(text)]):
             body = text[start:text.index("\n}\n", start) + 3]
-            name = re.match(r"\.visible \.entry (\w+)", body)[1]
-            needed = [line for line in declarations if re.findall(r"\w+", line.split("[")[0])[-1] in body]
-            pieces[name] = "\n".join([head, *needed, body])
+            names = [re.findall(r"[\w$]+", line.split("=")[0].split("[")[0])[-1] for line in declarations]
+            needed = [line for name, line in zip(names, declarations) if re.search(rf"\b{re.escape(name)}\b", body)]
+            pieces[re.match(r"\.visible \.entry (\w+)", body)[1]] = "\n".join([head, *needed, body])
     return pieces
 
 

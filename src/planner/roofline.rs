@@ -299,7 +299,7 @@ pub fn models(workload: &Workload, speed: &Speed, launch: f64) -> Result<[Roofli
     Ok([of(Kernels::Fused, launches), of(Kernels::Unfused, None)])
 }
 
-/// Launches of a training step of `network` as `kernels/launches.tsv` has them, counted at 128×128×80, which a test holds to
+/// Launches of a training step of `network` as `kernels/launches.tsv` has them, counted at 64³, which a test holds to
 /// what the emulator counts. Names of one network have one count; `None` for a network that has none.
 pub fn counted_launches(network: &str, precision: Precision) -> Option<u64> {
     let table = include_str!("../../kernels/launches.tsv");

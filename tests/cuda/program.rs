@@ -58,7 +58,7 @@ fn a_driver_that_refuses() {
         return;
     }
     let place = Place::new();
-    let flags = "memory --model o-net --volume 16x16x16 --points 16 --steps 1 --memory-budget 64MiB --device cuda";
+    let flags = "memory --model o-net --volume 32x32x32 --points 16 --steps 1 --memory-budget 256MiB --device cuda";
     for (fault, parts) in [
         ("cuInit=34", ["starting the driver", "stub"]),
         ("cuInit=803", ["starting the driver", "reboot"]),
@@ -228,6 +228,8 @@ fn a_step_copies_nothing_to_the_host() {
         let config = NetworkConfig::sample(name, 1, 1, [16; 3]).unwrap();
         let mut stage = SyntheticStep::new(&device, &config, StepSizes::new([16; 3], 1, 30)).unwrap();
         stage.step().unwrap();
+        // Launches of a first step wait for their kernels.
+        device.synchronize().unwrap();
         let before = emulator.host_counters();
         stage.step().unwrap();
         let after = emulator.host_counters();

@@ -201,22 +201,24 @@ impl Cuda {
     /// A buffer comes to lie at `offset`.
     pub(super) fn allocated(&self, offset: u64, bytes: u64) -> Result<()> {
         let address = self.lock_range().come(&self.context, offset, bytes)?;
-        match self.observer {
-            None => Ok(()),
-            Some(_) => self.note(Task::Allocated { address, bytes }),
-        }
+        self.observer.iter().for_each(|observer| observer.allocated(address, bytes));
+        Ok(())
     }
 
     /// The buffer at `offset` goes.
     pub(super) fn freed(&self, offset: u64, bytes: u64) {
         let mut range = self.lock_range();
-        if self.observer.is_none() && !range.is_separate() {
+        let separate = range.is_separate();
+        if self.observer.is_none() && !separate {
             return;
         }
         let address = range.go(offset);
         drop(range);
-        // Nobody to tell of a failure: what fails here fails again in the next call.
-        let _ = self.note(Task::Freed { address, bytes });
+        self.observer.iter().for_each(|observer| observer.freed(address, bytes));
+        if separate {
+            // Nobody to tell of a failure: what fails here fails again in the next call.
+            let _ = self.note(Task::Free { address });
+        }
     }
 
     /// Copies `bytes` from the host to `address`: few in a kernel's arguments, more through page-locked memory.

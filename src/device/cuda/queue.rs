@@ -20,10 +20,8 @@ pub(super) enum Task {
     Copy { to: u64, from: u64, bytes: u64 },
     /// Zero bytes.
     Zero { address: u64, bytes: u64 },
-    /// A buffer came: its observer hears of it behind the launches before.
-    Allocated { address: u64, bytes: u64 },
-    /// A buffer went.
-    Freed { address: u64, bytes: u64 },
+    /// A buffer that is an allocation of its own goes.
+    Free { address: u64 },
 }
 
 /// What waits, oldest first.
@@ -74,15 +72,15 @@ impl Cuda {
         Ok(())
     }
 
-    /// False where each launch must have happened when its call returns.
+    /// False where each launch must have happened when its call returns: an observer and cuDNN see the device between launches.
     fn keeps(&self) -> bool {
-        !self.wait && self.cudnn.is_none() && !self.is_capturing()
+        !self.wait && self.observer.is_none() && self.cudnn.is_none() && !self.is_capturing()
     }
 
     fn is_ready(&self, task: &Task) -> bool {
         match task {
             Task::Launch { name, .. } => self.modules.is_ready(name),
-            Task::Copy { .. } | Task::Zero { .. } | Task::Allocated { .. } | Task::Freed { .. } => true,
+            Task::Copy { .. } | Task::Zero { .. } | Task::Free { .. } => true,
         }
     }
 
@@ -100,14 +98,7 @@ impl Cuda {
                 unsafe { cudarc::driver::result::memset_d8_async(address, 0, bytes as usize, self.stream.cu_stream()) }
                     .map_err(|e| driver::failed("filling memory", e))
             }
-            Task::Allocated { address, bytes } => {
-                self.observer.iter().for_each(|observer| observer.allocated(address, bytes));
-                Ok(())
-            }
-            Task::Freed { address, bytes } => {
-                self.observer.iter().for_each(|observer| observer.freed(address, bytes));
-                self.lock_range().free(address)
-            }
+            Task::Free { address } => self.lock_range().free(address),
         }
     }
 }

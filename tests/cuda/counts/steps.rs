@@ -25,6 +25,7 @@ pub fn measure() -> Vec<Row> {
         let device = Device::cuda(0, 1 << 30).unwrap();
         let mut stage = SyntheticStep::new(&device, &workload.network, workload.sizes).unwrap();
         stage.step().unwrap();
+        device.synchronize().unwrap();
         emulator.reset();
         stage.step().unwrap();
         let host = emulator.host_counters();
@@ -38,14 +39,14 @@ pub fn measure() -> Vec<Row> {
 /// Columns of kernels/launches.tsv.
 pub const LAUNCH_HEADS: [&str; 3] = ["model", "precision", "launches of a training step"];
 
-/// Every network's training step at 128×128×80 with 4,096 points, batch 1: what it would launch, on a device that idles.
+/// Every network's training step at 64³ with 4,096 points, batch 1: what it would launch, on a device that idles.
 pub fn launches() -> Vec<Row> {
     let emulator = cuemu::preload().unwrap();
     emulator.configure(Config { idle: true, ..Config::default() });
     let mut rows = Vec::new();
     for model in names() {
         for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-            let sizes = StepSizes { precision, ..StepSizes::new([128, 128, 80], 1, 4096) };
+            let sizes = StepSizes { precision, ..StepSizes::new([64; 3], 1, 4096) };
             let workload = Workload::official(model, sizes).unwrap();
             let launches = workload.dry_run(&Device::cuda(0, 8 << 30).unwrap(), 1).unwrap().all_launches();
             rows.push(Row { names: vec![model.into(), precision.to_string()], figures: vec![launches.to_string()] });

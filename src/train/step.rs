@@ -5,7 +5,7 @@ use crate::memory::Role;
 use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::patch_conv::PatchSource;
-use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction};
+use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction, SoftDice};
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -91,7 +91,8 @@ pub fn loss(
             drop(encoding);
             let labels = tape.constant(labels.clone());
             // Points are drawn where somebody has looked.
-            let loss = classification_loss(tape, &logits, &labels, config.classes, settings, None)?;
+            let dice = SoftDice::default();
+            let loss = classification_loss(tape, &logits, &labels, config.classes, settings, dice, None)?;
             match auxiliary {
                 Some(auxiliary) => ops::scale_add(tape, &loss, &auxiliary, settings.segmentation_factor),
                 None => Ok(loss),
@@ -101,7 +102,9 @@ pub fn loss(
             let logits = network.forward(tape, parameters, &volumes)?;
             drop(volumes);
             let labels = tape.constant(labels.clone());
-            classification_loss(tape, &logits, &labels, network.config().classes, settings, batch.known)
+            let config = network.config();
+            let dice = SoftDice { background: false, over_batch: config.dimensions == 2 };
+            classification_loss(tape, &logits, &labels, config.classes, settings, dice, batch.known)
         }
         (Network::OssNet(_), Targets::Dense(_)) => {
             Err(crate::Error::Model("an occupancy network learns from points, not from dense labels".into()))
@@ -120,14 +123,16 @@ fn classification_loss(
     labels: &Var,
     classes: usize,
     settings: LossSettings,
+    dice: SoftDice,
     known: Option<f32>,
 ) -> Result<Var> {
-    let Some(known) = known else { return plain_loss(tape, logits, labels, classes, settings, [1.0; 2]) };
+    let Some(known) = known else { return plain_loss(tape, logits, labels, classes, settings, (dice, [1.0; 2])) };
     let (logits, labels) = without_ignored(tape, logits, labels, classes)?;
     // The class of what is ignored is always met.
-    let dice = if classes == 1 { 1.0 } else { (classes + 1) as f32 / classes as f32 };
+    let counted = if dice.background { classes } else { classes.saturating_sub(1) }.max(1) as f32;
+    let share = if classes == 1 { 1.0 } else { (counted + 1.0) / counted };
     let entropy = if known > 0.0 { 1.0 / known } else { 0.0 };
-    plain_loss(tape, &logits, &labels, classes, settings, [entropy, dice])
+    plain_loss(tape, &logits, &labels, classes, settings, (dice, [entropy, share]))
 }
 
 /// Logits and labels of which the ignored ones have neither loss nor gradient, whatever the network says there: with one
@@ -162,7 +167,7 @@ fn plain_loss(
     labels: &Var,
     classes: usize,
     settings: LossSettings,
-    factors: [f32; 2],
+    (dice, factors): (SoftDice, [f32; 2]),
 ) -> Result<Var> {
     let entropy = match (classes, settings.reference) {
         (1, false) => ops::binary_loss(tape, logits, labels, BinaryLoss::default())?,
@@ -185,7 +190,7 @@ fn plain_loss(
         return Ok(entropy);
     }
     let probabilities = if classes == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
-    let dice = ops::dice_loss(tape, &probabilities, labels)?;
+    let dice = ops::dice_loss(tape, &probabilities, labels, dice)?;
     ops::scale_add(tape, &entropy, &dice, settings.dice_factor * factors[1])
 }
 
@@ -202,7 +207,8 @@ fn auxiliary_loss(
     let grid = [logits.shape()[1], logits.shape()[2], logits.shape()[3]];
     let target = ops::adaptive_max_pool(tape, &labels, grid)?;
     drop(labels);
-    classification_loss(tape, logits, &target, classes, LossSettings { dice_factor: 0.0, ..settings }, known)
+    let (settings, dice) = (LossSettings { dice_factor: 0.0, ..settings }, SoftDice::default());
+    classification_loss(tape, logits, &target, classes, settings, dice, known)
 }
 
 #[cfg(test)]
@@ -213,14 +219,20 @@ mod tests {
     use crate::tape::Mode;
 
     /// Loss of logits `[1, rows, classes]` and its gradient.
-    fn run(device: &Device, logits: &[f32], labels: &[f32], classes: usize, known: Option<f32>) -> (f32, Vec<f32>) {
+    fn run(
+        device: &Device,
+        logits: &[f32],
+        labels: &[f32],
+        (classes, dice): (usize, SoftDice),
+        known: Option<f32>,
+    ) -> (f32, Vec<f32>) {
         let rows = labels.len();
         let tensor =
             |last: usize, values: &[f32]| Tensor::from_slice(device, &[1, rows, last], Role::Data, values).unwrap();
         let tape = Tape::new(device, Mode::Train);
         let (x, y) = (tape.input(tensor(classes, logits)), tape.constant(tensor(1, labels)));
         let settings = LossSettings { dice_factor: 0.7, ..LossSettings::default() };
-        let loss = classification_loss(&tape, &x, &y, classes, settings, known).unwrap();
+        let loss = classification_loss(&tape, &x, &y, classes, settings, dice, known).unwrap();
         let value = loss.tensor().to_vec().unwrap()[0];
         tape.backward(loss, &mut Parameters::new(device)).unwrap();
         (value, tape.gradient(&x).unwrap().to_vec().unwrap())
@@ -230,11 +242,12 @@ mod tests {
     #[test]
     fn ignored_labels_have_neither_loss_nor_gradient() {
         const ROWS: usize = 1000;
-        for classes in [1, 3] {
+        for (classes, background) in [(1, true), (3, true), (3, false), (2, false)] {
+            let what = (classes, SoftDice { background, over_batch: false });
             let logits: Vec<f32> =
                 Array::random(&[ROWS * classes], 5).data.iter().map(|&x| (40.0 * x * x * x) as f32).collect();
             let labels: Vec<f32> = (0..ROWS)
-                .map(|row| if row % 3 == 1 || row > 700 { IGNORED } else { (row % (classes + 1).min(3)) as f32 })
+                .map(|row| if row % 3 == 1 || row > 700 { IGNORED } else { (row % classes.max(2)) as f32 })
                 .collect();
             let known: Vec<usize> = (0..ROWS).filter(|&row| labels[row] != IGNORED).collect();
             let part = |values: &[f32], width: usize| -> Vec<f32> {
@@ -242,8 +255,8 @@ mod tests {
             };
             let share = known.len() as f32 / ROWS as f32;
             for device in every_device() {
-                let (loss, gradient) = run(&device, &logits, &labels, classes, Some(share));
-                let (expected, slopes) = run(&device, &part(&logits, classes), &part(&labels, 1), classes, None);
+                let (loss, gradient) = run(&device, &logits, &labels, what, Some(share));
+                let (expected, slopes) = run(&device, &part(&logits, classes), &part(&labels, 1), what, None);
                 assert_clean();
                 // A mean over all rows times their number over that of the known: a few roundings.
                 assert!((loss / expected - 1.0).abs() < 1e-5, "{classes}: {loss}, expected {expected}");
@@ -254,7 +267,7 @@ mod tests {
                 let ignored = (0..ROWS).filter(|&row| labels[row] == IGNORED);
                 assert!(ignored.flat_map(|row| &gradient[row * classes..][..classes]).all(|&slope| slope == 0.0));
                 // Nothing known: nothing to learn.
-                let (loss, gradient) = run(&device, &logits, &[IGNORED; ROWS], classes, Some(0.0));
+                let (loss, gradient) = run(&device, &logits, &[IGNORED; ROWS], what, Some(0.0));
                 assert_clean();
                 // Dice of nothing against nothing is met.
                 assert!(loss.abs() < 1e-6 && gradient.iter().all(|&slope| slope == 0.0), "{classes}: {loss}");

@@ -11,6 +11,7 @@ mod device_args;
 mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
+mod failures;
 mod help;
 #[cfg(feature = "infer")]
 mod infer;

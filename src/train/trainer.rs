@@ -24,7 +24,7 @@ use crate::train::ema::Ema;
 use crate::train::grad_clip;
 use crate::train::micro_batches::MicroBatches;
 use crate::train::settings::TrainSettings;
-use crate::train::step::{self, Batch};
+use crate::train::step::{self, Batch, Targets};
 use crate::train::validation::Validation;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
@@ -489,6 +489,10 @@ impl Trainer {
                 value
             }
             // Nothing that the host would wait for may lie between the two.
+            Some(_) if batch.known.is_some() && matches!(batch.targets, Targets::Dense(_)) => {
+                let why = "each batch of a data set with ignored voxels is weighed by those that are known";
+                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; leave --graph away")));
+            }
             Some(InGraph { replay, loss }) => {
                 replay.run(parameters, batch, loss, |parameters, loss| {
                     let share = share_of_loss(&tape, parameters, network, batch, settings)?;

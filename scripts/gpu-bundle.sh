@@ -18,7 +18,7 @@ esac
 
 bundle=.gpu/bundle
 rm -rf .gpu
-mkdir -p "$bundle/bin" "$bundle/tests/fixtures" "$bundle/kernels"
+mkdir -p "$bundle/bin" "$bundle/kernels"
 
 # The tests run the program that cargo built beside them; on the other machine run.sh puts the bundle where that was.
 cargo test --no-run --lib --test cuda --test cuda_memory --message-format=json > .gpu/build.json
@@ -28,6 +28,7 @@ for executable in $(tests); do
     strip -o "$bundle/bin/test-${name%-*}" "$executable"
 done
 if [ $rehearse = yes ]; then
+    cp -r tests/fixtures/phantoms/Task03_Liver "$bundle/phantom"
     strip -o "$bundle/bin/ossnet" target/debug/ossnet
 else
     OSSNET_NVCC=0 cargo build --release

@@ -5,11 +5,11 @@
 //! `$CUDA_HOME/bin`, `$PATH`, `.venv` (PyPI's wheels); `OSSNET_NVCC=/path/to/nvcc` with that one.
 //! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a twentieth of its size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use lzma_rust2::{XzOptions, XzWriter};
@@ -87,21 +87,36 @@ fn compile(
 ) -> Result<BTreeMap<String, PathBuf>, String> {
     let nvcc = if wish == "1" { find_nvcc(root)? } else { PathBuf::from(wish) };
     let mut made = BTreeMap::new();
-    for name in families(sources) {
-        let target = out.join(format!("{name}.ptx"));
-        let output = Command::new(&nvcc)
-            .args(["-O3", "-std=c++17", "-arch=compute_80", "-ptx", "-o"])
-            .arg(&target)
-            .arg(root.join(format!("{name}.cu")))
-            .output()
-            .map_err(|e| format!("{}: {e}; unset OSSNET_NVCC to use the committed PTX", nvcc.display()))?;
+    // As many at once as cargo allows.
+    let most = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1).max(1);
+    let (mut names, mut running) = (families(sources), VecDeque::new());
+    loop {
+        if running.len() < most
+            && let Some(name) = names.next()
+        {
+            let target = out.join(format!("{name}.ptx"));
+            let child = Command::new(&nvcc)
+                .args(["-O3", "-std=c++17", "-arch=compute_80", "-ptx", "-o"])
+                .arg(&target)
+                .arg(root.join(format!("{name}.cu")))
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn();
+            running.push_back((name, child.map_err(|e| missing(&nvcc, &e))?));
+            made.insert(name.to_string(), target);
+            continue;
+        }
+        let Some((name, child)) = running.pop_front() else { return Ok(made) };
+        let output = child.wait_with_output().map_err(|e| missing(&nvcc, &e))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
             return Err(format!("{} cannot compile kernels/{name}.cu: {said}", nvcc.display()));
         }
-        made.insert(name.to_string(), target);
     }
-    Ok(made)
+}
+
+fn missing(nvcc: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}; unset OSSNET_NVCC to use the committed PTX", nvcc.display())
 }
 
 fn find_nvcc(root: &Path) -> Result<PathBuf, String> {
@@ -133,9 +148,13 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String
 }
 
 fn pack(text: &[u8], path: &Path) -> std::io::Result<()> {
-    let mut options = XzOptions::with_preset(6);
-    // Text: the byte before says more than the place in a word.
-    (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (4, 0, 273);
+    // Small where the program is given away, quick where it is tested.
+    let small = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let mut options = XzOptions::with_preset(if small { 6 } else { 1 });
+    if small {
+        // Text: the byte before says more than the place in a word.
+        (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (4, 0, 273);
+    }
     let mut packed = XzWriter::new(fs::File::create(path)?, options)?;
     packed.write_all(text)?;
     packed.finish()?.flush()

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compiles kernels/*.cu to the committed kernels/ptx/*.ptx with the pinned compiler and writes the manifest.
 #   scripts/kernels.sh [NAME ...]   compile these (default: those whose sources changed)
-#   scripts/kernels.sh --check      compile all elsewhere and fail on any difference from what is committed
+#   scripts/kernels.sh --check [FOLDER]   compile all elsewhere and fail on any difference from what is committed; or take what
+#                                         `OSSNET_NVCC=1 cargo check` compiled into FOLDER just now
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +26,13 @@ all=$(cd kernels && ls -- *.cu | sed 's/\.cu$//')
 if [ "${1:-}" = --check ]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
-    for name in $all; do compile "$name" "$made"; done
+    if [ -n "${2:-}" ]; then
+        for name in $all; do cp "$2/$name.ptx" "$made"; done
+    else
+        export -f compile
+        export nvcc
+        xargs -P "$(nproc)" -I NAME bash -euc 'compile NAME "$0"' "$made" <<< "$all"
+    fi
     manifest > "$made/MANIFEST"
     diff -rq "$made" kernels/ptx || { echo "kernels/ptx is not what the sources give; run scripts/kernels.sh" >&2; exit 1; }
     echo "kernels/ptx is what nvcc $version makes of kernels/*.cu"

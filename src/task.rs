@@ -49,7 +49,7 @@ pub enum Grid {
 }
 
 impl Grid {
-    /// The grid that a network's cases need: latents belong to one shape.
+    /// The grid that a network's training cases need: latents belong to one shape.
     pub fn of(network: &NetworkConfig) -> Self {
         match network {
             NetworkConfig::OssNet(config) => Grid::Given(config.volume_shape),
@@ -81,6 +81,7 @@ impl Task {
                 merge: false,
                 multiple,
                 trained_spacing: None,
+                trained_shape: None,
             },
             class_names: dataset.classes.iter().map(|class| class.name.clone()).collect(),
         }
@@ -131,6 +132,7 @@ impl Task {
                 merge: true,
                 multiple: [2; 3],
                 trained_spacing: None,
+                trained_shape: None,
             },
             class_names: vec!["background".into(), "tumour".into()],
         }

@@ -93,7 +93,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
-    let task = Task::of(&dataset, common_multiples(&probe)).measured(&dataset)?;
+    let mut task = Task::of(&dataset, common_multiples(&probe)).measured(&dataset)?;
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
@@ -102,6 +102,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
     }
     let shape = training[0].volume.shape;
+    task.preprocessing.trained_shape = Some(shape);
     let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
     networks.iter().try_for_each(NetworkConfig::check)?;
     // What does not fit is an error before the first network is trained.
@@ -229,14 +230,21 @@ fn compare_one(
 
 /// Trivial methods for one class, fitted on the training cases and scored as the models are.
 fn baselines(training: &[Case], validation: &[Case]) -> Result<Vec<BaselineResult>> {
-    let fit: Vec<(&Volume, &Labels)> =
-        training.iter().filter_map(|case| Some((&case.volume, case.labels.as_ref()?))).collect();
-    let mean = MeanMask::fit(fit.iter().map(|(_, labels)| *labels))?;
-    let threshold = Threshold::fit(fit.iter().copied())?;
+    let mean = MeanMask::fit(training.iter().filter_map(|case| case.labels.as_ref()))?;
+    let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
+    let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
+    drop(fit);
     Ok(vec![
-        baseline("mean of the training masks", validation, |_, labels| mean.score(labels))?,
+        baseline("mean of the training masks", validation, |_, labels| Ok(mean.score(labels)))?,
         baseline("best single threshold", validation, |volume, labels| threshold.score(volume, labels))?,
     ])
+}
+
+/// Image and labels of a case without what was added around them.
+fn unpadded(case: &Case) -> Result<(Volume, Labels)> {
+    let labels = case.labels.as_ref();
+    let labels = labels.ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))?;
+    Ok((case.volume.crop(&case.way.padding)?, labels.crop(&case.way.padding)?))
 }
 
 /// The scores of one trivial method.
@@ -248,9 +256,8 @@ fn baseline(
     let rule = Rule::DEFAULT;
     let mut cases = Vec::new();
     for case in validation {
-        let labels = case.labels.as_ref();
-        let labels = labels.ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))?;
-        let confusion = meet(&case.volume, labels)?;
+        let (volume, labels) = unpadded(case)?;
+        let confusion = meet(&volume, &labels)?;
         let (dice, iou) = (confusion.dice(&rule), confusion.iou(&rule));
         cases.push(CaseScore { name: case.name.clone(), dice, iou, classes: Vec::new() });
     }

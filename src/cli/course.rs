@@ -46,13 +46,13 @@ pub fn output_folder(
     }
 }
 
-/// The grid that all cases of a data set share, if they do.
+/// The grid that all training cases of a data set share, if they do.
 fn shared_shape(dataset: &Dataset, task: &Task, grid: Grid) -> Result<Option<[usize; 3]>> {
     if grid != Grid::Largest {
         return Ok(grid.shape());
     }
     let mut largest = [0; 3];
-    for case in dataset.training.iter().chain(&dataset.validation) {
+    for case in &dataset.training {
         let (shape, geometry) = case.grid(task.preprocessing.axes)?;
         let shape = task.preprocessing.shape(shape, &geometry)?;
         largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
@@ -60,11 +60,12 @@ fn shared_shape(dataset: &Dataset, task: &Task, grid: Grid) -> Result<Option<[us
     Ok(Some(largest))
 }
 
-/// All cases of a data set in memory: training, validation.
+/// All cases of a data set in memory: training, on `grid`, and validation, on the same if it is given and each on its own if
+/// not: what a network needs around them [`infer::Segmenter`] adds.
 pub fn load_cases(dataset: &Dataset, task: &Task, grid: Grid, verbosity: Verbosity) -> Result<(Vec<Case>, Vec<Case>)> {
     dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
     let shape = shared_shape(dataset, task, grid)?;
-    let load = |cases: &[crate::data::Case]| {
+    let load = |cases: &[crate::data::Case], shape| {
         let prepared = cases.iter().map(|case| {
             let scan = dataset.read(case, task.preprocessing.axes)?;
             scan.warnings.iter().for_each(|warning| verbosity.warn(warning));
@@ -72,7 +73,7 @@ pub fn load_cases(dataset: &Dataset, task: &Task, grid: Grid, verbosity: Verbosi
         });
         prepared.collect::<Result<Vec<_>>>()
     };
-    Ok((load(&dataset.training)?, load(&dataset.validation)?))
+    Ok((load(&dataset.training, shape)?, load(&dataset.validation, grid.shape())?))
 }
 
 /// Training and validation cases of a data set: in memory if they take at most `bytes` there, else on disk, from which they
@@ -103,8 +104,8 @@ pub fn open_feeds(
     let (held, bytes) = (format_bytes(held), format_bytes(bytes));
     verbosity
         .say(format!("the cases would take {held} of memory, more than {bytes}: they are read as they are needed"));
-    let feed = |cases: &[crate::data::Case]| OnDisk::new(dataset, cases, task, shape, largest);
-    Ok((Box::new(feed(&dataset.training)), Box::new(feed(&dataset.validation))))
+    let feed = |cases: &[crate::data::Case], shape| OnDisk::new(dataset, cases, task, shape, largest);
+    Ok((Box::new(feed(&dataset.training, shape)), Box::new(feed(&dataset.validation, grid.shape()))))
 }
 
 /// The least common multiple, axis by axis, of what several networks need.

@@ -153,7 +153,7 @@ fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Ve
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = Grid::of(&model.network.config());
+    let grid = if args.sampled { Grid::of(&model.network.config()) } else { Grid::Own };
     let (training, validation) = load_cases(dataset, &model.task, grid, args.run.verbosity())?;
     let cases = [training, validation].concat();
     for case in &cases {

@@ -41,6 +41,11 @@ pub struct Preprocessing {
     /// known (official weights, checkpoints of earlier versions).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_spacing: Option<[f64; 3]>,
+    /// Shape in voxels of the padded volumes, or of the patches, that the network was trained on. A U-Net is asked in this
+    /// shape too: its instance norms would see other statistics in another. `None` if it is not known (checkpoints of
+    /// earlier versions, converted weights).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_shape: Option<[usize; 3]>,
 }
 
 /// A scan whose spacing differs from the training data's by more than this factor is warned of.
@@ -256,6 +261,7 @@ mod tests {
             merge: false,
             multiple: [8; 3],
             trained_spacing: None,
+            trained_shape: None,
         }
     }
 

@@ -12,7 +12,8 @@ use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role, default_cpu_budget, format_bytes};
 use crate::mesh::Mesh;
-use crate::models::{Network, NetworkConfig, OssNet, UNet};
+use crate::models::config::LARGEST_SIDE;
+use crate::models::{Network, NetworkConfig, OssNet, UNet, UNetConfig};
 use crate::nn::Parameters;
 use crate::ops::lattice::{self, Lattice};
 use crate::task::{Case, Task};
@@ -88,6 +89,8 @@ pub struct Segmenter<'a> {
     parameters: &'a Parameters,
     task: &'a Task,
     options: Options,
+    /// The shape that a U-Net sees: what it was trained on.
+    frame: Option<Shape>,
     /// The command has flags for windows and points.
     flags: bool,
 }
@@ -104,14 +107,28 @@ pub(super) struct Answer {
     evaluated: Vec<u64>,
 }
 
+impl Options {
+    /// The defaults for a network: official weights choose points as the official code does.
+    pub fn of(network: &NetworkConfig) -> Self {
+        let search = if network.is_reference() { Search::reference() } else { Search::hierarchical() };
+        Self { search, ..Self::default() }
+    }
+}
+
 impl<'a> Segmenter<'a> {
-    /// Checks that `options` make sense for `network`.
+    /// Checks that `options` make sense for `network`. Without windows of its own a U-Net goes through a volume in windows of
+    /// the shape that it was trained on, as far as the checkpoint knows it.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names the option.
-    pub fn new(network: &'a Network, parameters: &'a Parameters, task: &'a Task, options: Options) -> Result<Self> {
+    /// [`Error::Usage`] that names the option, [`Error::Model`] for a trained shape that the network cannot have.
+    pub fn new(network: &'a Network, parameters: &'a Parameters, task: &'a Task, mut options: Options) -> Result<Self> {
         options.search.check()?;
         options.windows.check()?;
+        let frame = match network {
+            Network::UNet(network) if options.windows.size.is_none() => frame_of(network.config(), task)?,
+            _ => None,
+        };
+        options.windows.size = options.windows.size.or(frame);
         if options.threshold.is_nan() || options.seed_threshold.is_nan() {
             return Err(Error::Usage("a threshold that is no number; give for example 0.5".into()));
         }
@@ -131,7 +148,30 @@ impl<'a> Segmenter<'a> {
                 NetworkConfig::OssNet(network.config().clone()).title()
             )));
         }
-        Ok(Self { network, parameters, task, options, flags: true })
+        Ok(Self { network, parameters, task, options, frame, flags: true })
+    }
+
+    /// What is added around a volume of `shape` before the network sees it: up to what it saw in training, or the next
+    /// multiple that it admits.
+    fn padding(&self, shape: Shape) -> Result<Padding> {
+        match (self.network, self.frame) {
+            (Network::OssNet(network), _) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
+            (Network::UNet(_), None) => Ok(Padding::to_multiple(shape, self.task.preprocessing.multiple)),
+            (Network::UNet(_), Some(frame)) => Padding::to_shape(shape, [0, 1, 2].map(|k| shape[k].max(frame[k]))),
+        }
+    }
+
+    /// Segments a case that was prepared for any grid, as [`Segmenter::segment`] does the scan that it was made of.
+    ///
+    /// # Errors
+    /// As for [`Segmenter::segment`].
+    pub fn case(&self, case: &Case, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+        let padding = self.padding(case.way.resampled)?;
+        if padding == case.way.padding {
+            return self.prepared(case.volume.clone(), &case.way, tick);
+        }
+        let volume = case.volume.crop(&case.way.padding)?.pad(&padding, 0.0);
+        self.prepared(volume, &Way { padding, ..case.way.clone() }, tick)
     }
 
     /// Segments an image as read. `name` is for messages; `tick` is called after each piece of work and may stop it.
@@ -139,10 +179,7 @@ impl<'a> Segmenter<'a> {
     /// # Errors
     /// An image that does not fit the network, what `tick` reports, or no memory.
     pub fn segment(&self, name: &str, image: Volume, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
-        let (volume, way) = self.task.image(name, image, |shape| match self.network {
-            Network::OssNet(network) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
-            Network::UNet(_) => Ok(Padding::to_multiple(shape, self.task.preprocessing.multiple)),
-        })?;
+        let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
         self.prepared(volume, &way, tick)
     }
 
@@ -201,8 +238,7 @@ impl<'a> Segmenter<'a> {
                 "a U-Net knows nothing between voxels; refine meshes of occupancy networks".into(),
             ));
         };
-        let (volume, way) =
-            self.task.image(name, image, |shape| Padding::to_shape(shape, fitting_shape(network.config(), shape)))?;
+        let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
         let device = self.parameters.device();
         device.in_phase(Phase::Evaluate, || {
             let ([x, y, z], channels) = (volume.shape, volume.channels);
@@ -372,13 +408,31 @@ impl<'a> Segmenter<'a> {
     }
 }
 
-/// The labels that a network gives to a prepared case, asked at every voxel of the scan's own grid, with the stored label
-/// values.
+/// The shape that a U-Net is asked in, if the checkpoint knows the one it was trained on. Slices of a 2D network are independent:
+/// nothing is added across them.
+fn frame_of(config: &UNetConfig, task: &Task) -> Result<Option<Shape>> {
+    let Some(mut frame) = task.preprocessing.trained_shape else { return Ok(None) };
+    let multiple = config.multiple();
+    let planar = (config.dimensions == 2).then_some(config.slice_axis);
+    if (0..3).any(|k| planar != Some(k) && !(1..=LARGEST_SIDE / multiple).contains(&(frame[k] / multiple))) {
+        return Err(Error::Model(format!(
+            "the checkpoint says that its U-Net was trained on {frame:?} voxels, which it does not admit; copy or make the \
+             checkpoint again"
+        )));
+    }
+    frame = frame.map(|side| side / multiple * multiple);
+    if let Some(axis) = planar {
+        frame[axis] = 1;
+    }
+    Ok(Some(frame))
+}
+
+/// The labels that a network gives to a prepared case, with the stored label values: the same that [`Segmenter`] with the
+/// network's default options gives to the scan.
 ///
 /// # Errors
 /// No memory, or a case that does not fit the network.
 pub fn segment(network: &Network, parameters: &Parameters, task: &Task, case: &Case) -> Result<Labels> {
-    let options = Options { search: Search::dense(), ..Options::default() };
-    let segmenter = Segmenter { flags: false, ..Segmenter::new(network, parameters, task, options)? };
-    Ok(segmenter.prepared(case.volume.clone(), &case.way, &mut || Ok(()))?.labels)
+    let segmenter = Segmenter::new(network, parameters, task, Options::of(&network.config()))?;
+    Ok(Segmenter { flags: false, ..segmenter }.case(case, &mut || Ok(()))?.labels)
 }

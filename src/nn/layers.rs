@@ -279,9 +279,9 @@ impl Act {
     /// # Errors
     /// No memory.
     pub fn new(builder: &mut Builder<'_>, activation: Activation) -> Result<Self> {
-        let names: &[&str] = match activation {
-            Activation::Pade { .. } => &["weight_numerator", "weight_denominator"],
-            _ => &["weight"],
+        let (names, kind): (&[&str], Kind) = match activation {
+            Activation::Pade { .. } => (&["weight_numerator", "weight_denominator"], Kind::Pade),
+            _ => (&["weight"], Kind::Weight),
         };
         let values = activation.initial_parameters()?;
         let parameters = names
@@ -289,7 +289,7 @@ impl Act {
             .zip(&values)
             .map(|(name, initial)| {
                 let (name, shape) = (builder.name(name), [initial.len()]);
-                builder.parameters.add(name, Kind::Activation, &shape, |values| values.copy_from_slice(initial))
+                builder.parameters.add(name, kind, &shape, |values| values.copy_from_slice(initial))
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { activation, parameters })

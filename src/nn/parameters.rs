@@ -16,10 +16,10 @@ pub struct BufferId(usize);
 /// What a parameter is, for learning rates and initialisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Weight or bias.
+    /// Weight, bias, or slope of a PReLU.
     Weight,
-    /// Coefficient of a learnable activation (Padé): has a learning rate of its own.
-    Activation,
+    /// Coefficient of a Padé activation: has a learning rate of its own.
+    Pade,
 }
 
 /// A trainable tensor.

@@ -3,8 +3,8 @@
 //! Both are fitted on the training cases alone and scored densely, over all voxels of each validation case, foreground
 //! being every class but 0.
 //!
-//! * *Mean mask*: a voxel is inside if at least half of the training masks have it (ties inside). All volumes must have one
-//!   shape; nothing is registered.
+//! * *Mean mask*: a voxel is inside if at least half of the training masks have it (ties inside). The masks must have one
+//!   shape; a case of another shape is laid on it centre to centre, as padding does. Nothing is registered.
 //! * *Threshold*: a voxel is inside if the first channel, z-scored over its volume, is at or above (or, the other way, below)
 //!   one value for all cases. Of [`LEVELS`] equally spaced values between the extremes of the training volumes, and both
 //!   ways, the one with the highest mean Dice over the training cases; the lowest of equals.
@@ -35,28 +35,30 @@ impl MeanMask {
         for labels in training {
             let shape = labels.shape;
             let mean = mean.get_or_insert_with(|| Self { shape, counts: vec![0; labels.len()], masks: 0 });
-            mean.check(shape)?;
+            if shape != mean.shape {
+                let problem =
+                    format!("masks of {:?} and {shape:?} have no mean; resample the cases to one shape", mean.shape);
+                return Err(Error::shape("mean_mask", problem));
+            }
             mean.masks += 1;
             mean.counts.iter_mut().zip(&labels.voxels).for_each(|(count, &v)| *count += (v > 0) as u32);
         }
         mean.ok_or_else(|| Error::shape("mean_mask", "no training masks given"))
     }
 
-    /// How the mean mask meets a label.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the shapes differ.
-    pub fn score(&self, labels: &Labels) -> Result<Confusion> {
-        self.check(labels.shape)?;
-        Ok(Confusion::count(self.counts.iter().zip(&labels.voxels).map(|(&n, &y)| (2 * n >= self.masks, y > 0))))
-    }
-
-    fn check(&self, shape: [usize; 3]) -> Result<()> {
-        if shape == self.shape {
-            return Ok(());
-        }
-        let problem = format!("masks of {:?} and {shape:?} have no mean; resample the cases to one shape", self.shape);
-        Err(Error::shape("mean_mask", problem))
+    /// How the mean mask meets labels, centre on centre; outside the mask is background.
+    pub fn score(&self, labels: &Labels) -> Confusion {
+        // As padding does it, the larger half goes first; labels may be larger than the mask as well.
+        let offset = [0, 1, 2].map(|k| (self.shape[k] as i64 - labels.shape[k] as i64 + 1).div_euclid(2));
+        let inside = |voxel: [usize; 3]| {
+            let place = [0, 1, 2].map(|k| voxel[k] as i64 + offset[k]);
+            let held = (0..3).all(|k| (0..self.shape[k] as i64).contains(&place[k]));
+            let [x, y, z] = place.map(|index| index as usize);
+            held && 2 * self.counts[(x * self.shape[1] + y) * self.shape[2] + z] >= self.masks
+        };
+        let [_, h, w] = labels.shape;
+        let voxels = labels.voxels.iter().enumerate();
+        Confusion::count(voxels.map(|(i, &y)| (inside([i / (h * w), i / w % h, i % w]), y > 0)))
     }
 }
 
@@ -157,7 +159,7 @@ fn check(image: &Volume, labels: &Labels) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Axes, sample};
+    use crate::data::{Axes, Padding, sample};
 
     /// The scores that `SOURCE.md` of the embedded sample states, to the two digits that it gives.
     #[test]
@@ -172,7 +174,7 @@ mod tests {
         let threshold = Threshold::fit(training.iter().map(|(image, labels)| (image, labels))).unwrap();
         assert!(threshold.above);
         for ((image, labels), stated) in validation.iter().zip([[0.81, 0.64], [0.77, 0.66]]) {
-            let scores = [mask.score(labels).unwrap(), threshold.score(image, labels).unwrap()];
+            let scores = [mask.score(labels), threshold.score(image, labels).unwrap()];
             for (score, stated) in scores.map(|counts| counts.dice(&Rule::DEFAULT)).into_iter().zip(stated) {
                 assert_eq!((score * 100.0).round() / 100.0, stated, "{score}");
             }
@@ -183,9 +185,15 @@ mod tests {
     fn ties_are_inside_the_mean_mask() {
         let masks = [Labels::new([1, 1, 3], vec![1, 1, 0]), Labels::new([1, 1, 3], vec![2, 0, 0])];
         let mean = MeanMask::fit(&masks).unwrap();
-        let counts = mean.score(&Labels::new([1, 1, 3], vec![1, 1, 0])).unwrap();
+        let counts = mean.score(&Labels::new([1, 1, 3], vec![1, 1, 0]));
         assert_eq!((counts.true_positive, counts.true_negative), (2, 1));
-        assert!(mean.score(&Labels::new([1, 3, 1], vec![0; 3])).is_err());
+        // A smaller case lies where padding would put it, a larger one reaches beyond the mask.
+        let padding = Padding::to_shape([1, 1, 2], [1, 1, 3]).unwrap();
+        assert_eq!(padding.before, [0, 0, 1]);
+        let counts = mean.score(&Labels::new([1, 1, 2], vec![1, 1]));
+        assert_eq!((counts.true_positive, counts.false_negative), (1, 1));
+        let counts = mean.score(&Labels::new([1, 1, 5], vec![1, 1, 1, 1, 1]));
+        assert_eq!((counts.true_positive, counts.false_negative), (2, 3));
         assert!(MeanMask::fit(&[]).is_err());
     }
 

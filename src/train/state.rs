@@ -67,9 +67,10 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
         });
     }
     let mut stored: Task = entry(&checkpoint, "task", path)?;
-    // Earlier versions did not note it.
-    let spacing = &mut stored.preprocessing.trained_spacing;
-    *spacing = spacing.or(task.preprocessing.trained_spacing);
+    // Earlier versions did not note these.
+    let (known, told) = (&mut stored.preprocessing, &task.preprocessing);
+    known.trained_spacing = known.trained_spacing.or(told.trained_spacing);
+    known.trained_shape = known.trained_shape.or(told.trained_shape);
     if stored != *task {
         return other_run(format!("was made on other data ({})", stored.name));
     }

@@ -16,6 +16,7 @@ mod infer;
 mod infer_memory;
 mod infer_meshes;
 mod inspect;
+mod learning;
 mod memory_command;
 mod out_of_memory;
 mod resident_memory;

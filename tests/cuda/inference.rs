@@ -31,6 +31,7 @@ fn task(classes: usize) -> Task {
         merge: false,
         multiple: [16; 3],
         trained_spacing: None,
+        trained_shape: None,
     };
     let class_names = (0..classes).map(|class| format!("class {class}")).collect();
     Task { name: "made up".into(), preprocessing, class_names }

@@ -5,8 +5,10 @@ use crate::common::dot::dot;
 use crate::common::fixture::{self, Fixture};
 use ossnet::device::Device;
 use ossnet::memory::Role;
+use ossnet::models::{Family, Network, NetworkConfig};
 use ossnet::nn::optim::{Lookahead, Optimizer, OptimizerSettings, Rule};
 use ossnet::nn::{Kind, ParamId, Parameters};
+use ossnet::rng::Rng;
 use ossnet::tape::{Mode, Tape};
 use ossnet::tensor::Tensor;
 
@@ -63,7 +65,7 @@ fn lookahead_radam_follows_the_official_trajectories() {
         let settings =
             OptimizerSettings { rate: w_rate, activation_rate: Some(pau_rate), ..OptimizerSettings::default() };
         for device in devices() {
-            let tensors = [(Kind::Weight, &w_rows[..5]), (Kind::Activation, &pau_rows[..4])];
+            let tensors = [(Kind::Weight, &w_rows[..5]), (Kind::Pade, &pau_rows[..4])];
             let mut weights = Weights::new(&device, settings, &tensors);
             for row in 1..=20 {
                 // loss = ½ Σ (i+1)(wᵢ − 1)² + ½ Σ cᵢ (pauᵢ + ½)² + 0.1 Σ wᵢ pauᵢ
@@ -171,7 +173,7 @@ fn many_tensors_move_on_cuda_as_on_the_cpu() {
         // More tensors than a launch takes; lengths that fill no vector; more than one piece of state.
         let lengths: Vec<usize> = (0..514).map(|i| if i == 40 { 40_001 } else { 1 + i % 7 }).collect();
         let values: Vec<Vec<f32>> = lengths.iter().enumerate().map(|(i, &n)| wave(n, i)).collect();
-        let kinds = [Kind::Weight, Kind::Activation];
+        let kinds = [Kind::Weight, Kind::Pade];
         let tensors: Vec<(Kind, &[f32])> = values.iter().enumerate().map(|(i, v)| (kinds[i % 2], &v[..])).collect();
         let cpu = Device::cpu(2, 1 << 26).unwrap();
         let mut both = [&cpu, &cuda].map(|device| Weights::new(device, settings, &tensors));
@@ -197,5 +199,24 @@ fn many_tensors_move_on_cuda_as_on_the_cpu() {
         let gradients: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
         both.iter_mut().for_each(|weights| weights.step(&gradients));
         assert!(close(both.each_ref().map(all)), "{rule:?} after going on");
+    }
+}
+
+/// The rate of Padé coefficients is theirs alone: the slopes of a U-Net's PReLUs take the common one (at 1e-2 they run away,
+/// and the network learns nothing).
+#[test]
+fn only_pade_coefficients_have_a_rate_of_their_own() {
+    let device = Device::plan_for(Device::cpu(1, 1 << 20).unwrap().target(), 1 << 40);
+    for name in ["unet3d", "unet2d", "full", "vanilla_o_net"] {
+        let mut parameters = Parameters::new(&device);
+        let config = NetworkConfig::official(name, Family::Brats).unwrap();
+        Network::new(&config, &mut parameters, &mut Rng::new(0)).unwrap();
+        let pade = |name: &str| name.ends_with(".weight_numerator") || name.ends_with(".weight_denominator");
+        for parameter in parameters.iter() {
+            let wanted = if pade(parameter.name()) { Kind::Pade } else { Kind::Weight };
+            assert_eq!(parameter.kind(), wanted, "{name}: {}", parameter.name());
+        }
+        let coefficients = parameters.iter().filter(|parameter| parameter.kind() == Kind::Pade).count();
+        assert_eq!(coefficients > 0, !name.starts_with("unet"), "{name}");
     }
 }

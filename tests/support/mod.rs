@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod cli;
+pub mod cohort;
 
 use std::io::Write;
 use std::path::Path;

@@ -10,9 +10,6 @@ use crate::error::{Error, Result};
 use crate::infer::{Options, Rule, Search, Windows};
 use crate::models::NetworkConfig;
 
-/// Cells around a mixed one that the default rule evaluates too.
-const MARGIN: usize = 1;
-
 /// What is written.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Results")]
@@ -97,7 +94,7 @@ impl SpaceArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "U-Nets")]
 pub(super) struct WindowArgs {
-    /// Go through the volume in windows of this size [default: all at once]
+    /// Go through the volume in windows of this size [default: the shape that the network was trained on]
     #[arg(long, value_name = "XxYxZ", value_parser = parse_volume)]
     window: Option<[usize; 3]>,
     /// Share of a window that neighbouring ones have in common
@@ -166,12 +163,16 @@ impl InferArgs {
                 "--probabilities evaluates every voxel; leave --stages, --reference-rule and --seeded away".into(),
             ));
         }
-        let reference = space.reference_rule || (config.is_reference() && space.margin.is_none());
+        let usual = Options::of(&config).search;
         let search = match space.dense || asked.probabilities {
             true => Search::dense(),
             false => Search {
-                stages: space.stages.clone().unwrap_or_else(|| Search::hierarchical().stages),
-                rule: if reference { Rule::Reference } else { Rule::Mixed { margin: space.margin.unwrap_or(MARGIN) } },
+                stages: space.stages.clone().unwrap_or(usual.stages),
+                rule: match space.margin {
+                    _ if space.reference_rule => Rule::Reference,
+                    Some(margin) => Rule::Mixed { margin },
+                    None => usual.rule,
+                },
                 seeded: space.seeded,
             },
         };

@@ -217,12 +217,14 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
             task.preprocessing.resize = Some(Family::Lits.volume_shape());
         }
     }
-    let task = task.measured(&dataset)?;
+    let mut task = task.measured(&dataset)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &*training)?;
-    let network = config.network(channels, task.outputs(), training.case(0)?.volume.shape)?;
+    let shape = training.case(0)?.volume.shape;
+    let network = config.network(channels, task.outputs(), shape)?;
     let network = if reference { network.into_reference() } else { network };
     let mut settings = config.settings();
+    task.preprocessing.trained_shape = Some(settings.patch.unwrap_or(shape));
     if reference {
         settings.loss.reference = true;
         settings.optimizer.activation_rate = None;

@@ -42,7 +42,7 @@ struct Table {
 }
 
 impl Table {
-    /// What all tensors share in step `step`; `rates` are those of weights and of learnable activations.
+    /// What all tensors share in step `step`; `rates` are those of weights and of Padé coefficients.
     fn new(settings: &OptimizerSettings, step: u64, rates: [f32; 2]) -> Self {
         let prepared = rates.map(|rate| settings.rule.prepare(rate, step));
         let mut table =

@@ -1,8 +1,8 @@
 //! Optimisers: SGD, Adam, AdamW, RAdam, and Lookahead around any.
 //!
 //! A [`Rule`] says how one step moves one weight; [`Optimizer`] holds the state of all parameters in the device's ledger.
-//! Learnable activations have a rate of their own (OSS-Net's authors meant 1e-2 for Padé coefficients; their code moves
-//! them with the common rate, which `activation_rate: None` reproduces).
+//! Padé coefficients have a rate of their own (OSS-Net's authors meant 1e-2; their code moves them with the common rate,
+//! which `activation_rate: None` reproduces). Nothing else takes it: at 1e-2 the slopes of a U-Net's PReLUs run away.
 
 mod cuda;
 mod rule;
@@ -47,7 +47,7 @@ pub struct OptimizerSettings {
     pub lookahead: Option<Lookahead>,
     /// Learning rate of weights.
     pub rate: f32,
-    /// Learning rate of learnable activations; `None`: the common one.
+    /// Learning rate of Padé coefficients; `None`: the common one.
     pub activation_rate: Option<f32>,
 }
 
@@ -123,7 +123,7 @@ impl Optimizer {
         let rates = [common, self.settings.activation_rate.unwrap_or(common)].map(|rate| rate * factor);
         let mut parts = Vec::with_capacity(self.state.len());
         for (parameter, state) in parameters.iter_mut().zip(&mut self.state) {
-            let activation = parameter.kind() == Kind::Activation;
+            let activation = parameter.kind() == Kind::Pade;
             let (value, gradient) = parameter.value_and_gradient();
             parts.extend(gradient.map(|gradient| Part { value, gradient, state, activation }));
         }
@@ -147,7 +147,7 @@ struct Part<'a> {
     gradient: &'a Tensor,
     /// Each piece of weights has its piece of state.
     state: &'a mut Tensor,
-    /// Learnable activations have a rate of their own.
+    /// Padé coefficients have a rate of their own.
     activation: bool,
 }
 

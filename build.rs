@@ -17,12 +17,12 @@ use sha2::{Digest, Sha256};
 
 /// Writes what the program reads; of its two functions one is used here.
 #[allow(dead_code)]
-#[path = "src/device/cuda/registers.rs"]
-mod registers;
+#[path = "src/device/cuda/ptx_codec.rs"]
+mod ptx_codec;
 
 fn main() {
     println!("cargo:rerun-if-changed=kernels");
-    println!("cargo:rerun-if-changed=src/device/cuda/registers.rs");
+    println!("cargo:rerun-if-changed=src/device/cuda/ptx_codec.rs");
     for variable in ["OSSNET_NVCC", "NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -139,7 +139,7 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String
         let entries = source.lines().filter_map(|line| line.trim_start().strip_prefix(".visible .entry "));
         let kernels: Vec<&str> = entries.filter_map(|rest| rest.split('(').next()).collect();
         let packed = out.join(format!("{name}.ptx.xz"));
-        pack(registers::encode(&source).as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
+        pack(ptx_codec::encode(&source).as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
         let include = format!("include_bytes!({:?})", packed.display().to_string());
         writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},")
             .map_err(|e| e.to_string())?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use ossnet::device::Device;
-use ossnet::infer::{Grid, Occupancy};
+use ossnet::infer::{Occupancy, QueryGrid};
 use ossnet::memory::{Role, default_cpu_budget};
 use ossnet::models::{Encoding, Family, OssNet, OssNetConfig};
 use ossnet::nn::Parameters;
@@ -42,7 +42,7 @@ fn decoder(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(points as u64));
             group.bench_function(format!("{name}/{points}"), |bencher| {
                 bencher.iter(|| {
-                    let logits = occupancy.logits(&Grid::voxels(shape), indices.clone()).expect("memory");
+                    let logits = occupancy.logits(&QueryGrid::voxels(shape), indices.clone()).expect("memory");
                     lattice::classify(&logits.tensor(), 0.5).expect("memory")
                 });
             });

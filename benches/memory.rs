@@ -12,7 +12,7 @@ use criterion::{
 
 use ossnet::device::{Device, UNLIMITED};
 use ossnet::planner::{Workload, this_cpu};
-use ossnet::train::rehearsal::Sizes;
+use ossnet::train::dry_run::StepSizes;
 
 /// Peak bytes of saved and transient activations and workspace, summed over iterations.
 struct PeakBytes;
@@ -85,7 +85,7 @@ fn resolution(criterion: &mut Criterion<PeakBytes>) {
     let mut group = criterion.benchmark_group("peak of a training step");
     group.plot_config(scale).sampling_mode(SamplingMode::Flat);
     for name in ["o-net", "oss-net-c", "unet3d"] {
-        let model = Workload::official(name, Sizes::new([256; 3], 1, 1 << 14)).expect("a known name");
+        let model = Workload::official(name, StepSizes::new([256; 3], 1, 1 << 14)).expect("a known name");
         for level in model.levels() {
             for side in SIDES {
                 let step = model.with_recompute(level).with_volume([side; 3]);
@@ -94,7 +94,7 @@ fn resolution(criterion: &mut Criterion<PeakBytes>) {
                     bencher.iter_custom(|iterations| {
                         let peak = |_| {
                             let plan = Device::plan_for(target, UNLIMITED);
-                            step.rehearse(&plan, 2).expect("an unlimited budget").peak_activations
+                            step.dry_run(&plan, 2).expect("an unlimited budget").peak_activations
                         };
                         (0..iterations).map(peak).sum()
                     });

@@ -15,10 +15,12 @@ use ossnet::Result;
 use ossnet::device::Device;
 use ossnet::memory::{Role, default_cpu_budget};
 use ossnet::nn::Parameters;
-use ossnet::ops::conv3d::Geometry;
+use ossnet::ops::conv3d::ConvGeometry;
 use ossnet::ops::patch_conv::PatchSource;
 use ossnet::ops::patch_sample::{PatchOptions, Pooling};
-use ossnet::ops::{self, Activation, BinaryLoss, Corners, Cost, CrossEntropy, Grouping, NormAct, Op, ResidualPlace};
+use ossnet::ops::{
+    self, Activation, AlignCorners, BinaryLoss, Cost, CrossEntropy, Grouping, NormActArgs, Op, ResidualPlace,
+};
 use ossnet::rng::Rng;
 use ossnet::tape::{Backward, Mode, Tape, Var};
 use ossnet::tensor::{Shape, Tensor};
@@ -179,7 +181,7 @@ fn decoder(criterion: &mut Criterion) {
     let statistics = given(device, &[2, 1], &[0.0, 1.0 / 3.0]).constant();
     let leaves = [x(), statistics, noise(device, &[1, 512]), noise(device, &[1, 512]), x(), p, q];
     both(&mut group, "conditional + residual + pade 16384x512", device, &leaves, |tape, v| {
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: Some((&v[1], Grouping::Scalar)),
             through_statistics: true,
             gamma: Some(&v[2]),
@@ -187,7 +189,7 @@ fn decoder(criterion: &mut Criterion) {
             residual: Some((&v[4], ResidualPlace::BeforeActivation)),
             activation: Activation::PADE,
             parameters: &[&v[5], &v[6]],
-            ..NormAct::default()
+            ..NormActArgs::default()
         };
         ops::norm_act(tape, &v[0], &parts)
     });
@@ -212,7 +214,7 @@ fn decoder(criterion: &mut Criterion) {
 
 fn convolutions(criterion: &mut Criterion) {
     let device = &device();
-    let geometry = |stride| Geometry { stride: [stride; 3], padding: [1; 3] };
+    let geometry = |stride| ConvGeometry { stride: [stride; 3], padding: [1; 3] };
 
     let mut group = criterion.benchmark_group("conv3d");
     for (name, [d, h, w], [inputs, outputs], stride) in [
@@ -283,7 +285,7 @@ fn volumes(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("resize");
     let leaves = [noise(device, &[1, 32, 32, 20, 16])];
-    for (name, corners) in [("free", Corners::Free), ("aligned", Corners::Aligned)] {
+    for (name, corners) in [("free", AlignCorners::Free), ("aligned", AlignCorners::Aligned)] {
         both(&mut group, &format!("32x32x20x16 to 64x64x40, {name}"), device, &leaves, |tape, v| {
             ops::resize(tape, &v[0], [64, 64, 40], corners)
         });

@@ -11,10 +11,10 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_g
 use ossnet::device::Device;
 use ossnet::memory::default_cpu_budget;
 use ossnet::models::{Family, NetworkConfig};
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 /// Times a step of the official network `name`.
-fn step(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, sizes: Sizes) {
+fn step(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, sizes: StepSizes) {
     let device = Device::cpu(0, default_cpu_budget()).expect("address range");
     let official = NetworkConfig::official(name, Family::Brats).expect("a known name");
     let (channels, classes) = (official.image_channels(), official.classes());
@@ -25,7 +25,7 @@ fn step(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, sizes: Sizes) {
     };
     group.throughput(Throughput::Elements((sizes.batch * answers) as u64));
     let [d, h, w] = sizes.volume;
-    let mut stage = Stage::new(&device, &config, sizes).expect("sizes that fit");
+    let mut stage = SyntheticStep::new(&device, &config, sizes).expect("sizes that fit");
     group.bench_function(format!("{name}/{d}x{h}x{w}"), |bencher| {
         bencher.iter(|| stage.step().expect("memory"));
     });
@@ -35,10 +35,10 @@ fn small(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("small");
     group.measurement_time(Duration::from_secs(2));
     for name in ["o-net", "oss-net-a", "oss-net-b", "oss-net-c", "oss-net-d"] {
-        step(&mut group, name, Sizes::new([64, 64, 40], 1, 4096));
+        step(&mut group, name, StepSizes::new([64, 64, 40], 1, 4096));
     }
-    step(&mut group, "unet3d", Sizes::new([64; 3], 1, 0));
-    step(&mut group, "unet2d", Sizes::new([128, 128, 1], 16, 0));
+    step(&mut group, "unet3d", StepSizes::new([64; 3], 1, 0));
+    step(&mut group, "unet2d", StepSizes::new([128, 128, 1], 16, 0));
     group.finish();
 }
 
@@ -46,8 +46,8 @@ fn headline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headline");
     // Steps take seconds: one a sample.
     group.sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(1));
-    step(&mut group, "full", Sizes::new([256, 256, 160], 1, 1 << 14));
-    step(&mut group, "unet3d", Sizes::new([96; 3], 1, 0));
+    step(&mut group, "full", StepSizes::new([256, 256, 160], 1, 1 << 14));
+    step(&mut group, "unet3d", StepSizes::new([96; 3], 1, 0));
     group.finish();
 }
 

@@ -9,7 +9,7 @@ use ossnet::checkpoint::model::{self, Model};
 use ossnet::data::{Padding, Source, Volume};
 use ossnet::device::Device;
 use ossnet::infer::occupancy::fitting_shape;
-use ossnet::infer::{Grid, Occupancy, Options, Segmenter};
+use ossnet::infer::{Occupancy, QueryGrid, Segmenter, SegmenterOptions};
 use ossnet::memory::{Role, default_cpu_budget, format_bytes};
 use ossnet::models::Network;
 use ossnet::tensor::Tensor;
@@ -30,7 +30,7 @@ pub fn infer(checkpoint: &Path, scan: &Path, out: &Path) -> ossnet::Result<()> {
     let image = Volume::read(&Source::File(scan.into()), task.preprocessing.axes)?;
 
     // The whole way: normalised, padded, evaluated where it is worth it, brought back to the scan's own grid.
-    let options = Options { verify: true, ..Options::default() };
+    let options = SegmenterOptions { verify: true, ..SegmenterOptions::default() };
     let segmenter = Segmenter::new(&network, &parameters, &task, options)?;
     let found = segmenter.segment("scan", image.clone(), &mut || Ok(()))?;
     found.labels.write(out)?;
@@ -46,7 +46,7 @@ pub fn infer(checkpoint: &Path, scan: &Path, out: &Path) -> ossnet::Result<()> {
     let volume = Tensor::from_slice(&device, &[1, x, y, z, volume.channels], Role::Data, &volume.voxels)?;
     let occupancy = Occupancy::new(network, &parameters, volume, 0)?;
     // One cell as large as the scan: its centre.
-    let grid = Grid::over(&way, [1; 3]);
+    let grid = QueryGrid::over(&way, [1; 3]);
     let index = Tensor::from_slice(&device, &[1, 3], Role::Data, &[0.0; 3])?;
     let probabilities = occupancy.probabilities(&occupancy.logits(&grid, index)?)?;
     println!("at the centre of the scan, network coordinates {:?}: {probabilities:?}", grid.at([0; 3]));

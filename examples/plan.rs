@@ -6,7 +6,7 @@ use ossnet::device::Device;
 use ossnet::device::cpu::SimdLevel;
 use ossnet::memory::format_bytes;
 use ossnet::models::{Family, NetworkConfig};
-use ossnet::train::rehearsal::{Sizes, rehearse};
+use ossnet::train::dry_run::{StepSizes, dry_run};
 
 /// The program; a test runs it too.
 pub fn main() -> ossnet::Result<()> {
@@ -18,7 +18,7 @@ pub fn main() -> ossnet::Result<()> {
             let config = config.adapted(channels, classes, [side; 3]);
             // Nothing of this budget is taken; it is what the planned machine may have.
             let device = Device::plan(2, SimdLevel::detect(), 1 << 40);
-            let cost = rehearse(&device, &config, Sizes::new([side; 3], 1, 16_384), 2)?;
+            let cost = dry_run(&device, &config, StepSizes::new([side; 3], 1, 16_384), 2)?;
             let (activations, all) = (cost.peak_activations, cost.peak.by_role.total());
             println!("{name:<10} {side:>6} {:>14} {:>14}", format_bytes(activations), format_bytes(all));
         }

@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use ossnet::data::sample;
+use ossnet::data::embedded;
 use ossnet::device::Device;
 use ossnet::memory::{default_cpu_budget, format_bytes};
 use ossnet::models::NetworkConfig;
-use ossnet::task::{Grid, Task};
+use ossnet::task::{PadTo, Task};
 use ossnet::train::trainer::Trainer;
-use ossnet::train::{presets, state};
+use ossnet::train::{presets, training_state};
 
 /// The program; a test runs it too.
 pub fn main() -> ossnet::Result<()> {
@@ -23,14 +23,14 @@ pub fn main() -> ossnet::Result<()> {
 pub fn train(epochs: u64, file: PathBuf) -> ossnet::Result<()> {
     let device = Device::cpu(0, default_cpu_budget())?;
     // Any folder in a known layout will do: `Dataset::open(path, seed)`.
-    let dataset = sample::open("heads")?;
+    let dataset = embedded::open("heads")?;
     let shape = [64, 80, 64];
     let network = NetworkConfig::sample("o-net", dataset.channels.len(), 1, shape)?;
     let task = Task::of(&dataset, network.multiples()).measured(&dataset)?;
     let cases = dataset
         .training
         .iter()
-        .map(|case| task.prepare(dataset.read(case, task.preprocessing.axes)?, Grid::Given(shape).shape()))
+        .map(|case| task.prepare(dataset.read(case, task.preprocessing.axes)?, PadTo::Given(shape).shape()))
         .collect::<ossnet::Result<Vec<_>>>()?;
 
     let mut trainer = Trainer::new(&device, &network, presets::sample(&network, epochs, 0))?;
@@ -40,7 +40,7 @@ pub fn train(epochs: u64, file: PathBuf) -> ossnet::Result<()> {
         }
         Ok(())
     })?;
-    state::save(&trainer, &task, &file)?;
+    training_state::save(&trainer, &task, &file)?;
     println!("saved {}; a step held at most {}", file.display(), format_bytes(trainer.costs().peak_bytes));
     Ok(())
 }

@@ -4,7 +4,7 @@
 // g·∂f/∂c_k to sums[k]; `finish` turns these sums into gradients. Formulas: src/ops/activation.
 #pragma once
 
-#include "four.cuh"
+#include "vec4.cuh"
 
 // A function without learnt coefficients that f32 holds everywhere.
 struct Plain {

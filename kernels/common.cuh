@@ -19,7 +19,7 @@ using real = float;
 #define KERNEL(NAME) NAME
 #endif
 
-// Threads of a block of element-wise kernels (`THREADS` in src/device/grid.rs).
+// Threads of a block of element-wise kernels (`THREADS` in src/device/launch_config.rs).
 constexpr int THREADS = 256;
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;

@@ -15,12 +15,12 @@
 //
 // FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once; actual: the source `taps / ~3` times from
 // the caches, weights once a tile of voxels.
-// A result whose sums are one block's each may be measured on the way (channels.cuh), for the norm behind it: 5 FLOPs an element
+// A result whose sums are one block's each may be measured on the way (channel_stats.cuh), for the norm behind it: 5 FLOPs an element
 // more, and no pass over it.
 // Faster ones: Winograd F(2,3)³ does 3.4 times fewer products for 3³ kernels (the CPU's way); a halo of the source in shared
 // memory would read it once instead of once a tap.
 
-#include "channels.cuh"
+#include "channel_stats.cuh"
 #include "conv3d.cuh"
 
 using namespace gemm;

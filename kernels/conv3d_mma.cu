@@ -10,8 +10,8 @@
 // FLOPs 2·voxels·taps·in·out (padding counted); compulsory bytes each tensor once. Measured as in conv3d.cu: what is stored, which
 // in bf16 is rounded.
 
-#include "channels.cuh"
-#include "pairs.cuh"
+#include "channel_stats.cuh"
+#include "conv_mma_loader.cuh"
 
 using namespace mma;
 

@@ -5,7 +5,7 @@
 // the lane 16 further on has the other four.
 
 #include "conv3d_pooled.cuh"
-#include "pairs.cuh"
+#include "conv_mma_loader.cuh"
 
 using namespace mma;
 
@@ -18,7 +18,7 @@ template <int ROWS> struct WindowOrder {
     }
 };
 
-// The matrix of pairs.cuh with its rows in this order.
+// The matrix of conv_mma_loader.cuh with its rows in this order.
 template <class Source, int ROWS> struct PairsOfWindows : PairsAlong<Source> {
     using typename PairsAlong<Source>::Place;
     const Pooling& pooling;

@@ -5,7 +5,7 @@
 //
 // A faster one would be part of the kernel that makes x.
 
-#include "four.cuh"
+#include "vec4.cuh"
 
 // Ten rounds on the counter (block, stream) under the key `seed`.
 __device__ inline uint4 philox(uint64_t seed, uint64_t block, uint64_t stream) {

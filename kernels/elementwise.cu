@@ -3,7 +3,7 @@
 // Element by element, 16 bytes a thread and access (8 in bf16), in a grid-stride loop: bound by memory, the bytes of 2 or 3
 // elements each. A faster one would be part of the kernel that makes a term.
 
-#include "four.cuh"
+#include "vec4.cuh"
 
 // a ← a + b. 12 bytes and 1 FLOP an element.
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(add_in_place)(real* a, const real* b, uint64_t n) {
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 #ifndef BF16 // f32 in every precision
-// The running statistics of one normalisation: the twin of `Entry` in src/nn/running.rs.
+// The running statistics of one normalisation: the twin of `Entry` in src/nn/running_stats.rs.
 struct Running {
     float* running;          // [2, groups]: means, variances
     const float* statistics; // [2, groups], of a batch
@@ -48,7 +48,7 @@ struct Running {
     uint32_t unused;
 };
 
-constexpr int MOST_RUNNING = 64; // `MOST` in src/nn/running.rs
+constexpr int MOST_RUNNING = 64; // `MOST` in src/nn/running_stats.rs
 
 struct AllRunning {
     Running entries[MOST_RUNNING];

@@ -45,7 +45,7 @@ template <int M_, int N_, int TN_, int LANES_M_, int BLOCKS_ = 4096 * TN_ / (M_ 
     static constexpr int BLOCKS = BLOCKS_;
 };
 
-// By columns; `TILES` of src/ops/gemm.rs.
+// By columns; `TILES` of src/ops/cuda/gemm.rs.
 using Tile16 = Tile<256, 16, 4, 8>;
 using Tile32 = Tile<128, 32, 4, 4>;
 using Tile64 = Tile<64, 64, 4, 4>;

@@ -1,4 +1,4 @@
-// A linear layer that measures its result (measured.cuh): y = x·W[:, columns]ᵀ + b, and the mean and the biased variance of all
+// A linear layer that measures its result (output_stats.cuh): y = x·W[:, columns]ᵀ + b, and the mean and the biased variance of all
 // of y, which the conditional normalisation behind it needs. The product is that of linear.cu, to the bit.
 //
 // A second layer of the same sizes may be made of the same x, unmeasured: a residual's map beside a block's first layer. Grid
@@ -6,7 +6,7 @@
 //
 // FLOPs 2·rows·features·outputs + 3·rows·outputs; compulsory bytes as in linear.cu.
 
-#include "measured.cuh"
+#include "output_stats.cuh"
 
 using namespace gemm;
 

@@ -1,7 +1,7 @@
 // The twin of linear_measured.cu on tensor cores: the products of linear_mma.cu, to the bit, and the statistics of what is
 // stored, which in bf16 is rounded.
 
-#include "measured.cuh"
+#include "output_stats.cuh"
 #include "mma.cuh"
 
 using namespace mma;

@@ -1,7 +1,7 @@
 // What the losses share: logarithms of clamped probabilities, the focal factor, the loss of two classes, sums in f64.
 #pragma once
 
-#include "join.cuh"
+#include "last_block.cuh"
 #include "rows.cuh"
 
 constexpr float CLAMP = 1e-6f;

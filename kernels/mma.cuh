@@ -230,7 +230,7 @@ struct Either {
     __device__ bool narrow() const { return is_narrow; }
 };
 
-// Bits of the kernels' argument `narrow` (`Math::stored` of src/ops/gemm.rs): which of the tensors is bf16.
+// Bits of the kernels' argument `narrow` (`Math::stored` of src/ops/cuda/gemm.rs): which of the tensors is bf16.
 constexpr uint32_t FIRST = 1, SECOND = 2, OUTPUT = 4;
 
 // An operand that is stored as the step's activations, its chunks beginning at multiples of `pitch`; and a weight.
@@ -378,7 +378,7 @@ template <class Order> struct Output {
     __device__ static void store_pair(bf16* to, float a, float b) { *(uint32_t*)to = pair(a, b); }
 };
 
-// A tile of C and the part of it that a warp makes; by columns: `TILES` of src/ops/gemm.rs.
+// A tile of C and the part of it that a warp makes; by columns: `TILES` of src/ops/cuda/gemm.rs.
 template <int M_, int N_, int WARP_M_, int WARP_N_> struct Tile {
     static constexpr int M = M_, N = N_, WARP_M = WARP_M_, WARP_N = WARP_N_;
     static constexpr int WARPS_N = N / WARP_N, THREADS = M / WARP_M * WARPS_N * WARP;

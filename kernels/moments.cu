@@ -3,12 +3,12 @@
 // Tiles of tiles.cuh. A thread takes eight rows at a time into registers; the mean of its first eight is a shift about which
 // it sums differences and their squares in f32, eight terms at a time. A block joins its threads in f64: first the mean, then
 // the squares about it (Chan, Golub, LeVeque 1983), so a large mean costs no accuracy. So do the last block of each GROUP of
-// pieces, and the last of an item with the groups (join.cuh): neither reads more than a block reads quickly.
+// pieces, and the last of an item with the groups (last_block.cuh): neither reads more than a block reads quickly.
 // Moves 4 bytes an element, and 24 bytes a channel and piece; 4 FLOPs an element.
 //
 // A faster one would compute the statistics where the elements are made, in the epilogue of a convolution or product.
 
-#include "join.cuh"
+#include "last_block.cuh"
 #include "tiles.cuh"
 
 constexpr int BATCH = 8;

@@ -1,7 +1,7 @@
 // A linear layer of a normalised activation that never exists: y = a·Wᵀ + b, a = act(γ·x̂ + β), x̂ = (x − μ)/√(σ² + ε), with one
 // mean and one variance for all of x and γ, β one row an item: the second layer of a decoder block, both ways.
 //
-//   forward          a is made of x on its way into shared memory; y is measured on its way out (measured.cuh)
+//   forward          a is made of x on its way into shared memory; y is measured on its way out (output_stats.cuh)
 //   weight gradient  dW = dyᵀ·a, a made anew the same way, and the sums of dy's columns
 //   input gradient   g = (dy·W)·act'(γ·x̂ + β) as the product is written, with the sums that the gradients of γ, β, the
 //                    coefficients and the statistics need, in the places where norm_act.cuh puts them
@@ -19,9 +19,9 @@
 // FLOPs 2·rows·features·outputs each, 4 + a, 4 + a and 12 + 2a an element of x besides. Compulsory bytes 4·(rows·(features +
 // outputs) + features·outputs) forward and for dW, 4·rows·features more for g.
 
-#include "activated.cuh"
+#include "norm_act_prologue.cuh"
 #include "column_sums.cuh"
-#include "measured.cuh"
+#include "output_stats.cuh"
 
 using namespace gemm;
 

@@ -7,7 +7,7 @@
 //
 // FLOPs 2·rows·features·outputs and 12 + 2a an element of x; compulsory bytes: each tensor once.
 
-#include "activated.cuh"
+#include "norm_act_prologue.cuh"
 #include "mma.cuh"
 
 using namespace mma;

@@ -1,5 +1,5 @@
 // The occupancy decoder of one volume in one kernel: features of points in, logits out. Formulas and layout:
-// src/ops/occupancy/mod.rs.
+// src/ops/fused_decoder/mod.rs.
 //
 // A block takes a tile of points through all layers. Their activations lie in shared memory `[features][points]` and are
 // replaced layer by layer: each thread keeps 8 × 8 sums in registers until nobody reads the tile any more, and its 8 × 8
@@ -26,7 +26,7 @@
 
 namespace occupancy {
 
-// Floats of the activations: `TILE` of src/ops/occupancy/mod.rs.
+// Floats of the activations: `TILE` of src/ops/fused_decoder/mod.rs.
 constexpr uint32_t TILE = 1 << 14;
 
 // Four neighbours of the tile or of a slice: 16 bytes, always aligned. The compiler makes four stores of one where it loses

@@ -3,7 +3,7 @@
 
 #include "occupancy.cuh"
 
-// One of the functions of activation.cuh; `kind` as `kind` of src/ops/occupancy/cuda.rs counts them.
+// One of the functions of activation.cuh; `kind` as `kind` of src/ops/fused_decoder/cuda.rs counts them.
 struct Any {
     static constexpr bool BOUNDED = true;
     const float *numerator, *denominator;

@@ -1,5 +1,5 @@
 // The occupancy decoder of one volume in one kernel, on tensor cores: activations and weights in bf16, sums in f32. The twin
-// of occupancy.cuh; formulas and layout: src/ops/occupancy/mod.rs.
+// of occupancy.cuh; formulas and layout: src/ops/fused_decoder/mod.rs.
 //
 // A warp takes 32 points and 64 features: 2 × 8 products m16n8k16 a step of 16 inputs, 64 sums a thread. As in f32 the tile is
 // replaced layer by layer, and what a thread adds to is what it computed itself: the residual's tile beside it needs no

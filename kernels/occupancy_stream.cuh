@@ -5,7 +5,7 @@
 
 namespace occupancy {
 
-// Floats of a slice of weights: `SLICE` of src/ops/occupancy/mod.rs.
+// Floats of a slice of weights: `SLICE` of src/ops/fused_decoder/mod.rs.
 constexpr uint32_t SLICE = 1 << 12;
 
 // The packed weights as they pass by.
@@ -44,7 +44,7 @@ template <uint32_t THREADS> class Stream {
     }
 };
 
-// What all blocks read: see src/ops/occupancy/mod.rs for the layouts.
+// What all blocks read: see src/ops/fused_decoder/mod.rs for the layouts.
 struct Decoder {
     const float* packed;       // slices of the weights
     const float* offsets;      // [1 + layers][COLUMNS]: of the residual's product, then of each layer

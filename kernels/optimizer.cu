@@ -1,13 +1,13 @@
 // One step of an optimiser for many tensors in one launch: SGD, Adam, AdamW, RAdam, and Lookahead around any. Rules:
 // src/nn/optim/rule.rs.
 //
-// Tensors by tables.cuh, 16 bytes a thread and access; every network here is one launch.
+// Tensors by multi_tensor.cuh, 16 bytes a thread and access; every network here is one launch.
 // State lies as on the CPU: pieces of PIECE weights, in each one slot after the other.
 // Moves, a weight: 16 to 28 bytes (weight and moments there and back, gradient; the slow copy when it is due).
 //
 // A faster one would keep the moments in 16 bits, or take gradients where they are made.
 
-#include "tables.cuh"
+#include "multi_tensor.cuh"
 
 constexpr uint64_t PIECE = 1 << 14; // `PIECE` in src/ops/mod.rs
 

@@ -25,7 +25,7 @@
 // 42 and 60 leave lanes idle (77 %, 66 %, 94 % busy), which patches of several points side by side would not.
 
 #include "dft.cuh"
-#include "join.cuh"
+#include "last_block.cuh"
 #include "patch.cuh"
 
 constexpr int SPECTRUM = BINS * BINS * HALF;

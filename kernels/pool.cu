@@ -7,7 +7,7 @@
 // Compulsory bytes: 4·(|x| + |y|) forward, the same backward for means, 4·(2|x| + |y|) for maxima. Work: one FLOP for each
 // voxel of each window. A faster 2³ pool would let a thread move four channels at once.
 
-#include "windows.cuh"
+#include "axes.cuh"
 
 // y[o] = mean x[window(o)]
 extern "C" __global__ void KERNEL(avg_pool_forward)(const real* x, real* y, Axes axes, uint32_t channels, uint64_t outputs) {

@@ -6,7 +6,7 @@
 // CPU: at 1024 voxels an f32 position would be off by 1e-4 of a weight. Compulsory bytes 4·(|x| + |y|); up to 16 FLOPs an
 // output. A faster one would keep the three axes' taps in shared memory instead of computing them anew.
 
-#include "windows.cuh"
+#include "axes.cuh"
 
 struct Taps {
     uint32_t low, high;

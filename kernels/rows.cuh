@@ -1,7 +1,7 @@
 // Rows of a few classes: `span` lanes of a warp share a row. And the functions of probabilities that ops share.
 #pragma once
 
-#include "four.cuh"
+#include "vec4.cuh"
 
 // 1/(1 + e^−x), exact to rounding also where it is close to 0.
 __device__ inline float logistic(float x) {

@@ -3,7 +3,7 @@
 // Bound by memory: each kernel reads every element once, 4 bytes and one f64 addition, side by side along the channels.
 // A faster way is none of these: the last block of a product would add its splits itself, for a counter a tile.
 
-#include "join.cuh"
+#include "last_block.cuh"
 
 // A bias's gradient of the splits of a weight's: y `[items, outputs]` (+)= Σ_split parts `[items, splits, outputs]`.
 struct Beside {
@@ -36,7 +36,7 @@ extern "C" __global__ void KERNEL(sum_splits)(
 
 #ifndef BF16 // f32 in every precision
 constexpr uint32_t SIDE_BY_SIDE = 32; // outputs of a block of `sum_weight_splits`, and the rest of it
-constexpr uint32_t RUN = THREADS / SIDE_BY_SIDE; // `RUN` in src/ops/gemm.rs
+constexpr uint32_t RUN = THREADS / SIDE_BY_SIDE; // `RUN` in src/ops/cuda/gemm.rs
 
 // dW `[outputs, inputs, taps]` (+)= Σ_split parts `[splits, taps, inputs, outputs]`: a block 32 outputs of 8 neighbours of dW,
 // turned over in shared memory, so that both sides are moved in whole sectors. Grid (runs, tiles of outputs).

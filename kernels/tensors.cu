@@ -1,11 +1,11 @@
 // What is done to all weights or gradients together, in one launch whatever their number: averages, norms, scaling.
 //
-// Tensors by tables.cuh, 16 bytes a thread and access. Moves, an element: 12 bytes (average), 4 (squares), 8 (scale).
+// Tensors by multi_tensor.cuh, 16 bytes a thread and access. Moves, an element: 12 bytes (average), 4 (squares), 8 (scale).
 //
 // A faster one would be part of the optimiser's step, which has the weights in registers.
 
-#include "join.cuh"
-#include "tables.cuh"
+#include "last_block.cuh"
+#include "multi_tensor.cuh"
 
 struct Entry {
     float* data;        // [length]

@@ -1,5 +1,5 @@
 // How [items, rows, channels] is cut for passes that treat each channel of each item on its own: the twin of
-// src/ops/tiling.rs.
+// src/ops/cuda/tiling.rs.
 //
 // An item is read as virtual rows of `width` elements, the least common multiple of 4 and the channels, so that every
 // thread handles four neighbours (one 16-byte access) whose channels stay the same from row to row:
@@ -9,7 +9,7 @@
 //   blockIdx.y   columns·4 of the width's elements      thread goes through rows lane, lane + lanes, …
 #pragma once
 
-#include "four.cuh"
+#include "vec4.cuh"
 
 struct Tiling {
     uint64_t length;   // elements of an item

@@ -2,7 +2,7 @@
 //
 // Floats become unsigned keys of the same order (NaN of either sign is the largest). Three passes take eleven, eleven and ten
 // bits, the highest first: every block counts the digits of the keys that still match into 2048 bins, with integer atomics,
-// whose result does not depend on their order; the last block (join.cuh) finds the bin that holds the k-th largest and leaves
+// whose result does not depend on their order; the last block (last_block.cuh) finds the bin that holds the k-th largest and leaves
 // the bins zero for the next pass. The first pass also makes the losses. What is left is the k-th key and how many of those
 // equal to it count; of equals the first in memory do.
 //

@@ -10,8 +10,8 @@
 //! that is the last user of a value may overwrite it ([`Backward::take_value`]).
 
 mod backward;
+mod cost;
 mod precision;
-mod work;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -26,8 +26,8 @@ use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 pub use backward::Backward;
+pub use cost::TapeCost;
 pub use precision::Precision;
-pub use work::Work;
 
 /// A tensor-to-be: see the module's page.
 #[derive(Clone)]
@@ -443,7 +443,7 @@ impl Tape {
                 let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
                 let mut backward = Backward::new(self, &node, gradient);
                 let result = self.device.in_op(node.op.name(), || node.op.backward(&mut backward));
-                self.device.note_work(node.op.name(), || node.stored(node.op.backward_cost(&node.shapes())).into());
+                self.device.record_cost(node.op.name(), || node.stored(node.op.backward_cost(&node.shapes())).into());
                 self.device.ledger(|ledger| ledger.set_layer(layer));
                 result?;
             }
@@ -472,9 +472,9 @@ impl Tape {
             imitate(&mut output);
             Ok::<_, Error>(output)
         })?;
-        self.device.note_work(op.name(), || {
+        self.device.record_cost(op.name(), || {
             let tensors = inputs.iter().copied().chain([&output]);
-            work::stored(op.forward_cost(&shapes), tensors.map(|tensor| (tensor.shape(), tensor.dtype()))).into()
+            cost::stored(op.forward_cost(&shapes), tensors.map(|tensor| (tensor.shape(), tensor.dtype()))).into()
         });
         self.look_at(op.name(), &output)?;
         Ok(output)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::preprocess::{Preprocessing, Way};
+use crate::data::preprocess::{GridTransform, Preprocessing};
 use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats};
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
@@ -20,7 +20,7 @@ pub struct Task {
 
 /// A scan on the network's grid.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct PreparedCase {
     /// Its name.
     pub name: String,
     /// Normalised, resampled and padded.
@@ -34,12 +34,12 @@ pub struct Case {
     /// The first channel as read, on the scan's own grid.
     pub image: Vec<f32>,
     /// From the network's grid to the scan's.
-    pub way: Way,
+    pub way: GridTransform,
 }
 
 /// What cases are padded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grid {
+pub enum PadTo {
     /// Each to its own multiple.
     Own,
     /// All to the largest of them.
@@ -48,20 +48,20 @@ pub enum Grid {
     Given([usize; 3]),
 }
 
-impl Grid {
+impl PadTo {
     /// The grid that a network's training cases need: latents belong to one shape.
     pub fn of(network: &NetworkConfig) -> Self {
         match network {
-            NetworkConfig::OssNet(config) => Grid::Given(config.volume_shape),
-            NetworkConfig::UNet(_) => Grid::Own,
+            NetworkConfig::OssNet(config) => PadTo::Given(config.volume_shape),
+            NetworkConfig::UNet(_) => PadTo::Own,
         }
     }
 
     /// The shape, where it does not depend on the case.
     pub fn shape(self) -> Option<[usize; 3]> {
         match self {
-            Grid::Given(shape) => Some(shape),
-            Grid::Own | Grid::Largest => None,
+            PadTo::Given(shape) => Some(shape),
+            PadTo::Own | PadTo::Largest => None,
         }
     }
 }
@@ -150,7 +150,7 @@ impl Task {
     ///
     /// # Errors
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
-    pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<Case> {
+    pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<PreparedCase> {
         let Scan { name, image, labels: truth, border: stored, .. } = scan;
         let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
         let (volume, way) = self.image(&name, image, |own| match shape {
@@ -173,7 +173,7 @@ impl Task {
             true => truth.map(|labels| self.merge(&labels)),
             false => truth,
         };
-        Ok(Case { name, volume, labels, border, truth, image: first, way })
+        Ok(PreparedCase { name, volume, labels, border, truth, image: first, way })
     }
 
     /// Checks that an image has the network's channels.
@@ -203,7 +203,7 @@ impl Task {
         name: &str,
         image: Volume,
         padding: impl FnOnce([usize; 3]) -> Result<Padding>,
-    ) -> Result<(Volume, Way)> {
+    ) -> Result<(Volume, GridTransform)> {
         self.check(name, &image)?;
         self.preprocessing.image_padded(image, padding)
     }

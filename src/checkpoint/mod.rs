@@ -28,7 +28,7 @@ pub type Metadata = BTreeMap<String, String>;
 
 /// The two formats that [`load`] knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum CheckpointFormat {
     /// `torch.save`'s zip archive. It has no metadata.
     Torch,
     /// The engine's own checkpoints.
@@ -40,10 +40,10 @@ pub enum Format {
 pub struct Checkpoint {
     /// The tensors, in the order of the file.
     pub state: StateDict,
-    /// Empty for [`Format::Torch`].
+    /// Empty for [`CheckpointFormat::Torch`].
     pub metadata: Metadata,
     /// What the file was.
-    pub format: Format,
+    pub format: CheckpointFormat,
 }
 
 /// Advice for a file that does not hold what its beginning promises.
@@ -57,7 +57,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
     load_wanted(path.as_ref(), &|_| true)
 }
 
-/// As [`load`]; of [`Format::Safetensors`] only the tensors are read whose names are `wanted`.
+/// As [`load`]; of [`CheckpointFormat::Safetensors`] only the tensors are read whose names are `wanted`.
 fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint> {
     let mut file = File::open(path).map_err(|error| Error::file(path, error))?;
     let mut start = Vec::new();
@@ -67,9 +67,11 @@ fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint>
     const USABLE: &str = "give a .safetensors checkpoint of this program or a .pt written by torch.save";
     match start.as_slice() {
         [] => Err(Error::data(path, "the file is empty", USABLE)),
-        [b'P', b'K', 3, 4, ..] => {
-            Ok(Checkpoint { state: torch::read_from(file, path)?, metadata: Metadata::new(), format: Format::Torch })
-        }
+        [b'P', b'K', 3, 4, ..] => Ok(Checkpoint {
+            state: torch::read_from(file, path)?,
+            metadata: Metadata::new(),
+            format: CheckpointFormat::Torch,
+        }),
         // A pickle of a long integer of ten bytes: the magic number of the format before PyTorch 1.6.
         [0x80, _, 0x8a, 0x0a, ..] => Err(Error::data(
             path,
@@ -78,7 +80,7 @@ fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint>
         )),
         [_, _, _, _, _, _, _, _, b'{'] => {
             let (state, metadata) = safetensors::read_from(file, path, wanted)?;
-            Ok(Checkpoint { state, metadata, format: Format::Safetensors })
+            Ok(Checkpoint { state, metadata, format: CheckpointFormat::Safetensors })
         }
         _ => Err(Error::data(path, "this is neither a safetensors file nor a PyTorch archive", USABLE)),
     }

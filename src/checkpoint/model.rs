@@ -35,20 +35,20 @@ pub struct Model {
 }
 
 /// A tensor on the host: name, shape, elements.
-pub type Named = (String, Vec<usize>, Vec<f32>);
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// Weights and running statistics under their official names.
 ///
 /// # Errors
 /// What the device's driver says.
-pub fn named_weights(parameters: &Parameters) -> Result<Vec<Named>> {
+pub fn named_weights(parameters: &Parameters) -> Result<Vec<NamedTensor>> {
     let mut named = parameters
         .iter()
         .map(|parameter| {
             let value = parameter.value();
             Ok((parameter.name().into(), value.shape().to_vec(), value.to_vec()?))
         })
-        .collect::<Result<Vec<Named>>>()?;
+        .collect::<Result<Vec<NamedTensor>>>()?;
     for (name, value, updates) in parameters.buffers() {
         let values = value.to_vec()?;
         match name.strip_suffix("running") {
@@ -135,9 +135,11 @@ pub fn load_weights(parameters: &mut Parameters, path: &Path) -> Result<()> {
 pub fn is_reference(path: &Path) -> Result<bool> {
     let checkpoint = super::load(path)?;
     match checkpoint.format {
-        super::Format::Torch => Ok(true),
-        super::Format::Safetensors if !checkpoint.metadata.contains_key("network") => Ok(false),
-        super::Format::Safetensors => Ok(entry::<NetworkConfig>(&checkpoint, "network", path)?.is_reference()),
+        super::CheckpointFormat::Torch => Ok(true),
+        super::CheckpointFormat::Safetensors if !checkpoint.metadata.contains_key("network") => Ok(false),
+        super::CheckpointFormat::Safetensors => {
+            Ok(entry::<NetworkConfig>(&checkpoint, "network", path)?.is_reference())
+        }
     }
 }
 

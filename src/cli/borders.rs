@@ -7,10 +7,10 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
+use super::device_args::DeviceArgs;
 use super::output::print;
-use super::run::DeviceArgs;
 use crate::data::border;
-use crate::data::border_file::{self, Format};
+use crate::data::border_file::{self, BorderFormat};
 use crate::data::{Axes, Dataset, Labels, Source};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -57,8 +57,8 @@ pub fn run(args: BordersArgs) -> Result<()> {
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
     let format = match args.format {
-        FormatArg::Nifti => Format::Nifti,
-        FormatArg::Pt => Format::Torch,
+        FormatArg::Nifti => BorderFormat::Nifti,
+        FormatArg::Pt => BorderFormat::Torch,
     };
     let labels = labels(&args.path)?;
     let place = |label: &Path| {

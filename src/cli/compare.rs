@@ -6,29 +6,29 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
-use super::course::{
+use super::device_args::{DeviceArgs, PrecisionArgs};
+use super::oom::{Fitting, OomArgs};
+use super::output::print;
+use super::training::{
     check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
 };
-use super::oom::{Fitting, OomArgs};
-use super::output::print;
-use super::run::{DeviceArgs, PrecisionArgs};
 use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::evaluate::metrics::{Confusion, Rule};
+use crate::evaluate::metrics::{Confusion, ScoreRule};
 use crate::files::write_atomic;
 use crate::memory::Event;
 use crate::models::{NetworkConfig, RecomputeChoice};
-use crate::planner::training::Training;
+use crate::planner::training::TrainingPlan;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
-use crate::task::{Case, Grid, Task};
+use crate::task::{PadTo, PreparedCase, Task};
 use crate::train::baseline::{MeanMask, Threshold};
-use crate::train::feed::Feed;
+use crate::train::case_source::CaseSource;
 use crate::train::presets;
 use crate::train::settings::TrainSettings;
-use crate::train::state;
 use crate::train::trainer::Trainer;
+use crate::train::training_state;
 use crate::{evaluate, interrupt};
 
 /// Models of the comparison if `--models` is not given.
@@ -96,7 +96,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let mut task = Task::of(&dataset, common_multiples(&probe)).measured(&dataset)?;
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
-    let (training, validation) = load_cases(&dataset, &task, Grid::Largest, verbosity)?;
+    let (training, validation) = load_cases(&dataset, &task, PadTo::Largest, verbosity)?;
     check_trainable(&dataset, &training)?;
     if validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
@@ -108,7 +108,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     // What does not fit is an error before the first network is trained.
     let settled = networks.iter().map(|network| {
         let settings = TrainSettings { precision, ..presets::sample(network, args.epochs, args.seed) };
-        let run = Training { network, settings, cases: &training, flags: false, graph: false };
+        let run = TrainingPlan { network, settings, cases: &training, flags: false, graph: false };
         args.oom.settle(run.at(args.recompute, &device)?, &device, verbosity)
     });
     let fittings = settled.collect::<Result<Vec<_>>>()?;
@@ -136,7 +136,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let json = results.to_json()?;
     write_atomic(folder.join("results.json"), json.as_bytes())?;
     #[cfg(feature = "report")]
-    super::page::write(folder, &args, &dataset, [&training, &validation], &results, &compared)?;
+    super::compare_report::write(folder, &args, &dataset, [&training, &validation], &results, &compared)?;
     match args.run.json {
         true => print(json),
         false => {
@@ -186,8 +186,8 @@ fn compare_one(
     device: &Device,
     (network, mut fitting): (&NetworkConfig, Fitting<'_>),
     task: &Task,
-    training: &dyn Feed,
-    validation: &dyn Feed,
+    training: &dyn CaseSource,
+    validation: &dyn CaseSource,
     folder: &Path,
 ) -> Result<Compared> {
     let (verbosity, again) =
@@ -196,10 +196,10 @@ fn compare_one(
     let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
     let path = checkpoint_path(folder, network);
     if path.exists() {
-        state::resume(&mut trainer, task, &path)?;
+        training_state::resume(&mut trainer, task, &path)?;
     }
-    let relief = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
-    train_to_end(&mut trainer, training, task, &path, relief, verbosity, &again)?;
+    let oom_handler = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
+    train_to_end(&mut trainer, training, task, &path, oom_handler, verbosity, &again)?;
     let started = Instant::now();
     let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, &again)?;
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
@@ -229,7 +229,7 @@ fn compare_one(
 }
 
 /// Trivial methods for one class, fitted on the training cases and scored as the models are.
-fn baselines(training: &[Case], validation: &[Case]) -> Result<Vec<BaselineResult>> {
+fn baselines(training: &[PreparedCase], validation: &[PreparedCase]) -> Result<Vec<BaselineResult>> {
     let mean = MeanMask::fit(training.iter().filter_map(|case| case.labels.as_ref()))?;
     let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
     let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
@@ -241,7 +241,7 @@ fn baselines(training: &[Case], validation: &[Case]) -> Result<Vec<BaselineResul
 }
 
 /// Image and labels of a case without what was added around them.
-fn unpadded(case: &Case) -> Result<(Volume, Labels)> {
+fn unpadded(case: &PreparedCase) -> Result<(Volume, Labels)> {
     let labels = case.labels.as_ref();
     let labels = labels.ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))?;
     Ok((case.volume.crop(&case.way.padding)?, labels.crop(&case.way.padding)?))
@@ -250,10 +250,10 @@ fn unpadded(case: &Case) -> Result<(Volume, Labels)> {
 /// The scores of one trivial method.
 fn baseline(
     name: &str,
-    validation: &[Case],
+    validation: &[PreparedCase],
     meet: impl Fn(&Volume, &Labels) -> Result<Confusion>,
 ) -> Result<BaselineResult> {
-    let rule = Rule::DEFAULT;
+    let rule = ScoreRule::DEFAULT;
     let mut cases = Vec::new();
     for case in validation {
         let (volume, labels) = unpadded(case)?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::official::{self, OfficialArgs};
 use super::output::print;
-use crate::checkpoint::{self, Checkpoint, Format, convert, model::Model, safetensors, torch};
+use crate::checkpoint::{self, Checkpoint, CheckpointFormat, convert, model::Model, safetensors, torch};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::default_cpu_budget;
@@ -56,8 +56,10 @@ pub fn run(args: ConvertArgs) -> Result<()> {
 /// Writes the tensors and what the checkpoint says of itself.
 fn to_safetensors(checkpoint: Checkpoint, output: &Path) -> Result<()> {
     let state = match checkpoint.format {
-        Format::Torch => checkpoint.state,
-        Format::Safetensors => convert::to_torch(Checkpoint { metadata: Default::default(), ..checkpoint.clone() }),
+        CheckpointFormat::Torch => checkpoint.state,
+        CheckpointFormat::Safetensors => {
+            convert::to_torch(Checkpoint { metadata: Default::default(), ..checkpoint.clone() })
+        }
     };
     safetensors::write(output, &state.views(), &checkpoint.metadata)
 }

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::course::{load_cases, open_folder, output_folder, score_cases};
+use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::official::{self, OfficialArgs};
 use super::output::print;
-use super::run::{DeviceArgs, PrecisionArgs};
+use super::training::{load_cases, open_folder, output_folder, score_cases};
 use crate::checkpoint::model::Model;
 use crate::data::{Dataset, Warning};
 use crate::error::{Error, Result};
-use crate::evaluate::metrics::Rule;
+use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, summarise, to_csv};
 use crate::evaluate::{sampled, statistics::Summary};
 use crate::files::write_atomic;
 use crate::report::CaseScore;
-use crate::task::{Case, Grid};
+use crate::task::{PadTo, PreparedCase};
 use crate::{evaluate, interrupt};
 
 /// Which cases are scored.
@@ -89,7 +89,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     model.network.set_precision(precision);
     check_classes(&model, found)?;
     let cases = cases(&args, &model, found)?;
-    let rule = if model.network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
+    let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         return run_sampled(&args, &model, &cases, rule);
     }
@@ -147,13 +147,13 @@ fn check_classes(model: &Model, dataset: &Dataset) -> Result<()> {
 }
 
 /// The cases that the flags choose, as the model takes them.
-fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Vec<Case>> {
+fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Vec<PreparedCase>> {
     match args.part {
         Part::Validation => dataset.training.clear(),
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = if args.sampled { Grid::of(&model.network.config()) } else { Grid::Own };
+    let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
     let (training, validation) = load_cases(dataset, &model.task, grid, args.run.verbosity())?;
     let cases = [training, validation].concat();
     for case in &cases {
@@ -167,7 +167,7 @@ fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Ve
 }
 
 /// The official evaluation, over random points.
-fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[Case], rule: Rule) -> Result<()> {
+fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule: ScoreRule) -> Result<()> {
     let sampling = sampled::official(args.official.family()?);
     let mut bar = args.run.verbosity().task("evaluating", cases.len() as u64);
     let mut scores = Vec::new();

@@ -11,7 +11,7 @@ use clap::Args;
 use super::output::print;
 use super::progress::Verbosity;
 use crate::data::Dataset;
-use crate::data::inspect::{CaseFacts, Inspection, Options, inspect, millimetres};
+use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
 use crate::files::{RunFolder, write_atomic};
 
@@ -50,7 +50,7 @@ pub struct InspectArgs {
 pub fn run(args: InspectArgs) -> Result<()> {
     let verbosity = Verbosity::detect(args.quiet);
     let folder = args.out.as_ref().map(|out| RunFolder::claim(out, |_| true)).transpose()?;
-    let options = Options { full: args.full, ignore_geometry: args.ignore_geometry, seed: args.seed };
+    let options = InspectOptions { full: args.full, ignore_geometry: args.ignore_geometry, seed: args.seed };
     let started = Instant::now();
     let bar = Mutex::new(verbosity.task("inspecting", 0));
     let (found, dataset) = inspect(&args.path, options, |case, count| {
@@ -83,7 +83,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
 #[cfg(feature = "report")]
 fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<Option<(PathBuf, Vec<String>)>> {
     use crate::data::Axes;
-    use crate::report::{Volume, case_slices, montage};
+    use crate::report::{ImageVolume, case_slices, montage};
 
     /// Rows of the picture.
     const ROWS: usize = 6;
@@ -102,7 +102,7 @@ fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<
         for channel in 0..image.channels.min(1 + MORE_CHANNELS) {
             let values: Vec<f32> = image.voxels.iter().skip(channel).step_by(image.channels).copied().collect();
             let spacing = image.geometry.spacing();
-            let volume = Volume { image: &values, label, shape: image.shape, spacing, axes: ['R', 'A', 'S'] };
+            let volume = ImageVolume { image: &values, label, shape: image.shape, spacing, axes: ['R', 'A', 'S'] };
             let [sagittal, coronal, axial] = case_slices(&case.name, &volume, &[])?.slices;
             if channel == 0 {
                 slices.extend([sagittal, coronal]);
@@ -152,7 +152,7 @@ fn text(found: &Inspection, seconds: f64) -> String {
         let classes = found.classes.iter().map(|(value, name)| format!("{value} {name}"));
         line("classes", classes.collect::<Vec<_>>().join(", "));
     }
-    let read: Vec<&CaseFacts> = found.cases.iter().filter(|case| case.channels > 0).collect();
+    let read: Vec<&CaseInspection> = found.cases.iter().filter(|case| case.channels > 0).collect();
     line("shapes", extent(&read, |case| case.shape.map(|n| n as f64)));
     line("spacings", format!("{} mm", extent(&read, |case| case.spacing)));
     line("orientations", tally(&read, |case| case.orientation.clone()));
@@ -169,7 +169,7 @@ fn text(found: &Inspection, seconds: f64) -> String {
 }
 
 /// Lowest and highest along each axis: `240 × 240 × 155`, `512 × 512 × 74–685`.
-fn extent(cases: &[&CaseFacts], value: impl Fn(&CaseFacts) -> [f64; 3]) -> String {
+fn extent(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> [f64; 3]) -> String {
     let values: Vec<[f64; 3]> = cases.iter().map(|case| value(case)).collect();
     if values.is_empty() {
         return "–".into();
@@ -184,7 +184,7 @@ fn extent(cases: &[&CaseFacts], value: impl Fn(&CaseFacts) -> [f64; 3]) -> Strin
 }
 
 /// How many cases have which value: `RAS (3), LPS (1)`.
-fn tally(cases: &[&CaseFacts], value: impl Fn(&CaseFacts) -> String) -> String {
+fn tally(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> String) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     cases.iter().for_each(|case| *counts.entry(value(case)).or_default() += 1);
     let mut counts: Vec<(String, usize)> = counts.into_iter().collect();

@@ -8,5 +8,5 @@ use crate::error::Result;
 /// # Errors
 /// Standard output refuses.
 pub fn run() -> Result<()> {
-    print(crate::data::sample::licences())
+    print(crate::data::embedded::licences())
 }

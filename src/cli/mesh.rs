@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::RunArgs;
+use super::device_args::DeviceArgs;
 use super::output::{note, print};
-use super::run::DeviceArgs;
 use crate::data::volume::to_classes;
 use crate::data::{Axes, Labels, Source, Volume};
 use crate::error::{Error, Result};
-use crate::mesh::{self, Dropped, Format, Mesh, Options, Space};
+use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Space};
 
 /// Flags of `ossnet mesh`.
 #[derive(Args, Clone, Debug)]
@@ -38,13 +38,13 @@ pub struct MeshArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ShapeArgs {
     /// Drop pieces of fewer voxels
-    #[arg(long, value_name = "VOXELS", default_value_t = Options::default().smallest)]
+    #[arg(long, value_name = "VOXELS", default_value_t = MeshOptions::default().smallest)]
     smallest: usize,
     /// Iterations of smoothing
-    #[arg(long, value_name = "N", default_value_t = Options::default().smoothing)]
+    #[arg(long, value_name = "N", default_value_t = MeshOptions::default().smoothing)]
     smooth: usize,
     /// Simplify to at most so many triangles (0: keep all)
-    #[arg(long, value_name = "N", default_value_t = Options::default().triangles)]
+    #[arg(long, value_name = "N", default_value_t = MeshOptions::default().triangles)]
     triangles: usize,
     /// Write positions in LPS (ITK, DICOM) instead of RAS
     #[arg(long)]
@@ -53,8 +53,13 @@ pub struct ShapeArgs {
 
 impl ShapeArgs {
     /// How meshes are made.
-    pub fn options(&self) -> Options {
-        Options { smallest: self.smallest, smoothing: self.smooth, triangles: self.triangles, ..Options::default() }
+    pub fn options(&self) -> MeshOptions {
+        MeshOptions {
+            smallest: self.smallest,
+            smoothing: self.smooth,
+            triangles: self.triangles,
+            ..MeshOptions::default()
+        }
     }
 
     /// Says so where no triangle is left of `what`.
@@ -79,7 +84,7 @@ impl ShapeArgs {
 /// # Errors
 /// An unusable file, a class that does not occur, an unknown extension, no memory, a full disk.
 pub fn run(args: MeshArgs) -> Result<()> {
-    Format::of(&args.out)?;
+    MeshFormat::of(&args.out)?;
     if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
         return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
     }
@@ -96,7 +101,7 @@ pub fn run(args: MeshArgs) -> Result<()> {
             let problem = "holds values that are no classes (whole numbers from 0 to 255)";
             return Err(Error::data(&args.input, problem, "leave --label out and give --threshold"));
         }
-        let options = Options { threshold: args.threshold.unwrap_or(options.threshold), ..options };
+        let options = MeshOptions { threshold: args.threshold.unwrap_or(options.threshold), ..options };
         let affine = volume.geometry.affine;
         let (mesh, dropped) = mesh::of_field(&device, volume.voxels, volume.shape, &affine, &options)?;
         return report(&args, vec![write(&args, &args.out, "", &mesh, dropped)?]);

@@ -3,9 +3,10 @@
 mod borders;
 #[cfg(feature = "train")]
 mod compare;
+#[cfg(all(feature = "train", feature = "report"))]
+mod compare_report;
 mod convert;
-#[cfg(feature = "train")]
-mod course;
+mod device_args;
 mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
@@ -17,20 +18,19 @@ mod licences;
 #[cfg(feature = "train")]
 mod memory;
 mod mesh;
+#[cfg(feature = "infer")]
+mod mesh_output;
 mod official;
 #[cfg(feature = "train")]
 mod oom;
 mod output;
-#[cfg(all(feature = "train", feature = "report"))]
-mod page;
 mod progress;
 #[cfg(feature = "train")]
 mod roofline;
-mod run;
-#[cfg(feature = "infer")]
-mod scans;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod training;
 
 use clap::{Args, Parser, Subcommand};
 

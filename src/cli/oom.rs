@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Remedy, format_bytes};
 use crate::planner::adjust::Adjustable;
 use crate::planner::remedies;
-use crate::planner::training::Training;
+use crate::planner::training::TrainingPlan;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
 
@@ -33,7 +33,7 @@ pub struct OomArgs {
 pub struct Fitting<'a> {
     on_oom: OnOom,
     /// As it is to go on.
-    training: Training<'a>,
+    training: TrainingPlan<'a>,
     device: &'a Device,
     verbosity: Verbosity,
     /// What was changed so far, each in a sentence.
@@ -46,7 +46,12 @@ impl OomArgs {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], or cases that cannot be trained on.
-    pub fn settle<'a>(self, training: Training<'a>, device: &'a Device, verbosity: Verbosity) -> Result<Fitting<'a>> {
+    pub fn settle<'a>(
+        self,
+        training: TrainingPlan<'a>,
+        device: &'a Device,
+        verbosity: Verbosity,
+    ) -> Result<Fitting<'a>> {
         let mut fitting = Fitting { on_oom: self.on_oom, training, device, verbosity, changes: Vec::new() };
         match self.on_oom {
             OnOom::Fail => fitting.plan()?,

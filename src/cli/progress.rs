@@ -45,7 +45,7 @@ impl Verbosity {
     }
 
     /// A task of `length` steps.
-    pub fn task(self, name: &str, length: u64) -> Task {
+    pub fn task(self, name: &str, length: u64) -> ProgressTask {
         let bar = match self {
             Self::Bars => ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()),
             _ => ProgressBar::hidden(),
@@ -54,12 +54,20 @@ impl Verbosity {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.set_prefix(name.to_string());
-        Task { verbosity: self, name: name.into(), length, position: 0, bar, started: Instant::now(), said: None }
+        ProgressTask {
+            verbosity: self,
+            name: name.into(),
+            length,
+            position: 0,
+            bar,
+            started: Instant::now(),
+            said: None,
+        }
     }
 }
 
 /// One bar.
-pub struct Task {
+pub struct ProgressTask {
     verbosity: Verbosity,
     name: String,
     length: u64,
@@ -69,7 +77,7 @@ pub struct Task {
     said: Option<Instant>,
 }
 
-impl Task {
+impl ProgressTask {
     /// One step further.
     pub fn advance(&mut self, message: &str) {
         self.position += 1;

@@ -3,17 +3,17 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::device_args::parse_volume;
 use super::output::print;
-use super::run::parse_volume;
 use crate::device::cuda::{default_budget, devices};
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::planner::Workload;
 use crate::planner::gpus::{SPEEDS, Speed};
 use crate::planner::roofline::{self, Kernels, LAUNCH, Roofline, measured};
-use crate::report::Grid;
+use crate::report::TextTable;
 use crate::tape::Precision;
-use crate::train::rehearsal::{Sizes, StepKind, rehearse, rehearse_by_the_clock};
+use crate::train::dry_run::{StepKind, StepSizes, dry_run, dry_run_timed};
 
 /// What is done in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,13 +79,16 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
         StepName::Train => StepKind::Train,
         StepName::Infer => StepKind::Infer,
     };
-    let sizes =
-        Sizes { step, precision: args.precision, ..Sizes::new(args.volume, args.batch as usize, args.points as usize) };
+    let sizes = StepSizes {
+        step,
+        precision: args.precision,
+        ..StepSizes::new(args.volume, args.batch as usize, args.points as usize)
+    };
     let workload = Workload::official(&args.model, sizes)?;
     workload.check()?;
     // What ops do depends on the sizes only, not on the architecture.
     let device = Device::plan_for(Target::Cuda(CudaTarget::KNOWN[0].1), UNLIMITED);
-    let cost = rehearse(&device, &workload.network, workload.sizes, 1)?;
+    let cost = dry_run(&device, &workload.network, workload.sizes, 1)?;
     let mut work = cost.work;
     let mut launches = None;
     if step == StepKind::Train {
@@ -121,7 +124,7 @@ impl Measured {
             Error::Device(problem) => Error::Device(format!("{problem} (--measure needs a GPU)")),
             other => other,
         })?;
-        let (step, seconds) = rehearse_by_the_clock(&device, &workload.network, workload.sizes, 2)?;
+        let (step, seconds) = dry_run_timed(&device, &workload.network, workload.sizes, 2)?;
         let name = devices()?.into_iter().next().map_or_else(String::new, |info| info.name);
         let (rows, rest) = measured(&step.work, &seconds);
         Ok(Self { name, rows, rest, wall: step.seconds.iter().sum() })
@@ -147,7 +150,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
         bandwidth / 1e9,
     );
     let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by"];
-    let mut grid = Grid::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
+    let mut grid = TextTable::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
     for row in &ours.rows {
         let mut cells = vec![
             format!("{}, {}", row.op, row.phase.name()),
@@ -172,7 +175,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             milliseconds(measured.wall),
         );
     }
-    let mut grid = Grid::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
+    let mut grid = TextTable::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
     for (name, model) in [("this engine", ours), ("the same passes op by op", peer)] {
         grid.push([
             name.to_string(),

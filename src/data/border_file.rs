@@ -6,16 +6,16 @@
 use std::path::{Path, PathBuf};
 
 use super::border::border_map;
-use super::check;
 use super::nifti::split_ending;
 use super::source::Source;
+use super::validate;
 use super::volume::{Axes, Labels};
 use crate::checkpoint::{Array, Data, torch};
 use crate::{Error, Result};
 
 /// How maps are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub enum BorderFormat {
     /// `.nii.gz`, unsigned bytes.
     #[default]
     Nifti,
@@ -23,12 +23,12 @@ pub enum Format {
     Torch,
 }
 
-impl Format {
+impl BorderFormat {
     /// The ending of the files.
     pub fn ending(self) -> &'static str {
         match self {
-            Format::Nifti => ".nii.gz",
-            Format::Torch => ".pt",
+            BorderFormat::Nifti => ".nii.gz",
+            BorderFormat::Torch => ".pt",
         }
     }
 }
@@ -54,7 +54,7 @@ pub fn place(label: &Path) -> PathBuf {
 }
 
 /// `place` with an ending added (a stem may hold dots).
-pub fn with_ending(place: &Path, format: Format) -> PathBuf {
+pub fn with_ending(place: &Path, format: BorderFormat) -> PathBuf {
     let mut name = place.as_os_str().to_owned();
     name.push(format.ending());
     name.into()
@@ -76,7 +76,7 @@ pub fn find(label: &Source) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write(path: &Path, labels: &Labels, format: Format) -> Result<()> {
+pub fn write(path: &Path, labels: &Labels, format: BorderFormat) -> Result<()> {
     write_map(path, labels, border_map(&labels.foreground(), labels.shape), format)
 }
 
@@ -84,14 +84,14 @@ pub fn write(path: &Path, labels: &Labels, format: Format) -> Result<()> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_map(path: &Path, labels: &Labels, map: Vec<u8>, format: Format) -> Result<()> {
+pub fn write_map(path: &Path, labels: &Labels, map: Vec<u8>, format: BorderFormat) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
     }
     let map = Labels { voxels: map, ..*labels };
     match format {
-        Format::Nifti => map.write(path),
-        Format::Torch => {
+        BorderFormat::Nifti => map.write(path),
+        BorderFormat::Torch => {
             let shape = labels.geometry.stored.shape;
             let stored = labels.geometry.orientation.pack(&map.voxels, shape, 1);
             let values = transpose(&stored, [shape[2], shape[1], shape[0]]);
@@ -123,7 +123,7 @@ pub fn read(path: &Path, label: &Source, labels: &Labels, axes: Axes) -> Result<
     } else {
         let source = Source::File(path.into());
         let map = Labels::read(&source, axes)?;
-        check::same_grid((label.path(), labels.shape, &labels.geometry), (path, map.shape, &map.geometry))?;
+        validate::same_grid((label.path(), labels.shape, &labels.geometry), (path, map.shape, &map.geometry))?;
         map.voxels
     };
     map.iter_mut().for_each(|v| *v = u8::from(*v != 0));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn maps_lie_beside_their_labels() {
-        let at = |label: &str| with_ending(&place(Path::new(label)), Format::Torch).display().to_string();
+        let at = |label: &str| with_ending(&place(Path::new(label)), BorderFormat::Torch).display().to_string();
         assert_eq!(at("lits/segmentation/segmentation-3.nii"), "lits/border/border-3.pt");
         assert_eq!(at("lits/segmentation-3.nii"), "lits/border-3.pt");
         assert_eq!(at("b/S_1/S_1_seg.nii.gz"), "b/S_1/S_1_border.pt");
@@ -170,8 +170,8 @@ mod tests {
         labels.write(&label).unwrap();
         let source = Source::File(label.clone());
         let expected = border_map(&labels.foreground(), shape);
-        for format in [Format::Torch, Format::Nifti] {
-            assert_eq!(find(&source).is_some(), format == Format::Nifti);
+        for format in [BorderFormat::Torch, BorderFormat::Nifti] {
+            assert_eq!(find(&source).is_some(), format == BorderFormat::Nifti);
             let path = with_ending(&place(&label), format);
             write(&path, &labels, format).unwrap();
             assert_eq!(read(&path, &source, &labels, Axes::Canonical).unwrap(), expected, "{format:?}");
@@ -182,7 +182,7 @@ mod tests {
         }
         assert_eq!(find(&source).unwrap(), folder.path().join("x_border.nii.gz"));
         let other = Labels::new([3, 3, 3], vec![1; 27]);
-        for format in [Format::Torch, Format::Nifti] {
+        for format in [BorderFormat::Torch, BorderFormat::Nifti] {
             let path = with_ending(&place(&label), format);
             let message = read(&path, &source, &other, Axes::Canonical).unwrap_err().to_string();
             assert!(message.contains("x_border"), "{message}");

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::check::Warning;
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
 use super::source::{Folder, Source};
+use super::validate::Warning;
 use crate::{Error, Result};
 
 /// Modalities in channel order; the file names end in `_` and these.

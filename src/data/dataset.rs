@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::check::{self, Warning};
 use super::geometry::Geometry;
 use super::source::{Folder, Source};
+use super::validate::{self, Warning};
 use super::volume::{Axes, Labels, Volume};
-use super::{border_file, brats, decathlon, hounsfield, lits, nifti};
+use super::{border_file, brats, ct_window, decathlon, lits, nifti};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ pub struct Dataset {
     /// Where the division comes from.
     pub split: Split,
     /// Limits of the stored values that suit it (Hounsfield units), unless the user says otherwise.
-    pub clip: Option<hounsfield::Limits>,
+    pub clip: Option<ct_window::Limits>,
     /// True if files of a case are taken to lie on one grid whatever their headers say; see [`Case::read_with`].
     pub ignore_geometry: bool,
     /// What is odd about it.
@@ -195,7 +195,7 @@ impl Dataset {
     /// As there, and if the channels are not as many as declared.
     pub fn read(&self, case: &Case, axes: Axes) -> Result<Scan> {
         let scan = case.read_with(&self.class_values(), axes, self.ignore_geometry)?;
-        check::has_channels(scan.image.channels, self.channels.len(), case.images[0].path())?;
+        validate::has_channels(scan.image.channels, self.channels.len(), case.images[0].path())?;
         Ok(scan)
     }
 
@@ -250,8 +250,8 @@ impl Case {
     pub fn read_with(&self, classes: &[u8], axes: Axes, ignore_geometry: bool) -> Result<Scan> {
         let image = Volume::read_channels(&self.images, axes, ignore_geometry)?;
         let image_path = self.images[0].path();
-        check::has_extent(&image, image_path)?;
-        let mut warnings: Vec<Warning> = check::geometry(&image.geometry.stored, image_path).into_iter().collect();
+        validate::has_extent(&image, image_path)?;
+        let mut warnings: Vec<Warning> = validate::geometry(&image.geometry.stored, image_path).into_iter().collect();
         let mut border = None;
         let labels = match &self.label {
             None => None,
@@ -259,9 +259,12 @@ impl Case {
                 let grid = ignore_geometry.then_some(&image.geometry.stored);
                 let labels = Labels::read_on(source, axes, grid)?;
                 let path = source.path();
-                check::same_grid((image_path, image.shape, &image.geometry), (path, labels.shape, &labels.geometry))?;
-                check::declared_classes(&labels, classes, path)?;
-                warnings.extend(check::foreground(&labels, path));
+                validate::same_grid(
+                    (image_path, image.shape, &image.geometry),
+                    (path, labels.shape, &labels.geometry),
+                )?;
+                validate::declared_classes(&labels, classes, path)?;
+                warnings.extend(validate::foreground(&labels, path));
                 if let Some(map) = border_file::find(source) {
                     border = Some(border_file::read(&map, source, &labels, axes)?);
                 }

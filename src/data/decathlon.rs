@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::check::Warning;
+use super::ct_window;
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::hounsfield;
 use super::nifti::{is_image, split_ending};
 use super::source::{Folder, Source};
+use super::validate::Warning;
 use crate::{Error, Result};
 
 /// No honest `dataset.json` is larger.
@@ -50,7 +50,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
     let test = description.test_cases(folder)?;
     let name = description.json.get("name").and_then(Value::as_str).map(str::to_owned);
     let name = name.or_else(|| Some(folder.path().file_name()?.to_string_lossy().into_owned()));
-    let clip = description.channels.iter().all(|name| hounsfield::is_ct(name)).then(|| hounsfield::limits("wide"));
+    let clip = description.channels.iter().all(|name| ct_window::is_ct(name)).then(|| ct_window::limits("wide"));
     let mut dataset = Dataset {
         name: name.unwrap_or_default(),
         path: folder.path().into(),

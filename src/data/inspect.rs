@@ -6,18 +6,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::check;
 use super::dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
 use super::geometry::{Geometry, Orientation};
 use super::nifti::{self, Header};
 use super::parallel::in_parallel;
 use super::source::Source;
+use super::validate;
 use super::volume::{Axes, Labels};
 use crate::{Error, Result};
 
 /// How thorough the look is.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct InspectOptions {
     /// Read every voxel: label values, volumes, intensities, damaged files.
     pub full: bool,
     /// Do not compare where the files of a case lie.
@@ -42,14 +42,14 @@ pub struct Inspection {
     /// True if every voxel was read.
     pub full: bool,
     /// Every case: training, validation, test, by name within each.
-    pub cases: Vec<CaseFacts>,
+    pub cases: Vec<CaseInspection>,
     /// What is wrong or odd beyond single cases, and cases that are incomplete.
     pub problems: Vec<String>,
 }
 
 /// One case.
 #[derive(Debug, Clone, Serialize)]
-pub struct CaseFacts {
+pub struct CaseInspection {
     /// Its name.
     pub name: String,
     /// What it is for: training, validation, test.
@@ -67,7 +67,7 @@ pub struct CaseFacts {
     /// Type of the stored voxels.
     pub datatype: &'static str,
     /// What the labels hold, if they were read: value, name, voxels, millilitres.
-    pub labels: Vec<LabelFacts>,
+    pub labels: Vec<LabelInspection>,
     /// What each channel holds, if it was read.
     pub intensities: Vec<Intensities>,
     /// What is wrong or odd.
@@ -76,7 +76,7 @@ pub struct CaseFacts {
 
 /// One value of a label file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LabelFacts {
+pub struct LabelInspection {
     /// The stored value.
     pub value: u8,
     /// Its class, if it is declared.
@@ -105,7 +105,11 @@ pub struct Intensities {
 ///
 /// # Errors
 /// A path that does not exist, or a folder that is no data set.
-pub fn inspect(path: &Path, options: Options, progress: impl Fn(&str, usize) + Sync) -> Result<(Inspection, Dataset)> {
+pub fn inspect(
+    path: &Path,
+    options: InspectOptions,
+    progress: impl Fn(&str, usize) + Sync,
+) -> Result<(Inspection, Dataset)> {
     let (Scanned { mut dataset, problems }, layout) = if path.is_dir() {
         let scanned = Dataset::scan(path, options.seed)?;
         let layout = scanned.dataset.layout;
@@ -167,9 +171,9 @@ fn single_file(path: &Path) -> Result<Dataset> {
 }
 
 /// One case, from its headers or whole.
-fn look(dataset: &Dataset, case: &Case, part: &'static str, options: Options) -> CaseFacts {
+fn look(dataset: &Dataset, case: &Case, part: &'static str, options: InspectOptions) -> CaseInspection {
     let sources: Vec<&Source> = case.images.iter().chain(&case.label).collect();
-    let mut facts = CaseFacts {
+    let mut facts = CaseInspection {
         name: case.name.clone(),
         part,
         files: sources.iter().map(|source| source.path().display().to_string()).collect(),
@@ -201,10 +205,10 @@ fn look(dataset: &Dataset, case: &Case, part: &'static str, options: Options) ->
         facts.datatype = header.datatype.name();
         facts.channels = images.iter().flatten().map(Header::channels).sum();
         let path = case.images[0].path();
-        facts.problems.extend(check::geometry(&header.grid, path).iter().map(ToString::to_string));
+        facts.problems.extend(validate::geometry(&header.grid, path).iter().map(ToString::to_string));
         facts.problems.extend(compare(case, &headers, options.ignore_geometry));
         if images.iter().all(Option::is_some) && facts.channels != dataset.channels.len() {
-            let problem = check::has_channels(facts.channels, dataset.channels.len(), path);
+            let problem = validate::has_channels(facts.channels, dataset.channels.len(), path);
             facts.problems.extend(problem.err().map(|problem| problem.to_string()));
         }
     }
@@ -234,7 +238,7 @@ fn compare(case: &Case, headers: &[Option<Header>], ignore_geometry: bool) -> Ve
         if ignore_geometry {
             place = geometry;
         }
-        let fits = check::same_grid((sources[0].path(), shape, &geometry), (source.path(), other, &place));
+        let fits = validate::same_grid((sources[0].path(), shape, &geometry), (source.path(), other, &place));
         problems.extend(fits.err().map(|problem| problem.to_string()));
         if header.channels() != 1 {
             let problem = format!("has {} channels where one volume is due", header.channels());
@@ -246,7 +250,7 @@ fn compare(case: &Case, headers: &[Option<Header>], ignore_geometry: bool) -> Ve
 }
 
 /// What only the voxels tell.
-fn fill_in(facts: &mut CaseFacts, scan: &Scan, classes: &[Class]) {
+fn fill_in(facts: &mut CaseInspection, scan: &Scan, classes: &[Class]) {
     facts.problems.extend(scan.warnings.iter().map(ToString::to_string));
     for (channel, stats) in scan.image.stats().iter().enumerate() {
         let values = || scan.image.voxels.iter().skip(channel).step_by(scan.image.channels).copied();
@@ -262,11 +266,11 @@ fn fill_in(facts: &mut CaseFacts, scan: &Scan, classes: &[Class]) {
 }
 
 /// The values that labels hold, with their volumes.
-pub fn volumes(labels: &Labels, classes: &[Class]) -> Vec<LabelFacts> {
+pub fn volumes(labels: &Labels, classes: &[Class]) -> Vec<LabelInspection> {
     let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
     let counts = labels.histogram();
     let held = (0..=255u8).filter(|&value| counts[value as usize] > 0);
-    held.map(|value| LabelFacts {
+    held.map(|value| LabelInspection {
         value,
         name: classes.iter().find(|class| class.value == value).map(|class| class.name.clone()),
         voxels: counts[value as usize],
@@ -276,7 +280,7 @@ pub fn volumes(labels: &Labels, classes: &[Class]) -> Vec<LabelFacts> {
 }
 
 /// Cases whose spacing is far from the others': mostly a wrong header.
-fn odd_ones(facts: &[CaseFacts]) -> Vec<String> {
+fn odd_ones(facts: &[CaseInspection]) -> Vec<String> {
     const FAR: f64 = 4.0;
     let mut volumes: Vec<f64> =
         facts.iter().filter(|case| case.channels > 0).map(|case| case.spacing.iter().product()).collect();
@@ -285,11 +289,11 @@ fn odd_ones(facts: &[CaseFacts]) -> Vec<String> {
     }
     volumes.sort_by(f64::total_cmp);
     let median: f64 = volumes[volumes.len() / 2];
-    let far = |case: &&CaseFacts| {
+    let far = |case: &&CaseInspection| {
         let ratio = case.spacing.iter().product::<f64>() / median;
         case.channels > 0 && !(1.0 / FAR.powi(3)..=FAR.powi(3)).contains(&ratio)
     };
-    let describe = |case: &CaseFacts| {
+    let describe = |case: &CaseInspection| {
         format!(
             "{}: its voxels of {} mm are far from the other cases'; check the header's spacing",
             case.files[0],
@@ -300,7 +304,7 @@ fn odd_ones(facts: &[CaseFacts]) -> Vec<String> {
 }
 
 /// Declared classes that no case holds.
-fn absent_classes(classes: &[Class], facts: &[CaseFacts]) -> Vec<String> {
+fn absent_classes(classes: &[Class], facts: &[CaseInspection]) -> Vec<String> {
     if facts.iter().all(|case| case.labels.is_empty()) {
         return Vec::new();
     }

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ct_window;
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::hounsfield;
 use super::nifti::split_ending;
 use super::source::Folder;
 use crate::{Error, Result};
@@ -55,7 +55,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
         validation,
         test: Vec::new(),
         split: Split::Drawn { seed },
-        clip: Some(hounsfield::limits("abdomen")),
+        clip: Some(ct_window::limits("abdomen")),
         ignore_geometry: false,
         warnings: Vec::new(),
     };

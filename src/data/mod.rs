@@ -2,42 +2,42 @@
 //!
 //! Plain vectors, independent of the tensor engine. A file is a [`Source`]; [`Volume::read`] and [`Labels::read`] turn it
 //! into voxels in canonical order with a [`geometry::Geometry`] that knows the way back to the file's grid. A [`Dataset`]
-//! finds and pairs the files of a folder, [`sample`] those embedded in the binary.
+//! finds and pairs the files of a folder, [`embedded`] those embedded in the binary.
 
 pub mod augment;
 pub mod border;
 pub mod border_file;
 pub mod brats;
-pub mod check;
+pub mod ct_window;
 pub mod dataset;
 pub mod decathlon;
+#[cfg(feature = "train")]
+pub mod embedded;
 pub mod geometry;
-pub mod hounsfield;
 pub mod inspect;
 pub mod lits;
 pub mod nifti;
 pub mod padding;
 mod parallel;
-pub mod plane;
+pub mod point_sampling;
 pub mod prefetch;
 pub mod preprocess;
 pub mod resample;
-#[cfg(feature = "train")]
-pub mod sample;
-pub mod sampling;
+pub mod slices;
 pub mod source;
+pub mod validate;
 pub mod volume;
 
 pub use augment::Augmentation;
 pub use border::BorderPoints;
-pub use check::Warning;
 pub use dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
 pub use geometry::{Affine, Geometry};
 pub use padding::Padding;
 pub(crate) use parallel::in_parallel;
-pub use plane::Plane;
-pub use preprocess::{Preprocessing, Way};
-pub use resample::{Corners, Nearest};
-pub use sampling::{Sampling, SamplingRule};
+pub use point_sampling::{Sampling, SamplingRule};
+pub use preprocess::{GridTransform, Preprocessing};
+pub use resample::{CornerAlignment, Nearest};
+pub use slices::PlaneLayout;
 pub use source::{Folder, Source};
+pub use validate::Warning;
 pub use volume::{Axes, ChannelStats, Labels, Volume};

@@ -6,7 +6,7 @@
 //! caller enters in the ledger.
 //!
 //! ```
-//! use ossnet::data::prefetch::{Window, ahead};
+//! use ossnet::data::prefetch::{PrefetchLimits, ahead};
 //!
 //! let squares: Vec<u64> = ahead(0..5, Window { items: 3, threads: 2 }, |n| n * n, |queue| {
 //!     std::iter::from_fn(|| queue.next()).collect()
@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 
 /// How far the work may run ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct PrefetchLimits {
     /// The most items that exist at once, the one in use included. Below 2 nothing runs ahead.
     pub items: usize,
     /// Threads that make items; with 0 the consumer makes them itself.
     pub threads: usize,
 }
 
-impl Window {
+impl PrefetchLimits {
     /// As many items of `item` bytes as fit into `bytes`, but two at least, and no more than make sense for `threads`.
     pub fn within(bytes: u64, item: u64, threads: usize) -> Self {
         let fitting = bytes / item.max(1);
@@ -159,7 +159,7 @@ impl<T> Queue<'_, T> {
 /// If `make` does.
 pub fn ahead<T: Send, R>(
     numbers: Range<u64>,
-    window: Window,
+    window: PrefetchLimits,
     make: impl Fn(u64) -> T + Sync,
     consume: impl FnOnce(&mut Queue<'_, T>) -> R,
 ) -> R {
@@ -217,7 +217,7 @@ mod tests {
                     std::thread::sleep(Duration::from_micros(37 * (n * 7 % 11)));
                     n * 10
                 };
-                let taken: Vec<u64> = ahead(3..40, Window { items, threads }, make, |queue| {
+                let taken: Vec<u64> = ahead(3..40, PrefetchLimits { items, threads }, make, |queue| {
                     std::iter::from_fn(|| queue.next()).collect()
                 });
                 assert_eq!(taken, (3..40).map(|n| n * 10).collect::<Vec<_>>(), "{threads} threads, {items} items");
@@ -240,7 +240,7 @@ mod tests {
             MOST.fetch_max(LIVE.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             Item
         };
-        ahead(0..200, Window { items: 3, threads: 4 }, make, |queue| {
+        ahead(0..200, PrefetchLimits { items: 3, threads: 4 }, make, |queue| {
             loop {
                 // The former item is dropped before the next is asked for.
                 let Some(item) = queue.next() else { break };
@@ -258,7 +258,7 @@ mod tests {
         let made = AtomicU64::new(0);
         let first = ahead(
             0..1_000_000,
-            Window { items: 4, threads: 2 },
+            PrefetchLimits { items: 4, threads: 2 },
             |n| {
                 made.fetch_add(1, Ordering::SeqCst);
                 n
@@ -274,7 +274,7 @@ mod tests {
         let result = std::panic::catch_unwind(|| {
             ahead(
                 0..10,
-                Window { items: 3, threads: 2 },
+                PrefetchLimits { items: 3, threads: 2 },
                 |n| assert_ne!(n, 4),
                 |queue| {
                     while queue.next().is_some() {}
@@ -290,7 +290,7 @@ mod tests {
         let pause = || std::thread::sleep(Duration::from_millis(4));
         let waited = ahead(
             0..30,
-            Window { items: 4, threads: 2 },
+            PrefetchLimits { items: 4, threads: 2 },
             |_| pause(),
             |queue| {
                 while queue.next().is_some() {
@@ -305,9 +305,9 @@ mod tests {
 
     #[test]
     fn windows_fit_their_bytes() {
-        let window = Window::within(100, 30, 4);
+        let window = PrefetchLimits::within(100, 30, 4);
         assert_eq!((window.items, window.bytes(30)), (3, 90));
-        assert_eq!(Window::within(10, 30, 4).items, 2, "less than two would not run ahead");
-        assert_eq!(Window::within(u64::MAX, 1, 4).items, 6);
+        assert_eq!(PrefetchLimits::within(10, 30, 4).items, 2, "less than two would not run ahead");
+        assert_eq!(PrefetchLimits::within(u64::MAX, 1, 4).items, 6);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::geometry::Geometry;
 use super::nifti::MAX_ELEMENTS;
 use super::padding::Padding;
-use super::resample::{Corners, Nearest};
+use super::resample::{CornerAlignment, Nearest};
 use super::volume::{Axes, Labels, Volume};
 use crate::{Error, Result};
 
@@ -53,7 +53,7 @@ const UNUSUAL: f64 = 1.5;
 
 /// The way back from the network's grid to a scan's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Way {
+pub struct GridTransform {
     /// The scan's shape.
     pub shape: [usize; 3],
     /// The scan's grid and its file's.
@@ -70,7 +70,7 @@ impl Preprocessing {
     /// # Errors
     /// [`Error::Shape`] if the channels are not as many as expected; [`Error::Usage`] if the clip limits or the spacing
     /// cannot be applied.
-    pub fn image(&self, volume: Volume) -> Result<(Volume, Way)> {
+    pub fn image(&self, volume: Volume) -> Result<(Volume, GridTransform)> {
         if self.multiple.contains(&0) {
             return Err(Error::Usage(format!("padding to multiples of {:?} voxels: none may be 0", self.multiple)));
         }
@@ -85,7 +85,7 @@ impl Preprocessing {
         &self,
         mut volume: Volume,
         padding: impl FnOnce([usize; 3]) -> Result<Padding>,
-    ) -> Result<(Volume, Way)> {
+    ) -> Result<(Volume, GridTransform)> {
         if volume.channels != self.channels.len() {
             let problem = format!(
                 "the image has {} channels, the network takes {} ({})",
@@ -105,13 +105,13 @@ impl Preprocessing {
         let (shape, geometry) = (volume.shape, volume.geometry);
         let resampled = self.resampled(shape, &geometry)?;
         if resampled != shape {
-            volume = volume.resample(resampled, Corners::Faces)?;
+            volume = volume.resample(resampled, CornerAlignment::Faces)?;
         }
         let padding = padding(resampled)?;
         if padding != Padding::default() {
             volume = volume.pad(&padding, 0.0);
         }
-        Ok((volume, Way { shape, geometry, resampled, padding }))
+        Ok((volume, GridTransform { shape, geometry, resampled, padding }))
     }
 
     /// Prepares the labels of the image that `way` leads back to: class numbers in the network's order. Values that are no
@@ -119,7 +119,7 @@ impl Preprocessing {
     ///
     /// # Errors
     /// [`Error::Shape`] if they are not on the image's grid.
-    pub fn labels(&self, labels: &Labels, way: &Way) -> Result<Labels> {
+    pub fn labels(&self, labels: &Labels, way: &GridTransform) -> Result<Labels> {
         let mut table = [0; 256];
         self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
         if self.merge {
@@ -132,7 +132,7 @@ impl Preprocessing {
     ///
     /// # Errors
     /// [`Error::Shape`] if they are not on the network's grid.
-    pub fn restore_labels(&self, predicted: &Labels, way: &Way) -> Result<Labels> {
+    pub fn restore_labels(&self, predicted: &Labels, way: &GridTransform) -> Result<Labels> {
         let mut table = [0; 256];
         self.classes.iter().zip(&mut table).for_each(|(&value, entry)| *entry = value);
         let mut out = predicted.crop(&way.padding)?.mapped(&table);
@@ -207,7 +207,7 @@ impl Preprocessing {
     }
 }
 
-impl Way {
+impl GridTransform {
     /// Labels, or a map of 0 and 1, of the scan's grid on the network's.
     ///
     /// # Errors
@@ -231,7 +231,7 @@ impl Way {
         let mut out = volume.crop(&self.padding)?;
         self.check(out.shape)?;
         if self.resampled != self.shape {
-            out = out.resample(self.shape, Corners::Faces)?;
+            out = out.resample(self.shape, CornerAlignment::Faces)?;
         }
         Ok(Volume { geometry: self.geometry, ..out })
     }

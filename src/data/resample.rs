@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// How the first and last voxels of the two grids meet in trilinear resampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Corners {
+pub enum CornerAlignment {
     /// The outer faces of the volumes coincide (`align_corners=false`): the patient keeps its size.
     #[default]
     Faces,
@@ -29,12 +29,12 @@ pub enum Nearest {
 /// For one output index: two input indices and the weight of the second.
 type Tap = (usize, usize, f32);
 
-fn taps(input: usize, output: usize, scale: f32, corners: Corners) -> Vec<Tap> {
+fn taps(input: usize, output: usize, scale: f32, corners: CornerAlignment) -> Vec<Tap> {
     (0..output)
         .map(|i| {
             let at = match corners {
-                Corners::Faces => ((i as f32 + 0.5) * scale - 0.5).max(0.0),
-                Corners::Centres => i as f32 * scale,
+                CornerAlignment::Faces => ((i as f32 + 0.5) * scale - 0.5).max(0.0),
+                CornerAlignment::Centres => i as f32 * scale,
             };
             let low = (at as usize).min(input - 1);
             (low, (low + 1).min(input - 1), (at - low as f32).clamp(0.0, 1.0))
@@ -42,11 +42,11 @@ fn taps(input: usize, output: usize, scale: f32, corners: Corners) -> Vec<Tap> {
         .collect()
 }
 
-fn scale(input: usize, output: usize, corners: Corners) -> f32 {
+fn scale(input: usize, output: usize, corners: CornerAlignment) -> f32 {
     match corners {
-        Corners::Faces => input as f32 / output as f32,
-        Corners::Centres if output > 1 => (input - 1) as f32 / (output - 1) as f32,
-        Corners::Centres => 0.0,
+        CornerAlignment::Faces => input as f32 / output as f32,
+        CornerAlignment::Centres if output > 1 => (input - 1) as f32 / (output - 1) as f32,
+        CornerAlignment::Centres => 0.0,
     }
 }
 
@@ -81,7 +81,7 @@ impl Volume {
     ///
     /// # Errors
     /// [`Error::Shape`] if an axis has no voxels.
-    pub fn resample(&self, shape: [usize; 3], corners: Corners) -> Result<Volume> {
+    pub fn resample(&self, shape: [usize; 3], corners: CornerAlignment) -> Result<Volume> {
         check(self.shape, shape)?;
         let scales = [0, 1, 2].map(|k| scale(self.shape[k], shape[k], corners));
         Ok(self.interpolate(shape, scales, corners))
@@ -96,14 +96,14 @@ impl Volume {
         let shape = self.shape.map(|n| (n / 2).max(1));
         check(self.shape, shape)?;
         let scales = self.shape.map(|n| if n == 1 { 1.0 } else { 2.0 });
-        Ok(self.interpolate(shape, scales, Corners::Faces))
+        Ok(self.interpolate(shape, scales, CornerAlignment::Faces))
     }
 
-    fn interpolate(&self, shape: [usize; 3], scales: [f32; 3], corners: Corners) -> Volume {
+    fn interpolate(&self, shape: [usize; 3], scales: [f32; 3], corners: CornerAlignment) -> Volume {
         let taps = [0, 1, 2].map(|k| taps(self.shape[k], shape[k], scales[k], corners));
         let voxels = trilinear(&self.voxels, self.shape, self.channels, &taps);
         let step = scales.map(f64::from);
-        let start = step.map(|s| if corners == Corners::Faces { s / 2.0 - 0.5 } else { 0.0 });
+        let start = step.map(|s| if corners == CornerAlignment::Faces { s / 2.0 - 0.5 } else { 0.0 });
         // One voxel of a long axis under `Centres` has no spacing of its own: keep the old one.
         let step = step.map(|s| if s > 0.0 { s } else { 1.0 });
         Volume { channels: self.channels, shape, voxels, geometry: self.geometry.regrid(start, step, shape) }
@@ -118,7 +118,7 @@ impl Labels {
     pub fn resample(&self, shape: [usize; 3], rule: Nearest) -> Result<Labels> {
         check(self.shape, shape)?;
         let shift = if rule == Nearest::Centre { 0.5 } else { 0.0 };
-        let scales = [0, 1, 2].map(|k| scale(self.shape[k], shape[k], Corners::Faces));
+        let scales = [0, 1, 2].map(|k| scale(self.shape[k], shape[k], CornerAlignment::Faces));
         let [tx, ty, tz] = [0, 1, 2].map(|k| {
             let pick = |i: usize| (((i as f32 + shift) * scales[k]) as usize).min(self.shape[k] - 1);
             (0..shape[k]).map(pick).collect::<Vec<_>>()
@@ -162,13 +162,13 @@ mod tests {
     #[test]
     fn ramps_stay_ramps() {
         let volume = ramp([5, 4, 3]);
-        let centres = volume.resample([9, 7, 5], Corners::Centres).unwrap();
+        let centres = volume.resample([9, 7, 5], CornerAlignment::Centres).unwrap();
         for (i, pair) in centres.voxels.chunks(2).enumerate() {
             let [x, y, z] = [i / 35, i / 5 % 7, i % 5].map(|i| i as f32 * 0.5);
             assert_eq!(pair, [x, 10.0 * y + z]);
         }
-        assert_eq!(volume.resample([5, 4, 3], Corners::Faces).unwrap().voxels, volume.voxels);
-        let faces = volume.resample([10, 4, 3], Corners::Faces).unwrap();
+        assert_eq!(volume.resample([5, 4, 3], CornerAlignment::Faces).unwrap().voxels, volume.voxels);
+        let faces = volume.resample([10, 4, 3], CornerAlignment::Faces).unwrap();
         let line: Vec<f32> = faces.voxels.chunks(2 * 12).map(|plane| plane[0]).collect();
         assert_eq!(line, [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.0]);
     }

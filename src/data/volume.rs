@@ -114,7 +114,7 @@ impl Volume {
                 let problem = format!("has {} channels where one 3D image a modality is expected", part.channels);
                 return Err(Error::data(source.path(), problem, "split it into one file a channel, or list it alone"));
             }
-            super::check::same_grid(
+            super::validate::same_grid(
                 (first.path(), whole.shape, &whole.geometry),
                 (source.path(), part.shape, &part.geometry),
             )?;

@@ -145,9 +145,9 @@ impl Drop for Buffer {
         if let Backend::Cuda(cuda) = self.device.backend() {
             cuda.freed(self.block.offset, self.bytes);
         }
-        let mut books = self.device.books();
-        if let Some(block) = books.ledger.free(self.entry) {
-            books.arena.free(block);
+        let mut state = self.device.state();
+        if let Some(block) = state.ledger.free(self.entry) {
+            state.arena.free(block);
         }
     }
 }

@@ -7,9 +7,9 @@ use std::marker::PhantomData;
 
 use bytemuck::Pod;
 
-use super::convolution::{Convolution, Operands, Pass};
-use super::grid::Grid;
-use super::info::{DeviceInfo, Observer};
+use super::cudnn_desc::{ConvDescriptor, Operands, Pass};
+use super::device_info::{DeviceInfo, Observer};
+use super::launch_config::LaunchConfig;
 use super::target::CudaTarget;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -21,7 +21,7 @@ pub struct Cuda(Infallible);
 pub struct Cudnn(Infallible);
 
 impl Cudnn {
-    pub(crate) fn run(&self, _: &Convolution, _: Pass, _: Operands<'_>, _: &mut Tensor, _: bool) -> Result<bool> {
+    pub(crate) fn run(&self, _: &ConvDescriptor, _: Pass, _: Operands<'_>, _: &mut Tensor, _: bool) -> Result<bool> {
         match self.0 {}
     }
 }
@@ -183,7 +183,7 @@ impl Kernel<'_> {
         match self.0 {}
     }
 
-    pub fn launch(self, _: Grid) -> Result<()> {
+    pub fn launch(self, _: LaunchConfig) -> Result<()> {
         match self.0 {}
     }
 }

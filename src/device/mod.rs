@@ -4,15 +4,15 @@
 //! tape and op code as the others but owns no memory and runs no arithmetic; what it predicts is what they measure.
 
 mod buffer;
-pub(crate) mod convolution;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 #[cfg(not(feature = "cuda"))]
 #[path = "cuda_absent.rs"]
 pub mod cuda;
-mod grid;
-mod info;
+pub(crate) mod cudnn_desc;
+mod device_info;
+mod launch_config;
 mod target;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,14 +22,14 @@ use memmap2::{MmapOptions, MmapRaw};
 pub use buffer::Buffer;
 use cpu::{Pool, SimdLevel};
 pub use cuda::{Cuda, Graph};
-pub use grid::{Grid, MANY_BLOCKS, THREADS};
-pub use info::{DeviceInfo, Observer};
+pub use device_info::{DeviceInfo, Observer};
+pub use launch_config::{LaunchConfig, MANY_BLOCKS, THREADS};
 use target::TICKET_BYTES;
 pub(crate) use target::TICKETS;
 pub use target::{CudaTarget, Target};
 
 use crate::error::{Error, Result};
-use crate::memory::{Arena, Ledger, OutOfMemory, Phase, Role, RoleBytes, Work, WorkLog};
+use crate::memory::{Arena, Ledger, OpCost, OpCostLog, OutOfMemory, Phase, Role, RoleBytes};
 
 /// Address range of a plan that nothing is meant to exhaust: 1 PiB.
 pub const UNLIMITED: u64 = 1 << 50;
@@ -54,18 +54,18 @@ pub enum Backend {
 
 struct Inner {
     backend: Backend,
-    books: Mutex<Books>,
+    state: Mutex<State>,
 }
 
 /// Budget, arena, ledger and the record of work, under one lock.
-struct Books {
+struct State {
     /// In bytes.
     budget: u64,
     /// The budget that was given, where the device has refused to fill it.
     promised: Option<u64>,
     arena: Arena,
     ledger: Ledger,
-    work: WorkLog,
+    work: OpCostLog,
 }
 
 /// A handle of a device; cheap to clone.
@@ -145,20 +145,20 @@ impl Device {
     }
 
     fn with_backend(backend: Backend, budget: u64) -> Self {
-        let mut books = Books {
+        let mut state = State {
             budget,
             promised: None,
             arena: Arena::new(budget),
             ledger: Ledger::default(),
-            work: WorkLog::default(),
+            work: OpCostLog::default(),
         };
         let on_cuda = matches!(backend, Backend::Cuda(_) | Backend::Plan { target: Target::Cuda(_) });
-        if let Some(block) = on_cuda.then(|| books.arena.allocate(TICKET_BYTES)).flatten() {
-            let former = books.ledger.set_op("tickets");
-            books.ledger.allocate(Role::Workspace, TICKET_BYTES, block);
-            books.ledger.set_op(former);
+        if let Some(block) = on_cuda.then(|| state.arena.allocate(TICKET_BYTES)).flatten() {
+            let former = state.ledger.set_op("tickets");
+            state.ledger.allocate(Role::Workspace, TICKET_BYTES, block);
+            state.ledger.set_op(former);
         }
-        Self(Arc::new(Inner { backend, books: Mutex::new(books) }))
+        Self(Arc::new(Inner { backend, state: Mutex::new(state) }))
     }
 
     /// How the device computes.
@@ -241,7 +241,7 @@ impl Device {
 
     /// The budget in bytes: what it was given, or what it turned out to have when its driver refused memory.
     pub fn budget(&self) -> u64 {
-        self.books().budget
+        self.state().budget
     }
 
     /// True if both handles name one device.
@@ -254,37 +254,37 @@ impl Device {
     /// # Errors
     /// [`Error::OutOfMemory`]; the device stays usable.
     pub fn allocate(&self, bytes: u64, role: Role) -> Result<Buffer> {
-        let mut books = self.books();
+        let mut state = self.state();
         let fits = Arena::granted(bytes)
-            .and_then(|granted| books.ledger.live().total().checked_add(granted))
-            .is_some_and(|total| total <= books.budget);
-        let reserved = books.arena.reserved();
-        let mut block = if fits { books.arena.allocate(bytes) } else { None };
+            .and_then(|granted| state.ledger.live().total().checked_add(granted))
+            .is_some_and(|total| total <= state.budget);
+        let reserved = state.arena.reserved();
+        let mut block = if fits { state.arena.allocate(bytes) } else { None };
         if let (Backend::Cuda(cuda), Some(granted)) = (self.backend(), block) {
-            let (wanted, room) = (books.arena.reserved(), cuda.back(books.arena.reserved())?);
+            let (wanted, room) = (state.arena.reserved(), cuda.back(state.arena.reserved())?);
             if room < wanted {
-                books.arena.refuse(granted, reserved, room);
-                books.promised = books.promised.or(Some(books.budget));
-                books.budget = room;
+                state.arena.refuse(granted, reserved, room);
+                state.promised = state.promised.or(Some(state.budget));
+                state.budget = room;
                 block = None;
             }
         }
         let Some(block) = block else {
             return Err(Error::from(OutOfMemory {
-                op: books.ledger.op(),
-                layer: books.ledger.layer(),
-                phase: books.ledger.phase(),
+                op: state.ledger.op(),
+                layer: state.ledger.layer(),
+                phase: state.ledger.phase(),
                 requested: bytes,
-                budget: books.budget,
-                promised: books.promised,
-                largest_hole: books.arena.largest_hole(),
-                live: books.ledger.live(),
+                budget: state.budget,
+                promised: state.promised,
+                largest_hole: state.arena.largest_hole(),
+                live: state.ledger.live(),
                 remedies: Vec::new(),
                 needs: None,
             }));
         };
-        let entry = books.ledger.allocate(role, bytes, block);
-        drop(books);
+        let entry = state.ledger.allocate(role, bytes, block);
+        drop(state);
         if let Backend::Cuda(cuda) = self.backend() {
             cuda.allocated(block.offset, bytes);
         }
@@ -293,20 +293,20 @@ impl Device {
 
     /// Reads or changes the ledger.
     pub fn ledger<T>(&self, access: impl FnOnce(&mut Ledger) -> T) -> T {
-        access(&mut self.books().ledger)
+        access(&mut self.state().ledger)
     }
 
     /// Reads or changes the record of what ops do.
-    pub fn work_log<T>(&self, access: impl FnOnce(&mut WorkLog) -> T) -> T {
-        access(&mut self.books().work)
+    pub fn cost_log<T>(&self, access: impl FnOnce(&mut OpCostLog) -> T) -> T {
+        access(&mut self.state().work)
     }
 
     /// Notes what the running layer's `op` does, if that is recorded: floating-point operations and bytes.
-    pub fn note_work(&self, op: &'static str, cost: impl FnOnce() -> [u64; 2]) {
-        if self.work_log(|log| log.is_on()) {
+    pub fn record_cost(&self, op: &'static str, cost: impl FnOnce() -> [u64; 2]) {
+        if self.cost_log(|log| log.is_on()) {
             let [flops, bytes] = cost();
             let (layer, phase) = self.ledger(|ledger| (ledger.layer(), ledger.phase()));
-            self.work_log(|log| log.note(Work { op, layer, phase, flops, bytes }));
+            self.cost_log(|log| log.note(OpCost { op, layer, phase, flops, bytes }));
             if let Backend::Cuda(cuda) = self.backend() {
                 cuda.mark();
             }
@@ -339,7 +339,7 @@ impl Device {
     /// Bytes that the arena had to reserve so far, fragmentation included. On CUDA memory comes in granules, the first of
     /// them at once.
     pub fn reserved(&self) -> u64 {
-        let used = self.books().arena.reserved();
+        let used = self.state().arena.reserved();
         match self.target() {
             Target::Cpu { .. } => used,
             target @ Target::Cuda(_) => used.max(1).next_multiple_of(target.granularity()),
@@ -348,15 +348,15 @@ impl Device {
 
     /// A fingerprint of where the arena has room: with the same one, the same requests are given the same places.
     pub fn layout(&self) -> u64 {
-        self.books().arena.fingerprint()
+        self.state().arena.fingerprint()
     }
 
     /// Of a plan whose logs nobody reads: what it holds, and where it has room. Work that begins with the same and asks for
     /// the same bytes ends alike, and need not be gone through again. `None` where it must be.
     pub(crate) fn unread_state(&self) -> Option<(RoleBytes, u64)> {
-        let books = self.books();
-        let unread = self.is_plan() && !books.ledger.is_recording() && !books.work.is_on();
-        unread.then(|| (books.ledger.live(), books.arena.fingerprint()))
+        let state = self.state();
+        let unread = self.is_plan() && !state.ledger.is_recording() && !state.work.is_on();
+        unread.then(|| (state.ledger.live(), state.arena.fingerprint()))
     }
 
     /// Runs `work` in a phase.
@@ -387,8 +387,8 @@ impl Device {
         result
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.books.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

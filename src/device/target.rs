@@ -54,7 +54,8 @@ impl Target {
 /// Bytes of one of the two halves of the staging memory: one is filled while the other is copied.
 pub(crate) const STAGING_HALF: usize = 4 << 20;
 
-/// Counters on a CUDA device with which the last block of a sum is found (`kernels/join.cuh`): the first bytes of the arena.
+/// Counters on a CUDA device with which the last block of a sum is found (`kernels/last_block.cuh`): the first bytes of
+/// the arena.
 pub(crate) const TICKETS: usize = 1 << 13;
 
 /// Bytes of all tickets.

@@ -11,8 +11,8 @@ mod surfels;
 use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::report::{CaseScore, ClassScore};
-use crate::task::{Case, Task};
-use metrics::{Confusion, Rule};
+use crate::task::{PreparedCase, Task};
+use metrics::{Confusion, ScoreRule};
 use scores::{CaseScores, Measure};
 
 /// Dice and IoU of a prediction, by class if there are several; the case's own are the means over the classes that its
@@ -20,7 +20,7 @@ use scores::{CaseScores, Measure};
 ///
 /// # Errors
 /// A case without labels.
-pub fn score(task: &Task, case: &Case, predicted: &Labels, rule: Rule) -> Result<CaseScore> {
+pub fn score(task: &Task, case: &PreparedCase, predicted: &Labels, rule: ScoreRule) -> Result<CaseScore> {
     let truth = truth_of(case)?;
     let values = task.preprocessing.classes.iter().enumerate().skip(1);
     let held = |value: u8| truth.voxels.contains(&value);
@@ -58,7 +58,7 @@ pub fn means(cases: &[CaseScore]) -> (f64, f64) {
 ///
 /// # Errors
 /// A case without labels.
-pub fn truth_of(case: &Case) -> Result<&Labels> {
+pub fn truth_of(case: &PreparedCase) -> Result<&Labels> {
     case.truth.as_ref().ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))
 }
 
@@ -66,7 +66,13 @@ pub fn truth_of(case: &Case) -> Result<&Labels> {
 ///
 /// # Errors
 /// A case without labels.
-pub fn measure(task: &Task, case: &Case, predicted: &Labels, tolerance: f64, rule: Rule) -> Result<CaseScores> {
+pub fn measure(
+    task: &Task,
+    case: &PreparedCase,
+    predicted: &Labels,
+    tolerance: f64,
+    rule: ScoreRule,
+) -> Result<CaseScores> {
     let truth = truth_of(case)?;
     let measure = Measure { shape: truth.shape, spacing: truth.geometry.spacing(), tolerance, rule };
     let classes = task.preprocessing.classes.iter().enumerate().skip(1).map(|(class, &value)| {

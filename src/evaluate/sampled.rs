@@ -3,18 +3,18 @@
 //! BraTS: 2¹⁷ uniform points a case that never reach the last index of an axis; LiTS: 2¹⁴, 40 % of them near the border.
 //! Published figures are of this kind. The official points are unseeded; ours follow from seed and case.
 
-use super::metrics::{Confusion, Rule};
+use super::metrics::{Confusion, ScoreRule};
 use crate::data::Sampling;
-use crate::data::sampling::{Reach, ravel};
+use crate::data::point_sampling::{Reach, ravel};
 use crate::error::{Error, Result};
-use crate::infer::windows::{self, Decision};
-use crate::infer::{Occupancy, Windows};
+use crate::infer::sliding_window::{self, Decision};
+use crate::infer::{Occupancy, SlidingWindow};
 use crate::memory::Role;
 use crate::models::{Family, Network};
 use crate::nn::Parameters;
 use crate::report::{CaseScore, ClassScore};
 use crate::rng::Rng;
-use crate::task::{Case, Task};
+use crate::task::{PreparedCase, Task};
 use crate::tensor::Tensor;
 
 /// The points of the official evaluation for a data set.
@@ -35,9 +35,9 @@ pub fn score(
     network: &Network,
     parameters: &Parameters,
     task: &Task,
-    case: &Case,
+    case: &PreparedCase,
     sampling: &Sampling,
-    rule: Rule,
+    rule: ScoreRule,
     seed: u64,
 ) -> Result<CaseScore> {
     let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
@@ -56,15 +56,21 @@ pub fn score(
             for chunk in points.chunks(occupancy.most_points().max(1)) {
                 let indices: Vec<f32> = chunk.iter().flatten().map(|&index| index as f32).collect();
                 let indices = Tensor::from_slice(device, &[chunk.len(), 3], Role::Data, &indices)?;
-                let logits = occupancy.logits(&crate::infer::Grid::voxels(shape), indices)?;
+                let logits = occupancy.logits(&crate::infer::QueryGrid::voxels(shape), indices)?;
                 predicted.extend(task.classify(&occupancy.probabilities(&logits)?));
             }
             predicted
         }
         Network::UNet(network) => {
             let decision = Decision { threshold: 0.5, keep: false };
-            let found =
-                windows::predict(network, parameters, &case.volume, &Windows::default(), decision, &mut || Ok(()))?;
+            let found = sliding_window::predict(
+                network,
+                parameters,
+                &case.volume,
+                &SlidingWindow::default(),
+                decision,
+                &mut || Ok(()),
+            )?;
             points.iter().map(|&point| found.classes[ravel(point, shape)]).collect()
         }
     };

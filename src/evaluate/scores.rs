@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::metrics::{Confusion, Rule};
+use super::metrics::{Confusion, ScoreRule};
 use super::statistics::Summary;
 use super::surface::Surfaces;
 
@@ -67,7 +67,7 @@ pub struct Measure {
     /// Tolerance of the surface Dice in mm.
     pub tolerance: f64,
     /// Scores of nothing against nothing.
-    pub rule: Rule,
+    pub rule: ScoreRule,
 }
 
 impl Measure {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     const MEASURE: Measure =
-        Measure { shape: [1, 2, 4], spacing: [2.0, 5.0, 10.0], tolerance: 1.0, rule: Rule::DEFAULT };
+        Measure { shape: [1, 2, 4], spacing: [2.0, 5.0, 10.0], tolerance: 1.0, rule: ScoreRule::DEFAULT };
 
     #[test]
     fn a_class_by_hand() {

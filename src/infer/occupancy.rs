@@ -2,15 +2,15 @@
 
 pub mod jets;
 
-use super::Grid;
+use super::QueryGrid;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::models::{Encoding, OssNet, OssNetConfig};
 use crate::nn::Parameters;
-use crate::ops::occupancy::Folded;
+use crate::ops::fused_decoder::FoldedDecoder;
 use crate::ops::patch_conv::PatchSource;
-use crate::ops::{self, Corners, lattice};
+use crate::ops::{self, AlignCorners, lattice};
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::{DType, Tensor};
@@ -26,7 +26,7 @@ pub struct Occupancy<'a> {
     volume: Var,
     encoding: Encoding,
     /// The decoder for this volume in one op, where it can be.
-    folded: Option<Folded>,
+    folded: Option<FoldedDecoder>,
     most_points: usize,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Occupancy<'a> {
         let encoding = {
             let mut half = ops::avg_pool(&tape, &volume, [2; 3], [2; 3])?;
             if half.shape()[1..4] != config.encoder_input() {
-                half = ops::resize(&tape, &half, config.encoder_input(), Corners::Free)?;
+                half = ops::resize(&tape, &half, config.encoder_input(), AlignCorners::Free)?;
             }
             network.encode(&tape, parameters, &half)?
         };
@@ -85,7 +85,7 @@ impl<'a> Occupancy<'a> {
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
-    pub fn logits(&self, grid: &Grid, indices: Tensor) -> Result<Var> {
+    pub fn logits(&self, grid: &QueryGrid, indices: Tensor) -> Result<Var> {
         let indices = self.tape.constant(indices);
         let coordinates = self.affine(&indices, grid.step, grid.start)?;
         drop(indices);
@@ -192,7 +192,7 @@ fn points_within(device: &Device, network: &OssNet, volume: &[usize]) -> Result<
     let cost = |points: usize| {
         plan.ledger(|ledger| ledger.reset_peak());
         let before = plan.live().total();
-        let logits = occupancy.logits(&Grid::voxels([2; 3]), empty(&[points, 3])?)?;
+        let logits = occupancy.logits(&QueryGrid::voxels([2; 3]), empty(&[points, 3])?)?;
         lattice::classify(&logits.tensor(), 0.5)?;
         Ok::<_, Error>(plan.ledger(|ledger| ledger.peak().by_role.total()) - before)
     };

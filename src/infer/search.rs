@@ -4,7 +4,7 @@
 //! evaluated as a whole (or where the encoder's low-resolution segmentation tells, [`Search::seeded`]); what follows depends
 //! on the rule. `classes` is what is known or supposed of each point of the present lattice.
 //!
-//! # [`Rule::Mixed`]
+//! # [`SearchRule::Mixed`]
 //!
 //! ```text
 //! classes ← those of the nearest coarser point
@@ -23,7 +23,7 @@
 //! alone gives the property above, and with a margin the rule would evaluate more points than the official one
 //! (`docs/inference.md` has the figures).
 //!
-//! # [`Rule::Reference`]
+//! # [`SearchRule::Reference`]
 //!
 //! The official code's: at stride `s` all background points become due within `(3^s − 1)/2` voxels of a point that is not
 //! background, interiors included. Nothing that was found is looked at again, and nothing farther than that is found.
@@ -35,7 +35,7 @@ use crate::tensor::Tensor;
 
 /// How the points of the next lattice are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum SearchRule {
     /// Where the classes of neighbours differ, until closed.
     Mixed {
         /// Cells around a mixed one that are evaluated too, on all lattices but the last.
@@ -51,7 +51,7 @@ pub struct Search {
     /// Strides of the lattices, each a multiple of the next, the last 1.
     pub stages: Vec<usize>,
     /// How points are chosen.
-    pub rule: Rule,
+    pub rule: SearchRule,
     /// Begin where the encoder's low-resolution segmentation finds something, instead of everywhere.
     pub seeded: bool,
 }
@@ -59,7 +59,7 @@ pub struct Search {
 impl Search {
     /// Every point is evaluated.
     pub fn dense() -> Self {
-        Self { stages: vec![1], rule: Rule::Mixed { margin: 1 }, seeded: false }
+        Self { stages: vec![1], rule: SearchRule::Mixed { margin: 1 }, seeded: false }
     }
 
     /// The official stages 4, 2, 1 under the default rule.
@@ -69,7 +69,7 @@ impl Search {
 
     /// The official stages and rule.
     pub fn reference() -> Self {
-        Self { rule: Rule::Reference, ..Self::hierarchical() }
+        Self { rule: SearchRule::Reference, ..Self::hierarchical() }
     }
 
     /// True if every point is evaluated.
@@ -129,7 +129,7 @@ impl Search {
             let stride = self.stages[stage];
             let factor = if stage == 0 { 1 } else { self.stages[stage - 1] / stride };
             match self.rule {
-                Rule::Mixed { margin } => {
+                SearchRule::Mixed { margin } => {
                     if stage > 0 {
                         lattice = lattice.refined(factor, strided(stride), true)?;
                     }
@@ -144,12 +144,12 @@ impl Search {
                         lattice.mark_mixed_neighbours()?;
                     }
                 }
-                Rule::Reference if stage > 0 => {
+                SearchRule::Reference if stage > 0 => {
                     lattice = lattice.refined(factor, strided(stride), false)?;
                     lattice.mark_dilated(reference_radius(stride))?;
                     settle(&mut lattice, stage)?;
                 }
-                Rule::Reference => {}
+                SearchRule::Reference => {}
             }
         }
         Ok((lattice, points))

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::occupancy::fitting_shape;
-use super::shortage::Shortage;
-use super::windows::{self, Decision};
-use super::{Grid, Occupancy, Refinement, Search, Windows, refine, seeds};
-use crate::data::preprocess::Way;
+use super::oom::InferenceOom;
+use super::sliding_window::{self, Decision};
+use super::{Occupancy, QueryGrid, Refinement, Search, SlidingWindow, refine, seeding};
+use crate::data::preprocess::GridTransform;
 use crate::data::{Geometry, Labels, Padding, Volume};
 use crate::device::Target;
 use crate::error::{Error, Result};
@@ -16,16 +16,16 @@ use crate::models::config::LARGEST_SIDE;
 use crate::models::{Network, NetworkConfig, OssNet, UNet, UNetConfig};
 use crate::nn::Parameters;
 use crate::ops::lattice::{self, Lattice};
-use crate::task::{Case, Task};
+use crate::task::{PreparedCase, Task};
 use crate::tensor::Tensor;
 
 /// How scans are segmented.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Options {
+pub struct SegmenterOptions {
     /// Which points an occupancy network is asked.
     pub search: Search,
     /// How a U-Net goes through a volume.
-    pub windows: Windows,
+    pub windows: SlidingWindow,
     /// Of one output, the probability above which a point is inside.
     pub threshold: f32,
     /// The same for the low-resolution probability that a seeded search begins with.
@@ -40,11 +40,11 @@ pub struct Options {
     pub verify: bool,
 }
 
-impl Default for Options {
+impl Default for SegmenterOptions {
     fn default() -> Self {
         Self {
             search: Search::hierarchical(),
-            windows: Windows::default(),
+            windows: SlidingWindow::default(),
             threshold: 0.5,
             seed_threshold: 0.5,
             most_points: 0,
@@ -88,7 +88,7 @@ pub struct Segmenter<'a> {
     network: &'a Network,
     parameters: &'a Parameters,
     task: &'a Task,
-    options: Options,
+    options: SegmenterOptions,
     /// The shape that a U-Net sees: what it was trained on.
     frame: Option<Shape>,
     /// The command has flags for windows and points.
@@ -107,7 +107,7 @@ pub(super) struct Answer {
     evaluated: Vec<u64>,
 }
 
-impl Options {
+impl SegmenterOptions {
     /// The defaults for a network: official weights choose points as the official code does.
     pub fn of(network: &NetworkConfig) -> Self {
         let search = if network.is_reference() { Search::reference() } else { Search::hierarchical() };
@@ -121,7 +121,12 @@ impl<'a> Segmenter<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`] that names the option, [`Error::Model`] for a trained shape that the network cannot have.
-    pub fn new(network: &'a Network, parameters: &'a Parameters, task: &'a Task, mut options: Options) -> Result<Self> {
+    pub fn new(
+        network: &'a Network,
+        parameters: &'a Parameters,
+        task: &'a Task,
+        mut options: SegmenterOptions,
+    ) -> Result<Self> {
         options.search.check()?;
         options.windows.check()?;
         let frame = match network {
@@ -165,13 +170,13 @@ impl<'a> Segmenter<'a> {
     ///
     /// # Errors
     /// As for [`Segmenter::segment`].
-    pub fn case(&self, case: &Case, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+    pub fn case(&self, case: &PreparedCase, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
         let padding = self.padding(case.way.resampled)?;
         if padding == case.way.padding {
             return self.prepared(case.volume.clone(), &case.way, tick);
         }
         let volume = case.volume.crop(&case.way.padding)?.pad(&padding, 0.0);
-        self.prepared(volume, &Way { padding, ..case.way.clone() }, tick)
+        self.prepared(volume, &GridTransform { padding, ..case.way.clone() }, tick)
     }
 
     /// Segments an image as read. `name` is for messages; `tick` is called after each piece of work and may stop it.
@@ -187,7 +192,12 @@ impl<'a> Segmenter<'a> {
     ///
     /// # Errors
     /// As for [`Segmenter::segment`].
-    pub fn prepared(&self, volume: Volume, way: &Way, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+    pub fn prepared(
+        &self,
+        volume: Volume,
+        way: &GridTransform,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Segmentation> {
         let device = self.parameters.device();
         let (shape, geometry) = (volume.shape, volume.geometry);
         let answer = device.in_phase(Phase::Evaluate, || {
@@ -201,7 +211,9 @@ impl<'a> Segmenter<'a> {
             Error::OutOfMemory(error) => {
                 let Self { network, task, options, flags, .. } = self;
                 let grid = self.grid(shape, way);
-                Shortage { network, task, options, shape, geometry, grid, flags: *flags }.explain(*error, device).into()
+                InferenceOom { network, task, options, shape, geometry, grid, flags: *flags }
+                    .explain(*error, device)
+                    .into()
             }
             other => other,
         })
@@ -209,10 +221,10 @@ impl<'a> Segmenter<'a> {
 
     /// The points that an occupancy network answers for: those of the scan's box. The official lattices begin at the padded
     /// volume's first voxel.
-    fn grid(&self, shape: Shape, way: &Way) -> Grid {
+    fn grid(&self, shape: Shape, way: &GridTransform) -> QueryGrid {
         match self.on_padded_grid() {
-            true => Grid::voxels(shape),
-            false => Grid::over(way, self.options.shape.unwrap_or(way.shape)),
+            true => QueryGrid::voxels(shape),
+            false => QueryGrid::over(way, self.options.shape.unwrap_or(way.shape)),
         }
     }
 
@@ -247,7 +259,7 @@ impl<'a> Segmenter<'a> {
             drop(volume);
             let occupancy = Occupancy::new(network, self.parameters, tensor, self.options.most_points)?;
             // From voxels of the network's volume over those of the scan to millimetres.
-            let grid = Grid::over(&way, way.shape);
+            let grid = QueryGrid::over(&way, way.shape);
             let start = [0, 1, 2].map(|k| -grid.start[k] / grid.step[k]);
             let affine = way.geometry.affine.regrid(start, grid.step.map(f64::recip));
             let mut mesh = mesh.transformed(&affine.inverse());
@@ -264,12 +276,12 @@ impl<'a> Segmenter<'a> {
         &self,
         network: &UNet,
         volume: Volume,
-        way: &Way,
+        way: &GridTransform,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Segmentation> {
         let started = Instant::now();
         let decision = Decision { threshold: self.options.threshold, keep: self.options.probabilities };
-        let found = windows::predict(network, self.parameters, &volume, &self.options.windows, decision, tick)?;
+        let found = sliding_window::predict(network, self.parameters, &volume, &self.options.windows, decision, tick)?;
         let answer =
             Answer { classes: found.classes, probabilities: found.probabilities, evaluated: vec![found.passes] };
         let peak_bytes = self.peak_bytes();
@@ -283,7 +295,7 @@ impl<'a> Segmenter<'a> {
         &self,
         network: &OssNet,
         volume: Volume,
-        way: &Way,
+        way: &GridTransform,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Segmentation> {
         let (started, options) = (Instant::now(), &self.options);
@@ -321,7 +333,7 @@ impl<'a> Segmenter<'a> {
 
     /// Checks that an answer of so many points can be held, before an hour's work finds that it cannot: two lattices, and on
     /// the host the classes and the probabilities that are kept.
-    fn afford(&self, grid: &Grid) -> Result<()> {
+    fn afford(&self, grid: &QueryGrid) -> Result<()> {
         let device = self.parameters.device();
         let points = grid.len() as u64;
         let kept = if self.options.probabilities { 4 * self.network.config().classes() as u64 } else { 0 };
@@ -344,7 +356,7 @@ impl<'a> Segmenter<'a> {
     pub(super) fn ask(
         &self,
         occupancy: &Occupancy<'_>,
-        grid: &Grid,
+        grid: &QueryGrid,
         search: &Search,
         keep: bool,
         tick: &mut dyn FnMut() -> Result<()>,
@@ -353,7 +365,7 @@ impl<'a> Segmenter<'a> {
         let mut kept = keep.then(|| vec![0.0; grid.len() * outputs]);
         let coarsest = grid.strided(search.stages[0]);
         let begin = |lattice: &mut Lattice| match search.seeded {
-            true => seeds::mark(occupancy, search.rule, &coarsest, options.seed_threshold, lattice),
+            true => seeding::mark(occupancy, search.rule, &coarsest, options.seed_threshold, lattice),
             false => lattice.mark_all(),
         };
         let (lattice, evaluated) =
@@ -384,7 +396,7 @@ impl<'a> Segmenter<'a> {
     }
 
     /// An answer on the network's grid brought to the scan's.
-    fn restored(&self, answer: Answer, (shape, geometry): (Shape, Geometry), way: &Way) -> Result<Placed> {
+    fn restored(&self, answer: Answer, (shape, geometry): (Shape, Geometry), way: &GridTransform) -> Result<Placed> {
         let labels = Labels { shape, voxels: answer.classes, geometry };
         let labels = self.task.preprocessing.restore_labels(&labels, way)?;
         let channels = self.network.config().classes();
@@ -393,7 +405,7 @@ impl<'a> Segmenter<'a> {
     }
 
     /// An answer on the scan's own box, divided into `shape` voxels.
-    fn placed(&self, answer: Answer, shape: Shape, way: &Way) -> Placed {
+    fn placed(&self, answer: Answer, shape: Shape, way: &GridTransform) -> Placed {
         let geometry = if shape == way.shape { way.geometry } else { way.geometry.resized(shape) };
         let values = &self.task.preprocessing.classes;
         let value = |class: u8| values.get(usize::from(class)).copied().unwrap_or(0);
@@ -432,7 +444,7 @@ fn frame_of(config: &UNetConfig, task: &Task) -> Result<Option<Shape>> {
 ///
 /// # Errors
 /// No memory, or a case that does not fit the network.
-pub fn segment(network: &Network, parameters: &Parameters, task: &Task, case: &Case) -> Result<Labels> {
-    let segmenter = Segmenter::new(network, parameters, task, Options::of(&network.config()))?;
+pub fn segment(network: &Network, parameters: &Parameters, task: &Task, case: &PreparedCase) -> Result<Labels> {
+    let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(&network.config()))?;
     Ok(Segmenter { flags: false, ..segmenter }.case(case, &mut || Ok(()))?.labels)
 }

@@ -7,9 +7,9 @@ mod arena;
 mod budget;
 pub mod export;
 mod ledger;
-mod work;
+mod op_cost;
 
 pub use arena::{Arena, Block, GRANULE};
 pub use budget::{default_cpu_budget, format_bytes, parse_bytes};
 pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Remedy, Role, RoleBytes};
-pub use work::{Work, WorkLog};
+pub use op_cost::{OpCost, OpCostLog};

@@ -12,7 +12,7 @@ use crate::tensor::{DType, Tensor};
 
 /// How a mesh is made. The defaults are the official code's.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
+pub struct MeshOptions {
     /// Probability above which a voxel is inside; labels know no threshold.
     pub threshold: f32,
     /// Components of fewer voxels are dropped.
@@ -23,7 +23,7 @@ pub struct Options {
     pub triangles: usize,
 }
 
-impl Default for Options {
+impl Default for MeshOptions {
     fn default() -> Self {
         Self { threshold: 0.5, smallest: 12 * 12 * 12, smoothing: 0, triangles: 10_000 }
     }
@@ -33,14 +33,14 @@ impl Default for Options {
 ///
 /// # Errors
 /// No memory.
-pub fn of_labels(device: &Device, labels: &Labels, class: u8, options: &Options) -> Result<(Mesh, Dropped)> {
+pub fn of_labels(device: &Device, labels: &Labels, class: u8, options: &MeshOptions) -> Result<(Mesh, Dropped)> {
     let mask: Vec<u8> = labels.voxels.iter().map(|&voxel| u8::from(voxel == class)).collect();
     let field = Field { values: mask, shape: labels.shape, dtype: DType::U8, inside: 0, threshold: 0.5, outside: 0.0 };
     extract(device, field, &labels.geometry.affine, options)
 }
 
-/// The surface of the voxels above [`Options::threshold`], in millimetres of the world of `affine`. `values` are `shape`, last
-/// axis fastest; beside them lies 0, or 1 below a threshold that is not positive.
+/// The surface of the voxels above [`MeshOptions::threshold`], in millimetres of the world of `affine`. `values` are
+/// `shape`, last axis fastest; beside them lies 0, or 1 below a threshold that is not positive.
 ///
 /// # Errors
 /// No memory, or a threshold that is not finite.
@@ -49,7 +49,7 @@ pub fn of_field(
     values: Vec<f32>,
     shape: [usize; 3],
     affine: &Affine,
-    options: &Options,
+    options: &MeshOptions,
 ) -> Result<(Mesh, Dropped)> {
     let threshold = options.threshold;
     let outside = if threshold > 0.0 { 0.0 } else { threshold - 1.0 };
@@ -73,7 +73,7 @@ fn extract<T: Pod + PartialOrd>(
     device: &Device,
     mut field: Field<T>,
     affine: &Affine,
-    options: &Options,
+    options: &MeshOptions,
 ) -> Result<(Mesh, Dropped)> {
     let dropped = drop_small(&mut field.values, field.shape, field.inside, options.smallest);
     let tensor = Tensor::from_typed(device, &field.shape, field.dtype, Role::Data, &field.values)?;

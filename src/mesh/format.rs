@@ -14,7 +14,7 @@ use crate::files::write_atomic_with;
 
 /// How a mesh is stored; follows from the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum MeshFormat {
     /// Wavefront OBJ, text, with normals.
     Obj,
     /// Stanford PLY, binary little endian, with normals.
@@ -37,7 +37,7 @@ pub enum Space {
     Lps,
 }
 
-impl Format {
+impl MeshFormat {
     /// The format of a file's name.
     ///
     /// # Errors
@@ -45,11 +45,11 @@ impl Format {
     pub fn of(path: &Path) -> Result<Self> {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         match extension.as_deref() {
-            Some("obj") => Ok(Format::Obj),
-            Some("ply") => Ok(Format::Ply),
-            Some("stl") => Ok(Format::Stl),
-            Some("glb") => Ok(Format::Glb),
-            Some("pt") => Ok(Format::Pt),
+            Some("obj") => Ok(MeshFormat::Obj),
+            Some("ply") => Ok(MeshFormat::Ply),
+            Some("stl") => Ok(MeshFormat::Stl),
+            Some("glb") => Ok(MeshFormat::Glb),
+            Some("pt") => Ok(MeshFormat::Pt),
             _ => {
                 let problem = format!("{} is not the name of a mesh", path.display());
                 Err(Error::Usage(format!("{problem}; let it end in .obj, .ply, .stl, .glb or .pt")))
@@ -60,7 +60,7 @@ impl Format {
     /// The files that a mesh of this format takes.
     pub fn files(self, path: &Path) -> Vec<PathBuf> {
         match self {
-            Format::Pt => {
+            MeshFormat::Pt => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 ["vertices", "triangles"].map(|part| path.with_file_name(format!("{stem}_{part}.pt"))).to_vec()
             }
@@ -75,7 +75,7 @@ impl Format {
 /// [`Error::Usage`] for an unknown extension, [`Error::File`] if the operating system refuses, [`Error::Data`] for a mesh too
 /// large for the format.
 pub fn write(path: &Path, mesh: &Mesh, space: Space) -> Result<Vec<PathBuf>> {
-    let format = Format::of(path)?;
+    let format = MeshFormat::of(path)?;
     let turned;
     let mesh = match space {
         Space::Ras => mesh,
@@ -89,17 +89,17 @@ pub fn write(path: &Path, mesh: &Mesh, space: Space) -> Result<Vec<PathBuf>> {
     let comment = format!("ossnet, millimetres, SPACE={}", if space == Space::Ras { "RAS" } else { "LPS" });
     let files = format.files(path);
     match format {
-        Format::Obj => write_atomic_with(path, |out| obj(out, mesh, &comment))?,
-        Format::Ply => write_atomic_with(path, |out| ply(out, mesh, &comment))?,
-        Format::Stl => write_atomic_with(path, |out| stl(out, mesh, &comment))?,
-        Format::Glb => {
+        MeshFormat::Obj => write_atomic_with(path, |out| obj(out, mesh, &comment))?,
+        MeshFormat::Ply => write_atomic_with(path, |out| ply(out, mesh, &comment))?,
+        MeshFormat::Stl => write_atomic_with(path, |out| stl(out, mesh, &comment))?,
+        MeshFormat::Glb => {
             // The container counts its bytes in 32 bits.
             if 24 * mesh.vertices.len() as u64 + 12 * mesh.triangles.len() as u64 > u64::from(u32::MAX) - 4096 {
                 return Err(Error::data(path, "the mesh is too large for a .glb", "simplify it, or write .ply"));
             }
             write_atomic_with(path, |out| glb(out, mesh))?;
         }
-        Format::Pt => tensors(&files, mesh)?,
+        MeshFormat::Pt => tensors(&files, mesh)?,
     }
     Ok(files)
 }

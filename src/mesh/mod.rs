@@ -2,7 +2,7 @@
 //!
 //! The way of a segmentation: [`drop_small`] on its field, [`marching_cubes`](crate::ops::marching_cubes()), [`Mesh::from_surface`],
 //! [`Mesh::transformed`] into millimetres, [`smooth`], [`simplify`], [`write()`]. [`of_labels`] and [`of_field`] go it as
-//! [`Options`] say. All steps keep the surface closed. Independent of networks.
+//! [`MeshOptions`] say. All steps keep the surface closed. Independent of networks.
 
 mod components;
 mod extract;
@@ -11,8 +11,8 @@ mod simplify;
 mod smooth;
 
 pub use components::{Dropped, drop_small};
-pub use extract::{Options, of_field, of_labels};
-pub use format::{Format, Space, write};
+pub use extract::{MeshOptions, of_field, of_labels};
+pub use format::{MeshFormat, Space, write};
 pub use simplify::simplify;
 pub use smooth::smooth;
 

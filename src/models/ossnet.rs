@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
 use crate::models::recompute::{Recompute, kept_if};
 use crate::nn::layers::{self, Act, Builder, Conv, Linear, NormAct};
-use crate::nn::{BufferId, Layers, Parameters, chunked_block, conv_norm_act_pool};
+use crate::nn::{BlockLayers, BufferId, Parameters, chunked_block, conv_norm_act_pool};
 use crate::ops::norm_act::ResidualPlace;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
@@ -145,13 +145,13 @@ impl EncoderBlock {
             let (conv, norm, act) = (&self.first, &self.first_norm, &self.first_act);
             let pooled = match keep {
                 true => {
-                    let convolved = conv.forward_measured(tape, parameters, x, norm)?;
+                    let convolved = conv.forward_with_stats(tape, parameters, x, norm)?;
                     norm.forward_pool(tape, parameters, convolved, act)?
                 }
                 false => conv_norm_act_pool(tape, parameters, (conv, norm, act), x)?,
             };
             let pooled = layers::dropout(tape, pooled, self.dropout)?;
-            self.second.forward_measured(tape, parameters, &pooled, &self.second_norm)?
+            self.second.forward_with_stats(tape, parameters, &pooled, &self.second_norm)?
         };
         // A 1³ convolution and an average pool commute: pooling first does an eighth of the work.
         let skip = ops::avg_pool(tape, x, [2; 3], [2; 3])?;
@@ -189,7 +189,7 @@ impl Mapping {
     }
 
     fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Result<Var> {
-        let x = self.conv.forward_measured(tape, parameters, x, &self.norm)?;
+        let x = self.conv.forward_with_stats(tape, parameters, x, &self.norm)?;
         self.norm.forward(tape, parameters, x, None, None, Some(&self.act))
     }
 }
@@ -328,7 +328,7 @@ impl DecoderBlock {
         chunks: bool,
     ) -> Result<Var> {
         if chunks {
-            let layers = Layers {
+            let layers = BlockLayers {
                 first: &self.first,
                 first_norm: &self.first_norm,
                 first_act: &self.act,
@@ -340,14 +340,14 @@ impl DecoderBlock {
             };
             return chunked_block(tape, parameters, &layers, [x, latent], shared);
         }
-        let (y, residual) = self.first.forward_measured(tape, parameters, x, shared, self.residual.as_ref())?;
+        let (y, residual) = self.first.forward_with_stats(tape, parameters, x, shared, self.residual.as_ref())?;
         let (norm, act) = (&self.first_norm, &self.act);
         let y = match self.dropout > 0.0 {
             false => norm.forward_linear(tape, parameters, y, Some(latent), act, &self.second)?,
             true => {
                 let y = norm.forward(tape, parameters, y, Some(latent), None, Some(act))?;
                 let y = layers::dropout(tape, y, self.dropout)?;
-                self.second.forward_measured(tape, parameters, &y, None, None)?.0
+                self.second.forward_with_stats(tape, parameters, &y, None, None)?.0
             }
         };
         let residual = Some((residual.as_ref().unwrap_or(x), ResidualPlace::BeforeActivation));

@@ -177,7 +177,7 @@ impl Stage {
             };
         };
         let norm = NormAct::instance();
-        let y = self.conv.forward_measured(tape, parameters, x, &norm)?;
+        let y = self.conv.forward_with_stats(tape, parameters, x, &norm)?;
         let residual = residual.map(|residual| (residual, ResidualPlace::AfterActivation));
         norm.forward(tape, parameters, y, None, residual, Some(act))
     }

@@ -3,7 +3,7 @@
 use super::Parameters;
 use super::layers::{Act, EPSILON, Linear, NormAct};
 use crate::error::Result;
-use crate::ops::occupancy::{Layer, Norm};
+use crate::ops::fused_decoder::{DecoderLayer, DecoderNorm};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
@@ -19,14 +19,14 @@ pub fn folded_layer(
     shared: Option<&Var>,
     norm: Option<(&NormAct, &Var)>,
     act: Option<&Act>,
-) -> Result<Layer> {
+) -> Result<DecoderLayer> {
     let [weight, bias] = linear.weight_and_bias(tape, parameters, shared)?.map(|var| var.tensor());
     let norm = norm.map(|(norm, latent)| {
         let statistics = norm.running(parameters)?.clone();
         let [gamma, beta] = norm.conditional_affine(tape, parameters, latent)?.map(|var| var.tensor());
-        Ok::<_, crate::Error>(Norm { statistics, epsilon: EPSILON, gamma, beta })
+        Ok::<_, crate::Error>(DecoderNorm { statistics, epsilon: EPSILON, gamma, beta })
     });
     let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
     let coefficients: Vec<Tensor> = coefficients.iter().map(Var::tensor).collect();
-    Ok(Layer { weight, bias, norm: norm.transpose()?, coefficients })
+    Ok(DecoderLayer { weight, bias, norm: norm.transpose()?, coefficients })
 }

@@ -3,10 +3,10 @@
 //! A layer holds ids; the weights live in [`Parameters`]. Initial values follow PyTorch's defaults.
 
 use crate::error::Result;
-use crate::nn::{BufferId, Kind, ParamId, Parameters};
+use crate::nn::{BufferId, ParamId, ParameterKind, Parameters};
 use crate::ops::activation::{self, Activation};
-use crate::ops::conv3d::Geometry;
-use crate::ops::linear::Measured;
+use crate::ops::conv3d::ConvGeometry;
+use crate::ops::linear::WithStats;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
 use crate::ops::{self};
@@ -51,11 +51,11 @@ impl<'a> Builder<'a> {
     fn uniform(&mut self, leaf: &str, shape: &[usize], bound: f32) -> Result<ParamId> {
         let (name, rng) = (self.name(leaf), &mut *self.rng);
         let draw = || (rng.uniform() * 2.0 - 1.0) * bound;
-        self.parameters.add(name, Kind::Weight, shape, |values| values.fill_with(draw))
+        self.parameters.add(name, ParameterKind::Weight, shape, |values| values.fill_with(draw))
     }
 
     /// A parameter with one value everywhere.
-    fn constant(&mut self, leaf: &str, kind: Kind, shape: &[usize], value: f32) -> Result<ParamId> {
+    fn constant(&mut self, leaf: &str, kind: ParameterKind, shape: &[usize], value: f32) -> Result<ParamId> {
         self.parameters.add(self.name(leaf), kind, shape, |values| values.fill(value))
     }
 
@@ -94,8 +94,8 @@ impl Linear {
     /// # Errors
     /// No memory.
     pub fn constant(builder: &mut Builder<'_>, inputs: usize, outputs: usize, bias: f32) -> Result<Self> {
-        let weight = builder.constant("weight", Kind::Weight, &[outputs, inputs], 0.0)?;
-        let bias = Some(builder.constant("bias", Kind::Weight, &[outputs], bias)?);
+        let weight = builder.constant("weight", ParameterKind::Weight, &[outputs, inputs], 0.0)?;
+        let bias = Some(builder.constant("bias", ParameterKind::Weight, &[outputs], bias)?);
         Ok(Self { weight, bias })
     }
 
@@ -115,14 +115,14 @@ impl Linear {
     ///
     /// # Errors
     /// Shapes that do not fit, a layer without bias, or no memory.
-    pub fn forward_measured(
+    pub fn forward_with_stats(
         &self,
         tape: &Tape,
         parameters: &Parameters,
         x: &Var,
         shared: Option<&Var>,
         beside: Option<&Linear>,
-    ) -> Result<(Measured, Option<Var>)> {
+    ) -> Result<(WithStats, Option<Var>)> {
         let (own, beside) = self.weights_and_biases(tape, parameters, shared, beside)?;
         let columns = 0..x.shape()[x.shape().len() - 1];
         if !tape.is_training() {
@@ -130,7 +130,7 @@ impl Linear {
             let (beside, value) = (beside.as_ref().map(product).transpose()?, product(&own)?);
             return Ok((value.into(), beside));
         }
-        ops::linear_measured(tape, x, own.each_ref(), columns, beside.as_ref().map(|layer| layer.each_ref()))
+        ops::linear_with_stats(tape, x, own.each_ref(), columns, beside.as_ref().map(|layer| layer.each_ref()))
     }
 
     /// [`Linear::weight_and_bias`] of this layer and of one of the same sizes `beside` it.
@@ -182,7 +182,7 @@ pub struct Conv {
     pub weight: ParamId,
     /// `[outputs]`.
     pub bias: Option<ParamId>,
-    geometry: Geometry,
+    geometry: ConvGeometry,
     /// Extra length at the far end of each axis, of a transposed convolution.
     transposed: Option<[usize; 3]>,
 }
@@ -204,7 +204,7 @@ impl Conv {
         let bound = 1.0 / ((inputs * kernel.iter().product::<usize>()) as f32).sqrt();
         let weight = builder.uniform("weight", &[outputs, inputs, kernel[0], kernel[1], kernel[2]], bound)?;
         let bias = bias.then(|| builder.uniform("bias", &[outputs], bound)).transpose()?;
-        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: None })
+        Ok(Self { weight, bias, geometry: ConvGeometry { stride, padding }, transposed: None })
     }
 
     /// The same for `nn.ConvTranspose3d`.
@@ -224,11 +224,11 @@ impl Conv {
         let bound = 1.0 / ((outputs * kernel.iter().product::<usize>()) as f32).sqrt();
         let weight = builder.uniform("weight", &[inputs, outputs, kernel[0], kernel[1], kernel[2]], bound)?;
         let bias = Some(builder.uniform("bias", &[outputs], bound)?);
-        Ok(Self { weight, bias, geometry: Geometry { stride, padding }, transposed: Some(output_padding) })
+        Ok(Self { weight, bias, geometry: ConvGeometry { stride, padding }, transposed: Some(output_padding) })
     }
 
     /// Stride and padding.
-    pub(super) fn geometry(&self) -> Geometry {
+    pub(super) fn geometry(&self) -> ConvGeometry {
         self.geometry
     }
 
@@ -249,13 +249,19 @@ impl Conv {
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
-    pub fn forward_measured(&self, tape: &Tape, parameters: &Parameters, x: &Var, norm: &NormAct) -> Result<Measured> {
+    pub fn forward_with_stats(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: &Var,
+        norm: &NormAct,
+    ) -> Result<WithStats> {
         if self.transposed.is_some() || !norm.is_through(tape) {
-            return self.forward(tape, parameters, x).map(Measured::from);
+            return self.forward(tape, parameters, x).map(WithStats::from);
         }
         let weight = tape.parameter(parameters, self.weight);
         let bias = self.bias.map(|bias| tape.parameter(parameters, bias));
-        ops::conv3d_measured(tape, x, &weight, bias.as_ref(), self.geometry, norm.grouping(x))
+        ops::conv3d_with_stats(tape, x, &weight, bias.as_ref(), self.geometry, norm.grouping(x))
     }
 }
 
@@ -279,9 +285,9 @@ impl Act {
     /// # Errors
     /// No memory.
     pub fn new(builder: &mut Builder<'_>, activation: Activation) -> Result<Self> {
-        let (names, kind): (&[&str], Kind) = match activation {
-            Activation::Pade { .. } => (&["weight_numerator", "weight_denominator"], Kind::Pade),
-            _ => (&["weight"], Kind::Weight),
+        let (names, kind): (&[&str], ParameterKind) = match activation {
+            Activation::Pade { .. } => (&["weight_numerator", "weight_denominator"], ParameterKind::Pade),
+            _ => (&["weight"], ParameterKind::Weight),
         };
         let values = activation.initial_parameters()?;
         let parameters = names
@@ -346,8 +352,8 @@ impl NormAct {
     /// # Errors
     /// No memory.
     pub fn batch(builder: &mut Builder<'_>, channels: usize) -> Result<Self> {
-        let scale = builder.constant("weight", Kind::Weight, &[channels], 1.0)?;
-        let shift = builder.constant("bias", Kind::Weight, &[channels], 0.0)?;
+        let scale = builder.constant("weight", ParameterKind::Weight, &[channels], 1.0)?;
+        let shift = builder.constant("bias", ParameterKind::Weight, &[channels], 0.0)?;
         let running = Some(running_statistics(builder, channels)?);
         Ok(Self { affine: Affine::Channel { scale, shift }, running })
     }
@@ -461,14 +467,14 @@ impl NormAct {
         &self,
         tape: &Tape,
         parameters: &Parameters,
-        x: impl Into<Measured>,
+        x: impl Into<WithStats>,
         condition: Option<&Var>,
         residual: Option<(&Var, ResidualPlace)>,
         act: Option<&Act>,
     ) -> Result<Var> {
         let x = x.into();
         self.with_parts(tape, parameters, &x, condition, act, |parts| {
-            ops::norm_act(tape, &x.value, &norm_act::NormAct { residual, ..*parts })
+            ops::norm_act(tape, &x.value, &norm_act::NormActArgs { residual, ..*parts })
         })
     }
 
@@ -476,7 +482,13 @@ impl NormAct {
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
-    pub fn forward_pool(&self, tape: &Tape, parameters: &Parameters, x: impl Into<Measured>, act: &Act) -> Result<Var> {
+    pub fn forward_pool(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: impl Into<WithStats>,
+        act: &Act,
+    ) -> Result<Var> {
         let x = x.into();
         self.with_parts(tape, parameters, &x, None, Some(act), |parts| ops::norm_act_pool(tape, &x.value, parts))
     }
@@ -489,11 +501,11 @@ impl NormAct {
         &self,
         tape: &Tape,
         parameters: &Parameters,
-        x: impl Into<Measured>,
+        x: impl Into<WithStats>,
         condition: Option<&Var>,
         act: &Act,
         next: &Linear,
-    ) -> Result<Measured> {
+    ) -> Result<WithStats> {
         let (x, layer) = (x.into(), next.weight_and_bias(tape, parameters, None)?);
         self.with_parts(tape, parameters, &x, condition, Some(act), |parts| {
             ops::norm_act_linear(tape, &x.value, parts, layer.each_ref(), tape.is_training())
@@ -505,12 +517,12 @@ impl NormAct {
         &self,
         tape: &Tape,
         parameters: &Parameters,
-        x: &Measured,
+        x: &WithStats,
         condition: Option<&Var>,
         act: Option<&Act>,
-        body: impl FnOnce(&norm_act::NormAct<'_>) -> Result<T>,
+        body: impl FnOnce(&norm_act::NormActArgs<'_>) -> Result<T>,
     ) -> Result<T> {
-        let Measured { value: x, statistics } = x;
+        let WithStats { value: x, statistics } = x;
         let grouping = self.grouping(x);
         let groups = grouping.groups(x.shape().last().copied().unwrap_or(1));
         let count = x.shape().iter().product::<usize>() / groups.max(1);
@@ -530,7 +542,7 @@ impl NormAct {
             }
         };
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
-        body(&norm_act::NormAct {
+        body(&norm_act::NormActArgs {
             statistics: Some((&statistics, grouping)),
             through_statistics: self.is_through(tape),
             epsilon: EPSILON,

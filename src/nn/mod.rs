@@ -1,17 +1,17 @@
 //! Parameters, layers, optimisers and losses.
 
+mod chunked;
 mod folding;
 pub mod layers;
 #[cfg(feature = "train")]
+pub(crate) mod multi_tensor;
+#[cfg(feature = "train")]
 pub mod optim;
 mod parameters;
-mod piecewise;
-mod running;
-#[cfg(feature = "train")]
-pub(crate) mod together;
+mod running_stats;
 
+pub use chunked::blocks::{BlockLayers, chunked_block};
+pub use chunked::slabs::conv_norm_act_pool;
 pub use folding::folded_layer;
-pub use parameters::{BufferId, Kind, ParamId, Parameter, Parameters};
-pub use piecewise::blocks::{Layers, chunked_block};
-pub use piecewise::slabs::conv_norm_act_pool;
-pub(crate) use running::RunningUpdate;
+pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
+pub(crate) use running_stats::RunningUpdate;

@@ -15,7 +15,7 @@ pub struct BufferId(usize);
 
 /// What a parameter is, for learning rates and initialisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ParameterKind {
     /// Weight, bias, or slope of a PReLU.
     Weight,
     /// Coefficient of a Padé activation: has a learning rate of its own.
@@ -25,7 +25,7 @@ pub enum Kind {
 /// A trainable tensor.
 pub struct Parameter {
     name: String,
-    kind: Kind,
+    kind: ParameterKind,
     value: Tensor,
     gradient: Option<Tensor>,
     trainable: bool,
@@ -43,7 +43,7 @@ impl Parameter {
     }
 
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ParameterKind {
         self.kind
     }
 
@@ -132,7 +132,7 @@ impl Parameters {
     pub fn add(
         &mut self,
         name: impl Into<String>,
-        kind: Kind,
+        kind: ParameterKind,
         shape: &[usize],
         fill: impl FnOnce(&mut [f32]),
     ) -> Result<ParamId> {

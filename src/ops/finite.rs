@@ -1,6 +1,6 @@
 //! Whether values are finite: for weights that are to be kept, and for finding where a computation went wrong.
 
-use crate::device::{Backend, Device, Grid};
+use crate::device::{Backend, Device, LaunchConfig};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -17,7 +17,7 @@ pub fn first_not_finite(device: &Device, tensors: &[&Tensor]) -> Result<Option<u
             flags.zero()?;
             for (i, x) in tensors.iter().enumerate() {
                 let kernel = cuda.kernel_of("find_not_finite", x.dtype()).input(x).value(x.len() as u64);
-                kernel.output_from(&mut flags, i).launch(Grid::cover(x.len()))?;
+                kernel.output_from(&mut flags, i).launch(LaunchConfig::cover(x.len()))?;
             }
             Ok(flags.to_typed::<u32>()?.iter().position(|&flag| flag != 0))
         }

@@ -9,41 +9,36 @@ pub mod add;
 pub mod avg_pool;
 pub mod border_map;
 pub mod cast;
-mod columns_cuda;
 pub mod concat;
 pub mod conv3d;
 pub mod conv_transpose3d;
+pub mod copy_range;
+pub(crate) mod cuda;
 pub mod dropout;
 mod finite;
 pub mod fourier_features;
-pub(crate) mod gemm;
-pub(crate) mod lanes;
+pub mod fused_decoder;
 pub mod lattice;
-pub(crate) mod layout;
 pub mod linear;
 pub mod loss;
 pub mod marching_cubes;
 pub mod max_pool;
 pub mod moments;
-mod morphology_cuda;
 pub mod norm_act;
 pub mod norm_act_linear;
 pub mod norm_act_pool;
-pub mod occupancy;
-pub mod part;
+pub(crate) mod par_loops;
 pub mod patch_conv;
 pub mod patch_sample;
-pub(crate) mod pieces;
 pub mod reshape;
 pub mod resize;
-mod scan_cuda;
 pub mod select;
 mod separable;
 pub mod sigmoid;
+pub(crate) mod simd;
 pub mod softmax;
-mod tiling;
+pub(crate) mod tiling_cpu;
 pub mod transpose_channels;
-mod volume_cuda;
 
 #[cfg(test)]
 pub mod testing;
@@ -54,28 +49,28 @@ pub use avg_pool::avg_pool;
 pub use cast::cast;
 pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
-pub use conv3d::{conv3d, conv3d_measured};
+pub use conv3d::{conv3d, conv3d_with_stats};
 pub use dropout::dropout;
 pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;
-pub use linear::{linear, linear_measured, linear_pair};
+pub use linear::{linear, linear_pair, linear_with_stats};
 pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
 pub use marching_cubes::{Surface, marching_cubes};
 pub use max_pool::{adaptive_max_pool, max_pool};
 pub use moments::{Grouping, moments};
-pub use norm_act::{NormAct, ResidualPlace, norm_act};
+pub use norm_act::{NormActArgs, ResidualPlace, norm_act};
 pub use norm_act_linear::norm_act_linear;
 pub use norm_act_pool::norm_act_pool;
 pub use patch_conv::patch_conv;
 pub use patch_sample::patch_sample;
 pub use reshape::reshape;
-pub use resize::{Corners, resize};
+pub use resize::{AlignCorners, resize};
 pub use select::select;
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use transpose_channels::transpose_channels;
 
-use crate::device::{Backend, Device, Grid, Target};
+use crate::device::{Backend, Device, LaunchConfig, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tape::Backward;
@@ -221,7 +216,7 @@ pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Te
                 .output(&mut sum)
                 .input(b)
                 .value(len as u64)
-                .launch(Grid::cover(len.div_ceil(4)))?;
+                .launch(LaunchConfig::cover(len.div_ceil(4)))?;
         }
         Backend::Plan { .. } => {}
     }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::pieces::by_rows;
+use super::par_loops::by_rows;
 use crate::device::cpu::Pool;
 
 /// A sparse matrix in compressed rows: for each output index the inputs that it draws on, with their weights.

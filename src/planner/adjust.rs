@@ -4,7 +4,7 @@ use super::workload::Workload;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::models::Recompute;
-use crate::train::rehearsal::StepKind;
+use crate::train::dry_run::StepKind;
 
 /// What is enlarged or made smaller while everything else stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

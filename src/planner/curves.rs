@@ -6,7 +6,7 @@ use crate::error::Result;
 
 /// What a cube of one side costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
+pub struct CurvePoint {
     /// Side of the cube in voxels.
     pub side: usize,
     /// Most bytes of saved and transient activations and workspace.
@@ -19,11 +19,11 @@ pub struct Point {
 
 /// A model's memory against the side of its volume.
 #[derive(Clone, Debug)]
-pub struct Curve {
+pub struct MemoryCurve {
     /// The model's name.
     pub name: String,
     /// Rising sides.
-    pub points: Vec<Point>,
+    pub points: Vec<CurvePoint>,
 }
 
 /// Every side of a sweep is a multiple of this, which all published networks admit from 32 on.
@@ -47,27 +47,27 @@ pub fn sides(low: usize, high: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// Sizes that do not fit 64 bits.
-pub fn curve(name: &str, workload: &Workload, target: Target, sides: &[usize]) -> Result<Curve> {
+pub fn curve(name: &str, workload: &Workload, target: Target, sides: &[usize]) -> Result<MemoryCurve> {
     let mut points = Vec::new();
     for &side in sides {
         let workload = workload.with_volume([side; 3]);
         if workload.check().is_err() {
             continue;
         }
-        let cost = workload.rehearse(&Device::plan_for(target, UNLIMITED), 2)?;
-        points.push(Point {
+        let cost = workload.dry_run(&Device::plan_for(target, UNLIMITED), 2)?;
+        points.push(CurvePoint {
             side,
             peak_activations: cost.peak_activations,
             peak_bytes: cost.peak.by_role.total(),
             reserved: cost.reserved,
         });
     }
-    Ok(Curve { name: name.into(), points })
+    Ok(MemoryCurve { name: name.into(), points })
 }
 
 /// Where two curves meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Crossing {
+pub struct Intersection {
     /// Side of the cube.
     pub side: f64,
     /// Bytes there.
@@ -78,7 +78,7 @@ pub struct Crossing {
 
 /// Where two rising curves of (side, bytes) cross, found between their points on logarithmic axes, on which they are almost
 /// straight.
-pub fn crossings(first: &[(f64, f64)], second: &[(f64, f64)]) -> Vec<Crossing> {
+pub fn crossings(first: &[(f64, f64)], second: &[(f64, f64)]) -> Vec<Intersection> {
     let mut sides: Vec<f64> = first.iter().chain(second).map(|point| point.0).collect();
     sides.sort_by(f64::total_cmp);
     sides.dedup();
@@ -92,7 +92,7 @@ pub fn crossings(first: &[(f64, f64)], second: &[(f64, f64)]) -> Vec<Crossing> {
             let share = gap(&pair[0]) / (gap(&pair[0]) - gap(&pair[1]));
             let side = (pair[0].0.ln() + share * (pair[1].0 / pair[0].0).ln()).exp();
             let bytes = (pair[0].1.ln() + share * (pair[1].1 / pair[0].1).ln()).exp();
-            Crossing { side, bytes, first_wins_above: gap(&pair[1]) < 0.0 }
+            Intersection { side, bytes, first_wins_above: gap(&pair[1]) < 0.0 }
         })
         .collect()
 }
@@ -109,7 +109,7 @@ fn at(curve: &[(f64, f64)], side: f64) -> Option<f64> {
     Some((before.ln() + share * (bytes / before).ln()).exp())
 }
 
-impl Curve {
+impl MemoryCurve {
     /// Side and activation bytes of each point.
     pub fn activations(&self) -> Vec<(f64, f64)> {
         self.points.iter().map(|point| (point.side as f64, point.peak_activations as f64)).collect()

@@ -113,14 +113,14 @@ impl<S: Adjustable> Growth<S> {
 
 /// The largest value of one quantity at each level of recomputation.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct FitResult {
     /// What was enlarged.
     pub quantity: Quantity,
     /// By level; `None` where even the smallest value does not fit.
     pub by_level: Vec<(Recompute, Option<usize>)>,
 }
 
-impl Answer {
+impl FitResult {
     /// The largest value, and the fastest level that reaches it.
     pub fn best(&self) -> Option<(Recompute, usize)> {
         let values = self.by_level.iter().filter_map(|&(level, value)| Some((level, value?)));
@@ -133,11 +133,11 @@ impl Answer {
 ///
 /// # Errors
 /// Sizes that the network does not admit.
-pub fn answers(workload: &Workload, levels: &[Recompute], target: Target, budget: u64) -> Result<Vec<Answer>> {
+pub fn answers(workload: &Workload, levels: &[Recompute], target: Target, budget: u64) -> Result<Vec<FitResult>> {
     let answer = |quantity| {
         let at =
             |&level| Ok((level, largest(&workload.with_recompute(level), target, budget, quantity, most(quantity))?));
-        Ok(Answer { quantity, by_level: levels.iter().map(at).collect::<Result<_>>()? })
+        Ok(FitResult { quantity, by_level: levels.iter().map(at).collect::<Result<_>>()? })
     };
     quantities(workload).into_iter().map(answer).collect()
 }
@@ -151,7 +151,7 @@ pub fn best_answers(
     levels: &[Recompute],
     target: Target,
     budgets: &[u64],
-) -> Result<Vec<Vec<Answer>>> {
+) -> Result<Vec<Vec<FitResult>>> {
     let Some((&leanest, faster)) = levels.split_last() else { return Ok(Vec::new()) };
     let of_quantity = |quantity: Quantity| {
         // What was planned for one budget tells where to look in the next.
@@ -168,7 +168,7 @@ pub fn best_answers(
                     }
                 }
             }
-            Ok(Answer { quantity, by_level: vec![(level, value)] })
+            Ok(FitResult { quantity, by_level: vec![(level, value)] })
         };
         budgets.iter().map(&mut answer).collect::<Result<Vec<_>>>()
     };

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::gpus::Speed;
-use crate::memory::{Phase, Work};
+use crate::memory::{OpCost, Phase};
 use crate::nn::optim::OptimizerSettings;
 use crate::tape::Precision;
 
@@ -35,7 +35,7 @@ const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
 
 /// Seconds that each op took in each phase, in the order of first appearance, from those of each entry of `work` and of the rest
 /// of the step; and those of what is neither an op's alone nor an op at all.
-pub fn measured(work: &[Work], seconds: &[f64]) -> (Vec<(&'static str, &'static str, f64)>, f64) {
+pub fn measured(work: &[OpCost], seconds: &[f64]) -> (Vec<(&'static str, &'static str, f64)>, f64) {
     let mut rows: Vec<(&str, &str, f64)> = Vec::new();
     let mut other: f64 = seconds.iter().skip(work.len()).sum();
     for (work, seconds) in work.iter().zip(seconds) {
@@ -120,10 +120,10 @@ impl Roofline {
 }
 
 /// What the update of `parameters` weights does: each weight, its gradient and its state once each way.
-pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
+pub fn update(settings: &OptimizerSettings, parameters: usize) -> OpCost {
     let parameters = parameters as u64;
     let numbers = 3 + 2 * settings.slots() as u64;
-    Work {
+    OpCost {
         op: "optimizer",
         layer: "".into(),
         phase: Phase::Optimizer,
@@ -134,7 +134,7 @@ pub fn update(settings: &OptimizerSettings, parameters: usize) -> Work {
 
 /// The model of a step that does `work` in `launches` launches, or at least one for each pass.
 pub fn roofline(
-    work: &[Work],
+    work: &[OpCost],
     speed: &Speed,
     precision: Precision,
     kernels: Kernels,
@@ -143,7 +143,7 @@ pub fn roofline(
 ) -> Roofline {
     let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
     let mut passes = 0;
-    for Work { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
+    for OpCost { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
         let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
         passes += of_pass;
         let bytes = *bytes as f64 * times;
@@ -175,8 +175,8 @@ mod tests {
     use super::super::gpus::SPEEDS;
     use super::*;
 
-    fn work(op: &'static str, flops: u64, bytes: u64) -> Work {
-        Work { op, layer: "".into(), phase: Phase::Forward, flops, bytes }
+    fn work(op: &'static str, flops: u64, bytes: u64) -> OpCost {
+        OpCost { op, layer: "".into(), phase: Phase::Forward, flops, bytes }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How memory grows: bytes a coordinate and bytes a voxel, fitted to plans.
 
-use super::timeline::{peak_of_part, stretches};
+use super::timeline::{peak_of_part, segments};
 use super::workload::Workload;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
@@ -67,8 +67,8 @@ impl Slope {
 /// Sizes that the network does not admit.
 pub fn slopes(workload: &Workload, target: Target) -> Result<Vec<Slope>> {
     let peak = |workload: &Workload, part: &str| -> Result<f64> {
-        let rehearsal = workload.rehearse(&Device::plan_for(target, UNLIMITED), 2)?;
-        Ok(peak_of_part(&stretches(&rehearsal.events), part).unwrap_or(0) as f64)
+        let profile = workload.dry_run(&Device::plan_for(target, UNLIMITED), 2)?;
+        Ok(peak_of_part(&segments(&profile.events), part).unwrap_or(0) as f64)
     };
     let workload = workload.with_batch(1);
     let mut slopes = Vec::new();

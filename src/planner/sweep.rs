@@ -1,33 +1,33 @@
 //! The curves of several models at one level of recomputation, with what was recorded of their peers, and every crossing.
 
-use super::curves::{Crossing, Curve, crossings, curve};
-use super::reference::{self, Recorded};
+use super::curves::{Intersection, MemoryCurve, crossings, curve};
+use super::pytorch_baseline::{self, Recorded};
 use super::workload::Workload;
 use crate::device::Target;
 use crate::error::Result;
 use crate::models::Recompute;
-use crate::train::rehearsal::StepKind;
+use crate::train::dry_run::StepKind;
 
 /// Curves and crossings.
 pub struct Sweep {
     /// The level of recomputation; U-Nets have the first three, and level 3 is their level 2.
     pub recompute: Recompute,
     /// Planned.
-    pub curves: Vec<Curve>,
+    pub curves: Vec<MemoryCurve>,
     /// Recorded, each with the position of the planned curve that it compares with.
     pub recorded: Vec<(usize, Recorded)>,
     /// Where two of them cross.
-    pub meetings: Vec<Meeting>,
+    pub meetings: Vec<Crossover>,
 }
 
 /// Where two curves cross.
-pub struct Meeting {
+pub struct Crossover {
     /// The one that is lower above.
     pub leaner_above: String,
     /// The other.
     pub other: String,
     /// Where.
-    pub crossing: Crossing,
+    pub crossing: Intersection,
 }
 
 /// Plans `workloads` over cubes of these sides at one level of recomputation.
@@ -42,7 +42,7 @@ pub fn sweep(workloads: &[Workload], recompute: Recompute, target: Target, sides
     for (position, workload) in workloads.iter().enumerate() {
         // The peers' training steps at batch 1 are what was recorded.
         if workload.sizes.step == StepKind::Train && workload.sizes.batch == 1 {
-            let beside = reference::beside(&workload.network.slug(), workload.sizes.points);
+            let beside = pytorch_baseline::beside(&workload.network.slug(), workload.sizes.points);
             recorded.extend(beside.into_iter().map(|curve| (position, curve)));
         }
     }
@@ -55,7 +55,7 @@ pub fn sweep(workloads: &[Workload], recompute: Recompute, target: Target, sides
         for (_, other, others) in all[i + 1..].iter().filter(|(other, ..)| other != model) {
             meetings.extend(crossings(points, others).into_iter().map(|crossing| {
                 let (leaner, fatter) = if crossing.first_wins_above { (name, other) } else { (other, name) };
-                Meeting { leaner_above: leaner.to_string(), other: fatter.to_string(), crossing }
+                Crossover { leaner_above: leaner.to_string(), other: fatter.to_string(), crossing }
             }));
         }
     }

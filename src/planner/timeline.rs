@@ -6,7 +6,7 @@ use crate::memory::{Event, EventKind, Phase};
 
 /// A run of events of one phase in one part of the network.
 #[derive(Clone, Debug)]
-pub struct Stretch {
+pub struct Segment {
     /// The phase.
     pub phase: Phase,
     /// First component of the layers' paths, for example `encoder`; empty for what belongs to no layer.
@@ -17,7 +17,7 @@ pub struct Stretch {
     pub peak_bytes: u64,
     /// Most live bytes of saved and transient activations and workspace in it.
     pub peak_activations: u64,
-    /// The op that reached [`Stretch::peak_bytes`].
+    /// The op that reached [`Segment::peak_bytes`].
     pub op: &'static str,
     /// Its layer.
     pub layer: Arc<str>,
@@ -27,8 +27,8 @@ pub struct Stretch {
 ///
 /// An allocation decides where the step is; releases belong to whatever is going on. What belongs to no layer (the loss)
 /// joins the stretch that it follows.
-pub fn stretches(events: &[Event]) -> Vec<Stretch> {
-    let mut stretches: Vec<Stretch> = Vec::new();
+pub fn segments(events: &[Event]) -> Vec<Segment> {
+    let mut stretches: Vec<Segment> = Vec::new();
     for event in events {
         let part = match event.kind {
             EventKind::Allocate if matches!(event.phase, Phase::Forward | Phase::Backward | Phase::Evaluate) => {
@@ -41,7 +41,7 @@ pub fn stretches(events: &[Event]) -> Vec<Stretch> {
             last.phase != event.phase || elsewhere
         });
         if fresh {
-            stretches.push(Stretch {
+            stretches.push(Segment {
                 phase: event.phase,
                 part: part.into(),
                 events: 0,
@@ -66,7 +66,7 @@ pub fn stretches(events: &[Event]) -> Vec<Stretch> {
 }
 
 /// Most live activation bytes in the stretches of a part.
-pub fn peak_of_part(stretches: &[Stretch], part: &str) -> Option<u64> {
+pub fn peak_of_part(stretches: &[Segment], part: &str) -> Option<u64> {
     stretches.iter().filter(|stretch| stretch.part == part).map(|stretch| stretch.peak_activations).max()
 }
 

@@ -4,27 +4,27 @@ use super::adjust::{Adjustable, Quantity};
 use crate::device::Device;
 use crate::error::Result;
 use crate::models::{NetworkConfig, Recompute, RecomputeChoice};
-use crate::train::feed::Feed;
-use crate::train::rehearsal::StepKind;
+use crate::train::case_source::CaseSource;
+use crate::train::dry_run::StepKind;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
 
 /// A training run that is about to begin.
 #[derive(Clone)]
-pub struct Training<'a> {
+pub struct TrainingPlan<'a> {
     /// The network.
     pub network: &'a NetworkConfig,
     /// How it is trained.
     pub settings: TrainSettings,
     /// The training cases.
-    pub cases: &'a dyn Feed,
+    pub cases: &'a dyn CaseSource,
     /// Flags that set points and batch; a command without them changes both by itself only.
     pub flags: bool,
     /// Passes are launched as CUDA graphs.
     pub graph: bool,
 }
 
-impl Training<'_> {
+impl TrainingPlan<'_> {
     /// The run at the level that `choice` names: the fastest that fits the budget of `device`, or the leanest if none does.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Training<'_> {
 /// Steps of a plan: the second is like all that follow.
 const STEPS: u64 = 2;
 
-impl Adjustable for Training<'_> {
+impl Adjustable for TrainingPlan<'_> {
     /// Two steps of a trainer on the plan: the very code of the run, on its own batches.
     fn plan(&self, device: &Device) -> Result<u64> {
         // Passes after the second are like it.
@@ -56,7 +56,7 @@ impl Adjustable for Training<'_> {
         if self.graph {
             trainer.use_graphs()?;
         }
-        trainer.rehearse(self.cases, STEPS)?;
+        trainer.dry_run(self.cases, STEPS)?;
         Ok(device.reserved())
     }
 

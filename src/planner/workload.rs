@@ -1,12 +1,12 @@
 //! A step of work, and what it costs on a target.
 
-use super::aside::Aside;
-use super::stages::Inference;
+use super::host_overhead::HostOverhead;
+use super::inference_step::InferenceStep;
 use crate::device::cpu::SimdLevel;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, Recompute};
-use crate::train::rehearsal::{self, Rehearsal, Sizes, Stage, StepKind};
+use crate::train::dry_run::{self, StepKind, StepProfile, StepSizes, SyntheticStep};
 
 /// A step that can be made again.
 type Step = Box<dyn FnMut() -> Result<()>>;
@@ -17,7 +17,7 @@ pub struct Workload {
     /// The network, made for volumes of `sizes.volume`.
     pub network: NetworkConfig,
     /// What is done with how much; in inference the points are those that are decoded at once.
-    pub sizes: Sizes,
+    pub sizes: StepSizes,
 }
 
 impl Workload {
@@ -25,7 +25,7 @@ impl Workload {
     ///
     /// # Errors
     /// As [`NetworkConfig::official`].
-    pub fn official(name: &str, sizes: Sizes) -> Result<Self> {
+    pub fn official(name: &str, sizes: StepSizes) -> Result<Self> {
         let network = NetworkConfig::official(name, Family::Brats)?;
         Ok(Self { network, sizes }.with_volume(sizes.volume))
     }
@@ -34,22 +34,22 @@ impl Workload {
     pub fn with_volume(&self, volume: [usize; 3]) -> Self {
         let (channels, classes) = (self.network.image_channels(), self.network.classes());
         let network = self.network.clone().adapted(channels, classes, volume);
-        Self { network, sizes: Sizes { volume, ..self.sizes } }
+        Self { network, sizes: StepSizes { volume, ..self.sizes } }
     }
 
     /// The same work with another number of points.
     pub fn with_points(&self, points: usize) -> Self {
-        Self { sizes: Sizes { points, ..self.sizes }, ..self.clone() }
+        Self { sizes: StepSizes { points, ..self.sizes }, ..self.clone() }
     }
 
     /// The same work with another batch.
     pub fn with_batch(&self, batch: usize) -> Self {
-        Self { sizes: Sizes { batch, ..self.sizes }, ..self.clone() }
+        Self { sizes: StepSizes { batch, ..self.sizes }, ..self.clone() }
     }
 
     /// The same work at another level of recomputation.
     pub fn with_recompute(&self, recompute: Recompute) -> Self {
-        Self { sizes: Sizes { recompute, ..self.sizes }, ..self.clone() }
+        Self { sizes: StepSizes { recompute, ..self.sizes }, ..self.clone() }
     }
 
     /// Levels of recomputation that differ for this step, the fastest first.
@@ -92,15 +92,15 @@ impl Workload {
     ///
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
-    pub fn rehearse(&self, device: &Device, steps: usize) -> Result<Rehearsal> {
+    pub fn dry_run(&self, device: &Device, steps: usize) -> Result<StepProfile> {
         let (parameters, step) = self.stage(device)?;
-        rehearsal::observe(device, parameters, steps, step)
+        dry_run::observe(device, parameters, steps, step)
     }
 
     /// Takes the steps of a plan without a log, until one leaves everything as it was; the bytes that they reserve.
     ///
     /// # Errors
-    /// As [`Workload::rehearse`].
+    /// As [`Workload::dry_run`].
     pub(super) fn reserve(&self, device: &Device) -> Result<u64> {
         let (_, mut step) = self.stage(device)?;
         for _ in 0..PLANNED_STEPS {
@@ -117,11 +117,11 @@ impl Workload {
     fn stage(&self, device: &Device) -> Result<(usize, Step)> {
         Ok(match self.sizes.step {
             StepKind::Train => {
-                let mut stage = Stage::new(device, &self.network, self.sizes)?;
+                let mut stage = SyntheticStep::new(device, &self.network, self.sizes)?;
                 (stage.parameters(), Box::new(move || stage.step()))
             }
             StepKind::Evaluate | StepKind::Infer => {
-                let mut stage = Inference::new(device, &self.network, self.sizes)?;
+                let mut stage = InferenceStep::new(device, &self.network, self.sizes)?;
                 (stage.parameters(), Box::new(move || stage.step()))
             }
         })
@@ -150,9 +150,9 @@ pub fn this_cpu(threads: usize) -> Target {
 /// What a step will cost.
 pub struct Forecast {
     /// In the ledger.
-    pub rehearsal: Rehearsal,
+    pub profile: StepProfile,
     /// Beside it.
-    pub aside: Aside,
+    pub aside: HostOverhead,
 }
 
 /// What `workload` will cost on `machine`, whatever the budget.
@@ -160,6 +160,6 @@ pub struct Forecast {
 /// # Errors
 /// Sizes that the network does not admit, or that do not fit 64 bits.
 pub fn forecast(workload: &Workload, target: Target) -> Result<Forecast> {
-    let rehearsal = workload.rehearse(&Device::plan_for(target, UNLIMITED), PLANNED_STEPS)?;
-    Ok(Forecast { rehearsal, aside: Aside::of(workload, target)? })
+    let profile = workload.dry_run(&Device::plan_for(target, UNLIMITED), PLANNED_STEPS)?;
+    Ok(Forecast { profile, aside: HostOverhead::of(workload, target)? })
 }

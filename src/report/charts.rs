@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::evidence::{LossCurve, Timeline};
-use super::numbers::{MISSING, score, short};
+use super::number_format::{MISSING, score, short};
+use super::report_data::{LossCurve, Timeline};
 use super::results::{ModelResult, Results, score_of};
 use super::roles;
-use super::svg::{Axis, Frame, Svg};
+use super::svg::{ChartAxis, Frame, Svg};
 use crate::memory::format_bytes;
 
 const WIDTH: f64 = 820.0;
@@ -34,8 +34,9 @@ pub(super) fn losses(curves: &[LossCurve], models: &[ModelResult]) -> Option<Str
     let high = points().map(|point| point.1).max_by(f64::total_cmp)?;
     let last = points().map(|point| point.0).max()?;
     let logarithmic = low > 0.0 && high / low > 10.0;
-    let vertical = if logarithmic { Axis::logarithmic(low, high) } else { Axis::linear(low.min(0.0), high, 5) };
-    let horizontal = Axis::linear(0.0, last as f64, 8);
+    let vertical =
+        if logarithmic { ChartAxis::logarithmic(low, high) } else { ChartAxis::linear(low.min(0.0), high, 5) };
+    let horizontal = ChartAxis::linear(0.0, last as f64, 8);
     let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 260.0 };
     let mut svg = Svg::new(WIDTH, frame.bottom() + 44.0, "Training loss against optimiser step");
     frame.draw_left_axis(&mut svg, &vertical, if logarithmic { "loss (logarithmic)" } else { "loss" });
@@ -69,7 +70,7 @@ pub(super) fn losses(curves: &[LossCurve], models: &[ModelResult]) -> Option<Str
 pub(super) fn score_curves(curves: &[LossCurve], description: &str) -> Option<String> {
     let points = || curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
     let last = points().map(|point| point.0).max()?;
-    let (vertical, horizontal) = (Axis::linear(0.0, 1.0, 5), Axis::linear(0.0, last as f64, 8));
+    let (vertical, horizontal) = (ChartAxis::linear(0.0, 1.0, 5), ChartAxis::linear(0.0, last as f64, 8));
     let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 220.0 };
     let mut svg = Svg::new(WIDTH, frame.bottom() + 44.0, description);
     frame.draw_left_axis(&mut svg, &vertical, "score");
@@ -116,7 +117,7 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
     let peak = (0..events.len()).rev().max_by_key(|&event| events[event].total())?;
     let columns = highest_of_groups(timeline, 300);
     let frame = Frame { left: 56.0, top: 60.0, width: WIDTH - 72.0, height: 230.0 };
-    let vertical = Axis::linear(0.0, highest as f64 / MIB, 5);
+    let vertical = ChartAxis::linear(0.0, highest as f64 / MIB, 5);
     let y = |bytes: u64| short(frame.y(vertical.share(bytes as f64 / MIB)));
     let x = |event: usize| frame.x(event as f64 / events.len() as f64);
     let description = format!("Memory by role over one training step of {}", timeline.model);
@@ -236,7 +237,7 @@ fn phases(timeline: &Timeline) -> Vec<(&str, usize, usize)> {
 /// One stacked bar a model: who held the bytes at the peak of the whole training.
 pub(super) fn peaks(models: &[ModelResult]) -> Option<String> {
     let highest = models.iter().map(|model| model.peak_bytes.max(model.peak_by_role.total())).max()?;
-    let axis = Axis::linear(0.0, highest as f64 / MIB, 6);
+    let axis = ChartAxis::linear(0.0, highest as f64 / MIB, 6);
     // 7 units a character at the size of `.label`.
     let longest = models.iter().map(|model| model.name.chars().count()).max()?.min(32) as f64;
     let left = 16.0 + 7.2 * longest;
@@ -276,7 +277,7 @@ pub(super) fn scores(results: &Results) -> Option<String> {
     if cases.is_empty() || rows.is_empty() {
         return None;
     }
-    let axis = Axis::linear(0.0, 1.0, 5);
+    let axis = ChartAxis::linear(0.0, 1.0, 5);
     let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 220.0 };
     let mut svg = Svg::new(WIDTH, frame.bottom() + 30.0, "Dice of each model and baseline on each validation case");
     frame.draw_left_axis(&mut svg, &axis, "Dice");
@@ -328,11 +329,11 @@ pub(super) fn roles_in_use(models: &[ModelResult], timelines: &[Timeline]) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::demo;
+    use crate::report::fixtures;
 
     #[test]
     fn thinning_keeps_the_peak_and_covers_every_event() {
-        let mut timeline = demo::evidence().timelines.remove(0);
+        let mut timeline = fixtures::evidence().timelines.remove(0);
         let peak = timeline.events.len() / 3 + 1;
         timeline.events[peak].bytes[0] = 1 << 40;
         let columns = highest_of_groups(&timeline, 7);
@@ -343,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_first_of_equal_peaks_is_named() {
-        let mut timeline = demo::evidence().timelines.remove(0);
+        let mut timeline = fixtures::evidence().timelines.remove(0);
         for (event, op) in [(3, "first"), (8, "second")] {
             timeline.events[event].bytes = vec![1 << 30; timeline.roles.len()];
             timeline.events[event].op = op.into();

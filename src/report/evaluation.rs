@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::escape::Escaped;
 use super::html::filled;
-use super::numbers::MISSING;
+use super::number_format::MISSING;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES};
 use crate::evaluate::statistics::Summary;
 

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::evidence::{CaseFacts, CaseSlices, Evidence, RunFacts, Timeline};
-use super::numbers::{MISSING, count, duration, mib, score, short};
+use super::number_format::{MISSING, count, duration, mib, score, short};
+use super::report_data::{CaseFacts, CaseSlices, ReportData, RunFacts, Timeline};
 use super::results::{CaseScore, Results, score_of};
 use super::table::role_names;
 use super::{charts, conclusion, image, resolution, roles};
@@ -21,7 +21,7 @@ const CASE_COLUMNS: usize = 4;
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when a mask or image among the slices does not have its stated size.
-pub fn page(results: &Results, evidence: &Evidence) -> Result<String> {
+pub fn page(results: &Results, evidence: &ReportData) -> Result<String> {
     let title = match evidence.facts.data_set.as_str() {
         "" => "Comparison".to_string(),
         data_set => format!("Comparison on {data_set}"),
@@ -191,7 +191,7 @@ fn case_table(results: &Results) -> String {
 
 // ---------------------------------------------------------------- loss and memory
 
-fn loss_section(results: &Results, evidence: &Evidence) -> String {
+fn loss_section(results: &Results, evidence: &ReportData) -> String {
     let Some(chart) = charts::losses(&evidence.losses, &results.models) else { return String::new() };
     let number =
         |name: &str, otherwise| results.models.iter().position(|model| model.name == name).unwrap_or(otherwise);
@@ -204,7 +204,7 @@ fn loss_section(results: &Results, evidence: &Evidence) -> String {
     format!("<section>\n<h2>Training loss</h2>\n{}</section>\n", figure("", &legend, &chart, caption))
 }
 
-fn memory_section(results: &Results, evidence: &Evidence) -> String {
+fn memory_section(results: &Results, evidence: &ReportData) -> String {
     let used = charts::roles_in_use(&results.models, &evidence.timelines);
     if used.is_empty() {
         return String::new();

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use super::contour::outline;
 use super::escape::Escaped;
-use super::evidence::{CaseSlices, ModelMasks, Plane, Slice};
-use super::numbers::short;
+use super::number_format::short;
+use super::report_data::{CaseSlices, ModelMasks, Plane, Slice};
 use crate::{Error, Result};
 
 /// A scan on its own grid, for [`case_slices`].
 #[derive(Debug, Clone, Copy)]
-pub struct Volume<'a> {
+pub struct ImageVolume<'a> {
     /// Intensities, `shape` in C order; values that are not finite are shown black.
     pub image: &'a [f32],
     /// Classes of the label (0 is background), `shape` in C order.
@@ -31,7 +31,7 @@ pub struct Volume<'a> {
 /// # Errors
 /// [`Error::Shape`] when a length does not fit `shape`, an axis is empty, or `axes` does not name three different
 /// anatomical axes.
-pub fn case_slices(case: &str, volume: &Volume, predictions: &[(&str, &[u8])]) -> Result<CaseSlices> {
+pub fn case_slices(case: &str, volume: &ImageVolume, predictions: &[(&str, &[u8])]) -> Result<CaseSlices> {
     let voxels = volume.shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)).unwrap_or(0);
     let lengths = predictions.iter().map(|(_, mask)| mask.len()).chain([volume.image.len(), volume.label.len()]);
     if voxels == 0 || lengths.into_iter().any(|length| length != voxels) {
@@ -107,7 +107,7 @@ fn anatomical_axes(axes: [char; 3]) -> Result<[Axis; 3]> {
 }
 
 /// The voxel nearest to the centroid of the label's foreground.
-fn centroid(volume: &Volume) -> [usize; 3] {
+fn centroid(volume: &ImageVolume) -> [usize; 3] {
     let [_, b, c] = volume.shape;
     let mut sum = [0u64; 3];
     let mut voxels = 0u64;
@@ -339,8 +339,13 @@ mod tests {
     #[test]
     fn ras_planes_are_turned_to_the_marks() {
         let (image, label) = counted([3, 4, 2], [2, 1, 1]);
-        let volume =
-            Volume { image: &image, label: &label, shape: [3, 4, 2], spacing: [1.0, 2.0, 3.0], axes: ['R', 'A', 'S'] };
+        let volume = ImageVolume {
+            image: &image,
+            label: &label,
+            shape: [3, 4, 2],
+            spacing: [1.0, 2.0, 3.0],
+            axes: ['R', 'A', 'S'],
+        };
         let case = case_slices("x", &volume, &[("perfect", &label)]).unwrap();
         let [sagittal, coronal, axial] = &case.slices;
         assert_eq!([sagittal.index, coronal.index, axial.index], [2, 1, 1]);
@@ -363,8 +368,13 @@ mod tests {
     fn every_orientation_gives_the_same_picture() {
         // The same head stored as RAS and as PIL (axes permuted and all flipped).
         let (image, label) = counted([3, 4, 2], [0, 3, 0]);
-        let ras =
-            Volume { image: &image, label: &label, shape: [3, 4, 2], spacing: [1.0, 2.0, 3.0], axes: ['R', 'A', 'S'] };
+        let ras = ImageVolume {
+            image: &image,
+            label: &label,
+            shape: [3, 4, 2],
+            spacing: [1.0, 2.0, 3.0],
+            axes: ['R', 'A', 'S'],
+        };
         let mut turned_image = vec![0.0; 24];
         let mut turned_label = vec![0; 24];
         for i in 0..3 {
@@ -376,7 +386,7 @@ mod tests {
                 }
             }
         }
-        let pil = Volume {
+        let pil = ImageVolume {
             image: &turned_image,
             label: &turned_label,
             shape: [4, 2, 3],
@@ -392,12 +402,13 @@ mod tests {
 
     #[test]
     fn bad_volumes_are_errors() {
-        let good = Volume { image: &[0.0; 8], label: &[0; 8], shape: [2; 3], spacing: [1.0; 3], axes: ['R', 'A', 'S'] };
+        let good =
+            ImageVolume { image: &[0.0; 8], label: &[0; 8], shape: [2; 3], spacing: [1.0; 3], axes: ['R', 'A', 'S'] };
         assert!(case_slices("x", &good, &[("m", &[0; 7])]).is_err());
-        assert!(case_slices("x", &Volume { image: &[0.0; 7], ..good }, &[]).is_err());
-        assert!(case_slices("x", &Volume { axes: ['R', 'L', 'S'], ..good }, &[]).is_err());
-        assert!(case_slices("x", &Volume { image: &[], label: &[], shape: [0, 2, 2], ..good }, &[]).is_err());
-        assert!(case_slices("x", &Volume { shape: [usize::MAX, 2, 2], ..good }, &[]).is_err());
+        assert!(case_slices("x", &ImageVolume { image: &[0.0; 7], ..good }, &[]).is_err());
+        assert!(case_slices("x", &ImageVolume { axes: ['R', 'L', 'S'], ..good }, &[]).is_err());
+        assert!(case_slices("x", &ImageVolume { image: &[], label: &[], shape: [0, 2, 2], ..good }, &[]).is_err());
+        assert!(case_slices("x", &ImageVolume { shape: [usize::MAX, 2, 2], ..good }, &[]).is_err());
         let case = case_slices("x", &good, &[]).unwrap();
         assert!(picture(&case, &case.slices[0], 0, "", &[0; 3]).is_err());
     }

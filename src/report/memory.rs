@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::evidence::Timeline;
-use super::grid::Grid;
 use super::html::{cell, figure, filled, glossary, legend, swatch};
-use super::numbers::{count, mib};
+use super::number_format::{count, mib};
+use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
+use super::text_table::TextTable;
 use super::{charts, roles};
 
 /// What the page shows.
@@ -26,7 +26,7 @@ pub struct MemoryPage {
     /// Reserved bytes, and what lies beside the ledger.
     pub beside: Vec<(String, u64)>,
     /// How the peak grows: a table.
-    pub growth: Option<Grid>,
+    pub growth: Option<TextTable>,
     /// Memory against resolution.
     pub resolution: Vec<Resolution>,
 }
@@ -124,7 +124,7 @@ fn layer_table(page: &MemoryPage) -> String {
     );
     let mut line = |name: &str, bytes: u64| {
         let share = bytes as f64 / total as f64;
-        let width = super::numbers::short(240.0 * (bytes as f64 / longest).min(1.0));
+        let width = super::number_format::short(240.0 * (bytes as f64 / longest).min(1.0));
         let bar = format!(
             "<td class=\"bars\"><svg width=\"240\" height=\"10\" viewBox=\"0 0 240 10\" aria-hidden=\"true\">\
              <rect class=\"share\" width=\"{width}\" height=\"10\" rx=\"2\"/></svg></td>"

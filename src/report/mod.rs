@@ -1,13 +1,13 @@
 //! What `ossnet compare` shows: the results object, the table on the terminal and the HTML page.
 //!
 //! The room knows nothing of the engine but how bytes are written. Its input is plain data: [`Results`], which is also `results.json`, and
-//! [`Evidence`], the larger arrays that only the page draws.
+//! [`ReportData`], the larger arrays that only the page draws.
 //!
 //! ```
-//! use ossnet::report::{Evidence, Results, page, table};
+//! use ossnet::report::{ReportData, Results, page, table};
 //!
 //! let results = Results { device: "cpu".into(), threads: 2, seed: 1, version: "0.1.0".into(), ..Results::default() };
-//! assert!(page(&results, &Evidence::default())?.starts_with("<!DOCTYPE html>"));
+//! assert!(page(&results, &ReportData::default())?.starts_with("<!DOCTYPE html>"));
 //! assert!(table(&results).contains("seed 1"));
 //! # Ok::<(), ossnet::Error>(())
 //! ```
@@ -19,15 +19,12 @@
 mod charts;
 #[cfg(feature = "report")]
 mod contour;
-#[cfg(all(test, feature = "report"))]
-mod demo;
 #[cfg(feature = "report")]
 mod escape;
 #[cfg(all(feature = "report", feature = "train"))]
 mod evaluation;
-#[cfg(feature = "report")]
-mod evidence;
-mod grid;
+#[cfg(all(test, feature = "report"))]
+mod fixtures;
 #[cfg(feature = "report")]
 mod html;
 #[cfg(feature = "report")]
@@ -36,7 +33,9 @@ mod image;
 mod memory;
 #[cfg(feature = "report")]
 mod montage;
-mod numbers;
+mod number_format;
+#[cfg(feature = "report")]
+mod report_data;
 #[cfg(feature = "report")]
 mod resolution;
 mod results;
@@ -47,33 +46,34 @@ mod summary;
 #[cfg(feature = "report")]
 mod svg;
 mod table;
+mod text_table;
 #[cfg(feature = "report")]
 mod training;
 
 #[cfg(all(feature = "report", feature = "train"))]
 pub use evaluation::evaluation_page;
 #[cfg(feature = "report")]
-pub use evidence::{
-    CaseFacts, CaseSlices, Evidence, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, RunFacts, Slice,
-    Timeline,
-};
-pub use grid::Grid;
-#[cfg(feature = "report")]
 pub use html::page;
 #[cfg(feature = "report")]
-pub use image::{Volume, case_slices};
+pub use image::{ImageVolume, case_slices};
 #[cfg(feature = "report")]
 pub use memory::{MemoryPage, memory_page};
 #[cfg(feature = "report")]
 pub use montage::montage;
-pub use numbers::{count, mib};
+pub use number_format::{count, mib};
 #[cfg(feature = "report")]
-pub use resolution::{Growth, Meeting, Resolution};
+pub use report_data::{
+    CaseFacts, CaseSlices, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, ReportData, RunFacts, Slice,
+    Timeline,
+};
+#[cfg(feature = "report")]
+pub use resolution::{Crossover, Growth, Resolution};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use roles::display as role_name;
 #[cfg(feature = "report")]
 pub use scans::{SegmentedClass, SegmentedScan, scans_page};
 pub use summary::conclusion;
 pub use table::table;
+pub use text_table::TextTable;
 #[cfg(feature = "report")]
 pub use training::{TrainingRun, training_page};

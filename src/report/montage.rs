@@ -1,6 +1,6 @@
 //! Slices of several cases in one picture: a row a case, label outlines in colour.
 
-use super::evidence::Slice;
+use super::report_data::Slice;
 use crate::{Error, Result};
 
 /// Sides of a tile, in pixels.

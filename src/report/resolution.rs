@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::charts::model_class;
 use super::escape::Escaped;
 use super::html::{figure, legend};
-use super::numbers::short;
-use super::svg::{Axis, Frame, Svg};
+use super::number_format::short;
+use super::svg::{ChartAxis, Frame, Svg};
 use crate::memory::format_bytes;
 
 /// Curves of one setting.
@@ -21,7 +21,7 @@ pub struct Resolution {
     /// The models' curves, then the recorded ones.
     pub curves: Vec<Growth>,
     /// Where two of them meet.
-    pub meetings: Vec<Meeting>,
+    pub meetings: Vec<Crossover>,
 }
 
 /// A model's bytes against the side of a cubic volume.
@@ -37,7 +37,7 @@ pub struct Growth {
 
 /// Where two curves meet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Meeting {
+pub struct Crossover {
     /// The curve that is lower above the meeting.
     pub leaner_above: String,
     /// The other one.
@@ -49,8 +49,8 @@ pub struct Meeting {
 }
 
 /// `OSS-Net C needs less than 3D residual U-Net above 176³ voxels (614.0 MiB)`.
-fn sentence(meeting: &Meeting) -> String {
-    let Meeting { leaner_above, other, side, bytes } = meeting;
+fn sentence(meeting: &Crossover) -> String {
+    let Crossover { leaner_above, other, side, bytes } = meeting;
     format!("{leaner_above} needs less than {other} above {side:.0}³ voxels ({})", format_bytes(*bytes as u64))
 }
 
@@ -96,8 +96,8 @@ fn chart(setting: &Resolution) -> Option<String> {
         Some((low, points().map(of).max_by(f64::total_cmp)?))
     };
     let ((left, right), (low, high)) = (range(|point| point.0)?, range(|point| point.1)?);
-    let horizontal = Axis::powers(2.0, left, right, 10, |side| format!("{side:.0}³"));
-    let vertical = Axis::powers(4.0, low, high, 9, round_bytes);
+    let horizontal = ChartAxis::powers(2.0, left, right, 10, |side| format!("{side:.0}³"));
+    let vertical = ChartAxis::powers(4.0, low, high, 9, round_bytes);
     let frame = Frame { left: 72.0, top: 30.0, width: 728.0, height: 330.0 };
     let mut svg = Svg::new(820.0, frame.bottom() + 44.0, "Memory against the side of the volume");
     frame.draw_left_axis(&mut svg, &vertical, "peak (logarithmic)");
@@ -145,17 +145,17 @@ fn chart(setting: &Resolution) -> Option<String> {
 const CLOSE: f64 = 0.12;
 
 /// One label for meetings that are close to each other: text, side and bytes of the first.
-fn labels(meetings: &[Meeting]) -> Vec<(String, f64, f64)> {
-    let mut sorted: Vec<&Meeting> = meetings.iter().collect();
+fn labels(meetings: &[Crossover]) -> Vec<(String, f64, f64)> {
+    let mut sorted: Vec<&Crossover> = meetings.iter().collect();
     sorted.sort_by(|a, b| a.side.total_cmp(&b.side));
-    let mut groups: Vec<Vec<&Meeting>> = Vec::new();
+    let mut groups: Vec<Vec<&Crossover>> = Vec::new();
     for meeting in sorted {
         match groups.last_mut() {
             Some(group) if meeting.side < group[0].side * (1.0 + CLOSE) => group.push(meeting),
             _ => groups.push(vec![meeting]),
         }
     }
-    let label = |group: Vec<&Meeting>| {
+    let label = |group: Vec<&Crossover>| {
         let (first, last) = (group[0], group[group.len() - 1]);
         let (low, high) = (format!("{:.0}³", first.side), format!("{:.0}³", last.side));
         (if low == high { low } else { format!("{low}–{high}") }, first.side, first.bytes)
@@ -187,7 +187,7 @@ mod tests {
                 curve("b", &[(32.0, 3e7), (64.0, 4e7)], None),
                 curve("peer of b", &[(64.0, 6e7), (96.0, 0.0)], Some(1)),
             ],
-            meetings: vec![Meeting { leaner_above: "b".into(), other: "a".into(), side: 48.4, bytes: 3.5e7 }],
+            meetings: vec![Crossover { leaner_above: "b".into(), other: "a".into(), side: 48.4, bytes: 3.5e7 }],
         };
         let html = section(&[setting, Resolution::default()]);
         assert!(

@@ -220,11 +220,11 @@ mod finite_or_null {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::demo;
+    use crate::report::fixtures;
 
     #[test]
     fn the_object_has_the_promised_keys_in_order() {
-        let json = demo::results().to_json().unwrap();
+        let json = fixtures::results().to_json().unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(keys(&value), ["models", "baselines", "device", "threads", "seed", "version"]);
@@ -247,13 +247,13 @@ mod tests {
 
     #[test]
     fn json_goes_there_and_back() {
-        let results = demo::results();
+        let results = fixtures::results();
         assert_eq!(Results::from_json("results.json", &results.to_json().unwrap()).unwrap(), results);
     }
 
     #[test]
     fn a_figure_that_is_not_finite_is_null_and_comes_back_as_nan() {
-        let mut results = demo::results();
+        let mut results = fixtures::results();
         results.models[0].dice = f64::NAN;
         results.models[0].final_loss = f64::INFINITY;
         let json = results.to_json().unwrap();

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::contour::outline;
 use super::escape::Escaped;
-use super::evidence::{CaseSlices, Slice};
 use super::html::filled;
 use super::image::{self, base64};
+use super::report_data::{CaseSlices, Slice};
 use crate::Result;
 use crate::mesh::Mesh;
 

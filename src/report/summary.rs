@@ -1,6 +1,6 @@
 //! What the figures say, in two sentences.
 
-use super::numbers::{duration, score};
+use super::number_format::{duration, score};
 use super::results::{BaselineResult, ModelResult, Results};
 use crate::memory::format_bytes;
 
@@ -68,11 +68,11 @@ fn against(baseline: &BaselineResult, models: &[&ModelResult]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::demo;
+    use crate::report::fixtures;
 
     #[test]
     fn the_sentence_follows_from_the_figures() {
-        let text = conclusion(&demo::results());
+        let text = conclusion(&fixtures::results());
         assert_eq!(
             text,
             "3D residual U-Net is the most accurate (mean Dice 0.921) with a peak of 176.0 MiB; OSS-Net C needs the \
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn one_model_that_wins_everything_and_models_without_scores() {
-        let mut results = demo::results();
+        let mut results = fixtures::results();
         results.models[1].dice = 0.95;
         assert!(
             conclusion(&results).starts_with("OSS-Net C is both the most accurate (mean Dice 0.950) and the leanest")
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn zero_bytes_give_no_ratio() {
-        let mut results = demo::results();
+        let mut results = fixtures::results();
         results.models[1].peak_bytes = 0;
         assert!(conclusion(&results).contains("least memory (0 B with mean Dice"));
     }

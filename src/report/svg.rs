@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::numbers::short;
+use super::number_format::short;
 
 /// An SVG picture in the making. Lengths are in user units, about a CSS pixel on a desktop screen.
 pub(super) struct Svg {
@@ -72,7 +72,7 @@ impl Svg {
 
 /// A range of values with round ticks; the outermost ticks are its ends.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
+pub(super) struct ChartAxis {
     low: f64,
     high: f64,
     logarithmic: bool,
@@ -80,7 +80,7 @@ pub(super) struct Axis {
     pub ticks: Vec<(f64, String)>,
 }
 
-impl Axis {
+impl ChartAxis {
     /// A linear axis from the round value below `low` to the one above `high`, with about `count` intervals.
     pub fn linear(low: f64, high: f64, count: usize) -> Self {
         let (low, high) = usable(low, high);
@@ -90,7 +90,7 @@ impl Axis {
         let tick = |multiple: f64| (multiple * step, linear_label(multiple * step, decimals));
         let intervals = (last - first).max(1.0) as usize;
         let ticks: Vec<_> = (0..=intervals).map(|interval| tick(first + interval as f64)).collect();
-        Axis { low: first * step, high: (first + intervals as f64) * step, logarithmic: false, ticks }
+        ChartAxis { low: first * step, high: (first + intervals as f64) * step, logarithmic: false, ticks }
     }
 
     /// A logarithmic axis around the positive values `low` and `high`: ticks at 1, 2, 5 within two decades, at powers
@@ -111,7 +111,7 @@ impl Axis {
         let below = ticks.iter().rposition(|&tick| tick <= low * (1.0 + 1e-9)).unwrap_or(0);
         let above = ticks.iter().position(|&tick| tick >= high * (1.0 - 1e-9)).unwrap_or(ticks.len() - 1);
         let ticks = &ticks[below.min(ticks.len() - 2)..=above.max(below + 1).min(ticks.len() - 1)];
-        Axis {
+        ChartAxis {
             low: ticks[0],
             high: ticks[ticks.len() - 1],
             logarithmic: true,
@@ -132,7 +132,7 @@ impl Axis {
             exponents.push(exponents[exponents.len() - 1] + stride as i32);
         }
         let ticks: Vec<_> = exponents.into_iter().map(|power| base.powi(power)).map(|x| (x, label(x))).collect();
-        Axis { low: ticks[0].0, high: ticks[ticks.len() - 1].0, logarithmic: true, ticks }
+        ChartAxis { low: ticks[0].0, high: ticks[ticks.len() - 1].0, logarithmic: true, ticks }
     }
 
     /// Where `value` lies between the ends: 0 at the low one, 1 at the high one.
@@ -210,7 +210,7 @@ impl Frame {
     }
 
     /// Draws the vertical axis: a grid line and a label for each tick, and what is measured above them.
-    pub fn draw_left_axis(&self, svg: &mut Svg, axis: &Axis, name: &str) {
+    pub fn draw_left_axis(&self, svg: &mut Svg, axis: &ChartAxis, name: &str) {
         for (value, label) in &axis.ticks {
             let y = self.y(axis.share(*value));
             svg.line("grid", [self.left, y], [self.left + self.width, y]);
@@ -220,7 +220,7 @@ impl Frame {
     }
 
     /// Draws the horizontal axis: a mark and a label for each tick, and what is measured below them.
-    pub fn draw_bottom_axis(&self, svg: &mut Svg, axis: &Axis, name: &str) {
+    pub fn draw_bottom_axis(&self, svg: &mut Svg, axis: &ChartAxis, name: &str) {
         svg.line("axis", [self.left, self.bottom()], [self.left + self.width, self.bottom()]);
         for (value, label) in &axis.ticks {
             let x = self.x(axis.share(*value));
@@ -250,7 +250,7 @@ mod tests {
         let low: Vec<f64> = values(4000).collect();
         for (pair, count) in low.chunks(2).zip((2..9).cycle()) {
             let (low, high) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
-            let axis = Axis::linear(low, high, count);
+            let axis = ChartAxis::linear(low, high, count);
             let ticks: Vec<f64> = axis.ticks.iter().map(|tick| tick.0).collect();
             let step = ticks[1] - ticks[0];
             let slack = 1e-6 * step;
@@ -269,7 +269,7 @@ mod tests {
         let pairs: Vec<f64> = values(4000).map(f64::abs).collect();
         for pair in pairs.chunks(2) {
             let (low, high) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
-            let axis = Axis::logarithmic(low, high);
+            let axis = ChartAxis::logarithmic(low, high);
             let ticks: Vec<f64> = axis.ticks.iter().map(|tick| tick.0).collect();
             assert!((2..=10).contains(&ticks.len()), "{low} {high} {ticks:?}");
             assert!(ticks.is_sorted() && ticks[0] <= low * 1.0001 && ticks[ticks.len() - 1] >= high * 0.9999);
@@ -278,21 +278,21 @@ mod tests {
 
     #[test]
     fn labels_are_what_a_reader_expects() {
-        let labels = |axis: Axis| axis.ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
-        assert_eq!(labels(Axis::linear(0.0, 0.93, 5)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        assert_eq!(labels(Axis::linear(0.0, 230.0, 5)), ["0", "50", "100", "150", "200", "250"]);
-        assert_eq!(labels(Axis::logarithmic(0.04, 0.7)), ["0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
-        assert_eq!(labels(Axis::logarithmic(0.001, 100.0)), ["0.001", "0.01", "0.1", "1", "10", "100"]);
+        let labels = |axis: ChartAxis| axis.ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
+        assert_eq!(labels(ChartAxis::linear(0.0, 0.93, 5)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(labels(ChartAxis::linear(0.0, 230.0, 5)), ["0", "50", "100", "150", "200", "250"]);
+        assert_eq!(labels(ChartAxis::logarithmic(0.04, 0.7)), ["0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
+        assert_eq!(labels(ChartAxis::logarithmic(0.001, 100.0)), ["0.001", "0.01", "0.1", "1", "10", "100"]);
     }
 
     #[test]
     fn powers_enclose_the_data_and_are_few() {
-        let labels = |axis: Axis| axis.ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
+        let labels = |axis: ChartAxis| axis.ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
         let side = |value: f64| format!("{value}");
-        assert_eq!(labels(Axis::powers(2.0, 32.0, 1024.0, 8, side)), ["32", "64", "128", "256", "512", "1024"]);
-        assert_eq!(labels(Axis::powers(4.0, 20.0, 1000.0, 3, side)), ["16", "256", "4096"]);
+        assert_eq!(labels(ChartAxis::powers(2.0, 32.0, 1024.0, 8, side)), ["32", "64", "128", "256", "512", "1024"]);
+        assert_eq!(labels(ChartAxis::powers(4.0, 20.0, 1000.0, 3, side)), ["16", "256", "4096"]);
         for (low, high) in [(0.0, 0.0), (f64::NAN, 3.0), (7.0, 7.0), (1.0, f64::INFINITY), (1e-30, 1e30)] {
-            let axis = Axis::powers(2.0, low, high, 8, side);
+            let axis = ChartAxis::powers(2.0, low, high, 8, side);
             assert!((2..=10).contains(&axis.ticks.len()), "{low} {high} {axis:?}");
             assert!(axis.ticks.windows(2).all(|pair| pair[0].0 < pair[1].0), "{axis:?}");
         }
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn odd_ranges_still_give_an_axis() {
         for (low, high) in [(0.0, 0.0), (5.0, 5.0), (f64::NAN, 1.0), (f64::MIN, f64::MAX), (0.0, 1e-320), (2.0, 1.0)] {
-            for axis in [Axis::linear(low, high, 5), Axis::logarithmic(low, high)] {
+            for axis in [ChartAxis::linear(low, high, 5), ChartAxis::logarithmic(low, high)] {
                 assert!((2..20).contains(&axis.ticks.len()), "{low} {high} {axis:?}");
                 assert!(axis.ticks.iter().all(|tick| tick.0.is_finite()), "{low} {high} {axis:?}");
             }

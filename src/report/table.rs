@@ -1,8 +1,8 @@
 //! The tables on the terminal.
 
-use super::grid::{Grid, WIDTH};
-use super::numbers::{MISSING, count, duration, mib, score};
+use super::number_format::{MISSING, count, duration, mib, score};
 use super::results::{CaseScore, Results, score_of};
+use super::text_table::{TextTable, WIDTH};
 use super::{conclusion, roles};
 
 /// The scores and costs of all models, the baselines, and the peak by role, as aligned plain text.
@@ -23,10 +23,10 @@ pub fn table(results: &Results) -> String {
     format!("{text}\n{}\n{run}\n", wrapped(&conclusion(results)))
 }
 
-fn scores(results: &Results, cases: &[&str]) -> Grid {
+fn scores(results: &Results, cases: &[&str]) -> TextTable {
     let heads = ["model", "parameters", "Dice", "IoU"].map(String::from).into_iter();
     let heads = heads.chain(cases.iter().map(|case| format!("Dice {case}")));
-    let mut grid = Grid::new(heads.chain(["peak MiB", "a step", "in all"].map(String::from)));
+    let mut grid = TextTable::new(heads.chain(["peak MiB", "a step", "in all"].map(String::from)));
     let by_case = |scores: &[CaseScore]| {
         let dice = |case: &&str| score(score_of(scores, case).map_or(f64::NAN, |score| score.dice));
         cases.iter().map(dice).collect::<Vec<_>>()
@@ -47,9 +47,9 @@ fn scores(results: &Results, cases: &[&str]) -> Grid {
 }
 
 /// Roles as rows, models as columns.
-fn by_role(results: &Results) -> Grid {
+fn by_role(results: &Results) -> TextTable {
     let models = &results.models;
-    let mut grid = Grid::new(std::iter::once("role".into()).chain(models.iter().map(|model| model.name.clone())));
+    let mut grid = TextTable::new(std::iter::once("role".into()).chain(models.iter().map(|model| model.name.clone())));
     for role in role_names(results) {
         let bytes = models.iter().map(|model| mib(model.peak_by_role.get(role)));
         grid.push(std::iter::once(roles::display(role)).chain(bytes));
@@ -91,7 +91,7 @@ fn wrapped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::demo;
+    use crate::report::fixtures;
 
     const EXPECTED: &str = "\
 model               parameters   Dice    IoU  Dice pycortexS1  Dice pyradbrain2  peak MiB  a step      in all
@@ -123,14 +123,14 @@ cpu (AVX-512), 2 threads, seed 7, ossnet 0.1.0 (train, report)
 
     #[test]
     fn the_demo_prints_as_expected() {
-        let text = table(&demo::results());
+        let text = table(&fixtures::results());
         assert_eq!(text, EXPECTED);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
     }
 
     #[test]
     fn columns_are_aligned_whatever_the_alphabet() {
-        let mut results = demo::results();
+        let mut results = fixtures::results();
         results.models[0].name = "Überblick–Netz".into();
         let text = table(&results);
         let widths: Vec<usize> = text.lines().take(3).map(|line| line.chars().count()).collect();
@@ -139,7 +139,7 @@ cpu (AVX-512), 2 threads, seed 7, ossnet 0.1.0 (train, report)
 
     #[test]
     fn missing_figures_are_dashes() {
-        let mut results = demo::results();
+        let mut results = fixtures::results();
         results.models[0].dice = f64::NAN;
         results.models[0].step_seconds = f64::INFINITY;
         results.models[0].cases.clear();
@@ -150,7 +150,7 @@ cpu (AVX-512), 2 threads, seed 7, ossnet 0.1.0 (train, report)
 
     #[test]
     fn many_cases_and_models_stay_within_the_width() {
-        let mut results = demo::results();
+        let mut results = fixtures::results();
         let model = results.models[0].clone();
         for number in 0..9 {
             let mut model = model.clone();

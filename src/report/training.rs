@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::charts;
 use super::escape::Escaped;
-use super::evidence::LossCurve;
 use super::html::{figure, filled, legend};
-use super::numbers::score;
+use super::number_format::score;
+use super::report_data::LossCurve;
 use super::results::CaseScore;
 
 /// What the page of a training run shows.

@@ -10,7 +10,7 @@
 //!   ways, the one with the highest mean Dice over the training cases; the lowest of equals.
 
 use crate::data::volume::{Labels, Volume};
-use crate::evaluate::metrics::{Confusion, Rule};
+use crate::evaluate::metrics::{Confusion, ScoreRule};
 use crate::{Error, Result};
 
 /// Values tried by [`Threshold::fit`].
@@ -115,7 +115,7 @@ impl Threshold {
                         false_negative: inside - found[1],
                         true_negative: outside - found[0],
                     };
-                    *score += counts.dice(&Rule::DEFAULT) / cases.len() as f64;
+                    *score += counts.dice(&ScoreRule::DEFAULT) / cases.len() as f64;
                 }
             }
         }
@@ -159,12 +159,12 @@ fn check(image: &Volume, labels: &Labels) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Axes, Padding, sample};
+    use crate::data::{Axes, Padding, embedded};
 
     /// The scores that `SOURCE.md` of the embedded sample states, to the two digits that it gives.
     #[test]
     fn the_stated_scores_of_the_sample() {
-        let heads = sample::open("heads").unwrap();
+        let heads = embedded::open("heads").unwrap();
         let read = |cases: &[crate::data::Case]| -> Vec<(Volume, Labels)> {
             let scans = cases.iter().map(|case| heads.read(case, Axes::Canonical).unwrap());
             scans.map(|scan| (scan.image, scan.labels.unwrap())).collect()
@@ -175,7 +175,7 @@ mod tests {
         assert!(threshold.above);
         for ((image, labels), stated) in validation.iter().zip([[0.81, 0.64], [0.77, 0.66]]) {
             let scores = [mask.score(labels), threshold.score(image, labels).unwrap()];
-            for (score, stated) in scores.map(|counts| counts.dice(&Rule::DEFAULT)).into_iter().zip(stated) {
+            for (score, stated) in scores.map(|counts| counts.dice(&ScoreRule::DEFAULT)).into_iter().zip(stated) {
                 assert_eq!((score * 100.0).round() / 100.0, stated, "{score}");
             }
         }
@@ -204,7 +204,7 @@ mod tests {
         let threshold = Threshold::fit([(&image, &labels)]).unwrap();
         assert!(!threshold.above);
         assert_eq!(threshold.training_dice, 1.0);
-        assert_eq!(threshold.score(&image, &labels).unwrap().dice(&Rule::DEFAULT), 1.0);
+        assert_eq!(threshold.score(&image, &labels).unwrap().dice(&ScoreRule::DEFAULT), 1.0);
         let flat = Volume::new([1, 1, 6], 1, vec![3.0; 6]);
         assert!(Threshold::fit([(&flat, &labels)]).unwrap().training_dice > 0.0);
     }

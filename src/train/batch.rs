@@ -3,14 +3,14 @@
 //! Every random choice depends on the seed and the pass's number alone, so that a resumed run goes on exactly as an
 //! uninterrupted one would, and any thread may draw any batch ahead of its time.
 
-use crate::data::sampling::Reach;
-use crate::data::{Labels, Padding, Plane, Volume};
+use crate::data::point_sampling::Reach;
+use crate::data::{Labels, Padding, PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::models::NetworkConfig;
 use crate::rng::Rng;
-use crate::task::Case;
+use crate::task::PreparedCase;
 use crate::tensor::Tensor;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{Batch, Targets};
@@ -26,7 +26,7 @@ pub fn order(cases: usize, seed: u64, epoch: u64) -> Vec<usize> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostBatch {
     /// `[batch, D, H, W, channels]`.
-    pub volumes: Array,
+    pub volumes: HostArray,
     /// What the network answers.
     pub targets: HostTargets,
 }
@@ -35,21 +35,21 @@ pub struct HostBatch {
 #[derive(Clone, Debug, PartialEq)]
 pub enum HostTargets {
     /// Voxel indices `[batch·points, 3]`, classes `[batch·points, 1]`, label volumes `[batch, D, H, W, 1]`.
-    Points(Array, Array, Option<Array>),
+    Points(HostArray, HostArray, Option<HostArray>),
     /// Classes `[batch, D, H, W, 1]`.
-    Dense(Array),
+    Dense(HostArray),
 }
 
 /// Numbers in C order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Array {
+pub struct HostArray {
     /// Lengths of the axes.
     pub shape: Vec<usize>,
     /// The numbers.
     pub values: Vec<f32>,
 }
 
-impl Array {
+impl HostArray {
     fn upload(&self, device: &Device) -> Result<Tensor> {
         Tensor::from_slice(device, &self.shape, Role::Data, &self.values)
     }
@@ -80,7 +80,7 @@ impl HostBatch {
     pub fn bytes(&self) -> u64 {
         let targets = match &self.targets {
             HostTargets::Points(coordinates, labels, volumes) => {
-                coordinates.bytes() + labels.bytes() + volumes.as_ref().map_or(0, Array::bytes)
+                coordinates.bytes() + labels.bytes() + volumes.as_ref().map_or(0, HostArray::bytes)
             }
             HostTargets::Dense(labels) => labels.bytes(),
         };
@@ -92,7 +92,12 @@ impl HostBatch {
 ///
 /// # Errors
 /// Cases without labels or of different shapes.
-pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], pass: u64) -> Result<HostBatch> {
+pub fn draw(
+    network: &NetworkConfig,
+    settings: &TrainSettings,
+    cases: &[&PreparedCase],
+    pass: u64,
+) -> Result<HostBatch> {
     let mut items = Vec::new();
     for (i, case) in cases.iter().enumerate() {
         let mut rng = Rng::named(settings.seed, "augment").split(pass).split(i as u64);
@@ -133,8 +138,8 @@ pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], 
             }
             let count = settings.points * items.len();
             let targets = HostTargets::Points(
-                Array { shape: vec![count, 3], values: coordinates },
-                Array { shape: vec![count, 1], values: classes },
+                HostArray { shape: vec![count, 3], values: coordinates },
+                HostArray { shape: vec![count, 1], values: classes },
                 config.has_auxiliary().then(|| label_array(&items)),
             );
             Ok(HostBatch { volumes: volume_array(&items), targets })
@@ -151,18 +156,18 @@ pub fn draw(network: &NetworkConfig, settings: &TrainSettings, cases: &[&Case], 
 /// An augmented case: image, labels, and what is near their border.
 type Item<B> = (Volume, Labels, B);
 
-fn volume_array<B>(items: &[Item<B>]) -> Array {
+fn volume_array<B>(items: &[Item<B>]) -> HostArray {
     let ([d, h, w], channels) = (items[0].0.shape, items[0].0.channels);
     let mut values = Vec::with_capacity(items.len() * d * h * w * channels);
     items.iter().for_each(|item| values.extend_from_slice(&item.0.voxels));
-    Array { shape: vec![items.len(), d, h, w, channels], values }
+    HostArray { shape: vec![items.len(), d, h, w, channels], values }
 }
 
-fn label_array<B>(items: &[Item<B>]) -> Array {
+fn label_array<B>(items: &[Item<B>]) -> HostArray {
     let [d, h, w] = items[0].1.shape;
     let mut values = Vec::with_capacity(items.len() * d * h * w);
     items.iter().for_each(|item| values.extend(item.1.voxels.iter().map(|&v| f32::from(v))));
-    Array { shape: vec![items.len(), d, h, w, 1], values }
+    HostArray { shape: vec![items.len(), d, h, w, 1], values }
 }
 
 /// A random patch of `patch` voxels; a share of them is centred on foreground, as far as the volume's faces allow.
@@ -204,7 +209,7 @@ fn cut_patch(
 /// Random slices of random items across `axis`, as a batch of volumes with one plane.
 fn slices<B>(axis: usize, count: usize, items: &[Item<B>], rng: &mut Rng) -> HostBatch {
     let (shape, channels) = (items[0].0.shape, items[0].0.channels);
-    let plane = Plane::new(shape, axis);
+    let plane = PlaneLayout::new(shape, axis);
     let (mut voxels, mut classes) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let (volume, labels, _) = &items[rng.below(items.len() as u64) as usize];
@@ -214,8 +219,8 @@ fn slices<B>(axis: usize, count: usize, items: &[Item<B>], rng: &mut Rng) -> Hos
     }
     let with = |last: usize| vec![count, 1, plane.sides[0], plane.sides[1], last];
     HostBatch {
-        volumes: Array { shape: with(channels), values: voxels },
-        targets: HostTargets::Dense(Array { shape: with(1), values: classes }),
+        volumes: HostArray { shape: with(channels), values: voxels },
+        targets: HostTargets::Dense(HostArray { shape: with(1), values: classes }),
     }
 }
 

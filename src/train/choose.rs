@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{NetworkConfig, Recompute, RecomputeChoice};
-use crate::train::rehearsal::{Rehearsal, Sizes, rehearse};
+use crate::train::dry_run::{StepProfile, StepSizes, dry_run};
 
 /// Steps of a plan: after the first, everything that lives across steps exists.
 const STEPS: usize = 2;
@@ -13,7 +13,7 @@ pub struct Choice {
     /// The level.
     pub recompute: Recompute,
     /// A step's costs.
-    pub plan: Rehearsal,
+    pub plan: StepProfile,
 }
 
 /// The fastest level at which the step `sizes` of `config` fits the budget of `device`, fragmentation included;
@@ -22,10 +22,10 @@ pub struct Choice {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] of the strictest level if none fits, or sizes that the network does not admit.
-pub fn cheapest_that_fits(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Choice> {
+pub fn cheapest_that_fits(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<Choice> {
     let mut refused = None;
     for recompute in Recompute::ALL {
-        match rehearse(&device.planned(), config, Sizes { recompute, ..sizes }, STEPS) {
+        match dry_run(&device.planned(), config, StepSizes { recompute, ..sizes }, STEPS) {
             Ok(plan) => return Ok(Choice { recompute, plan }),
             Err(error @ Error::OutOfMemory(_)) => refused = Some(error),
             Err(error) => return Err(error),
@@ -38,7 +38,12 @@ pub fn cheapest_that_fits(device: &Device, config: &NetworkConfig, sizes: Sizes)
 ///
 /// # Errors
 /// As [`cheapest_that_fits`], if it is asked.
-pub fn resolve(choice: RecomputeChoice, device: &Device, config: &NetworkConfig, sizes: Sizes) -> Result<Recompute> {
+pub fn resolve(
+    choice: RecomputeChoice,
+    device: &Device,
+    config: &NetworkConfig,
+    sizes: StepSizes,
+) -> Result<Recompute> {
     match choice {
         RecomputeChoice::Level(level) => Ok(level),
         RecomputeChoice::Auto => cheapest_that_fits(device, config, sizes).map(|choice| choice.recompute),

@@ -16,7 +16,7 @@ pub use preset::Preset;
 use crate::data::{Augmentation, SamplingRule};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
-use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::settings::{Augment, TrainSettings};
 use crate::train::step::LossSettings;
@@ -275,8 +275,8 @@ impl RunConfig {
     }
 
     /// The folder of the data set, or the embedded task.
-    pub fn data(&self) -> Data<'_> {
-        Data::of(&self.dataset_path)
+    pub fn data(&self) -> DataSource<'_> {
+        DataSource::of(&self.dataset_path)
     }
 
     /// The network for images of `channels` channels on a grid of `shape`, with `outputs` outputs.
@@ -332,10 +332,10 @@ impl RunConfig {
             foreground_share: self.foreground_share,
             optimizer: OptimizerSettings {
                 rule: match optimizer.name {
-                    OptimizerName::Sgd => Rule::Sgd { momentum: optimizer.momentum, weight_decay },
-                    OptimizerName::Adam => Rule::Adam { betas, epsilon, weight_decay, decoupled: false },
-                    OptimizerName::AdamW => Rule::Adam { betas, epsilon, weight_decay, decoupled: true },
-                    OptimizerName::RAdam => Rule::RAdam { betas, epsilon },
+                    OptimizerName::Sgd => UpdateRule::Sgd { momentum: optimizer.momentum, weight_decay },
+                    OptimizerName::Adam => UpdateRule::Adam { betas, epsilon, weight_decay, decoupled: false },
+                    OptimizerName::AdamW => UpdateRule::Adam { betas, epsilon, weight_decay, decoupled: true },
+                    OptimizerName::RAdam => UpdateRule::RAdam { betas, epsilon },
                 },
                 lookahead: (optimizer.lookahead_every > 0)
                     .then_some(Lookahead { every: optimizer.lookahead_every, alpha: optimizer.lookahead_alpha }),
@@ -371,19 +371,19 @@ pub const SAMPLE: &str = "sample:";
 
 /// Where cases come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data<'a> {
+pub enum DataSource<'a> {
     /// A task of the embedded sample.
     Embedded(&'a str),
     /// A folder.
     Folder(PathBuf),
 }
 
-impl<'a> Data<'a> {
+impl<'a> DataSource<'a> {
     /// What `path` names: a folder, or an embedded task behind [`SAMPLE`].
     pub fn of(path: &'a str) -> Self {
         match path.strip_prefix(SAMPLE) {
-            Some(task) => Data::Embedded(task),
-            None => Data::Folder(PathBuf::from(path)),
+            Some(task) => DataSource::Embedded(task),
+            None => DataSource::Folder(PathBuf::from(path)),
         }
     }
 }

@@ -1,27 +1,27 @@
 //! Training.
 
-pub mod average;
 pub mod baseline;
 pub mod batch;
+pub mod case_source;
 pub mod choose;
 pub mod config;
 pub mod costs;
-pub mod feed;
-pub mod gradients;
-pub mod journal;
-pub mod passes;
+mod cuda_graph;
+pub mod dry_run;
+pub mod ema;
+pub mod grad_clip;
+pub mod micro_batches;
 pub mod presets;
-pub mod rehearsal;
-mod replay;
 pub mod run;
+pub mod run_log;
 pub mod settings;
-pub mod state;
 pub mod step;
 pub mod tensorboard;
 pub mod trainer;
+pub mod training_state;
 pub mod validation;
 
 #[cfg(test)]
-mod on_cuda;
+mod cuda_bf16_tests;
 #[cfg(test)]
-mod on_cuda_bf16;
+mod cuda_tests;

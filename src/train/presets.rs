@@ -2,7 +2,7 @@
 
 use crate::data::{Augmentation, SamplingRule};
 use crate::models::{NetworkConfig, Recompute};
-use crate::nn::optim::{Lookahead, OptimizerSettings, Rule, Schedule};
+use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::settings::TrainSettings;
 use crate::train::step::LossSettings;
@@ -29,7 +29,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
         patch: None,
         foreground_share: 0.33,
         optimizer: OptimizerSettings {
-            rule: Rule::radam(),
+            rule: UpdateRule::radam(),
             lookahead: Some(Lookahead::default()),
             rate: 3e-3,
             activation_rate: Some(1e-2),

@@ -12,18 +12,18 @@ use crate::checkpoint::model::Model;
 use crate::error::{Error, Result};
 use crate::memory::Phase;
 use crate::task::Task;
-use crate::train::feed::Feed;
-use crate::train::journal::Journal;
+use crate::train::case_source::CaseSource;
+use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
-use crate::train::state;
 use crate::train::trainer::Trainer;
+use crate::train::training_state;
 use crate::train::validation::{self, Validation};
 
 /// Time between two checkpoints of one run unless it is told otherwise: what a power cut may cost.
 pub const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Who hears of a run's progress.
-pub trait Watch {
+pub trait RunObserver {
     /// A step was made.
     fn stepped(&mut self, trainer: &Trainer);
     /// A validation was made.
@@ -33,9 +33,9 @@ pub trait Watch {
 /// What a run works with.
 pub struct Run<'a> {
     /// Cases to train on.
-    pub training: &'a dyn Feed,
+    pub training: &'a dyn CaseSource,
     /// Cases to validate on.
-    pub validation: &'a dyn Feed,
+    pub validation: &'a dyn CaseSource,
     /// What the network is asked to do.
     pub task: &'a Task,
     /// The checkpoint that the run goes on from.
@@ -43,18 +43,18 @@ pub struct Run<'a> {
     /// Time between two checkpoints.
     pub save_every: Duration,
     /// Opens the journal at a step, once the process has made its first: a run that fails before leaves nothing behind.
-    pub begin: Option<Begin<'a>>,
+    pub begin: Option<OpenRunLog<'a>>,
     /// The journal, once it is open.
-    pub journal: Option<Journal>,
+    pub journal: Option<RunLog>,
     /// What is done where a step does not fit after all.
-    pub relief: Relief<'a>,
+    pub oom_handler: OomHandler<'a>,
 }
 
 /// Told of a trainer whose step did not fit and of the error: the settings to go on with, or the error to end with.
-pub type Relief<'a> = Box<dyn FnMut(&Trainer, Error) -> Result<TrainSettings> + 'a>;
+pub type OomHandler<'a> = Box<dyn FnMut(&Trainer, Error) -> Result<TrainSettings> + 'a>;
 
 /// See [`Run::begin`].
-pub type Begin<'a> = Box<dyn FnOnce(u64) -> Result<Journal> + 'a>;
+pub type OpenRunLog<'a> = Box<dyn FnOnce(u64) -> Result<RunLog> + 'a>;
 
 impl Run<'_> {
     /// Trains until all epochs are done. The checkpoint is saved at the end, at intervals until then, after a validation,
@@ -63,7 +63,7 @@ impl Run<'_> {
     /// # Errors
     /// [`Error::Interrupted`] after an interrupt, when all is saved; [`Error::NotFinite`] when the numbers run away, with
     /// the last good checkpoint left in place; no memory; a full disk.
-    pub fn to_end(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<()> {
+    pub fn to_end(&mut self, trainer: &mut Trainer, watch: &mut dyn RunObserver) -> Result<()> {
         let (training, mut saved) = (self.training, Instant::now());
         let mut result = self.validate_if_due(trainer, watch).map(drop);
         while result.is_ok() {
@@ -102,7 +102,7 @@ impl Run<'_> {
             Error::OutOfMemory(refusal) if refusal.phase != Phase::Evaluate => {}
             _ => return Err(error),
         }
-        trainer.go_on_with((self.relief)(trainer, error)?);
+        trainer.go_on_with((self.oom_handler)(trainer, error)?);
         if let Some(journal) = &mut self.journal {
             journal.note("adapt", trainer.optimizer().steps(), measures(trainer.settings()))?;
         }
@@ -122,18 +122,18 @@ impl Run<'_> {
     }
 
     /// Validates if an epoch has just ended after which that is wanted, unless it was done before an interruption.
-    fn validate_if_due(&mut self, trainer: &mut Trainer, watch: &mut dyn Watch) -> Result<bool> {
+    fn validate_if_due(&mut self, trainer: &mut Trainer, watch: &mut dyn RunObserver) -> Result<bool> {
         let (steps, per_epoch) = (trainer.optimizer().steps(), trainer.steps_per_epoch(self.training.len()));
         let (epoch, every) = (steps / per_epoch, trainer.settings().validate_every);
         let wanted = every > 0 && !self.validation.is_empty();
         let ended = steps > 0 && steps.is_multiple_of(per_epoch);
         let due = every > 0 && (epoch.is_multiple_of(every) || epoch == trainer.settings().epochs);
-        let done = trainer.course().validations.last().is_some_and(|last| last.step == steps);
+        let done = trainer.history().validations.last().is_some_and(|last| last.step == steps);
         if !(wanted && ended && due) || done {
             return Ok(false);
         }
         let found = validation::validate(trainer, self.task, self.validation, epoch)?;
-        let best = validation::best(&trainer.course().validations).is_none_or(|best| found.iou > best.iou);
+        let best = validation::best(&trainer.history().validations).is_none_or(|best| found.iou > best.iou);
         trainer.note_validation(found.clone());
         if best {
             trainer.check_weights()?;
@@ -150,7 +150,7 @@ impl Run<'_> {
 
     fn save(&self, trainer: &Trainer) -> Result<()> {
         trainer.check_weights()?;
-        state::save(trainer, self.task, self.checkpoint)
+        training_state::save(trainer, self.task, self.checkpoint)
     }
 }
 

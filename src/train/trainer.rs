@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::data::prefetch::{self, Queue, Window};
+use crate::data::prefetch::{self, PrefetchLimits, Queue};
 use crate::device::{Backend, Buffer, Device, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -16,13 +16,13 @@ use crate::ops::{self, first_not_finite};
 use crate::rng::Rng;
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::Tensor;
-use crate::train::average::Average;
 use crate::train::batch::HostBatch;
+use crate::train::case_source::CaseSource;
 use crate::train::costs::Costs;
-use crate::train::feed::Feed;
-use crate::train::gradients;
-use crate::train::passes::Passes;
-use crate::train::replay::Replay;
+use crate::train::cuda_graph::StepGraph;
+use crate::train::ema::Ema;
+use crate::train::grad_clip;
+use crate::train::micro_batches::MicroBatches;
 use crate::train::settings::TrainSettings;
 use crate::train::step::{self, Batch};
 use crate::train::validation::Validation;
@@ -38,11 +38,11 @@ const PREFETCH_THREADS: usize = 4;
 const MEASURED_STEPS: u64 = 2;
 
 /// Nothing is drawn before it is needed.
-const WHEN_NEEDED: Window = Window { items: 1, threads: 0 };
+const WHEN_NEEDED: PrefetchLimits = PrefetchLimits { items: 1, threads: 0 };
 
 /// How a run went so far.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Course {
+pub struct History {
     /// Loss of each step.
     pub losses: Vec<f32>,
     /// What the validations found.
@@ -55,12 +55,12 @@ pub struct Trainer {
     network: Network,
     parameters: Parameters,
     optimizer: Optimizer,
-    average: Option<Average>,
+    average: Option<Ema>,
     /// What the run was told.
     asked: TrainSettings,
     /// What it goes by: the same until something does not fit.
     settings: TrainSettings,
-    course: Course,
+    history: History,
     costs: Costs,
     events: Vec<Event>,
     prefetch_bytes: u64,
@@ -70,7 +70,7 @@ pub struct Trainer {
 
 /// What a trainer holds whose passes are launched as CUDA graphs.
 struct InGraph {
-    replay: Replay,
+    replay: StepGraph,
     /// Of the last pass, one element.
     loss: Tensor,
 }
@@ -86,7 +86,7 @@ impl Trainer {
         network.set_recompute(settings.recompute);
         network.set_precision(settings.precision);
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
-        let average = settings.average_decay.map(|decay| Average::new(decay, &parameters)).transpose()?;
+        let average = settings.average_decay.map(|decay| Ema::new(decay, &parameters)).transpose()?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
             device: device.clone(),
@@ -96,7 +96,7 @@ impl Trainer {
             average,
             asked: settings.clone(),
             settings,
-            course: Course::default(),
+            history: History::default(),
             costs: Costs::default(),
             events: Vec::new(),
             prefetch_bytes: 0,
@@ -131,12 +131,12 @@ impl Trainer {
     }
 
     /// The averaged weights, if the run keeps them.
-    pub fn average(&self) -> Option<&Average> {
+    pub fn average(&self) -> Option<&Ema> {
         self.average.as_ref()
     }
 
     /// The averaged weights, for loading.
-    pub fn average_mut(&mut self) -> Option<&mut Average> {
+    pub fn average_mut(&mut self) -> Option<&mut Ema> {
         self.average.as_mut()
     }
 
@@ -145,7 +145,7 @@ impl Trainer {
     /// # Errors
     /// No memory.
     pub fn restart_average(&mut self) -> Result<()> {
-        self.average = self.settings.average_decay.map(|decay| Average::new(decay, &self.parameters)).transpose()?;
+        self.average = self.settings.average_decay.map(|decay| Ema::new(decay, &self.parameters)).transpose()?;
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl Trainer {
             return Err(Error::Usage(format!("--graph: {why}; leave it away for this network")));
         }
         let loss = self.device.in_op("loss", || Tensor::zeros(&self.device, &[1], Role::Output))?;
-        self.graph = Some(InGraph { replay: Replay::default(), loss });
+        self.graph = Some(InGraph { replay: StepGraph::default(), loss });
         Ok(())
     }
 
@@ -215,17 +215,17 @@ impl Trainer {
 
     /// Loss of each step so far.
     pub fn losses(&self) -> &[f32] {
-        &self.course.losses
+        &self.history.losses
     }
 
     /// How the run went so far.
-    pub fn course(&self) -> &Course {
-        &self.course
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Takes note of a validation.
     pub fn note_validation(&mut self, validation: Validation) {
-        self.course.validations.push(validation);
+        self.history.validations.push(validation);
     }
 
     /// Mean loss of the last `steps` steps; NaN before the first.
@@ -244,8 +244,8 @@ impl Trainer {
     }
 
     /// Goes on from a stored course.
-    pub fn set_course(&mut self, course: Course, costs: Costs) {
-        (self.course, self.costs) = (course, costs);
+    pub fn set_history(&mut self, history: History, costs: Costs) {
+        (self.history, self.costs) = (history, costs);
     }
 
     /// Memory events of one training step, once that step has been made in this process.
@@ -278,7 +278,7 @@ impl Trainer {
     /// [`Error::Interrupted`] between two steps after an interrupt, [`Error::NotFinite`] for a loss that is not finite,
     /// no memory, or what `after` reports. The weights are those of the last whole step, and without memory so is all else
     /// (see [`Trainer::can_go_on`]): called again with smaller settings the run goes on.
-    pub fn train(&mut self, cases: &dyn Feed, mut after: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    pub fn train(&mut self, cases: &dyn CaseSource, mut after: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         if cases.is_empty() {
             return Err(Error::Model("there are no training cases".into()));
         }
@@ -295,9 +295,9 @@ impl Trainer {
     /// Makes steps, whose batches are drawn within `window`.
     fn steps(
         &mut self,
-        passes: &Passes<'_>,
+        passes: &MicroBatches<'_>,
         steps: Range<u64>,
-        window: Window,
+        window: PrefetchLimits,
         after: &mut impl FnMut(&mut Self) -> Result<()>,
     ) -> Result<()> {
         let (numbers, total) = (passes.of_steps(steps.clone()), self.total_steps(passes.cases.len()));
@@ -313,8 +313,8 @@ impl Trainer {
     }
 
     /// The passes over `cases`, whatever step they are of.
-    fn passes<'a>(&self, cases: &'a dyn Feed) -> Passes<'a> {
-        Passes {
+    fn passes<'a>(&self, cases: &'a dyn CaseSource) -> MicroBatches<'a> {
+        MicroBatches {
             network: self.network.config(),
             settings: self.settings.clone(),
             cases,
@@ -327,11 +327,11 @@ impl Trainer {
     /// How far batches of `bytes` bytes are drawn ahead, with the entry in the ledger that stands for them. On a CUDA device
     /// they lie in the host's memory, of which its ledger knows nothing. They take at most half of what steps leave of the
     /// budget; where that holds no two batches, each is drawn when it is needed.
-    fn window(&self, bytes: u64) -> (Window, Option<Buffer>) {
+    fn window(&self, bytes: u64) -> (PrefetchLimits, Option<Buffer>) {
         let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
         let on_cpu = matches!(self.device.backend(), Backend::Cpu { .. });
         let left = if on_cpu { (self.device.budget().saturating_sub(self.device.reserved())) / 2 } else { u64::MAX };
-        let window = Window::within(self.prefetch_bytes.min(left), bytes, threads);
+        let window = PrefetchLimits::within(self.prefetch_bytes.min(left), bytes, threads);
         if self.prefetch_bytes == 0 || window.bytes(bytes) > left {
             return (WHEN_NEEDED, None);
         }
@@ -348,7 +348,7 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::train`].
-    pub fn rehearse(&mut self, cases: &dyn Feed, steps: u64) -> Result<()> {
+    pub fn dry_run(&mut self, cases: &dyn CaseSource, steps: u64) -> Result<()> {
         let (passes, per_epoch) = (self.passes(cases), self.steps_per_epoch(cases.len()));
         let (done, draw) = (self.optimizer.steps(), |pass| passes.draw(pass));
         prefetch::ahead(passes.of_steps(done..done + steps), WHEN_NEEDED, draw, |queue| {
@@ -391,7 +391,7 @@ impl Trainer {
         });
         let loss = made.inspect_err(|_| self.forget_gradients())?;
         self.events = events.unwrap_or_else(|| std::mem::take(&mut self.events));
-        self.course.losses.push(loss);
+        self.history.losses.push(loss);
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
@@ -409,7 +409,7 @@ impl Trainer {
         }
         if let Some(limit) = self.settings.clip_norm {
             let step = self.optimizer.steps() + 1;
-            self.device.in_phase(Phase::Optimizer, || gradients::clip(&mut self.parameters, limit, step))?;
+            self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
         }
         self.parameters.update_running(&updates)?;
         Ok(loss)
@@ -431,7 +431,7 @@ impl Trainer {
     fn forget_gradients(&mut self) {
         self.parameters.clear_gradients();
         if let Some(graph) = &mut self.graph {
-            graph.replay = Replay::default();
+            graph.replay = StepGraph::default();
         }
         self.device.ledger(|ledger| ledger.reset_peak());
     }
@@ -490,7 +490,7 @@ impl Trainer {
                 loss.to_vec()?[0]
             }
         };
-        if value.is_finite() { Ok(value) } else { Err(self.blame(batch)) }
+        if value.is_finite() { Ok(value) } else { Err(self.find_non_finite(batch)) }
     }
 
     fn tape(&self) -> Tape {
@@ -499,7 +499,7 @@ impl Trainer {
     }
 
     /// Runs the forward pass again, looking at every op, to name the first whose output is not finite.
-    fn blame(&self, batch: &Batch) -> Error {
+    fn find_non_finite(&self, batch: &Batch) -> Error {
         let tape = self.tape();
         tape.check_finite();
         let again = step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss);

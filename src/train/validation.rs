@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::evaluate::metrics::Rule;
+use crate::evaluate::metrics::ScoreRule;
 use crate::report::CaseScore;
-use crate::task::{Case, Task};
-use crate::train::feed::Feed;
+use crate::task::{PreparedCase, Task};
+use crate::train::case_source::CaseSource;
 use crate::train::trainer::Trainer;
 use crate::{evaluate, infer, interrupt};
 
@@ -32,12 +32,12 @@ pub fn best(validations: &[Validation]) -> Option<&Validation> {
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) between two cases, a case that does not fit, or no memory.
-pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn Feed, epoch: u64) -> Result<Validation> {
+pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn CaseSource, epoch: u64) -> Result<Validation> {
     let step = trainer.optimizer().steps();
     let scores: Vec<CaseScore> = trainer.with_best_weights(|trainer| {
         let (network, parameters) = (trainer.network(), trainer.parameters());
-        let rule = if network.config().is_reference() { Rule::REFERENCE } else { Rule::DEFAULT };
-        let score = |case: &Case| {
+        let rule = if network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+        let score = |case: &PreparedCase| {
             interrupt::check(|| format!("{step} steps are done"))?;
             let predicted = infer::segment(network, parameters, task, case)?;
             evaluate::score(task, case, &predicted, rule)
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn the_first_of_the_best_is_kept() {
         let validation = |epoch, iou| Validation { epoch, step: epoch, dice: 0.0, iou };
-        let course = [validation(1, 0.5), validation(2, 0.7), validation(3, 0.7), validation(4, f64::NAN)];
-        assert_eq!(best(&course).unwrap().epoch, 2);
+        let history = [validation(1, 0.5), validation(2, 0.7), validation(3, 0.7), validation(4, f64::NAN)];
+        assert_eq!(best(&history).unwrap().epoch, 2);
         assert!(best(&[]).is_none());
     }
 }

@@ -7,8 +7,8 @@ use ossnet::data::{Augmentation, Dataset, SamplingRule};
 use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::models::NetworkConfig;
-use ossnet::task::{Case, Task};
-use ossnet::train::feed::{Feed, OnDisk};
+use ossnet::task::{PreparedCase, Task};
+use ossnet::train::case_source::{CaseSource, OnDisk};
 use ossnet::train::presets;
 use ossnet::train::settings::TrainSettings;
 use ossnet::train::trainer::Trainer;
@@ -27,7 +27,7 @@ fn settings(network: &NetworkConfig) -> TrainSettings {
 }
 
 /// Weights and losses after training on `cases`, and the most bytes that stood in the ledger as staging.
-fn train(cases: &dyn Feed, prefetch: u64, budget: u64, threads: usize) -> Result<(Vec<u32>, u64)> {
+fn train(cases: &dyn CaseSource, prefetch: u64, budget: u64, threads: usize) -> Result<(Vec<u32>, u64)> {
     let device = Device::cpu(threads, budget)?;
     let network = NetworkConfig::sample("oss-net-c", 1, 1, SHAPE)?;
     let mut trainer = Trainer::new(&device, &network, settings(&network))?;
@@ -51,7 +51,7 @@ fn the_same_bits_from_memory_and_disk_ahead_or_not() {
     data_set(place.path(), 16, &["a", "b", "c", "d", "e"], &["f"]);
     let dataset = Dataset::open(place.path(), 0).unwrap();
     let task = Task::of(&dataset, SHAPE);
-    let held: Vec<Case> = dataset
+    let held: Vec<PreparedCase> = dataset
         .training
         .iter()
         .map(|case| task.prepare(dataset.read(case, task.preprocessing.axes).unwrap(), None).unwrap())
@@ -60,7 +60,7 @@ fn the_same_bits_from_memory_and_disk_ahead_or_not() {
     let (expected, staged) = train(&held, 0, 1 << 30, 1).unwrap();
     assert_eq!(staged, 0);
     for threads in [1, 3] {
-        for cases in [&held as &dyn Feed, &on_disk] {
+        for cases in [&held as &dyn CaseSource, &on_disk] {
             let (bits, staged) = train(cases, 4 << 20, 1 << 30, threads).unwrap();
             assert!(bits == expected, "{threads} threads");
             // Two batches at least, and no more than was allowed.

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use crate::support::Nifti;
 use crate::support::cli::Place;
 use ossnet::checkpoint::model::Model;
-use ossnet::data::preprocess::Way;
+use ossnet::data::preprocess::GridTransform;
 use ossnet::data::{Padding, Preprocessing, Volume};
 use ossnet::device::Device;
 use ossnet::device::cpu::SimdLevel;
-use ossnet::infer::{Grid, Occupancy, Options, Segmenter};
+use ossnet::infer::{Occupancy, QueryGrid, Segmenter, SegmenterOptions};
 use ossnet::memory::Role;
 use ossnet::models::{Family, Network, NetworkConfig, OssNet, OssNetConfig};
 use ossnet::nn::Parameters;
@@ -34,8 +34,8 @@ fn a_tenth_of_the_official_memory() {
     let task = Task { preprocessing: Preprocessing { multiple: [2; 3], ..official.preprocessing }, ..official };
     let voxels: Vec<f32> = (0..shape.iter().product::<usize>() * 4).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
     let volume = Volume::new(shape, 4, voxels);
-    let way = Way { shape, geometry: volume.geometry, resampled: shape, padding: Padding::default() };
-    let options = Options { threshold: 1.0, ..Options::default() };
+    let way = GridTransform { shape, geometry: volume.geometry, resampled: shape, padding: Padding::default() };
+    let options = SegmenterOptions { threshold: 1.0, ..SegmenterOptions::default() };
     let segmenter = Segmenter::new(&network, &parameters, &task, options).unwrap();
     let found = segmenter.prepared(volume, &way, &mut || Ok(())).unwrap();
     assert_eq!(found.evaluated, [20_480, 0, 0]);
@@ -90,7 +90,7 @@ fn planned(config: OssNetConfig, budget: u64) -> u64 {
     let occupancy = Occupancy::new(&network, &parameters, volume, 0).unwrap();
     let (coarse, fine) = (Lattice::new(&plan, shape.map(|n| n / 2)).unwrap(), Lattice::new(&plan, shape).unwrap());
     let indices = Tensor::empty(&plan, &[occupancy.most_points(), 3], DType::F32, Role::Data).unwrap();
-    let logits = occupancy.logits(&Grid::voxels(shape), indices).unwrap();
+    let logits = occupancy.logits(&QueryGrid::voxels(shape), indices).unwrap();
     lattice::classify(&logits.tensor(), 0.5).unwrap();
     drop((coarse, fine));
     plan.ledger(|ledger| ledger.peak().by_role.total()) - bytes

@@ -7,14 +7,14 @@ use ossnet::data::Dataset;
 use ossnet::device::Device;
 use ossnet::device::cpu::SimdLevel;
 use ossnet::models::{NetworkConfig, OssNetConfig, Recompute};
-use ossnet::task::{Case, Task};
+use ossnet::task::{PreparedCase, Task};
 use ossnet::train::presets;
 use ossnet::train::settings::TrainSettings;
 use ossnet::train::trainer::Trainer;
 
 const SHAPE: [usize; 3] = [16; 3];
 
-fn cases(place: &Place) -> Vec<Case> {
+fn cases(place: &Place) -> Vec<PreparedCase> {
     data_set(place.path(), SHAPE[0] as i64, &["a", "b", "c", "d"], &["v"]);
     let dataset = Dataset::open(place.path(), 0).unwrap();
     let task = Task::of(&dataset, SHAPE);
@@ -51,7 +51,7 @@ fn a_step_that_does_not_fit_is_undone() {
     };
     let reserved = |settings| {
         let plan = Device::plan(1, SimdLevel::detect(), 1 << 40);
-        Trainer::new(&plan, &network, settings).unwrap().rehearse(&cases, 2).unwrap();
+        Trainer::new(&plan, &network, settings).unwrap().dry_run(&cases, 2).unwrap();
         plan.reserved()
     };
     let [first, second] = [1, 2].map(|passes| reserved(settings(passes, Recompute::Activations)));

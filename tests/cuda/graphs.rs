@@ -5,7 +5,7 @@ use crate::support::cli::{Place, data_set};
 use ossnet::data::Dataset;
 use ossnet::device::Device;
 use ossnet::models::{NetworkConfig, OssNetConfig, UNetConfig};
-use ossnet::task::{Case, Task};
+use ossnet::task::{PreparedCase, Task};
 use ossnet::train::presets;
 use ossnet::train::settings::TrainSettings;
 use ossnet::train::trainer::Trainer;
@@ -24,7 +24,7 @@ struct End {
     launches: Vec<u64>,
 }
 
-fn train(cases: &[Case], network: &NetworkConfig, settings: &TrainSettings, graphs: bool) -> Option<End> {
+fn train(cases: &[PreparedCase], network: &NetworkConfig, settings: &TrainSettings, graphs: bool) -> Option<End> {
     let device = cuda_device(0)?;
     let mut trainer = Trainer::new(&device, network, settings.clone()).unwrap();
     if graphs {
@@ -57,7 +57,7 @@ fn check(network: &NetworkConfig, settings: &TrainSettings) {
     let dataset = Dataset::open(place.path(), 0).unwrap();
     let task = Task::of(&dataset, SHAPE);
     let read = |case| task.prepare(dataset.read(case, task.preprocessing.axes).unwrap(), None).unwrap();
-    let cases: Vec<Case> = dataset.training.iter().map(read).collect();
+    let cases: Vec<PreparedCase> = dataset.training.iter().map(read).collect();
     let Some(plain) = train(&cases, network, settings, false) else { return };
     let graphs = train(&cases, network, settings, true).unwrap();
     assert_eq!(plain.losses, graphs.losses);

@@ -1,10 +1,10 @@
 //! Inference on a CUDA device is the CPU's: the same points are asked, and every voxel has the same class.
 
 use crate::common::cuda::{assert_clean, cuda_device};
-use ossnet::data::preprocess::Way;
+use ossnet::data::preprocess::GridTransform;
 use ossnet::data::{Axes, Padding, Preprocessing, Volume};
 use ossnet::device::Device;
-use ossnet::infer::{Options, Rule, Search, Segmentation, Segmenter, Windows};
+use ossnet::infer::{Search, SearchRule, Segmentation, Segmenter, SegmenterOptions, SlidingWindow};
 use ossnet::mesh;
 use ossnet::models::{Network, NetworkConfig, OssNetConfig, UNetConfig};
 use ossnet::nn::Parameters;
@@ -37,14 +37,18 @@ fn task(classes: usize) -> Task {
     Task { name: "made up".into(), preprocessing, class_names }
 }
 
-fn segment(device: &Device, config: &NetworkConfig, options: &Options) -> Segmentation {
+fn segment(device: &Device, config: &NetworkConfig, options: &SegmenterOptions) -> Segmentation {
     let mut parameters = Parameters::new(device);
     let network = Network::new(config, &mut parameters, &mut Rng::new(3)).unwrap();
     let task = task(config.classes().max(2));
     let segmenter = Segmenter::new(&network, &parameters, &task, options.clone()).unwrap();
     let volume = volume();
-    let way =
-        Way { shape: volume.shape, geometry: volume.geometry, resampled: volume.shape, padding: Padding::default() };
+    let way = GridTransform {
+        shape: volume.shape,
+        geometry: volume.geometry,
+        resampled: volume.shape,
+        padding: Padding::default(),
+    };
     let found = segmenter.prepared(volume, &way, &mut || Ok(())).unwrap();
     assert_clean();
     found
@@ -67,23 +71,27 @@ fn occupancy_networks() {
     for outputs in [1, 3] {
         let config = OssNetConfig { classes: outputs, ..OssNetConfig::sample("full", 1, [SIDE; 3]).unwrap() };
         let config = NetworkConfig::OssNet(config);
-        let dense =
-            Options { search: Search::dense(), shape: Some([5, 4, 5]), probabilities: true, ..Options::default() };
+        let dense = SegmenterOptions {
+            search: Search::dense(),
+            shape: Some([5, 4, 5]),
+            probabilities: true,
+            ..SegmenterOptions::default()
+        };
         let [expected, found] = [&cpu, &cuda].map(|device| segment(device, &config, &dense).probabilities.unwrap());
         let worst = expected.voxels.iter().zip(&found.voxels).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
         assert!(worst < 1e-5, "{outputs} outputs: {worst}");
         let threshold = if outputs == 1 { between(&expected.voxels) } else { 0.5 };
-        let mixed = Rule::Mixed { margin: 1 };
-        let searches = [(mixed, false), (Rule::Reference, false), (mixed, true), (Rule::Reference, true)];
+        let mixed = SearchRule::Mixed { margin: 1 };
+        let searches = [(mixed, false), (SearchRule::Reference, false), (mixed, true), (SearchRule::Reference, true)];
         for (rule, seeded) in searches.into_iter().take(if outputs == 1 { 4 } else { 1 }) {
             let search = Search { stages: vec![2, 1], rule, seeded };
-            let options = Options {
+            let options = SegmenterOptions {
                 search,
                 threshold,
                 seed_threshold: 0.4,
                 shape: dense.shape,
                 verify: true,
-                ..Options::default()
+                ..SegmenterOptions::default()
             };
             let [expected, found] = [&cpu, &cuda].map(|device| segment(device, &config, &options));
             assert_eq!(found.labels, expected.labels, "{outputs} outputs, {options:?}");
@@ -92,7 +100,7 @@ fn occupancy_networks() {
             assert_eq!(different[0], different[1]);
         }
         // What was found has a surface, the same from both devices.
-        let options = mesh::Options { threshold, smallest: 0, triangles: 0, ..mesh::Options::default() };
+        let options = mesh::MeshOptions { threshold, smallest: 0, triangles: 0, ..mesh::MeshOptions::default() };
         let meshed = |device: &Device| {
             let affine = &expected.geometry.affine;
             let channel: Vec<f32> = expected.voxels.iter().step_by(outputs).copied().collect();
@@ -108,9 +116,9 @@ fn unets() {
     let (cpu, Some(cuda)) = (Device::cpu(2, 1 << 30).unwrap(), cuda_device(2)) else { return };
     let small = UNetConfig { channels: vec![8, 8, 16], strides: vec![2; 2], ..UNetConfig::standard(3, 1, 1) };
     let config = NetworkConfig::UNet(small);
-    let windowed = Windows { size: Some([8, 16, 16]), ..Windows::default() };
-    for windows in [windowed, Windows { mirror: true, ..Windows::default() }] {
-        let options = Options { windows, probabilities: true, ..Options::default() };
+    let windowed = SlidingWindow { size: Some([8, 16, 16]), ..SlidingWindow::default() };
+    for windows in [windowed, SlidingWindow { mirror: true, ..SlidingWindow::default() }] {
+        let options = SegmenterOptions { windows, probabilities: true, ..SegmenterOptions::default() };
         let [expected, found] = [&cpu, &cuda].map(|device| segment(device, &config, &options));
         assert_eq!(
             (expected.evaluated[0], &found.evaluated),
@@ -121,8 +129,10 @@ fn unets() {
         assert!(worst < 1e-5, "{windows:?}: {worst}");
     }
     // The whole volume at once, whose classes are told on the device.
-    let whole = segment(&cpu, &config, &Options { probabilities: true, ..Options::default() }).probabilities.unwrap();
-    let options = Options { threshold: between(&whole.voxels), ..Options::default() };
+    let whole = segment(&cpu, &config, &SegmenterOptions { probabilities: true, ..SegmenterOptions::default() })
+        .probabilities
+        .unwrap();
+    let options = SegmenterOptions { threshold: between(&whole.voxels), ..SegmenterOptions::default() };
     let [expected, found] = [&cpu, &cuda].map(|device| segment(device, &config, &options));
     assert_eq!(found.labels, expected.labels);
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::cli::{Outcome, Place, data_set};
 use ossnet::device::Device;
 use ossnet::models::NetworkConfig;
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 /// A command that finds a CUDA device: the machine's, or the emulator's.
 fn command(place: &Place, arguments: &str) -> Command {
@@ -151,7 +151,7 @@ fn a_step_copies_nothing_to_the_host() {
     let device = Device::cuda(0, 256 << 20).unwrap();
     for name in ["unet3d", "full"] {
         let config = NetworkConfig::sample(name, 1, 1, [16; 3]).unwrap();
-        let mut stage = Stage::new(&device, &config, Sizes::new([16; 3], 1, 30)).unwrap();
+        let mut stage = SyntheticStep::new(&device, &config, StepSizes::new([16; 3], 1, 30)).unwrap();
         stage.step().unwrap();
         let before = emulator.host_counters();
         stage.step().unwrap();

@@ -4,9 +4,9 @@ use crate::emulator;
 use ossnet::device::Device;
 use ossnet::models::network::names;
 use ossnet::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
-use ossnet::nn::optim::{Lookahead, OptimizerSettings, Rule};
+use ossnet::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
 use ossnet::tape::Precision;
-use ossnet::train::rehearsal::{Sizes, StepKind, rehearse};
+use ossnet::train::dry_run::{StepKind, StepSizes, dry_run};
 
 const BUDGET: u64 = 64 << 20;
 
@@ -21,7 +21,8 @@ fn tiny(name: &str, channels: usize, classes: usize, volume: [usize; 3]) -> Netw
 }
 
 fn optimizer(number: usize) -> OptimizerSettings {
-    let rule = [Rule::radam(), Rule::adam(), Rule::Sgd { momentum: 0.9, weight_decay: 0.0 }][number % 3];
+    let rule =
+        [UpdateRule::radam(), UpdateRule::adam(), UpdateRule::Sgd { momentum: 0.9, weight_decay: 0.0 }][number % 3];
     OptimizerSettings { rule, lookahead: number.is_multiple_of(2).then(Lookahead::default), ..Default::default() }
 }
 
@@ -40,10 +41,14 @@ fn a_plan_equals_the_run_on_cuda_event_by_event() {
         let config = tiny(name, channels, classes, volume);
         let sizes = |level: usize| {
             let recompute = Recompute::ALL[level % 4];
-            Sizes { recompute, optimizer: optimizer(n + level), ..Sizes::new(volume, 1 + level % 2, 5 + 6 * level) }
+            StepSizes {
+                recompute,
+                optimizer: optimizer(n + level),
+                ..StepSizes::new(volume, 1 + level % 2, 5 + 6 * level)
+            }
         };
-        let step = |step| Sizes { step, ..sizes(n) };
-        let at = |precision, sizes| Sizes { precision, ..sizes };
+        let step = |step| StepSizes { step, ..sizes(n) };
+        let at = |precision, sizes| StepSizes { precision, ..sizes };
         let half_infers = at(Precision::Bf16, step([StepKind::Evaluate, StepKind::Infer][n % 2]));
         for sizes in [
             sizes(n),
@@ -60,8 +65,8 @@ fn a_plan_equals_the_run_on_cuda_event_by_event() {
                 continue;
             }
             checked += 1;
-            let run = rehearse(&device, &config, sizes, 1).unwrap();
-            let planned = rehearse(&plan, &config, sizes, 1).unwrap();
+            let run = dry_run(&device, &config, sizes, 1).unwrap();
+            let planned = dry_run(&plan, &config, sizes, 1).unwrap();
             let what = format!("{name} {sizes:?}");
             let differing = (0..run.events.len().max(planned.events.len()))
                 .find(|&i| run.events.get(i) != planned.events.get(i))

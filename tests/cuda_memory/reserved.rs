@@ -3,7 +3,7 @@
 use crate::emulator;
 use ossnet::device::Device;
 use ossnet::models::{NetworkConfig, OssNetConfig};
-use ossnet::train::rehearsal::{Sizes, rehearse};
+use ossnet::train::dry_run::{StepSizes, dry_run};
 
 /// The ledger's reserved bytes are the driver's live bytes, at the peak and at the end.
 #[test]
@@ -14,12 +14,12 @@ fn reserved_bytes_are_the_drivers() {
     let device = Device::cuda(0, 256 << 20).unwrap();
     assert_eq!(emulator.memory(0).0, device.reserved());
     let config = NetworkConfig::OssNet(OssNetConfig::sample("full", 1, [32; 3]).unwrap());
-    let sizes = Sizes::new([32; 3], 1, 300);
-    let cost = rehearse(&device, &config, sizes, 1).unwrap();
+    let sizes = StepSizes::new([32; 3], 1, 300);
+    let cost = dry_run(&device, &config, sizes, 1).unwrap();
     assert!(cost.peak.by_role.total() > 4 << 20 && cost.peak.by_role.total() <= device.reserved());
     assert_eq!(emulator.memory(0), (device.reserved(), device.reserved()));
     let plan = device.planned();
-    rehearse(&plan, &config, sizes, 1).unwrap();
+    dry_run(&plan, &config, sizes, 1).unwrap();
     assert_eq!(plan.reserved(), device.reserved());
     assert!(device.launches() > 100, "{} launches", device.launches());
     drop(device);

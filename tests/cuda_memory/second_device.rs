@@ -4,7 +4,7 @@ use crate::emulator;
 use crate::support::cli::{Outcome, Place, data_set};
 use ossnet::device::Device;
 use ossnet::models::{NetworkConfig, OssNetConfig};
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 #[test]
 fn a_step_on_the_second_device() {
@@ -13,7 +13,7 @@ fn a_step_on_the_second_device() {
     let config = NetworkConfig::OssNet(OssNetConfig { width: 8, blocks: 2, ..config });
     let gradients = |ordinal: usize| {
         let device = Device::cuda(ordinal, 64 << 20).unwrap();
-        let mut stage = Stage::new(&device, &config, Sizes::new([16; 3], 1, 20)).unwrap();
+        let mut stage = SyntheticStep::new(&device, &config, StepSizes::new([16; 3], 1, 20)).unwrap();
         let found = (stage.loss().unwrap(), stage.gradients().unwrap());
         stage.step().unwrap();
         let held = [0, 1].map(|ordinal| emulator.memory(ordinal).0);

@@ -5,7 +5,7 @@ use ossnet::device::cpu::SimdLevel;
 use ossnet::device::{CudaTarget, Device, Target};
 use ossnet::models::{Family, NetworkConfig, Recompute};
 use ossnet::tape::Precision;
-use ossnet::train::rehearsal::{Sizes, rehearse};
+use ossnet::train::dry_run::{StepSizes, dry_run};
 
 const MIB: u64 = 1 << 20;
 const TRUE_SIZE: [usize; 3] = [256, 256, 160];
@@ -13,9 +13,9 @@ const TRUE_SIZE: [usize; 3] = [256, 256, 160];
 fn activations(name: &str, volume: [usize; 3], points: usize, recompute: Recompute) -> u64 {
     let config = NetworkConfig::official(name, Family::Brats).unwrap();
     let (channels, classes) = (config.image_channels(), config.classes());
-    let sizes = Sizes { recompute, ..Sizes::new(volume, 1, points) };
+    let sizes = StepSizes { recompute, ..StepSizes::new(volume, 1, points) };
     let plan = Device::plan(2, SimdLevel::detect(), 1 << 50);
-    rehearse(&plan, &config.adapted(channels, classes, volume), sizes, 2).unwrap().peak_activations
+    dry_run(&plan, &config.adapted(channels, classes, volume), sizes, 2).unwrap().peak_activations
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn bf16_nearly_halves_the_activations() {
     let activations = |name: &str, volume: [usize; 3], points: usize, recompute: Recompute, precision: Precision| {
         let config = NetworkConfig::official(name, Family::Brats).unwrap();
         let (channels, classes) = (config.image_channels(), config.classes());
-        let sizes = Sizes { recompute, precision, ..Sizes::new(volume, 1, points) };
+        let sizes = StepSizes { recompute, precision, ..StepSizes::new(volume, 1, points) };
         let plan = Device::plan_for(Target::Cuda(CudaTarget::KNOWN[0].1), 1 << 50);
-        rehearse(&plan, &config.adapted(channels, classes, volume), sizes, 2).unwrap().peak_activations
+        dry_run(&plan, &config.adapted(channels, classes, volume), sizes, 2).unwrap().peak_activations
     };
     for (recompute, most) in Recompute::ALL.into_iter().zip([0.55, 0.57, 0.6, 0.7]) {
         let [wide, narrow] = [Precision::F32, Precision::Bf16]

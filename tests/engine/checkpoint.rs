@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::common::fixture::{self, Fixture};
 use half::{bf16, f16};
 use ossnet::Error;
-use ossnet::checkpoint::{Array, Data, Format, Metadata, StateDict, View, load, safetensors, torch};
+use ossnet::checkpoint::{Array, CheckpointFormat, Data, Metadata, StateDict, View, load, safetensors, torch};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -107,7 +107,7 @@ fn official_archives_hold_the_procedural_weights() {
         }
         let Some(weights) = fixture::find(&weights).pop() else { continue };
         let official = load(&weights).unwrap();
-        assert_eq!((official.format, official.metadata), (Format::Torch, Metadata::new()));
+        assert_eq!((official.format, official.metadata), (CheckpointFormat::Torch, Metadata::new()));
         let fixture = Fixture::open(&path);
         let buffers = fixture.with_prefix("buffer/");
         let shapes = official.state.iter().map(|(name, array)| (name, array.shape()));
@@ -150,14 +150,17 @@ fn every_element_type_survives_both_formats() {
     let path = folder.path().join("weights.bin");
     safetensors::write(&path, &state.views(), &metadata).unwrap();
     let loaded = load(&path).unwrap();
-    assert_eq!((loaded.state, loaded.metadata, loaded.format), (state.clone(), metadata.clone(), Format::Safetensors));
+    assert_eq!(
+        (loaded.state, loaded.metadata, loaded.format),
+        (state.clone(), metadata.clone(), CheckpointFormat::Safetensors)
+    );
     let first = fs::read(&path).unwrap();
     safetensors::write(&path, &state.views(), &metadata).unwrap();
     assert_eq!(fs::read(&path).unwrap(), first, "equal checkpoints are equal files");
 
     torch::write(&path, &state.views()).unwrap();
     let loaded = load(&path).unwrap();
-    assert_eq!((loaded.state, loaded.format), (state.clone(), Format::Torch));
+    assert_eq!((loaded.state, loaded.format), (state.clone(), CheckpointFormat::Torch));
     let first = fs::read(&path).unwrap();
     torch::write(&path, &state.views()).unwrap();
     assert_eq!(fs::read(&path).unwrap(), first, "equal weights are equal files");

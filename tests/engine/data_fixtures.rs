@@ -9,7 +9,7 @@ use ossnet::checkpoint::{Data, torch};
 use ossnet::data::border::border_map;
 use ossnet::data::preprocess::Preprocessing;
 use ossnet::data::{Axes, Case, Labels, Padding, Source, Volume};
-use ossnet::evaluate::metrics::{Confusion, Rule, mean};
+use ossnet::evaluate::metrics::{Confusion, ScoreRule, mean};
 
 /// Arrays of an `.npz`, as numbers; those of other types are left out.
 fn load(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f64>)> {
@@ -139,9 +139,9 @@ fn metrics_are_the_official_ones_under_the_reference_rule() {
     let (mut dice, mut iou) = (Vec::new(), Vec::new());
     for (p, y) in p.chunks(each).zip(y.chunks(each)) {
         let p: Vec<f32> = p.iter().map(|&p| p as f32).collect();
-        let counts = Confusion::of_probabilities(&p, &bytes(y), &Rule::REFERENCE);
-        dice.push(counts.dice(&Rule::REFERENCE));
-        iou.push(counts.iou(&Rule::REFERENCE));
+        let counts = Confusion::of_probabilities(&p, &bytes(y), &ScoreRule::REFERENCE);
+        dice.push(counts.dice(&ScoreRule::REFERENCE));
+        iou.push(counts.iou(&ScoreRule::REFERENCE));
     }
     // The official scores are quotients of f32 sums of up to 200 ones: exact sums, one rounding.
     let close = |ours: &[f64], theirs: &[f64]| ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 1e-6);

@@ -7,13 +7,13 @@ use ossnet::planner::Workload;
 use ossnet::planner::adjust::{Adjustable, Quantity};
 use ossnet::planner::fit::{best_answers, largest};
 use ossnet::planner::remedies::{adapt, remedies};
-use ossnet::train::rehearsal::{Sizes, StepKind};
+use ossnet::train::dry_run::{StepKind, StepSizes};
 
 const TARGETS: [Target; 2] =
     [Target::Cpu { threads: 2, simd: SimdLevel::Portable }, Target::Cuda(CudaTarget::KNOWN[0].1)];
 
 fn workload(name: &str, volume: [usize; 3], points: usize, recompute: Recompute) -> Workload {
-    Workload::official(name, Sizes { recompute, ..Sizes::new(volume, 1, points) }).unwrap()
+    Workload::official(name, StepSizes { recompute, ..StepSizes::new(volume, 1, points) }).unwrap()
 }
 
 /// Bytes of every value up to the last, planned one by one. Between two budgets at which the answer changes it is known: a
@@ -111,10 +111,10 @@ fn what_repeats_may_be_left_out() {
         ("unet3d", [64, 48, 32], 3, 1),
     ] {
         for recompute in Recompute::ALL {
-            let sizes = Sizes { recompute, ..Sizes::new(volume, batch, points) };
+            let sizes = StepSizes { recompute, ..StepSizes::new(volume, batch, points) };
             let step = Workload::official(name, sizes).unwrap();
             for target in TARGETS {
-                let whole = step.rehearse(&Device::plan_for(target, UNLIMITED), 2).unwrap().reserved;
+                let whole = step.dry_run(&Device::plan_for(target, UNLIMITED), 2).unwrap().reserved;
                 let short = step.plan(&Device::plan_for(target, UNLIMITED)).unwrap();
                 assert_eq!(short, whole, "{name} at level {recompute} on {target:?}");
             }
@@ -122,7 +122,8 @@ fn what_repeats_may_be_left_out() {
     }
     // Without leaving out anything this would take minutes.
     let started = std::time::Instant::now();
-    let sizes = Sizes { recompute: Recompute::Chunks, step: StepKind::Train, ..Sizes::new([256; 3], 1, 1 << 26) };
+    let sizes =
+        StepSizes { recompute: Recompute::Chunks, step: StepKind::Train, ..StepSizes::new([256; 3], 1, 1 << 26) };
     let step = Workload::official("oss-net-c", sizes).unwrap();
     step.plan(&Device::plan_for(TARGETS[1], UNLIMITED)).unwrap();
     assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());

@@ -3,10 +3,10 @@
 use crate::common::fixture::{self, Fixture};
 use crate::common::network::{channels_last, configuration, official};
 use ossnet::checkpoint::Data;
-use ossnet::data::preprocess::Way;
+use ossnet::data::preprocess::GridTransform;
 use ossnet::data::{Padding, Preprocessing, Volume};
 use ossnet::device::Device;
-use ossnet::infer::{Options, Search, Segmentation, Segmenter};
+use ossnet::infer::{Search, Segmentation, Segmenter, SegmenterOptions};
 use ossnet::models::Network;
 use ossnet::nn::Parameters;
 use ossnet::task::Task;
@@ -50,15 +50,15 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    fn segment(&self, options: Options) -> Segmentation {
+    fn segment(&self, options: SegmenterOptions) -> Segmentation {
         let segmenter = Segmenter::new(&self.network, &self.parameters, &self.task, options).unwrap();
         let (shape, geometry) = (self.volume.shape, self.volume.geometry);
-        let way = Way { shape, geometry, resampled: shape, padding: Padding::default() };
+        let way = GridTransform { shape, geometry, resampled: shape, padding: Padding::default() };
         segmenter.prepared(self.volume.clone(), &way, &mut || Ok(())).unwrap()
     }
 
-    fn options(&self, search: Search) -> Options {
-        Options { search, threshold: self.threshold, ..Options::default() }
+    fn options(&self, search: Search) -> SegmenterOptions {
+        SegmenterOptions { search, threshold: self.threshold, ..SegmenterOptions::default() }
     }
 
     /// Bits as NumPy packs them.
@@ -84,7 +84,7 @@ impl Case {
 #[test]
 fn the_official_grids_and_points() {
     for case in cases() {
-        let dense = case.segment(Options { probabilities: true, ..case.options(Search::dense()) });
+        let dense = case.segment(SegmenterOptions { probabilities: true, ..case.options(Search::dense()) });
         let probabilities = dense.probabilities.unwrap().voxels;
         let stored = case.fixture.f32("dense_pred_f16");
         let worst = probabilities.iter().zip(&stored).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
@@ -99,7 +99,7 @@ fn the_official_grids_and_points() {
         if case.fixture.get("opt_bits").is_some() {
             let seed_threshold = case.fixture.f64("low_thr")[0] as f32;
             let search = Search { seeded: true, ..Search::reference() };
-            let seeded = case.segment(Options { seed_threshold, ..case.options(search) });
+            let seeded = case.segment(SegmenterOptions { seed_threshold, ..case.options(search) });
             case.same("opt_bits", &seeded.labels.voxels, &probabilities);
             assert_eq!(seeded.evaluated, case.counts("opt_evaluated"), "{}", case.fixture.name);
         }
@@ -111,7 +111,7 @@ fn the_official_grids_and_points() {
 #[test]
 fn the_default_rule_is_cheaper_and_right() {
     for case in cases() {
-        let found = case.segment(Options { verify: true, ..case.options(Search::hierarchical()) });
+        let found = case.segment(SegmenterOptions { verify: true, ..case.options(Search::hierarchical()) });
         let (ours, official) = (found.evaluated.iter().sum::<u64>(), case.counts("evaluated").iter().sum::<u64>());
         println!("{}: {ours} points, official {official}", case.fixture.name);
         assert!(ours <= official, "{}: {ours} points, official {official}", case.fixture.name);
@@ -125,7 +125,7 @@ fn the_default_rule_is_cheaper_and_right() {
 fn chunks_do_not_matter() {
     for case in cases() {
         let of = |most_points| {
-            let options = Options { probabilities: true, most_points, ..case.options(Search::hierarchical()) };
+            let options = SegmenterOptions { probabilities: true, most_points, ..case.options(Search::hierarchical()) };
             case.segment(options).probabilities.unwrap().voxels
         };
         // Products of other row counts may be summed in another order: a few roundings of numbers up to 1.

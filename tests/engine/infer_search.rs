@@ -1,9 +1,9 @@
 //! Hierarchical inference finds what dense inference finds, and says what it looked at: on functions that are known
 //! everywhere, the labels of the embedded sample and made-up shapes.
 
-use ossnet::data::{Axes, sample};
+use ossnet::data::{Axes, embedded};
 use ossnet::device::Device;
-use ossnet::infer::{Rule, Search};
+use ossnet::infer::{Search, SearchRule};
 use ossnet::memory::Role;
 use ossnet::ops::lattice::Lattice;
 use ossnet::rng::Rng;
@@ -79,7 +79,7 @@ impl Found {
 }
 
 fn mixed(stages: &[usize], margin: usize) -> Search {
-    Search { stages: stages.to_vec(), rule: Rule::Mixed { margin }, seeded: false }
+    Search { stages: stages.to_vec(), rule: SearchRule::Mixed { margin }, seeded: false }
 }
 
 /// Some balls of different classes, cut off by the border.
@@ -167,8 +167,8 @@ fn seeds_are_only_a_beginning() {
 fn no_more_points_than_the_official_rule_on_the_sample() {
     println!("| case | voxels | official: points | wrong | default: points | wrong | margin 0: points | wrong |");
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
-    for task in sample::TASKS {
-        let dataset = sample::open(task).unwrap();
+    for task in embedded::TASKS {
+        let dataset = embedded::open(task).unwrap();
         let mut cases: Vec<_> = dataset.training.iter().chain(&dataset.validation).collect();
         cases.sort_by(|a, b| a.name.cmp(&b.name));
         cases.dedup_by(|a, b| a.name == b.name);

@@ -8,11 +8,11 @@ use ossnet::checkpoint::{Data, torch};
 use ossnet::data::geometry::{Geometry, StoredGrid};
 use ossnet::data::{Affine, Labels};
 use ossnet::device::Device;
-use ossnet::mesh::{self, Mesh, Options, Space, simplify, smooth};
+use ossnet::mesh::{self, Mesh, MeshOptions, Space, simplify, smooth};
 use ossnet::rng::Rng;
 
 /// All triangles of everything.
-const PLAIN: Options = Options { threshold: 0.5, smallest: 0, smoothing: 0, triangles: 0 };
+const PLAIN: MeshOptions = MeshOptions { threshold: 0.5, smallest: 0, smoothing: 0, triangles: 0 };
 
 fn labels(shape: [usize; 3], class: impl Fn([f64; 3]) -> u8) -> Labels {
     let [d, h, w] = shape;
@@ -20,7 +20,7 @@ fn labels(shape: [usize; 3], class: impl Fn([f64; 3]) -> u8) -> Labels {
     Labels::new(shape, (0..d * h * w).map(|i| class(position(i))).collect())
 }
 
-fn meshed(labels: &Labels, options: &Options) -> Mesh {
+fn meshed(labels: &Labels, options: &MeshOptions) -> Mesh {
     let device = Device::cpu(2, 1 << 28).unwrap();
     mesh::of_labels(&device, labels, 1, options).unwrap().0
 }
@@ -127,7 +127,7 @@ fn small_pieces_are_dropped() {
     let labels = labels([10, 4, 4], |[x, _, _]| u8::from(x <= 2.0 || (6.0..=7.0).contains(&x)));
     let probabilities: Vec<f32> = labels.voxels.iter().map(|&v| if v == 1 { 0.9 } else { 0.2 }).collect();
     for (smallest, kept) in [(32, 2), (33, 1), (49, 0)] {
-        let options = Options { smallest, ..PLAIN };
+        let options = MeshOptions { smallest, ..PLAIN };
         let affine = labels.geometry.affine;
         let a = mesh::of_labels(&device, &labels, 1, &options).unwrap();
         let b = mesh::of_field(&device, probabilities.clone(), labels.shape, &affine, &options).unwrap();

@@ -6,8 +6,8 @@ use crate::common::fixture::{self, Fixture};
 use ossnet::device::Device;
 use ossnet::memory::Role;
 use ossnet::models::{Family, Network, NetworkConfig};
-use ossnet::nn::optim::{Lookahead, Optimizer, OptimizerSettings, Rule};
-use ossnet::nn::{Kind, ParamId, Parameters};
+use ossnet::nn::optim::{Lookahead, Optimizer, OptimizerSettings, UpdateRule};
+use ossnet::nn::{ParamId, ParameterKind, Parameters};
 use ossnet::rng::Rng;
 use ossnet::tape::{Mode, Tape};
 use ossnet::tensor::Tensor;
@@ -25,9 +25,9 @@ struct Weights {
 }
 
 impl Weights {
-    fn new(device: &Device, settings: OptimizerSettings, tensors: &[(Kind, &[f32])]) -> Self {
+    fn new(device: &Device, settings: OptimizerSettings, tensors: &[(ParameterKind, &[f32])]) -> Self {
         let mut parameters = Parameters::new(device);
-        let mut add = |(kind, values): &(Kind, &[f32])| {
+        let mut add = |(kind, values): &(ParameterKind, &[f32])| {
             parameters.add("w", *kind, &[values.len()], |weights| weights.copy_from_slice(values)).unwrap()
         };
         let ids = tensors.iter().map(&mut add).collect();
@@ -65,7 +65,7 @@ fn lookahead_radam_follows_the_official_trajectories() {
         let settings =
             OptimizerSettings { rate: w_rate, activation_rate: Some(pau_rate), ..OptimizerSettings::default() };
         for device in devices() {
-            let tensors = [(Kind::Weight, &w_rows[..5]), (Kind::Pade, &pau_rows[..4])];
+            let tensors = [(ParameterKind::Weight, &w_rows[..5]), (ParameterKind::Pade, &pau_rows[..4])];
             let mut weights = Weights::new(&device, settings, &tensors);
             for row in 1..=20 {
                 // loss = ½ Σ (i+1)(wᵢ − 1)² + ½ Σ cᵢ (pauᵢ + ½)² + 0.1 Σ wᵢ pauᵢ
@@ -97,10 +97,10 @@ const GRADIENTS: [f64; 12] = [0.5, -0.75, 1e-3, 0.0, 2.5, -1.0, 0.0625, 0.5, -3.
 
 /// Applies `settings` to the gradients and compares with `update`: the new weight in f64, given the weight and the
 /// gradients so far.
-fn follows(rule: Rule, update: impl Fn(f64, &[f64]) -> f64) {
+fn follows(rule: UpdateRule, update: impl Fn(f64, &[f64]) -> f64) {
     let settings = OptimizerSettings { rule, lookahead: None, rate: 0.125, activation_rate: None };
     for device in devices() {
-        let mut weights = Weights::new(&device, settings, &[(Kind::Weight, &[1.0])]);
+        let mut weights = Weights::new(&device, settings, &[(ParameterKind::Weight, &[1.0])]);
         let mut exact = 1.0;
         for count in 1..=GRADIENTS.len() {
             weights.step(&[&[GRADIENTS[count - 1] as f32]]);
@@ -120,7 +120,7 @@ fn remembered(gradients: &[f64], decay: f64, value: fn(f64) -> f64) -> f64 {
 
 #[test]
 fn sgd_with_momentum() {
-    let rule = Rule::Sgd { momentum: 0.5, weight_decay: 0.0 };
+    let rule = UpdateRule::Sgd { momentum: 0.5, weight_decay: 0.0 };
     follows(rule, |weight, gradients| weight - 0.125 * remembered(gradients, 0.5, |g| g));
 }
 
@@ -134,18 +134,18 @@ fn adam_and_its_decoupled_decay() {
             weight * shrink - 0.125 * mean / (square.sqrt() + 1e-8)
         }
     };
-    follows(Rule::adam(), adam(1.0));
-    let decoupled = Rule::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.5, decoupled: true };
+    follows(UpdateRule::adam(), adam(1.0));
+    let decoupled = UpdateRule::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.5, decoupled: true };
     follows(decoupled, adam(1.0 - 0.125 * 0.5));
 }
 
 #[test]
 fn lookahead_goes_part_of_the_way() {
-    let rule = Rule::Sgd { momentum: 0.0, weight_decay: 0.0 };
+    let rule = UpdateRule::Sgd { momentum: 0.0, weight_decay: 0.0 };
     let lookahead = Some(Lookahead { every: 2, alpha: 0.5 });
     let settings = OptimizerSettings { rule, lookahead, rate: 1.0, activation_rate: None };
     for device in devices() {
-        let mut weights = Weights::new(&device, settings, &[(Kind::Weight, &[0.0])]);
+        let mut weights = Weights::new(&device, settings, &[(ParameterKind::Weight, &[0.0])]);
         let seen: Vec<f32> = (0..5)
             .map(|_| {
                 weights.step(&[&[-1.0]]);
@@ -164,17 +164,18 @@ fn many_tensors_move_on_cuda_as_on_the_cpu() {
         let launches = cuda.launches_by_kernel();
         launches.iter().filter(|(name, _)| *name == "optimizer_step").map(|(_, count)| count).sum()
     };
-    let adamw = Rule::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.1, decoupled: true };
-    let sgd = Rule::Sgd { momentum: 0.9, weight_decay: 0.1 };
+    let adamw = UpdateRule::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.1, decoupled: true };
+    let sgd = UpdateRule::Sgd { momentum: 0.9, weight_decay: 0.1 };
     let wave = |n: usize, seed: usize| (0..n).map(|i| ((i * 7 + seed * 13) as f32 * 0.37).sin()).collect::<Vec<f32>>();
-    for rule in [Rule::radam(), adamw, sgd] {
+    for rule in [UpdateRule::radam(), adamw, sgd] {
         let lookahead = Some(Lookahead { every: 2, alpha: 0.8 });
         let settings = OptimizerSettings { rule, lookahead, rate: 1e-2, activation_rate: Some(3e-2) };
         // More tensors than a launch takes; lengths that fill no vector; more than one piece of state.
         let lengths: Vec<usize> = (0..514).map(|i| if i == 40 { 40_001 } else { 1 + i % 7 }).collect();
         let values: Vec<Vec<f32>> = lengths.iter().enumerate().map(|(i, &n)| wave(n, i)).collect();
-        let kinds = [Kind::Weight, Kind::Pade];
-        let tensors: Vec<(Kind, &[f32])> = values.iter().enumerate().map(|(i, v)| (kinds[i % 2], &v[..])).collect();
+        let kinds = [ParameterKind::Weight, ParameterKind::Pade];
+        let tensors: Vec<(ParameterKind, &[f32])> =
+            values.iter().enumerate().map(|(i, v)| (kinds[i % 2], &v[..])).collect();
         let cpu = Device::cpu(2, 1 << 26).unwrap();
         let mut both = [&cpu, &cuda].map(|device| Weights::new(device, settings, &tensors));
         for step in 1..=7 {
@@ -213,10 +214,10 @@ fn only_pade_coefficients_have_a_rate_of_their_own() {
         Network::new(&config, &mut parameters, &mut Rng::new(0)).unwrap();
         let pade = |name: &str| name.ends_with(".weight_numerator") || name.ends_with(".weight_denominator");
         for parameter in parameters.iter() {
-            let wanted = if pade(parameter.name()) { Kind::Pade } else { Kind::Weight };
+            let wanted = if pade(parameter.name()) { ParameterKind::Pade } else { ParameterKind::Weight };
             assert_eq!(parameter.kind(), wanted, "{name}: {}", parameter.name());
         }
-        let coefficients = parameters.iter().filter(|parameter| parameter.kind() == Kind::Pade).count();
+        let coefficients = parameters.iter().filter(|parameter| parameter.kind() == ParameterKind::Pade).count();
         assert_eq!(coefficients > 0, !name.starts_with("unet"), "{name}");
     }
 }

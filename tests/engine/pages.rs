@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use ossnet::data::{Affine, Labels};
 use ossnet::device::Device;
-use ossnet::mesh::{self, Options};
-use ossnet::report::{SegmentedClass, SegmentedScan, Volume, case_slices, scans_page};
+use ossnet::mesh::{self, MeshOptions};
+use ossnet::report::{ImageVolume, SegmentedClass, SegmentedScan, case_slices, scans_page};
 use ossnet::rng::Rng;
 
 /// Where the pages are left.
@@ -40,10 +40,10 @@ fn scan(name: &str, side: usize, seed: u64) -> SegmentedScan {
     let (shape, spacing) = ([side; 3], [180.0 / side as f64; 3]);
     let mut labels = Labels::new(shape, voxels);
     labels.geometry.affine = Affine::from_spacing(spacing).regrid([-(side as f64) / 2.0; 3], [1.0; 3]);
-    let volume = Volume { image: &image, label: &labels.voxels, shape, spacing, axes: ['R', 'A', 'S'] };
+    let volume = ImageVolume { image: &image, label: &labels.voxels, shape, spacing, axes: ['R', 'A', 'S'] };
     let slices = case_slices(name, &volume, &[]).unwrap();
     let device = Device::cpu(2, 1 << 30).unwrap();
-    let options = Options { smallest: 30, smoothing: 12, triangles: 6000, ..Options::default() };
+    let options = MeshOptions { smallest: 30, smoothing: 12, triangles: 6000, ..MeshOptions::default() };
     let class = |value: u8, name: &str| {
         let (mesh, _) = mesh::of_labels(&device, &labels, value, &options).unwrap();
         let voxels = labels.voxels.iter().filter(|&&voxel| voxel == value).count();

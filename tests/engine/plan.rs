@@ -5,28 +5,28 @@ use std::time::Instant;
 use ossnet::device::Device;
 use ossnet::device::cpu::SimdLevel;
 use ossnet::models::{Family, NetworkConfig, Recompute, RecomputeChoice};
-use ossnet::nn::optim::{Lookahead, OptimizerSettings, Rule};
+use ossnet::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
 use ossnet::rng::Rng;
 use ossnet::train::choose;
-use ossnet::train::rehearsal::{Sizes, StepKind, rehearse};
+use ossnet::train::dry_run::{StepKind, StepSizes, dry_run};
 
 fn optimizers() -> [OptimizerSettings; 4] {
     let plain = |rule| OptimizerSettings { rule, lookahead: None, rate: 1e-3, activation_rate: None };
     [
         OptimizerSettings::default(),
-        plain(Rule::adam()),
-        plain(Rule::Sgd { momentum: 0.9, weight_decay: 0.0 }),
+        plain(UpdateRule::adam()),
+        plain(UpdateRule::Sgd { momentum: 0.9, weight_decay: 0.0 }),
         OptimizerSettings {
             lookahead: Some(Lookahead::default()),
-            ..plain(Rule::Sgd { momentum: 0.0, weight_decay: 1e-4 })
+            ..plain(UpdateRule::Sgd { momentum: 0.0, weight_decay: 1e-4 })
         },
     ]
 }
 
 /// Allocations, frees and changes of role, with op, layer, phase, sizes, place and what lives then, of a run and its plan.
-fn check(config: &NetworkConfig, sizes: Sizes) {
+fn check(config: &NetworkConfig, sizes: StepSizes) {
     let cpu = Device::cpu(2, 2 << 30).unwrap();
-    let (run, plan) = (rehearse(&cpu, config, sizes, 2).unwrap(), rehearse(&cpu.planned(), config, sizes, 2).unwrap());
+    let (run, plan) = (dry_run(&cpu, config, sizes, 2).unwrap(), dry_run(&cpu.planned(), config, sizes, 2).unwrap());
     let what = format!("{} {sizes:?}", config.title());
     assert!(!run.events.is_empty(), "{what}");
     if let Some(i) = (0..run.events.len().min(plan.events.len())).find(|&i| run.events[i] != plan.events[i]) {
@@ -51,16 +51,16 @@ fn a_plan_equals_the_run_event_by_event() {
         let volume = [[32, 32, 32], [32, 48, 32]][n % 2];
         let config = NetworkConfig::sample(name, 1 + n % 2, classes, volume).unwrap();
         for (level, recompute) in Recompute::ALL.into_iter().enumerate() {
-            let sizes = Sizes::new(volume, 1 + (n + level) % 2, [90, 128, 70, 131][level]);
+            let sizes = StepSizes::new(volume, 1 + (n + level) % 2, [90, 128, 70, 131][level]);
             if due() {
-                check(&config, Sizes { recompute, optimizer: optimizers()[(n + level) % 4], ..sizes });
+                check(&config, StepSizes { recompute, optimizer: optimizers()[(n + level) % 4], ..sizes });
                 checked += 1;
             }
         }
         for step in [StepKind::Evaluate, StepKind::Infer] {
             let recompute = Recompute::ALL[n % 4];
             if due() {
-                check(&config, Sizes { recompute, step, ..Sizes::new(volume, 2, 100) });
+                check(&config, StepSizes { recompute, step, ..StepSizes::new(volume, 2, 100) });
                 checked += 1;
             }
         }
@@ -74,9 +74,9 @@ fn plans_of_several_slabs_and_chunks_equal_the_run() {
     let volume = [8, 512, 512];
     let config = NetworkConfig::sample("full", 1, 1, volume).unwrap();
     for recompute in [Recompute::Activations, Recompute::Chunks] {
-        check(&config, Sizes { recompute, ..Sizes::new(volume, 1, 2300) });
+        check(&config, StepSizes { recompute, ..StepSizes::new(volume, 1, 2300) });
     }
-    check(&config, Sizes { step: StepKind::Infer, ..Sizes::new(volume, 1, 100) });
+    check(&config, StepSizes { step: StepKind::Infer, ..StepSizes::new(volume, 1, 100) });
 }
 
 fn official(name: &str, volume: [usize; 3]) -> NetworkConfig {
@@ -95,8 +95,8 @@ fn plans_of_the_largest_volumes_take_no_time() {
         let config = official(name, [1024; 3]);
         for recompute in Recompute::ALL {
             let started = Instant::now();
-            let sizes = Sizes { recompute, ..Sizes::new([1024; 3], 1, 1 << 16) };
-            let large = rehearse(&plan(1 << 50), &config, sizes, 1).unwrap();
+            let sizes = StepSizes { recompute, ..StepSizes::new([1024; 3], 1, 1 << 16) };
+            let large = dry_run(&plan(1 << 50), &config, sizes, 1).unwrap();
             assert!(large.peak_activations > 2 << 30);
             // "Well under a second" on an idle machine; tests share theirs.
             assert!(started.elapsed().as_secs_f64() < 2.0, "{name} level {recompute}: {:?}", started.elapsed());
@@ -119,12 +119,12 @@ fn absurd_sizes_are_errors() {
         let volume = [draw(18), draw(18), draw(18)];
         let name = ["full", "B", "o-net", "unet3d", "unet2d", "full2"][n % 6];
         let config = official(name, volume);
-        let sizes = Sizes {
+        let sizes = StepSizes {
             recompute: Recompute::ALL[n % 4],
             step: [StepKind::Train, StepKind::Evaluate, StepKind::Infer][n % 3],
-            ..Sizes::new(volume, draw(7), draw(26))
+            ..StepSizes::new(volume, draw(7), draw(26))
         };
-        match rehearse(&plan(1 << 36), &config, sizes, 1) {
+        match dry_run(&plan(1 << 36), &config, sizes, 1) {
             Err(error) => {
                 assert!(!error.to_string().is_empty());
                 errors += 1;
@@ -149,8 +149,8 @@ fn inference_on_512_cubed_takes_less_than_a_gibibyte() {
             let config = NetworkConfig::official(name, family).unwrap();
             let (channels, classes) = (config.image_channels(), config.classes());
             let config = config.adapted(channels, classes, [512; 3]);
-            let sizes = Sizes { step: StepKind::Infer, ..Sizes::new([512; 3], 1, 1 << 14) };
-            let cost = rehearse(&plan(1 << 40), &config, sizes, 1).unwrap();
+            let sizes = StepSizes { step: StepKind::Infer, ..StepSizes::new([512; 3], 1, 1 << 14) };
+            let cost = dry_run(&plan(1 << 40), &config, sizes, 1).unwrap();
             assert!(cost.peak_activations < 1 << 30, "{name} {family:?}: {} bytes", cost.peak_activations);
         }
     }
@@ -160,9 +160,9 @@ fn inference_on_512_cubed_takes_less_than_a_gibibyte() {
 fn the_cheapest_level_that_fits_is_chosen() {
     let volume = [64, 64, 64];
     let config = official("full", volume);
-    let sizes = Sizes::new(volume, 1, 4096);
-    let fits = |recompute, budget| rehearse(&plan(budget), &config, Sizes { recompute, ..sizes }, 2).is_ok();
-    let ample = rehearse(&plan(1 << 40), &config, sizes, 2).unwrap().reserved;
+    let sizes = StepSizes::new(volume, 1, 4096);
+    let fits = |recompute, budget| dry_run(&plan(budget), &config, StepSizes { recompute, ..sizes }, 2).is_ok();
+    let ample = dry_run(&plan(1 << 40), &config, sizes, 2).unwrap().reserved;
     let mut chosen = Vec::new();
     // From what level 0 takes down to less than level 3 does, in hundredths: levels 1 and 2 are 2.5 of 209 MiB apart.
     for budget in (60..=100).rev().map(|part| ample / 100 * part + (1 << 20)) {

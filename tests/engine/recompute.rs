@@ -3,16 +3,16 @@
 use ossnet::device::Device;
 use ossnet::device::cpu::{Pool, SimdLevel};
 use ossnet::models::{Family, NetworkConfig, Recompute};
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 type Gradients = Vec<(String, Vec<f32>)>;
 
-fn gradients(config: &NetworkConfig, sizes: Sizes, recompute: Recompute) -> Gradients {
-    gradients_on(&Device::cpu(2, 4 << 30).unwrap(), config, Sizes { recompute, ..sizes })
+fn gradients(config: &NetworkConfig, sizes: StepSizes, recompute: Recompute) -> Gradients {
+    gradients_on(&Device::cpu(2, 4 << 30).unwrap(), config, StepSizes { recompute, ..sizes })
 }
 
-fn gradients_on(device: &Device, config: &NetworkConfig, sizes: Sizes) -> Gradients {
-    Stage::new(device, config, sizes).unwrap().gradients().unwrap()
+fn gradients_on(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Gradients {
+    SyntheticStep::new(device, config, sizes).unwrap().gradients().unwrap()
 }
 
 /// The largest difference of each parameter's gradient from `exact`, relative to the largest element of that gradient.
@@ -43,7 +43,7 @@ const ROUNDING: f64 = 4e-4;
 /// level 0. An occupancy network sums gradients of the decoder's last block chunk by chunk from level 1 on, statistics and
 /// gradients of the encoder's convolutions slab by slab from level 2 on, those of the whole decoder chunk by chunk at
 /// level 3: equal to rounding. A forward pass, and so a loss, is the same bit for bit but for the slabs' statistics.
-fn check(config: &NetworkConfig, sizes: Sizes) {
+fn check(config: &NetworkConfig, sizes: StepSizes) {
     let exact = gradients(config, sizes, Recompute::Activations);
     assert!(exact.iter().any(|(_, values)| values.iter().any(|value| *value != 0.0)));
     let unet = matches!(config, NetworkConfig::UNet(_));
@@ -63,7 +63,7 @@ fn gradients_of_official_networks_are_those_of_level_0() {
     for name in if cfg!(feature = "exhaustive") { ossnet::models::config::names() } else { four() } {
         let volume = [32, 32, 32];
         let config = NetworkConfig::sample(name, 2, 1, volume).unwrap();
-        check(&config, Sizes::new(volume, 2, 300));
+        check(&config, StepSizes::new(volume, 2, 300));
     }
 }
 
@@ -71,7 +71,7 @@ fn gradients_of_official_networks_are_those_of_level_0() {
 fn gradients_of_the_u_nets_are_those_of_level_0() {
     for (name, volume) in [("unet3d", [32, 16, 32]), ("unet2d", [32, 48, 1])] {
         let config = NetworkConfig::official(name, Family::Brats).unwrap();
-        check(&config, Sizes::new(volume, 2, 0));
+        check(&config, StepSizes::new(volume, 2, 0));
     }
 }
 
@@ -87,7 +87,7 @@ fn instruction_sets_differ_by_as_much() {
     let config = NetworkConfig::sample("D1", 2, 1, volume).unwrap();
     let on = |simd| {
         let pool = Pool::start_with_simd(2, simd).unwrap();
-        gradients_on(&Device::cpu_with_pool(pool, 4 << 30).unwrap(), &config, Sizes::new(volume, 2, 300))
+        gradients_on(&Device::cpu_with_pool(pool, 4 << 30).unwrap(), &config, StepSizes::new(volume, 2, 300))
     };
     let worst = differences(&on(first), &on(last)).into_iter().map(|(_, difference)| difference).fold(0.0, f64::max);
     println!("{first:?} and {last:?}: {worst:.1e}");

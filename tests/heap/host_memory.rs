@@ -1,18 +1,18 @@
 //! What cases and batches take of the host's memory is what is planned for them.
 
 use crate::{allocator, alone};
-use ossnet::data::sample;
+use ossnet::data::embedded;
 use ossnet::models::NetworkConfig;
-use ossnet::planner::{Aside, Workload, this_cpu};
-use ossnet::task::{Case, Task};
-use ossnet::train::rehearsal::Sizes;
+use ossnet::planner::{HostOverhead, Workload, this_cpu};
+use ossnet::task::{PreparedCase, Task};
+use ossnet::train::dry_run::StepSizes;
 use ossnet::train::{batch, presets};
 
 /// Two real heads as training holds them, and a batch of both.
 #[test]
 fn cases_and_batches_take_what_is_planned() {
     let _turn = alone();
-    let dataset = sample::open("heads").unwrap();
+    let dataset = embedded::open("heads").unwrap();
     for name in ["oss-net-c", "o-net", "unet3d"] {
         let network = NetworkConfig::sample(name, 1, 1, [64, 80, 64]).unwrap();
         let task = Task::of(&dataset, network.multiples());
@@ -20,12 +20,12 @@ fn cases_and_batches_take_what_is_planned() {
         // What is made once for the process, such as threads, is no case's.
         drop(prepare(&dataset.training[0]));
         let before = allocator::live();
-        let cases: Vec<Case> = dataset.training[..2].iter().map(prepare).collect();
+        let cases: Vec<PreparedCase> = dataset.training[..2].iter().map(prepare).collect();
         let held = allocator::live() - before;
 
         let settings = ossnet::train::settings::TrainSettings { batch_size: 2, ..presets::sample(&network, 1, 0) };
-        let sizes = Sizes::new([64, 80, 64], 2, settings.points);
-        let aside = Aside::of(&Workload { network: network.clone(), sizes }, this_cpu(1)).unwrap();
+        let sizes = StepSizes::new([64, 80, 64], 2, settings.points);
+        let aside = HostOverhead::of(&Workload { network: network.clone(), sizes }, this_cpu(1)).unwrap();
         let check = |what: &str, measured: usize, planned: u64| {
             println!("{name}: {what} take {measured} bytes, {planned} are planned");
             // The plan takes three quarters of the voxels to lie near a border; here 0.57 to 0.64 do, in lists that may have

@@ -4,16 +4,16 @@ use clap::Args;
 
 use super::InferArgs;
 use crate::checkpoint::model::Model;
-use crate::cli::run::parse_volume;
+use crate::cli::device_args::parse_volume;
 use crate::data::Volume;
 use crate::error::{Error, Result};
-use crate::infer::{Options, Rule, Search, Windows};
+use crate::infer::{Search, SearchRule, SegmenterOptions, SlidingWindow};
 use crate::models::NetworkConfig;
 
 /// What is written.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Results")]
-pub(super) struct AskedArgs {
+pub(super) struct OutputArgs {
     /// Write the probabilities of all voxels as well, which evaluates each of them
     #[arg(long)]
     pub(super) probabilities: bool,
@@ -25,10 +25,10 @@ pub(super) struct AskedArgs {
     threshold: Option<f32>,
 }
 
-impl AskedArgs {
+impl OutputArgs {
     /// The threshold, whether asked for or not.
     pub(super) fn threshold(&self) -> f32 {
-        self.threshold.unwrap_or(Options::default().threshold)
+        self.threshold.unwrap_or(SegmenterOptions::default().threshold)
     }
 }
 
@@ -153,7 +153,7 @@ impl InferArgs {
     }
 
     /// The settings for a network.
-    pub(super) fn options(&self, model: &Model) -> Result<Options> {
+    pub(super) fn options(&self, model: &Model) -> Result<SegmenterOptions> {
         let config = model.network.config();
         let (space, asked) = (&self.space, &self.asked);
         self.check(&config)?;
@@ -163,22 +163,26 @@ impl InferArgs {
                 "--probabilities evaluates every voxel; leave --stages, --reference-rule and --seeded away".into(),
             ));
         }
-        let usual = Options::of(&config).search;
+        let usual = SegmenterOptions::of(&config).search;
         let search = match space.dense || asked.probabilities {
             true => Search::dense(),
             false => Search {
                 stages: space.stages.clone().unwrap_or(usual.stages),
                 rule: match space.margin {
-                    _ if space.reference_rule => Rule::Reference,
-                    Some(margin) => Rule::Mixed { margin },
+                    _ if space.reference_rule => SearchRule::Reference,
+                    Some(margin) => SearchRule::Mixed { margin },
                     None => usual.rule,
                 },
                 seeded: space.seeded,
             },
         };
-        Ok(Options {
+        Ok(SegmenterOptions {
             search,
-            windows: Windows { size: self.windows.window, overlap: self.windows.overlap, mirror: self.windows.tta },
+            windows: SlidingWindow {
+                size: self.windows.window,
+                overlap: self.windows.overlap,
+                mirror: self.windows.tta,
+            },
             threshold: asked.threshold(),
             seed_threshold: space.seed_threshold,
             most_points: space.points_at_once,

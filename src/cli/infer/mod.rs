@@ -8,18 +8,18 @@ use std::time::Instant;
 
 use clap::Args;
 
-use self::flags::{AskedArgs, SpaceArgs, WindowArgs};
+use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
 use self::summary::{Summary, entry, line};
 use super::RunArgs;
+use super::device_args::{DeviceArgs, PrecisionArgs};
+use super::mesh_output::MeshOutputArgs;
 use super::output::print;
-use super::run::{DeviceArgs, PrecisionArgs};
-use super::scans::SeenArgs;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
 use crate::data::{Case, Labels, Warning, nifti};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
-use crate::infer::{Options, Refinement, Segmenter, inputs};
+use crate::infer::{Refinement, Segmenter, SegmenterOptions, inputs};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
 use crate::task::Task;
@@ -43,13 +43,13 @@ pub struct InferArgs {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    asked: AskedArgs,
+    asked: OutputArgs,
     #[command(flatten)]
     space: SpaceArgs,
     #[command(flatten)]
     windows: WindowArgs,
     #[command(flatten)]
-    seen: SeenArgs,
+    seen: MeshOutputArgs,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -127,7 +127,7 @@ pub fn run(args: InferArgs) -> Result<()> {
 /// Writes `report.html` of all scans, those of earlier runs included.
 #[cfg(feature = "report")]
 fn page(args: &InferArgs, model: &Model, folder: &Path, cases: &[Case], summary: &Summary) -> Result<()> {
-    use super::scans::page::{self, Segmented};
+    use super::mesh_output::page::{self, Segmented};
 
     let scans = cases.iter().map(|case| {
         let entry = summary.entries.iter().find(|entry| entry["case"] == case.name);
@@ -174,7 +174,7 @@ impl Outputs {
 fn segment(
     args: &InferArgs,
     model: &Model,
-    options: &Options,
+    options: &SegmenterOptions,
     case: &Case,
     outputs: &Outputs,
     tick: &mut dyn FnMut() -> Result<()>,
@@ -187,7 +187,7 @@ fn segment(
     if let Some(problem) = model.task.preprocessing.unusual_spacing(scan.image.shape, &scan.image.geometry)? {
         warn(Warning::new(case.images[0].path(), problem));
     }
-    let options = Options { shape: args.shape(&scan.image)?, ..options.clone() };
+    let options = SegmenterOptions { shape: args.shape(&scan.image)?, ..options.clone() };
     let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
     let found = segmenter.segment(&case.name, scan.image, tick)?;
     if let (Some(path), Some(probabilities)) = (&outputs.probabilities, &found.probabilities) {

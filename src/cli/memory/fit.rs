@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::memory::{format_bytes, parse_bytes};
 use crate::models::RecomputeChoice;
 use crate::planner::adjust::Quantity;
-use crate::planner::fit::{Answer, answers, best_answers};
+use crate::planner::fit::{FitResult, answers, best_answers};
 use crate::planner::gpus::{GPUS, Gpu, USABLE};
-use crate::planner::{Aside, Workload};
-use crate::report::{Grid, count};
+use crate::planner::{HostOverhead, Workload};
+use crate::report::{TextTable, count};
 
 /// What must hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum MemoryLimit {
     /// So many bytes.
     Bytes(u64),
     /// Each of the well-known GPUs.
@@ -23,15 +23,15 @@ pub enum Room {
 }
 
 /// Reads `8GiB` or `gpus`.
-pub(super) fn parse_room(text: &str) -> Result<Room, String> {
+pub(super) fn parse_room(text: &str) -> Result<MemoryLimit, String> {
     match text.trim() {
-        "gpus" => Ok(Room::Gpus),
-        bytes => parse_bytes(bytes).map(Room::Bytes).map_err(|problem| format!("{problem}, or gpus")),
+        "gpus" => Ok(MemoryLimit::Gpus),
+        bytes => parse_bytes(bytes).map(MemoryLimit::Bytes).map_err(|problem| format!("{problem}, or gpus")),
     }
 }
 
 /// Prints what fits.
-pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
+pub(super) fn run(args: &MemoryArgs, room: MemoryLimit) -> Result<()> {
     refuse(args.device != Where::Plan, "--device", "--fit, which plans")?;
     refuse(args.csv.is_some(), "--csv", "--fit; --json has all figures")?;
     #[cfg(feature = "report")]
@@ -42,9 +42,9 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
         Some(RecomputeChoice::Level(level)) => vec![level],
         Some(RecomputeChoice::Auto) | None => workload.levels(),
     };
-    let found: Vec<(String, u64, Vec<Answer>)> = match room {
-        Room::Bytes(bytes) => vec![(format_bytes(bytes), bytes, answers(&workload, &levels, target, bytes)?)],
-        Room::Gpus => {
+    let found: Vec<(String, u64, Vec<FitResult>)> = match room {
+        MemoryLimit::Bytes(bytes) => vec![(format_bytes(bytes), bytes, answers(&workload, &levels, target, bytes)?)],
+        MemoryLimit::Gpus => {
             let found = best_answers(&workload, &levels, target, &GPUS.map(|gpu| gpu.usable()))?;
             let name = |gpu: &Gpu| format!("{} ({} GB)", gpu.name, gpu.gibibytes);
             GPUS.iter().zip(found).map(|(gpu, answers)| (name(gpu), gpu.usable(), answers)).collect()
@@ -54,10 +54,10 @@ pub(super) fn run(args: &MemoryArgs, room: Room) -> Result<()> {
         let all: Vec<Value> = found.iter().map(|(name, budget, answers)| to_json(name, *budget, answers)).collect();
         return print(format!("{:#}", json!({ "model": workload.network.title(), "fits": all })));
     }
-    let overhead = format_bytes(Aside::of(&workload, target)?.overhead);
+    let overhead = format_bytes(HostOverhead::of(&workload, target)?.overhead);
     let text = match room {
-        Room::Bytes(_) => one(&workload, &found[0].0, &found[0].2, &overhead),
-        Room::Gpus => many(&workload, &found, &target_text(target)),
+        MemoryLimit::Bytes(_) => one(&workload, &found[0].0, &found[0].2, &overhead),
+        MemoryLimit::Gpus => many(&workload, &found, &target_text(target)),
     };
     print(text)
 }
@@ -93,12 +93,12 @@ fn label(quantity: Quantity) -> &'static str {
 }
 
 /// Quantities as rows, levels as columns.
-fn one(workload: &Workload, room: &str, answers: &[Answer], overhead: &str) -> String {
+fn one(workload: &Workload, room: &str, answers: &[FitResult], overhead: &str) -> String {
     let mut text =
         format!("{} in {room}, planned; host data and overhead ({overhead}) come on top\n\n", workload.network.title());
     let levels = answers.first().map(|answer| answer.by_level.clone()).unwrap_or_default();
     let heads = levels.iter().map(|(level, _)| format!("recompute {level}"));
-    let mut grid = Grid::new(std::iter::once(String::new()).chain(heads).chain([String::from("best at")]));
+    let mut grid = TextTable::new(std::iter::once(String::new()).chain(heads).chain([String::from("best at")]));
     for answer in answers {
         let name = format!("{} ({})", label(answer.quantity), others(workload, answer.quantity));
         let values = answer.by_level.iter().map(|(_, value)| value_text(answer.quantity, *value));
@@ -110,7 +110,7 @@ fn one(workload: &Workload, room: &str, answers: &[Answer], overhead: &str) -> S
 }
 
 /// GPUs as rows, quantities as columns, each with the fastest level that reaches it.
-fn many(workload: &Workload, found: &[(String, u64, Vec<Answer>)], target: &str) -> String {
+fn many(workload: &Workload, found: &[(String, u64, Vec<FitResult>)], target: &str) -> String {
     let mut text = format!(
         "{}: the largest of each while the rest stays ({}), at the recompute level in brackets;\nplanned for {target} with \
          {:.0} % of each GPU's memory\n\n",
@@ -120,9 +120,9 @@ fn many(workload: &Workload, found: &[(String, u64, Vec<Answer>)], target: &str)
     );
     let heads = found.first().map(|(_, _, answers)| answers.as_slice()).unwrap_or_default();
     let heads = heads.iter().map(|answer| label(answer.quantity).to_string());
-    let mut grid = Grid::new(std::iter::once("GPU".to_string()).chain(heads));
+    let mut grid = TextTable::new(std::iter::once("GPU".to_string()).chain(heads));
     for (name, _, answers) in found {
-        let cell = |answer: &Answer| match answer.best() {
+        let cell = |answer: &FitResult| match answer.best() {
             None => "–".into(),
             Some((level, value)) => format!("{} ({level})", value_text(answer.quantity, Some(value))),
         };
@@ -132,8 +132,8 @@ fn many(workload: &Workload, found: &[(String, u64, Vec<Answer>)], target: &str)
     text
 }
 
-fn to_json(name: &str, budget: u64, answers: &[Answer]) -> Value {
-    let answer = |answer: &Answer| {
+fn to_json(name: &str, budget: u64, answers: &[FitResult]) -> Value {
+    let answer = |answer: &FitResult| {
         let level =
             |(level, value): &(crate::models::Recompute, Option<usize>)| json!({ "recompute": level, "value": value });
         let best = answer.best().map(|(level, value)| json!({ "recompute": level, "value": value }));

@@ -6,8 +6,8 @@ use super::super::output::print;
 use super::{MemoryArgs, Where, refuse, write};
 use crate::error::Result;
 use crate::memory::format_bytes;
-use crate::planner::Aside;
-use crate::report::{Grid, mib};
+use crate::planner::HostOverhead;
+use crate::report::{TextTable, mib};
 
 /// Plans the step, runs it, and prints both.
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
@@ -25,8 +25,8 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let before = write::resident_peak();
     let (workload, change, run) = args.taken(&device, steps)?;
     let resident = write::resident_peak();
-    let plan = workload.rehearse(&device.planned(), steps)?;
-    let aside = Aside::of(&workload, target)?;
+    let plan = workload.dry_run(&device.planned(), steps)?;
+    let aside = HostOverhead::of(&workload, target)?;
     let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
     let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());
     let bound = plan.reserved + aside.overhead;
@@ -46,7 +46,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         ));
     }
     let mut text = format!("{}, recompute {}\n\n", workload.network.title(), workload.sizes.recompute);
-    let mut grid = Grid::new(["", "planned", "measured"]);
+    let mut grid = TextTable::new(["", "planned", "measured"]);
     grid.push(["allocations and releases".to_string(), plan.events.len().to_string(), run.events.len().to_string()]);
     grid.push(["peak, MiB".to_string(), mib(planned), mib(measured)]);
     grid.push(["activations, MiB".to_string(), mib(plan.peak_activations), mib(run.peak_activations)]);

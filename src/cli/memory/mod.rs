@@ -15,16 +15,16 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
+use super::device_args::{DeviceChoice, parse_volume};
 use super::oom::OnOom;
-use super::run::{Place, parse_volume};
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
-use crate::nn::optim::{Lookahead, OptimizerSettings, Rule};
+use crate::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
 use crate::planner::{Workload, remedies, this_cpu};
 use crate::tape::Precision;
 use crate::train::choose;
-use crate::train::rehearsal::{Rehearsal, Sizes, StepKind};
+use crate::train::dry_run::{StepKind, StepProfile, StepSizes};
 
 /// Where the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ enum Where {
     /// Nowhere: the same code goes through the motions and counts.
     Plan,
     /// On a device of this machine.
-    On(Place),
+    On(DeviceChoice),
 }
 
 impl FromStr for Where {
@@ -157,7 +157,7 @@ pub struct MemoryArgs {
     models: Vec<String>,
     /// The largest volume, points and batch that fit these bytes, for example 8GiB, or `gpus` for a list of well-known ones
     #[arg(long, value_name = "BYTES|gpus", value_parser = fit::parse_room, group = "question")]
-    fit: Option<fit::Room>,
+    fit: Option<fit::MemoryLimit>,
     /// Plan and run the step, and show both side by side
     #[arg(long, value_enum, value_name = "WHAT", group = "question")]
     compare_to: Option<CompareTo>,
@@ -188,8 +188,8 @@ pub struct MemoryArgs {
 pub fn run(args: MemoryArgs) -> Result<()> {
     match args.device {
         Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
-        Where::On(Place::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
-        Where::On(Place::Cuda(_)) => {}
+        Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
+        Where::On(DeviceChoice::Cuda(_)) => {}
     }
     if let Some((low, high)) = args.sweep {
         return sweep::run(&args, low, high);
@@ -215,12 +215,12 @@ impl MemoryArgs {
             Some(RecomputeChoice::Level(level)) => level,
             Some(RecomputeChoice::Auto) | None => Default::default(),
         };
-        let sizes = Sizes {
+        let sizes = StepSizes {
             recompute,
             precision: self.precision,
             step,
             optimizer: self.optimizer.settings(),
-            ..Sizes::new(self.volume, self.batch as usize, self.points() as usize)
+            ..StepSizes::new(self.volume, self.batch as usize, self.points() as usize)
         };
         Workload::official(model, sizes)
     }
@@ -253,11 +253,11 @@ impl MemoryArgs {
 
     /// Settles the step and takes it on `device`, `steps` times: the workload, what was changed, and what it cost. Where the
     /// device refuses memory that its budget would allow, its budget becomes what it has, and `--on-oom adapt` settles anew.
-    fn taken(&self, device: &Device, steps: usize) -> Result<(Workload, Option<String>, Rehearsal)> {
+    fn taken(&self, device: &Device, steps: usize) -> Result<(Workload, Option<String>, StepProfile)> {
         loop {
             let (target, budget) = (device.target(), device.budget());
             let (workload, change) = self.settled(target, budget)?;
-            match workload.rehearse(device, steps) {
+            match workload.dry_run(device, steps) {
                 Ok(cost) => return Ok((workload, change, cost)),
                 Err(Error::OutOfMemory(_)) if self.on_oom == OnOom::Adapt && device.budget() < budget => {}
                 Err(error) => return Err(remedies::explain(error, &workload, target, device.budget())),
@@ -272,7 +272,7 @@ impl MemoryArgs {
 
     /// The device that is planned for.
     fn target(&self) -> Target {
-        let usual = if self.fit == Some(fit::Room::Gpus) { PlanFor::CUDA } else { PlanFor::Cpu };
+        let usual = if self.fit == Some(fit::MemoryLimit::Gpus) { PlanFor::CUDA } else { PlanFor::Cpu };
         match self.plan_for.unwrap_or(usual) {
             PlanFor::Cpu => this_cpu(self.run.threads),
             PlanFor::Cuda(cuda) => Target::Cuda(cuda),
@@ -298,10 +298,10 @@ impl MemoryArgs {
 impl OptimizerName {
     fn settings(self) -> OptimizerSettings {
         let (rule, lookahead) = match self {
-            OptimizerName::LookaheadRadam => (Rule::radam(), Some(Lookahead::default())),
-            OptimizerName::Radam => (Rule::radam(), None),
-            OptimizerName::Adam => (Rule::adam(), None),
-            OptimizerName::Sgd => (Rule::Sgd { momentum: 0.9, weight_decay: 0.0 }, None),
+            OptimizerName::LookaheadRadam => (UpdateRule::radam(), Some(Lookahead::default())),
+            OptimizerName::Radam => (UpdateRule::radam(), None),
+            OptimizerName::Adam => (UpdateRule::adam(), None),
+            OptimizerName::Sgd => (UpdateRule::Sgd { momentum: 0.9, weight_decay: 0.0 }, None),
         };
         OptimizerSettings { rule, lookahead, ..OptimizerSettings::default() }
     }

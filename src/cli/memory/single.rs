@@ -8,10 +8,10 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Role, format_bytes};
 use crate::planner::slopes::{Slope, slopes};
-use crate::planner::timeline::{Stretch, rolled_up, stretches};
-use crate::planner::{Aside, Workload};
-use crate::report::{Grid, count, mib, role_name};
-use crate::train::rehearsal::{Rehearsal, StepKind};
+use crate::planner::timeline::{Segment, rolled_up, segments};
+use crate::planner::{HostOverhead, Workload};
+use crate::report::{TextTable, count, mib, role_name};
+use crate::train::dry_run::{StepKind, StepProfile};
 
 /// Layers that the table lists; the rest are summed.
 const LAYERS: usize = 10;
@@ -27,8 +27,8 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     }
     let answer = Single {
         slopes: slopes(&workload, target)?,
-        aside: Aside::of(&workload, target)?,
-        stretches: stretches(&cost.events),
+        aside: HostOverhead::of(&workload, target)?,
+        stretches: segments(&cost.events),
         by_layer: rolled_up(&cost.peak.by_layer, &cost.events),
         workload,
         device,
@@ -43,9 +43,9 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
 pub(super) struct Single {
     pub workload: Workload,
     pub device: Device,
-    pub cost: Rehearsal,
-    pub aside: Aside,
-    pub stretches: Vec<Stretch>,
+    pub cost: StepProfile,
+    pub aside: HostOverhead,
+    pub stretches: Vec<Segment>,
     pub by_layer: Vec<(std::sync::Arc<str>, u64)>,
     pub slopes: Vec<Slope>,
     /// What `--on-oom adapt` changed.
@@ -90,7 +90,7 @@ impl Single {
         let Self { cost, aside, .. } = self;
         let peak = &cost.peak;
         let mut text = format!("{}\n{} parameters\n\n", self.setting(), count(cost.parameters as u64));
-        let mut grid = Grid::new(["", "MiB"]);
+        let mut grid = TextTable::new(["", "MiB"]);
         for (role, bytes) in peak.by_role.iter().filter(|(_, bytes)| *bytes > 0) {
             grid.push([role_name(role.name()), mib(bytes)]);
         }
@@ -102,12 +102,12 @@ impl Single {
         if aside.results > 0 {
             grid.push(["host: probabilities and labels".into(), mib(aside.results)]);
         }
-        grid.push([Aside::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
+        grid.push([HostOverhead::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
         grid.push(["in all".into(), mib(self.total())]);
         text += &grid.render();
 
         text += "\nLayers at the peak\n";
-        let mut grid = Grid::new(["layer", "MiB"]);
+        let mut grid = TextTable::new(["layer", "MiB"]);
         for (layer, bytes) in self.by_layer.iter().take(LAYERS) {
             grid.push([layer_name(layer).to_string(), mib(*bytes)]);
         }
@@ -118,7 +118,7 @@ impl Single {
         text += &grid.render();
 
         text += "\nThe step from start to end\n";
-        let mut grid = Grid::new(["stretch", "most MiB", "activations", "allocations and releases", "most in"]);
+        let mut grid = TextTable::new(["stretch", "most MiB", "activations", "allocations and releases", "most in"]);
         for stretch in &self.stretches {
             grid.push([
                 stretch_name(stretch),
@@ -197,15 +197,15 @@ impl Single {
 }
 
 /// Launches of each kernel, most first.
-fn launch_grid(cost: &Rehearsal) -> Grid {
+fn launch_grid(cost: &StepProfile) -> TextTable {
     let mut launches = cost.launches.clone();
     launches.sort_by_key(|(_, launches)| std::cmp::Reverse(*launches));
-    let mut grid = Grid::new(["kernel", "launches"]);
+    let mut grid = TextTable::new(["kernel", "launches"]);
     launches.into_iter().for_each(|(kernel, launches)| grid.push([kernel.to_string(), launches.to_string()]));
     grid
 }
 
-fn by_kernel(cost: &Rehearsal) -> serde_json::Map<String, Value> {
+fn by_kernel(cost: &StepProfile) -> serde_json::Map<String, Value> {
     cost.launches.iter().map(|&(kernel, launches)| (kernel.into(), launches.into())).collect()
 }
 
@@ -227,7 +227,7 @@ pub(super) fn layer_name(layer: &str) -> &str {
 }
 
 /// `backward, decoder`.
-pub(super) fn stretch_name(stretch: &Stretch) -> String {
+pub(super) fn stretch_name(stretch: &Segment) -> String {
     match stretch.part.as_str() {
         "" => stretch.phase.name().into(),
         part => format!("{}, {part}", stretch.phase.name()),
@@ -235,8 +235,8 @@ pub(super) fn stretch_name(stretch: &Stretch) -> String {
 }
 
 /// The fitted lines.
-pub(super) fn slope_grid(slopes: &[Slope]) -> Grid {
-    let mut grid = Grid::new(["part", "rises by", "for each", "from", "fit off by at most"]);
+pub(super) fn slope_grid(slopes: &[Slope]) -> TextTable {
+    let mut grid = TextTable::new(["part", "rises by", "for each", "from", "fit off by at most"]);
     for slope in slopes {
         let (offset, error) = (format_bytes(slope.line.offset.max(0.0) as u64), 100.0 * slope.line.error);
         grid.push([slope.part.to_string(), slope.rise(), slope.unit.into(), offset, format!("{error:.1} %")]);
@@ -254,7 +254,7 @@ fn slope_json(slope: &Slope) -> Value {
     })
 }
 
-fn stretch_json(stretch: &Stretch) -> Value {
+fn stretch_json(stretch: &Segment) -> Value {
     json!({
         "phase": stretch.phase.name(),
         "part": stretch.part,

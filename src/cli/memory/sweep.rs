@@ -12,10 +12,10 @@ use crate::files::write_atomic;
 use crate::models::{Recompute, RecomputeChoice};
 use crate::planner::Workload;
 use crate::planner::curves::sides;
-use crate::planner::reference;
+use crate::planner::pytorch_baseline;
 use crate::planner::slopes::slopes;
-use crate::planner::sweep::{Meeting, Sweep, sweep};
-use crate::report::{Grid, count, mib};
+use crate::planner::sweep::{Crossover, Sweep, sweep};
+use crate::report::{TextTable, count, mib};
 
 /// Reads `32..1024`.
 pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
@@ -120,10 +120,10 @@ fn text(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Tar
 }
 
 /// Sides as rows, models and what was recorded of their peers as columns.
-fn curves_grid(sweep: &Sweep) -> Grid {
+fn curves_grid(sweep: &Sweep) -> TextTable {
     let names = sweep.curves.iter().map(|curve| curve.name.clone());
     let recorded = sweep.recorded.iter().map(|(_, curve)| curve.name.to_string());
-    let mut grid = Grid::new(std::iter::once("side".to_string()).chain(names).chain(recorded));
+    let mut grid = TextTable::new(std::iter::once("side".to_string()).chain(names).chain(recorded));
     let mut sides: Vec<usize> =
         sweep.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.side)).collect();
     sides.sort_unstable();
@@ -143,7 +143,7 @@ fn curves_grid(sweep: &Sweep) -> Grid {
 }
 
 /// Pairs of curves as rows, levels as columns; `None` if nothing crosses.
-fn crossings_grid(sweeps: &[Sweep]) -> Option<Grid> {
+fn crossings_grid(sweeps: &[Sweep]) -> Option<TextTable> {
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     for meeting in sweeps.iter().flat_map(|sweep| &sweep.meetings) {
         let pair = (meeting.leaner_above.as_str(), meeting.other.as_str());
@@ -152,7 +152,7 @@ fn crossings_grid(sweeps: &[Sweep]) -> Option<Grid> {
         }
     }
     let levels = sweeps.iter().map(|sweep| format!("recompute {}", sweep.recompute));
-    let mut grid = Grid::new(["".to_string(), "than".into()].into_iter().chain(levels));
+    let mut grid = TextTable::new(["".to_string(), "than".into()].into_iter().chain(levels));
     for &(leaner, other) in &pairs {
         let at = |sweep: &Sweep| {
             let found =
@@ -165,9 +165,9 @@ fn crossings_grid(sweeps: &[Sweep]) -> Option<Grid> {
 }
 
 /// Models and their parts as rows, levels as columns.
-fn slopes_grid(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Grid> {
+fn slopes_grid(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<TextTable> {
     let levels = sweeps.iter().map(|sweep| format!("recompute {}", sweep.recompute));
-    let mut grid = Grid::new(std::iter::once(String::new()).chain(levels));
+    let mut grid = TextTable::new(std::iter::once(String::new()).chain(levels));
     for workload in workloads {
         let at = |sweep: &Sweep| slopes(&workload.with_recompute(sweep.recompute), target);
         let by_level = sweeps.iter().map(at).collect::<Result<Vec<_>>>()?;
@@ -181,7 +181,7 @@ fn slopes_grid(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Resu
 
 /// `The PyTorch curves were recorded: …`.
 fn recorded_text() -> String {
-    format!("The PyTorch figures were not made by this program: {}", reference::SOURCE)
+    format!("The PyTorch figures were not made by this program: {}", pytorch_baseline::SOURCE)
 }
 
 /// The fitted slopes of every model and level.
@@ -205,8 +205,8 @@ fn slopes_json(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Resu
 
 fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Value> {
     let level = |sweep: &Sweep| {
-        let curve = |curve: &crate::planner::curves::Curve| {
-            let point = |point: &crate::planner::curves::Point| {
+        let curve = |curve: &crate::planner::curves::MemoryCurve| {
+            let point = |point: &crate::planner::curves::CurvePoint| {
                 json!({
                     "side": point.side,
                     "peak_activation_bytes": point.peak_activations,
@@ -216,17 +216,17 @@ fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Tar
             };
             json!({ "model": curve.name, "points": curve.points.iter().map(point).collect::<Vec<_>>() })
         };
-        let recorded = |(_, curve): &(usize, reference::Recorded)| {
+        let recorded = |(_, curve): &(usize, pytorch_baseline::Recorded)| {
             let points = curve.points().into_iter();
             json!({
                 "name": curve.name,
-                "source": reference::SOURCE,
+                "source": pytorch_baseline::SOURCE,
                 "points": points
                     .map(|(side, bytes)| json!({ "side": side as u64, "peak_activation_bytes": bytes as u64 }))
                     .collect::<Vec<_>>(),
             })
         };
-        let meeting = |meeting: &Meeting| {
+        let meeting = |meeting: &Crossover| {
             json!({
                 "leaner_above": meeting.leaner_above,
                 "other": meeting.other,
@@ -273,9 +273,9 @@ fn csv(sweeps: &[Sweep]) -> String {
 /// The curves of the comparison's models at their published sizes, for its page.
 #[cfg(feature = "report")]
 pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<Vec<crate::report::Resolution>> {
-    use crate::train::rehearsal::Sizes;
+    use crate::train::dry_run::StepSizes;
     let target = crate::planner::this_cpu(threads);
-    let workloads = workloads(names, |name| Workload::official(name, Sizes::new([256; 3], 1, 16384)))?;
+    let workloads = workloads(names, |name| Workload::official(name, StepSizes::new([256; 3], 1, 16384)))?;
     let levels = workloads.iter().map(Workload::levels).max_by_key(Vec::len).unwrap_or_default();
     let ends = [levels.first(), levels.last()].into_iter().flatten();
     let what = "One training step of the networks at their published sizes (four channels, batch 1, 16,384 points a volume, \
@@ -285,8 +285,8 @@ pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<
 
 #[cfg(feature = "report")]
 mod page {
-    use super::{Grid, MemoryArgs, Sweep, recorded_text, setting};
-    use crate::report::{Growth, Meeting, MemoryPage, Resolution, memory_page};
+    use super::{MemoryArgs, Sweep, TextTable, recorded_text, setting};
+    use crate::report::{Crossover, Growth, MemoryPage, Resolution, memory_page};
 
     /// The chart of one level.
     pub(super) fn resolution(sweep: &Sweep, what: &str) -> Resolution {
@@ -300,7 +300,7 @@ mod page {
             points: curve.points(),
             recorded_beside: Some(*beside),
         });
-        let meeting = |meeting: &super::Meeting| Meeting {
+        let meeting = |meeting: &super::Crossover| Crossover {
             leaner_above: meeting.leaner_above.clone(),
             other: meeting.other.clone(),
             side: meeting.crossing.side,
@@ -327,7 +327,7 @@ mod page {
                 continue;
             }
             let same =
-                |other: &&super::Meeting| other.leaner_above == meeting.leaner_above && other.other == meeting.other;
+                |other: &&super::Crossover| other.leaner_above == meeting.leaner_above && other.other == meeting.other;
             let last = sweeps.last().filter(|_| sweeps.len() > 1);
             let leanest =
                 last.and_then(|sweep| Some((sweep.recompute, sweep.meetings.iter().find(same)?.crossing.side)));
@@ -345,7 +345,7 @@ mod page {
     }
 
     /// The page of a sweep.
-    pub(super) fn page(args: &MemoryArgs, sweeps: &[Sweep], growth: Grid) -> String {
+    pub(super) fn page(args: &MemoryArgs, sweeps: &[Sweep], growth: TextTable) -> String {
         memory_page(&MemoryPage {
             title: "Memory against resolution".into(),
             conclusion: conclusion(sweeps),

@@ -42,10 +42,10 @@ pub(super) fn median(seconds: &[f64]) -> f64 {
 #[cfg(feature = "report")]
 mod page {
     use super::Single;
+    use crate::cli::compare_report::timeline;
     use crate::cli::memory::single::{layer_name, slope_grid};
-    use crate::cli::page::timeline;
     use crate::memory::format_bytes;
-    use crate::planner::Aside;
+    use crate::planner::HostOverhead;
     use crate::report::{MemoryPage, memory_page};
 
     /// The page of one step.
@@ -69,7 +69,7 @@ mod page {
                 ("host: volumes and labels of the cases".into(), answer.aside.cases),
                 ("host: the batch on its way".into(), answer.aside.staging),
                 ("host: probabilities and labels".into(), answer.aside.results),
-                (Aside::overhead_name(answer.device.target()).into(), answer.aside.overhead),
+                (HostOverhead::overhead_name(answer.device.target()).into(), answer.aside.overhead),
             ],
             growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),

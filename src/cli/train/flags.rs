@@ -7,7 +7,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::data::SamplingRule;
-use crate::data::hounsfield::Window;
+use crate::data::ct_window::CtWindow;
 use crate::error::{Error, Result};
 use crate::tape::Precision;
 use crate::train::config::{OptimizerName, Preset, ScheduleName};
@@ -121,7 +121,7 @@ pub struct Flags {
     /// Lowest and highest value of the scans that is kept, for example -200,250; or abdomen, liver, lung, bone, brain, wide,
     /// none [default: as the data set's layout and channels suggest]
     #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true)]
-    clip: Option<Window>,
+    clip: Option<CtWindow>,
     /// Spacing in mm that scans are resampled to, for example 1,1,1
     #[arg(long, value_name = "X,Y,Z", value_delimiter = ',')]
     spacing: Option<Vec<f64>>,

@@ -2,7 +2,7 @@
 
 mod flags;
 #[cfg(feature = "report")]
-mod page;
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::RunArgs;
-use super::course::{
-    self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
-};
+use super::device_args::{DeviceArgs, DeviceChoice};
 use super::oom::OomArgs;
 use super::output::print;
-use super::run::{DeviceArgs, Place};
+use super::training::{
+    self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
+};
 use crate::checkpoint::model;
 use crate::data::{Axes, Dataset};
 use crate::device::Device;
@@ -23,16 +23,16 @@ use crate::error::{Error, Result};
 use crate::files::{RunFolder, remove_temporaries, write_atomic};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
-use crate::planner::training::Training;
+use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
-use crate::task::{Grid, Task};
+use crate::task::{PadTo, Task};
+use crate::train::case_source::CaseSource;
 use crate::train::config::RunConfig;
-use crate::train::feed::Feed;
-use crate::train::journal::Journal;
 use crate::train::run::{Run, best_path};
+use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
-use crate::train::{state, validation};
+use crate::train::{training_state, validation};
 use flags::Flags;
 
 /// The configuration in a run's folder.
@@ -81,8 +81,8 @@ fn bytes_or_none(text: &str) -> std::result::Result<u64, String> {
 struct Prepared {
     dataset: Dataset,
     task: Task,
-    training: Box<dyn Feed>,
-    validation: Box<dyn Feed>,
+    training: Box<dyn CaseSource>,
+    validation: Box<dyn CaseSource>,
     network: NetworkConfig,
     settings: TrainSettings,
 }
@@ -112,7 +112,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
     let Prepared { dataset, task, training, validation, network, settings } =
         prepare(&args, &config, &device, resumed.then_some(path.as_path()))?;
-    let run = Training { network: &network, settings, cases: &*training, flags: true, graph: args.graph };
+    let run = TrainingPlan { network: &network, settings, cases: &*training, flags: true, graph: args.graph };
     let run = run.at(config.recompute(), &device)?;
     let mut fitting = args.oom.settle(run, &device, verbosity)?;
     let trainer = Trainer::new(&device, &network, fitting.settings().clone());
@@ -122,7 +122,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         trainer.use_graphs()?;
     }
     if resumed {
-        state::resume(&mut trainer, &task, &path)?;
+        training_state::resume(&mut trainer, &task, &path)?;
     } else if !config.load_model.is_empty() {
         model::load_weights(trainer.parameters_mut(), Path::new(&config.load_model))?;
         trainer.restart_average()?;
@@ -131,7 +131,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let again = format!("run the same command with --resume {} to go on", folder.display());
     let begin = |step: u64| {
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
-        let journal = Journal::open(folder, step)?;
+        let journal = RunLog::open(folder, step)?;
         remove_temporaries(folder);
         Ok(journal)
     };
@@ -143,10 +143,10 @@ pub fn run(args: TrainArgs) -> Result<()> {
         save_every: Duration::from_secs(config.save_every),
         begin: Some(Box::new(begin)),
         journal: None,
-        relief: Box::new(|trainer, error| fitting.relieve(trainer, error)),
+        oom_handler: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
-    course::interruptible(run.to_end(&mut trainer, &mut progress), &again)?;
+    training::interruptible(run.to_end(&mut trainer, &mut progress), &again)?;
     progress.finish(&trainer);
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
@@ -172,7 +172,7 @@ fn device(args: &TrainArgs) -> Result<Device> {
     let Some(list) = args.cuda_devices.as_deref() else { return args.device.open(&args.run) };
     let indices: Option<Vec<usize>> = list.split(',').map(|index| index.trim().parse().ok()).collect();
     match indices.as_deref() {
-        Some(&[index]) => args.run.open(Place::Cuda(index)),
+        Some(&[index]) => args.run.open(DeviceChoice::Cuda(index)),
         Some([_, ..]) => {
             Err(Error::Usage(format!("--cuda-devices {list}: training runs on one device; name one, for example 0")))
         }
@@ -203,11 +203,11 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     task.preprocessing.clip = <[f32; 2]>::try_from(&wanted.clip[..]).ok().or(task.preprocessing.clip);
     task.preprocessing.spacing = <[f64; 3]>::try_from(&wanted.spacing[..]).ok();
     task.preprocessing.resize = <[usize; 3]>::try_from(&wanted.resize[..]).ok();
-    let mut grid = if config.patch.is_empty() { Grid::Largest } else { Grid::Own };
+    let mut grid = if config.patch.is_empty() { PadTo::Largest } else { PadTo::Own };
     if let (Some(family), NetworkConfig::OssNet(probe)) = (config.preset.family(), &probe) {
         task.preprocessing.multiple = [probe.multiple(); 3];
         if reference && family == Family::Brats {
-            grid = Grid::Given(family.volume_shape());
+            grid = PadTo::Given(family.volume_shape());
         }
     }
     if reference {
@@ -267,7 +267,7 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
     let Ended { trainer, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
     let (costs, network) = (trainer.costs(), trainer.network().config());
-    let best = validation::best(&trainer.course().validations);
+    let best = validation::best(&trainer.history().validations);
     let summary = serde_json::json!({
         "model": network.title(),
         "checkpoint": checkpoint.display().to_string(),
@@ -283,12 +283,12 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         "iou": iou,
         "cases": cases,
         "best": best,
-        "validations": trainer.course().validations,
+        "validations": trainer.history().validations,
     });
     let text = format!("{summary:#}\n");
     write_atomic(folder.join("summary.json"), text.as_bytes())?;
     #[cfg(feature = "report")]
-    page::write(folder, config, trainer, &cases)?;
+    report::write(folder, config, trainer, &cases)?;
     if args.run.json {
         return print(text);
     }

@@ -1,7 +1,7 @@
 //! What happens to one case, applied to its image, labels and border.
 
 use super::super::border::BorderPoints;
-use super::super::sampling::{ravel, unravel};
+use super::super::point_sampling::{ravel, unravel};
 use super::super::volume::{Labels, Volume};
 use super::intensity;
 use super::warp::{Spatial, Warp};

@@ -1,6 +1,6 @@
 //! Changes of the grey values: gamma, bias field, low resolution.
 
-use super::super::resample::Corners;
+use super::super::resample::CornerAlignment;
 use super::super::volume::Volume;
 use crate::rng::Rng;
 
@@ -83,8 +83,9 @@ fn polynomial(coefficients: &[f32; TERMS], [x, y, z]: [f32; 3]) -> f32 {
 /// As if scanned with voxels `factor` times as long: shrunk and stretched back.
 pub(super) fn low_resolution(volume: &mut Volume, factor: f32) {
     let shape = volume.shape.map(|n| ((n as f32 / factor.max(1.0)).round() as usize).clamp(1, n));
-    let there_and_back =
-        volume.resample(shape, Corners::Faces).and_then(|small| small.resample(volume.shape, Corners::Faces));
+    let there_and_back = volume
+        .resample(shape, CornerAlignment::Faces)
+        .and_then(|small| small.resample(volume.shape, CornerAlignment::Faces));
     // Only an axis without voxels is refused, and then there is nothing to change.
     if let Ok(changed) = there_and_back {
         volume.voxels = changed.voxels;

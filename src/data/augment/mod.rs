@@ -273,7 +273,7 @@ const FURTHER: u64 = 0x6675_7274_6865_7221;
 mod tests {
     use super::*;
     use crate::data::border::BorderPoints;
-    use crate::data::sampling::ravel;
+    use crate::data::point_sampling::ravel;
     use crate::data::volume::{Labels, Volume};
 
     fn case() -> (Volume, Labels) {

@@ -14,7 +14,7 @@ use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use cudarc::driver::CudaStream;
 
-use crate::device::convolution::{Convolution, Operands, Pass};
+use crate::device::cudnn_desc::{ConvDescriptor, Operands, Pass};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -58,7 +58,7 @@ impl Cudnn {
     /// Runs a pass, adding to `target` if `accumulate`. False if cuDNN does not do it for this layout.
     pub(crate) fn run(
         &self,
-        sizes: &Convolution,
+        sizes: &ConvDescriptor,
         pass: Pass,
         operands: Operands<'_>,
         target: &mut Tensor,
@@ -97,8 +97,8 @@ fn tensor(batch: usize, [d, h, w]: [usize; 3], channels: usize) -> Result<sys::c
 }
 
 impl Described {
-    fn new(sizes: &Convolution) -> Result<Self, CudnnError> {
-        let Convolution { batch, input, output, in_channels, out_channels, kernel, stride, padding } = *sizes;
+    fn new(sizes: &ConvDescriptor) -> Result<Self, CudnnError> {
+        let ConvDescriptor { batch, input, output, in_channels, out_channels, kernel, stride, padding } = *sizes;
         let float = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
         let described = Self {
             x: tensor(batch, input, in_channels)?,

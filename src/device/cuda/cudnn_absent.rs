@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use cudarc::driver::CudaStream;
 
-use crate::device::convolution::{Convolution, Operands, Pass};
+use crate::device::cudnn_desc::{ConvDescriptor, Operands, Pass};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -16,7 +16,7 @@ impl Cudnn {
         Ok(None)
     }
 
-    pub(crate) fn run(&self, _: &Convolution, _: Pass, _: Operands<'_>, _: &mut Tensor, _: bool) -> Result<bool> {
+    pub(crate) fn run(&self, _: &ConvDescriptor, _: Pass, _: Operands<'_>, _: &mut Tensor, _: bool) -> Result<bool> {
         match self.0 {}
     }
 }

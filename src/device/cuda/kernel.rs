@@ -7,7 +7,7 @@ use bytemuck::{Pod, bytes_of};
 use cudarc::driver::result;
 
 use super::{Cuda, driver};
-use crate::device::grid::Grid;
+use crate::device::launch_config::LaunchConfig;
 use crate::device::target::TICKETS;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 /// A kernel with the arguments given so far, in the order of its parameters.
 ///
 /// ```ignore
-/// cuda.kernel("activation_forward").input(x).output(y).value(n as u64).launch(Grid::cover(n))?;
+/// cuda.kernel("activation_forward").input(x).output(y).value(n as u64).launch(LaunchConfig::cover(n))?;
 /// ```
 pub struct Kernel<'a> {
     cuda: &'a Cuda,
@@ -68,7 +68,7 @@ impl<'a> Kernel<'a> {
         self
     }
 
-    /// A pointer to `count` tickets (`kernels/join.cuh`), all zero.
+    /// A pointer to `count` tickets (`kernels/last_block.cuh`), all zero.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] if there are not as many.
@@ -98,7 +98,7 @@ impl<'a> Kernel<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Device`] that names the kernel.
-    pub fn launch(mut self, grid: Grid) -> Result<()> {
+    pub fn launch(mut self, grid: LaunchConfig) -> Result<()> {
         if grid.is_empty() {
             return Ok(());
         }

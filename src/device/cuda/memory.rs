@@ -6,7 +6,7 @@
 use cudarc::driver::{CudaContext, DriverError, sys};
 
 use super::driver::failed;
-use crate::device::info::Observer;
+use crate::device::device_info::Observer;
 use crate::device::target::{CudaTarget, Target};
 use crate::error::Result;
 

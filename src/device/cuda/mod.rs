@@ -18,7 +18,7 @@ mod kernel;
 mod memory;
 mod modules;
 #[allow(dead_code)] // build.rs encodes, the program decodes
-mod registers;
+mod ptx_codec;
 mod staging;
 
 use std::borrow::Cow;
@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present};
 use cudarc::driver::{CudaContext, CudaStream, result};
 
-use super::grid::{Grid, THREADS};
-use super::info::{DeviceInfo, Observer};
+use super::device_info::{DeviceInfo, Observer};
+use super::launch_config::{LaunchConfig, THREADS};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -169,7 +169,7 @@ impl Cuda {
             let mut carried = [0u8; SMALL];
             carried[..bytes.len()].copy_from_slice(bytes);
             let kernel = self.kernel("write_bytes").value(carried).value(address).value(bytes.len() as u32);
-            return kernel.launch(Grid::new(usize::from(!bytes.is_empty()), THREADS));
+            return kernel.launch(LaunchConfig::new(usize::from(!bytes.is_empty()), THREADS));
         }
         self.bind()?;
         let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

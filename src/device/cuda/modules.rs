@@ -9,7 +9,7 @@ use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CU
 use cudarc::driver::{CudaContext, result};
 use lzma_rust2::XzReader;
 
-use super::{driver, registers};
+use super::{driver, ptx_codec};
 use crate::error::{Error, Result};
 
 /// One kernel file.
@@ -27,7 +27,7 @@ impl Module {
     fn text(&self) -> Result<std::ffi::CString> {
         let mut text = String::new();
         let unpacked = XzReader::new(self.ptx, false).read_to_string(&mut text);
-        let text = unpacked.ok().and_then(|_| std::ffi::CString::new(registers::decode(&text)).ok());
+        let text = unpacked.ok().and_then(|_| std::ffi::CString::new(ptx_codec::decode(&text)).ok());
         text.ok_or_else(|| {
             Error::Device(format!("the kernels of {}.cu are damaged; build the program anew", self.name))
         })

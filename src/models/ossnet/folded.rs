@@ -1,11 +1,11 @@
-//! The decoder folded for one volume: see [`crate::ops::occupancy`].
+//! The decoder folded for one volume: see [`crate::ops::fused_decoder`].
 
 use super::{Decoder, Encoding, OssNet};
 use crate::error::Result;
 use crate::models::OssNetConfig;
 use crate::models::config::FOURIER_FREQUENCIES;
 use crate::nn::{Parameters, folded_layer};
-use crate::ops::occupancy::{self, Folded};
+use crate::ops::fused_decoder::{self, FoldedDecoder};
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self};
 use crate::tape::{Tape, Var};
@@ -16,16 +16,16 @@ impl OssNet {
     ///
     /// # Errors
     /// No memory.
-    pub fn fold(&self, tape: &Tape, parameters: &Parameters, encoding: &Encoding) -> Result<Option<Folded>> {
+    pub fn fold(&self, tape: &Tape, parameters: &Parameters, encoding: &Encoding) -> Result<Option<FoldedDecoder>> {
         let device = tape.device();
         let (storage, config) = (self.precision.storage(), &self.config);
-        let possible = Folded::is_possible(device.target(), storage, config.width, config.activation);
+        let possible = FoldedDecoder::is_possible(device.target(), storage, config.width, config.activation);
         if !possible || encoding.latents.shape()[0] != 1 {
             return Ok(None);
         }
         device.in_layer("decoder", || {
             let parts = self.decoder.parts(tape, parameters, config, &encoding.latents)?;
-            parts.map(|parts| Folded::new(device, &parts, storage)).transpose()
+            parts.map(|parts| FoldedDecoder::new(device, &parts, storage)).transpose()
         })
     }
 
@@ -37,7 +37,7 @@ impl OssNet {
         &self,
         tape: &Tape,
         parameters: &Parameters,
-        folded: &Folded,
+        folded: &FoldedDecoder,
         coordinates: &Var,
         patches: Option<PatchSource<'_>>,
     ) -> Result<Var> {
@@ -57,7 +57,7 @@ impl Decoder {
         parameters: &Parameters,
         config: &OssNetConfig,
         latents: &Var,
-    ) -> Result<Option<occupancy::Decoder>> {
+    ) -> Result<Option<fused_decoder::Decoder>> {
         let input_latent = ops::select(tape, latents, 0)?;
         let Some(residual) = self.blocks.first().and_then(|block| block.residual.as_ref()) else { return Ok(None) };
         let residual = folded_layer(tape, parameters, residual, Some(&input_latent), None, None)?;
@@ -73,7 +73,7 @@ impl Decoder {
         let last = tape.parameter(parameters, self.last.weight).tensor();
         let (features, activation) = (config.point_features(), config.activation);
         let coordinates = if config.fourier { 2 * FOURIER_FREQUENCIES } else { 0 };
-        Ok(Some(occupancy::Decoder { features, coordinates, residual, layers, last, activation }))
+        Ok(Some(fused_decoder::Decoder { features, coordinates, residual, layers, last, activation }))
     }
 }
 

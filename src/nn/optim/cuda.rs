@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Lookahead, OptimizerSettings, Part, Rule};
-use crate::device::{Cuda, Grid, THREADS};
+use super::{Lookahead, OptimizerSettings, Part, UpdateRule};
+use crate::device::{Cuda, LaunchConfig, THREADS};
 use crate::error::Result;
-use crate::nn::together::{CHUNK, TENSORS};
+use crate::nn::multi_tensor::{CHUNK, TENSORS};
 
 /// The twin of `Entry` in the kernel's file.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -57,10 +57,10 @@ impl Table {
             };
         }
         match settings.rule {
-            Rule::Sgd { momentum, weight_decay } => {
+            UpdateRule::Sgd { momentum, weight_decay } => {
                 (table.rule, table.first, table.added_decay) = (0, momentum, weight_decay);
             }
-            Rule::Adam { betas, epsilon, weight_decay, decoupled } => {
+            UpdateRule::Adam { betas, epsilon, weight_decay, decoupled } => {
                 (table.rule, table.first, table.second, table.epsilon) = (1, betas.0, betas.1, epsilon);
                 (table.first_new, table.second_new) = (1.0 - betas.0, 1.0 - betas.1);
                 table.correction = prepared.each_ref().map(|prepared| prepared.adaptive.unwrap_or(1.0));
@@ -69,7 +69,7 @@ impl Table {
                     false => table.added_decay = weight_decay,
                 }
             }
-            Rule::RAdam { betas, epsilon } => {
+            UpdateRule::RAdam { betas, epsilon } => {
                 (table.rule, table.first, table.second, table.epsilon) = (2, betas.0, betas.1, epsilon);
                 (table.first_new, table.second_new) = super::rule::shares(betas);
                 table.adaptive = if prepared[0].adaptive.is_some() { 1.0 } else { 0.0 };
@@ -102,7 +102,7 @@ pub(super) fn step(
             blocks += part.value.len().div_ceil(CHUNK);
         }
         table.count = parts.len() as u32;
-        cuda.kernel("optimizer_step").value(table).launch(Grid::new(blocks, THREADS))?;
+        cuda.kernel("optimizer_step").value(table).launch(LaunchConfig::new(blocks, THREADS))?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Optimisers: SGD, Adam, AdamW, RAdam, and Lookahead around any.
 //!
-//! A [`Rule`] says how one step moves one weight; [`Optimizer`] holds the state of all parameters in the device's ledger.
-//! Padé coefficients have a rate of their own (OSS-Net's authors meant 1e-2; their code moves them with the common rate,
-//! which `activation_rate: None` reproduces). Nothing else takes it: at 1e-2 the slopes of a U-Net's PReLUs run away.
+//! A [`UpdateRule`] says how one step moves one weight; [`Optimizer`] holds the state of all parameters in the device's
+//! ledger. Padé coefficients have a rate of their own (OSS-Net's authors meant 1e-2; their code moves them with the
+//! common rate, which `activation_rate: None` reproduces). Nothing else takes it: at 1e-2 the slopes of a U-Net's
+//! PReLUs run away.
 
 mod cuda;
 mod rule;
@@ -10,14 +11,14 @@ mod schedule;
 
 use serde::{Deserialize, Serialize};
 
-pub use rule::Rule;
+pub use rule::UpdateRule;
 pub use schedule::Schedule;
 
 use crate::device::Backend;
 use crate::device::cpu::{Pool, SharedMut};
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
-use crate::nn::{Kind, Parameters};
+use crate::nn::{ParameterKind, Parameters};
 use crate::ops::PIECE;
 use crate::tensor::Tensor;
 
@@ -42,7 +43,7 @@ impl Default for Lookahead {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSettings {
     /// How a step moves a weight.
-    pub rule: Rule,
+    pub rule: UpdateRule,
     /// Slow weights around it.
     pub lookahead: Option<Lookahead>,
     /// Learning rate of weights.
@@ -54,7 +55,12 @@ pub struct OptimizerSettings {
 impl Default for OptimizerSettings {
     /// The official training's: Lookahead around RAdam, 3e-4, and 1e-2 for Padé coefficients as its authors meant.
     fn default() -> Self {
-        Self { rule: Rule::radam(), lookahead: Some(Lookahead::default()), rate: 3e-4, activation_rate: Some(1e-2) }
+        Self {
+            rule: UpdateRule::radam(),
+            lookahead: Some(Lookahead::default()),
+            rate: 3e-4,
+            activation_rate: Some(1e-2),
+        }
     }
 }
 
@@ -123,7 +129,7 @@ impl Optimizer {
         let rates = [common, self.settings.activation_rate.unwrap_or(common)].map(|rate| rate * factor);
         let mut parts = Vec::with_capacity(self.state.len());
         for (parameter, state) in parameters.iter_mut().zip(&mut self.state) {
-            let activation = parameter.kind() == Kind::Pade;
+            let activation = parameter.kind() == ParameterKind::Pade;
             let (value, gradient) = parameter.value_and_gradient();
             parts.extend(gradient.map(|gradient| Part { value, gradient, state, activation }));
         }

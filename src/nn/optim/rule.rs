@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A first-order rule. Names and defaults are PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
-pub enum Rule {
+pub enum UpdateRule {
     /// `v ← μ·v + g; w ← w − lr·v`.
     Sgd {
         /// μ.
@@ -43,22 +43,22 @@ pub struct Prepared {
     pub(super) adaptive: Option<f32>,
 }
 
-impl Rule {
+impl UpdateRule {
     /// Adam with its usual constants.
     pub fn adam() -> Self {
-        Rule::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, decoupled: false }
+        UpdateRule::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, decoupled: false }
     }
 
     /// RAdam with its usual constants.
     pub fn radam() -> Self {
-        Rule::RAdam { betas: (0.9, 0.999), epsilon: 1e-8 }
+        UpdateRule::RAdam { betas: (0.9, 0.999), epsilon: 1e-8 }
     }
 
     /// Numbers remembered a weight.
     pub fn slots(&self) -> usize {
         match self {
-            Rule::Sgd { .. } => 1,
-            Rule::Adam { .. } | Rule::RAdam { .. } => 2,
+            UpdateRule::Sgd { .. } => 1,
+            UpdateRule::Adam { .. } | UpdateRule::RAdam { .. } => 2,
         }
     }
 
@@ -66,14 +66,14 @@ impl Rule {
     pub fn prepare(&self, rate: f32, step: u64) -> Prepared {
         let (lr, t) = (f64::from(rate), step as f64);
         match *self {
-            Rule::Sgd { .. } => Prepared { rate, size: rate, adaptive: None },
-            Rule::Adam { betas, .. } => {
+            UpdateRule::Sgd { .. } => Prepared { rate, size: rate, adaptive: None },
+            UpdateRule::Adam { betas, .. } => {
                 let (b1, b2) = (f64::from(betas.0), f64::from(betas.1));
                 let size = lr / (1.0 - b1.powf(t));
                 let correction = 1.0 / (1.0 - b2.powf(t)).sqrt();
                 Prepared { rate, size: size as f32, adaptive: Some(correction as f32) }
             }
-            Rule::RAdam { betas, .. } => {
+            UpdateRule::RAdam { betas, .. } => {
                 let (b1, b2) = (exact(betas.0), exact(betas.1));
                 let b2_t = b2.powf(t);
                 let longest = 2.0 / (1.0 - b2) - 1.0;
@@ -95,13 +95,13 @@ impl Rule {
     /// Moves `weights` against `gradient`; `first` and `second` are the state slots (empty if the rule has fewer).
     pub fn apply(&self, step: &Prepared, weights: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         match *self {
-            Rule::Sgd { momentum, weight_decay } => {
+            UpdateRule::Sgd { momentum, weight_decay } => {
                 for ((w, &g), v) in weights.iter_mut().zip(gradient).zip(first) {
                     *v = momentum * *v + g + weight_decay * *w;
                     *w -= step.size * *v;
                 }
             }
-            Rule::Adam { betas, epsilon, weight_decay, decoupled } => {
+            UpdateRule::Adam { betas, epsilon, weight_decay, decoupled } => {
                 let (shrink, added) =
                     if decoupled { (1.0 - step.rate * weight_decay, 0.0) } else { (1.0, weight_decay) };
                 let correction = step.adaptive.unwrap_or(1.0);
@@ -112,7 +112,7 @@ impl Rule {
                     *w = *w * shrink - step.size * *m / (v.sqrt() * correction + epsilon);
                 }
             }
-            Rule::RAdam { betas, epsilon } => {
+            UpdateRule::RAdam { betas, epsilon } => {
                 let (g1, g2) = shares(betas);
                 for (((w, &g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
                     *m = betas.0 * *m + g1 * g;

@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::{CoefficientSums, Function};
+use super::{BoundActivation, CoefficientSums};
 use crate::device::cpu::{Pool, SharedMut};
 use crate::ops::PIECE;
 
@@ -10,7 +10,7 @@ use crate::ops::PIECE;
 const BLOCK: usize = 1 << 10;
 
 /// `y = f(x)`.
-pub(super) fn forward(pool: &Pool, function: &Function, x: &[f32], y: &mut [f32]) {
+pub(super) fn forward(pool: &Pool, function: &BoundActivation, x: &[f32], y: &mut [f32]) {
     let y = SharedMut::new(y);
     pool.for_each(x.len().div_ceil(PIECE), |piece| {
         let start = piece * PIECE;
@@ -22,7 +22,7 @@ pub(super) fn forward(pool: &Pool, function: &Function, x: &[f32], y: &mut [f32]
 }
 
 struct Forward<'a> {
-    function: &'a Function,
+    function: &'a BoundActivation,
     x: &'a [f32],
     y: &'a mut [f32],
 }
@@ -47,7 +47,7 @@ pub(super) fn backward_workspace(elements: usize, coefficients: usize) -> usize 
 /// `g ← g·f'(x)`; the gradients of the `coefficients` coefficients go to the first places of `scratch`.
 pub(super) fn backward(
     pool: &Pool,
-    function: &Function,
+    function: &BoundActivation,
     coefficients: usize,
     x: &[f32],
     g: &mut [f32],
@@ -67,7 +67,7 @@ pub(super) fn backward(
 }
 
 struct Differentiate<'a> {
-    function: &'a Function,
+    function: &'a BoundActivation,
     x: &'a [f32],
     g: &'a mut [f32],
     sums: &'a mut [f32],

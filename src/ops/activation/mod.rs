@@ -8,15 +8,15 @@
 //! kept: values and slopes are made anew in the backward pass, in the gradient's own buffer.
 //! Work: about two FLOPs a coefficient forward, twice that backward; `x` and `y` move once.
 
-mod classic;
 mod cpu;
-mod curve;
+mod derivatives;
 mod pade;
-mod taylor;
+mod scalar_fn;
+mod standard;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use curve::{CoefficientSums, Function};
+pub(crate) use scalar_fn::{BoundActivation, CoefficientSums};
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
@@ -277,7 +277,8 @@ impl Op for Elementwise {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let function = Function::new(self.function, inputs[1..].iter().map(|parameter| parameter.data()));
+                let function =
+                    BoundActivation::new(self.function, inputs[1..].iter().map(|parameter| parameter.data()));
                 cpu::forward(pool, &function, inputs[0].data(), output.data_mut());
             }
             Backend::Cuda(cuda) => self.inputs(inputs[0], &inputs[1..]).forward(cuda, None, output)?,
@@ -302,7 +303,7 @@ impl Op for Elementwise {
         let mut scratch = workspace(&device, size)?;
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let function = Function::new(self.function, parameters.iter().map(|parameter| parameter.data()));
+                let function = BoundActivation::new(self.function, parameters.iter().map(|parameter| parameter.data()));
                 cpu::backward(pool, &function, count, x.data(), gradient.data_mut(), scratch.data_mut());
             }
             Backend::Cuda(cuda) => inputs.first(cuda, None, Some(&mut gradient), false, &mut scratch)?,

@@ -9,7 +9,7 @@
 
 use pulp::Simd;
 
-use super::curve::{Curve, MAX_COEFFICIENTS};
+use super::scalar_fn::{MAX_COEFFICIENTS, ScalarFn};
 
 /// `N` numerator coefficients (order `N − 1`) and `D` denominator coefficients (order `D`).
 #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ impl<const N: usize, const D: usize> Pade<N, D> {
     }
 }
 
-impl<const N: usize, const D: usize> Curve for Pade<N, D> {
+impl<const N: usize, const D: usize> ScalarFn for Pade<N, D> {
     const COEFFICIENTS: usize = N + D;
     const BOUND: f32 = 1024.0;
 

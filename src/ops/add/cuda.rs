@@ -1,6 +1,6 @@
 //! Launches of `kernels/elementwise.cu`.
 
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -13,7 +13,7 @@ pub(super) fn forward(cuda: &Cuda, a: &Tensor, b: &Tensor, factor: f32, y: &mut 
         .value(factor)
         .output(y)
         .value(len as u64)
-        .launch(Grid::cover(len.div_ceil(4)))
+        .launch(LaunchConfig::cover(len.div_ceil(4)))
 }
 
 /// `y (+)= factor·x`.
@@ -25,5 +25,5 @@ pub(super) fn scale(cuda: &Cuda, x: &Tensor, factor: f32, y: &mut Tensor, accumu
         .output(y)
         .value(len as u64)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(len.div_ceil(4)))
+        .launch(LaunchConfig::cover(len.div_ceil(4)))
 }

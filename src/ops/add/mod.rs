@@ -10,7 +10,7 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-use super::pieces::{by_elements, put};
+use super::par_loops::{by_elements, put};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};

@@ -1,11 +1,11 @@
 //! Launches of `avg_pool_*` (`kernels/pool.cu`).
 
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
-use crate::ops::volume_cuda::Axes;
+use crate::ops::cuda::axes::VolumeWindows;
 use crate::tensor::Tensor;
 
-pub(super) fn forward(cuda: &Cuda, axes: &Axes, x: &Tensor, y: &mut Tensor) -> Result<()> {
+pub(super) fn forward(cuda: &Cuda, axes: &VolumeWindows, x: &Tensor, y: &mut Tensor) -> Result<()> {
     let len = y.len();
     cuda.kernel_of("avg_pool_forward", x.dtype())
         .input(x)
@@ -13,10 +13,16 @@ pub(super) fn forward(cuda: &Cuda, axes: &Axes, x: &Tensor, y: &mut Tensor) -> R
         .value(*axes)
         .value(x.channels() as u32)
         .value(len as u64)
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
-pub(super) fn backward(cuda: &Cuda, axes: &Axes, dy: &Tensor, dx: &mut Tensor, accumulate: bool) -> Result<()> {
+pub(super) fn backward(
+    cuda: &Cuda,
+    axes: &VolumeWindows,
+    dy: &Tensor,
+    dx: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
     let len = dx.len();
     cuda.kernel_of("avg_pool_backward", dy.dtype())
         .input(dy)
@@ -25,5 +31,5 @@ pub(super) fn backward(cuda: &Cuda, axes: &Axes, dy: &Tensor, dx: &mut Tensor, a
         .value(dy.channels() as u32)
         .value(len as u64)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }

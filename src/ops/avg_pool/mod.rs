@@ -12,9 +12,9 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-use super::pieces::volume_axes;
+use super::cuda::axes::{AxisWindows, VolumeWindows};
+use super::par_loops::volume_axes;
 use super::separable::{self, Taps};
-use super::volume_cuda::{Axes, Axis};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
@@ -36,10 +36,10 @@ pub fn avg_pool(tape: &Tape, x: &Var, kernel: [usize; 3], stride: [usize; 3]) ->
 
 impl AvgPool {
     /// The three axes as the kernels see them.
-    fn axes(&self, x: &[usize]) -> Axes {
+    fn axes(&self, x: &[usize]) -> VolumeWindows {
         [0, 1, 2].map(|axis| {
             let (input, kernel, stride) = (x[axis + 1], self.kernel[axis], self.stride[axis]);
-            Axis::new(input, (input - kernel) / stride + 1, kernel, stride)
+            AxisWindows::new(input, (input - kernel) / stride + 1, kernel, stride)
         })
     }
 

@@ -1,9 +1,9 @@
 //! Launches of `kernels/morphology.cu`.
 
 use super::REACH;
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
-use crate::ops::morphology_cuda;
+use crate::ops::cuda::morphology;
 use crate::tensor::Tensor;
 
 pub(super) fn border_map(cuda: &Cuda, label: &Tensor, map: &mut Tensor, scratch: &mut Tensor) -> Result<()> {
@@ -13,6 +13,6 @@ pub(super) fn border_map(cuda: &Cuda, label: &Tensor, map: &mut Tensor, scratch:
         .output(map)
         .value(shape.map(|side| side as u32))
         .value(label.len() as u64)
-        .launch(Grid::cover(label.len()))?;
-    morphology_cuda::dilate(cuda, shape, REACH, map, scratch)
+        .launch(LaunchConfig::cover(label.len()))?;
+    morphology::dilate(cuda, shape, REACH, map, scratch)
 }

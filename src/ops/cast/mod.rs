@@ -10,8 +10,8 @@ mod tests;
 
 use half::bf16;
 
-use super::columns_cuda::{self, Columns};
-use super::pieces::{by_elements, put_all};
+use super::cuda::columns::{self, Columns};
+use super::par_loops::{by_elements, put_all};
 use crate::device::{Backend, Device};
 use crate::error::Result;
 use crate::ops::{Cost, Needs, Op};
@@ -41,7 +41,7 @@ fn convert(device: &Device, from: &Tensor, to: &mut Tensor, accumulate: bool) ->
             by_elements(pool, to.data_mut(), |first, to| put_all(to, &from.data()[first..][..to.len()], accumulate));
             Ok(())
         }
-        Backend::Cuda(cuda) => columns_cuda::copy(cuda, (from, whole), (to, whole), [1, from.len()], accumulate),
+        Backend::Cuda(cuda) => columns::copy(cuda, (from, whole), (to, whole), [1, from.len()], accumulate),
         Backend::Plan { .. } => Ok(()),
     }
 }

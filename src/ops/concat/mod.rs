@@ -7,8 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::columns_cuda::{self, Columns};
-use super::pieces::{by_rows, put_all};
+use super::cuda::columns::{self, Columns};
+use super::par_loops::{by_rows, put_all};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
@@ -71,7 +71,7 @@ impl Op for Concat {
                     let width = input.channels();
                     let from = Columns { stride: width, first: 0 };
                     let to = Columns { stride: channels, first: column };
-                    columns_cuda::copy(cuda, (input, from), (output, to), [input.rows(), width], false)?;
+                    columns::copy(cuda, (input, from), (output, to), [input.rows(), width], false)?;
                     column += width;
                 }
             }
@@ -95,7 +95,7 @@ impl Op for Concat {
                     Backend::Cuda(cuda) => {
                         let from = Columns { stride: channels, first: start };
                         let (to, rows) = (Columns { stride: width, first: 0 }, dx.rows());
-                        columns_cuda::copy(cuda, (&dy, from), (dx, to), [rows, width], accumulate)?;
+                        columns::copy(cuda, (&dy, from), (dx, to), [rows, width], accumulate)?;
                     }
                     Backend::Plan { .. } => {}
                 }

@@ -5,8 +5,8 @@
 //! `dx[s·j + r] = Σ_u dy[j + (r + padding − t₀)/s − u]·w[t₀ + s·u]` with `t₀ = (r + padding) mod s`. So no inserted zero
 //! is ever multiplied. A [`Phase`] is one such sum; the forward pass has one, the adjoint `s` an axis.
 
+use super::padded_tile::Span;
 use super::sizes::Sizes;
-use super::slab::Span;
 
 /// One residue of one axis.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ impl AxisPhase {
 
 /// One axis of a correlation.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(super) struct CorrelationAxis {
     /// Length of the source.
     pub source: usize,
     /// Length of the destination.
@@ -47,7 +47,7 @@ pub(super) struct Axis {
     pub phases: Vec<AxisPhase>,
 }
 
-impl Axis {
+impl CorrelationAxis {
     /// `y[o] = Σ_t x[o·stride + t − padding]·w[t]`.
     pub fn forward(sizes: &Sizes, axis: usize) -> Self {
         let window = &sizes.window;
@@ -68,7 +68,7 @@ impl Axis {
         }
     }
 
-    /// The adjoint of [`Axis::forward`].
+    /// The adjoint of [`CorrelationAxis::forward`].
     pub fn adjoint(sizes: &Sizes, axis: usize) -> Self {
         let window = &sizes.window;
         let (kernel, stride, padding) = (window.kernel[axis], window.stride[axis], window.padding[axis]);
@@ -131,7 +131,7 @@ pub(super) struct Correlation {
     /// Volumes.
     pub batch: usize,
     /// Depth, height, width.
-    pub axes: [Axis; 3],
+    pub axes: [CorrelationAxis; 3],
     /// Channels of the source.
     pub inputs: usize,
     /// Channels of the destination.
@@ -148,17 +148,17 @@ pub(super) struct Correlation {
 impl Correlation {
     /// `y` from `x`.
     pub fn forward(sizes: &Sizes) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(sizes, axis));
+        let axes = [0, 1, 2].map(|axis| CorrelationAxis::forward(sizes, axis));
         Self::new(sizes.batch, axes, sizes.in_channels, sizes.out_channels, false)
     }
 
     /// `dx` from `dy`.
     pub fn adjoint(sizes: &Sizes) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::adjoint(sizes, axis));
+        let axes = [0, 1, 2].map(|axis| CorrelationAxis::adjoint(sizes, axis));
         Self::new(sizes.batch, axes, sizes.out_channels, sizes.in_channels, true)
     }
 
-    fn new(batch: usize, axes: [Axis; 3], inputs: usize, outputs: usize, adjoint: bool) -> Self {
+    fn new(batch: usize, axes: [CorrelationAxis; 3], inputs: usize, outputs: usize, adjoint: bool) -> Self {
         let mut phases = Vec::new();
         let mut taps_before = 0;
         for &d in &axes[0].phases {
@@ -202,7 +202,7 @@ impl Correlation {
         }
         let outputs = line.destination / fold;
         let run = AxisPhase { taps, first_tap: 0, tap_step: 1, lead, place: 0, outputs };
-        let line = Axis {
+        let line = CorrelationAxis {
             source: line.source,
             destination: outputs,
             step: line.step * (fold / line.spread),

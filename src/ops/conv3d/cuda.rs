@@ -3,18 +3,18 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::NAME;
-use super::channels::{Arguments, Channels};
-use super::sizes::{Sizes, Window};
-use crate::device::convolution::{Convolution, Pass};
-use crate::device::{Cuda, Grid, THREADS};
+use super::channel_stats::{Arguments, Channels};
+use super::sizes::{ConvWindow, Sizes};
+use crate::device::cudnn_desc::{ConvDescriptor, Pass};
+use crate::device::{Cuda, LaunchConfig, THREADS};
 use crate::error::{Error, Result};
 use crate::ops::Grouping;
-use crate::ops::columns_cuda::{self, Columns};
-use crate::ops::gemm::{
-    Math, Product, Target, column_sums, column_sums_workspace, lengths, sum_splits, weight_splits_grid,
+use crate::ops::cuda::columns::{self, Columns};
+use crate::ops::cuda::gemm::{
+    Math, Product, SumTarget, column_sums, column_sums_workspace, lengths, sum_splits, weight_splits_grid,
 };
+use crate::ops::cuda::tiling::CudaTiling;
 use crate::ops::moments;
-use crate::ops::tiling::Tiling;
 use crate::tape::Precision;
 use crate::tensor::{DType, Tensor};
 
@@ -68,7 +68,7 @@ pub(super) struct Measurement {
 impl Measurement {
     /// Of a convolution of an `x` so stored, if its kernel can.
     pub fn of(sizes: &Sizes, precision: Precision, x: DType, grouping: Grouping) -> Option<Self> {
-        let product = Correlation { sizes, adjoint: false }.product();
+        let product = ConvPass { sizes, adjoint: false }.product();
         let exact = Math::of_stored(precision, [x].into_iter(), precision.storage()) == Math::Exact;
         // In f32 the sums of the widest tile leave no registers for it.
         let fits = !exact || product.tile_sides()[1] <= 64;
@@ -88,12 +88,12 @@ struct Finish<'a> {
 
 /// A correlation: forward or adjoint.
 #[derive(Clone, Copy)]
-pub(super) struct Correlation<'a> {
+pub(super) struct ConvPass<'a> {
     sizes: &'a Sizes,
     adjoint: bool,
 }
 
-impl<'a> Correlation<'a> {
+impl<'a> ConvPass<'a> {
     pub(super) fn forward(sizes: &'a Sizes) -> Self {
         Self { sizes, adjoint: false }
     }
@@ -132,12 +132,12 @@ impl<'a> Correlation<'a> {
     }
 
     /// The grid of `conv3d_pack`.
-    fn packing(self) -> Grid {
+    fn packing(self) -> LaunchConfig {
         let (taps, Sizes { in_channels, out_channels, .. }) = (self.sizes.window.taps(), *self.sizes);
         let (run, columns, matrices) =
             if self.adjoint { (taps, in_channels, out_channels) } else { (in_channels * taps, out_channels, 1) };
         let blocks = [run.div_ceil(PACK) as u32, columns.div_ceil(PACK) as u32, matrices as u32];
-        Grid { blocks, threads: [THREADS, 1, 1], shared: 0 }
+        LaunchConfig { blocks, threads: [THREADS, 1, 1], shared: 0 }
     }
 
     fn workspace(self) -> usize {
@@ -213,7 +213,7 @@ impl<'a> Correlation<'a> {
         if splits == 1 {
             return Ok(());
         }
-        let target = Target { tensor: target, first: 0, pitch: channels };
+        let target = SumTarget { tensor: target, first: 0, pitch: channels };
         let bias = bias.map(|bias| (bias, voxels));
         sum_splits(cuda, (scratch, packed), splits, [voxels, channels], target, bias, accumulate)
     }
@@ -233,20 +233,20 @@ pub(super) fn by_cudnn(
     let f32s = operands.iter().all(|operand| operand.dtype() == DType::F32) && target.dtype() == DType::F32;
     let Some(cudnn) = cuda.cudnn().filter(|_| f32s && (bias.is_none() || !accumulate)) else { return Ok(false) };
     let Sizes { batch, input, output, in_channels, out_channels, window } = *sizes;
-    let Window { kernel, stride, padding } = window;
-    let sizes = Convolution { batch, input, output, in_channels, out_channels, kernel, stride, padding };
+    let ConvWindow { kernel, stride, padding } = window;
+    let sizes = ConvDescriptor { batch, input, output, in_channels, out_channels, kernel, stride, padding };
     if let Some(bias) = bias {
         // Every row begins as the bias, and the products are added.
         let (from, to) = (Columns { stride: 0, first: 0 }, Columns { stride: target.channels(), first: 0 });
         let lengths = [target.rows(), target.channels()];
-        columns_cuda::copy(cuda, (bias, from), (target, to), lengths, false)?;
+        columns::copy(cuda, (bias, from), (target, to), lengths, false)?;
     }
     cudnn.run(&sizes, pass, operands, target, accumulate || bias.is_some())
 }
 
 /// Floats of scratch that [`forward`] needs.
 pub(crate) fn forward_workspace(sizes: &Sizes) -> usize {
-    Correlation { sizes, adjoint: false }.workspace()
+    ConvPass { sizes, adjoint: false }.workspace()
 }
 
 /// `y (+)= conv(x, weight) + bias`, of `[x, weight]`.
@@ -263,11 +263,11 @@ pub(crate) fn forward(
         return Ok(());
     }
     let finish = Finish { bias, accumulate, measured: None };
-    Correlation { sizes, adjoint: false }.run((cuda, precision), operands, y, finish, scratch)
+    ConvPass { sizes, adjoint: false }.run((cuda, precision), operands, y, finish, scratch)
 }
 
 /// How `y` is cut for [`moments`], and the items that have statistics of their own.
-fn tiling(sizes: &Sizes, grouping: Grouping) -> (Tiling, usize) {
+fn tiling(sizes: &Sizes, grouping: Grouping) -> (CudaTiling, usize) {
     (moments::cuda::tiling(grouping, sizes.output_voxels(), sizes.out_channels), grouping.items())
 }
 
@@ -292,12 +292,12 @@ pub(super) fn measured(
         return moments::cuda::moments(cuda, tiling, items, y, scratch, statistics);
     }
     let finish = Finish { bias, accumulate: false, measured: Some((measurement, statistics)) };
-    Correlation { sizes, adjoint: false }.run((cuda, precision), operands, y, finish, scratch)
+    ConvPass { sizes, adjoint: false }.run((cuda, precision), operands, y, finish, scratch)
 }
 
 /// Floats of scratch that [`input_gradient`] needs.
 pub(crate) fn input_gradient_workspace(sizes: &Sizes) -> usize {
-    Correlation { sizes, adjoint: true }.workspace()
+    ConvPass { sizes, adjoint: true }.workspace()
 }
 
 /// `dx (+)= convᵀ(dy, weight)`, of `[dy, weight]`, plus `bias` for the transposed convolution.
@@ -314,7 +314,7 @@ pub(crate) fn input_gradient(
         return Ok(());
     }
     let finish = Finish { bias, accumulate, measured: None };
-    Correlation { sizes, adjoint: true }.run((cuda, precision), operands, dx, finish, scratch)
+    ConvPass { sizes, adjoint: true }.run((cuda, precision), operands, dx, finish, scratch)
 }
 
 fn weight_product(sizes: &Sizes) -> Product {
@@ -343,7 +343,7 @@ pub(crate) fn weight_gradient(
     let math = Math::of(precision, &[x, dy], dw);
     let kernel = cuda.kernel(product.kernel("conv3d_weight_gradient", math));
     let kernel = kernel
-        .value(Correlation { sizes, adjoint: false }.conv()?)
+        .value(ConvPass { sizes, adjoint: false }.conv()?)
         .value([d * h * w, h * w, w].map(Divisor::new))
         .input(x)
         .input(dy)

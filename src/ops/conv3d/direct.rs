@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 
 use super::correlation::{AxisPhase, Correlation, Phase};
 use super::microkernel::{Start, Tile, even_cuts, max_rows, panel_vectors};
-use super::slab;
+use super::padded_tile;
 use crate::device::cpu::{Pool, SharedMut, SimdLevel};
 
 /// Floats of a slab that a piece should not exceed (512 KiB: a quarter of a usual second-level cache).
@@ -219,7 +219,7 @@ impl WithSimd for Piece<'_> {
         let spans = [depth.span(from[0], count[0]), height.span(from[1], count[1]), width.span(0, width.outputs())];
         let voxels: usize = correlation.source().iter().product();
         let volume = &self.job.source[item * voxels * correlation.inputs..][..voxels * correlation.inputs];
-        slab::fill(volume, correlation.source(), correlation.inputs, spans, self.slab);
+        padded_tile::fill(volume, correlation.source(), correlation.inputs, spans, self.slab);
         let line = spans[2].length * correlation.inputs;
         let plane = spans[1].length * line;
         for panel in group * cut.group..((group + 1) * cut.group).min(cut.panels) {

@@ -9,38 +9,38 @@
 //! On CUDA a kernel of one voxel without stride and padding is a linear layer over voxels, and runs as one.
 //! Work: `2·voxels'·taps·in·out` FLOPs forward (padding counted), twice that backward. Compulsory bytes: each tensor once.
 
-mod channels;
+mod channel_stats;
+mod conv_norm_act_pool;
 mod correlation;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod direct;
-mod measured;
 mod microkernel;
+mod padded_tile;
 mod pointwise;
-mod pooled;
 mod sizes;
-mod slab;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
 mod winograd;
+mod with_stats;
 
-pub use measured::conv3d_measured;
-pub(crate) use pooled::Pooled;
-pub use sizes::Geometry;
+pub(crate) use conv_norm_act_pool::ConvNormActPool;
+pub use sizes::ConvGeometry;
 pub(crate) use sizes::Sizes;
+pub use with_stats::conv3d_with_stats;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
-use measured::Besides;
+use with_stats::Besides;
 
 const NAME: &str = "conv3d";
 
 struct Conv3d {
-    geometry: Geometry,
+    geometry: ConvGeometry,
     bias: bool,
     precision: Precision,
     /// What else its first run makes (CUDA).
@@ -51,12 +51,12 @@ struct Conv3d {
 ///
 /// # Errors
 /// Shapes that do not fit, or no memory.
-pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: Geometry) -> Result<Var> {
+pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: ConvGeometry) -> Result<Var> {
     Conv3d::new(tape, geometry, bias).apply(tape, x, weight, bias)
 }
 
 impl Conv3d {
-    fn new(tape: &Tape, geometry: Geometry, bias: Option<&Var>) -> Self {
+    fn new(tape: &Tape, geometry: ConvGeometry, bias: Option<&Var>) -> Self {
         Self { geometry, bias: bias.is_some(), precision: tape.precision(), besides: Besides::default() }
     }
 

@@ -4,7 +4,7 @@
 use super::Sizes;
 use super::cuda;
 use crate::device::Cuda;
-use crate::device::convolution::Pass;
+use crate::device::cudnn_desc::Pass;
 use crate::error::Result;
 use crate::ops::linear::{self, Dims};
 use crate::tape::Precision;

@@ -5,23 +5,23 @@ use crate::ops::Cost;
 
 /// How a convolution moves along the three spatial axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub struct ConvGeometry {
     /// Input voxels between neighbouring outputs.
     pub stride: [usize; 3],
     /// Zeros before and after each axis.
     pub padding: [usize; 3],
 }
 
-impl Geometry {
+impl ConvGeometry {
     /// The geometry with its kernel's lengths.
-    pub(crate) fn window(self, kernel: [usize; 3]) -> Window {
-        Window { kernel, stride: self.stride, padding: self.padding }
+    pub(crate) fn window(self, kernel: [usize; 3]) -> ConvWindow {
+        ConvWindow { kernel, stride: self.stride, padding: self.padding }
     }
 }
 
 /// What a convolution does to the three spatial axes. Two-dimensional nets have depth 1 and a kernel of depth 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
+pub(crate) struct ConvWindow {
     /// Taps along each axis.
     pub kernel: [usize; 3],
     /// Input voxels between neighbouring outputs.
@@ -30,7 +30,7 @@ pub(crate) struct Window {
     pub padding: [usize; 3],
 }
 
-impl Window {
+impl ConvWindow {
     /// A cubic kernel with the same stride and padding along each axis.
     #[cfg(test)]
     pub fn cubic(kernel: usize, stride: usize, padding: usize) -> Self {
@@ -72,7 +72,7 @@ pub(crate) struct Sizes {
     /// Channels of the output.
     pub out_channels: usize,
     /// Kernel, stride and padding.
-    pub window: Window,
+    pub window: ConvWindow,
 }
 
 impl Sizes {
@@ -80,7 +80,7 @@ impl Sizes {
     ///
     /// # Errors
     /// [`Error::Shape`] in the name of `op` if the kernel does not fit into the padded input.
-    pub fn new(op: &'static str, input: &[usize], out_channels: usize, window: Window) -> Result<Self> {
+    pub fn new(op: &'static str, input: &[usize], out_channels: usize, window: ConvWindow) -> Result<Self> {
         let &[batch, d, h, w, in_channels] = input else {
             return Err(Error::shape(op, format!("input {input:?} is not [batch, D, H, W, channels]")));
         };
@@ -97,7 +97,7 @@ impl Sizes {
     ///
     /// # Errors
     /// [`Error::Shape`] in the name of `op` if they do not fit each other.
-    pub fn of(op: &'static str, x: &[usize], weight: &[usize], geometry: Geometry) -> Result<Self> {
+    pub fn of(op: &'static str, x: &[usize], weight: &[usize], geometry: ConvGeometry) -> Result<Self> {
         let &[outputs, inputs, kd, kh, kw] = weight else {
             return Err(Error::shape(op, format!("weight {weight:?} is not [out, in, kd, kh, kw]")));
         };

@@ -1,7 +1,7 @@
 //! Kernels against a naive f64 twin, at every instruction set, with one and with two threads.
 
-use super::sizes::{Geometry, Sizes, Window};
-use super::{conv3d, conv3d_measured, cpu};
+use super::sizes::{ConvGeometry, ConvWindow, Sizes};
+use super::{conv3d, conv3d_with_stats, cpu};
 use crate::device::cpu::{Pool, SimdLevel};
 use crate::device::{Device, Target};
 use crate::memory::Role;
@@ -14,7 +14,7 @@ use crate::tensor::{DType, Tensor};
 
 /// Naive convolution, or what its three gradients are, in f64: calls `visit(x index, w index, y index)` for each product.
 pub(crate) fn products(g: &Sizes, mut visit: impl FnMut(usize, usize, usize)) {
-    let Window { kernel, stride, padding } = g.window;
+    let ConvWindow { kernel, stride, padding } = g.window;
     for n in 0..g.batch {
         for (y, o) in voxels(g.output) {
             for (tap, t) in voxels(kernel) {
@@ -43,14 +43,14 @@ fn voxels(lengths: [usize; 3]) -> impl Iterator<Item = (usize, [usize; 3])> {
 }
 
 /// One shape of the table: input, channels in and out, window.
-pub(crate) fn shape(input: [usize; 4], channels: [usize; 2], window: Window) -> Sizes {
+pub(crate) fn shape(input: [usize; 4], channels: [usize; 2], window: ConvWindow) -> Sizes {
     let [n, d, h, w] = input;
     Sizes::new("conv3d", &[n, d, h, w, channels[0]], channels[1], window).unwrap()
 }
 
 fn table() -> Vec<Sizes> {
-    let window = |kernel, stride, padding| Window { kernel, stride, padding };
-    let cubic = Window::cubic;
+    let window = |kernel, stride, padding| ConvWindow { kernel, stride, padding };
+    let cubic = ConvWindow::cubic;
     vec![
         shape([2, 5, 4, 7], [3, 5], cubic(3, 1, 1)),
         shape([1, 6, 7, 17], [16, 16], cubic(3, 1, 1)),
@@ -166,7 +166,7 @@ fn every_shape_equals_its_twin() {
 /// The convolution by definition, in f64.
 fn twin(inputs: &[Array], stride: [usize; 3], padding: [usize; 3]) -> Array {
     let (x, w) = (&inputs[0], &inputs[1]);
-    let window = Window { kernel: [w.shape[2], w.shape[3], w.shape[4]], stride, padding };
+    let window = ConvWindow { kernel: [w.shape[2], w.shape[3], w.shape[4]], stride, padding };
     let g = Sizes::new("conv3d", &x.shape, w.shape[0], window).unwrap();
     let mut data = vec![0.0; g.output_voxels() * g.out_channels];
     if let Some(bias) = inputs.get(2) {
@@ -192,7 +192,7 @@ fn the_op_equals_its_twin() {
                 &inputs[..count],
                 &[0, 1, 2][..count],
                 Tolerance { forward: TOLERANCE, backward: TOLERANCE },
-                |tape, v| conv3d(tape, &v[0], &v[1], v.get(2), Geometry { stride, padding }),
+                |tape, v| conv3d(tape, &v[0], &v[1], v.get(2), ConvGeometry { stride, padding }),
                 |arrays| twin(arrays, stride, padding),
             );
         }
@@ -208,8 +208,8 @@ fn operands(g: &Sizes) -> [Array; 3] {
 }
 
 fn run(g: &Sizes, tape: &Tape, v: &[Var]) -> crate::Result<Var> {
-    let Window { stride, padding, .. } = g.window;
-    conv3d(tape, &v[0], &v[1], Some(&v[2]), Geometry { stride, padding })
+    let ConvWindow { stride, padding, .. } = g.window;
+    conv3d(tape, &v[0], &v[1], Some(&v[2]), ConvGeometry { stride, padding })
 }
 
 /// Of CUDA and CPU against each other: both err by at most half of this.
@@ -231,14 +231,14 @@ fn check_shape_on_tensor_cores(g: &Sizes) {
 fn every_shape_on_tensor_cores_equals_the_cpu() {
     table().iter().for_each(check_shape_on_tensor_cores);
     // f32 logits of bf16 features, whose gradient is f32.
-    let g = shape([1, 4, 5, 6], [16, 3], Window::cubic(3, 1, 1));
+    let g = shape([1, 4, 5, 6], [16, 3], ConvWindow::cubic(3, 1, 1));
     let logits = |tape: &Tape, v: &[Var]| tape.at(Precision::F32, || run(&g, tape, v));
     check_bf16(&operands(&g), &[0], &[0, 1, 2], TWICE, logits);
 }
 
 #[test]
 fn large_tiles_on_tensor_cores() {
-    let cubic = Window::cubic;
+    let cubic = ConvWindow::cubic;
     check_shape_on_tensor_cores(&shape([1, 10, 10, 14], [8, 1000], cubic(1, 1, 1)));
     check_shape_on_tensor_cores(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 1)));
     check_shape_on_tensor_cores(&shape([1, 1, 1, 2], [56, 1450], cubic(3, 1, 1)));
@@ -252,7 +252,7 @@ fn every_shape_on_cuda_equals_the_cpu() {
 #[test]
 fn large_tiles_on_cuda() {
     // Enough tiles of 128 × 128 in the forward pass, in the data gradient and in the weight gradient.
-    let cubic = Window::cubic;
+    let cubic = ConvWindow::cubic;
     check_shape_on_cuda(&shape([1, 10, 10, 14], [4, 1000], cubic(1, 1, 1)));
     check_shape_on_cuda(&shape([1, 12, 12, 16], [1000, 4], cubic(1, 1, 1)));
     check_shape_on_cuda(&shape([1, 1, 1, 2], [54, 1450], cubic(3, 1, 1)));
@@ -289,19 +289,19 @@ fn check_measured(g: &Sizes, grouping: Grouping, precision: Precision, x_is_narr
         let (x, w, b) = (var(&inputs[0], 0.0), var(&inputs[1], 0.0), var(&inputs[2], far));
         let x = if x_is_narrow { cast(&tape, &x, DType::Bf16).unwrap() } else { x };
         let values = |var: &Var| cast(&tape, var, DType::F32).unwrap().tensor().to_vec().unwrap();
-        let Window { stride, padding, .. } = g.window;
-        let geometry = Geometry { stride, padding };
+        let ConvWindow { stride, padding, .. } = g.window;
+        let geometry = ConvGeometry { stride, padding };
         let plain = values(&conv3d(&tape, &x, &w, Some(&b), geometry).unwrap());
-        let made = conv3d_measured(&tape, &x, &w, Some(&b), geometry, grouping).unwrap();
+        let made = conv3d_with_stats(&tape, &x, &w, Some(&b), geometry, grouping).unwrap();
         let statistics = made.statistics.unwrap();
         assert_eq!(statistics.shape(), [2, grouping.groups(g.out_channels)]);
         (plain, values(&made.value), statistics.tensor().to_vec().unwrap())
     };
     device.ledger(|ledger| ledger.record(true));
-    device.work_log(|log| log.record(true));
+    device.cost_log(|log| log.record(true));
     let (plain, y, statistics) = run(device);
     assert_clean();
-    let ops: Vec<_> = device.work_log(|log| log.take()).iter().map(|work| work.op).collect();
+    let ops: Vec<_> = device.cost_log(|log| log.take()).iter().map(|work| work.op).collect();
     let events = device.ledger(|ledger| ledger.take_events());
     let plan = Device::plan_for(device.target(), device.budget());
     plan.ledger(|ledger| ledger.record(true));
@@ -321,8 +321,8 @@ fn check_measured(g: &Sizes, grouping: Grouping, precision: Precision, x_is_narr
 
 /// A shape for each tile and a few others; whether its sums are whole in f32, over the batch and an item at a time.
 fn measured_shapes() -> Vec<(Sizes, [bool; 2])> {
-    let cubic = Window::cubic;
-    let line = Window { kernel: [1, 1, 3], stride: [1; 3], padding: [0, 0, 1] };
+    let cubic = ConvWindow::cubic;
+    let line = ConvWindow { kernel: [1, 1, 3], stride: [1; 3], padding: [0, 0, 1] };
     vec![
         // Tiles of 256 × 16, one to three of them, items of half a tile; of 128 × 32; of 64 × 64, part of the columns, with 68
         // tiles: three groups.
@@ -373,10 +373,10 @@ fn measured_when_the_last_chain_is_there() {
         tape.constant(Tensor::from_slice(&device, shape, Role::Data, &Array::random(shape, seed).f32s()).unwrap())
     };
     let (x, w) = (var(&[1, 16, 32, 32, 344], 1), var(&[40, 344, 1, 1, 3], 2));
-    let geometry = Geometry { stride: [1; 3], padding: [0, 0, 1] };
-    device.work_log(|log| log.record(true));
-    let made = conv3d_measured(&tape, &x, &w, None, geometry, Grouping::Channel).unwrap();
-    assert_eq!(device.work_log(|log| log.take()).len(), 1, "one op");
+    let geometry = ConvGeometry { stride: [1; 3], padding: [0, 0, 1] };
+    device.cost_log(|log| log.record(true));
+    let made = conv3d_with_stats(&tape, &x, &w, None, geometry, Grouping::Channel).unwrap();
+    assert_eq!(device.cost_log(|log| log.take()).len(), 1, "one op");
     assert_clean();
     let ([means, variances], deviation) = statistics_of(&made.value.tensor().to_vec().unwrap(), 40, 1);
     let statistics = made.statistics.unwrap().tensor().to_vec().unwrap();
@@ -388,12 +388,14 @@ fn measured_when_the_last_chain_is_there() {
 #[test]
 fn measured_results_have_the_same_gradients() {
     let inputs = [Array::random(&[1, 5, 4, 6, 3], 1), Array::random(&[4, 3, 3, 3, 3], 2), Array::random(&[4], 3)];
-    let geometry = Geometry { stride: [1; 3], padding: [1; 3] };
+    let geometry = ConvGeometry { stride: [1; 3], padding: [1; 3] };
     check_op(
         &inputs,
         &[0, 1, 2],
         Tolerance { forward: TOLERANCE, backward: TOLERANCE },
-        |tape, v| conv3d_measured(tape, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel).map(|made| made.value),
+        |tape, v| {
+            conv3d_with_stats(tape, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel).map(|made| made.value)
+        },
         |arrays| twin(arrays, [1; 3], [1; 3]),
     );
 }
@@ -418,7 +420,7 @@ fn a_bias_gradient_over_many_voxels_is_exact_enough() {
 fn workspaces_stay_small() {
     // The hottest layer of the encoder at true size, two threads, widest vectors: at most 24 MiB for any pass.
     for (input, channels) in [([1, 128, 128, 80], [4, 16]), ([1, 128, 128, 80], [16, 16])] {
-        let g = shape(input, channels, Window::cubic(3, 1, 1));
+        let g = shape(input, channels, ConvWindow::cubic(3, 1, 1));
         let lengths = [cpu::forward_workspace, cpu::input_gradient_workspace, cpu::weight_gradient_workspace]
             .map(|workspace| workspace(&g, SimdLevel::Avx512, 2));
         assert!(lengths.iter().all(|&floats| floats * 4 <= 24 << 20), "{lengths:?} floats");
@@ -430,7 +432,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
-    let cubic = |stride, padding| Geometry { stride: [stride; 3], padding: [padding; 3] };
+    let cubic = |stride, padding| ConvGeometry { stride: [stride; 3], padding: [padding; 3] };
     let (x, w) = (var(&[1, 3, 3, 3, 2]), var(&[4, 2, 3, 3, 3]));
     assert!(conv3d(&tape, &x, &w, None, cubic(1, 1)).is_ok());
     assert!(conv3d(&tape, &x, &w, None, cubic(0, 1)).is_err(), "stride 0");

@@ -7,10 +7,10 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::correlation::Axis;
+use super::correlation::CorrelationAxis;
 use super::microkernel::{OuterTile, PANEL_VECTORS, even_cuts, max_rows};
+use super::padded_tile;
 use super::sizes::Sizes;
-use super::slab;
 use crate::device::cpu::{Pool, SharedMut, SimdLevel};
 
 /// Floats that a piece's slabs should not exceed (512 KiB).
@@ -48,7 +48,7 @@ struct Cut {
 
 impl Cut {
     fn new(sizes: &Sizes, lanes: usize) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(sizes, axis));
+        let axes = [0, 1, 2].map(|axis| CorrelationAxis::forward(sizes, axis));
         let outputs = sizes.out_channels.next_multiple_of(lanes);
         // One panel of whole vectors is read where it lies.
         let one_panel = outputs == sizes.out_channels && outputs <= PANEL_VECTORS * lanes;
@@ -131,7 +131,7 @@ pub(super) fn run(
         let job = Job {
             sizes: &folded,
             cut,
-            axes: [0, 1, 2].map(|axis| Axis::forward(&folded, axis)),
+            axes: [0, 1, 2].map(|axis| CorrelationAxis::forward(&folded, axis)),
             x,
             dy,
             partials: SharedMut::new(partials),
@@ -217,7 +217,7 @@ fn unfold(sizes: &Sizes, folded: &Sizes, fold: usize, sums: &[f32], dw: &mut [f3
 struct Job<'a> {
     sizes: &'a Sizes,
     cut: Cut,
-    axes: [Axis; 3],
+    axes: [CorrelationAxis; 3],
     x: &'a [f32],
     dy: &'a [f32],
     partials: SharedMut<'a, f32>,
@@ -268,7 +268,7 @@ impl Piece<'_> {
         let spans = [axes[0].span(from[0], count[0]), axes[1].span(from[1], count[1]), axes[2].span(0, width)];
         let voxels: usize = sizes.input.iter().product();
         let volume = &x[item * voxels * sizes.in_channels..][..voxels * sizes.in_channels];
-        slab::fill(volume, sizes.input, sizes.in_channels, spans, self.inputs);
+        padded_tile::fill(volume, sizes.input, sizes.in_channels, spans, self.inputs);
         let voxels = count[0] * count[1] * width;
         let first = ((item * sizes.output[0] + from[0]) * height + from[1]) * width * sizes.out_channels;
         let (gradients, gradient_lines) = match cut.gradients {

@@ -13,7 +13,7 @@ mod tests;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::conv3d::{Geometry, Sizes, bias_gradient, cpu, cuda};
+use crate::ops::conv3d::{ConvGeometry, Sizes, bias_gradient, cpu, cuda};
 use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
@@ -22,7 +22,7 @@ use crate::tensor::{DType, Shape, Tensor};
 const NAME: &str = "conv_transpose3d";
 
 struct ConvTranspose3d {
-    geometry: Geometry,
+    geometry: ConvGeometry,
     output_padding: [usize; 3],
     bias: bool,
     precision: Precision,
@@ -37,7 +37,7 @@ pub fn conv_transpose3d(
     x: &Var,
     weight: &Var,
     bias: Option<&Var>,
-    geometry: Geometry,
+    geometry: ConvGeometry,
     output_padding: [usize; 3],
 ) -> Result<Var> {
     let op = ConvTranspose3d { geometry, output_padding, bias: bias.is_some(), precision: tape.precision() };

@@ -1,4 +1,4 @@
-use super::{Geometry, conv_transpose3d};
+use super::{ConvGeometry, conv_transpose3d};
 use crate::ops::testing::{Array, Tolerance, check_bf16, check_op};
 
 /// Scatter by definition: `y[i·stride + t − padding] += x[i]·W[t]`.
@@ -53,14 +53,16 @@ fn equals_its_twin() {
                 &inputs[..count],
                 &[0, 1, 2][..count],
                 TOLERANCE,
-                |tape, v| conv_transpose3d(tape, &v[0], &v[1], v.get(2), Geometry { stride, padding }, output_padding),
+                |tape, v| {
+                    conv_transpose3d(tape, &v[0], &v[1], v.get(2), ConvGeometry { stride, padding }, output_padding)
+                },
                 |arrays| twin(arrays, stride, padding, output_padding),
             );
         }
         // Twice the tolerance: CUDA and CPU both err.
         let tolerance = Tolerance { forward: 4e-6, backward: 4e-6 };
         check_bf16(&inputs, &[0], &[0, 1, 2], tolerance, |tape, v| {
-            conv_transpose3d(tape, &v[0], &v[1], Some(&v[2]), Geometry { stride, padding }, output_padding)
+            conv_transpose3d(tape, &v[0], &v[1], Some(&v[2]), ConvGeometry { stride, padding }, output_padding)
         });
     }
 }
@@ -76,7 +78,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
     let (x, w) = (var(&[1, 3, 3, 3, 2]), var(&[2, 4, 3, 3, 3]));
     let run = |x: &Var, w: &Var, bias: Option<&Var>, stride, padding, extra| {
-        conv_transpose3d(&tape, x, w, bias, Geometry { stride, padding }, extra)
+        conv_transpose3d(&tape, x, w, bias, ConvGeometry { stride, padding }, extra)
     };
     assert!(run(&x, &w, None, [2; 3], [1; 3], [1; 3]).is_ok());
     assert!(run(&x, &w, None, [2; 3], [1; 3], [2; 3]).is_err(), "output padding reaches the stride");

@@ -1,7 +1,7 @@
 //! Launch of `kernels/dropout.cu`.
 
 use super::Mask;
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -17,5 +17,5 @@ pub(super) fn apply(cuda: &Cuda, mask: Mask, x: Option<&Tensor>, y: &mut Tensor)
         .value(mask.stream)
         .value(mask.threshold)
         .value(mask.scale)
-        .launch(Grid::cover(len.div_ceil(4)))
+        .launch(LaunchConfig::cover(len.div_ceil(4)))
 }

@@ -9,7 +9,7 @@
 
 mod cuda;
 
-use super::pieces::by_elements;
+use super::par_loops::by_elements;
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Launches of `fourier_*` (`kernels/layout.cu`).
 
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -13,7 +13,7 @@ pub(super) fn forward(cuda: &Cuda, c: &Tensor, b: &Tensor, y: &mut Tensor) -> Re
         .value(c.rows() as u64)
         .value(c.channels() as u32)
         .value(b.channels() as u32)
-        .launch(Grid::cover(c.rows() * b.channels()))
+        .launch(LaunchConfig::cover(c.rows() * b.channels()))
 }
 
 /// The gradient of the coordinates.
@@ -27,5 +27,5 @@ pub(super) fn backward(cuda: &Cuda, [c, b, dy]: [&Tensor; 3], dc: &mut Tensor, a
         .value(c.channels() as u32)
         .value(b.channels() as u32)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(c.len()))
+        .launch(LaunchConfig::cover(c.len()))
 }

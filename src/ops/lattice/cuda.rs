@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::BLOCK;
-use crate::device::{Cuda, Device, Grid, THREADS, Target};
+use crate::device::{Cuda, Device, LaunchConfig, THREADS, Target};
 use crate::error::Result;
 use crate::memory::Role;
-use crate::ops::scan_cuda;
+use crate::ops::cuda::scan;
 use crate::tensor::{DType, Tensor};
 
 /// A lattice's points along each axis, as the kernels see them.
@@ -24,14 +24,14 @@ impl Scratch {
         let blocks = points.div_ceil(BLOCK);
         match device.target() {
             Target::Cpu { .. } => Ok(Self(None)),
-            Target::Cuda(_) => Ok(Self(Some([words(blocks)?, words(scan_cuda::workspace(blocks))?]))),
+            Target::Cuda(_) => Ok(Self(Some([words(blocks)?, words(scan::workspace(blocks))?]))),
         }
     }
 }
 
 pub(super) fn mark_all(cuda: &Cuda, status: &mut Tensor) -> Result<()> {
     let len = status.len();
-    cuda.kernel("lattice_mark_all").output(status).value(len as u64).launch(Grid::cover(len))
+    cuda.kernel("lattice_mark_all").output(status).value(len as u64).launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn mark_above(cuda: &Cuda, values: &Tensor, threshold: f32, status: &mut Tensor) -> Result<()> {
@@ -41,7 +41,7 @@ pub(super) fn mark_above(cuda: &Cuda, values: &Tensor, threshold: f32, status: &
         .value(threshold)
         .output(status)
         .value(len as u64)
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn mark_background(cuda: &Cuda, near: &Tensor, classes: &Tensor, status: &mut Tensor) -> Result<()> {
@@ -51,7 +51,7 @@ pub(super) fn mark_background(cuda: &Cuda, near: &Tensor, classes: &Tensor, stat
         .input(classes)
         .output(status)
         .value(len as u64)
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn mark_mixed_neighbours(
@@ -64,7 +64,7 @@ pub(super) fn mark_mixed_neighbours(
         .input(classes)
         .output(status)
         .value(sides(shape))
-        .launch(Grid::cover(classes.len()))
+        .launch(LaunchConfig::cover(classes.len()))
 }
 
 pub(super) fn mixed_cells(
@@ -82,7 +82,7 @@ pub(super) fn mixed_cells(
         .value(sides(shape))
         .value(sides(cells))
         .value(side as u32)
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn mark_cells(
@@ -100,12 +100,12 @@ pub(super) fn mark_cells(
         .value(sides(shape))
         .value(sides(cells))
         .value(side as u32)
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn nonzero(cuda: &Cuda, from: &Tensor, to: &mut Tensor) -> Result<()> {
     let len = from.len();
-    cuda.kernel("nonzero").input(from).output(to).value(len as u64).launch(Grid::cover(len))
+    cuda.kernel("nonzero").input(from).output(to).value(len as u64).launch(LaunchConfig::cover(len))
 }
 
 /// Due points of each block, on the host.
@@ -115,7 +115,7 @@ pub(super) fn count_due(cuda: &Cuda, status: &Tensor, scratch: &mut Scratch) -> 
         .input(status)
         .output(counts)
         .value(status.len() as u64)
-        .launch(Grid::new(counts.len(), THREADS))?;
+        .launch(LaunchConfig::new(counts.len(), THREADS))?;
     Ok(counts.to_typed::<u32>()?.into_iter().map(|count| count as usize).collect())
 }
 
@@ -129,10 +129,10 @@ pub(super) fn due(
     points: &mut Tensor,
 ) -> Result<()> {
     let Some([counts, sums]) = &mut scratch.0 else { return Ok(()) };
-    let blocks = Grid::new(counts.len(), THREADS);
+    let blocks = LaunchConfig::new(counts.len(), THREADS);
     let len = range.len() as u64;
     cuda.kernel("lattice_count_due").input_from(status, range.start).output(counts).value(len).launch(blocks)?;
-    scan_cuda::starts(cuda, counts, sums)?;
+    scan::starts(cuda, counts, sums)?;
     cuda.kernel("lattice_due")
         .input_from(status, range.start)
         .input(counts)
@@ -157,7 +157,7 @@ pub(super) fn write(
         .output(status)
         .value(sides(shape))
         .value(answers.len() as u64)
-        .launch(Grid::cover(answers.len()))
+        .launch(LaunchConfig::cover(answers.len()))
 }
 
 pub(super) fn refine(
@@ -177,7 +177,7 @@ pub(super) fn refine(
         .value(sides(fine))
         .value(factor as u32)
         .value(u32::from(fill))
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn classify(cuda: &Cuda, logits: &Tensor, threshold: f32, classes: &mut Tensor) -> Result<()> {
@@ -187,5 +187,5 @@ pub(super) fn classify(cuda: &Cuda, logits: &Tensor, threshold: f32, classes: &m
         .value(threshold)
         .output(classes)
         .value(logits.rows() as u64)
-        .launch(Grid::cover(logits.rows()))
+        .launch(LaunchConfig::cover(logits.rows()))
 }

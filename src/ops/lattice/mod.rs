@@ -18,7 +18,7 @@ use std::ops::Range;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::ops::morphology_cuda;
+use crate::ops::cuda::morphology;
 use crate::tensor::{DType, Tensor, elements};
 
 /// The class of a point was evaluated.
@@ -162,7 +162,7 @@ impl Lattice {
                 Backend::Cuda(cuda) => {
                     cuda::mixed_cells(cuda, self.shape, side, &self.classes, cells, &mut mixed)?;
                     if margin > 0 {
-                        morphology_cuda::dilate(cuda, cells, margin, &mut mixed, &mut scratch)?;
+                        morphology::dilate(cuda, cells, margin, &mut mixed, &mut scratch)?;
                     }
                     cuda::mark_cells(cuda, self.shape, side, cells, &mixed, &mut self.status)?;
                 }
@@ -190,7 +190,7 @@ impl Lattice {
                 }
                 Backend::Cuda(cuda) => {
                     cuda::nonzero(cuda, &self.classes, &mut near)?;
-                    morphology_cuda::dilate(cuda, self.shape, radius, &mut near, &mut scratch)?;
+                    morphology::dilate(cuda, self.shape, radius, &mut near, &mut scratch)?;
                     cuda::mark_background(cuda, &near, &self.classes, &mut self.status)?;
                 }
                 Backend::Plan { .. } => {}

@@ -2,12 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Dims, NAME, few};
-use crate::device::{Cuda, Grid};
+use super::{Dims, NAME, small_batch};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
-use crate::ops::gemm::{
-    BiasGradient, ColumnSums, Math, Product, Target, Whole, bias_splits, column_sums, column_sums_workspace, lengths,
-    sum_gradient_splits, sum_splits,
+use crate::ops::cuda::gemm::{
+    BiasGradient, ColumnSums, Math, Product, SumTarget, Whole, bias_splits, column_sums, column_sums_workspace,
+    lengths, sum_gradient_splits, sum_splits,
 };
 use crate::tape::Precision;
 use crate::tensor::{DType, Tensor};
@@ -33,7 +33,7 @@ impl Dims {
     /// True if each element of the product is one chain of one block, so that its kernel can measure it. Few rows have another
     /// kernel, which would make them anew with other roundings.
     pub(crate) fn is_measurable(self) -> bool {
-        self.forward().splits() == 1 && self.features <= CHAIN && self.rows > few::MOST
+        self.forward().splits() == 1 && self.features <= CHAIN && self.rows > small_batch::MOST
     }
 
     /// Floats of scratch that [`measured`] needs.
@@ -79,7 +79,7 @@ pub(crate) fn forward(
     if !split {
         return Ok(());
     }
-    let target = Target { tensor: y, first: 0, pitch: outputs };
+    let target = SumTarget { tensor: y, first: 0, pitch: outputs };
     let bias = bias.map(|bias| (bias, rows_per_bias));
     sum_splits(cuda, (scratch, 0), product.splits(), [rows, outputs], target, bias, false)
 }
@@ -88,12 +88,12 @@ pub(crate) fn forward(
 pub(crate) const CHAIN: usize = 1024;
 
 /// Floats of scratch of a product in so many blocks that measures what it writes.
-pub(crate) fn measured_workspace(grid: Grid) -> usize {
+pub(crate) fn measured_workspace(grid: LaunchConfig) -> usize {
     4 * grid.blocks.iter().map(|&blocks| blocks as usize).product::<usize>()
 }
 
 /// One of the layers of a launch.
-pub(crate) struct Layer<'a> {
+pub(crate) struct LayerOperands<'a> {
     pub weight: &'a Tensor,
     pub bias: Option<&'a Tensor>,
     pub y: &'a mut Tensor,
@@ -110,8 +110,8 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// Of the first and, if there is one, the second layer.
-    pub(super) fn of((first, second): (&Layer<'_>, Option<&Layer<'_>>), dims: Dims) -> [Self; 2] {
-        let address = |layer: &Layer<'_>| Self {
+    pub(super) fn of((first, second): (&LayerOperands<'_>, Option<&LayerOperands<'_>>), dims: Dims) -> [Self; 2] {
+        let address = |layer: &LayerOperands<'_>| Self {
             weight: layer.weight.address() + 4 * dims.first as u64,
             bias: layer.bias.map_or(0, Tensor::address),
             y: layer.y.address(),
@@ -125,7 +125,7 @@ pub(crate) fn measured(
     cuda: &Cuda,
     (dims, precision): (Dims, Precision),
     x: &Tensor,
-    (first, second): (Layer<'_>, Option<Layer<'_>>),
+    (first, second): (LayerOperands<'_>, Option<LayerOperands<'_>>),
     statistics: &mut Tensor,
     parts: &mut Tensor,
 ) -> Result<()> {
@@ -170,7 +170,7 @@ pub(crate) fn input_gradient(
     if !split {
         return Ok(());
     }
-    let target = Target { tensor: dx, first: 0, pitch: features };
+    let target = SumTarget { tensor: dx, first: 0, pitch: features };
     sum_splits(cuda, (scratch, 0), product.splits(), [rows, features], target, None, accumulate)
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn weight_gradient(
     if splits == 1 {
         return Ok(());
     }
-    let target = Target { tensor: dw, first, pitch: stride };
+    let target = SumTarget { tensor: dw, first, pitch: stride };
     sum_gradient_splits(cuda, scratch, splits, sizes, (target, accumulate), bias)
 }
 

@@ -12,25 +12,25 @@
 
 mod cpu;
 pub(crate) mod cuda;
-mod few;
-mod measured;
 mod pair;
+mod small_batch;
 #[cfg(test)]
 mod tests;
+mod with_stats;
 
 use std::ops::Range;
 
 pub(crate) use cpu::{Matrix, product};
-pub use measured::{Measured, linear_measured};
 pub use pair::linear_pair;
+pub use with_stats::{WithStats, linear_with_stats};
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::gemm::BiasGradient;
+use crate::ops::cuda::gemm::BiasGradient;
 use crate::ops::{Cost, Needs, Op, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
-use measured::Besides;
+use with_stats::Besides;
 
 /// The name of the op.
 const NAME: &str = "linear";
@@ -128,12 +128,12 @@ impl Op for Linear {
         if let Some(besides) = self.besides.borrow_mut().as_mut() {
             return besides.forward(device, (dims, self.precision), inputs, output);
         }
-        let few = few::is_few(device, (dims, self.precision), inputs[0].dtype());
+        let few = small_batch::is_few(device, (dims, self.precision), inputs[0].dtype());
         let mut scratch = workspace_for(device, 0, if few { 0 } else { cuda::forward_workspace(dims) })?;
         match device.backend() {
             Backend::Cuda(cuda) if few => {
-                let layer = cuda::Layer { weight: inputs[1], bias: inputs.get(2).copied(), y: output };
-                few::forward(cuda, dims, inputs[0], (layer, None))?;
+                let layer = cuda::LayerOperands { weight: inputs[1], bias: inputs.get(2).copied(), y: output };
+                small_batch::forward(cuda, dims, inputs[0], (layer, None))?;
             }
             Backend::Cpu { pool, .. } => {
                 let bias = inputs.get(2).map(|bias| bias.data());
@@ -151,10 +151,10 @@ impl Op for Linear {
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let bias = self.bias.then(|| backward.shape(2).to_vec());
         let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
-        if few::is_few(backward.device(), (dims, self.precision), backward.dtype(0)) {
+        if small_batch::is_few(backward.device(), (dims, self.precision), backward.dtype(0)) {
             let dy = backward.gradient().clone();
-            let layer = few::Pulled { dy, weight: 1, bias: self.bias.then_some(2) };
-            return few::backward(backward, dims, (layer, None));
+            let layer = small_batch::Pulled { dy, weight: 1, bias: self.bias.then_some(2) };
+            return small_batch::backward(backward, dims, (layer, None));
         }
         let dy = backward.gradient().clone();
         // On CUDA the weight's gradient may bring the bias's along.

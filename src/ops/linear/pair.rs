@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::few::{self, Pulled};
+use super::small_batch::{self, Pulled};
 use super::{Besides, Linear, NAME, cuda, linear};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ pub fn linear_pair(tape: &Tape, x: &Var, layers: [[&Var; 2]; 2], columns: Option
     let twins = [w, b].map(Var::shape) == [other_w, other_b].map(Var::shape);
     // Of one launch that writes all gradients each has to be another's.
     let distinct = !w.is(other_w) && !b.is(other_b);
-    if !twins || !distinct || !few::is_few(device, (dims, tape.precision()), x.dtype()) {
+    if !twins || !distinct || !small_batch::is_few(device, (dims, tape.precision()), x.dtype()) {
         let layer = |[w, b]: [&Var; 2]| linear(tape, x, w, Some(columns.clone()), Some(b));
         return Ok([layer(layers[0])?, layer(layers[1])?]);
     }
@@ -36,14 +36,14 @@ pub fn linear_pair(tape: &Tape, x: &Var, layers: [[&Var; 2]; 2], columns: Option
         let (mut y, mut other_y) = (empty()?, empty()?);
         if let Backend::Cuda(cuda) = device.backend() {
             let [[w, b], [other_w, other_b]] = layers.map(|layer| layer.map(Var::tensor));
-            let first = cuda::Layer { weight: &w, bias: Some(&b), y: &mut y };
-            let second = cuda::Layer { weight: &other_w, bias: Some(&other_b), y: &mut other_y };
-            few::forward(cuda, dims, &x.tensor(), (first, Some(second)))?;
+            let first = cuda::LayerOperands { weight: &w, bias: Some(&b), y: &mut y };
+            let second = cuda::LayerOperands { weight: &other_w, bias: Some(&other_b), y: &mut other_y };
+            small_batch::forward(cuda, dims, &x.tensor(), (first, Some(second)))?;
         }
         Ok::<_, Error>((y, other_y))
     })?;
     for _ in layers {
-        device.note_work(NAME, || op().forward_cost(&shapes).into());
+        device.record_cost(NAME, || op().forward_cost(&shapes).into());
     }
     let first = tape.apply_made(op(), &[x, w, b], y)?;
     let second = tape.apply_made(Second(op()), &[x, other_w, other_b, w, b, &first], other_y)?;
@@ -79,7 +79,7 @@ impl Op for Second {
         let dims = self.0.dims_of(&[0, 1, 2].map(|i| backward.shape(i)));
         let first = backward.absorb_gradient(RESULT).map(|dy| Pulled { dy, weight: WEIGHT, bias: Some(BIAS) });
         let own = Pulled { dy: backward.gradient().clone(), weight: 1, bias: Some(2) };
-        few::backward(backward, dims, (own, first))
+        small_batch::backward(backward, dims, (own, first))
     }
 
     fn needs(&self) -> Needs {

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::{linear, linear_measured, linear_pair};
+use super::{linear, linear_pair, linear_with_stats};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::ops::testing::{
@@ -193,7 +193,7 @@ fn measured_results_have_the_same_gradients() {
         &inputs,
         &[0, 1, 2],
         TOLERANCE,
-        |tape, v| linear_measured(tape, &v[0], [&v[1], &v[2]], 7..16, None).map(|made| made.0.value),
+        |tape, v| linear_with_stats(tape, &v[0], [&v[1], &v[2]], 7..16, None).map(|made| made.0.value),
         |arrays| twin(arrays, 7),
     );
 }
@@ -221,7 +221,7 @@ fn measured_on_the_way() {
                 let plain = |b: &Var| linear(&tape, &x, &w, Some(columns.clone()), Some(b)).unwrap();
                 // Once alone, once with another layer beside it.
                 let made = [None, Some([&w, &other])]
-                    .map(|beside| linear_measured(&tape, &x, [&w, &b], columns.clone(), beside).unwrap());
+                    .map(|beside| linear_with_stats(&tape, &x, [&w, &b], columns.clone(), beside).unwrap());
                 let values = |var: &Var| var.tensor().to_vec().unwrap();
                 assert_eq!(values(made[1].1.as_ref().unwrap()), values(&plain(&other)));
                 let made = made.map(|(made, _)| [values(&made.value), values(&made.statistics.unwrap())]);
@@ -271,7 +271,7 @@ fn measured_on_tensor_cores() {
         let other = var(&[outputs], 4);
         let values = |var: &Var| cast(&tape, var, DType::F32).unwrap().tensor().to_vec().unwrap();
         let plain = |b: &Var| values(&linear(&tape, &x, &w, None, Some(b)).unwrap());
-        let (made, beside) = linear_measured(&tape, &x, [&w, &b], 0..features, Some([&w, &other])).unwrap();
+        let (made, beside) = linear_with_stats(&tape, &x, [&w, &b], 0..features, Some([&w, &other])).unwrap();
         let (y, statistics) = (values(&made.value), values(&made.statistics.unwrap()));
         assert_eq!((&y, values(&beside.unwrap())), (&plain(&b), plain(&other)));
         assert_clean();

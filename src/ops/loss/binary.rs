@@ -10,12 +10,12 @@
 //! * Predictions `[…]` and labels of the same shape → `[1]`. Work: about 12 FLOPs an element (exponential and logarithm
 //!   count one each) and bytes `8·len` forward, `12·len` backward; bootstrapping adds a workspace of `4·len` bytes.
 
-use super::worst::{Worst, kept};
+use super::top_k::{TopK, kept};
 use super::{CLAMP, Prediction, clamped_ln, cuda, focal};
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::pieces::{by_elements, put, sum_rows};
+use crate::ops::par_loops::{by_elements, put, sum_rows};
 use crate::ops::sigmoid::logistic;
 use crate::ops::{Cost, Needs, Op, PIECE, workspace};
 use crate::tape::{Backward, Tape, Var};
@@ -154,11 +154,11 @@ fn total(
 }
 
 /// Fills `losses` and finds the worst.
-fn worst(pool: &Pool, element: impl Fn(usize) -> f32 + Sync + Send, losses: &mut [f32], kept: usize) -> Worst {
+fn worst(pool: &Pool, element: impl Fn(usize) -> f32 + Sync + Send, losses: &mut [f32], kept: usize) -> TopK {
     by_elements(pool, losses, |first, piece| {
         piece.iter_mut().enumerate().for_each(|(i, loss)| *loss = element(first + i));
     });
-    Worst::of(losses, kept)
+    TopK::of(losses, kept)
 }
 
 impl Op for BinaryLoss {

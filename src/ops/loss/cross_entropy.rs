@@ -13,7 +13,7 @@ use super::{Prediction, check_classes, check_labels, clamped_ln, cuda, focal};
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::pieces::{by_rows, put, sum_rows};
+use crate::ops::par_loops::{by_rows, put, sum_rows};
 use crate::ops::{Cost, Needs, Op, softmax};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};

@@ -3,9 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::cuda::Kernel;
-use crate::device::{Backend, Device, Grid, THREADS};
+use crate::device::{Backend, Device, LaunchConfig, THREADS};
 use crate::error::Result;
-use crate::ops::tiling::Tiling;
+use crate::ops::cuda::tiling::CudaTiling;
 use crate::ops::workspace;
 use crate::tensor::Tensor;
 
@@ -53,7 +53,7 @@ pub(super) struct Reference {
 }
 
 /// Scratch for the sums of a grid's blocks, in f64.
-fn partial_sums(device: &Device, grid: Grid) -> Result<Tensor> {
+fn partial_sums(device: &Device, grid: LaunchConfig) -> Result<Tensor> {
     workspace(device, 2 * grid.blocks[0] as usize)
 }
 
@@ -72,7 +72,7 @@ pub(super) fn binary(
     out: &mut Tensor,
 ) -> Result<()> {
     let len = x.len();
-    let grid = Grid::cover(len.div_ceil(4));
+    let grid = LaunchConfig::cover(len.div_ceil(4));
     let mut partials = partial_sums(device, grid)?;
     if let Some(kept) = kept {
         let mut selection = Selection::new(device, len, kept)?;
@@ -109,7 +109,7 @@ pub(super) fn binary_backward(
         .value(options)
         .output(dx)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(len.div_ceil(4)))
+        .launch(LaunchConfig::cover(len.div_ceil(4)))
 }
 
 /// The search for the `kept` largest losses.
@@ -141,7 +141,7 @@ impl Selection {
         self.bins.zero()?;
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
         let len = x.len();
-        let grid = Grid::cover(len.div_ceil(PER_THREAD));
+        let grid = LaunchConfig::cover(len.div_ceil(PER_THREAD));
         let kernel = cuda.kernel("worst_losses").input(x).input(label).value(len as u64).value(options);
         let kernel = kernel.output(&mut self.losses).value(self.kept);
         self.digits(kernel)?.launch(grid)?;
@@ -153,7 +153,7 @@ impl Selection {
     }
 
     /// The mean of the chosen.
-    fn mean(&mut self, device: &Device, grid: Grid, partials: &mut Tensor, out: &mut Tensor) -> Result<()> {
+    fn mean(&mut self, device: &Device, grid: LaunchConfig, partials: &mut Tensor, out: &mut Tensor) -> Result<()> {
         let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
         let kernel = cuda.kernel("worst_sum").input(&self.losses).value(self.losses.len() as u64).value(self.state());
         mean(kernel, partials, self.kept as usize, out)?.launch(grid)
@@ -176,7 +176,7 @@ impl Selection {
             .value(len as u64)
             .value(self.state())
             .output(&mut ties)
-            .launch(Grid::new(chunks, THREADS))?;
+            .launch(LaunchConfig::new(chunks, THREADS))?;
         cuda.kernel("worst_gradients")
             .input(&self.losses)
             .input(x)
@@ -189,7 +189,7 @@ impl Selection {
             .input(&ties)
             .output(dx)
             .value(u32::from(accumulate))
-            .launch(Grid::new(chunks, THREADS))
+            .launch(LaunchConfig::new(chunks, THREADS))
     }
 }
 
@@ -198,7 +198,7 @@ const PER_THREAD: usize = 8;
 
 /// Mean loss of the rows.
 pub(super) fn classes(device: &Device, options: Classes, [x, labels]: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
-    let grid = Grid::cover(options.rows as usize * options.span as usize);
+    let grid = LaunchConfig::cover(options.rows as usize * options.span as usize);
     let mut partials = partial_sums(device, grid)?;
     let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
     let kernel = cuda.kernel("cross_entropy").input(x).input(labels).value(options);
@@ -215,12 +215,12 @@ pub(super) fn classes_backward(
 ) -> Result<()> {
     let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
     let kernel = cuda.kernel("cross_entropy_backward").input(x).input(labels).input(dy).value(options).output(dx);
-    kernel.value(u32::from(accumulate)).launch(Grid::cover(options.rows as usize * options.span as usize))
+    kernel.value(u32::from(accumulate)).launch(LaunchConfig::cover(options.rows as usize * options.span as usize))
 }
 
 impl Reference {
-    fn grid(&self) -> Grid {
-        Grid::cover(self.rows as usize * self.classes as usize)
+    fn grid(&self) -> LaunchConfig {
+        LaunchConfig::cover(self.rows as usize * self.classes as usize)
     }
 }
 
@@ -251,9 +251,9 @@ pub(super) fn reference_backward(
 }
 
 /// How `kernels/dice.cu` cuts probabilities `[batch, …, C]`: the number of items, and each item.
-fn dice_tiling(p: &Tensor) -> (usize, Tiling) {
+fn dice_tiling(p: &Tensor) -> (usize, CudaTiling) {
     let (batch, classes) = (p.shape()[0], p.channels());
-    (batch, Tiling::new(p.len() / batch / classes, classes))
+    (batch, CudaTiling::new(p.len() / batch / classes, classes))
 }
 
 /// Sums of the pieces, joined to the loss or, from its gradient, to the slopes of each item and channel.
@@ -276,7 +276,7 @@ fn dice_sums(
         .optional(loss.as_deref())
         .optional(slopes.as_deref())
         .value(tiling)
-        .launch(Grid::new(1, THREADS))
+        .launch(LaunchConfig::new(1, THREADS))
 }
 
 /// Soft Dice loss.

@@ -9,7 +9,7 @@ use super::{check_classes, check_labels, cuda};
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::pieces::{by_rows, put};
+use crate::ops::par_loops::{by_rows, put};
 use crate::ops::{Cost, Needs, Op, PIECE};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};

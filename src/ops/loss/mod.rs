@@ -10,7 +10,7 @@ mod cuda;
 mod dice;
 #[cfg(test)]
 mod tests;
-mod worst;
+mod top_k;
 
 pub use binary::{BinaryLoss, binary_loss};
 pub use cross_entropy::{CrossEntropy, cross_entropy};

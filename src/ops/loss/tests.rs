@@ -1,4 +1,4 @@
-use super::worst::{Worst, kept};
+use super::top_k::{TopK, kept};
 use super::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
 use crate::device::cpu::Pool;
 use crate::memory::Role;
@@ -179,10 +179,10 @@ fn on_cuda_a_label_that_is_no_class_makes_the_loss_nan() {
 #[test]
 fn the_worst_are_found() {
     assert_eq!([kept(0.8, 100), kept(0.7, 10), kept(0.01, 10), kept(1.0, 7)], [80, 7, 1, 7]);
-    assert_eq!(Worst::of(&mut [3.0, 1.0, 2.0, 2.0], 3).sum, 7.0);
+    assert_eq!(TopK::of(&mut [3.0, 1.0, 2.0, 2.0], 3).sum, 7.0);
     let losses = [3.0, 1.0, 2.0, 2.0, f32::NAN, 2.0];
     let mut reordered = losses;
-    let worst = Worst::of(&mut reordered, 4);
+    let worst = TopK::of(&mut reordered, 4);
     assert!(worst.sum.is_nan());
     let pool = Pool::start(1).unwrap();
     let mut chooser = worst.choose(&pool, 6, |i| losses[i])(0);

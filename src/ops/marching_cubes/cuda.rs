@@ -4,10 +4,10 @@ use bytemuck::{Pod, Zeroable};
 
 use super::table::{EDGES, TRIANGLES};
 use super::{Slots, Surface, WORD, surface};
-use crate::device::{Cuda, Device, Grid, MANY_BLOCKS, THREADS};
+use crate::device::{Cuda, Device, LaunchConfig, MANY_BLOCKS, THREADS};
 use crate::error::Result;
 use crate::memory::Role;
-use crate::ops::scan_cuda;
+use crate::ops::cuda::scan;
 use crate::tensor::{DType, Tensor};
 
 /// `Lattice` of the kernels.
@@ -34,7 +34,7 @@ impl Scratch {
     pub(super) fn new(device: &Device, slots: &Slots) -> Result<Self> {
         let bytes = table_bytes();
         let table = Tensor::from_typed(device, &[bytes.len()], DType::U8, Role::Workspace, &bytes)?;
-        let words = scan_cuda::workspace(slots.len());
+        let words = scan::workspace(slots.len());
         Ok(Self { table, sums: Tensor::empty(device, &[words], DType::U32, Role::Workspace)? })
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn extract(
         _ => ("mc_pack_f32", "mc_place_f32"),
     };
     // A warp a word.
-    let by_word = Grid::new(slots.len().div_ceil(THREADS as usize / WORD).min(MANY_BLOCKS), THREADS);
+    let by_word = LaunchConfig::new(slots.len().div_ceil(THREADS as usize / WORD).min(MANY_BLOCKS), THREADS);
     cuda.kernel(pack).input(field).output(inside).value(lattice).value(threshold).launch(by_word)?;
     cuda.kernel("mc_count")
         .input(inside)
@@ -62,11 +62,9 @@ pub(super) fn extract(
         .output(vertices)
         .output(triangles)
         .value(lattice)
-        .launch(Grid::cover(slots.len()))?;
-    let totals = [
-        scan_cuda::exclusive(cuda, vertices, &mut scratch.sums)?,
-        scan_cuda::exclusive(cuda, triangles, &mut scratch.sums)?,
-    ];
+        .launch(LaunchConfig::cover(slots.len()))?;
+    let totals =
+        [scan::exclusive(cuda, vertices, &mut scratch.sums)?, scan::exclusive(cuda, triangles, &mut scratch.sums)?];
     let mut surface = surface(field.device(), totals)?;
     if totals == [0, 0] {
         return Ok(surface);

@@ -1,8 +1,8 @@
 //! Max pooling on the CPU.
 
-use super::Axis;
+use super::PoolAxis;
 use crate::device::cpu::{Pool, SharedMut};
-use crate::ops::pieces::by_rows;
+use crate::ops::par_loops::by_rows;
 
 /// Channels whose maxima the backward pass looks for together.
 const BLOCK: usize = 16;
@@ -13,12 +13,12 @@ fn replaces(candidate: f32, best: f32) -> bool {
 }
 
 /// Index of the voxel at `[batch, d, h, w]`.
-fn voxel(axes: &[Axis; 3], batch: usize, d: usize, h: usize, w: usize) -> usize {
+fn voxel(axes: &[PoolAxis; 3], batch: usize, d: usize, h: usize, w: usize) -> usize {
     ((batch * axes[0].inputs + d) * axes[1].inputs + h) * axes[2].inputs + w
 }
 
 /// `y[o] = max x[window(o)]`.
-pub(super) fn forward(pool: &Pool, axes: &[Axis; 3], channels: usize, x: &[f32], y: &mut [f32]) {
+pub(super) fn forward(pool: &Pool, axes: &[PoolAxis; 3], channels: usize, x: &[f32], y: &mut [f32]) {
     let [outer, middle, inner] = axes.map(|axis| axis.outputs);
     by_rows(pool, y, inner * channels, |first, piece| {
         for (i, line) in piece.chunks_exact_mut(inner * channels).enumerate() {
@@ -46,7 +46,7 @@ pub(super) fn forward(pool: &Pool, axes: &[Axis; 3], channels: usize, x: &[f32],
 /// Runs of outputs whose windows overlap are one piece of work, so no two pieces write the same voxel.
 pub(super) fn backward(
     pool: &Pool,
-    axes: &[Axis; 3],
+    axes: &[PoolAxis; 3],
     channels: usize,
     x: &[f32],
     dy: &[f32],
@@ -82,7 +82,7 @@ pub(super) fn backward(
 
 /// Voxels that hold the maxima of the channels `first..first + count` of one window.
 fn places(
-    axes: &[Axis; 3],
+    axes: &[PoolAxis; 3],
     [batch, o0, o1, o2]: [usize; 4],
     x: &[f32],
     channels: usize,

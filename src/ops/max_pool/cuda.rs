@@ -1,23 +1,23 @@
 //! Launches of `max_pool_*` (`kernels/pool.cu`).
 
-use super::Axis;
-use super::windows::Windows;
-use crate::device::{Cuda, Grid};
+use super::PoolAxis;
+use super::windows::PoolWindows;
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
-use crate::ops::volume_cuda::{self, Axes};
+use crate::ops::cuda::axes::{self, VolumeWindows};
 use crate::tensor::Tensor;
 
-fn axes(axes: &[Axis; 3]) -> Axes {
+fn axes(axes: &[PoolAxis; 3]) -> VolumeWindows {
     axes.map(|axis| {
         let (kernel, stride) = match axis.windows() {
-            Windows::Fixed { kernel, stride } => (kernel, stride),
-            Windows::Adaptive { .. } => (0, 0),
+            PoolWindows::Fixed { kernel, stride } => (kernel, stride),
+            PoolWindows::Adaptive { .. } => (0, 0),
         };
-        volume_cuda::Axis::new(axis.inputs, axis.outputs, kernel, stride)
+        axes::AxisWindows::new(axis.inputs, axis.outputs, kernel, stride)
     })
 }
 
-pub(super) fn forward(cuda: &Cuda, windows: &[Axis; 3], x: &Tensor, y: &mut Tensor) -> Result<()> {
+pub(super) fn forward(cuda: &Cuda, windows: &[PoolAxis; 3], x: &Tensor, y: &mut Tensor) -> Result<()> {
     let len = y.len();
     cuda.kernel_of("max_pool_forward", x.dtype())
         .input(x)
@@ -25,13 +25,13 @@ pub(super) fn forward(cuda: &Cuda, windows: &[Axis; 3], x: &Tensor, y: &mut Tens
         .value(axes(windows))
         .value(x.channels() as u32)
         .value(len as u64)
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }
 
 /// `places`: a word for each output.
 pub(super) fn backward(
     cuda: &Cuda,
-    windows: &[Axis; 3],
+    windows: &[PoolAxis; 3],
     [x, dy]: [&Tensor; 2],
     dx: &mut Tensor,
     accumulate: bool,
@@ -44,7 +44,7 @@ pub(super) fn backward(
         .value(axes)
         .value(channels)
         .value(dy.len() as u64)
-        .launch(Grid::cover(dy.len()))?;
+        .launch(LaunchConfig::cover(dy.len()))?;
     let len = dx.len();
     cuda.kernel_of("max_pool_backward", dy.dtype())
         .input(places)
@@ -54,5 +54,5 @@ pub(super) fn backward(
         .value(channels)
         .value(len as u64)
         .value(u32::from(accumulate))
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }

@@ -16,16 +16,16 @@ mod cuda;
 mod tests;
 mod windows;
 
-use super::pieces::volume_axes;
+use super::par_loops::volume_axes;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
-use windows::{Axis, Windows};
+use windows::{PoolAxis, PoolWindows};
 
 struct MaxPool {
-    windows: [Windows; 3],
+    windows: [PoolWindows; 3],
     name: &'static str,
 }
 
@@ -34,7 +34,7 @@ struct MaxPool {
 /// # Errors
 /// `x` is no volume, a kernel or stride is 0 or a kernel exceeds its axis; or no memory.
 pub fn max_pool(tape: &Tape, x: &Var, kernel: [usize; 3], stride: [usize; 3]) -> Result<Var> {
-    let windows = [0, 1, 2].map(|axis| Windows::Fixed { kernel: kernel[axis], stride: stride[axis] });
+    let windows = [0, 1, 2].map(|axis| PoolWindows::Fixed { kernel: kernel[axis], stride: stride[axis] });
     tape.apply(MaxPool { windows, name: "max_pool" }, &[x])
 }
 
@@ -43,14 +43,14 @@ pub fn max_pool(tape: &Tape, x: &Var, kernel: [usize; 3], stride: [usize; 3]) ->
 /// # Errors
 /// `x` is no volume or a length of `size` is 0; or no memory.
 pub fn adaptive_max_pool(tape: &Tape, x: &Var, size: [usize; 3]) -> Result<Var> {
-    let windows = size.map(|outputs| Windows::Adaptive { outputs });
+    let windows = size.map(|outputs| PoolWindows::Adaptive { outputs });
     tape.apply(MaxPool { windows, name: "adaptive_max_pool" }, &[x])
 }
 
 impl MaxPool {
-    fn axes(&self, x: &[usize]) -> Result<[Axis; 3]> {
+    fn axes(&self, x: &[usize]) -> Result<[PoolAxis; 3]> {
         let shape = volume_axes(self.name, x)?;
-        let axes = [0, 1, 2].map(|axis| Axis::new(self.windows[axis], shape[axis + 1]));
+        let axes = [0, 1, 2].map(|axis| PoolAxis::new(self.windows[axis], shape[axis + 1]));
         match axes {
             [Some(d), Some(h), Some(w)] => Ok([d, h, w]),
             _ => Err(Error::shape(self.name, format!("{:?} does not fit input {x:?}", self.windows))),

@@ -1,4 +1,4 @@
-use super::windows::{Axis, Windows};
+use super::windows::{PoolAxis, PoolWindows};
 use super::{adaptive_max_pool, max_pool};
 use crate::device::Device;
 use crate::memory::Role;
@@ -84,7 +84,7 @@ fn many_pieces() {
 #[test]
 fn bins_are_pytorchs() {
     let bins = |n, outputs| {
-        let axis = Axis::new(Windows::Adaptive { outputs }, n).unwrap();
+        let axis = PoolAxis::new(PoolWindows::Adaptive { outputs }, n).unwrap();
         (0..outputs).map(|o| (axis.window(o).start, axis.window(o).end)).collect::<Vec<_>>()
     };
     assert_eq!(bins(5, 8), [(0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 4), (3, 5), (4, 5)]);
@@ -107,12 +107,12 @@ fn of_equals_the_first_gets_the_gradient() {
 #[test]
 fn windows_of_different_runs_share_nothing() {
     for (windows, n) in [
-        (Windows::Fixed { kernel: 2, stride: 2 }, 9),
-        (Windows::Fixed { kernel: 3, stride: 2 }, 9),
-        (Windows::Adaptive { outputs: 4 }, 6),
-        (Windows::Adaptive { outputs: 9 }, 6),
+        (PoolWindows::Fixed { kernel: 2, stride: 2 }, 9),
+        (PoolWindows::Fixed { kernel: 3, stride: 2 }, 9),
+        (PoolWindows::Adaptive { outputs: 4 }, 6),
+        (PoolWindows::Adaptive { outputs: 9 }, 6),
     ] {
-        let axis = Axis::new(windows, n).unwrap();
+        let axis = PoolAxis::new(windows, n).unwrap();
         let runs = axis.separate_runs();
         assert_eq!(runs.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..axis.outputs).collect::<Vec<_>>());
         for pair in runs.windows(2) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// How windows lie on an axis.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Windows {
+pub(super) enum PoolWindows {
     /// `kernel` voxels every `stride` voxels.
     Fixed { kernel: usize, stride: usize },
     /// `outputs` bins that cover the axis.
@@ -13,35 +13,35 @@ pub(super) enum Windows {
 
 /// Windows on an axis of known length.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Axis {
-    windows: Windows,
+pub(super) struct PoolAxis {
+    windows: PoolWindows,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
 }
 
-impl Axis {
+impl PoolAxis {
     /// `None` if the windows do not fit.
-    pub(super) fn new(windows: Windows, inputs: usize) -> Option<Self> {
+    pub(super) fn new(windows: PoolWindows, inputs: usize) -> Option<Self> {
         let outputs = match windows {
-            Windows::Fixed { kernel, stride } if kernel > 0 && stride > 0 && kernel <= inputs => {
+            PoolWindows::Fixed { kernel, stride } if kernel > 0 && stride > 0 && kernel <= inputs => {
                 (inputs - kernel) / stride + 1
             }
-            Windows::Adaptive { outputs } if outputs > 0 => outputs,
+            PoolWindows::Adaptive { outputs } if outputs > 0 => outputs,
             _ => return None,
         };
         Some(Self { windows, inputs, outputs })
     }
 
     /// How the windows lie.
-    pub(super) fn windows(&self) -> Windows {
+    pub(super) fn windows(&self) -> PoolWindows {
         self.windows
     }
 
     /// Inputs of the window of `output`; both ends grow with `output`.
     pub(super) fn window(&self, output: usize) -> Range<usize> {
         match self.windows {
-            Windows::Fixed { kernel, stride } => output * stride..output * stride + kernel,
-            Windows::Adaptive { outputs } => {
+            PoolWindows::Fixed { kernel, stride } => output * stride..output * stride + kernel,
+            PoolWindows::Adaptive { outputs } => {
                 output * self.inputs / outputs..((output + 1) * self.inputs).div_ceil(outputs)
             }
         }

@@ -4,8 +4,8 @@ use pulp::{Simd, WithSimd};
 
 use super::Grouping;
 use crate::device::cpu::{Pool, SharedMut};
-use crate::ops::lanes;
-use crate::ops::layout::{Layout, Piece, TILE};
+use crate::ops::simd;
+use crate::ops::tiling_cpu::{CpuTiling, Piece, TILE};
 
 /// Groups whose pieces one thread combines at a time.
 const GROUPS: usize = 64;
@@ -15,7 +15,7 @@ const GROUPS: usize = 64;
 const PARTS: usize = 3;
 
 /// Floats that a piece leaves.
-fn slot(layout: &Layout, grouping: Grouping) -> usize {
+fn slot(layout: &CpuTiling, grouping: Grouping) -> usize {
     match grouping {
         Grouping::Scalar => PARTS,
         Grouping::Channel | Grouping::Instance { .. } => PARTS * layout.width(),
@@ -23,14 +23,14 @@ fn slot(layout: &Layout, grouping: Grouping) -> usize {
 }
 
 /// Floats of scratch that [`moments`] needs.
-pub(super) fn workspace(layout: &Layout, grouping: Grouping) -> usize {
+pub(super) fn workspace(layout: &CpuTiling, grouping: Grouping) -> usize {
     layout.pieces() * slot(layout, grouping)
 }
 
 /// `out = [means, biased variances]` of the groups.
 pub(super) fn moments(
     pool: &Pool,
-    layout: &Layout,
+    layout: &CpuTiling,
     grouping: Grouping,
     x: &[f32],
     scratch: &mut [f32],
@@ -60,7 +60,7 @@ pub(super) fn moments(
 }
 
 /// Mean and variance of a group from those of its pieces.
-fn combine(layout: &Layout, grouping: Grouping, slots: &[f32], group: usize) -> (f32, f32) {
+fn combine(layout: &CpuTiling, grouping: Grouping, slots: &[f32], group: usize) -> (f32, f32) {
     let slot = slot(layout, grouping);
     // The item and the first channel (or the only one) of the group.
     let (items, channels) = grouping.members(group, layout.items, layout.channels);
@@ -105,7 +105,7 @@ impl WithSimd for PieceMoments<'_> {
         let (mut sums, mut squares, mut shift) = ([0.0f32; TILE], [0.0f32; TILE], [0.0f32; TILE]);
         for block in piece.blocks() {
             let len = block.len();
-            lanes::zip(
+            simd::zip(
                 simd,
                 [&x[block]],
                 [&mut sums[..len]],
@@ -124,7 +124,7 @@ impl WithSimd for PieceMoments<'_> {
         sums.fill(0.0);
         for block in piece.blocks() {
             let len = block.len();
-            lanes::zip(
+            simd::zip(
                 simd,
                 [&x[block], &shift[..len]],
                 [&mut sums[..len], &mut squares[..len]],

@@ -3,7 +3,7 @@
 use super::Grouping;
 use crate::device::Cuda;
 use crate::error::Result;
-use crate::ops::tiling::Tiling;
+use crate::ops::cuda::tiling::CudaTiling;
 use crate::tensor::Tensor;
 
 /// Floats that a piece leaves for each channel: the mean (to nearest, and what that leaves over), and the sum of squares
@@ -14,27 +14,27 @@ const PARTS: usize = 3;
 const GROUP: usize = 32;
 
 /// How one item of `rows` rows is cut; elements of one group need no channels.
-pub(crate) fn tiling(grouping: Grouping, rows: usize, channels: usize) -> Tiling {
+pub(crate) fn tiling(grouping: Grouping, rows: usize, channels: usize) -> CudaTiling {
     match grouping {
-        Grouping::Scalar => Tiling::new(rows * channels, 1),
-        Grouping::Channel | Grouping::Instance { .. } => Tiling::new(rows / grouping.items(), channels),
+        Grouping::Scalar => CudaTiling::new(rows * channels, 1),
+        Grouping::Channel | Grouping::Instance { .. } => CudaTiling::new(rows / grouping.items(), channels),
     }
 }
 
 /// Floats of scratch that the pieces take, and their groups.
-fn lengths(tiling: &Tiling, items: usize) -> [usize; 2] {
+fn lengths(tiling: &CudaTiling, items: usize) -> [usize; 2] {
     [tiling.pieces(), tiling.pieces().div_ceil(GROUP)].map(|parts| items * parts * PARTS * tiling.width())
 }
 
 /// Floats of scratch that [`moments`] needs.
-pub(crate) fn workspace(tiling: &Tiling, items: usize) -> usize {
+pub(crate) fn workspace(tiling: &CudaTiling, items: usize) -> usize {
     lengths(tiling, items).iter().sum()
 }
 
 /// `out = [means, biased variances]` of the groups.
 pub(crate) fn moments(
     cuda: &Cuda,
-    tiling: Tiling,
+    tiling: CudaTiling,
     items: usize,
     x: &Tensor,
     scratch: &mut Tensor,

@@ -1,6 +1,6 @@
 //! Moments of channels of which only pieces exist, put together in f64 (Chan, Golub, LeVeque 1983).
 
-use crate::device::{Backend, Device, Grid};
+use crate::device::{Backend, Device, LaunchConfig};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::ops::workspace;
@@ -56,7 +56,7 @@ impl Merged {
                 .value(before)
                 .value(count)
                 .output(&mut self.moments)
-                .launch(Grid::cover(channels))?,
+                .launch(LaunchConfig::cover(channels))?,
             Backend::Plan { .. } => {}
         }
         Ok(())

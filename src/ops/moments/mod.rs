@@ -19,7 +19,7 @@ pub(crate) use merge::Merged;
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::layout::Layout;
+use crate::ops::tiling_cpu::CpuTiling;
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
@@ -120,7 +120,7 @@ impl Op for Moments {
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let (rows, channels) = self.grouping.check(self.name(), inputs[0].shape())?;
         let items = self.grouping.items();
-        let layout = Layout::new(items, rows / items, channels);
+        let layout = CpuTiling::new(items, rows / items, channels);
         let tiling = cuda::tiling(self.grouping, rows, channels);
         let size = match device.target() {
             Target::Cpu { .. } => cpu::workspace(&layout, self.grouping),

@@ -4,8 +4,8 @@ use super::{Fused, cpu, cuda};
 use crate::device::{Backend, Device, Target};
 use crate::error::Result;
 use crate::memory::Role;
-use crate::ops::activation::{Function, write_coefficient_gradients};
-use crate::ops::layout::Layout;
+use crate::ops::activation::{BoundActivation, write_coefficient_gradients};
+use crate::ops::tiling_cpu::CpuTiling;
 use crate::ops::{Op, workspace};
 use crate::tape::Backward;
 use crate::tensor::{Shape, Tensor};
@@ -13,7 +13,7 @@ use crate::tensor::{Shape, Tensor};
 /// What the passes share.
 struct Shared {
     device: Device,
-    layout: Layout,
+    layout: CpuTiling,
     /// How CUDA cuts it.
     cut: cuda::Cut,
     /// Values of statistics, scale and shift.
@@ -22,7 +22,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn norm(&self, op: &Fused) -> cpu::Norm<'_> {
+    fn norm(&self, op: &Fused) -> cpu::NormArgs<'_> {
         op.norm(self.layout, self.vectors.each_ref().map(Option::as_ref))
     }
 }
@@ -119,7 +119,7 @@ fn first_pass(
     match shared.device.backend() {
         Backend::Cpu { pool, .. } => {
             let norm = op.norm(shared.layout, shared.vectors.each_ref().map(Option::as_ref));
-            let function = Function::new(op.activation, parameters.iter().map(Tensor::data));
+            let function = BoundActivation::new(op.activation, parameters.iter().map(Tensor::data));
             let first = cpu::First {
                 function: &function,
                 coefficients: op.activation.coefficients(),

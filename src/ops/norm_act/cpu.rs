@@ -1,4 +1,4 @@
-//! The fused op on the CPU: pieces of a [`Layout`], in blocks that stay in the first-level cache.
+//! The fused op on the CPU: pieces of a [`CpuTiling`], in blocks that stay in the first-level cache.
 //!
 //! Per-channel vectors are computed once an item, repeated to a tile's length, so that every loop is element-wise
 //! whatever the number of channels. `x − μ` is formed first: a large mean costs no accuracy.
@@ -12,10 +12,10 @@ pub(super) use backward::{coefficient_gradients, workspace as backward_workspace
 use pulp::{Simd, WithSimd};
 
 use crate::device::cpu::{Pool, SharedMut};
-use crate::ops::activation::Function;
-use crate::ops::lanes;
-use crate::ops::layout::{Layout, Piece};
+use crate::ops::activation::BoundActivation;
 use crate::ops::moments::Grouping;
+use crate::ops::simd;
+use crate::ops::tiling_cpu::{CpuTiling, Piece};
 
 /// Vectors of an item: [`MEAN`], [`SCALE`], [`SHIFT`], and for the second backward pass [`OFFSET`] in place of the shift,
 /// and [`SLOPE`].
@@ -33,8 +33,8 @@ const SLOPE: usize = 3;
 
 /// Shapes and vectors of one call.
 #[derive(Clone, Copy)]
-pub(crate) struct Norm<'a> {
-    pub layout: Layout,
+pub(crate) struct NormArgs<'a> {
+    pub layout: CpuTiling,
     /// `[2, groups]`.
     pub statistics: Option<(&'a [f32], Grouping)>,
     pub epsilon: f32,
@@ -44,7 +44,7 @@ pub(crate) struct Norm<'a> {
     pub beta: Option<&'a [f32]>,
 }
 
-impl<'a> Norm<'a> {
+impl<'a> NormArgs<'a> {
     /// One item of `[rows, channels]` with statistics, scale and shift a channel.
     pub(crate) fn of_channels(
         [rows, channels]: [usize; 2],
@@ -53,7 +53,7 @@ impl<'a> Norm<'a> {
         [gamma, beta]: [&'a [f32]; 2],
     ) -> Self {
         let statistics = Some((statistics, Grouping::Channel));
-        Self { layout: Layout::new(1, rows, channels), statistics, epsilon, gamma: Some(gamma), beta: Some(beta) }
+        Self { layout: CpuTiling::new(1, rows, channels), statistics, epsilon, gamma: Some(gamma), beta: Some(beta) }
     }
 
     /// True if there is a map between `x` and the residual's addition.
@@ -104,12 +104,12 @@ impl<'a> Norm<'a> {
 }
 
 /// Floats of the vectors' tiles.
-pub(super) fn tiles(layout: &Layout) -> usize {
+pub(super) fn tiles(layout: &CpuTiling) -> usize {
     VECTORS * layout.items * layout.tile()
 }
 
 /// The vectors that line up with a piece's blocks.
-fn tiles_of<'a>(layout: &Layout, tiles: &'a [f32], piece: Piece) -> [&'a [f32]; VECTORS] {
+fn tiles_of<'a>(layout: &CpuTiling, tiles: &'a [f32], piece: Piece) -> [&'a [f32]; VECTORS] {
     let tile = layout.tile();
     let item = &tiles[piece.item * VECTORS * tile..][..VECTORS * tile];
     std::array::from_fn(|vector| &item[vector * tile..][..tile][piece.tile()])
@@ -119,8 +119,8 @@ fn tiles_of<'a>(layout: &Layout, tiles: &'a [f32], piece: Piece) -> [&'a [f32]; 
 /// neither statistics nor scale nor shift.
 pub(super) fn forward(
     pool: &Pool,
-    norm: &Norm<'_>,
-    function: &Function,
+    norm: &NormArgs<'_>,
+    function: &BoundActivation,
     x: &[f32],
     residual: Option<(&[f32], bool)>,
     scratch: &mut [f32],
@@ -161,7 +161,7 @@ impl Argument<'_> {
         let residual = self.before.map(|before| &before[block.clone()]);
         match (self.vectors, residual) {
             (None, None) => v.copy_from_slice(x),
-            (None, Some(r)) => lanes::zip(
+            (None, Some(r)) => simd::zip(
                 simd,
                 [x, r],
                 [v],
@@ -170,7 +170,7 @@ impl Argument<'_> {
             ),
             (Some(vectors), None) => {
                 let [mean, scale, shift, _] = vectors.map(|vector| &vector[..len]);
-                lanes::zip(
+                simd::zip(
                     simd,
                     [x, mean, scale, shift],
                     [v],
@@ -180,7 +180,7 @@ impl Argument<'_> {
             }
             (Some(vectors), Some(r)) => {
                 let [mean, scale, shift, _] = vectors.map(|vector| &vector[..len]);
-                lanes::zip(
+                simd::zip(
                     simd,
                     [x, mean, scale, shift, r],
                     [v],
@@ -198,7 +198,7 @@ impl Argument<'_> {
 struct Forward<'a> {
     argument: Argument<'a>,
     piece: Piece,
-    function: &'a Function,
+    function: &'a BoundActivation,
     after: Option<&'a [f32]>,
     y: SharedMut<'a, f32>,
 }
@@ -214,7 +214,7 @@ impl WithSimd for Forward<'_> {
             self.argument.write(simd, &block, y);
             self.function.apply(simd, y);
             if let Some(after) = self.after {
-                lanes::zip(
+                simd::zip(
                     simd,
                     [&after[block]],
                     [y],

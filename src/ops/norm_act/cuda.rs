@@ -3,11 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::cuda::Kernel;
-use crate::device::{Cuda, Device, Grid, THREADS};
+use crate::device::{Cuda, Device, LaunchConfig, THREADS};
 use crate::error::Result;
 use crate::ops::activation::Activation;
+use crate::ops::cuda::tiling::CudaTiling;
 use crate::ops::moments::Grouping;
-use crate::ops::tiling::Tiling;
 use crate::tape::Backward;
 use crate::tensor::{DType, Tensor};
 
@@ -40,7 +40,7 @@ fn kernels(activation: Activation) -> (&'static str, &'static str, f32) {
 /// How vectors are indexed by item and channel: the twin of `Norm` in the kernels' file.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Norm {
+pub(crate) struct NormIndices {
     epsilon: f32,
     groups: u32,
     item_group: u32,
@@ -53,9 +53,9 @@ pub(crate) struct Norm {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
     pub items: usize,
-    tiling: Tiling,
+    tiling: CudaTiling,
     /// How kernels find the numbers of a channel of an item.
-    pub norm: Norm,
+    pub norm: NormIndices,
     one_group: bool,
     channels: usize,
     affine: bool,
@@ -64,8 +64,8 @@ pub(crate) struct Cut {
 impl Cut {
     /// Without statistics, scale and shift: channels do not matter.
     pub(crate) fn flat(elements: usize) -> Self {
-        let tiling = Tiling::new(elements, 1);
-        Self { items: 1, tiling, norm: Norm::default(), one_group: false, channels: 1, affine: false }
+        let tiling = CudaTiling::new(elements, 1);
+        Self { items: 1, tiling, norm: NormIndices::default(), one_group: false, channels: 1, affine: false }
     }
 
     /// For `items` items of `rows` rows; `per_item` says of scale and shift whether each item has its own.
@@ -82,21 +82,21 @@ impl Cut {
             Some(Grouping::Scalar) | None => (0, 0),
         };
         let groups = grouping.map_or(0, |grouping| grouping.groups(channels)) as u32;
-        let norm = Norm { epsilon, groups, item_group, channel_group, item_gamma: own[0], item_beta: own[1] };
+        let norm = NormIndices { epsilon, groups, item_group, channel_group, item_gamma: own[0], item_beta: own[1] };
         let one_group = grouping == Some(Grouping::Scalar);
-        Self { items, tiling: Tiling::new(rows, channels), norm, one_group, channels, affine: true }
+        Self { items, tiling: CudaTiling::new(rows, channels), norm, one_group, channels, affine: true }
     }
 
     /// The same where the first backward pass is a product's, in tiles of so many rows and channels.
     pub(crate) fn tiled(&self, rows: usize, tile: [usize; 2]) -> Self {
-        Self { tiling: Tiling::tiles([rows, self.channels], tile), ..*self }
+        Self { tiling: CudaTiling::tiles([rows, self.channels], tile), ..*self }
     }
 
-    pub(crate) fn tiling(&self) -> Tiling {
+    pub(crate) fn tiling(&self) -> CudaTiling {
         self.tiling
     }
 
-    pub(crate) fn grid(&self) -> Grid {
+    pub(crate) fn grid(&self) -> LaunchConfig {
         self.tiling.grid(self.items)
     }
 
@@ -267,7 +267,7 @@ fn launch_sums(
         .value(denominator)
         .value(length(1))
         .value(cut.tiling)
-        .launch(Grid::new(chunks + usize::from(!lengths.is_empty()), THREADS))
+        .launch(LaunchConfig::new(chunks + usize::from(!lengths.is_empty()), THREADS))
 }
 
 /// Addresses of `g` and `x` for [`second`]; either may be where `dx` goes.

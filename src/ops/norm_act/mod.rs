@@ -30,9 +30,9 @@ use std::iter::once;
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::activation::{Activation, Function};
-use crate::ops::layout::Layout;
+use crate::ops::activation::{Activation, BoundActivation};
 use crate::ops::moments::Grouping;
+use crate::ops::tiling_cpu::CpuTiling;
 use crate::ops::{Cost, Needs, Op, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
@@ -48,7 +48,7 @@ pub enum ResidualPlace {
 
 /// The parts of [`norm_act`]; [`Default`] has none of them.
 #[derive(Clone, Copy)]
-pub struct NormAct<'a> {
+pub struct NormActArgs<'a> {
     /// Means and biased variances `[2, groups]`, and which elements they belong to.
     pub statistics: Option<(&'a Var, Grouping)>,
     /// True if the statistics are those of `x` itself (training): gradients flow through them. False for constants.
@@ -67,7 +67,7 @@ pub struct NormAct<'a> {
     pub parameters: &'a [&'a Var],
 }
 
-impl Default for NormAct<'_> {
+impl Default for NormActArgs<'_> {
     fn default() -> Self {
         Self {
             statistics: None,
@@ -86,7 +86,7 @@ impl Default for NormAct<'_> {
 ///
 /// # Errors
 /// Shapes that do not fit, or no memory.
-pub fn norm_act(tape: &Tape, x: &Var, parts: &NormAct<'_>) -> Result<Var> {
+pub fn norm_act(tape: &Tape, x: &Var, parts: &NormActArgs<'_>) -> Result<Var> {
     let statistics = parts.statistics.map(|(var, _)| var);
     let residual = parts.residual.map(|(var, _)| var);
     let optional = [statistics, parts.gamma, parts.beta, residual];
@@ -146,7 +146,7 @@ impl Fused {
         self.activation != Activation::Identity
     }
 
-    fn layout(&self, inputs: &[&[usize]]) -> Result<Layout> {
+    fn layout(&self, inputs: &[&[usize]]) -> Result<CpuTiling> {
         let x = inputs[0];
         let grouping = self.grouping.unwrap_or(Grouping::Scalar);
         let (rows, channels) = grouping.check(self.name(), x)?;
@@ -172,12 +172,12 @@ impl Fused {
             let problem = format!("statistics {:?} do not fit input {x:?} ({grouping:?})", inputs[statistics]);
             return Err(Error::shape(self.name(), problem));
         }
-        Ok(Layout::new(items, rows / items, channels))
+        Ok(CpuTiling::new(items, rows / items, channels))
     }
 
     /// How CUDA cuts it.
-    fn cut(&self, layout: &Layout, inputs: &[&[usize]]) -> cuda::Cut {
-        let Layout { items, rows, channels, .. } = *layout;
+    fn cut(&self, layout: &CpuTiling, inputs: &[&[usize]]) -> cuda::Cut {
+        let CpuTiling { items, rows, channels, .. } = *layout;
         if !self.is_affine() {
             return cuda::Cut::flat(items * rows * channels);
         }
@@ -187,8 +187,8 @@ impl Fused {
     }
 
     /// The op's numbers for the CPU, from the values of statistics, scale and shift.
-    fn norm<'a>(&self, layout: Layout, [statistics, gamma, beta]: [Option<&'a Tensor>; 3]) -> cpu::Norm<'a> {
-        cpu::Norm {
+    fn norm<'a>(&self, layout: CpuTiling, [statistics, gamma, beta]: [Option<&'a Tensor>; 3]) -> cpu::NormArgs<'a> {
+        cpu::NormArgs {
             layout,
             statistics: statistics.map(Tensor::data).zip(self.grouping),
             epsilon: self.epsilon,
@@ -227,7 +227,8 @@ impl Op for Fused {
         let parameters = &inputs[self.parameters..];
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let function = Function::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
+                let function =
+                    BoundActivation::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
                 let norm = self.norm(layout, vectors);
                 let residual = residual.map(|residual| (residual.data(), self.before));
                 cpu::forward(pool, &norm, &function, inputs[0].data(), residual, tiles.data_mut(), output.data_mut());

@@ -1,4 +1,4 @@
-use super::{NormAct, ResidualPlace, norm_act};
+use super::{NormActArgs, ResidualPlace, norm_act};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::nn::Parameters;
@@ -83,7 +83,7 @@ impl Case {
             // Given statistics carry no gradient.
             _ => statistics.map(|i| tape.constant(v[i].tensor())),
         };
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: made.as_ref().zip(self.grouping),
             through_statistics: self.training,
             epsilon: EPSILON,
@@ -214,7 +214,7 @@ fn instances_of_one_voxel_are_finite() {
         let grouping = Grouping::Instance { batch: 2 };
         let statistics = moments(&tape, &x, grouping).unwrap();
         let parts =
-            NormAct { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
+            NormActArgs { statistics: Some((&statistics, grouping)), through_statistics: true, ..Default::default() };
         let y = norm_act(&tape, &x, &parts).unwrap();
         assert_eq!(y.tensor().to_vec().unwrap(), [0.0; 6]);
         let weights = Tensor::from_slice(&device, &[2, 1, 3], Role::Data, &[1.0; 6]).unwrap();
@@ -241,7 +241,7 @@ fn buffers_are_reused_only_if_nobody_reads_them() {
             // x and the residual are made by ops, so that their buffers may be taken; here a scale by two.
             let double = tape.constant(Tensor::from_slice(&device, &[case.channels()], Role::Data, &[2.0; 6]).unwrap());
             let doubled =
-                |x: &Var| norm_act(&tape, x, &NormAct { gamma: Some(&double), ..Default::default() }).unwrap();
+                |x: &Var| norm_act(&tape, x, &NormActArgs { gamma: Some(&double), ..Default::default() }).unwrap();
             let mut vars = leaves.clone();
             vars[0] = doubled(&leaves[0]);
             vars[3] = doubled(&leaves[3]);
@@ -252,7 +252,7 @@ fn buffers_are_reused_only_if_nobody_reads_them() {
             if share_gradient {
                 // Adding y to itself hands one gradient to both sides.
                 let residual = Some((&y, ResidualPlace::AfterActivation));
-                y = norm_act(&tape, &y, &NormAct { residual, ..Default::default() }).unwrap();
+                y = norm_act(&tape, &y, &NormActArgs { residual, ..Default::default() }).unwrap();
             }
             let weights = Array::random(case.shape, 11).map(|w| if share_gradient { 0.5 * w } else { w });
             let weights = Tensor::from_slice(&device, case.shape, Role::Data, &weights.f32s()).unwrap();
@@ -311,10 +311,10 @@ fn only_the_preactivation_is_kept_and_two_buffers_suffice() {
     let bytes = 4 * elements as u64;
     let leaf = tape.input(Tensor::zeros(&device, &[elements / 16, 16], Role::Data).unwrap());
     let scale = tape.input(Tensor::from_slice(&device, &[16], Role::Data, &[1.0; 16]).unwrap());
-    let x = norm_act(&tape, &leaf, &NormAct { gamma: Some(&scale), ..Default::default() }).unwrap();
+    let x = norm_act(&tape, &leaf, &NormActArgs { gamma: Some(&scale), ..Default::default() }).unwrap();
     tape.keep(&x);
     let statistics = moments(&tape, &x, Grouping::Channel).unwrap();
-    let parts = NormAct {
+    let parts = NormActArgs {
         statistics: Some((&statistics, Grouping::Channel)),
         through_statistics: true,
         activation: Activation::Tanh,
@@ -338,17 +338,17 @@ fn shapes_that_do_not_fit_are_errors() {
     let tape = Tape::new(&device, Mode::Train);
     let var = |shape: &[usize]| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap());
     let x = var(&[6, 4]);
-    let fails = |parts: NormAct<'_>| assert!(norm_act(&tape, &x, &parts).is_err());
+    let fails = |parts: NormActArgs<'_>| assert!(norm_act(&tape, &x, &parts).is_err());
     let (three, five, items) = (var(&[3]), var(&[5, 4]), var(&[2, 4]));
-    fails(NormAct { gamma: Some(&three), ..Default::default() });
-    fails(NormAct { beta: Some(&five), ..Default::default() });
-    fails(NormAct { statistics: Some((&items, Grouping::Scalar)), ..Default::default() });
-    fails(NormAct { statistics: Some((&items, Grouping::Instance { batch: 4 })), ..Default::default() });
-    fails(NormAct { residual: Some((&items, ResidualPlace::AfterActivation)), ..Default::default() });
-    fails(NormAct { parameters: &[&three], ..Default::default() });
+    fails(NormActArgs { gamma: Some(&three), ..Default::default() });
+    fails(NormActArgs { beta: Some(&five), ..Default::default() });
+    fails(NormActArgs { statistics: Some((&items, Grouping::Scalar)), ..Default::default() });
+    fails(NormActArgs { statistics: Some((&items, Grouping::Instance { batch: 4 })), ..Default::default() });
+    fails(NormActArgs { residual: Some((&items, ResidualPlace::AfterActivation)), ..Default::default() });
+    fails(NormActArgs { parameters: &[&three], ..Default::default() });
     let instances = var(&[2, 12]);
     let grouping = Grouping::Instance { batch: 3 };
-    fails(NormAct { statistics: Some((&instances, grouping)), gamma: Some(&items), ..Default::default() });
+    fails(NormActArgs { statistics: Some((&instances, grouping)), gamma: Some(&items), ..Default::default() });
 }
 
 #[test]

@@ -4,11 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{BETA, COEFFICIENTS, Dims, GAMMA, NAME};
 use crate::device::cuda::Kernel;
-use crate::device::{Cuda, Device, Grid};
+use crate::device::{Cuda, Device, LaunchConfig};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::gemm::{
-    BiasGradient, ColumnSums, Math, Target, Whole, bias_splits, lengths, splits, sum_gradient_splits,
+use crate::ops::cuda::gemm::{
+    BiasGradient, ColumnSums, Math, SumTarget, Whole, bias_splits, lengths, splits, sum_gradient_splits,
 };
 use crate::ops::linear::cuda::{self as product, measured_workspace};
 use crate::ops::moments::Grouping;
@@ -60,9 +60,9 @@ impl Dims {
     }
 
     /// The grid of tiles of an item's rows and so many columns.
-    fn grid(self, (_, rows, columns, threads): Tile, width: usize) -> Grid {
+    fn grid(self, (_, rows, columns, threads): Tile, width: usize) -> LaunchConfig {
         let blocks = [self.rows.div_ceil(rows) as u32, width.div_ceil(columns) as u32, self.items as u32];
-        Grid { blocks, threads: [threads, 1, 1], shared: 0 }
+        LaunchConfig { blocks, threads: [threads, 1, 1], shared: 0 }
     }
 
     fn splits(self) -> usize {
@@ -80,7 +80,7 @@ impl Dims {
 }
 
 /// What all passes read.
-pub(super) struct Layer<'a> {
+pub(super) struct PassInputs<'a> {
     pub dims: Dims,
     pub precision: Precision,
     pub epsilon: f32,
@@ -92,7 +92,7 @@ pub(super) struct Layer<'a> {
     pub weight: &'a Tensor,
 }
 
-impl Layer<'_> {
+impl PassInputs<'_> {
     fn is_exact(&self) -> bool {
         self.precision == Precision::F32
     }
@@ -158,7 +158,7 @@ impl Layer<'_> {
         let (dims, weight) = ((self.dims.product(), self.precision), self.weight);
         match measured {
             Some([statistics, parts]) => {
-                let layer = product::Layer { weight, bias: Some(bias), y };
+                let layer = product::LayerOperands { weight, bias: Some(bias), y };
                 product::measured(cuda, dims, a, (layer, None), statistics, parts)
             }
             // One split: what would be scratch is never touched.
@@ -205,11 +205,11 @@ impl Layer<'_> {
             self.describe(kernel).output(if splits > 1 { &mut *scratch } else { &mut *dw }).value(items as u32);
         let sums = ColumnSums::of(bias.as_ref(), (splits > 1).then_some((&*scratch, splits * outputs * features)));
         let kernel = kernel.value(Whole { pitch: features as u32, accumulate: u32::from(accumulate) }).value(sums);
-        kernel.value(self.dims.sizes()?).launch(Grid { blocks, threads: [threads, 1, 1], shared: 0 })?;
+        kernel.value(self.dims.sizes()?).launch(LaunchConfig { blocks, threads: [threads, 1, 1], shared: 0 })?;
         if splits == 1 {
             return Ok(());
         }
-        let target = Target { tensor: dw, first: 0, pitch: features };
+        let target = SumTarget { tensor: dw, first: 0, pitch: features };
         sum_gradient_splits(cuda, scratch, splits, [outputs, features], (target, accumulate), bias)
     }
 
@@ -227,7 +227,7 @@ impl Layer<'_> {
         product::weight_gradient(cuda, (self.dims.product(), self.precision), [a, dy], dw, bias, scratch)
     }
 
-    /// Floats of scratch of [`Layer::input_gradient`] and what follows it.
+    /// Floats of scratch of [`PassInputs::input_gradient`] and what follows it.
     pub(super) fn input_gradient_workspace(&self) -> usize {
         self.tiled().workspace(self.activation.coefficients())
     }

@@ -28,10 +28,10 @@ use std::rc::Rc;
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::ops::gemm::BiasGradient;
+use crate::ops::cuda::gemm::BiasGradient;
 use crate::ops::linear::cuda::CHAIN;
-use crate::ops::linear::{self, Measured, linear, linear_measured};
-use crate::ops::{Activation, Cost, Grouping, Needs, NormAct, Op, norm_act, workspace};
+use crate::ops::linear::{self, WithStats, linear, linear_with_stats};
+use crate::ops::{Activation, Cost, Grouping, Needs, NormActArgs, Op, norm_act, workspace};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -41,11 +41,17 @@ const NAME: &str = "norm_act_linear";
 ///
 /// # Errors
 /// Shapes that do not fit, or no memory.
-pub fn norm_act_linear(tape: &Tape, x: &Var, parts: &NormAct<'_>, layer: [&Var; 2], measure: bool) -> Result<Measured> {
+pub fn norm_act_linear(
+    tape: &Tape,
+    x: &Var,
+    parts: &NormActArgs<'_>,
+    layer: [&Var; 2],
+    measure: bool,
+) -> Result<WithStats> {
     let Some((op, inputs)) = fused(tape, x, parts, layer)? else {
         let a = norm_act(tape, x, parts)?;
         return match measure {
-            true => Ok(linear_measured(tape, &a, layer, 0..a.shape()[a.shape().len() - 1], None)?.0),
+            true => Ok(linear_with_stats(tape, &a, layer, 0..a.shape()[a.shape().len() - 1], None)?.0),
             false => Ok(linear(tape, &a, layer[0], None, Some(layer[1]))?.into()),
         };
     };
@@ -53,14 +59,14 @@ pub fn norm_act_linear(tape: &Tape, x: &Var, parts: &NormAct<'_>, layer: [&Var; 
     let statistics = || device.in_op(NAME, || Tensor::empty(device, &[2, 1], DType::F32, Role::Transient));
     let made = Rc::new(RefCell::new(measure.then(statistics).transpose()?));
     let value = tape.apply(Fused { statistics: made.clone(), ..op }, &inputs)?;
-    Ok(Measured { value, statistics: made.take().map(|statistics| tape.constant(statistics)) })
+    Ok(WithStats { value, statistics: made.take().map(|statistics| tape.constant(statistics)) })
 }
 
 /// The op and its inputs, if there are kernels for it.
 fn fused<'a>(
     tape: &Tape,
     x: &'a Var,
-    parts: &NormAct<'a>,
+    parts: &NormActArgs<'a>,
     [weight, bias]: [&'a Var; 2],
 ) -> Result<Option<(Fused, [&'a Var; 8])>> {
     let (Some((statistics, Grouping::Scalar)), Some(gamma), Some(beta), None) =
@@ -169,8 +175,8 @@ impl Fused {
         }
     }
 
-    fn layer<'a>(&self, dims: Dims, inputs: &[&'a Tensor]) -> cuda::Layer<'a> {
-        cuda::Layer {
+    fn layer<'a>(&self, dims: Dims, inputs: &[&'a Tensor]) -> cuda::PassInputs<'a> {
+        cuda::PassInputs {
             dims,
             precision: self.precision,
             epsilon: self.epsilon,

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::memory::Role;
 use crate::ops::activation::tests::value;
 use crate::ops::testing::{Array, Tolerance, assert_clean, check_cuda, check_op, cuda_device};
-use crate::ops::{Activation, Grouping, NormAct, cast, linear, linear_measured, moments, norm_act};
+use crate::ops::{Activation, Grouping, NormActArgs, cast, linear, linear_with_stats, moments, norm_act};
 use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -28,12 +28,17 @@ fn inputs([items, rows, features, outputs]: [usize; 4], own_bias: bool) -> Vec<A
 }
 
 /// Runs `layer` with the parts of a norm of `v[0]`: with its own statistics, or given ones.
-fn with_parts<T>(tape: &Tape, v: &[Var], training: bool, layer: impl FnOnce(&NormAct<'_>) -> Result<T>) -> Result<T> {
+fn with_parts<T>(
+    tape: &Tape,
+    v: &[Var],
+    training: bool,
+    layer: impl FnOnce(&NormActArgs<'_>) -> Result<T>,
+) -> Result<T> {
     let statistics = match training {
         true => moments(tape, &v[0], Grouping::Scalar)?,
         false => tape.constant(Tensor::from_slice(tape.device(), &[2, 1], Role::Data, &[0.2, 1.7])?),
     };
-    layer(&NormAct {
+    layer(&NormActArgs {
         statistics: Some((&statistics, Grouping::Scalar)),
         through_statistics: training,
         epsilon: EPSILON,
@@ -131,7 +136,7 @@ fn fused_equals_unfused_to_the_bit() {
                 true => norm_act_linear(&tape, &v[0], parts, [&v[5], &v[6]], true),
                 false => {
                     let a = norm_act(&tape, &v[0], parts)?;
-                    Ok(linear_measured(&tape, &a, [&v[5], &v[6]], 0..sizes[2], None)?.0)
+                    Ok(linear_with_stats(&tape, &a, [&v[5], &v[6]], 0..sizes[2], None)?.0)
                 }
             })
             .unwrap();

@@ -10,10 +10,10 @@ use pulp::{Simd, WithSimd};
 
 use super::{SIDE, Volume};
 use crate::device::cpu::{Pool, SharedMut};
-use crate::ops::activation::{CoefficientSums, Function};
-use crate::ops::lanes;
-use crate::ops::layout::{Layout, Piece, TILE};
-use crate::ops::norm_act::cpu::{Argument, MEAN, Norm, SCALE, VECTORS};
+use crate::ops::activation::{BoundActivation, CoefficientSums};
+use crate::ops::norm_act::cpu::{Argument, MEAN, NormArgs, SCALE, VECTORS};
+use crate::ops::simd;
+use crate::ops::tiling_cpu::{CpuTiling, Piece, TILE};
 
 /// Most channels: two voxels are a block at least.
 pub(super) const CHANNELS: usize = TILE / SIDE;
@@ -35,8 +35,8 @@ impl Volume {
     }
 
     /// How an item is cut for the backward passes.
-    fn layout(&self) -> Layout {
-        Layout::new(1, self.item(), self.channels)
+    fn layout(&self) -> CpuTiling {
+        CpuTiling::new(1, self.item(), self.channels)
     }
 
     /// Elements of an item of the result.
@@ -90,7 +90,7 @@ impl Volume {
                     continue;
                 }
                 let at = ((z * pooled[1] + y) * pooled[2] + x / SIDE) * channels;
-                lanes::zip(
+                simd::zip(
                     simd,
                     [&dy[at..at + channels]],
                     [d],
@@ -123,8 +123,8 @@ fn vectors<'a>(volume: &Volume, tiles: &'a [f32]) -> [&'a [f32]; VECTORS] {
 pub(super) fn forward(
     pool: &Pool,
     volume: &Volume,
-    norm: &Norm<'_>,
-    function: &Function,
+    norm: &NormArgs<'_>,
+    function: &BoundActivation,
     x: &[f32],
     scratch: &mut [f32],
     y: &mut [f32],
@@ -142,7 +142,7 @@ struct Forward<'a> {
     volume: &'a Volume,
     argument: Argument<'a>,
     lines: Range<usize>,
-    function: &'a Function,
+    function: &'a BoundActivation,
     y: SharedMut<'a, f32>,
 }
 
@@ -171,7 +171,7 @@ impl WithSimd for Forward<'_> {
                     function.apply(simd, v);
                     for (y, pair) in y.chunks_exact_mut(channels).zip(v.chunks_exact(SIDE * channels)) {
                         let (a, b) = pair.split_at(channels);
-                        lanes::zip(
+                        simd::zip(
                             simd,
                             [a, b],
                             [y],
@@ -180,7 +180,7 @@ impl WithSimd for Forward<'_> {
                         );
                     }
                 }
-                lanes::zip(
+                simd::zip(
                     simd,
                     [],
                     [y],
@@ -196,8 +196,8 @@ impl WithSimd for Forward<'_> {
 pub(super) fn first(
     pool: &Pool,
     volume: &Volume,
-    norm: &Norm<'_>,
-    (function, coefficients): (&Function, usize),
+    norm: &NormArgs<'_>,
+    (function, coefficients): (&BoundActivation, usize),
     [x, dy]: [&[f32]; 2],
     scratch: &mut [f32],
 ) {
@@ -233,7 +233,7 @@ struct First<'a> {
     volume: &'a Volume,
     argument: Argument<'a>,
     piece: Piece,
-    function: &'a Function,
+    function: &'a BoundActivation,
     dy: &'a [f32],
     partial: &'a mut [f32],
 }
@@ -252,7 +252,7 @@ impl WithSimd for First<'_> {
             volume.spread(simd, dy, &block, &mut g[..len]);
             argument.write(simd, &block, &mut v[..len]);
             function.differentiate(simd, &v[..len], &mut g[..len], &mut coefficients);
-            lanes::zip(
+            simd::zip(
                 simd,
                 [&g[..len], &argument.x[block], &mean[..len]],
                 [&mut sums[..len], &mut products[..len]],
@@ -298,8 +298,8 @@ pub(super) struct Flow<'a> {
 pub(super) fn second(
     pool: &Pool,
     volume: &Volume,
-    norm: &Norm<'_>,
-    function: &Function,
+    norm: &NormArgs<'_>,
+    function: &BoundActivation,
     flow: &Flow<'_>,
     scratch: &mut [f32],
     dx: &mut [f32],
@@ -314,7 +314,7 @@ pub(super) fn second(
 }
 
 /// All five vectors: `OFFSET = −s·mean(γ·g)`, `SLOPE = −s²·mean(γ·g·x̂)`, means over the channel; or zeros.
-fn fill(volume: &Volume, norm: &Norm<'_>, through: bool, scratch: &mut [f32]) {
+fn fill(volume: &Volume, norm: &NormArgs<'_>, through: bool, scratch: &mut [f32]) {
     let (tiles, rest) = scratch.split_at_mut(tiles(volume));
     norm.fill(tiles);
     let (of_g, rest) = rest.split_at(volume.channels);
@@ -335,7 +335,7 @@ struct Second<'a> {
     tiles: &'a [f32],
     item: usize,
     piece: Piece,
-    function: &'a Function,
+    function: &'a BoundActivation,
     flow: &'a Flow<'a>,
     dx: SharedMut<'a, f32>,
 }
@@ -363,7 +363,7 @@ impl WithSimd for Second<'_> {
             argument.write(simd, &(0..len), &mut v[..len]);
             function.differentiate(simd, &v[..len], &mut g[..len], &mut unused);
             let [mean, scale, _, slope] = vectors.map(|vector| &vector[..len]);
-            lanes::zip(
+            simd::zip(
                 simd,
                 [&g[..len], &own[..len], mean, scale, slope, &offset[..len]],
                 [dx],

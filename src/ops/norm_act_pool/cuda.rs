@@ -7,7 +7,7 @@ use crate::device::cuda::Kernel;
 use crate::device::{Cuda, Device};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::gemm::lengths;
+use crate::ops::cuda::gemm::lengths;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::cuda::{Cut, Inputs, Summed, write_gradients};
 use crate::tape::Backward;
@@ -29,7 +29,7 @@ pub(super) fn cut(volume: &Volume, epsilon: f32) -> Cut {
 }
 
 /// What all passes read.
-pub(super) struct Layer<'a> {
+pub(super) struct PassInputs<'a> {
     pub volume: Volume,
     pub epsilon: f32,
     /// Statistics, scale and shift.
@@ -38,7 +38,7 @@ pub(super) struct Layer<'a> {
     pub parameters: &'a [&'a Tensor],
 }
 
-impl Layer<'_> {
+impl PassInputs<'_> {
     fn cut(&self) -> Cut {
         cut(&self.volume, self.epsilon)
     }

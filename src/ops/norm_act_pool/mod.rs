@@ -21,10 +21,10 @@ mod tests;
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
-use crate::ops::activation::{Activation, Function, write_coefficient_gradients};
+use crate::ops::activation::{Activation, BoundActivation, write_coefficient_gradients};
 use crate::ops::moments::Grouping;
-use crate::ops::norm_act::cpu::Norm;
-use crate::ops::{Cost, Needs, NormAct, Op, avg_pool, norm_act, workspace};
+use crate::ops::norm_act::cpu::NormArgs;
+use crate::ops::{Cost, Needs, NormActArgs, Op, avg_pool, norm_act, workspace};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -37,7 +37,7 @@ const SIDE: usize = 2;
 ///
 /// # Errors
 /// Shapes that do not fit, sides shorter than 2, or no memory.
-pub fn norm_act_pool(tape: &Tape, x: &Var, parts: &NormAct<'_>) -> Result<Var> {
+pub fn norm_act_pool(tape: &Tape, x: &Var, parts: &NormActArgs<'_>) -> Result<Var> {
     match fused(tape, x, parts) {
         Some((op, inputs)) => tape.apply(op, &inputs),
         None => avg_pool(tape, &norm_act(tape, x, parts)?, [SIDE; 3], [SIDE; 3]),
@@ -45,7 +45,7 @@ pub fn norm_act_pool(tape: &Tape, x: &Var, parts: &NormAct<'_>) -> Result<Var> {
 }
 
 /// The op and its inputs, if there is one for them.
-fn fused<'a>(tape: &Tape, x: &'a Var, parts: &NormAct<'a>) -> Option<(Fused, Vec<&'a Var>)> {
+fn fused<'a>(tape: &Tape, x: &'a Var, parts: &NormActArgs<'a>) -> Option<(Fused, Vec<&'a Var>)> {
     let (Some((statistics, Grouping::Channel)), Some(gamma), Some(beta), None) =
         (parts.statistics, parts.gamma, parts.beta, parts.residual)
     else {
@@ -120,9 +120,9 @@ impl Fused {
     }
 
     /// The numbers of `vectors` for the CPU.
-    fn norm<'a>(&self, volume: Volume, vectors: [&'a Tensor; 3]) -> Norm<'a> {
+    fn norm<'a>(&self, volume: Volume, vectors: [&'a Tensor; 3]) -> NormArgs<'a> {
         let [statistics, gamma, beta] = vectors.map(Tensor::data);
-        Norm::of_channels([volume.voxels(), volume.channels], statistics, self.epsilon, [gamma, beta])
+        NormArgs::of_channels([volume.voxels(), volume.channels], statistics, self.epsilon, [gamma, beta])
     }
 
     fn workspace(&self, device: &Device, volume: Volume, backward: bool) -> Result<Tensor> {
@@ -164,12 +164,13 @@ impl Op for Fused {
         let (x, vectors, parameters) = (inputs[X], self.vectors(inputs), &inputs[COEFFICIENTS..]);
         match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let function = Function::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
+                let function =
+                    BoundActivation::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
                 let norm = self.norm(volume, vectors);
                 cpu::forward(pool, &volume, &norm, &function, x.data(), scratch.data_mut(), output.data_mut());
             }
             Backend::Cuda(cuda) => {
-                let layer = cuda::Layer { volume, epsilon: self.epsilon, vectors, parameters };
+                let layer = cuda::PassInputs { volume, epsilon: self.epsilon, vectors, parameters };
                 layer.forward(cuda, x, output)?;
             }
             Backend::Plan { .. } => {}
@@ -184,8 +185,8 @@ impl Op for Fused {
         let values = (STATISTICS..inputs).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
         let values: Vec<&Tensor> = values.iter().collect();
         let (vectors, parameters) = ([values[0], values[1], values[2]], &values[COEFFICIENTS - STATISTICS..]);
-        let function = || Function::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
-        let layer = cuda::Layer { volume, epsilon: self.epsilon, vectors, parameters };
+        let function = || BoundActivation::new(self.activation, parameters.iter().map(|parameter| parameter.data()));
+        let layer = cuda::PassInputs { volume, epsilon: self.epsilon, vectors, parameters };
         let dy = backward.gradient().clone();
         let mut scratch = self.workspace(&device, volume, true)?;
         let through = self.through_statistics;

@@ -8,7 +8,7 @@ use crate::ops::moments::{Grouping, moments};
 use crate::ops::testing::{
     Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, counting_device, cuda_device, dot, every_device,
 };
-use crate::ops::{NormAct, avg_pool, cast, norm_act};
+use crate::ops::{NormActArgs, avg_pool, cast, norm_act};
 use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -65,13 +65,13 @@ impl Case {
         &self,
         tape: &Tape,
         v: &[Var],
-        op: impl Fn(&Tape, &Var, &NormAct<'_>) -> crate::Result<Var>,
+        op: impl Fn(&Tape, &Var, &NormActArgs<'_>) -> crate::Result<Var>,
     ) -> crate::Result<Var> {
         let statistics = match self.training {
             true => moments(tape, &v[0], Grouping::Channel)?,
             false => tape.constant(v[1].tensor()),
         };
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: Some((&statistics, Grouping::Channel)),
             through_statistics: self.training,
             epsilon: EPSILON,
@@ -79,7 +79,7 @@ impl Case {
             beta: Some(&v[3]),
             activation: self.activation,
             parameters: &v[4..].iter().collect::<Vec<_>>(),
-            ..NormAct::default()
+            ..NormActArgs::default()
         };
         op(tape, &v[0], &parts)
     }
@@ -220,14 +220,14 @@ fn gradients(
     device: &Device,
     case: Case,
     hold: bool,
-    op: impl Fn(&Tape, &Var, &NormAct<'_>) -> crate::Result<Var>,
+    op: impl Fn(&Tape, &Var, &NormActArgs<'_>) -> crate::Result<Var>,
 ) -> Vec<Vec<f32>> {
     let tape = Tape::new(device, Mode::Train);
     let tensor = |array: &Array| Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).unwrap();
     let leaves: Vec<Var> = case.inputs().iter().map(|array| tape.input(tensor(array))).collect();
     let double = tape.constant(tensor(&Array { shape: vec![case.channels()], data: vec![2.0; case.channels()] }));
     let mut vars = leaves.clone();
-    vars[0] = norm_act(&tape, &leaves[0], &NormAct { gamma: Some(&double), ..NormAct::default() }).unwrap();
+    vars[0] = norm_act(&tape, &leaves[0], &NormActArgs { gamma: Some(&double), ..NormActArgs::default() }).unwrap();
     tape.keep(&vars[0]);
     let y = case.run(&tape, &vars, op).unwrap();
     let held = hold.then(|| vars.clone());
@@ -297,11 +297,11 @@ fn shapes_that_do_not_fit_are_errors() {
     let (four, three) = (var(&[4]), var(&[3]));
     let (fits, misfits) = (var(&[2, 4]), var(&[2, 3]));
     let fails = |shape: &[usize], statistics: &Var, gamma: &Var| {
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: Some((statistics, Grouping::Channel)),
             gamma: Some(gamma),
             beta: Some(&four),
-            ..NormAct::default()
+            ..NormActArgs::default()
         };
         let error = norm_act_pool(&tape, &var(shape), &parts).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(NAME), "{error}");

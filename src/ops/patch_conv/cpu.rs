@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd, bytemuck};
 
 use super::dft::{BINS, Complex, Dft, HALF};
-use super::lanes::transpose;
+use super::lane_transpose::transpose;
 use super::source::Source;
 use super::spectra::{self, Direction, SPECTRUM};
 use super::{Dims, PATCH};

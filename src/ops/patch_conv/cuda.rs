@@ -4,9 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::spectra::{Direction, SPECTRUM};
 use super::{Dims, NAME};
-use crate::device::{Cuda, Grid, THREADS};
+use crate::device::{Cuda, LaunchConfig, THREADS};
 use crate::error::Result;
-use crate::ops::gemm::lengths;
+use crate::ops::cuda::gemm::lengths;
 use crate::ops::patch_sample::cuda::Volumes;
 use crate::ops::patch_sample::{PatchOptions, check_shapes};
 use crate::tensor::{DType, Tensor};
@@ -112,7 +112,7 @@ pub(super) fn convolve(
         .value(stored.outputs as u32)
         .value(u32::from(adjoint))
         .output(spectra)
-        .launch(Grid::new(dims.inputs * dims.outputs, THREADS))?;
+        .launch(LaunchConfig::new(dims.inputs * dims.outputs, THREADS))?;
     for to in parts(dims.outputs, OUTPUTS) {
         for from in parts(dims.inputs, INPUTS) {
             cuda.kernel("patch_conv_forward")
@@ -126,7 +126,8 @@ pub(super) fn convolve(
                 .value(dims.points as u64)
                 .value(u32::from(accumulate || from.first > 0))
                 .launch(
-                    Grid::new(dims.points.div_ceil(POINTS), BLOCK).shared(regions(from.count.max(to.count) as usize)),
+                    LaunchConfig::new(dims.points.div_ceil(POINTS), BLOCK)
+                        .shared(regions(from.count.max(to.count) as usize)),
                 )?;
         }
     }
@@ -168,14 +169,14 @@ pub(super) fn weight_gradient(
         .value(points as u64)
         .value(piece as u64)
         .output(scratch)
-        .launch(Grid { blocks, threads: [BLOCK, 1, 1], shared: 0 }.shared(shared))?;
+        .launch(LaunchConfig { blocks, threads: [BLOCK, 1, 1], shared: 0 }.shared(shared))?;
     cuda.kernel("patch_conv_weight_gradient")
         .input(scratch)
         .value(pieces as u32)
         .value((inputs * outputs) as u32)
         .output(dw)
         .value(u32::from(accumulate))
-        .launch(Grid::new(inputs * outputs, THREADS))
+        .launch(LaunchConfig::new(inputs * outputs, THREADS))
 }
 
 /// Floats of scratch that [`bias_gradient`] needs.
@@ -203,5 +204,5 @@ pub(super) fn bias_gradient(
         .output(db)
         .value(u32::from(accumulate))
         .tickets(dims.outputs)?
-        .launch(Grid { blocks: [pieces as u32, dims.outputs as u32, 1], threads: [THREADS, 1, 1], shared: 0 })
+        .launch(LaunchConfig { blocks: [pieces as u32, dims.outputs as u32, 1], threads: [THREADS, 1, 1], shared: 0 })
 }

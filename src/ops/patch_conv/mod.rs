@@ -31,7 +31,7 @@
 mod cpu;
 mod cuda;
 mod dft;
-mod lanes;
+mod lane_transpose;
 mod source;
 mod spectra;
 #[cfg(test)]

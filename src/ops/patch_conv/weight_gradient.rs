@@ -17,7 +17,7 @@ use pulp::{Simd, WithSimd, bytemuck};
 
 use super::cpu::{LINES, Scratch, group_forward, lines_forward, scratch_len};
 use super::dft::{BINS, Dft};
-use super::lanes::transpose;
+use super::lane_transpose::transpose;
 use super::source::Source;
 use super::spectra::{SPECTRUM, to_kernel};
 use super::{Dims, PATCH};

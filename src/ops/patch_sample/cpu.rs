@@ -2,8 +2,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::window::{Shape, Window};
-use super::{Grid, PATCH, PatchOptions, Pooling, SIDE, VoxelSource};
+use super::window::{PatchWindow, Shape};
+use super::{PATCH, PatchOptions, Pooling, SIDE, VolumeSize, VoxelSource};
 use crate::device::cpu::{Pool, SharedMut};
 
 /// The voxels `c − 3 … c + 3`.
@@ -21,7 +21,7 @@ pub struct Samples<'a, V: ?Sized> {
     /// Voxels of the whole batch, `[batch, D, H, W, C]`.
     pub voxels: &'a V,
     /// Size of one volume.
-    pub grid: Grid,
+    pub grid: VolumeSize,
     /// Voxel coordinates `[points, 3]`, the points of each volume together.
     pub coordinates: &'a [f32],
     /// Points of each volume.
@@ -50,13 +50,13 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
     }
 
     /// Floats of scratch that one thread needs.
-    pub fn scratch(grid: Grid) -> usize {
-        Window::<V>::scratch(grid.channels) + 5 * MID_RANGE.size * grid.channels
+    pub fn scratch(grid: VolumeSize) -> usize {
+        PatchWindow::<V>::scratch(grid.channels) + 5 * MID_RANGE.size * grid.channels
     }
 
-    fn window(&self, point: usize, shape: Shape) -> Window<'_, V> {
+    fn window(&self, point: usize, shape: Shape) -> PatchWindow<'_, V> {
         let coordinate = &self.coordinates[3 * point..][..3];
-        Window::new(self.voxels, self.grid, point / self.points_per_volume, coordinate, shape)
+        PatchWindow::new(self.voxels, self.grid, point / self.points_per_volume, coordinate, shape)
     }
 
     /// The patch `[channels, 343]` of `point`.
@@ -117,7 +117,7 @@ impl<V: VoxelSource + ?Sized> Samples<'_, V> {
         gradient: &[f32],
         wanted: impl Fn(std::ops::Range<isize>) -> bool,
         scratch: &mut [f32],
-        mut visit: impl FnMut(&Window<'_, V>, [usize; 2], &[f32], &mut [f32]),
+        mut visit: impl FnMut(&PatchWindow<'_, V>, [usize; 2], &[f32], &mut [f32]),
     ) {
         let channels = self.grid.channels;
         let (rows, scratch) = scratch.split_at_mut(5 * MID_RANGE.size * channels);
@@ -209,7 +209,7 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 /// Floats of scratch for all threads.
-pub(super) fn workspace(threads: usize, grid: Grid) -> usize {
+pub(super) fn workspace(threads: usize, grid: VolumeSize) -> usize {
     threads * Samples::<[f32]>::scratch(grid)
 }
 
@@ -217,7 +217,7 @@ pub(super) fn workspace(threads: usize, grid: Grid) -> usize {
 fn for_each_with_scratch(
     pool: &Pool,
     pieces: usize,
-    grid: Grid,
+    grid: VolumeSize,
     scratch: &mut [f32],
     work: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {

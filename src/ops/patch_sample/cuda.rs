@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Grid, PatchOptions, Pooling};
+use super::{PatchOptions, Pooling, VolumeSize};
 use crate::device::{self, Cuda, THREADS};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -27,7 +27,7 @@ const PATCH_THREADS: u32 = 352;
 const OWN: usize = 8;
 
 impl Volumes {
-    pub(crate) fn new(grid: Grid, points_per_volume: usize, options: PatchOptions) -> Self {
+    pub(crate) fn new(grid: VolumeSize, points_per_volume: usize, options: PatchOptions) -> Self {
         let mid_range = match options.mid_range {
             None => 0,
             Some(Pooling::Average) => 1,
@@ -42,8 +42,8 @@ impl Volumes {
     }
 }
 
-fn by_points(points: usize) -> device::Grid {
-    device::Grid::new(points.min(MANY_POINTS), PATCH_THREADS)
+fn by_points(points: usize) -> device::LaunchConfig {
+    device::LaunchConfig::new(points.min(MANY_POINTS), PATCH_THREADS)
 }
 
 /// All patches `[points, channels, 343]`.
@@ -80,7 +80,7 @@ pub(super) fn volume_gradient(
         .output(target)
         .value(volumes)
         .value(u32::from(accumulate))
-        .launch(device::Grid {
+        .launch(device::LaunchConfig {
             blocks: [blocks as u32, volumes.channels, voxels.shape()[0] as u32],
             threads: [THREADS, 1, 1],
             shared: 0,

@@ -60,14 +60,14 @@ impl PatchOptions {
 
 /// Size of one volume of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
+pub struct VolumeSize {
     /// Voxels along the three axes.
     pub size: [usize; 3],
     /// Values of a voxel.
     pub channels: usize,
 }
 
-impl Grid {
+impl VolumeSize {
     /// The grid of volumes of shape `[batch, D, H, W, C]`.
     ///
     /// # Errors
@@ -108,8 +108,8 @@ impl VoxelSource for [f32] {
 ///
 /// # Errors
 /// [`Error::Shape`] in the name of `op`.
-pub(crate) fn check_shapes(op: &'static str, volume: &[usize], coordinates: &[usize]) -> Result<(Grid, usize)> {
-    let grid = Grid::of(op, volume)?;
+pub(crate) fn check_shapes(op: &'static str, volume: &[usize], coordinates: &[usize]) -> Result<(VolumeSize, usize)> {
+    let grid = VolumeSize::of(op, volume)?;
     match *coordinates {
         [points, 3] if points.is_multiple_of(volume[0]) => Ok((grid, points / volume[0])),
         _ => Err(Error::shape(
@@ -137,7 +137,7 @@ struct PatchSample {
 const NAME: &str = "patch_sample";
 
 /// Floats of scratch; only the CPU wants any.
-fn cpu_workspace(device: &Device, grid: Grid) -> usize {
+fn cpu_workspace(device: &Device, grid: VolumeSize) -> usize {
     match device.target() {
         Target::Cpu { threads, .. } => cpu::workspace(threads, grid),
         Target::Cuda(_) => 0,

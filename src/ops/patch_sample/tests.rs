@@ -1,4 +1,4 @@
-use super::{Grid, PATCH, PatchOptions, Pooling, SIDE, Samples, cpu, patch_sample};
+use super::{PATCH, PatchOptions, Pooling, SIDE, Samples, VolumeSize, cpu, patch_sample};
 use crate::device::cpu::{Pool, SimdLevel};
 use crate::ops::testing::{Array, Tolerance, check_op, compare};
 
@@ -73,7 +73,7 @@ fn coordinates(points: usize, seed: u64) -> Array {
 }
 
 fn patches(simd: SimdLevel, volume: &Array, coordinates: &Array, options: PatchOptions) -> Vec<f32> {
-    let grid = Grid::of("test", &volume.shape).unwrap();
+    let grid = VolumeSize::of("test", &volume.shape).unwrap();
     let (points, pool) = (coordinates.shape[0], Pool::start_with_simd(2, simd).unwrap());
     let (voxels, at) = (volume.f32s(), coordinates.f32s());
     let points_per_volume = points / volume.shape[0];
@@ -142,7 +142,7 @@ fn gradient_to_the_volume_is_the_adjoint() {
     let volume = Array::random(&[2, 9, 8, 10, 3], 40);
     let at = coordinates(130, 41);
     for options in [NONE, AVERAGE] {
-        let grid = Grid::of("test", &volume.shape).unwrap();
+        let grid = VolumeSize::of("test", &volume.shape).unwrap();
         let g = Array::random(&[130, options.channels(3), PATCH], 42);
         let (voxels, coordinates, gradient) = (volume.f32s(), at.f32s(), g.f32s());
         let samples = Samples { voxels: &voxels[..], grid, coordinates: &coordinates, points_per_volume: 65, options };
@@ -168,7 +168,7 @@ fn at_whole_coordinates_the_derivative_is_from_the_right() {
     let at = Array { shape: vec![1, 3], data: vec![4.0, 3.0, 5.0] };
     let g = Array::random(&[1, 1, PATCH], 51);
     let (voxels, coordinates, gradient) = (volume.f32s(), at.f32s(), g.f32s());
-    let grid = Grid::of("test", &volume.shape).unwrap();
+    let grid = VolumeSize::of("test", &volume.shape).unwrap();
     let samples = Samples { voxels: &voxels[..], grid, coordinates: &coordinates, points_per_volume: 1, options: NONE };
     let mut ours = [0.0; 3];
     let mut scratch = vec![0.0; cpu::workspace(1, grid)];

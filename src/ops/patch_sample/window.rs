@@ -5,7 +5,7 @@
 //! one voxel longer than the window, followed by one blend along the row. Neighbours of weight zero are not read: at whole
 //! coordinates a row is a plain copy and its values are exactly the volume's.
 
-use super::{Grid, VoxelSource};
+use super::{VolumeSize, VoxelSource};
 
 /// Where one coordinate of an axis lies: the voxel below it and the weights of that voxel and of the next one.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +39,9 @@ pub(super) struct Shape {
 }
 
 /// A window at one coordinate of one volume.
-pub(super) struct Window<'a, V: ?Sized> {
+pub(super) struct PatchWindow<'a, V: ?Sized> {
     voxels: &'a V,
-    grid: Grid,
+    grid: VolumeSize,
     item: usize,
     shape: Shape,
     axes: [Position; 3],
@@ -50,9 +50,9 @@ pub(super) struct Window<'a, V: ?Sized> {
 /// Longest row in voxels that a window reads: the mid-range window and one neighbour.
 const LONGEST_ROW: usize = 15;
 
-impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
+impl<'a, V: VoxelSource + ?Sized> PatchWindow<'a, V> {
     /// The window of `shape` at `coordinate` in volume `item` of the batch.
-    pub fn new(voxels: &'a V, grid: Grid, item: usize, coordinate: &[f32], shape: Shape) -> Self {
+    pub fn new(voxels: &'a V, grid: VolumeSize, item: usize, coordinate: &[f32], shape: Shape) -> Self {
         let axes = std::array::from_fn(|axis| Position::new(coordinate[axis], grid.size[axis]));
         Self { voxels, grid, item, shape, axes }
     }
@@ -164,7 +164,7 @@ impl<'a, V: VoxelSource + ?Sized> Window<'a, V> {
     /// voxels, its place within the row, its length.
     #[inline(always)]
     fn inside(&self, x: isize, y: isize, voxels: usize) -> Option<(usize, usize, usize)> {
-        let Grid { size: [depth, height, width], channels } = self.grid;
+        let VolumeSize { size: [depth, height, width], channels } = self.grid;
         let (x, y) = (usize::try_from(x).ok()?, usize::try_from(y).ok()?);
         if x >= depth || y >= height {
             return None;

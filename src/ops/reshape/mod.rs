@@ -4,7 +4,7 @@
 //!   small tensors (latents, outputs of one channel).
 //! * Work: no FLOPs, bytes `8·|x|` forward, none backward.
 
-use super::pieces::by_elements;
+use super::par_loops::by_elements;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};

@@ -1,12 +1,18 @@
 //! Launches of `resize_*` (`kernels/resize.cu`).
 
-use super::Corners;
-use crate::device::{Cuda, Grid};
+use super::AlignCorners;
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
-use crate::ops::volume_cuda::Axes;
+use crate::ops::cuda::axes::VolumeWindows;
 use crate::tensor::Tensor;
 
-pub(super) fn forward(cuda: &Cuda, axes: &Axes, corners: Corners, x: &Tensor, y: &mut Tensor) -> Result<()> {
+pub(super) fn forward(
+    cuda: &Cuda,
+    axes: &VolumeWindows,
+    corners: AlignCorners,
+    x: &Tensor,
+    y: &mut Tensor,
+) -> Result<()> {
     let len = y.len();
     cuda.kernel("resize_forward")
         .input(x)
@@ -14,14 +20,14 @@ pub(super) fn forward(cuda: &Cuda, axes: &Axes, corners: Corners, x: &Tensor, y:
         .value(*axes)
         .value(x.channels() as u32)
         .value(len as u64)
-        .value(u32::from(corners == Corners::Aligned))
-        .launch(Grid::cover(len))
+        .value(u32::from(corners == AlignCorners::Aligned))
+        .launch(LaunchConfig::cover(len))
 }
 
 pub(super) fn backward(
     cuda: &Cuda,
-    axes: &Axes,
-    corners: Corners,
+    axes: &VolumeWindows,
+    corners: AlignCorners,
     dy: &Tensor,
     dx: &mut Tensor,
     accumulate: bool,
@@ -33,7 +39,7 @@ pub(super) fn backward(
         .value(*axes)
         .value(dy.channels() as u32)
         .value(len as u64)
-        .value(u32::from(corners == Corners::Aligned))
+        .value(u32::from(corners == AlignCorners::Aligned))
         .value(u32::from(accumulate))
-        .launch(Grid::cover(len))
+        .launch(LaunchConfig::cover(len))
 }

@@ -2,8 +2,8 @@
 //!
 //! * `x` `[batch, D, H, W, C]` → `y` `[batch, D', H', W', C]`: on each axis output `o` lies at `s` between two inputs,
 //!   `y = (1 − λ)·x[⌊s⌋] + λ·x[⌊s⌋ + 1]` with `λ = s − ⌊s⌋`, clamped at the ends.
-//! * [`Corners::Free`] (PyTorch's `align_corners=False`): voxels are cells, `s = max((o + ½)·n/n' − ½, 0)`.
-//! * [`Corners::Aligned`] (`align_corners=True`): the first and last voxels coincide, `s = o·(n − 1)/(n' − 1)`.
+//! * [`AlignCorners::Free`] (PyTorch's `align_corners=False`): voxels are cells, `s = max((o + ½)·n/n' − ½, 0)`.
+//! * [`AlignCorners::Aligned`] (`align_corners=True`): the first and last voxels coincide, `s = o·(n − 1)/(n' − 1)`.
 //! * Positions and weights are computed in f64 and rounded once; there is no smoothing when shrinking.
 //! * Gradient: the transposed weights, gathered by each input row.
 //! * Work: at most `16·|y|` FLOPs; bytes `4·(|x| + |y|)` either way.
@@ -12,9 +12,9 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-use super::pieces::volume_axes;
+use super::cuda::axes::{AxisWindows, VolumeWindows};
+use super::par_loops::volume_axes;
 use super::separable::{self, Taps};
-use super::volume_cuda::{Axes, Axis};
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
@@ -23,7 +23,7 @@ use crate::tensor::{Shape, Tensor};
 
 /// Where the first and last voxels of an axis go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Corners {
+pub enum AlignCorners {
     /// Voxels are cells whose outer faces coincide: `align_corners=False`.
     Free,
     /// Voxels are points and the outermost coincide: `align_corners=True`.
@@ -32,23 +32,23 @@ pub enum Corners {
 
 struct Resize {
     size: [usize; 3],
-    corners: Corners,
+    corners: AlignCorners,
 }
 
 /// Resizes the three spatial axes of `x` to `size`.
 ///
 /// # Errors
 /// `x` is no volume or a new length is 0; or no memory.
-pub fn resize(tape: &Tape, x: &Var, size: [usize; 3], corners: Corners) -> Result<Var> {
+pub fn resize(tape: &Tape, x: &Var, size: [usize; 3], corners: AlignCorners) -> Result<Var> {
     tape.apply(Resize { size, corners }, &[x])
 }
 
 /// The two inputs that output `o` lies between, with their weights.
-fn neighbours(o: usize, inputs: usize, outputs: usize, corners: Corners) -> [(usize, f64); 2] {
+fn neighbours(o: usize, inputs: usize, outputs: usize, corners: AlignCorners) -> [(usize, f64); 2] {
     let position = match corners {
-        Corners::Free => ((o as f64 + 0.5) * inputs as f64 / outputs as f64 - 0.5).max(0.0),
-        Corners::Aligned if outputs == 1 => 0.0,
-        Corners::Aligned => (o * (inputs - 1)) as f64 / (outputs - 1) as f64,
+        AlignCorners::Free => ((o as f64 + 0.5) * inputs as f64 / outputs as f64 - 0.5).max(0.0),
+        AlignCorners::Aligned if outputs == 1 => 0.0,
+        AlignCorners::Aligned => (o * (inputs - 1)) as f64 / (outputs - 1) as f64,
     };
     let low = (position as usize).min(inputs - 1);
     // Beyond the last input there is only the last input.
@@ -58,8 +58,8 @@ fn neighbours(o: usize, inputs: usize, outputs: usize, corners: Corners) -> [(us
 
 impl Resize {
     /// The three axes as the kernels see them.
-    fn axes(&self, x: &[usize]) -> Axes {
-        [0, 1, 2].map(|axis| Axis::new(x[axis + 1], self.size[axis], 0, 0))
+    fn axes(&self, x: &[usize]) -> VolumeWindows {
+        [0, 1, 2].map(|axis| AxisWindows::new(x[axis + 1], self.size[axis], 0, 0))
     }
 
     fn taps(&self, x: &[usize]) -> [Taps; 3] {

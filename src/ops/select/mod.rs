@@ -4,8 +4,8 @@
 //! * Gradient: `dy` at `index`, zero elsewhere.
 //! * Work: no FLOPs; bytes `8·|y|` forward, `4·(|x| + |y|)` backward.
 
-use super::columns_cuda::{self, Columns};
-use super::pieces::put_all;
+use super::cuda::columns::{self, Columns};
+use super::par_loops::put_all;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};
@@ -56,7 +56,7 @@ impl Op for Select {
                 let (batch, length, size) = self.sizes(inputs[0].shape());
                 let from = Columns { stride: length * size, first: self.index * size };
                 let to = Columns { stride: size, first: 0 };
-                columns_cuda::copy(cuda, (inputs[0], from), (output, to), [batch, size], false)?;
+                columns::copy(cuda, (inputs[0], from), (output, to), [batch, size], false)?;
             }
             Backend::Plan { .. } => {}
         }
@@ -85,7 +85,7 @@ impl Op for Select {
                     }
                     let from = Columns { stride: size, first: 0 };
                     let to = Columns { stride: length * size, first: index * size };
-                    columns_cuda::copy(cuda, (&dy, from), (dx, to), [batch, size], accumulate)?;
+                    columns::copy(cuda, (&dy, from), (dx, to), [batch, size], accumulate)?;
                 }
                 Backend::Plan { .. } => {}
             }

@@ -6,7 +6,7 @@
 
 mod cuda;
 
-use super::pieces::by_elements;
+use super::par_loops::by_elements;
 use crate::device::{Backend, Device};
 use crate::error::Result;
 use crate::ops::{Cost, Needs, Op};

@@ -1,6 +1,6 @@
 //! Launches of `kernels/softmax.cu`.
 
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -13,12 +13,12 @@ pub(in crate::ops) fn span(classes: usize) -> usize {
 pub(super) fn forward(cuda: &Cuda, x: &Tensor, y: &mut Tensor) -> Result<()> {
     let (rows, classes) = (x.rows(), x.channels());
     let kernel = cuda.kernel("softmax").input(x).output(y).value(rows as u64).value(classes as u32);
-    kernel.value(span(classes) as u32).launch(Grid::cover(rows * span(classes)))
+    kernel.value(span(classes) as u32).launch(LaunchConfig::cover(rows * span(classes)))
 }
 
 /// `gradient = y·(gradient − Σ gradient·y)`.
 pub(super) fn backward(cuda: &Cuda, y: &Tensor, gradient: &mut Tensor) -> Result<()> {
     let (rows, classes) = (y.rows(), y.channels());
     let kernel = cuda.kernel("softmax_backward").input(y).output(gradient).value(rows as u64).value(classes as u32);
-    kernel.value(span(classes) as u32).launch(Grid::cover(rows * span(classes)))
+    kernel.value(span(classes) as u32).launch(LaunchConfig::cover(rows * span(classes)))
 }

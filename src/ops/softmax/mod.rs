@@ -6,7 +6,7 @@
 
 pub(super) mod cuda;
 
-use super::pieces::by_rows;
+use super::par_loops::by_rows;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Needs, Op};

@@ -1,6 +1,6 @@
 //! Launches of `transpose` (`kernels/layout.cu`).
 
-use crate::device::{Cuda, Grid};
+use crate::device::{Cuda, LaunchConfig};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -34,5 +34,5 @@ fn launch(
         .value(columns as u32)
         .value(batch as u32)
         .value(u32::from(accumulate))
-        .launch(Grid { blocks: blocks.map(|n| n as u32), threads: [TILE as u32, 8, 1], shared: 0 })
+        .launch(LaunchConfig { blocks: blocks.map(|n| n as u32), threads: [TILE as u32, 8, 1], shared: 0 })
 }

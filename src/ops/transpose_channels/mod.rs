@@ -8,7 +8,7 @@
 
 mod cuda;
 
-use super::pieces::{by_rows, put};
+use super::par_loops::{by_rows, put};
 use crate::device::cpu::Pool;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::{ClassScore, LossCurve, demo};
+use crate::report::{ClassScore, LossCurve, fixtures};
 
 /// Checks that tags nest and close, and that attributes have values in quotes.
 fn assert_sound(html: &str) {
@@ -33,7 +33,7 @@ fn assert_sound(html: &str) {
 /// Also writes the page where `OSSNET_DEMO_REPORT` says, to be looked at in a browser.
 #[test]
 fn the_demo_page_is_sound_self_contained_and_small() {
-    let html = page(&demo::results(), &demo::evidence()).unwrap();
+    let html = page(&fixtures::results(), &fixtures::evidence()).unwrap();
     if let Some(path) = std::env::var_os("OSSNET_DEMO_REPORT") {
         crate::files::write_atomic(path, html.as_bytes()).unwrap();
     }
@@ -63,8 +63,8 @@ fn the_demo_page_is_sound_self_contained_and_small() {
 #[test]
 fn hostile_names_are_text() {
     let hostile = "<script>alert(\"1\")</script>{{style}}&'";
-    let mut results = demo::results();
-    let mut evidence = demo::evidence();
+    let mut results = fixtures::results();
+    let mut evidence = fixtures::evidence();
     results.models[0].name = hostile.into();
     results.models[0].cases[0].name = hostile.into();
     results.models[0].peak_by_role.0[0].0 = hostile.into();
@@ -94,8 +94,8 @@ fn hostile_names_are_text() {
 
 #[test]
 fn missing_and_infinite_figures_are_dashes() {
-    let mut results = demo::results();
-    let mut evidence = demo::evidence();
+    let mut results = fixtures::results();
+    let mut evidence = fixtures::evidence();
     for model in &mut results.models {
         (model.dice, model.iou) = (f64::NAN, f64::INFINITY);
         (model.step_seconds, model.total_seconds) = (f64::NAN, f64::NEG_INFINITY);
@@ -116,15 +116,15 @@ fn missing_and_infinite_figures_are_dashes() {
 
 #[test]
 fn an_empty_comparison_is_still_a_page() {
-    let html = page(&Results::default(), &Evidence::default()).unwrap();
+    let html = page(&Results::default(), &ReportData::default()).unwrap();
     assert_sound(&html);
     assert!(html.contains("No model was evaluated."));
 }
 
 #[test]
 fn huge_counts_do_not_overflow() {
-    let mut results = demo::results();
-    let mut evidence = demo::evidence();
+    let mut results = fixtures::results();
+    let mut evidence = fixtures::evidence();
     results.models[0].peak_bytes = u64::MAX;
     results.models[0].peak_by_role.0.iter_mut().for_each(|role| role.1 = u64::MAX);
     evidence.timelines[0].events.iter_mut().for_each(|event| event.bytes.fill(u64::MAX));
@@ -134,28 +134,28 @@ fn huge_counts_do_not_overflow() {
 
 #[test]
 fn many_cases_and_classes_get_their_own_table() {
-    let mut results = demo::results();
+    let mut results = fixtures::results();
     let class = |name: &str| ClassScore { name: name.into(), dice: 0.123, iou: 0.0615 };
     results.models[0].cases[0].classes = vec![class("liver"), class("kidneys")];
-    let html = page(&results, &demo::evidence()).unwrap();
+    let html = page(&results, &fixtures::evidence()).unwrap();
     assert_sound(&html);
     assert!(html.contains("Scores by case and class") && html.contains("kidneys") && html.contains("0.123"));
-    assert!(!page(&demo::results(), &demo::evidence()).unwrap().contains("Scores by case and class"));
+    assert!(!page(&fixtures::results(), &fixtures::evidence()).unwrap().contains("Scores by case and class"));
 }
 
 #[test]
 fn a_mask_of_another_size_is_an_error() {
-    let mut evidence = demo::evidence();
+    let mut evidence = fixtures::evidence();
     evidence.slices[0].predictions[0].masks[1].pop();
-    assert!(page(&demo::results(), &evidence).is_err());
-    let mut evidence = demo::evidence();
+    assert!(page(&fixtures::results(), &evidence).is_err());
+    let mut evidence = fixtures::evidence();
     evidence.slices[0].slices[2].image.pop();
-    assert!(page(&demo::results(), &evidence).is_err());
+    assert!(page(&fixtures::results(), &evidence).is_err());
 }
 
 #[test]
 fn a_page_of_many_cases_stays_small() {
-    let mut evidence = demo::evidence();
+    let mut evidence = fixtures::evidence();
     let mut case = evidence.slices.remove(0);
     // Noise, which no PNG makes smaller: 3 × 384² bytes a case, 0.6 MB in base64.
     const SIDE: usize = 384;
@@ -171,7 +171,7 @@ fn a_page_of_many_cases_stays_small() {
     }
     case.predictions.iter_mut().for_each(|model| model.masks = std::array::from_fn(|_| vec![1; SIDE * SIDE]));
     evidence.slices = vec![case; 5];
-    let html = page(&demo::results(), &evidence).unwrap();
+    let html = page(&fixtures::results(), &evidence).unwrap();
     assert_sound(&html);
     assert!(html.contains("The first 2 of 5 cases are shown") && html.len() < 2_000_000, "{} bytes", html.len());
 }

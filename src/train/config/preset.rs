@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig};
-use crate::nn::optim::{OptimizerSettings, Rule, Schedule};
+use crate::nn::optim::{OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
@@ -136,12 +136,14 @@ impl OptimizerConfig {
             lookahead_alpha: settings.lookahead.unwrap_or_default().alpha,
         };
         match settings.rule {
-            Rule::Sgd { momentum, weight_decay } => Self { name: OptimizerName::Sgd, momentum, weight_decay, ..usual },
-            Rule::Adam { betas, epsilon, weight_decay, decoupled } => {
+            UpdateRule::Sgd { momentum, weight_decay } => {
+                Self { name: OptimizerName::Sgd, momentum, weight_decay, ..usual }
+            }
+            UpdateRule::Adam { betas, epsilon, weight_decay, decoupled } => {
                 let name = if decoupled { OptimizerName::AdamW } else { OptimizerName::Adam };
                 Self { name, betas: [betas.0, betas.1], epsilon, weight_decay, ..usual }
             }
-            Rule::RAdam { betas, epsilon } => Self { betas: [betas.0, betas.1], epsilon, ..usual },
+            UpdateRule::RAdam { betas, epsilon } => Self { betas: [betas.0, betas.1], epsilon, ..usual },
         }
     }
 }

@@ -69,7 +69,7 @@ impl Bench {
     /// What was launched so far does not count.
     pub fn start(&self) {
         self.emulator.reset();
-        self.device.work_log(|log| log.take());
+        self.device.cost_log(|log| log.take());
     }
 
     /// An op forward and backward; gradients go to the inputs of the shapes `inputs`, not to `constants`.
@@ -126,9 +126,9 @@ pub fn measure(case: &Case, resources: &Table) -> Vec<Row> {
     let emulator = cuemu::preload().unwrap();
     emulator.configure(Config { traffic: true, footprint: true, threads: 2, ..Config::default() });
     let bench = Bench { device: Device::cuda(0, 1 << 30).unwrap(), emulator };
-    bench.device.work_log(|log| log.record(true));
+    bench.device.cost_log(|log| log.record(true));
     (case.run)(&bench).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    let stated: u64 = bench.device.work_log(|log| log.take()).iter().map(|work| work.bytes).sum();
+    let stated: u64 = bench.device.cost_log(|log| log.take()).iter().map(|work| work.bytes).sum();
     let mut counters = emulator.counters();
     counters.sort_by(|a, b| a.kernel.cmp(&b.kernel));
     counters.retain(|kernel| case.only.is_empty() || case.only.contains(&kernel.kernel.as_str()));

@@ -3,16 +3,18 @@
 use ossnet::error::Result;
 use ossnet::models::Recompute;
 use ossnet::nn::optim::{Optimizer, OptimizerSettings};
-use ossnet::nn::{Kind, Parameters};
-use ossnet::ops::conv3d::Geometry;
+use ossnet::nn::{ParameterKind, Parameters};
+use ossnet::ops::conv3d::ConvGeometry;
 use ossnet::ops::patch_conv::PatchSource;
 use ossnet::ops::patch_sample::{PatchOptions, Pooling};
-use ossnet::ops::{self, Activation, BinaryLoss, Corners, CrossEntropy, Grouping, NormAct, Prediction, ResidualPlace};
+use ossnet::ops::{
+    self, Activation, AlignCorners, BinaryLoss, CrossEntropy, Grouping, NormActArgs, Prediction, ResidualPlace,
+};
 use ossnet::planner::Workload;
 use ossnet::tape::{Mode, Tape, Var};
-use ossnet::train::average::Average;
-use ossnet::train::gradients::clip;
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
+use ossnet::train::ema::Ema;
+use ossnet::train::grad_clip::clip;
 
 use super::bench::{Bench, Case};
 
@@ -77,7 +79,7 @@ pub const CASES: [Case; 70] = [
         b.op(&[&VOLUME], vec![], |t, v| ops::adaptive_max_pool(t, &v[0], [5; 3]))
     }),
     case("resize 8³ to 16³×16", |b| {
-        b.op(&[&[1, 8, 8, 8, 16]], vec![], |t, v| ops::resize(t, &v[0], [16; 3], Corners::Free))
+        b.op(&[&[1, 8, 8, 8, 16]], vec![], |t, v| ops::resize(t, &v[0], [16; 3], AlignCorners::Free))
     }),
     case("conv3d 3³, 8 to 16 at 16³", |b| conv(b, [16; 3], [8, 16], 3, 1)),
     case("conv3d 3³, 16 to 32 at 12³", |b| conv(b, [12; 3], [16, 32], 3, 1)),
@@ -142,7 +144,12 @@ fn normalised(b: &Bench, activation: Activation) -> Result<()> {
         ops::norm_act(
             t,
             &v[0],
-            &NormAct { statistics: Some(statistics), through_statistics: true, activation, ..NormAct::default() },
+            &NormActArgs {
+                statistics: Some(statistics),
+                through_statistics: true,
+                activation,
+                ..NormActArgs::default()
+            },
         )
     })
 }
@@ -154,7 +161,7 @@ fn norm_act(b: &Bench, shape: &[usize], grouping: Grouping, conditional: bool) -
     let vector: &[usize] = if conditional { &per_item } else { &per_item[1..] };
     let statistics = b.filled(&[2, grouping.groups(channels)], |i| i as f32 / 1000.0 + 0.5)?;
     b.op(&[shape, vector, vector, shape, &[6], &[4]], vec![statistics], |t, v| {
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: Some((&v[6], grouping)),
             through_statistics: true,
             gamma: Some(&v[1]),
@@ -162,7 +169,7 @@ fn norm_act(b: &Bench, shape: &[usize], grouping: Grouping, conditional: bool) -
             residual: Some((&v[3], ResidualPlace::BeforeActivation)),
             activation: pade(5, 4),
             parameters: &[&v[4], &v[5]],
-            ..NormAct::default()
+            ..NormActArgs::default()
         };
         ops::norm_act(t, &v[0], &parts)
     })
@@ -183,28 +190,28 @@ fn pool(b: &Bench, shape: &[usize], average: bool) -> Result<()> {
 }
 
 fn conv(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2], side: usize, stride: usize) -> Result<()> {
-    let geometry = Geometry { stride: [stride; 3], padding: [side / 2; 3] };
+    let geometry = ConvGeometry { stride: [stride; 3], padding: [side / 2; 3] };
     b.op(&[&[1, d, h, w, from], &[to, from, side, side, side], &[to]], vec![], |t, v| {
         ops::conv3d(t, &v[0], &v[1], Some(&v[2]), geometry)
     })
 }
 
 fn line(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2]) -> Result<()> {
-    let geometry = Geometry { stride: [1; 3], padding: [0, 0, 1] };
+    let geometry = ConvGeometry { stride: [1; 3], padding: [0, 0, 1] };
     b.op(&[&[1, d, h, w, from], &[to, from, 1, 1, 3], &[to]], vec![], |t, v| {
         ops::conv3d(t, &v[0], &v[1], Some(&v[2]), geometry)
     })
 }
 
 fn measured(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2]) -> Result<()> {
-    let geometry = Geometry { stride: [1; 3], padding: [1; 3] };
+    let geometry = ConvGeometry { stride: [1; 3], padding: [1; 3] };
     b.op(&[&[1, d, h, w, from], &[to, from, 3, 3, 3], &[to]], vec![], |t, v| {
-        Ok(ops::conv3d_measured(t, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel)?.value)
+        Ok(ops::conv3d_with_stats(t, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel)?.value)
     })
 }
 
 fn conv_transpose(b: &Bench) -> Result<()> {
-    let geometry = Geometry { stride: [2; 3], padding: [1; 3] };
+    let geometry = ConvGeometry { stride: [2; 3], padding: [1; 3] };
     b.op(&[&[1, 8, 8, 8, 16], &[16, 8, 3, 3, 3], &[8]], vec![], |t, v| {
         ops::conv_transpose3d(t, &v[0], &v[1], Some(&v[2]), geometry, [1; 3])
     })
@@ -229,7 +236,7 @@ fn conv_weight_gradient(b: &Bench) -> Result<()> {
     let tape = Tape::new(&b.device, Mode::Train);
     let (x, weight) = (tape.constant(b.tensor(&[1, 64, 32, 30, 128])?), tape.input(b.tensor(&[128, 128, 1, 1, 1])?));
     let dy = b.tensor(&[1, 64, 32, 32, 128])?;
-    let y = ops::conv3d(&tape, &x, &weight, None, Geometry { stride: [1; 3], padding: [0, 0, 1] })?;
+    let y = ops::conv3d(&tape, &x, &weight, None, ConvGeometry { stride: [1; 3], padding: [0, 0, 1] })?;
     b.start();
     tape.pull(vec![(y, dy)])
 }
@@ -280,7 +287,7 @@ fn cross_entropy(b: &Bench, shape: &[usize], reference: bool) -> Result<()> {
 fn optimizer(b: &Bench, tensors: usize, length: usize) -> Result<()> {
     let mut parameters = Parameters::new(&b.device);
     for i in 0..tensors {
-        parameters.add(format!("layer.{i}"), Kind::Weight, &[length], |values| values.fill(0.5))?;
+        parameters.add(format!("layer.{i}"), ParameterKind::Weight, &[length], |values| values.fill(0.5))?;
     }
     let mut optimizer = Optimizer::new(OptimizerSettings::default(), &parameters)?;
     for parameter in parameters.iter_mut() {
@@ -298,12 +305,12 @@ fn optimizer(b: &Bench, tensors: usize, length: usize) -> Result<()> {
 fn clip_and_average(b: &Bench) -> Result<()> {
     let mut parameters = Parameters::new(&b.device);
     for i in 0..200 {
-        parameters.add(format!("layer.{i}"), Kind::Weight, &[4096], |values| values.fill(0.5))?;
+        parameters.add(format!("layer.{i}"), ParameterKind::Weight, &[4096], |values| values.fill(0.5))?;
     }
     for parameter in parameters.iter_mut() {
         parameter.set_gradient(b.tensor(&[4096])?);
     }
-    let mut average = Average::new(0.9, &parameters)?;
+    let mut average = Ema::new(0.9, &parameters)?;
     b.start();
     clip(&mut parameters, 1.0, 1)?;
     average.update(&parameters, 1)
@@ -311,9 +318,9 @@ fn clip_and_average(b: &Bench) -> Result<()> {
 
 /// What only a norm that runs in pieces needs.
 fn encoder_in_slabs(b: &Bench) -> Result<()> {
-    let sizes = Sizes { recompute: Recompute::Blocks, ..Sizes::new([32; 3], 1, 32) };
+    let sizes = StepSizes { recompute: Recompute::Blocks, ..StepSizes::new([32; 3], 1, 32) };
     let workload = Workload::official("oss-net-c", sizes)?;
-    let mut stage = Stage::new(&b.device, &workload.network, sizes)?;
+    let mut stage = SyntheticStep::new(&b.device, &workload.network, sizes)?;
     b.start();
     stage.step()
 }

@@ -4,9 +4,9 @@ use ossnet::error::Result;
 use ossnet::models::{Encoding, OssNet, OssNetConfig};
 use ossnet::nn::layers::{self, Act, Builder, Conv};
 use ossnet::nn::{Parameters, conv_norm_act_pool};
-use ossnet::ops::conv3d::Geometry;
+use ossnet::ops::conv3d::ConvGeometry;
 use ossnet::ops::patch_conv::PatchSource;
-use ossnet::ops::{self, Activation, Grouping, NormAct};
+use ossnet::ops::{self, Activation, Grouping, NormActArgs};
 use ossnet::rng::Rng;
 use ossnet::tape::{Mode, Precision, Tape};
 
@@ -74,23 +74,23 @@ fn pair(b: &Bench, [rows, from, to]: [usize; 3]) -> Result<()> {
 
 fn measured(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Result<()> {
     b.op_in(precision, &[&[rows, from], &[to, from], &[to], &[to, from], &[to]], |t, v| {
-        let made = ops::linear_measured(t, &v[0], [&v[1], &v[2]], 0..v[0].shape()[1], Some([&v[3], &v[4]]))?;
+        let made = ops::linear_with_stats(t, &v[0], [&v[1], &v[2]], 0..v[0].shape()[1], Some([&v[3], &v[4]]))?;
         Ok(made.0.value)
     })
 }
 
 fn conv(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2], side: usize, precision: Precision) -> Result<()> {
-    let geometry = Geometry { stride: [1; 3], padding: [side / 2; 3] };
+    let geometry = ConvGeometry { stride: [1; 3], padding: [side / 2; 3] };
     b.op_in(precision, &[&[1, d, h, w, from], &[to, from, side, side, side], &[to]], |t, v| {
         ops::conv3d(t, &v[0], &v[1], Some(&v[2]), geometry)
     })
 }
 
 fn measured_conv(b: &Bench, [d, h, w]: [usize; 3], [from, to]: [usize; 2], kernel: [usize; 3]) -> Result<()> {
-    let geometry = Geometry { stride: [1; 3], padding: kernel.map(|side| side / 2) };
+    let geometry = ConvGeometry { stride: [1; 3], padding: kernel.map(|side| side / 2) };
     let [kd, kh, kw] = kernel;
     b.op_in(Precision::Bf16, &[&[1, d, h, w, from], &[to, from, kd, kh, kw], &[to]], |t, v| {
-        Ok(ops::conv3d_measured(t, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel)?.value)
+        Ok(ops::conv3d_with_stats(t, &v[0], &v[1], Some(&v[2]), geometry, Grouping::Channel)?.value)
     })
 }
 
@@ -100,14 +100,14 @@ fn fused(b: &Bench, [rows, from, to]: [usize; 3], precision: Precision) -> Resul
     let statistics = b.filled(&[2, 1], |i| [0.1, 0.7][i])?;
     b.op_in(precision, &[&[2 * rows, from], &[2, from], &[2, from], &[6], &[4], &[to, from], &[to]], |t, v| {
         let statistics = t.constant(statistics.clone());
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: Some((&statistics, Grouping::Scalar)),
             through_statistics: true,
             gamma: Some(&v[1]),
             beta: Some(&v[2]),
             activation,
             parameters: &[&v[3], &v[4]],
-            ..NormAct::default()
+            ..NormActArgs::default()
         };
         Ok(ops::norm_act_linear(t, &v[0], &parts, [&v[5], &v[6]], true)?.value)
     })
@@ -118,14 +118,14 @@ fn pooled(b: &Bench, precision: Precision) -> Result<()> {
     let statistics = b.filled(&[2, 32], |i| if i < 32 { 0.1 } else { 0.7 })?;
     b.op_in(precision, &[&[2, 16, 16, 16, 32], &[32], &[32], &[6], &[4]], |t, v| {
         let statistics = t.constant(statistics.clone());
-        let parts = NormAct {
+        let parts = NormActArgs {
             statistics: Some((&statistics, Grouping::Channel)),
             through_statistics: true,
             gamma: Some(&v[1]),
             beta: Some(&v[2]),
             activation: Activation::PADE,
             parameters: &[&v[3], &v[4]],
-            ..NormAct::default()
+            ..NormActArgs::default()
         };
         ops::norm_act_pool(t, &v[0], &parts)
     })

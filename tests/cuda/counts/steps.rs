@@ -3,7 +3,7 @@
 use cuemu::Config;
 use ossnet::device::Device;
 use ossnet::planner::Workload;
-use ossnet::train::rehearsal::{Sizes, Stage};
+use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 use super::table::Row;
 
@@ -19,9 +19,9 @@ pub fn measure() -> Vec<Row> {
     let emulator = cuemu::preload().unwrap();
     emulator.configure(Config { threads: 2, ..Config::default() });
     let row = |model: &&str| {
-        let workload = Workload::official(model, Sizes::new([32; 3], 1, 32)).unwrap();
+        let workload = Workload::official(model, StepSizes::new([32; 3], 1, 32)).unwrap();
         let device = Device::cuda(0, 1 << 30).unwrap();
-        let mut stage = Stage::new(&device, &workload.network, workload.sizes).unwrap();
+        let mut stage = SyntheticStep::new(&device, &workload.network, workload.sizes).unwrap();
         stage.step().unwrap();
         emulator.reset();
         stage.step().unwrap();

@@ -2,34 +2,34 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::{Argument, MEAN, Norm, OFFSET, SCALE, SLOPE, tiles, tiles_of};
+use super::{Argument, MEAN, NormArgs, OFFSET, SCALE, SLOPE, tiles, tiles_of};
 use crate::device::cpu::{Pool, SharedMut};
-use crate::ops::activation::{CoefficientSums, Function};
-use crate::ops::lanes;
-use crate::ops::layout::{Layout, Piece, TILE};
+use crate::ops::activation::{BoundActivation, CoefficientSums};
+use crate::ops::simd;
+use crate::ops::tiling_cpu::{CpuTiling, Piece, TILE};
 
 /// Channels whose partial sums one thread adds up at a time.
 const CHANNELS: usize = 64;
 
 /// Floats that a piece leaves: two sums a channel, one a coefficient.
-fn slot(layout: &Layout, affine: bool, coefficients: usize) -> usize {
+fn slot(layout: &CpuTiling, affine: bool, coefficients: usize) -> usize {
     coefficients + if affine { 2 * layout.width() } else { 0 }
 }
 
 /// Floats of the parts of the scratch: vectors' tiles; sums `Σ g` and `Σ g·(x − μ)` of each channel of each item; the
 /// coefficients' gradients; what each piece leaves.
-fn lengths(layout: &Layout, affine: bool, coefficients: usize) -> [usize; 4] {
+fn lengths(layout: &CpuTiling, affine: bool, coefficients: usize) -> [usize; 4] {
     let (tiles, sums) = if affine { (tiles(layout), 2 * layout.items * layout.channels) } else { (0, 0) };
     [tiles, sums, coefficients, layout.pieces() * slot(layout, affine, coefficients)]
 }
 
 /// Floats of scratch that the backward pass needs.
-pub(crate) fn workspace(layout: &Layout, affine: bool, coefficients: usize) -> usize {
+pub(crate) fn workspace(layout: &CpuTiling, affine: bool, coefficients: usize) -> usize {
     lengths(layout, affine, coefficients).iter().sum()
 }
 
 /// The coefficients' gradients that [`first`] left in `scratch`, and whatever follows them.
-pub(crate) fn coefficient_gradients<'a>(norm: &Norm<'_>, scratch: &'a [f32]) -> &'a [f32] {
+pub(crate) fn coefficient_gradients<'a>(norm: &NormArgs<'_>, scratch: &'a [f32]) -> &'a [f32] {
     let [tiles, sums, ..] = lengths(&norm.layout, norm.is_affine(), 0);
     &scratch[tiles + sums..]
 }
@@ -37,7 +37,7 @@ pub(crate) fn coefficient_gradients<'a>(norm: &Norm<'_>, scratch: &'a [f32]) -> 
 /// What the first pass reads.
 #[derive(Clone, Copy)]
 pub(crate) struct First<'a> {
-    pub function: &'a Function,
+    pub function: &'a BoundActivation,
     pub coefficients: usize,
     /// Empty if it is not needed.
     pub x: &'a [f32],
@@ -51,7 +51,7 @@ pub(crate) struct First<'a> {
 /// is the identity and `dy` is `g`.
 pub(crate) fn first(
     pool: &Pool,
-    norm: &Norm<'_>,
+    norm: &NormArgs<'_>,
     first: First<'_>,
     dy: Option<&[f32]>,
     g: Option<&mut [f32]>,
@@ -123,7 +123,7 @@ impl WithSimd for FirstPiece<'_> {
                 }
             };
             if let Some(vectors) = argument.vectors.filter(|_| first.sums) {
-                lanes::zip(
+                simd::zip(
                     simd,
                     [g, &first.x[block], &vectors[MEAN][..len]],
                     [&mut sums[..len], &mut products[..len]],
@@ -149,7 +149,7 @@ impl WithSimd for FirstPiece<'_> {
 }
 
 /// Sums over the pieces, in their order and in f64: `sums[item] = [Σ g; Σ g·(x − μ)]` by channel.
-fn add_sums(pool: &Pool, layout: &Layout, coefficients: usize, partials: &[f32], sums: &mut [f32]) {
+fn add_sums(pool: &Pool, layout: &CpuTiling, coefficients: usize, partials: &[f32], sums: &mut [f32]) {
     let (channels, width, slot) = (layout.channels, layout.width(), slot(layout, true, coefficients));
     let chunks = channels.div_ceil(CHANNELS);
     let sums = SharedMut::new(sums);
@@ -177,7 +177,7 @@ pub(crate) enum Sum {
 }
 
 /// `Σ g` or `Σ g·x̂` of a channel of an item.
-fn sum_of(norm: &Norm<'_>, sums: &[f32], sum: Sum, item: usize, channel: usize) -> f64 {
+fn sum_of(norm: &NormArgs<'_>, sums: &[f32], sum: Sum, item: usize, channel: usize) -> f64 {
     let channels = norm.layout.channels;
     match sum {
         Sum::Gradient => f64::from(sums[2 * item * channels + channel]),
@@ -188,14 +188,14 @@ fn sum_of(norm: &Norm<'_>, sums: &[f32], sum: Sum, item: usize, channel: usize) 
 }
 
 /// The part of the scratch that holds the sums.
-fn sums_of<'a>(norm: &Norm<'_>, scratch: &'a [f32]) -> &'a [f32] {
+fn sums_of<'a>(norm: &NormArgs<'_>, scratch: &'a [f32]) -> &'a [f32] {
     let [tiles, sums, ..] = lengths(&norm.layout, norm.is_affine(), 0);
     &scratch[tiles..tiles + sums]
 }
 
 /// Gradient of the scale or the shift, `[C]` or `[items, C]`.
-pub(crate) fn vector_gradient(norm: &Norm<'_>, sum: Sum, scratch: &[f32], out: &mut [f32], accumulate: bool) {
-    let Layout { items, channels, .. } = norm.layout;
+pub(crate) fn vector_gradient(norm: &NormArgs<'_>, sum: Sum, scratch: &[f32], out: &mut [f32], accumulate: bool) {
+    let CpuTiling { items, channels, .. } = norm.layout;
     let sums = sums_of(norm, scratch);
     let shared = out.len() == channels;
     for (i, out) in out.iter_mut().enumerate() {
@@ -216,7 +216,7 @@ pub(crate) struct Second<'a> {
 /// `dx (+)= SCALE·g [+ SLOPE·(x − μ) + OFFSET]`, the bracket if gradients flow through the statistics.
 pub(crate) fn second(
     pool: &Pool,
-    norm: &Norm<'_>,
+    norm: &NormArgs<'_>,
     through: bool,
     source: Second<'_>,
     accumulate: bool,
@@ -237,9 +237,9 @@ pub(crate) fn second(
 }
 
 /// With means over the group: `OFFSET = −s·mean(γ·g)`, `SLOPE = −s²·mean(γ·g·x̂)`.
-fn fill_offsets_and_slopes(norm: &Norm<'_>, scratch: &mut [f32]) {
+fn fill_offsets_and_slopes(norm: &NormArgs<'_>, scratch: &mut [f32]) {
     let Some((_, grouping)) = norm.statistics else { return };
-    let Layout { items, rows, channels, .. } = norm.layout;
+    let CpuTiling { items, rows, channels, .. } = norm.layout;
     let [tiles, sums, ..] = lengths(&norm.layout, true, 0);
     let (tiles, rest) = scratch.split_at_mut(tiles);
     let sums = &rest[..sums];
@@ -303,14 +303,14 @@ impl WithSimd for SecondPiece<'_> {
             let dx = unsafe { dx.slice(block.start, len) };
             let [mean, scale, slope, offset] = [MEAN, SCALE, SLOPE, OFFSET].map(|vector| &vectors[vector][..len]);
             match (through, source.g.map(|g| &g[block.clone()]), source.x.map(|x| &x[block.clone()])) {
-                (false, None, _) => lanes::zip(
+                (false, None, _) => simd::zip(
                     simd,
                     [scale],
                     [dx],
                     #[inline(always)]
                     |[scale], [g]| [simd.mul_f32s(g, scale)],
                 ),
-                (false, Some(g), _) => lanes::zip(
+                (false, Some(g), _) => simd::zip(
                     simd,
                     [g, scale],
                     [dx],
@@ -319,7 +319,7 @@ impl WithSimd for SecondPiece<'_> {
                 ),
                 (true, None, x) => {
                     let x = x.expect("x is given if g is not");
-                    lanes::zip(
+                    simd::zip(
                         simd,
                         [x, mean, scale, slope, offset],
                         [dx],
@@ -328,7 +328,7 @@ impl WithSimd for SecondPiece<'_> {
                     );
                 }
                 (true, Some(g), None) => {
-                    lanes::zip(
+                    simd::zip(
                         simd,
                         [g, mean, scale, slope, offset],
                         [dx],
@@ -337,7 +337,7 @@ impl WithSimd for SecondPiece<'_> {
                     );
                 }
                 (true, Some(g), Some(x)) => {
-                    lanes::zip(
+                    simd::zip(
                         simd,
                         [g, x, mean, scale, slope, offset],
                         [dx],

@@ -1,0 +1,45 @@
+//! The page of a training run: what it leaves, as the report wants it.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::files::write_atomic;
+use crate::report::{CaseScore, LossCurve, TrainingRun, training_page};
+use crate::train::config::RunConfig;
+use crate::train::trainer::Trainer;
+use crate::train::validation::Validation;
+
+/// Writes `report.html` into `folder`.
+///
+/// # Errors
+/// A full disk.
+pub fn write(folder: &Path, config: &RunConfig, trainer: &Trainer, cases: &[CaseScore]) -> Result<()> {
+    let (dice, iou) = crate::evaluate::means(cases);
+    let (costs, title) = (trainer.costs(), trainer.network().config().title());
+    let curve = |name: &str, of: fn(&Validation) -> f64| LossCurve {
+        model: name.into(),
+        points: trainer.history().validations.iter().map(|found| (found.step, of(found))).collect(),
+    };
+    let facts = [
+        ("Parameters", trainer.parameters().count().to_string()),
+        ("Steps", trainer.optimizer().steps().to_string()),
+        ("Seconds a step (median)", format!("{:.3}", costs.median_step_seconds())),
+        ("Seconds of all steps", format!("{:.1}", costs.training_seconds())),
+        ("Most bytes held", crate::memory::format_bytes(costs.peak_bytes)),
+        ("Made by", costs.peak_op.clone()),
+        ("Seed", trainer.settings().seed.to_string()),
+    ];
+    let run = TrainingRun {
+        title: format!("{title} on {}", config.dataset_path),
+        conclusion: match cases.len() {
+            0 => "There were no validation cases.".into(),
+            count => format!("Mean Dice {dice:.4} and IoU {iou:.4} on {count} validation cases, over all voxels."),
+        },
+        facts: facts.map(|(name, value)| (name.to_string(), value)).to_vec(),
+        loss: (1..).zip(trainer.losses().iter().map(|&loss| f64::from(loss))).collect(),
+        validations: vec![curve("Dice", |found| found.dice), curve("IoU", |found| found.iou)],
+        cases: cases.to_vec(),
+        configuration: config.to_toml()?,
+    };
+    write_atomic(folder.join("report.html"), training_page(&run).as_bytes())
+}

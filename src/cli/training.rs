@@ -1,0 +1,255 @@
+//! What the training commands share: cases in memory, a run to its end, the scores.
+
+use std::path::{Path, PathBuf};
+
+use super::progress::{self, Verbosity};
+use crate::data::{Dataset, Labels, embedded};
+use crate::error::{Error, Result};
+use crate::evaluate::metrics::ScoreRule;
+use crate::files::RunFolder;
+use crate::memory::format_bytes;
+use crate::models::{Network, NetworkConfig};
+use crate::nn::Parameters;
+use crate::report::CaseScore;
+use crate::task::{PadTo, PreparedCase, Task};
+use crate::train::case_source::{CaseSource, OnDisk};
+use crate::train::config::{DataSource, SAMPLE};
+use crate::train::run::{OomHandler, Run, RunObserver, SAVE_EVERY};
+use crate::train::trainer::Trainer;
+use crate::train::validation::Validation;
+use crate::{evaluate, infer, interrupt};
+
+/// The data set that a run's configuration names.
+pub fn open_dataset(data: &DataSource<'_>, seed: u64) -> Result<Dataset> {
+    match data {
+        DataSource::Folder(folder) => Dataset::open(folder, seed),
+        DataSource::Embedded(task) => embedded::open(task),
+    }
+}
+
+/// The data set in `folder` (or the embedded `sample:TASK`), or the embedded heads.
+pub fn open_folder(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
+    let heads = format!("{SAMPLE}heads");
+    open_dataset(&DataSource::of(folder.map_or(heads.into(), Path::to_string_lossy).as_ref()), seed)
+}
+
+/// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next
+/// numbered folder in `runs/`.
+pub fn output_folder(
+    out: Option<&Path>,
+    command: &str,
+    is_unfinished: impl FnOnce(&Path) -> bool,
+) -> Result<RunFolder> {
+    match out {
+        Some(folder) => RunFolder::claim(folder, is_unfinished),
+        None => RunFolder::numbered("runs", command),
+    }
+}
+
+/// The grid that all training cases of a data set share, if they do.
+fn shared_shape(dataset: &Dataset, task: &Task, grid: PadTo) -> Result<Option<[usize; 3]>> {
+    if grid != PadTo::Largest {
+        return Ok(grid.shape());
+    }
+    let mut largest = [0; 3];
+    for case in &dataset.training {
+        let (shape, geometry) = case.grid(task.preprocessing.axes)?;
+        let shape = task.preprocessing.shape(shape, &geometry)?;
+        largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
+    }
+    Ok(Some(largest))
+}
+
+/// All cases of a data set in memory: training, on `grid`, and validation, on the same if it is given and each on its own if
+/// not: what a network needs around them [`infer::Segmenter`] adds.
+pub fn load_cases(
+    dataset: &Dataset,
+    task: &Task,
+    grid: PadTo,
+    verbosity: Verbosity,
+) -> Result<(Vec<PreparedCase>, Vec<PreparedCase>)> {
+    dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
+    let shape = shared_shape(dataset, task, grid)?;
+    let load = |cases: &[crate::data::Case], shape| {
+        let prepared = cases.iter().map(|case| {
+            let scan = dataset.read(case, task.preprocessing.axes)?;
+            scan.warnings.iter().for_each(|warning| verbosity.warn(warning));
+            task.prepare(scan, shape)
+        });
+        prepared.collect::<Result<Vec<_>>>()
+    };
+    Ok((load(&dataset.training, shape)?, load(&dataset.validation, grid.shape())?))
+}
+
+/// Training and validation cases of a data set: in memory if they take at most `bytes` there, else on disk, from which they
+/// are read as they are needed.
+pub fn open_feeds(
+    dataset: &Dataset,
+    task: &Task,
+    grid: PadTo,
+    bytes: u64,
+    verbosity: Verbosity,
+) -> Result<(Box<dyn CaseSource>, Box<dyn CaseSource>)> {
+    let shape = shared_shape(dataset, task, grid)?;
+    let channels = task.preprocessing.channels.len() as u64;
+    let (mut held, mut largest) = (0u64, 0u64);
+    for case in dataset.training.iter().chain(&dataset.validation) {
+        let (stored, geometry) = case.grid(task.preprocessing.axes)?;
+        let prepared = shape.map_or_else(|| task.preprocessing.shape(stored, &geometry), Ok)?;
+        let [stored, prepared] = [stored, prepared].map(|shape| shape.iter().product::<usize>() as u64);
+        // Image, labels and border on the network's grid; first channel and labels on the scan's own.
+        held += prepared * (4 * channels + 2) + stored * 5;
+        largest = largest.max(stored).max(prepared);
+    }
+    if held <= bytes {
+        let (training, validation) = load_cases(dataset, task, grid, verbosity)?;
+        return Ok((Box::new(training), Box::new(validation)));
+    }
+    dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
+    let (held, bytes) = (format_bytes(held), format_bytes(bytes));
+    verbosity
+        .say(format!("the cases would take {held} of memory, more than {bytes}: they are read as they are needed"));
+    let feed = |cases: &[crate::data::Case], shape| OnDisk::new(dataset, cases, task, shape, largest);
+    Ok((Box::new(feed(&dataset.training, shape)), Box::new(feed(&dataset.validation, grid.shape()))))
+}
+
+/// The least common multiple, axis by axis, of what several networks need.
+pub fn common_multiples(networks: &[NetworkConfig]) -> [usize; 3] {
+    networks.iter().fold([1; 3], |common, network| {
+        let own = network.multiples();
+        [0, 1, 2].map(|axis| lcm(common[axis], own[axis]))
+    })
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    let gcd = |mut a: usize, mut b: usize| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    a / gcd(a, b) * b
+}
+
+/// The checkpoint of a model in a run's folder.
+pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
+    folder.join(format!("{}.safetensors", network.slug()))
+}
+
+/// Refuses cases that a network learns nothing from.
+///
+/// # Errors
+/// [`Error::Data`] if there are none, or all of them hold nothing but background.
+pub fn check_trainable(dataset: &Dataset, training: &dyn CaseSource) -> Result<()> {
+    if training.is_empty() {
+        return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
+    }
+    for index in 0..training.len() {
+        let case = training.case(index)?;
+        if case.labels.as_ref().is_some_and(|labels| labels.voxels.iter().any(|&class| class > 0)) {
+            return Ok(());
+        }
+    }
+    Err(Error::data(
+        &dataset.path,
+        "has no training case with foreground: there is nothing to learn",
+        "check the label files",
+    ))
+}
+
+/// Trains to the end with a progress bar. The checkpoint at `path` is saved at the end, every minute until then, and after
+/// an interrupt, whose error says how to go on: `again`.
+pub fn train_to_end(
+    trainer: &mut Trainer,
+    training: &dyn CaseSource,
+    task: &Task,
+    path: &Path,
+    oom_handler: OomHandler<'_>,
+    verbosity: Verbosity,
+    again: &str,
+) -> Result<()> {
+    let none = Vec::new();
+    let mut run = Run {
+        training,
+        validation: &none,
+        task,
+        checkpoint: path,
+        save_every: SAVE_EVERY,
+        begin: None,
+        journal: None,
+        oom_handler,
+    };
+    let mut progress = Progress::new(verbosity, trainer, training.len());
+    interruptible(run.to_end(trainer, &mut progress), again)?;
+    progress.finish(trainer);
+    Ok(())
+}
+
+/// The outcome of a run; after an interrupt it says how to go on.
+pub fn interruptible(outcome: Result<()>, again: &str) -> Result<()> {
+    match outcome {
+        Err(Error::Interrupted(progress)) => Err(Error::Interrupted(format!("{progress} and saved; {again}"))),
+        outcome => outcome,
+    }
+}
+
+/// A run's progress on the terminal.
+pub struct Progress {
+    verbosity: Verbosity,
+    bar: progress::ProgressTask,
+    per_epoch: u64,
+    epochs: u64,
+}
+
+impl Progress {
+    /// Of `trainer` over `cases` cases, from where it stands.
+    pub fn new(verbosity: Verbosity, trainer: &Trainer, cases: usize) -> Self {
+        let (per_epoch, epochs) = (trainer.steps_per_epoch(cases), trainer.settings().epochs);
+        let mut bar = verbosity.task(&trainer.network().config().title(), trainer.total_steps(cases));
+        bar.set_position(trainer.optimizer().steps());
+        Self { verbosity, bar, per_epoch, epochs }
+    }
+
+    /// The last word.
+    pub fn finish(self, trainer: &Trainer) {
+        self.bar.finish(&format!("loss {:.4}", trainer.recent_loss(self.per_epoch)));
+    }
+}
+
+impl RunObserver for Progress {
+    fn stepped(&mut self, trainer: &Trainer) {
+        self.bar.advance(&format!("loss {:.4}", trainer.recent_loss(self.per_epoch)));
+    }
+
+    fn validated(&mut self, found: &Validation) {
+        let Validation { epoch, dice, iou, .. } = found;
+        let line = format!("epoch {epoch}/{}: validation Dice {dice:.4}, IoU {iou:.4}", self.epochs);
+        self.bar.suspend(|| self.verbosity.say(line));
+    }
+}
+
+/// Segments and scores labelled cases, with a progress bar: scores and predictions, case by case.
+///
+/// # Errors
+/// [`Error::Interrupted`] between two cases, which says how to go on (`again`), a case that does not fit, or no memory.
+pub fn score_cases(
+    network: &Network,
+    parameters: &Parameters,
+    task: &Task,
+    cases: &dyn CaseSource,
+    verbosity: Verbosity,
+    again: &str,
+) -> Result<Vec<(CaseScore, Labels)>> {
+    let rule = if network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let mut bar = verbosity.task("evaluating", cases.len() as u64);
+    let mut scored = Vec::new();
+    for index in 0..cases.len() {
+        interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
+        let case = cases.case(index)?;
+        let predicted = infer::segment(network, parameters, task, &case)?;
+        scored.push((evaluate::score(task, &case, &predicted, rule)?, predicted));
+        bar.advance(&case.name);
+    }
+    bar.finish("done");
+    Ok(scored)
+}

@@ -1,0 +1,278 @@
+//! What a U-Net says of a volume, as a whole or in overlapping windows, upright or mirrored as well.
+//!
+//! Windows of one size stand at equal distances. Where they overlap, probabilities are averaged with weights
+//! `w(i) = Π_a exp(−½((i_a − c_a)/σ_a)²)` around the window's centre `c`, `σ` an eighth of its sides (Isensee et al. 2021).
+//! The weights are products over the axes and so are their sums, which are never stored for a volume. Windows are taken in
+//! the order of the first axis, and a plane is classified as soon as no window will touch it any more: what is held is a
+//! slab as thick as one window, of all classes but one (`windows/slab.rs`).
+//!
+//! Mirroring averages over all reflections of the network's axes (eight in 3D, four in 2D). A 2D network sees slices
+//! across one axis; its windows are as deep as the volume there.
+
+mod accumulator;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use self::accumulator::{Accumulator, Part, Place};
+
+use super::occupancy::probabilities;
+use crate::data::{PlaneLayout, Volume};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::memory::Role;
+use crate::models::UNet;
+use crate::nn::Parameters;
+use crate::ops::{copy_range, lattice};
+use crate::tape::{Mode, Tape};
+use crate::tensor::Tensor;
+
+/// Slices that a 2D network takes at once.
+const SLICES: usize = 16;
+
+/// Voxels whose probabilities come to the host at once, if a plane is not larger.
+const TOGETHER: usize = 1 << 16;
+
+/// How a volume is gone through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlidingWindow {
+    /// Sides of a window, raised to the network's multiple and cut to the volume; `None` for the whole volume at once.
+    pub size: Option<[usize; 3]>,
+    /// Least share of a window's side that two neighbours have in common, below 1.
+    pub overlap: f64,
+    /// Average over reflections.
+    pub mirror: bool,
+}
+
+impl Default for SlidingWindow {
+    fn default() -> Self {
+        Self { size: None, overlap: 0.5, mirror: false }
+    }
+}
+
+/// A U-Net's answer for a volume.
+pub struct VolumePrediction {
+    /// The class of each voxel.
+    pub classes: Vec<u8>,
+    /// `[voxels, outputs]`, if they were wanted.
+    pub probabilities: Option<Vec<f32>>,
+    /// Times the network was asked.
+    pub passes: u64,
+}
+
+impl SlidingWindow {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check(&self) -> Result<()> {
+        if !(0.0..=0.9).contains(&self.overlap) {
+            return Err(Error::Usage(format!(
+                "an overlap of {} is out of range; give a share from 0 to 0.9",
+                self.overlap
+            )));
+        }
+        if self.size.is_some_and(|size| size.contains(&0)) {
+            return Err(Error::Usage("a window has no voxels; give for example 96x96x96".into()));
+        }
+        Ok(())
+    }
+
+    /// Sides of a window in a volume of `shape`, whose sides are multiples of the network's `multiple`.
+    fn sides(&self, network: &UNet, shape: [usize; 3]) -> [usize; 3] {
+        let config = network.config();
+        let Some(size) = self.size else { return shape };
+        let own = [0, 1, 2].map(|k| size[k].next_multiple_of(config.multiple()).min(shape[k]));
+        [0, 1, 2].map(|k| if config.dimensions == 2 && k == config.slice_axis { shape[k] } else { own[k] })
+    }
+}
+
+/// Starts of windows of `side` along an axis of `length`, and a window's weights.
+struct Axis {
+    starts: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+impl Axis {
+    fn new(length: usize, side: usize, overlap: f64) -> Self {
+        let room = length - side;
+        if room == 0 {
+            return Self { starts: vec![0], weights: vec![1.0; side] };
+        }
+        let stride = (side as f64 * (1.0 - overlap)).max(1.0);
+        let steps = (room as f64 / stride).ceil() as usize;
+        let starts = (0..=steps).map(|i| (i as f64 * room as f64 / steps as f64).round() as usize).collect();
+        let (centre, sigma) = ((side as f64 - 1.0) / 2.0, side as f64 / 8.0);
+        let weights = (0..side).map(|i| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp() as f32).collect();
+        Self { starts, weights }
+    }
+
+    /// Sum of the weights of all windows at each position.
+    fn sums(&self, length: usize) -> Vec<f32> {
+        let mut sums = vec![0.0; length];
+        for &start in &self.starts {
+            self.weights.iter().zip(&mut sums[start..]).for_each(|(weight, sum)| *sum += weight);
+        }
+        sums
+    }
+}
+
+/// What becomes of a voxel's probabilities.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// Of one output the class is 1 if its probability exceeds this.
+    pub threshold: f32,
+    /// Keep all probabilities as well.
+    pub keep: bool,
+}
+
+/// Segments `volume`, normalised and with sides that the network admits. `tick` is called after each pass and may stop the
+/// work.
+///
+/// # Errors
+/// Settings that make no sense, a volume that does not fit, what `tick` reports, or no memory.
+pub fn predict(
+    network: &UNet,
+    parameters: &Parameters,
+    volume: &Volume,
+    windows: &SlidingWindow,
+    decision: Decision,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<VolumePrediction> {
+    windows.check()?;
+    let (shape, device) = (volume.shape, parameters.device());
+    let sides = windows.sides(network, shape);
+    let axes = [0, 1, 2].map(|k| Axis::new(shape[k], sides[k], windows.overlap));
+    let planar = (network.config().dimensions == 2).then_some(network.config().slice_axis);
+    let mirrors: Vec<[bool; 3]> = (0..if windows.mirror { 8 } else { 1 })
+        .map(|bits: usize| [0, 1, 2].map(|k| bits >> k & 1 == 1))
+        .filter(|mirror| planar.is_none_or(|axis| !mirror[axis]))
+        .collect();
+    let whole = sides == shape && mirrors.len() == 1 && network.config().dimensions == 3;
+    if whole {
+        return at_once(network, parameters, volume, decision);
+    }
+    let mut slab = Accumulator::new(device, shape, network.config().classes, &axes, decision)?;
+    let mut passes = 0;
+    for &x in &axes[0].starts {
+        slab.advance(x);
+        for &y in &axes[1].starts {
+            for &z in &axes[2].starts {
+                for &mirror in &mirrors {
+                    let place = Place { start: [x, y, z], mirror, share: 1.0 / mirrors.len() as f32 };
+                    let block = cut(volume, place.start, sides, mirror);
+                    ask(device, network, parameters, block, sides, &mut |part, found| slab.add(place, part, found))?;
+                    passes += 1;
+                    tick()?;
+                }
+            }
+        }
+    }
+    slab.advance(shape[0]);
+    Ok(VolumePrediction { classes: slab.classes, probabilities: slab.probabilities, passes })
+}
+
+/// The answer of one pass over a whole volume. Its logits never leave the device, its probabilities do some planes at a time.
+fn at_once(network: &UNet, parameters: &Parameters, volume: &Volume, decision: Decision) -> Result<VolumePrediction> {
+    let threshold = decision.threshold;
+    if !decision.keep {
+        let classes = classify(network, parameters, volume, threshold)?;
+        return Ok(VolumePrediction { classes, probabilities: None, passes: 1 });
+    }
+    let (device, outputs) = (parameters.device(), network.config().classes);
+    let (mut classes, mut kept) = (Vec::with_capacity(volume.len()), Vec::with_capacity(volume.len() * outputs));
+    ask(device, network, parameters, Cow::Borrowed(&volume.voxels), volume.shape, &mut |_, found| {
+        classes.extend(found.chunks_exact(outputs).map(|row| lattice::class_of(row, threshold)));
+        kept.extend_from_slice(found);
+    })?;
+    Ok(VolumePrediction { classes, probabilities: Some(kept), passes: 1 })
+}
+
+/// The classes of a whole volume, whose logits never leave the device.
+fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<Vec<u8>> {
+    let (device, [x, y, z]) = (parameters.device(), volume.shape);
+    let tape = Tape::new(device, Mode::Eval);
+    let shape = [1, x, y, z, volume.channels];
+    let logits = {
+        let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
+        network.forward(&tape, parameters, &tape.constant(voxels))?
+    };
+    lattice::classify(&logits.tensor(), threshold)?.to_typed()
+}
+
+/// The voxels `[sides…, channels]` from `start` on, mirrored along some axes.
+fn cut(volume: &Volume, start: [usize; 3], sides: [usize; 3], mirror: [bool; 3]) -> Cow<'_, [f32]> {
+    let ([_, h, w], channels) = (volume.shape, volume.channels);
+    if sides == volume.shape && mirror == [false; 3] {
+        return Cow::Borrowed(&volume.voxels);
+    }
+    let mut block = Vec::with_capacity(sides.iter().product::<usize>() * channels);
+    for [x, y] in lines(sides, mirror, Part { start: [0; 3], sides }) {
+        let row = &volume.voxels[((start[0] + x) * h + start[1] + y) * w * channels..][..w * channels];
+        let row = &row[start[2] * channels..][..sides[2] * channels];
+        match mirror[2] {
+            false => block.extend_from_slice(row),
+            true => row.chunks_exact(channels).rev().for_each(|voxel| block.extend_from_slice(voxel)),
+        }
+    }
+    Cow::Owned(block)
+}
+
+/// The first two indices of the lines of a block's part, in the order in which a mirrored block has them.
+fn lines(sides: [usize; 3], mirror: [bool; 3], part: Part) -> impl Iterator<Item = [usize; 2]> {
+    let place = move |k: usize, i: usize| {
+        let i = part.start[k] + i;
+        if mirror[k] { sides[k] - 1 - i } else { i }
+    };
+    (0..part.sides[0]).flat_map(move |x| (0..part.sides[1]).map(move |y| [place(0, x), place(1, y)]))
+}
+
+/// Asks the network about a block `[sides…, channels]` and hands on its probabilities `[part's sides…, outputs]`, a part at
+/// a time.
+fn ask(
+    device: &Device,
+    network: &UNet,
+    parameters: &Parameters,
+    block: Cow<'_, [f32]>,
+    sides: [usize; 3],
+    found: &mut dyn FnMut(Part, &[f32]),
+) -> Result<()> {
+    let config = network.config();
+    let (channels, outputs) = (config.image_channels, config.classes);
+    let tape = Tape::new(device, Mode::Eval);
+    let pass = |shape: &[usize], voxels: Cow<'_, [f32]>| {
+        let x = device.in_op("window", || Tensor::from_slice(device, shape, Role::Data, &voxels))?;
+        drop(voxels);
+        network.forward(&tape, parameters, &tape.constant(x))
+    };
+    if config.dimensions == 3 {
+        let logits = pass(&[1, sides[0], sides[1], sides[2], channels], block)?.tensor();
+        let plane = sides[1] * sides[2];
+        let planes = (TOGETHER / plane).max(1);
+        for first in (0..sides[0]).step_by(planes) {
+            let part = Part { start: [first, 0, 0], sides: [planes.min(sides[0] - first), sides[1], sides[2]] };
+            let voxels = first * plane..(first + part.sides[0]) * plane;
+            let own = [voxels.len(), outputs];
+            let logits = copy_range::take(device, &logits, voxels.start * outputs..voxels.end * outputs, 0, &own)?;
+            found(part, &probabilities(&tape, &tape.constant(logits))?);
+        }
+        return Ok(());
+    }
+    let (axis, depth) = (config.slice_axis, sides[config.slice_axis]);
+    let plane = PlaneLayout::new(sides, axis);
+    for first in (0..depth).step_by(SLICES) {
+        let range = first..(first + SLICES).min(depth);
+        let slices: Vec<f32> = range.clone().flat_map(|slice| plane.cut(&block, channels, slice)).collect();
+        let logits = pass(&[range.len(), 1, plane.sides[0], plane.sides[1], channels], slices.into())?;
+        let values = probabilities(&tape, &logits)?;
+        let mut part = Part { start: [0; 3], sides };
+        (part.start[axis], part.sides[axis]) = (first, range.len());
+        let (own, mut ordered) = (PlaneLayout::new(part.sides, axis), vec![0.0; values.len()]);
+        for (slice, values) in values.chunks_exact(plane.len() * outputs).enumerate() {
+            own.put(values, outputs, slice, &mut ordered);
+        }
+        found(part, &ordered);
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Layers that run piece by piece, so that the arrays between their ops never exist whole.
+//!
+//! A piecewise op is made of the ops of [`crate::ops`]: it copies a piece of its input out, runs them on a tape of its own
+//! and copies the result in. Only normalisation couples the pieces. Its statistics are taken over all of them first; and
+//! its gradient is split as
+//!
+//! `dx = s·γ·g − s·mean(γ·g) − s·x̂·mean(γ·g·x̂)`, `s = 1/√(σ² + ε)`
+//!
+//! into the first term, which a piece computes by itself with the statistics as constants, and the other two, for which a
+//! pass over all pieces sums `Σ g` and `Σ g·x̂`: the gradients of the shift and of the scale. [`StatsGradient`] adds
+//! them.
+
+pub(super) mod blocks;
+pub(super) mod slabs;
+#[cfg(test)]
+mod tests;
+
+use crate::device::{Backend, Device, LaunchConfig, THREADS, Target};
+use crate::error::Result;
+use crate::memory::Role;
+use crate::nn::layers::EPSILON;
+use crate::ops::norm_act::{NormActArgs, ResidualPlace, norm_act};
+use crate::ops::{self, Grouping};
+use crate::tape::{Mode, Tape, Var};
+use crate::tensor::{DType, Tensor};
+
+/// The terms of a normalisation's gradient that flow through its statistics.
+struct StatsGradient {
+    statistics: Tensor,
+    grouping: Grouping,
+    /// `−s·mean(γ·g·x̂)` of each channel's group: what `x̂` is multiplied by.
+    slope: Tensor,
+    /// `−s·mean(γ·g)`.
+    offset: Tensor,
+}
+
+impl StatsGradient {
+    /// From the scale `gamma` `[C]` or `[items, C]`, the sums `Σ g·x̂` and `Σ g` of its shape, and the number of elements
+    /// behind each statistic. Groups are channels, or all elements.
+    fn new(
+        device: &Device,
+        (statistics, grouping): (&Tensor, Grouping),
+        gamma: &Tensor,
+        [products, sums]: [&Tensor; 2],
+        count: usize,
+    ) -> Result<Self> {
+        let channels = gamma.channels();
+        let groups = grouping.groups(channels);
+        if let Target::Cuda(_) = device.target() {
+            let empty = || Tensor::empty(device, &[channels], DType::F32, Role::Transient);
+            let (mut slope, mut offset) = (empty()?, empty()?);
+            if let Backend::Cuda(cuda) = device.backend() {
+                cuda.kernel("norm_through")
+                    .input(gamma)
+                    .input(statistics)
+                    .input(products)
+                    .input(sums)
+                    .value([(gamma.len() / channels) as u32, channels as u32, groups as u32])
+                    .value(EPSILON)
+                    .value(count as f64)
+                    .output(&mut slope)
+                    .output(&mut offset)
+                    .launch(LaunchConfig::new(1, THREADS))?;
+            }
+            return Ok(Self { slope, offset, statistics: statistics.clone(), grouping });
+        }
+        let (gamma, variances) = (gamma.to_vec()?, statistics.to_vec()?.split_off(groups));
+        let of_channels = |sums: &Tensor| {
+            let mut totals = vec![0.0f64; groups];
+            for (i, (&gamma, sum)) in gamma.iter().zip(sums.to_vec()?).enumerate() {
+                totals[grouping.group(0, i % channels, channels)] += f64::from(gamma) * f64::from(sum);
+            }
+            let values: Vec<f32> = (0..channels)
+                .map(|channel| {
+                    let group = grouping.group(0, channel, channels);
+                    let scale = (f64::from(variances[group]) + f64::from(EPSILON)).sqrt().recip();
+                    (-scale * totals[group] / count as f64) as f32
+                })
+                .collect();
+            Tensor::from_slice(device, &[channels], Role::Transient, &values)
+        };
+        Ok(Self { slope: of_channels(products)?, offset: of_channels(sums)?, statistics: statistics.clone(), grouping })
+    }
+
+    /// `direct + slope·x̂ + offset` of a piece.
+    fn add(&self, x: Tensor, direct: Tensor) -> Result<Tensor> {
+        let tape = Tape::new(x.device(), Mode::Eval);
+        let [x, direct, statistics, slope, offset] =
+            [x, direct, self.statistics.clone(), self.slope.clone(), self.offset.clone()]
+                .map(|part| tape.constant(part));
+        let parts = NormActArgs {
+            statistics: Some((&statistics, self.grouping)),
+            epsilon: EPSILON,
+            gamma: Some(&slope),
+            beta: Some(&offset),
+            residual: Some((&direct, ResidualPlace::BeforeActivation)),
+            ..NormActArgs::default()
+        };
+        Ok(norm_act(&tape, &x, &parts)?.tensor())
+    }
+}
+
+/// `pieces`, whose requests depend on their `size` alone, without those from which a plan would learn nothing: where a piece
+/// has changed neither what is held nor where there is room, another of its size changes nothing either.
+fn skip_repeats<P, I: Iterator<Item = P>, S: Fn(&P) -> usize>(
+    device: &Device,
+    pieces: I,
+    size: S,
+) -> impl Iterator<Item = P> + use<P, I, S> {
+    let (device, mut last) = (device.clone(), None);
+    pieces.filter(move |piece| {
+        let now = device.unread_state().map(|state| (size(piece), state));
+        let former = std::mem::replace(&mut last, now);
+        now.is_none() || now != former
+    })
+}
+
+/// A sum of tensors of one shape, built up piece by piece.
+#[derive(Default)]
+struct Sum(Option<Tensor>);
+
+impl Sum {
+    /// Adds the gradient that `tape` left at a leaf, if there is one.
+    fn add(&mut self, tape: &Tape, leaf: &Var) -> Result<()> {
+        if let Some(part) = tape.take_gradient(leaf) {
+            self.0 = Some(match self.0.take() {
+                None => part,
+                Some(sum) => ops::add_gradients(tape.device(), sum, &part)?,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! What a process needs beside the device's ledger: host memory for data, and the overhead of the machinery.
+//!
+//! Host bytes follow from what the code keeps: `tests/heap/host_memory.rs` counts those of real cases.
+//! The overhead is measured, not derived: `docs/memory.md` shows how.
+
+use super::workload::Workload;
+use crate::device::Target;
+use crate::error::{Error, Result};
+use crate::models::NetworkConfig;
+use crate::train::dry_run::StepKind;
+
+/// The program, its libraries and its stacks, resident before the first step: 8 MiB measured, rounded up.
+const PROGRAM: u64 = 12 << 20;
+
+/// What the GEMM crate packs its operands in, kept for a thread's life: a slab of its second-level cache's size; 3 MiB
+/// measured.
+const A_THREAD: u64 = 3 << 20;
+
+/// What a CUDA context and its modules take of a device before the first buffer. Assumed, not measured: it depends on the
+/// driver and the GPU (`ossnet devices` shows what is free).
+const CONTEXT: u64 = 512 << 20;
+
+/// Positions of voxels near a border, of which training draws more points: four bytes each, of up to three quarters of the
+/// voxels. It depends on the labels: brains in volumes of 64×80×64 have 0.56 to 0.66, larger volumes and tumours far less.
+const BORDER_BYTES_A_VOXEL: u64 = 3;
+
+/// Bytes beside the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostOverhead {
+    /// Volumes and labels of the cases in memory, on the host.
+    pub cases: u64,
+    /// The batch on its way to the device: augmented copies and their concatenation, page-locked memory for CUDA.
+    pub staging: u64,
+    /// Results on the host: probabilities and labels.
+    pub results: u64,
+    /// Program, libraries, stacks and the slabs of matrix products; on CUDA the context, on the device.
+    pub overhead: u64,
+}
+
+impl HostOverhead {
+    /// What `workload` needs on `machine` with one batch of cases in memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the bytes do not fit 64 bits.
+    pub fn of(workload: &Workload, target: Target) -> Result<Self> {
+        let too_large = || Error::shape("host memory", format!("{:?} is too large", workload.sizes.volume));
+        let mut aside = Self::data(workload).ok_or_else(too_large)?;
+        aside.staging = aside.staging.checked_add(target.staging_bytes()).ok_or_else(too_large)?;
+        aside.overhead = match target {
+            Target::Cpu { threads, .. } => PROGRAM + A_THREAD.saturating_mul(threads as u64),
+            Target::Cuda(_) => PROGRAM + CONTEXT,
+        };
+        Ok(aside)
+    }
+
+    /// Host bytes of data; `None` if they do not fit 64 bits.
+    fn data(workload: &Workload) -> Option<Self> {
+        let sizes = workload.sizes;
+        let (channels, classes) = (workload.network.image_channels() as u64, workload.network.classes() as u64);
+        let (batch, points) = (sizes.batch as u64, sizes.points as u64);
+        let voxels = sizes.volume.iter().try_fold(1u64, |product, &side| product.checked_mul(side as u64))?;
+        let floats = voxels.checked_mul(channels)?.checked_mul(4)?;
+        // Of every case: the volume, its first channel as read, its labels on the network's grid and as read.
+        let labelled = floats.checked_add(voxels.checked_mul(4 + 2 + BORDER_BYTES_A_VOXEL)?)?;
+        let aside = match (sizes.step, &workload.network) {
+            (StepKind::Train, network) => {
+                // An augmented copy of volume, labels and border positions; beside all of them all volumes, and all labels
+                // that the network learns from, in a row.
+                let copies = floats.checked_add(voxels.checked_mul(1 + BORDER_BYTES_A_VOXEL)?)?;
+                let dense = match network {
+                    NetworkConfig::OssNet(config) if !config.has_auxiliary() => 0,
+                    _ => voxels.checked_mul(4)?,
+                };
+                let answers = if workload.has_points() { points.checked_mul(4 * 4)? } else { 0 };
+                let a_case = copies.checked_add(floats)?.checked_add(dense)?.checked_add(answers)?;
+                // Slices of a 2D network come from as many cases.
+                Self { cases: labelled.checked_mul(batch)?, staging: a_case.checked_mul(batch)?, ..Self::default() }
+            }
+            (step, network) => {
+                // Classes on the network's grid and labels on the scan's; a U-Net's answer comes as probabilities.
+                let labels = voxels.checked_mul(2)?;
+                let results = match network {
+                    NetworkConfig::OssNet(_) => labels,
+                    NetworkConfig::UNet(_) => voxels.checked_mul(classes)?.checked_mul(4)?.checked_add(labels)?,
+                };
+                Self {
+                    cases: if step == StepKind::Evaluate { labelled } else { floats },
+                    staging: floats,
+                    results,
+                    ..Self::default()
+                }
+            }
+        };
+        aside.cases.checked_add(aside.staging)?.checked_add(aside.results)?;
+        Some(aside)
+    }
+
+    /// What the overhead is, in words.
+    pub fn overhead_name(target: Target) -> &'static str {
+        match target {
+            Target::Cpu { .. } => "overhead: program, stacks, packed products",
+            Target::Cuda(_) => "overhead: CUDA context (512 MiB, assumed), program",
+        }
+    }
+
+    /// Host bytes of data.
+    pub fn host(&self) -> u64 {
+        self.cases + self.staging + self.results
+    }
+}

@@ -1,0 +1,55 @@
+//! The passes of a run: which cases each takes, and its batch, drawn on whatever thread asks for it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::models::NetworkConfig;
+use crate::task::PreparedCase;
+use crate::train::batch::{self, HostBatch};
+use crate::train::case_source::CaseSource;
+use crate::train::settings::TrainSettings;
+
+/// Everything that the batches of a run depend on.
+pub struct MicroBatches<'a> {
+    /// The network that they are for.
+    pub network: NetworkConfig,
+    /// What the run was told.
+    pub settings: TrainSettings,
+    /// The cases.
+    pub cases: &'a dyn CaseSource,
+    /// Cases a pass.
+    pub size: usize,
+    /// Passes a step.
+    pub parts: usize,
+    /// Steps an epoch.
+    pub per_epoch: u64,
+}
+
+impl MicroBatches<'_> {
+    /// The passes that steps consist of.
+    pub fn of_steps(&self, steps: Range<u64>) -> Range<u64> {
+        steps.start * self.parts as u64..steps.end * self.parts as u64
+    }
+
+    /// The batch of pass `pass` (from 0).
+    ///
+    /// # Errors
+    /// A case that cannot be read, has no labels, or has another shape than the others.
+    pub fn draw(&self, pass: u64) -> Result<HostBatch> {
+        let (step, part) = (pass / self.parts as u64, (pass % self.parts as u64) as usize);
+        let (epoch, within) = (step / self.per_epoch, (step % self.per_epoch) as usize);
+        let order = batch::order(self.cases.len(), self.settings.seed, epoch);
+        let first = (within * self.parts + part) * self.size;
+        let chosen: Vec<Cow<'_, PreparedCase>> =
+            (first..first + self.size).map(|i| self.cases.case(order[i % order.len()])).collect::<Result<_>>()?;
+        batch::draw(&self.network, &self.settings, &chosen.iter().map(Cow::as_ref).collect::<Vec<_>>(), pass)
+    }
+
+    /// The most bytes that a batch and its making take: the changed cases, the batch that is put together from them, what
+    /// one change needs for a moment, and cases that are read for it.
+    pub fn bytes(&self) -> u64 {
+        let (size, case) = (self.size as u64, self.cases.case_bytes());
+        2 * size * case + 2 * case + size * self.cases.reading_bytes() + size * 16 * self.settings.points as u64
+    }
+}

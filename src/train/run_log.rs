@@ -1,0 +1,106 @@
+//! What a run writes about itself while it goes on: `log.jsonl`, one JSON object a line, and TensorBoard events.
+//!
+//! A process may be killed at any moment. Whoever goes on with the run starts from its last checkpoint, and therefore first
+//! forgets what was written of later steps.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::train::tensorboard::Events;
+use crate::train::trainer::Trainer;
+use crate::train::validation::Validation;
+
+/// Name of the log in a run's folder.
+pub const LOG: &str = "log.jsonl";
+
+/// The open log and event file of a run.
+pub struct RunLog {
+    path: PathBuf,
+    log: File,
+    events: Events,
+}
+
+impl RunLog {
+    /// Goes on with the journal in `folder` after step `step`, or begins it.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the files cannot be read or written.
+    pub fn open(folder: &Path, step: u64) -> Result<Self> {
+        let path = folder.join(LOG);
+        let named = |error| Error::file(&path, error);
+        if path.exists() {
+            let text = fs::read_to_string(&path).map_err(named)?;
+            write_atomic(&path, up_to(&text, step).as_bytes())?;
+        }
+        let log = OpenOptions::new().create(true).append(true).open(&path).map_err(named)?;
+        Ok(Self { events: Events::create(folder, step)?, log, path })
+    }
+
+    /// A line that tells with what the process begins or ends.
+    ///
+    /// # Errors
+    /// [`Error::File`] on a full disk.
+    pub fn note(&mut self, event: &str, step: u64, mut facts: Value) -> Result<()> {
+        facts["event"] = event.into();
+        facts["step"] = step.into();
+        self.line(&facts)
+    }
+
+    /// The step that `trainer` has just made over `cases` cases.
+    ///
+    /// # Errors
+    /// [`Error::File`] on a full disk.
+    pub fn step(&mut self, trainer: &Trainer, cases: usize) -> Result<()> {
+        let step = trainer.optimizer().steps();
+        let loss = trainer.losses().last().copied().unwrap_or(f32::NAN);
+        let seconds = trainer.costs().step_seconds.last().copied().unwrap_or(f32::NAN);
+        let (rate, epoch) = (trainer.last_rate(cases), (step - 1) / trainer.steps_per_epoch(cases) + 1);
+        let facts = json!({ "epoch": epoch, "loss": loss, "rate": rate, "seconds": seconds });
+        self.note("step", step, facts)?;
+        let scalars = [("loss/train", loss), ("rate", rate), ("seconds/step", seconds)];
+        self.events.scalars(step, &scalars.map(|(tag, value)| (tag, f64::from(value))))
+    }
+
+    /// What a validation found.
+    ///
+    /// # Errors
+    /// [`Error::File`] on a full disk.
+    pub fn validation(&mut self, validation: &Validation) -> Result<()> {
+        let Validation { epoch, step, dice, iou } = *validation;
+        self.note("validation", step, json!({ "epoch": epoch, "dice": dice, "iou": iou }))?;
+        self.events.scalars(step, &[("validation/dice", dice), ("validation/iou", iou)])
+    }
+
+    fn line(&mut self, value: &Value) -> Result<()> {
+        // One write a line, so that a killed process leaves at most its last line cut short.
+        self.log.write_all(format!("{value}\n").as_bytes()).map_err(|error| Error::file(&self.path, error))
+    }
+}
+
+/// The whole lines of a log that tell of steps up to `step`.
+fn up_to(log: &str, step: u64) -> String {
+    let lines = log.split_inclusive('\n').filter(|line| {
+        let value: Option<Value> = line.ends_with('\n').then(|| serde_json::from_str(line).ok()).flatten();
+        value.and_then(|value| value["step"].as_u64()).is_some_and(|at| at <= step)
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_steps_and_half_lines_are_forgotten() {
+        let log =
+            "{\"event\":\"start\",\"step\":0}\n{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":0.4}\n{\"step\":1,";
+        assert_eq!(up_to(log, 1), log.split_inclusive('\n').take(2).collect::<String>());
+        assert_eq!(up_to(log, 9), log.split_inclusive('\n').take(3).collect::<String>());
+        assert_eq!(up_to("", 9), "");
+    }
+}

@@ -1,0 +1,100 @@
+//! From a network in training to a checkpoint file and back.
+//!
+//! A checkpoint holds the weights and running statistics under their official names, the optimiser's state under
+//! `optimizer.N`, their moving averages under `average.NAME` if the run keeps them, and as metadata the network's configuration, the task, the settings, the losses and
+//! the validations. Its bytes depend on
+//! seed, data and settings alone; what the run cost in time and memory lies in a file beside it ([`Costs`]).
+
+use std::path::Path;
+
+use crate::checkpoint::model::{AVERAGE, FORMAT, entry, fill, named_weights, to_json};
+use crate::checkpoint::{self, Metadata, View, safetensors};
+use crate::error::{Error, Result};
+use crate::models::NetworkConfig;
+use crate::task::Task;
+use crate::tensor::Tensor;
+use crate::train::costs::Costs;
+use crate::train::settings::TrainSettings;
+use crate::train::trainer::{History, Trainer};
+
+/// Writes the whole state of a run: weights, optimiser, settings, losses, and beside them the costs.
+///
+/// # Errors
+/// A full disk or a folder that refuses; an older checkpoint of that name then survives.
+pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
+    let mut metadata = Metadata::new();
+    metadata.insert("format".into(), FORMAT.into());
+    metadata.insert("network".into(), to_json("network", &trainer.network().config(), path)?);
+    metadata.insert("task".into(), to_json("task", task, path)?);
+    metadata.insert("settings".into(), to_json("settings", trainer.asked(), path)?);
+    metadata.insert("losses".into(), to_json("losses", &trainer.losses(), path)?);
+    metadata.insert("validations".into(), to_json("validations", &trainer.history().validations, path)?);
+    metadata.insert("steps".into(), trainer.optimizer().steps().to_string());
+    let weights = named_weights(trainer.parameters())?;
+    let host = |name: String, tensor: &Tensor| Ok((name, tensor.shape().to_vec(), tensor.to_vec()?));
+    let optimizer = trainer.optimizer().state().iter().enumerate();
+    let optimizer = optimizer.map(|(i, tensor)| host(format!("optimizer.{i}"), tensor)).collect::<Result<Vec<_>>>()?;
+    let averages = trainer.average().map_or(&[][..], |average| average.weights()).iter();
+    let averages = averages
+        .zip(trainer.parameters().iter())
+        .map(|(average, parameter)| host(format!("{AVERAGE}{}", parameter.name()), average))
+        .collect::<Result<Vec<_>>>()?;
+    let views: Vec<(&str, View<'_>)> = weights
+        .iter()
+        .chain(&optimizer)
+        .chain(&averages)
+        .filter_map(|(name, shape, values)| Some((name.as_str(), View::f32(shape, values)?)))
+        .collect();
+    safetensors::write(path, &views, &metadata)?;
+    trainer.costs().save(path)
+}
+
+/// Goes on with the run in a checkpoint.
+///
+/// # Errors
+/// An unreadable file, or a run of another network, on other data or with other settings.
+pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
+    let other_run = |problem: String| {
+        Err(Error::data(path, problem, "give the data and flags of the run that it belongs to, or another folder"))
+    };
+    let checkpoint = checkpoint::load(path)?;
+    let config: NetworkConfig = entry(&checkpoint, "network", path)?;
+    let wanted = trainer.network().config();
+    if config != wanted {
+        return other_run(match config.title() == wanted.title() {
+            true => format!("holds another size of {}", wanted.title()),
+            false => format!("holds {}, not {}", config.title(), wanted.title()),
+        });
+    }
+    let mut stored: Task = entry(&checkpoint, "task", path)?;
+    // Earlier versions did not note these.
+    let (known, told) = (&mut stored.preprocessing, &task.preprocessing);
+    known.trained_spacing = known.trained_spacing.or(told.trained_spacing);
+    known.trained_shape = known.trained_shape.or(told.trained_shape);
+    if stored != *task {
+        return other_run(format!("was made on other data ({})", stored.name));
+    }
+    let stored: TrainSettings = entry(&checkpoint, "settings", path)?;
+    // A run may go on at another level of recomputation.
+    if (TrainSettings { recompute: trainer.asked().recompute, ..stored }) != *trainer.asked() {
+        return other_run("was made with other settings".into());
+    }
+    fill(trainer.parameters_mut(), &checkpoint.state, path)?;
+    let steps: u64 = entry(&checkpoint, "steps", path)?;
+    let state: Vec<Vec<f32>> = (0..trainer.optimizer().state().len())
+        .map_while(|i| Some(checkpoint.state.get(&format!("optimizer.{i}"))?.to_f32().into_owned()))
+        .collect();
+    trainer.optimizer_mut().restore(steps, &state)?;
+    let history =
+        History { losses: entry(&checkpoint, "losses", path)?, validations: entry(&checkpoint, "validations", path)? };
+    let names: Vec<String> = trainer.parameters().iter().map(|parameter| parameter.name().into()).collect();
+    if let Some(average) = trainer.average_mut() {
+        let stored: Vec<Vec<f32>> = names
+            .iter()
+            .map_while(|name| Some(checkpoint.state.get(&format!("{AVERAGE}{name}"))?.to_f32().into_owned()))
+            .collect();
+        average.restore(&stored)?;
+    }
+    trainer.set_history(history, Costs::load(path));
+    Ok(())
+}

@@ -17,6 +17,7 @@ pub mod files;
 #[cfg(feature = "infer")]
 pub mod infer;
 pub mod interrupt;
+pub mod label_table;
 pub mod memory;
 pub mod mesh;
 pub mod models;
@@ -25,8 +26,10 @@ pub mod ops;
 #[cfg(feature = "train")]
 pub mod planner;
 mod protobuf;
+pub mod quantities;
 pub mod report;
 pub mod rng;
+mod suggest;
 pub mod tape;
 pub mod task;
 pub mod tensor;

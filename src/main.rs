@@ -1,13 +1,7 @@
-//! The command-line program: prints the one error there may be, and sets the exit status.
+//! The command-line program.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match ossnet::cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            ossnet::cli::note(format!("ossnet: {error}"));
-            ExitCode::from(error.exit_code())
-        }
-    }
+    ExitCode::from(ossnet::cli::main(std::env::args_os()))
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceArgs;
 use super::output::print;
+use super::provenance::print_json;
 use crate::data::border;
 use crate::data::border_file::{self, BorderFormat};
 use crate::data::{Axes, Dataset, Labels, Source};
@@ -37,7 +38,7 @@ pub struct BordersArgs {
     #[arg(long, value_enum, default_value_t = FormatArg::Nifti)]
     format: FormatArg,
     /// Folder for all maps [default: beside the labels, where training finds them]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Make maps that exist anew
     #[arg(long)]
@@ -45,7 +46,7 @@ pub struct BordersArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// Writes the maps.
@@ -92,7 +93,7 @@ pub fn run(args: BordersArgs) -> Result<()> {
             serde_json::json!({"label": label.display().to_string(), "map": map.display().to_string(), "written": made})
         });
         let result = serde_json::json!({"maps": maps.collect::<Vec<_>>(), "seconds": seconds});
-        return print(format!("{result:#}"));
+        return print_json(result, "maps");
     }
     let kept = written.len() - made;
     let kept =

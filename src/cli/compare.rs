@@ -8,7 +8,8 @@ use clap::Args;
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::oom::{Fitting, OomArgs};
-use super::output::print;
+use super::output::{plural, print};
+use super::provenance::stamped_text;
 use super::training::{
     check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
@@ -38,20 +39,20 @@ const MODELS: &str = "o-net,oss-net-c,unet3d";
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
     /// Models, separated by commas
-    #[arg(long, default_value = MODELS, value_delimiter = ',', value_name = "NAMES")]
+    #[arg(short, long, default_value = MODELS, value_delimiter = ',', value_name = "NAMES")]
     pub(super) models: Vec<String>,
     /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
     /// Passes over the training cases
-    #[arg(long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
+    #[arg(short, long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) epochs: u64,
     /// Seed of initial weights, order, points and augmentation
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     pub(super) seed: u64,
     /// Output folder; an interrupted comparison there is resumed [default: a new folder in runs/]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
@@ -113,12 +114,12 @@ pub fn run(args: CompareArgs) -> Result<()> {
     });
     let fittings = settled.collect::<Result<Vec<_>>>()?;
     verbosity.say(format!(
-        "comparing {} on {} ({} training, {} validation cases) with {} threads; results go to {}",
+        "comparing {} on {} ({} training, {}) with {}; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
         dataset.name,
         training.len(),
-        validation.len(),
-        device.threads(),
+        plural(validation.len(), "validation case"),
+        plural(device.threads(), "thread"),
         folder.display()
     ));
     let mut compared = Vec::new();
@@ -133,7 +134,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
         seed: args.seed,
         version: format!("{} ({})", super::VERSION, super::features()),
     };
-    let json = results.to_json()?;
+    let json = stamped_text(&results.to_json()?, "models", Some(&dataset))?;
     write_atomic(folder.join("results.json"), json.as_bytes())?;
     #[cfg(feature = "report")]
     super::compare_report::write(folder, &args, &dataset, [&training, &validation], &results, &compared)?;

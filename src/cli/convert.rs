@@ -18,6 +18,9 @@ pub struct ConvertArgs {
     input: PathBuf,
     /// File to write; its ending, .pt or .safetensors, says as what
     output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    overwrite: bool,
     #[command(flatten)]
     official: OfficialArgs,
 }
@@ -27,9 +30,9 @@ pub struct ConvertArgs {
 /// # Errors
 /// An unreadable input, an output that exists or has another ending, a full disk.
 pub fn run(args: ConvertArgs) -> Result<()> {
-    let ConvertArgs { input, output, official } = &args;
-    if output.exists() {
-        return Err(Error::data(output, "exists already", "choose another name"));
+    let ConvertArgs { input, output, official, overwrite } = &args;
+    if output.exists() && !overwrite {
+        return Err(Error::data(output, "exists already", "choose another name, or replace it with --overwrite"));
     }
     let ending = output.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     match (ending, official.is_given()) {

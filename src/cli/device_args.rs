@@ -7,10 +7,11 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::RunArgs;
+use super::output::{note, plural};
 use super::progress::Verbosity;
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
-use crate::memory::default_cpu_budget;
+use crate::memory::{default_cpu_budget, format_bytes};
 use crate::tape::Precision;
 
 /// Where to compute.
@@ -42,7 +43,8 @@ impl FromStr for DeviceChoice {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct DeviceArgs {
     /// Where to compute: cpu, cuda, cuda:1, ... (ossnet devices lists them)
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "OSSNET_DEVICE", hide_env = true)]
+    #[arg(help_heading = "Run")]
     pub device: DeviceChoice,
 }
 
@@ -81,7 +83,7 @@ impl RunArgs {
         if self.threads > most {
             return Err(Error::Usage(format!("--threads {} is more than this machine can use ({most})", self.threads)));
         }
-        match place {
+        let device = match place {
             DeviceChoice::Cpu => Device::cpu(self.threads, self.memory_budget.unwrap_or_else(default_cpu_budget)),
             DeviceChoice::Cuda(ordinal) => Device::cuda(
                 ordinal,
@@ -90,20 +92,17 @@ impl RunArgs {
                     None => device::cuda::default_budget(ordinal)?,
                 },
             ),
+        }?;
+        if self.verbose {
+            let (name, threads, budget) = (device.name(), plural(device.threads(), "thread"), device.budget());
+            let simd = format!("{:?}", device.simd()).to_lowercase();
+            note(format!("ossnet {}: {name}, {threads}, {simd}, at most {}", super::VERSION, format_bytes(budget)));
         }
+        Ok(device)
     }
 
     /// How much is said.
     pub fn verbosity(&self) -> Verbosity {
         Verbosity::detect(self.quiet)
     }
-}
-
-/// Reads `256x256x160`.
-pub fn parse_volume(text: &str) -> Result<[usize; 3], String> {
-    let sides: Option<Vec<usize>> = text.split('x').map(|side| side.trim().parse().ok().filter(|&n| n > 0)).collect();
-    sides
-        .and_then(|sides| sides.try_into().ok())
-        .filter(|sides: &[usize; 3]| sides.iter().all(|&side| side <= 1 << 16))
-        .ok_or_else(|| format!("'{text}' is no shape of three sides from 1 to 65536; write for example 256x256x160"))
 }

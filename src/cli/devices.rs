@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::output::print;
+use super::output::{plural, print};
+use super::provenance::{cpu, print_json};
 use crate::device::cpu::SimdLevel;
 use crate::device::{self, DeviceInfo};
 use crate::error::Result;
@@ -26,17 +27,18 @@ pub fn run(args: DevicesArgs) -> Result<()> {
     let cuda = device::cuda::devices();
     if args.json {
         let found = cuda.as_deref().unwrap_or_default();
-        return print(format!(
-            "{:#}",
+        return print_json(
             serde_json::json!({
-                "cpu": { "threads": threads, "simd": format!("{simd:?}").to_lowercase(), "default_budget_bytes": budget },
+                "cpu": { "name": cpu(), "threads": threads, "simd": format!("{simd:?}").to_lowercase(), "default_budget_bytes": budget },
                 "cuda": found,
                 "no_cuda": cuda.as_ref().err().map(ToString::to_string),
-            })
-        ));
+            }),
+            "devices",
+        );
     }
     let simd = format!("{simd:?}").to_lowercase();
-    let mut text = format!("cpu     {threads} threads, {simd}, budget {} by default\n", format_bytes(budget));
+    let mut text =
+        format!("cpu     {}, {simd}, budget {} by default\n", plural(threads, "thread"), format_bytes(budget));
     match cuda {
         Ok(devices) => text.extend(devices.iter().map(line)),
         Err(problem) => text += &format!("cuda    none: {problem}\n"),

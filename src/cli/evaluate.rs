@@ -8,6 +8,7 @@ use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::official::{self, OfficialArgs};
 use super::output::print;
+use super::provenance::{print_json, stamped_with};
 use super::training::{load_cases, open_folder, output_folder, score_cases};
 use crate::checkpoint::model::Model;
 use crate::data::{Dataset, Warning};
@@ -35,12 +36,12 @@ enum Part {
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
     /// The checkpoint (.safetensors, or an official .pt with --network-config)
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     load_model: PathBuf,
     #[command(flatten)]
     official: OfficialArgs,
     /// A data set's folder of any layout, or sample:TASK [default: the embedded head MRIs]
-    #[arg(long, visible_alias = "dataset-path", value_name = "DIR")]
+    #[arg(short, long, visible_alias = "dataset-path", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Which cases
     #[arg(long, value_enum, default_value_t = Part::Validation)]
@@ -55,14 +56,14 @@ pub struct EvaluateArgs {
     #[arg(long)]
     sampled: bool,
     /// Folder for scores.csv, scores.json and report.html [default: a new folder in runs/]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// Scores.
@@ -114,7 +115,8 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         "scores": measured,
         "summary": summary,
     });
-    let (folder, json) = (folder.path(), format!("{json:#}\n"));
+    let made = stamped_with(json, "scores", dataset.as_ref())?;
+    let (folder, json) = (folder.path(), format!("{made:#}\n"));
     write_atomic(folder.join("scores.json"), json.as_bytes())?;
     write_atomic(folder.join("scores.csv"), to_csv(&measured).as_bytes())?;
     #[cfg(feature = "report")]
@@ -183,7 +185,7 @@ fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule:
         let title = model.network.config().title();
         let points = sampling.points;
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
-        return print(format!("{json:#}"));
+        return print_json(json, "cases");
     }
     let row = |name: &str, dice: f64, iou: f64| format!("{name:<24} {dice:>8.4} {iou:>8.4}\n");
     let rows: String = scores.iter().map(|score| row(&score.name, score.dice, score.iou)).collect();

@@ -7,9 +7,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use super::output::print;
 use super::progress::Verbosity;
+use super::provenance::stamped_text;
 use crate::data::Dataset;
 use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
@@ -27,7 +29,7 @@ pub struct InspectArgs {
     #[arg(long)]
     full: bool,
     /// Folder for inspection.json and a montage of slices (montage.png)
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Do not compare where the files of a case lie in space
     #[arg(long)]
@@ -36,7 +38,7 @@ pub struct InspectArgs {
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
     /// Print errors and results only
-    #[arg(long)]
+    #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
     quiet: bool,
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]
@@ -64,6 +66,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
     }
     let json = serde_json::to_string_pretty(&found)
         .map_err(|error| crate::Error::data(&args.path, error.to_string(), "report this as a bug"))?;
+    let json = stamped_text(&json, "cases", Some(&dataset))?;
     let mut shown = None;
     if let Some(folder) = &folder {
         write_atomic(folder.path().join("inspection.json"), json.as_bytes())?;

@@ -6,22 +6,26 @@ use clap::Args;
 
 use super::RunArgs;
 use super::device_args::DeviceArgs;
-use super::output::{note, print};
+use super::output::{note, plural, print};
+use super::provenance::print_json;
 use crate::data::volume::to_classes;
 use crate::data::{Axes, Labels, Source, Volume};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Space};
+use crate::files::RunFolder;
+use crate::label_table::COLOURS;
+use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part, Space};
 
 /// Flags of `ossnet mesh`.
 #[derive(Args, Clone, Debug)]
 pub struct MeshArgs {
     /// A segmentation or a probability map (.nii, .nii.gz)
     input: PathBuf,
-    /// The mesh: .obj, .ply, .stl, .glb or .pt; of several classes, one file each (NAME_CLASS.ply)
-    #[arg(long, value_name = "FILE")]
+    /// The mesh: .obj, .ply, .stl, .glb or .pt; of several classes, one file each (NAME_CLASS.ply), or one .glb
+    #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// Mesh this class only [default: each that occurs, but 0]
-    #[arg(long, value_name = "CLASS")]
+    #[arg(short, long, value_name = "CLASS")]
     label: Option<u8>,
     #[command(flatten)]
     shape: ShapeArgs,
@@ -31,7 +35,7 @@ pub struct MeshArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// Flags of every command that makes meshes.
@@ -67,7 +71,9 @@ impl ShapeArgs {
         if mesh.triangles.is_empty() {
             let why = match dropped.components {
                 0 => "no voxel is inside".into(),
-                count => format!("{count} pieces of fewer than {} voxels were dropped (--smallest)", self.smallest),
+                count => {
+                    format!("{} of fewer than {} voxels dropped (--smallest)", plural(count, "piece"), self.smallest)
+                }
             };
             note(format!("warning: {what}the mesh is empty; {why}"));
         }
@@ -89,6 +95,9 @@ pub fn run(args: MeshArgs) -> Result<()> {
         return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
     }
     let device = args.device.open(&args.run)?;
+    // What was made for the meshes is removed again if none comes of it.
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let _folder = folder.map(|folder| RunFolder::claim(folder, |_| true)).transpose()?;
     let volume = Volume::read(&Source::File(args.input.clone()), Axes::Canonical)?;
     if volume.channels != 1 {
         let problem = format!("has {} channels", volume.channels);
@@ -119,6 +128,9 @@ pub fn run(args: MeshArgs) -> Result<()> {
         }
         None => present,
     };
+    if MeshFormat::of(&args.out)? == MeshFormat::Glb {
+        return report(&args, together(&args, &device, &labels, &classes)?);
+    }
     let mut written = Vec::new();
     for &class in &classes {
         let (mesh, dropped) = mesh::of_labels(&device, &labels, class, &options)?;
@@ -126,6 +138,22 @@ pub fn run(args: MeshArgs) -> Result<()> {
         written.push(write(&args, &path, &format!("class {class}: "), &mesh, dropped)?);
     }
     report(&args, written)
+}
+
+/// Meshes all classes into one GLB, each under its name and in its colour.
+fn together(args: &MeshArgs, device: &Device, labels: &Labels, classes: &[u8]) -> Result<Vec<serde_json::Value>> {
+    let options = args.shape.options();
+    let meshes = classes.iter().map(|&class| mesh::of_labels(device, labels, class, &options));
+    let meshes = meshes.collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> = classes.iter().map(|class| format!("class {class}")).collect();
+    let parts = meshes.iter().zip(&names).zip(COLOURS.iter().cycle());
+    let parts = parts.map(|(((mesh, _), name), &colour)| Part { name, colour, mesh });
+    let files = mesh::write_parts(&args.out, &parts.collect::<Vec<_>>(), args.shape.space())?;
+    let said = names
+        .iter()
+        .zip(&meshes)
+        .map(|(name, (mesh, dropped))| said(args, &files, &format!("{name}: "), mesh, *dropped));
+    said.collect()
 }
 
 /// `liver.ply` of class 2 → `liver_2.ply`.
@@ -137,13 +165,18 @@ fn of_class(path: &Path, class: u8) -> PathBuf {
 /// Writes a mesh and says so.
 fn write(args: &MeshArgs, path: &Path, what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
     let files = mesh::write(path, mesh, args.shape.space())?;
+    said(args, &files, what, mesh, dropped)
+}
+
+/// Says what was written.
+fn said(args: &MeshArgs, files: &[PathBuf], what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
     args.shape.warn(what, mesh, dropped);
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let (volume, area) = (mesh.volume() / 1000.0, mesh.area() / 100.0);
     if !args.run.json {
         let dropped = match dropped.components {
             0 => String::new(),
-            count => format!(", {count} small pieces dropped"),
+            count => format!(", {} dropped", plural(count, "small piece")),
         };
         let [vertices, triangles] = [mesh.vertices.len(), mesh.triangles.len()];
         let names = names.join(", ");
@@ -165,7 +198,7 @@ fn write(args: &MeshArgs, path: &Path, what: &str, mesh: &Mesh, dropped: Dropped
 
 fn report(args: &MeshArgs, written: Vec<serde_json::Value>) -> Result<()> {
     match args.run.json {
-        true => print(format!("{:#}", serde_json::Value::from(written))),
+        true => print_json(written.into(), "meshes"),
         false => Ok(()),
     }
 }

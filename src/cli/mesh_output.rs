@@ -9,7 +9,8 @@ use crate::data::{Labels, Volume};
 use crate::device::Device;
 use crate::error::Result;
 use crate::infer::Refinement;
-use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions};
+use crate::label_table;
+use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part};
 use crate::task::Task;
 
 /// Flags of meshes and of the page.
@@ -37,21 +38,27 @@ fn parse_format(text: &str) -> Result<String, String> {
 }
 
 impl MeshOutputArgs {
-    /// The mesh files of a case, with the class of each: `NAME.ply`, or `NAME_VALUE.ply` where a network knows several.
+    /// The mesh files of a case, with the class of each: `NAME.ply`, or `NAME_CLASS.ply` where a network knows several.
     fn meshes(&self, folder: &Path, name: &str, task: &Task) -> Vec<(u8, PathBuf)> {
         let Some(extension) = &self.mesh else { return Vec::new() };
         let values = task.preprocessing.classes.get(1..).unwrap_or(&[]);
-        let several = values.len() > 1;
-        let file =
-            |value: u8| if several { format!("{name}_{value}.{extension}") } else { format!("{name}.{extension}") };
-        values.iter().map(|&value| (value, folder.join(file(value)))).collect()
+        let names = file_names(task);
+        let file = |class: usize| match values.len() {
+            1 => format!("{name}.{extension}"),
+            _ => format!("{name}_{}.{extension}", names[class]),
+        };
+        // A GLB holds all classes.
+        let file = |class: usize| if extension == "glb" { format!("{name}.glb") } else { file(class) };
+        values.iter().enumerate().map(|(class, &value)| (value, folder.join(file(class)))).collect()
     }
 
     /// Every file that a case's meshes take.
     pub(super) fn files(&self, folder: &Path, name: &str, task: &Task) -> Vec<PathBuf> {
         let files =
             |(_, path): &(u8, PathBuf)| MeshFormat::of(path).map(|format| format.files(path)).unwrap_or_default();
-        self.meshes(folder, name, task).iter().flat_map(files).collect()
+        let mut files: Vec<PathBuf> = self.meshes(folder, name, task).iter().flat_map(files).collect();
+        files.dedup();
+        files
     }
 
     /// True if the network is to refine meshes.
@@ -73,7 +80,7 @@ impl MeshOutputArgs {
         mut refined: impl FnMut(Mesh, &Refinement) -> Result<(Mesh, Vec<f64>)>,
     ) -> Result<Vec<serde_json::Value>> {
         let options = self.shape.options();
-        let mut written = Vec::new();
+        let (mut written, mut together) = (Vec::new(), Vec::new());
         for (class, path) in self.meshes(folder, name, task) {
             let (mut mesh, dropped) = match probabilities.filter(|(volume, _)| volume.channels == 1) {
                 Some((volume, threshold)) => {
@@ -86,16 +93,46 @@ impl MeshOutputArgs {
             if self.refines() {
                 (mesh, losses) = refined(mesh, &Refinement { steps: self.refine, ..Refinement::default() })?;
             }
-            let files = mesh::write(&path, &mesh, self.shape.space())?;
+            let files = MeshFormat::of(&path)?.files(&path);
             self.shape.warn(&format!("{}: ", files[0].display()), &mesh, dropped);
             let mut entry = described(&files, class, &mesh, dropped);
             if let [first, .., last] = losses[..] {
                 entry["refinement_loss"] = serde_json::json!([first, last]);
             }
             written.push(entry);
+            match MeshFormat::of(&path)? {
+                MeshFormat::Glb => together.push((path, class, mesh)),
+                _ => drop(mesh::write(&path, &mesh, self.shape.space())?),
+            }
+        }
+        let table = label_table::labels(task);
+        let parts: Vec<Part<'_>> = together
+            .iter()
+            .filter_map(|(_, class, mesh)| {
+                let label = table.iter().find(|label| label.value == *class)?;
+                Some(Part { name: &label.name, colour: label.colour, mesh })
+            })
+            .collect();
+        if let Some((path, ..)) = together.first() {
+            mesh::write_parts(path, &parts, self.shape.space())?;
         }
         Ok(written)
     }
+}
+
+/// What each class but background is called in names of files: its name where that tells it from all others, else its value.
+fn file_names(task: &Task) -> Vec<String> {
+    let slug = |name: &String| -> String {
+        let plain = name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
+        plain.collect::<String>().split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+    };
+    let slugs: Vec<String> = task.class_names.iter().skip(1).map(slug).collect();
+    let told = |class: usize| {
+        let own = slugs.get(class).filter(|own| !own.is_empty())?;
+        (slugs.iter().filter(|other| *other == own).count() == 1).then(|| own.clone())
+    };
+    let values = task.preprocessing.classes.iter().skip(1).enumerate();
+    values.map(|(class, value)| told(class).unwrap_or_else(|| value.to_string())).collect()
 }
 
 /// What is said of a mesh in a summary.
@@ -180,7 +217,7 @@ pub(super) mod page {
             1 => format!("One scan was segmented by {title} in {seconds:.1} s."),
             count => format!("{count} scans were segmented by {title} in {seconds:.1} s."),
         };
-        let threads = if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
+        let threads = crate::cli::output::plural(device.threads(), "thread");
         let run = format!("{}, {threads}, ossnet {}", device.name(), env!("CARGO_PKG_VERSION"));
         write_atomic(folder.join("report.html"), report::scans_page(&shown_scans, &conclusion, &run)?.as_bytes())
     }

@@ -5,11 +5,13 @@ mod borders;
 mod compare;
 #[cfg(all(feature = "train", feature = "report"))]
 mod compare_report;
+mod completions;
 mod convert;
 mod device_args;
 mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
+mod help;
 #[cfg(feature = "infer")]
 mod infer;
 mod inspect;
@@ -25,6 +27,8 @@ mod official;
 mod oom;
 mod output;
 mod progress;
+mod provenance;
+mod refusal;
 #[cfg(feature = "train")]
 mod roofline;
 #[cfg(feature = "train")]
@@ -32,11 +36,16 @@ mod train;
 #[cfg(feature = "train")]
 mod training;
 
-use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::time::Instant;
 
-pub use output::note;
+use clap::builder::FalseyValueParser;
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use output::note;
 
 use crate::error::Result;
+use crate::memory::{format_bytes, resident_peak};
 
 /// Version and the features built in, as `--version` prints them.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -55,96 +64,183 @@ pub fn features() -> String {
 
 /// Segment 3D medical images with occupancy networks and U-Nets, every byte accounted for.
 ///
-/// Without a subcommand: `ossnet compare`, which trains the networks side by side on the embedded head MRIs and reports
+/// Without a command: `ossnet compare`, which trains the networks side by side on the embedded head MRIs and reports
 /// what each costs in bytes, time and accuracy.
 #[derive(Parser)]
-#[command(name = "ossnet", version, long_version = long_version(), args_conflicts_with_subcommands = true)]
+#[command(name = "ossnet", version, long_version = long_version(), after_help = help::TOP, styles = help::STYLES)]
+#[command(max_term_width = 120)]
 struct Cli {
+    /// When to colour help and errors
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "OSSNET_COLOR",
+        value_name = "WHEN",
+        hide_env = true
+    )]
+    #[arg(help_heading = "Run")]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Option<Command>,
-    #[cfg(feature = "train")]
-    #[command(flatten)]
-    compare: compare::CompareArgs,
 }
 
 fn long_version() -> &'static str {
     static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    TEXT.get_or_init(|| format!("{VERSION}\n{}", features()))
+    TEXT.get_or_init(|| match provenance::COMMIT {
+        Some(commit) => format!("{VERSION}\ncommit: {commit}\n{}", features()),
+        None => format!("{VERSION}\n{}", features()),
+    })
 }
 
 #[derive(Subcommand)]
 enum Command {
     #[cfg(feature = "train")]
     /// Train networks side by side and compare memory, time and accuracy
+    #[command(after_help = help::COMPARE)]
     Compare(Box<compare::CompareArgs>),
     #[cfg(feature = "train")]
     /// Train one network
+    #[command(after_help = help::TRAIN)]
     Train(Box<train::TrainArgs>),
     #[cfg(feature = "train")]
     /// Score a checkpoint on labelled cases
-    Evaluate(evaluate::EvaluateArgs),
+    #[command(after_help = help::EVALUATE)]
+    Evaluate(Box<evaluate::EvaluateArgs>),
     #[cfg(feature = "infer")]
     /// Segment scans with a checkpoint
-    Infer(infer::InferArgs),
+    #[command(after_help = help::INFER)]
+    Infer(Box<infer::InferArgs>),
     #[cfg(feature = "train")]
     /// What one training step costs in bytes, planned or measured
-    Memory(memory::MemoryArgs),
+    #[command(after_help = help::MEMORY)]
+    Memory(Box<memory::MemoryArgs>),
     #[cfg(feature = "train")]
     /// How fast a step can be at best on a GPU: a model, not a measurement
+    #[command(after_help = help::ROOFLINE)]
     Roofline(roofline::RooflineArgs),
     /// Make a mesh of a segmentation or a probability map
+    #[command(after_help = help::MESH)]
     Mesh(mesh::MeshArgs),
     /// Write the border maps of a data set beside its labels
+    #[command(after_help = help::BORDERS)]
     Borders(borders::BordersArgs),
     /// Say what a data set holds and what is wrong with it
+    #[command(after_help = help::INSPECT)]
     Inspect(inspect::InspectArgs),
     /// Convert weights between PyTorch's .pt and .safetensors
+    #[command(after_help = help::CONVERT)]
     Convert(convert::ConvertArgs),
     /// List what there is to compute on, and why if there is no CUDA device
     Devices(devices::DevicesArgs),
     #[cfg(feature = "train")]
     /// Print the licences of the embedded data
     Licences,
+    /// Print completions for a shell
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(completions::CompletionsArgs),
+    /// Write the manual's pages
+    #[command(after_help = help::MAN)]
+    Man(completions::ManArgs),
 }
 
 /// Flags of every command that computes.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run")]
 pub struct RunArgs {
     /// Threads (0: one for each core)
-    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
+    #[arg(short = 'j', long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
+    #[arg(env = "OSSNET_THREADS", hide_env = true)]
     threads: usize,
     /// Most bytes the engine may hold, for example 8GiB [default: 0.9 of the machine's or container's memory]
-    #[arg(long, value_name = "BYTES", value_parser = crate::memory::parse_bytes, allow_negative_numbers = true)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::quantities::parse_bytes, allow_negative_numbers = true)]
+    #[arg(env = "OSSNET_MEMORY_BUDGET", hide_env = true)]
     memory_budget: Option<u64>,
     /// Print errors and results only
-    #[arg(long)]
+    #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
     quiet: bool,
+    /// Also say what is computed on, and at the end how long it took and what was resident
+    #[arg(short, long, env = "OSSNET_VERBOSE", hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(conflicts_with = "quiet")]
+    verbose: bool,
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]
     json: bool,
 }
 
-/// Parses the command line and runs it.
-///
-/// # Errors
-/// What the subcommand reports. Usage errors end the process with status 2.
-pub fn run() -> Result<()> {
-    let cli = Cli::parse();
+impl Command {
+    /// Whether to say how long it took, too.
+    fn is_verbose(&self) -> bool {
+        match self {
+            #[cfg(feature = "train")]
+            Command::Compare(args) => args.run.verbose,
+            #[cfg(feature = "train")]
+            Command::Train(args) => args.run.verbose,
+            #[cfg(feature = "train")]
+            Command::Evaluate(args) => args.run.verbose,
+            #[cfg(feature = "infer")]
+            Command::Infer(args) => args.run.verbose,
+            #[cfg(feature = "train")]
+            Command::Memory(args) => args.run.verbose,
+            Command::Mesh(args) => args.run.verbose,
+            Command::Borders(args) => args.run.verbose,
+            _ => false,
+        }
+    }
+}
+
+/// Runs the program with these arguments, its own name first; prints the one error that there may be. Returns the exit status.
+/// Help and the version end the process at once.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments = named(arguments.into_iter().collect());
+    let colour = refusal::colour(&arguments);
+    let parsed = Cli::command().color(colour).try_get_matches_from(&arguments);
+    let failed = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => {
+            let (verbose, started) = (cli.command.as_ref().is_some_and(Command::is_verbose), Instant::now());
+            let ended = run(cli);
+            if verbose {
+                let (seconds, resident) = (started.elapsed().as_secs_f64(), format_bytes(resident_peak()));
+                note(format!("took {seconds:.1} s, resident at most {resident}"));
+            }
+            match ended {
+                Ok(()) => return 0,
+                Err(error) => (error.to_string(), error.exit_code()),
+            }
+        }
+        // Help and version, which go to standard output.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => (refusal::line(&error, &arguments), 2),
+    };
+    note(format!("{}ossnet:{} {}", refusal::red(colour).render(), refusal::red(colour).render_reset(), failed.0));
+    failed.1
+}
+
+/// The arguments with the command that is meant if none is named: `compare`, unless help or the version are asked for.
+fn named(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let top = ["-h", "--help", "-V", "--version", "--color"];
+    let first = arguments.get(1).map(|argument| argument.to_string_lossy().into_owned());
+    let flag = first.is_none_or(|first| first.starts_with('-') && !top.iter().any(|top| first.starts_with(top)));
+    if flag && cfg!(feature = "train") {
+        arguments.insert(arguments.len().min(1), "compare".into());
+    }
+    arguments
+}
+
+fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        #[cfg(feature = "train")]
-        None => compare::run(cli.compare),
-        #[cfg(not(feature = "train"))]
-        None => Err(crate::Error::Usage("this build only has subcommands; see ossnet --help".into())),
+        None => Err(crate::Error::Usage("no command is named; see ossnet --help".into())),
         #[cfg(feature = "train")]
         Some(Command::Compare(args)) => compare::run(*args),
         #[cfg(feature = "train")]
         Some(Command::Train(args)) => train::run(*args),
         #[cfg(feature = "train")]
-        Some(Command::Evaluate(args)) => evaluate::run(args),
+        Some(Command::Evaluate(args)) => evaluate::run(*args),
         #[cfg(feature = "infer")]
-        Some(Command::Infer(args)) => infer::run(args),
+        Some(Command::Infer(args)) => infer::run(*args),
         #[cfg(feature = "train")]
-        Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Memory(args)) => memory::run(*args),
         #[cfg(feature = "train")]
         Some(Command::Roofline(args)) => roofline::run(&args),
         Some(Command::Mesh(args)) => mesh::run(args),
@@ -154,5 +250,63 @@ pub fn run() -> Result<()> {
         Some(Command::Devices(args)) => devices::run(args),
         #[cfg(feature = "train")]
         Some(Command::Licences) => licences::run(),
+        Some(Command::Completions(args)) => completions::completions(&args, Cli::command()),
+        Some(Command::Man(args)) => completions::man(&args, Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[cfg(feature = "train")]
+    #[test]
+    fn every_example_in_help_is_a_command_line() {
+        let mut command = Cli::command();
+        command.build();
+        let mut tried = 0;
+        for page in std::iter::once(&command).chain(command.get_subcommands()) {
+            let text = page.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines().filter(|line| line.starts_with("  ossnet")) {
+                // An explanation stands behind several spaces, a redirection behind its sign.
+                let example = line.trim().split("   ").next().unwrap().split(" > ").next().unwrap();
+                let words: Vec<OsString> = example.split_whitespace().map(OsString::from).collect();
+                let parsed = Cli::try_parse_from(named(words));
+                assert!(parsed.is_ok(), "{example}: {}", parsed.err().unwrap());
+                tried += 1;
+            }
+        }
+        assert!(tried > 20, "{tried}");
+    }
+
+    /// Nothing is cut inside a word, and no line is wider than the terminal that help is written for.
+    #[test]
+    fn help_fits_80_columns() {
+        for name in Cli::command().get_subcommands().map(|page| page.get_name().to_string()).collect::<Vec<_>>() {
+            let mut command = Cli::command().term_width(80);
+            command.build();
+            let page = command.find_subcommand_mut(&name).unwrap();
+            let text = page.render_long_help().to_string();
+            let examples = text.find("\nExamples:").unwrap_or(text.len());
+            let widest = text[..examples].lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(widest.chars().count() <= 80, "{name}: {widest}");
+        }
+    }
+
+    #[test]
+    fn without_a_command_the_networks_are_compared() {
+        let words = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        if cfg!(feature = "train") {
+            assert_eq!(named(words("ossnet")), words("ossnet compare"));
+            assert_eq!(named(words("ossnet --seed 1")), words("ossnet compare --seed 1"));
+        }
+        for text in ["ossnet --help", "ossnet -V", "ossnet --color=never train", "ossnet train -q"] {
+            assert_eq!(named(words(text)), words(text));
+        }
     }
 }

@@ -21,6 +21,11 @@ pub fn print(text: impl AsRef<str>) -> Result<()> {
     }
 }
 
+/// `1 case`, `2 cases`.
+pub fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Writes a line to standard error, which has nowhere to report its own failure to.
 pub fn note(line: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());

@@ -10,6 +10,6 @@ mod ledger;
 mod op_cost;
 
 pub use arena::{Arena, Block, GRANULE};
-pub use budget::{default_cpu_budget, format_bytes, parse_bytes};
+pub use budget::{default_cpu_budget, format_bytes, resident_peak};
 pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Remedy, Role, RoleBytes};
 pub use op_cost::{OpCost, OpCostLog};

@@ -1,13 +1,13 @@
 //! Meshes as files: OBJ, PLY (binary, with normals), STL (binary), GLB, and pairs of PyTorch tensors.
 //!
 //! Positions are millimetres of the patient, RAS or LPS; OBJ, PLY and STL say which in the comment that 3D Slicer reads
-//! (`SPACE=RAS`). GLB prescribes metres and a vertical y axis: its node carries that turn and scale, its buffer the
-//! millimetres.
+//! (`SPACE=RAS`). A GLB holds several meshes, each with its name and colour.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Mesh, norm, normal};
+use super::{Mesh, glb, norm, normal};
 use crate::checkpoint::{Array, Data, torch};
 use crate::error::{Error, Result};
 use crate::files::write_atomic_with;
@@ -76,32 +76,60 @@ impl MeshFormat {
 /// large for the format.
 pub fn write(path: &Path, mesh: &Mesh, space: Space) -> Result<Vec<PathBuf>> {
     let format = MeshFormat::of(path)?;
-    let turned;
-    let mesh = match space {
-        Space::Ras => mesh,
-        // A half turn about the vertical axis: triangles keep facing outwards.
-        Space::Lps => {
-            let vertices = mesh.vertices.iter().map(|&[x, y, z]| [-x, -y, z]).collect();
-            turned = Mesh { vertices, triangles: mesh.triangles.clone() };
-            &turned
-        }
-    };
+    if format == MeshFormat::Glb {
+        return write_parts(path, &[Part { name: "surface", colour: PLAIN, mesh }], space);
+    }
+    let mesh = &*in_space(mesh, space);
     let comment = format!("ossnet, millimetres, SPACE={}", if space == Space::Ras { "RAS" } else { "LPS" });
     let files = format.files(path);
     match format {
         MeshFormat::Obj => write_atomic_with(path, |out| obj(out, mesh, &comment))?,
         MeshFormat::Ply => write_atomic_with(path, |out| ply(out, mesh, &comment))?,
         MeshFormat::Stl => write_atomic_with(path, |out| stl(out, mesh, &comment))?,
-        MeshFormat::Glb => {
-            // The container counts its bytes in 32 bits.
-            if 24 * mesh.vertices.len() as u64 + 12 * mesh.triangles.len() as u64 > u64::from(u32::MAX) - 4096 {
-                return Err(Error::data(path, "the mesh is too large for a .glb", "simplify it, or write .ply"));
-            }
-            write_atomic_with(path, |out| glb(out, mesh))?;
-        }
+        MeshFormat::Glb => {}
         MeshFormat::Pt => tensors(&files, mesh)?,
     }
     Ok(files)
+}
+
+/// A mesh of several in one file.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// What it shows.
+    pub name: &'a str,
+    /// Red, green, blue (sRGB).
+    pub colour: [u8; 3],
+    /// In RAS millimetres.
+    pub mesh: &'a Mesh,
+}
+
+/// The colour of a surface that is not one of several.
+const PLAIN: [u8; 3] = [0xee, 0xdc, 0xcf];
+
+/// Writes a GLB of several meshes, each under its name and in its colour, in `space`; returns its path.
+///
+/// # Errors
+/// [`Error::File`] if the operating system refuses, [`Error::Data`] for meshes too large for the format.
+pub fn write_parts(path: &Path, parts: &[Part<'_>], space: Space) -> Result<Vec<PathBuf>> {
+    // The container counts its bytes in 32 bits.
+    if parts.iter().map(|part| glb::bytes(part.mesh)).sum::<u64>() > u64::from(u32::MAX) - (1 << 16) {
+        return Err(Error::data(path, "the mesh is too large for a .glb", "simplify it, or write .ply"));
+    }
+    let turned: Vec<Cow<'_, Mesh>> = parts.iter().map(|part| in_space(part.mesh, space)).collect();
+    let parts: Vec<Part<'_>> = parts.iter().zip(&turned).map(|(part, mesh)| Part { mesh: &**mesh, ..*part }).collect();
+    write_atomic_with(path, |out| glb::write(out, &parts))?;
+    Ok(vec![path.into()])
+}
+
+fn in_space(mesh: &Mesh, space: Space) -> Cow<'_, Mesh> {
+    match space {
+        Space::Ras => Cow::Borrowed(mesh),
+        // A half turn about the vertical axis: triangles keep facing outwards.
+        Space::Lps => {
+            let vertices = mesh.vertices.iter().map(|&[x, y, z]| [-x, -y, z]).collect();
+            Cow::Owned(Mesh { vertices, triangles: mesh.triangles.clone() })
+        }
+    }
 }
 
 fn obj(out: &mut impl Write, mesh: &Mesh, comment: &str) -> io::Result<()> {
@@ -150,56 +178,6 @@ fn stl(out: &mut impl Write, mesh: &Mesh, comment: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn glb(out: &mut impl Write, mesh: &Mesh) -> io::Result<()> {
-    let asset = serde_json::json!({ "version": "2.0", "generator": format!("ossnet {}", env!("CARGO_PKG_VERSION")) });
-    if mesh.triangles.is_empty() {
-        // Accessors of nothing are not allowed: an empty scene.
-        return container(out, &serde_json::json!({ "asset": asset, "scene": 0, "scenes": [{}] }), 0);
-    }
-    let extreme = |pick: fn(f32, f32) -> f32| {
-        let start = mesh.vertices.first().copied().unwrap_or_default();
-        mesh.vertices.iter().fold(start, |best, vertex| [0, 1, 2].map(|i| pick(best[i], vertex[i])))
-    };
-    let (vertices, indices) = (12 * mesh.vertices.len(), 12 * mesh.triangles.len());
-    let view = |offset: usize, length: usize, target: u32| serde_json::json!({ "buffer": 0, "byteOffset": offset, "byteLength": length, "target": target });
-    let accessor = |view: usize, component: u32, count: usize, kind: &str| serde_json::json!({ "bufferView": view, "componentType": component, "count": count, "type": kind });
-    let (float, unsigned, array, elements) = (5126, 5125, 34962, 34963);
-    let mut positions = accessor(0, float, mesh.vertices.len(), "VEC3");
-    positions["min"] = serde_json::json!(extreme(f32::min));
-    positions["max"] = serde_json::json!(extreme(f32::max));
-    // A quarter turn about x brings superior from z to y.
-    let half = std::f64::consts::FRAC_1_SQRT_2;
-    let document = serde_json::json!({
-        "asset": asset,
-        "scene": 0,
-        "scenes": [{ "nodes": [0] }],
-        "nodes": [{ "mesh": 0, "rotation": [-half, 0, 0, half], "scale": [0.001, 0.001, 0.001] }],
-        "materials": [{ "pbrMetallicRoughness": { "baseColorFactor": [0.86, 0.72, 0.62, 1], "metallicFactor": 0, "roughnessFactor": 0.6 } }],
-        "meshes": [{ "primitives": [{ "attributes": { "POSITION": 0, "NORMAL": 1 }, "indices": 2, "material": 0 }] }],
-        "accessors": [positions, accessor(1, float, mesh.vertices.len(), "VEC3"), accessor(2, unsigned, 3 * mesh.triangles.len(), "SCALAR")],
-        "bufferViews": [view(0, vertices, array), view(vertices, vertices, array), view(2 * vertices, indices, elements)],
-        "buffers": [{ "byteLength": 2 * vertices + indices }],
-    });
-    container(out, &document, 2 * vertices + indices)?;
-    floats(out, mesh.vertices.as_flattened())?;
-    floats(out, mesh.normals().as_flattened())?;
-    integers(out, mesh.triangles.as_flattened())
-}
-
-/// All of a GLB file but the content of its binary chunk.
-fn container(out: &mut impl Write, document: &serde_json::Value, binary: usize) -> io::Result<()> {
-    let mut json = document.to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(4), b' ');
-    let chunk = if binary > 0 { 8 + binary } else { 0 };
-    integers(out, &[u32::from_le_bytes(*b"glTF"), 2, (12 + 8 + json.len() + chunk) as u32])?;
-    integers(out, &[json.len() as u32, u32::from_le_bytes(*b"JSON")])?;
-    out.write_all(&json)?;
-    if binary > 0 {
-        integers(out, &[binary as u32, u32::from_le_bytes(*b"BIN\0")])?;
-    }
-    Ok(())
-}
-
 fn tensors(files: &[PathBuf], mesh: &Mesh) -> Result<()> {
     let vertices = Array::f32([mesh.vertices.len(), 3], mesh.vertices.as_flattened());
     let indices = mesh.triangles.as_flattened().iter().map(|&vertex| i64::from(vertex)).collect();
@@ -210,10 +188,10 @@ fn tensors(files: &[PathBuf], mesh: &Mesh) -> Result<()> {
     Ok(())
 }
 
-fn floats(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
+pub(super) fn floats(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
     values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
 }
 
-fn integers(out: &mut impl Write, values: &[u32]) -> io::Result<()> {
+pub(super) fn integers(out: &mut impl Write, values: &[u32]) -> io::Result<()> {
     values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
 }

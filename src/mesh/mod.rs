@@ -7,12 +7,13 @@
 mod components;
 mod extract;
 mod format;
+mod glb;
 mod simplify;
 mod smooth;
 
 pub use components::{Dropped, drop_small};
 pub use extract::{MeshOptions, of_field, of_labels};
-pub use format::{MeshFormat, Space, write};
+pub use format::{MeshFormat, Part, Space, write, write_parts};
 pub use simplify::simplify;
 pub use smooth::smooth;
 

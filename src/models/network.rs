@@ -162,7 +162,10 @@ fn unet_dimensions(name: &str) -> Option<usize> {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::Usage(format!("unknown model '{name}'; use one of {}", names().join(", ")))
+    Error::Usage(format!(
+        "unknown model '{name}'; {}",
+        crate::suggest::remedy(name, names().iter().map(|known| &**known))
+    ))
 }
 
 /// A network. Its weights live in a [`Parameters`].

@@ -1,5 +1,7 @@
 //! Well-known GPUs: their memory and what they can do at most, from their makers' data sheets.
 
+use crate::device::CudaTarget;
+
 /// A GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gpu {
@@ -35,6 +37,8 @@ pub const GPUS: [Gpu; 13] = [
 pub struct Speed {
     /// Its name on the command line.
     pub name: &'static str,
+    /// Its architecture.
+    pub target: CudaTarget,
     /// What is meant, and where the figures are from.
     pub source: &'static str,
     /// Memory bandwidth in bytes a second.
@@ -47,29 +51,56 @@ pub struct Speed {
     pub bf16: f64,
 }
 
-const fn speed(name: &'static str, source: &'static str, gigabytes: f64, [f32, tf32, bf16]: [f64; 3]) -> Speed {
-    Speed { name, source, bandwidth: gigabytes * 1e9, f32: f32 * 1e12, tf32: tf32 * 1e12, bf16: bf16 * 1e12 }
+/// The place of an architecture in [`CudaTarget::KNOWN`].
+const AMPERE: usize = 0;
+const GA10X: usize = 1;
+const ADA: usize = 2;
+const HOPPER: usize = 3;
+const BLACKWELL: usize = 5;
+
+type Rates = [f64; 3];
+
+const fn speed(name: &'static str, of: usize, source: &'static str, gigabytes: f64, [f32, tf32, bf16]: Rates) -> Speed {
+    let (target, bandwidth) = (CudaTarget::KNOWN[of].1, gigabytes * 1e9);
+    Speed { name, target, source, bandwidth, f32: f32 * 1e12, tf32: tf32 * 1e12, bf16: bf16 * 1e12 }
 }
 
 /// GB/s, then TFLOP/s. Data sheets print tensor rates with sparsity, which counts zeros; half of that is meant here.
 pub const SPEEDS: [Speed; 11] = [
-    speed("rtx3090", "GeForce RTX 3090, GA102 whitepaper", 936.0, [35.6, 35.6, 71.0]),
-    speed("a6000", "RTX A6000 data sheet, GA102 whitepaper", 768.0, [38.7, 77.4, 154.8]),
-    speed("a100-40", "A100 SXM 40 GB data sheet", 1555.0, [19.5, 156.0, 312.0]),
-    speed("a100", "A100 SXM 80 GB data sheet", 2039.0, [19.5, 156.0, 312.0]),
-    speed("l4", "L4 data sheet", 300.0, [30.3, 60.0, 121.0]),
-    speed("l40s", "L40S data sheet", 864.0, [91.6, 183.0, 362.0]),
-    speed("rtx4090", "GeForce RTX 4090, Ada whitepaper", 1008.0, [82.6, 82.6, 165.2]),
-    speed("h100-pcie", "H100 PCIe data sheet", 2000.0, [51.0, 378.0, 756.0]),
-    speed("h100", "H100 SXM data sheet", 3350.0, [67.0, 494.5, 989.5]),
-    speed("h200", "H200 SXM data sheet", 4800.0, [67.0, 494.5, 989.5]),
-    speed("rtx5090", "GeForce RTX 5090, Blackwell whitepaper", 1792.0, [104.8, 104.8, 209.5]),
+    speed("rtx3090", GA10X, "GeForce RTX 3090, GA102 whitepaper", 936.0, [35.6, 35.6, 71.0]),
+    speed("a6000", GA10X, "RTX A6000 data sheet, GA102 whitepaper", 768.0, [38.7, 77.4, 154.8]),
+    speed("a100-40", AMPERE, "A100 SXM 40 GB data sheet", 1555.0, [19.5, 156.0, 312.0]),
+    speed("a100", AMPERE, "A100 SXM 80 GB data sheet", 2039.0, [19.5, 156.0, 312.0]),
+    speed("l4", ADA, "L4 data sheet", 300.0, [30.3, 60.0, 121.0]),
+    speed("l40s", ADA, "L40S data sheet", 864.0, [91.6, 183.0, 362.0]),
+    speed("rtx4090", ADA, "GeForce RTX 4090, Ada whitepaper", 1008.0, [82.6, 82.6, 165.2]),
+    speed("h100-pcie", HOPPER, "H100 PCIe data sheet", 2000.0, [51.0, 378.0, 756.0]),
+    speed("h100", HOPPER, "H100 SXM data sheet", 3350.0, [67.0, 494.5, 989.5]),
+    speed("h200", HOPPER, "H200 SXM data sheet", 4800.0, [67.0, 494.5, 989.5]),
+    speed("rtx5090", BLACKWELL, "GeForce RTX 5090, Blackwell whitepaper", 1792.0, [104.8, 104.8, 209.5]),
 ];
 
 /// Share of a GPU's memory that is planned with: the rest is for the context, the modules and the display.
 pub const USABLE: f64 = 0.95;
 
+impl Speed {
+    /// The GPU of this name, whatever the case of its letters.
+    ///
+    /// # Errors
+    /// A line that names the nearest and lists all.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let known = || crate::suggest::remedy(name, SPEEDS.iter().map(|speed| speed.name));
+        let speed = SPEEDS.into_iter().find(|speed| speed.name.eq_ignore_ascii_case(name));
+        speed.ok_or_else(|| format!("'{name}' is no GPU that is known here; {}", known()))
+    }
+}
+
 impl Gpu {
+    /// Its name and memory.
+    pub fn title(&self) -> String {
+        format!("{} ({} GB)", self.name, self.gibibytes)
+    }
+
     /// Bytes that a plan may use, a multiple of the 2 MiB that memory comes in.
     pub fn usable(&self) -> u64 {
         ((self.gibibytes << 30) as f64 * USABLE) as u64 >> 21 << 21

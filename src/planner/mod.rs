@@ -6,11 +6,13 @@
 //! when something does not ([`remedies`]).
 
 pub mod adjust;
+mod cost;
 pub mod curves;
 pub mod fit;
 pub mod gpus;
 pub mod host_overhead;
 mod inference_step;
+pub mod json;
 pub mod pytorch_baseline;
 pub mod remedies;
 pub mod roofline;
@@ -20,5 +22,6 @@ pub mod timeline;
 pub mod training;
 mod workload;
 
+pub use cost::{StepCost, median};
 pub use host_overhead::HostOverhead;
 pub use workload::{Forecast, Workload, forecast, this_cpu};

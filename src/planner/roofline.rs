@@ -9,10 +9,14 @@
 
 use std::collections::BTreeMap;
 
+use super::Workload;
 use super::gpus::Speed;
+use crate::device::{Device, Target, UNLIMITED};
+use crate::error::Result;
 use crate::memory::{OpCost, Phase};
 use crate::nn::optim::OptimizerSettings;
 use crate::tape::Precision;
+use crate::train::dry_run::{StepKind, StepProfile};
 
 /// Seconds that the driver needs for a launch on a stream, about: NVIDIA's figures are 2 to 3 µs
 /// (*Getting started with CUDA graphs*, 2019).
@@ -50,6 +54,37 @@ pub fn measured(work: &[OpCost], seconds: &[f64]) -> (Vec<(&'static str, &'stati
         }
     }
     (rows, other)
+}
+
+/// How long a step took on a GPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The GPU.
+    pub name: String,
+    /// Op, phase, seconds between events.
+    pub rows: Vec<(&'static str, &'static str, f64)>,
+    /// Seconds of everything else.
+    pub rest: f64,
+    /// Of the whole step, by the host's clock.
+    pub wall: f64,
+}
+
+impl Measured {
+    /// A step that was taken by the device's clock, which told `seconds`.
+    pub fn of_step(name: String, step: &StepProfile, seconds: &[f64]) -> Self {
+        let (rows, rest) = measured(&step.work, seconds);
+        Self { name, rows, rest, wall: step.seconds.iter().sum() }
+    }
+
+    /// Seconds of an op in a phase.
+    pub fn of(&self, op: &str, phase: &str) -> Option<f64> {
+        self.rows.iter().find(|row| (row.0, row.1) == (op, phase)).map(|row| row.2)
+    }
+
+    /// Seconds of the whole step between events.
+    pub fn sum(&self) -> f64 {
+        self.rows.iter().map(|row| row.2).sum::<f64>() + self.rest
+    }
 }
 
 /// Which kernels are modelled.
@@ -162,6 +197,24 @@ pub fn roofline(
     Roofline { rows, launches, launch_seconds: launches as f64 * launch }
 }
 
+/// The models of a step of `workload` on a GPU: with this engine's kernels, and with one for each part of a pass. A launch
+/// takes `launch` seconds.
+///
+/// # Errors
+/// Sizes that the network does not admit.
+pub fn models(workload: &Workload, speed: &Speed, launch: f64) -> Result<[Roofline; 2]> {
+    // What ops do depends on the sizes only, not on the architecture.
+    let cost = workload.dry_run(&Device::plan_for(Target::Cuda(speed.target), UNLIMITED), 1)?;
+    let mut work = cost.work;
+    let mut launches = None;
+    if workload.sizes.step == StepKind::Train {
+        work.push(update(&workload.sizes.optimizer, cost.parameters));
+        launches = counted_launches(&workload.network.slug());
+    }
+    let of = |kernels, launches| roofline(&work, speed, workload.sizes.precision, kernels, launches, launch);
+    Ok([of(Kernels::Fused, launches), of(Kernels::Unfused, None)])
+}
+
 /// Launches of a training step as `kernels/steps.tsv` has them, which a test holds to what the emulator counts.
 pub fn counted_launches(model: &str) -> Option<u64> {
     let table = include_str!("../../kernels/steps.tsv");
@@ -181,7 +234,8 @@ mod tests {
 
     #[test]
     fn the_slower_of_memory_and_arithmetic_counts() {
-        let speed = Speed { name: "", source: "", bandwidth: 1e9, f32: 1e12, tf32: 4e12, bf16: 8e12 };
+        let target = crate::device::CudaTarget::KNOWN[0].1;
+        let speed = Speed { name: "", target, source: "", bandwidth: 1e9, f32: 1e12, tf32: 4e12, bf16: 8e12 };
         let step = [work("linear", 8_000_000_000_000, 1_000_000), work("add", 1_000, 2_000_000_000)];
         let of = |precision, kernels| roofline(&step, &speed, precision, kernels, None, 0.5);
         let f32 = of(Precision::F32, Kernels::Fused);

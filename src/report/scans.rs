@@ -8,11 +8,8 @@ use super::html::filled;
 use super::image::{self, base64};
 use super::report_data::{CaseSlices, Slice};
 use crate::Result;
+use crate::label_table::COLOURS;
 use crate::mesh::Mesh;
-
-/// Colours of classes on film, the same for outlines and meshes: light shades of Okabe and Ito, told apart with any colour
-/// vision.
-const COLOURS: [&str; 8] = ["#56b4e9", "#e69f00", "#2fc29a", "#f0e442", "#e39ac2", "#f07e3c", "#a995dd", "#d9dde0"];
 
 /// One segmented scan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,8 +95,9 @@ fn index(scans: &[SegmentedScan]) -> String {
 
 /// One scan: heading, slices and mesh side by side, classes.
 fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
-    let colours: Vec<(u8, &str)> =
-        scan.classes.iter().zip(COLOURS.iter().cycle()).map(|(class, &colour)| (class.value, colour)).collect();
+    let hex = |[red, green, blue]: &[u8; 3]| format!("#{red:02x}{green:02x}{blue:02x}");
+    let colours: Vec<(u8, String)> =
+        scan.classes.iter().zip(COLOURS.iter().cycle()).map(|(class, colour)| (class.value, hex(colour))).collect();
     let facts: Vec<String> = scan.facts.iter().map(|(what, value)| format!("{what} {value}")).collect();
     let mut html = format!("<article class=\"scan\" id=\"scan-{number}\">\n<h2>{}</h2>\n", Escaped(&scan.name));
     let _ = writeln!(html, "<p class=\"facts\">{}</p>\n<div class=\"views\">", Escaped(facts.join(" · ")));
@@ -114,7 +112,7 @@ fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
         .classes
         .iter()
         .zip(&colours)
-        .map(|(class, (_, colour))| (class, *colour))
+        .map(|(class, (_, colour))| (class, colour.as_str()))
         .filter(|(class, _)| !class.mesh.triangles.is_empty())
         .collect();
     if meshes.is_empty() {
@@ -153,7 +151,7 @@ fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
 }
 
 /// What lies on one film: the grey image and each class' outline in its colour.
-fn film(slice: &Slice, colours: &[(u8, &str)]) -> Result<String> {
+fn film(slice: &Slice, colours: &[(u8, String)]) -> Result<String> {
     let (width, height) = (slice.width, slice.height);
     let uri = image::png_data_uri(&slice.image, width, height)?;
     let mut html =

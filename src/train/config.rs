@@ -405,7 +405,7 @@ fn check_keys(file: &Table, path: &Path) -> Result<()> {
         let official = |key: &str| section.is_empty() && key == "dataset";
         let key = table.keys().find(|key| !(known.contains_key(*key) || official(key)))?;
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
-        Some(format!("unknown key {section}{key} (known: {})", names.join(", ")))
+        Some(format!("unknown key {section}{key}: {}", crate::suggest::remedy(key, names.iter().copied())))
     };
     let sections = file.iter().filter_map(|(key, value)| match (value, known.get(key)) {
         (Value::Table(table), Some(Value::Table(known))) => unknown(table, known, &format!("{key}.")),

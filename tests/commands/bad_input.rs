@@ -393,7 +393,10 @@ fn an_interrupt_in_the_middle_of_training() {
     let said: Vec<String> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     let last = said.last().unwrap();
-    assert!(last.starts_with("ossnet: interrupted; ") && last.ends_with("with --resume run to go on"), "{last}");
+    assert!(
+        last.starts_with("ossnet: interrupted; ") && last.ends_with("go on with: ossnet train --resume run"),
+        "{last}"
+    );
     let mut names: Vec<String> =
         fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

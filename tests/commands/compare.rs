@@ -129,7 +129,10 @@ fn help_version_and_licences() {
     for command in ["compare", "train", "evaluate", "infer", "licences"] {
         assert!(help.contains(command), "{help}");
     }
-    for command in ["compare --help", "--help"] {
+    assert!(
+        ["Examples:", "Exit status:", "OSSNET_THREADS", "Not a medical device"].iter().all(|part| help.contains(part))
+    );
+    for command in ["compare --help", "--seed 1 --help"] {
         let help = place.run(command).succeeded();
         for flag in ["--models", "--data", "--epochs", "--seed", "--out", "--threads", "--memory-budget", "--json"] {
             assert!(help.contains(flag), "{flag} is missing in {command}:\n{help}");

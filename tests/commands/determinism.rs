@@ -64,6 +64,7 @@ fn unet_2d() {
 fn figures(folder: &Path) -> serde_json::Value {
     let text = fs::read_to_string(folder.join("results.json")).unwrap();
     let mut results: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(results.as_object_mut().unwrap().remove("made_by").is_some());
     for model in results["models"].as_array_mut().unwrap() {
         for time in ["step_seconds", "total_seconds"] {
             assert!(model.as_object_mut().unwrap().remove(time).is_some());

@@ -66,8 +66,9 @@ fn dice(a: &[u8], b: &[u8]) -> f64 {
 }
 
 fn summary(folder: &Path) -> BTreeMap<String, Value> {
-    let entries: Vec<Value> =
-        serde_json::from_str(&fs::read_to_string(folder.join("inference.json")).unwrap()).unwrap();
+    let all: Value = serde_json::from_str(&fs::read_to_string(folder.join("inference.json")).unwrap()).unwrap();
+    assert_eq!(all["schema_version"], 1);
+    let entries = all["cases"].as_array().unwrap().clone();
     entries.into_iter().map(|entry| (entry["case"].as_str().unwrap().to_string(), entry)).collect()
 }
 
@@ -172,7 +173,14 @@ fn probabilities_and_occupancy_grids() {
         place.run(&format!("{command} scan.nii.gz --out {out} --probabilities --occupancy-grid")).succeeded();
         assert_eq!(
             names(&place.at(out)),
-            ["inference.json", "scan.nii.gz", "scan_occupancy.pt", "scan_probabilities.nii.gz"]
+            [
+                "inference.json",
+                "labels.ctbl",
+                "labels.label",
+                "scan.nii.gz",
+                "scan_occupancy.pt",
+                "scan_probabilities.nii.gz"
+            ]
         );
         let found = labels(&place.at(&format!("{out}/scan.nii.gz")));
         let source = Source::File(place.at(&format!("{out}/scan_probabilities.nii.gz")));
@@ -204,7 +212,8 @@ fn folders_of_cases_and_going_on() {
     }
     place.run(&format!("{OCCUPANCY} scans/q_0000.nii.gz --out out")).succeeded();
     place.run(&format!("{OCCUPANCY} scans --out out")).succeeded();
-    assert_eq!(names(&place.at("out")), ["inference.json", "p.nii.gz", "q.nii.gz", "q_0000.nii.gz", "r.nii.gz"]);
+    let scans = || names(&place.at("out")).into_iter().filter(|name| name.ends_with(".nii.gz")).collect::<Vec<_>>();
+    assert_eq!(scans(), ["p.nii.gz", "q.nii.gz", "q_0000.nii.gz", "r.nii.gz"]);
     place.refuses(&format!("{OCCUPANCY} scans --out out"), 1, &["out/p.nii.gz", "exists already", "--resume"]);
     // What is missing is made again, what is there stays.
     let kept = fs::metadata(place.at("out/p.nii.gz")).unwrap().modified().unwrap();
@@ -337,6 +346,28 @@ fn scans_that_do_not_fit() {
     place.run(&format!("{unet} --window 32x32x32")).succeeded();
 }
 
+/// A file's name is that of the only segmentation; what is there is replaced only if that is asked for.
+#[test]
+fn one_scan_into_one_file() {
+    let place = place();
+    place.run(&format!("{UNET} scan.nii.gz -o new/seg.nii.gz --mesh glb --smallest 0")).succeeded();
+    assert_eq!(names(&place.at("new")), ["seg.ctbl", "seg.glb", "seg.label", "seg.nii.gz"]);
+    let [header, table] = ["seg.nii.gz", "seg.label"].map(|name| fs::read(place.at("new").join(name)).unwrap());
+    assert!(String::from_utf8(table).unwrap().contains(&format!("{BALL}")));
+    let mut plain = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&header[..]), &mut plain).unwrap();
+    // NIFTI_INTENT_LABEL.
+    assert_eq!(plain[68..70], 1002i16.to_le_bytes());
+    let again = format!("{UNET} scan.nii.gz --out new/seg.nii.gz");
+    place.refuses(&again, 1, &["new/seg.nii.gz", "exists already", "--overwrite"]);
+    fs::write(place.at("new/seg.nii.gz"), "").unwrap();
+    place.run(&format!("{again} --overwrite")).succeeded();
+    assert_eq!(fs::read(place.at("new/seg.nii.gz")).unwrap(), header);
+    ball(SIDE, 3)[0].write(&place.at("other.nii.gz"));
+    place.refuses(&format!("{UNET} scan.nii.gz other.nii.gz --out one.nii"), 2, &["one.nii", "2 scans", "folder"]);
+    place.refuses(&format!("{again} --report --overwrite"), 2, &["--report", "folder"]);
+}
+
 /// Ctrl-C in the middle of a long answer: finished cases stay, of the other nothing is there, and --resume goes on.
 #[test]
 fn an_interrupt_leaves_whole_files() {
@@ -354,10 +385,10 @@ fn an_interrupt_leaves_whole_files() {
     assert!(started.elapsed() < Duration::from_secs(20), "the interrupt was not heard");
     let said = String::from_utf8(outcome.stderr).unwrap();
     assert_eq!(outcome.status.code(), Some(130), "{said}");
-    assert!(said.contains("0 of 1 scans") && said.contains("--resume"), "{said}");
-    assert_eq!(names(&place.at("out")), ["inference.json", "scan.nii.gz"]);
+    assert!(said.contains("0 of 1 scan ") && said.contains("--resume"), "{said}");
+    assert_eq!(names(&place.at("out")), ["inference.json", "labels.ctbl", "labels.label", "scan.nii.gz"]);
     place.run(&format!("{OCCUPANCY} scan.nii.gz z.nii.gz --out out --resume")).succeeded();
-    assert_eq!(names(&place.at("out")), ["inference.json", "scan.nii.gz", "z.nii.gz"]);
+    assert_eq!(names(&place.at("out")), ["inference.json", "labels.ctbl", "labels.label", "scan.nii.gz", "z.nii.gz"]);
 }
 
 /// The quickest of some starts, since other work may hold up any of them: 50 ms, of which an unoptimised dynamic linker and

@@ -75,7 +75,7 @@ fn a_tenth_of_the_official_memory_as_a_process() {
     assert!(bytes < OFFICIAL / 10, "{} MiB", bytes >> 20);
     let summary = std::fs::read_to_string(place.at("out/inference.json")).unwrap();
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
-    assert_eq!(summary[0]["points"], 20_480);
+    assert_eq!(summary["cases"][0]["points"], 20_480);
 }
 
 /// Bytes beside the volume that inference takes of a scan of `shape`, as planned.

@@ -41,7 +41,7 @@ fn meshes_and_the_page() {
     }
     let infer = "infer --quiet --threads 1 --load-model run/oss-net-c.safetensors --out out --smallest 20 --mesh obj --report --input";
     let printed = place.run(&format!("{infer} one.nii.gz --json")).succeeded();
-    let entries: Vec<Value> = serde_json::from_str(&printed).unwrap();
+    let entries = serde_json::from_str::<Value>(&printed).unwrap()["cases"].clone();
     let stated = &entries[0]["meshes"][0];
     assert_eq!(stated["files"], serde_json::json!(["out/one.obj"]));
     let mesh = read_obj(&place.at("out/one.obj"));
@@ -64,7 +64,7 @@ fn meshes_and_the_page() {
     // The network pulls the surface to its own level set: the loss falls, the mesh stays closed and near.
     let refine = infer.replace("--out out", "--out finer --refine 60").replace("--report ", "");
     let printed = place.run(&format!("{refine} one.nii.gz --json")).succeeded();
-    let entries: Vec<Value> = serde_json::from_str(&printed).unwrap();
+    let entries = serde_json::from_str::<Value>(&printed).unwrap()["cases"].clone();
     let losses = [0, 1].map(|i| entries[0]["meshes"][0]["refinement_loss"][i].as_f64().unwrap());
     assert!(losses[1] < 0.8 * losses[0], "{losses:?}");
     let finer = read_obj(&place.at("finer/one.obj"));

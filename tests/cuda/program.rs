@@ -118,9 +118,9 @@ fn a_scan_is_segmented() {
     let cpu = json(place.run(&format!("{infer} --out cpu")).succeeded());
     let cuda = json(run(&place, &format!("{infer} --out cuda --device cuda")));
     for key in ["ml_by_class", "points", "shape"] {
-        assert_eq!(cpu[0][key], cuda[0][key], "{key}");
+        assert_eq!(cpu["cases"][0][key], cuda["cases"][0][key], "{key}");
     }
-    assert_eq!(cpu[0]["meshes"][0]["triangles"], cuda[0]["meshes"][0]["triangles"]);
+    assert_eq!(cpu["cases"][0]["meshes"][0]["triangles"], cuda["cases"][0]["meshes"][0]["triangles"]);
     let read = |folder: &str| std::fs::read(place.at(folder).join("a.nii.gz")).unwrap();
     assert!(read("cpu") == read("cuda"));
 }

@@ -364,7 +364,9 @@ fn the_command() {
     let place = Place::new();
     two_cubes(&place);
     let out = place.run("mesh seg.nii.gz --out organ.ply --smallest 100 --triangles 200 --json").succeeded();
-    let meshes: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&all["schema_version"], &all["made_by"]["version"]), (&1.into(), &env!("CARGO_PKG_VERSION").into()));
+    let meshes = &all["meshes"];
     assert_eq!(meshes.as_array().unwrap().len(), 2);
     for (mesh, (name, voxels)) in
         meshes.as_array().unwrap().iter().zip([("organ_1.ply", 1000.0), ("organ_3.ply", 125.0)])
@@ -383,13 +385,45 @@ fn the_command() {
     // Pieces below the size: a warning and an empty file.
     let outcome = place.run("mesh seg.nii.gz --out none.ply --label 3");
     assert!(
-        outcome.err.contains("warning: class 3: the mesh is empty; 1 pieces of fewer than 1728 voxels"),
+        outcome.err.contains("warning: class 3: the mesh is empty; 1 piece of fewer than 1728 voxels"),
         "{}",
         outcome.err
     );
     // With a threshold, values are values.
     let text = place.run("mesh seg.nii.gz --out both.obj --threshold 0.5 --smallest 0 --triangles 0").succeeded();
     assert!(text.starts_with("both.obj: ") && place.at("both.obj").exists(), "{text}");
+}
+
+/// All classes in one file, each under its name and in a colour of its own; a folder that is missing is made.
+#[test]
+fn a_glb_holds_all_classes() {
+    let place = Place::new();
+    two_cubes(&place);
+    place.run("mesh seg.nii.gz -o new/folder/organs.glb --smallest 0 --triangles 0 --lps").succeeded();
+    let glb = std::fs::read(place.at("new/folder/organs.glb")).unwrap();
+    let integer = |at: usize| u32::from_le_bytes(glb[at..at + 4].try_into().unwrap()) as usize;
+    let document: serde_json::Value = serde_json::from_slice(&glb[20..20 + integer(12)]).unwrap();
+    let names = |key: &str| {
+        document[key].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((names("meshes"), names("materials")), (vec!["class 1", "class 3"], vec!["class 1", "class 3"]));
+    assert_eq!(names("nodes"), ["ossnet", "class 1", "class 3"]);
+    let colours = [0, 1].map(|i| &document["materials"][i]["pbrMetallicRoughness"]["baseColorFactor"]);
+    assert_ne!(colours[0], colours[1]);
+    // The second mesh's positions lie within the bounds that its accessor states, in the half space of LPS.
+    let binary = 20 + integer(12) + 8;
+    let accessor = &document["accessors"][3];
+    let view = &document["bufferViews"][accessor["bufferView"].as_u64().unwrap() as usize];
+    let start = binary + view["byteOffset"].as_u64().unwrap() as usize;
+    for vertex in 0..accessor["count"].as_u64().unwrap() as usize {
+        for axis in 0..3 {
+            let at = start + 12 * vertex + 4 * axis;
+            let value = f64::from(f32::from_le_bytes(glb[at..at + 4].try_into().unwrap()));
+            let [low, high] = ["min", "max"].map(|end| accessor[end][axis].as_f64().unwrap());
+            assert!((low..=high).contains(&value) && (axis == 2) == (value > 0.0), "{axis}: {low} {value} {high}");
+        }
+    }
+    assert_eq!(glb.len(), binary + document["buffers"][0]["byteLength"].as_u64().unwrap() as usize);
 }
 
 #[test]
@@ -399,7 +433,7 @@ fn what_cannot_be_meshed() {
     place.run("mesh seg.nii.gz --out a.vtk").refused(2, &["a.vtk", ".ply"]);
     place.run("mesh seg.nii.gz --out a.ply --label 2").refused(1, &["seg.nii.gz", "class 2", "1, 3"]);
     place.run("mesh seg.nii.gz --out a.ply --label 1 --threshold 0.5").refused(2, &["--label"]);
-    place.run("mesh seg.nii.gz --out none/a.ply").refused(1, &["none/a_1.ply", "check the path"]);
+    place.run("mesh seg.nii.gz --out seg.nii.gz/a.ply").refused(1, &["seg.nii.gz"]);
     place.run("mesh none.nii.gz --out a.ply").refused(1, &["none.nii.gz", "check the path"]);
     place.run("mesh seg.nii.gz --out a.ply --threshold nan").refused(2, &["--threshold NaN"]);
     Nifti::new([4, 4, 4]).typed(2, 1, vec![0; 64]).write(&place.at("empty.nii"));

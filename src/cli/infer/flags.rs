@@ -4,11 +4,11 @@ use clap::Args;
 
 use super::InferArgs;
 use crate::checkpoint::model::Model;
-use crate::cli::device_args::parse_volume;
 use crate::data::Volume;
 use crate::error::{Error, Result};
 use crate::infer::{Search, SearchRule, SegmenterOptions, SlidingWindow};
 use crate::models::NetworkConfig;
+use crate::quantities::{parse_shape, parse_spacing};
 
 /// What is written.
 #[derive(Args, Clone, Debug)]
@@ -36,7 +36,7 @@ impl OutputArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Occupancy networks")]
 pub(super) struct SpaceArgs {
-    /// Strides of the lattices that are evaluated one after the other, each where the one before tells [default: 4,2,1]
+    /// Grid strides, coarse to fine; each level is evaluated only where the previous one found a boundary [default: 4,2,1]
     #[arg(long, value_name = "S,..,1", value_delimiter = ',')]
     stages: Option<Vec<usize>>,
     /// Evaluate every voxel
@@ -48,7 +48,7 @@ pub(super) struct SpaceArgs {
     /// Begin where the encoder's low-resolution segmentation finds something
     #[arg(long)]
     seeded: bool,
-    /// Its probability from which on that is so
+    /// Probability threshold for --seeded
     #[arg(long, default_value_t = 0.5, value_name = "P", value_parser = parse_probability, requires = "seeded")]
     seed_threshold: f32,
     /// Cells around a mixed one that are evaluated too, on all lattices but the last [default: 1]
@@ -58,7 +58,7 @@ pub(super) struct SpaceArgs {
     #[arg(long)]
     verify: bool,
     /// Voxels of the answer along the scan's axes, which may be more than the scan has
-    #[arg(long, value_name = "XxYxZ", value_parser = parse_volume, conflicts_with = "spacing")]
+    #[arg(long, value_name = "XxYxZ", value_parser = parse_shape, conflicts_with = "spacing")]
     resolution: Option<[usize; 3]>,
     /// Spacing of the answer in mm along the scan's axes, one number or three
     #[arg(long, value_name = "MM[xMMxMM]", value_parser = parse_spacing)]
@@ -95,7 +95,7 @@ impl SpaceArgs {
 #[command(next_help_heading = "U-Nets")]
 pub(super) struct WindowArgs {
     /// Go through the volume in windows of this size [default: the shape that the network was trained on]
-    #[arg(long, value_name = "XxYxZ", value_parser = parse_volume)]
+    #[arg(long, value_name = "XxYxZ", value_parser = parse_shape)]
     window: Option<[usize; 3]>,
     /// Share of a window that neighbouring ones have in common
     #[arg(long, default_value_t = 0.5, value_name = "SHARE", requires = "window")]
@@ -117,17 +117,6 @@ fn parse_probability(text: &str) -> Result<f32, String> {
     value.ok_or_else(|| format!("'{text}' is no probability; write for example 0.5"))
 }
 
-/// Reads `0.5` or `1x1x3`.
-fn parse_spacing(text: &str) -> Result<[f64; 3], String> {
-    let parts: Option<Vec<f64>> =
-        text.split('x').map(|part| part.trim().parse().ok().filter(|&mm: &f64| mm > 0.0 && mm.is_finite())).collect();
-    match parts.as_deref() {
-        Some(&[mm]) => Ok([mm; 3]),
-        Some(&[x, y, z]) => Ok([x, y, z]),
-        _ => Err(format!("'{text}' is no spacing in mm; write for example 0.5 or 1x1x3")),
-    }
-}
-
 impl InferArgs {
     /// Refuses flags that say nothing to a network of this kind.
     fn check(&self, config: &NetworkConfig) -> Result<()> {
@@ -146,7 +135,7 @@ impl InferArgs {
                 let (file, outputs) = (self.load_model.display(), config.classes());
                 let network = format!("{file} holds {} with {outputs} output(s)", config.title());
                 let problem = format!("only {whose} know {}, and {network}", given.join(" and "));
-                return Err(Error::Usage(format!("{problem}; leave the flag away")));
+                return Err(Error::Usage(format!("{problem}; omit the flag")));
             }
         }
         Ok(())
@@ -160,7 +149,7 @@ impl InferArgs {
         let staged = space.stages.is_some() || space.reference_rule || space.seeded;
         if asked.probabilities && staged {
             return Err(Error::Usage(
-                "--probabilities evaluates every voxel; leave --stages, --reference-rule and --seeded away".into(),
+                "--probabilities evaluates every voxel; omit --stages, --reference-rule and --seeded".into(),
             ));
         }
         let usual = SegmenterOptions::of(&config).search;

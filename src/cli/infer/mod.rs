@@ -13,35 +13,39 @@ use self::summary::{Summary, entry, line};
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::mesh_output::MeshOutputArgs;
-use super::output::print;
+use super::output::{plural, print};
+use super::provenance::print_json;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
 use crate::data::{Case, Labels, Warning, nifti};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
 use crate::infer::{Refinement, Segmenter, SegmenterOptions, inputs};
-use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
 use crate::task::Task;
+use crate::{interrupt, label_table};
 
 /// Flags of `ossnet infer`.
 #[derive(Args, Clone, Debug)]
 pub struct InferArgs {
     /// The checkpoint (.safetensors, or an official .pt together with --model)
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     load_model: PathBuf,
     /// The network of an official .pt: one for BraTS, by its name
-    #[arg(long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME")]
     model: Option<String>,
     /// Scans (.nii, .nii.gz, .hdr), each with all channels or several files joined by commas; or folders of them
-    #[arg(long, required = true, num_args = 1.., value_name = "SCAN")]
+    #[arg(short, long, required = true, num_args = 1.., value_name = "SCAN")]
     input: Vec<String>,
-    /// Folder for the segmentations
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the segmentations; of one scan, a name that ends in .nii or .nii.gz is that of its segmentation
+    #[arg(short, long, value_name = "DIR|FILE")]
     out: PathBuf,
     /// Skip the scans that are segmented in --out already
     #[arg(long)]
     resume: bool,
+    /// Segment scans anew whose segmentations are in --out already
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
     #[command(flatten)]
     asked: OutputArgs,
     #[command(flatten)]
@@ -55,7 +59,7 @@ pub struct InferArgs {
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// Segments.
@@ -79,15 +83,16 @@ pub fn run(args: InferArgs) -> Result<()> {
     // Checked before anything is written.
     Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
     let cases = inputs::cases(&args.input, &model.task.preprocessing.channels)?;
-    let folder = RunFolder::claim(&args.out, |_| true)?;
-    let mut summary = Summary::open(folder.path())?;
+    let target = Target::of(&args, cases.len())?;
+    let folder = RunFolder::claim(&target.folder, |_| true)?;
+    let mut summary = if target.file.is_some() { Summary::unwritten() } else { Summary::open(folder.path())? };
     let mut pending = Vec::new();
     for case in &cases {
-        let outputs = Outputs::of(&args, folder.path(), &case.name, &model.task);
+        let outputs = Outputs::of(&args, &target, &case.name, &model.task);
         match outputs.all().iter().find(|path| path.exists()) {
             Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {}
-            Some(path) if !args.resume => {
-                let remedy = "choose another --out, or go on with --resume";
+            Some(path) if !args.resume && !args.overwrite => {
+                let remedy = "choose another --out, go on with --resume, or replace it with --overwrite";
                 return Err(Error::data(path, "exists already", remedy));
             }
             _ => pending.push((case, outputs)),
@@ -95,8 +100,11 @@ pub fn run(args: InferArgs) -> Result<()> {
     }
     let mut bar = verbosity.task("segmenting", pending.len() as u64);
     for (done, (case, outputs)) in pending.iter().enumerate() {
-        let mut tick =
-            || interrupt::check(|| format!("{done} of {} scans are segmented; go on with --resume", pending.len()));
+        let mut tick = || {
+            interrupt::check(|| {
+                format!("{done} of {} segmented; add --resume to the command to go on", plural(pending.len(), "scan"))
+            })
+        };
         tick()?;
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| {
@@ -116,22 +124,23 @@ pub fn run(args: InferArgs) -> Result<()> {
     bar.finish("done");
     #[cfg(feature = "report")]
     if args.seen.report {
-        page(&args, &model, folder.path(), &cases, &summary)?;
+        page(&args, &model, &target, &cases, &summary)?;
     }
     if args.run.json {
-        print(format!("{:#}", serde_json::Value::from(summary.entries)))?;
+        print_json(summary.entries.into(), "cases")?;
     }
     Ok(())
 }
 
 /// Writes `report.html` of all scans, those of earlier runs included.
 #[cfg(feature = "report")]
-fn page(args: &InferArgs, model: &Model, folder: &Path, cases: &[Case], summary: &Summary) -> Result<()> {
+fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[Case], summary: &Summary) -> Result<()> {
     use super::mesh_output::page::{self, Segmented};
+    let folder = target.folder.as_path();
 
     let scans = cases.iter().map(|case| {
         let entry = summary.entries.iter().find(|entry| entry["case"] == case.name);
-        let labels = Outputs::of(args, folder, &case.name, &model.task).labels;
+        let labels = Outputs::of(args, target, &case.name, &model.task).labels;
         Ok(Segmented { case, labels, entry: entry.ok_or_else(|| page::missing(folder, &case.name))? })
     });
     let scans = scans.collect::<Result<Vec<_>>>()?;
@@ -141,8 +150,49 @@ fn page(args: &InferArgs, model: &Model, folder: &Path, cases: &[Case], summary:
     page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
 }
 
+/// Where segmentations go.
+struct Target {
+    folder: PathBuf,
+    /// The file of the only one.
+    file: Option<PathBuf>,
+}
+
+impl Target {
+    /// What `--out` means for so many cases.
+    fn of(args: &InferArgs, cases: usize) -> Result<Self> {
+        let name = args.out.file_name().unwrap_or_default().to_string_lossy();
+        if !(name.ends_with(".nii") || name.ends_with(".nii.gz")) || args.out.is_dir() {
+            return Ok(Self { folder: args.out.clone(), file: None });
+        }
+        if cases != 1 {
+            let problem = format!("--out {} is one file, and there are {cases} scans", args.out.display());
+            return Err(Error::Usage(format!("{problem}; name a folder")));
+        }
+        #[cfg(feature = "report")]
+        if args.seen.report {
+            return Err(Error::Usage("--report needs a folder for report.html; let --out be one".into()));
+        }
+        let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Self { folder: folder.into(), file: Some(args.out.clone()) })
+    }
+
+    /// What a case's files are called.
+    fn stem(&self, name: &str) -> String {
+        let Some(file) = &self.file else { return name.into() };
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        file.trim_end_matches(".gz").trim_end_matches(".nii").into()
+    }
+}
+
+/// What the label tables of a folder are called.
+const TABLE: &str = "labels";
+
 /// The files of one case.
 struct Outputs {
+    /// What their names begin with.
+    name: String,
+    /// What the names of the label tables begin with.
+    table: String,
     labels: PathBuf,
     probabilities: Option<PathBuf>,
     occupancy: Option<PathBuf>,
@@ -150,10 +200,14 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn of(args: &InferArgs, folder: &Path, name: &str, task: &Task) -> Self {
+    fn of(args: &InferArgs, target: &Target, name: &str, task: &Task) -> Self {
+        let (folder, name) = (target.folder.as_path(), target.stem(name));
+        let name = name.as_str();
         Self {
+            name: name.into(),
             meshes: args.seen.files(folder, name, task),
-            labels: folder.join(format!("{name}.nii.gz")),
+            table: if target.file.is_some() { name.into() } else { TABLE.into() },
+            labels: target.file.clone().unwrap_or_else(|| folder.join(format!("{name}.nii.gz"))),
             probabilities: args.asked.probabilities.then(|| folder.join(format!("{name}_probabilities.nii.gz"))),
             occupancy: args.asked.occupancy_grid.then(|| folder.join(format!("{name}_occupancy.pt"))),
         }
@@ -197,7 +251,7 @@ fn segment(
         write_occupancy(path, &model.task, &found.labels)?;
     }
     let device = model.parameters.device();
-    let folder = outputs.labels.parent().unwrap_or(Path::new("."));
+    let folder = outputs.labels.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let field = found.probabilities.as_ref().map(|volume| (volume, args.asked.threshold()));
     let refined = |mesh, refinement: &Refinement| {
         // Read again: the image is not held while the network runs.
@@ -205,8 +259,9 @@ fn segment(
         let refinement = Refinement { threshold: f64::from(args.asked.threshold()), ..*refinement };
         segmenter.refine(&case.name, image, mesh, &refinement, tick)
     };
-    let place = (device, folder, case.name.as_str());
+    let place = (device, folder, outputs.name.as_str());
     let meshes = args.seen.write(place, &model.task, &found.labels, field, refined)?;
+    label_table::write(folder, &outputs.table, &label_table::labels(&model.task))?;
     found.labels.write(&outputs.labels)?;
     let mut entry = entry(model, case, outputs, &found, started.elapsed().as_secs_f64());
     if !meshes.is_empty() {

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::Outputs;
 use crate::checkpoint::model::Model;
+use crate::cli::provenance::stamped;
 use crate::data::Case;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -83,13 +86,27 @@ pub(super) fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
     line
 }
 
+/// The file's layouts: today's, and the bare list of version 0.1.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Known {
+    Stamped { cases: Vec<serde_json::Value> },
+    Bare(Vec<serde_json::Value>),
+}
+
 /// `inference.json`: what was found of each case in a folder, and what it cost.
 pub(super) struct Summary {
-    path: PathBuf,
+    /// None is written beside a single file.
+    path: Option<PathBuf>,
     pub(super) entries: Vec<serde_json::Value>,
 }
 
 impl Summary {
+    /// One that is only printed.
+    pub(super) fn unwritten() -> Self {
+        Self { path: None, entries: Vec::new() }
+    }
+
     /// That of earlier runs into the folder, if there is one.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("inference.json");
@@ -98,17 +115,21 @@ impl Summary {
             true => {
                 let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
                 let remedy = "choose another --out, or remove it";
-                serde_json::from_str(&text)
-                    .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?
+                let known: Known = serde_json::from_str(&text)
+                    .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?;
+                match known {
+                    Known::Stamped { cases } | Known::Bare(cases) => cases,
+                }
             }
         };
-        Ok(Self { path, entries })
+        Ok(Self { path: Some(path), entries })
     }
 
     /// One more case, or a case again.
     pub(super) fn add(&mut self, name: &str, entry: serde_json::Value) -> Result<()> {
         self.entries.retain(|other| other["case"] != name);
         self.entries.push(entry);
-        write_atomic(&self.path, format!("{:#}\n", serde_json::Value::from(self.entries.clone())).as_bytes())
+        let Some(path) = &self.path else { return Ok(()) };
+        write_atomic(path, format!("{:#}\n", stamped(self.entries.clone().into(), "cases")).as_bytes())
     }
 }

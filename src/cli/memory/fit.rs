@@ -1,16 +1,19 @@
 //! The inverse question: the largest volume, points and batch that fit.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::output::print;
-use super::{MemoryArgs, Where, refuse, target_text};
+use super::super::provenance::print_json;
+use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
-use crate::memory::{format_bytes, parse_bytes};
+use crate::memory::format_bytes;
 use crate::models::RecomputeChoice;
 use crate::planner::adjust::Quantity;
 use crate::planner::fit::{FitResult, answers, best_answers};
-use crate::planner::gpus::{GPUS, Gpu, USABLE};
+use crate::planner::gpus::{GPUS, USABLE};
+use crate::planner::json::{self, target_text};
 use crate::planner::{HostOverhead, Workload};
+use crate::quantities::parse_bytes;
 use crate::report::{TextTable, count};
 
 /// What must hold it.
@@ -46,13 +49,12 @@ pub(super) fn run(args: &MemoryArgs, room: MemoryLimit) -> Result<()> {
         MemoryLimit::Bytes(bytes) => vec![(format_bytes(bytes), bytes, answers(&workload, &levels, target, bytes)?)],
         MemoryLimit::Gpus => {
             let found = best_answers(&workload, &levels, target, &GPUS.map(|gpu| gpu.usable()))?;
-            let name = |gpu: &Gpu| format!("{} ({} GB)", gpu.name, gpu.gibibytes);
-            GPUS.iter().zip(found).map(|(gpu, answers)| (name(gpu), gpu.usable(), answers)).collect()
+            GPUS.iter().zip(found).map(|(gpu, answers)| (gpu.title(), gpu.usable(), answers)).collect()
         }
     };
     if args.run.json {
-        let all: Vec<Value> = found.iter().map(|(name, budget, answers)| to_json(name, *budget, answers)).collect();
-        return print(format!("{:#}", json!({ "model": workload.network.title(), "fits": all })));
+        let all: Vec<Value> = found.iter().map(|(name, budget, answers)| json::fit(name, *budget, answers)).collect();
+        return print_json(serde_json::json!({ "model": workload.network.title(), "fits": all }), "fits");
     }
     let overhead = format_bytes(HostOverhead::of(&workload, target)?.overhead);
     let text = match room {
@@ -130,18 +132,4 @@ fn many(workload: &Workload, found: &[(String, u64, Vec<FitResult>)], target: &s
     }
     text += &grid.render();
     text
-}
-
-fn to_json(name: &str, budget: u64, answers: &[FitResult]) -> Value {
-    let answer = |answer: &FitResult| {
-        let level =
-            |(level, value): &(crate::models::Recompute, Option<usize>)| json!({ "recompute": level, "value": value });
-        let best = answer.best().map(|(level, value)| json!({ "recompute": level, "value": value }));
-        json!({
-            "quantity": answer.quantity.name(),
-            "by_level": answer.by_level.iter().map(level).collect::<Vec<_>>(),
-            "best": best,
-        })
-    };
-    json!({ "room": name, "budget_bytes": budget, "largest": answers.iter().map(answer).collect::<Vec<_>>() })
 }

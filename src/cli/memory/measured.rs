@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::super::output::print;
-use super::{MemoryArgs, Where, refuse, write};
+use super::super::provenance::print_json;
+use super::{MemoryArgs, Where, refuse};
 use crate::error::Result;
-use crate::memory::format_bytes;
-use crate::planner::HostOverhead;
+use crate::memory::{format_bytes, resident_peak};
+use crate::planner::{HostOverhead, median};
 use crate::report::{TextTable, mib};
 
 /// Plans the step, runs it, and prints both.
@@ -22,17 +23,16 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let target = device.target();
     // As many steps are planned as are run: what is reserved is the highest of all.
     let steps = args.steps as usize;
-    let before = write::resident_peak();
+    let before = resident_peak();
     let (workload, change, run) = args.taken(&device, steps)?;
-    let resident = write::resident_peak();
+    let resident = resident_peak();
     let plan = workload.dry_run(&device.planned(), steps)?;
     let aside = HostOverhead::of(&workload, target)?;
     let differing = (0..plan.events.len().max(run.events.len())).find(|&i| plan.events.get(i) != run.events.get(i));
     let (planned, measured) = (plan.peak.by_role.total(), run.peak.by_role.total());
     let bound = plan.reserved + aside.overhead;
     if args.run.json {
-        return print(format!(
-            "{:#}",
+        return print_json(
             json!({
                 "model": workload.network.title(),
                 "changed_to_fit": change,
@@ -41,9 +41,10 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
                 "peak_activation_bytes": { "planned": plan.peak_activations, "measured": run.peak_activations },
                 "reserved_bytes": { "planned": plan.reserved, "measured": run.reserved },
                 "resident_peak_bytes": { "planned_at_most": bound, "measured": resident, "before_the_run": before },
-                "step_seconds": { "planned": write::median(&plan.seconds), "measured": write::median(&run.seconds) },
-            })
-        ));
+                "step_seconds": { "planned": median(&plan.seconds), "measured": median(&run.seconds) },
+            }),
+            "steps",
+        );
     }
     let mut text = format!("{}, recompute {}\n\n", workload.network.title(), workload.sizes.recompute);
     let mut grid = TextTable::new(["", "planned", "measured"]);
@@ -56,7 +57,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     }
     grid.push(["reserved, MiB".to_string(), mib(plan.reserved), mib(run.reserved)]);
     grid.push(["resident, MiB".to_string(), format!("≤ {}", mib(bound)), mib(resident)]);
-    let seconds = |seconds: &[f64]| format!("{:.4}", write::median(seconds));
+    let seconds = |seconds: &[f64]| format!("{:.4}", median(seconds));
     grid.push(["a step, seconds".to_string(), seconds(&plan.seconds), seconds(&run.seconds)]);
     text += &grid.render();
     text += &match differing {

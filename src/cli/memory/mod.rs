@@ -15,13 +15,14 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
-use super::device_args::{DeviceChoice, parse_volume};
+use super::device_args::DeviceChoice;
 use super::oom::OnOom;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
 use crate::planner::{Workload, remedies, this_cpu};
+use crate::quantities::parse_shape;
 use crate::tape::Precision;
 use crate::train::choose;
 use crate::train::dry_run::{StepKind, StepProfile, StepSizes};
@@ -68,8 +69,8 @@ impl FromStr for PlanFor {
             "cpu" => Ok(PlanFor::Cpu),
             "cuda" => Ok(PlanFor::CUDA),
             name => CudaTarget::named(name).map(PlanFor::Cuda).ok_or_else(|| {
-                let known = CudaTarget::KNOWN.map(|(name, _)| name).join(", ");
-                format!("'{text}' is nothing to plan for; use cpu, cuda (the first of the following) or {known}")
+                let known = ["cpu", "cuda"].into_iter().chain(CudaTarget::KNOWN.iter().map(|(name, _)| *name));
+                format!("'{text}' is nothing to plan for; {}", crate::suggest::remedy(text, known))
             }),
         }
     }
@@ -110,41 +111,43 @@ enum CompareTo {
 #[derive(Args, Clone, Debug)]
 pub struct MemoryArgs {
     /// Model, for example oss-net-c, o-net, unet3d
-    #[arg(long, default_value = "oss-net-c", value_name = "NAME")]
+    #[arg(short, long, default_value = "oss-net-c", value_name = "NAME", help_heading = "Step")]
     model: String,
     /// Full-resolution volume
-    #[arg(long, default_value = "256x256x160", value_name = "XxYxZ", value_parser = parse_volume)]
+    #[arg(long, default_value = "256x256x160", value_name = "XxYxZ", value_parser = parse_shape, help_heading = "Step")]
     volume: [usize; 3],
     /// Points a volume of a training step (occupancy networks), or decoded at once in inference [default: 16384, or as many
     /// as the budget admits up to 8192]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32), help_heading = "Step")]
     points: Option<u64>,
     /// Volumes (of a 2D network: slices) a step
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    #[arg(help_heading = "Step")]
     batch: u64,
     /// What is done
-    #[arg(long, value_enum, default_value_t = StepName::Train)]
+    #[arg(long, value_enum, default_value_t = StepName::Train, help_heading = "Step")]
     step: StepName,
     /// Recompute level of training: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the budget [default: 0]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", help_heading = "Step")]
     recompute: Option<RecomputeChoice>,
     /// Number format of the step; tf32 and bf16 on CUDA, and in plans for it
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Step")]
     precision: Precision,
     /// Optimiser of training
-    #[arg(long, value_enum, default_value_t = OptimizerName::LookaheadRadam)]
+    #[arg(long, value_enum, default_value_t = OptimizerName::LookaheadRadam, help_heading = "Step")]
     optimizer: OptimizerName,
     /// Plan the step, or run it
-    #[arg(long, default_value = "plan", value_name = "plan|cpu|cuda")]
+    #[arg(long, default_value = "plan", value_name = "plan|cpu|cuda", help_heading = "Where")]
     device: Where,
     /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90 [default: cpu; cuda for --fit gpus]
-    #[arg(long, value_name = "TARGET")]
+    #[arg(long, value_name = "TARGET", help_heading = "Where")]
     plan_for: Option<PlanFor>,
     /// Steps to run; the last one is shown
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(help_heading = "Where")]
     steps: u64,
     /// Memory against resolution: cubes of sides LOW..HIGH, for example 32..1024
-    #[arg(long, value_name = "LOW..HIGH", value_parser = sweep::parse_range, group = "question")]
+    #[arg(long, value_name = "LOW..HIGH", value_parser = sweep::parse_range, group = "question", help_heading = "Other questions")]
     sweep: Option<(usize, usize)>,
     /// Models of the sweep, separated by commas
     #[arg(
@@ -152,33 +155,34 @@ pub struct MemoryArgs {
         default_value = "o-net,oss-net-c,unet3d",
         value_delimiter = ',',
         value_name = "NAMES",
-        requires = "sweep"
+        requires = "sweep",
+        help_heading = "Other questions"
     )]
     models: Vec<String>,
     /// The largest volume, points and batch that fit these bytes, for example 8GiB, or `gpus` for a list of well-known ones
-    #[arg(long, value_name = "BYTES|gpus", value_parser = fit::parse_room, group = "question")]
+    #[arg(long, value_name = "BYTES|gpus", value_parser = fit::parse_room, group = "question", help_heading = "Other questions")]
     fit: Option<fit::MemoryLimit>,
     /// Plan and run the step, and show both side by side
-    #[arg(long, value_enum, value_name = "WHAT", group = "question")]
+    #[arg(long, value_enum, value_name = "WHAT", group = "question", help_heading = "Other questions")]
     compare_to: Option<CompareTo>,
     /// Where the budget does not suffice, or the device refuses
-    #[arg(long, value_enum, default_value_t = OnOom::Fail)]
+    #[arg(long, value_enum, default_value_t = OnOom::Fail, help_heading = "Where")]
     on_oom: OnOom,
     /// Write the log of the step (of a sweep: the curves) as comma-separated values
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     csv: Option<PathBuf>,
     /// Write a page with plots, one file
     #[cfg(feature = "report")]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     html: Option<PathBuf>,
     /// Write the step for a timeline viewer (ui.perfetto.dev, chrome://tracing)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"], help_heading = "Files")]
     trace: Option<PathBuf>,
     /// Write the step as a heap profile for pprof (go tool pprof -http : FILE)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"], help_heading = "Files")]
     pprof: Option<PathBuf>,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// Answers.
@@ -304,15 +308,6 @@ impl OptimizerName {
             OptimizerName::Sgd => (UpdateRule::Sgd { momentum: 0.9, weight_decay: 0.0 }, None),
         };
         OptimizerSettings { rule, lookahead, ..OptimizerSettings::default() }
-    }
-}
-
-/// `the CPU with 2 threads`.
-fn target_text(target: Target) -> String {
-    match target {
-        Target::Cpu { threads: 1, .. } => "the CPU with 1 thread".into(),
-        Target::Cpu { threads, .. } => format!("the CPU with {threads} threads"),
-        Target::Cuda(cuda) => format!("CUDA devices of capability {}.{}", cuda.capability.0, cuda.capability.1),
     }
 }
 

@@ -1,15 +1,14 @@
 //! One configuration: the peak, who holds it, and how it comes about.
 
-use serde_json::{Value, json};
-
 use super::super::output::{note, print};
-use super::{MemoryArgs, shape_text, target_text, write};
-use crate::device::Device;
+use super::super::provenance::print_json;
+use super::{MemoryArgs, shape_text, write};
 use crate::error::Result;
-use crate::memory::{Role, format_bytes};
-use crate::planner::slopes::{Slope, slopes};
-use crate::planner::timeline::{Segment, rolled_up, segments};
-use crate::planner::{HostOverhead, Workload};
+use crate::memory::{format_bytes, resident_peak};
+use crate::planner::json::{self, layer_name, target_text};
+use crate::planner::slopes::Slope;
+use crate::planner::timeline::Segment;
+use crate::planner::{HostOverhead, StepCost, Workload};
 use crate::report::{TextTable, count, mib, role_name};
 use crate::train::dry_run::{StepKind, StepProfile};
 
@@ -19,47 +18,28 @@ const LAYERS: usize = 10;
 /// Prints the costs.
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let device = args.device()?;
-    let target = device.target();
     let steps = if device.is_plan() { 2 } else { args.steps as usize };
     let (workload, change, cost) = args.taken(&device, steps)?;
     if let Some(change) = &change {
         note(format!("the step as asked needs more than {}: gone on with {change}", format_bytes(device.budget())));
     }
-    let answer = Single {
-        slopes: slopes(&workload, target)?,
-        aside: HostOverhead::of(&workload, target)?,
-        stretches: segments(&cost.events),
-        by_layer: rolled_up(&cost.peak.by_layer, &cost.events),
-        workload,
-        device,
-        cost,
-        change,
-    };
+    let answer = StepCost::of(workload, device, cost, change)?;
     write::step(args, &answer)?;
-    print(if args.run.json { format!("{:#}", answer.json()) } else { answer.text() })
+    if args.run.json { print_json(json::step(&answer), "steps") } else { print(answer.text()) }
 }
 
-/// A step's costs and what follows from them.
-pub(super) struct Single {
-    pub workload: Workload,
-    pub device: Device,
-    pub cost: StepProfile,
-    pub aside: HostOverhead,
-    pub stretches: Vec<Segment>,
-    pub by_layer: Vec<(std::sync::Arc<str>, u64)>,
-    pub slopes: Vec<Slope>,
-    /// What `--on-oom adapt` changed.
-    pub change: Option<String>,
-}
-
-impl Single {
-    /// The ledger's reservation and what lies beside it.
-    pub fn total(&self) -> u64 {
-        self.cost.reserved.saturating_add(self.aside.host()).saturating_add(self.aside.overhead)
-    }
-
+/// What is said of a step's costs.
+pub(super) trait Said {
     /// What is done, in a line.
-    pub fn setting(&self) -> String {
+    fn setting(&self) -> String;
+    /// Where the peak is: op, layer and phase.
+    fn place(&self) -> String;
+    /// All of it.
+    fn text(&self) -> String;
+}
+
+impl Said for StepCost {
+    fn setting(&self) -> String {
         let Workload { network, sizes } = &self.workload;
         let step = match sizes.step {
             StepKind::Train => "one training step",
@@ -81,8 +61,7 @@ impl Single {
         format!("{}: {step}, {}, {}, {how} {target}", network.title(), parts.join(", "), sizes.precision)
     }
 
-    /// Where the peak is: op, layer and phase.
-    pub fn place(&self) -> String {
+    fn place(&self) -> String {
         place(self.cost.peak.op, &self.cost.peak.layer, self.cost.peak.phase.name())
     }
 
@@ -134,8 +113,8 @@ impl Single {
         if !self.device.is_plan() {
             text += &format!(
                 "\nresident, at most {}; a step takes {:.3} s (median)\n",
-                format_bytes(write::resident_peak()),
-                write::median(&cost.seconds)
+                format_bytes(resident_peak()),
+                self.seconds()
             );
             if !cost.launches.is_empty() {
                 text +=
@@ -143,56 +122,6 @@ impl Single {
             }
         }
         text
-    }
-
-    fn json(&self) -> Value {
-        let Self { workload, device, cost, aside, .. } = self;
-        let roles: serde_json::Map<String, Value> =
-            Role::ALL.into_iter().map(|role| (role.name().into(), cost.peak.by_role.get(role).into())).collect();
-        let layers: serde_json::Map<String, Value> =
-            self.by_layer.iter().map(|(layer, bytes)| (layer_name(layer).into(), (*bytes).into())).collect();
-        let sizes = workload.sizes;
-        let measured = !device.is_plan();
-        json!({
-            "model": workload.network.title(),
-            "step": self.step_name(),
-            "volume": sizes.volume,
-            "batch": sizes.batch,
-            "points": (workload.has_points() && sizes.points > 0).then_some(sizes.points),
-            "recompute": sizes.recompute,
-            "precision": sizes.precision,
-            "changed_to_fit": self.change,
-            "device": device.name(),
-            "planned_for": device.is_plan().then(|| device.target().name()),
-            "threads": device.threads(),
-            "parameters": cost.parameters,
-            "peak_bytes": cost.peak.by_role.total(),
-            "peak_activation_bytes": cost.peak_activations,
-            "peak_op": cost.peak.op,
-            "peak_layer": cost.peak.layer.to_string(),
-            "peak_phase": cost.peak.phase.name(),
-            "by_role": roles,
-            "by_layer": layers,
-            "reserved_bytes": cost.reserved,
-            "host_bytes": aside.host(),
-            "host": { "cases": aside.cases, "staging": aside.staging, "results": aside.results },
-            "overhead_bytes": aside.overhead,
-            "total_bytes": self.total(),
-            "timeline": self.stretches.iter().map(stretch_json).collect::<Vec<_>>(),
-            "slopes": self.slopes.iter().map(slope_json).collect::<Vec<_>>(),
-            "resident_peak_bytes": measured.then(write::resident_peak),
-            "launches": (!cost.launches.is_empty()).then(|| cost.all_launches()),
-            "launches_by_kernel": (!cost.launches.is_empty()).then(|| by_kernel(cost)),
-            "step_seconds": measured.then(|| write::median(&cost.seconds)),
-        })
-    }
-
-    fn step_name(&self) -> &'static str {
-        match self.workload.sizes.step {
-            StepKind::Train => "train",
-            StepKind::Evaluate => "eval",
-            StepKind::Infer => "infer",
-        }
     }
 }
 
@@ -205,10 +134,6 @@ fn launch_grid(cost: &StepProfile) -> TextTable {
     grid
 }
 
-fn by_kernel(cost: &StepProfile) -> serde_json::Map<String, Value> {
-    cost.launches.iter().map(|&(kernel, launches)| (kernel.into(), launches.into())).collect()
-}
-
 /// `linear of decoder.blocks.4, forward`.
 pub(super) fn place(op: &str, layer: &str, phase: &str) -> String {
     let mut text = op.to_string();
@@ -219,11 +144,6 @@ pub(super) fn place(op: &str, layer: &str, phase: &str) -> String {
         text += &format!(", {phase}");
     }
     text
-}
-
-/// A layer's path; what belongs to none is the batch, and ops on whole volumes.
-pub(super) fn layer_name(layer: &str) -> &str {
-    if layer.is_empty() { "(batch and loss)" } else { layer }
 }
 
 /// `backward, decoder`.
@@ -242,26 +162,4 @@ pub(super) fn slope_grid(slopes: &[Slope]) -> TextTable {
         grid.push([slope.part.to_string(), slope.rise(), slope.unit.into(), offset, format!("{error:.1} %")]);
     }
     grid
-}
-
-fn slope_json(slope: &Slope) -> Value {
-    json!({
-        "part": slope.part,
-        "unit": slope.unit,
-        "bytes": slope.line.slope,
-        "offset_bytes": slope.line.offset,
-        "largest_error": slope.line.error,
-    })
-}
-
-fn stretch_json(stretch: &Segment) -> Value {
-    json!({
-        "phase": stretch.phase.name(),
-        "part": stretch.part,
-        "events": stretch.events,
-        "peak_bytes": stretch.peak_bytes,
-        "peak_activation_bytes": stretch.peak_activations,
-        "op": stretch.op,
-        "layer": stretch.layer.to_string(),
-    })
 }

@@ -2,20 +2,20 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
-
 use super::super::output::print;
-use super::{MemoryArgs, Where, refuse, target_text};
+use super::super::provenance::print_json;
+use super::{MemoryArgs, Where, refuse};
 use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::models::{Recompute, RecomputeChoice};
 use crate::planner::Workload;
 use crate::planner::curves::sides;
+use crate::planner::json;
 use crate::planner::pytorch_baseline;
 use crate::planner::slopes::slopes;
 use crate::planner::sweep::{Crossover, Sweep, sweep};
-use crate::report::{TextTable, count, mib};
+use crate::report::{TextTable, mib};
 
 /// Reads `32..1024`.
 pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
@@ -48,11 +48,11 @@ pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {
         let growth = slopes_grid(&workloads, &sweeps, target)?;
-        write_atomic(path, page::page(args, &sweeps, growth).as_bytes())?;
+        write_atomic(path, page::page(&json::setting(&workloads[0]), &sweeps, growth).as_bytes())?;
     }
     match args.run.json {
-        true => print(format!("{:#}", json(args, &workloads, &sweeps, target)?)),
-        false => print(text(args, &workloads, &sweeps, target)?),
+        true => print_json(json::sweep(&workloads, &sweeps, target)?, "sweeps"),
+        false => print(text(&workloads, &sweeps, target)?),
     }
 }
 
@@ -86,23 +86,12 @@ fn levels(args: &MemoryArgs, workloads: &[Workload]) -> Result<Vec<Recompute>> {
     }
 }
 
-/// What the curves are of, in a sentence.
-fn setting(args: &MemoryArgs) -> String {
-    match (args.step, args.points()) {
-        (super::StepName::Train, points) => {
-            format!("One training step, batch {}, {} points a volume, f32", args.batch, count(points))
-        }
-        (_, 0) => "Inference of one volume, f32".into(),
-        (_, points) => format!("Inference of one volume, {} points at once, f32", count(points)),
-    }
-}
-
-fn text(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<String> {
+fn text(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<String> {
     let (first, rest) = (&sweeps[0], if sweeps.len() > 1 { "; --json, --csv and --html have all levels" } else { "" });
     let mut text = format!(
         "{}, planned for {}.\nPeak of saved and transient activations and workspace in MiB at recompute level {}{rest}.\n\n",
-        setting(args),
-        target_text(target),
+        json::setting(&workloads[0]),
+        json::target_text(target),
         first.recompute
     );
     text += &curves_grid(first).render();
@@ -184,71 +173,6 @@ fn recorded_text() -> String {
     format!("The PyTorch figures were not made by this program: {}", pytorch_baseline::SOURCE)
 }
 
-/// The fitted slopes of every model and level.
-fn slopes_json(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Vec<Value>> {
-    let mut all = Vec::new();
-    for workload in workloads {
-        for sweep in sweeps {
-            for slope in slopes(&workload.with_recompute(sweep.recompute), target)? {
-                all.push(json!({
-                    "model": workload.network.title(),
-                    "recompute": sweep.recompute,
-                    "part": slope.part,
-                    "unit": slope.unit,
-                    "bytes": slope.line.slope,
-                }));
-            }
-        }
-    }
-    Ok(all)
-}
-
-fn json(args: &MemoryArgs, workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Value> {
-    let level = |sweep: &Sweep| {
-        let curve = |curve: &crate::planner::curves::MemoryCurve| {
-            let point = |point: &crate::planner::curves::CurvePoint| {
-                json!({
-                    "side": point.side,
-                    "peak_activation_bytes": point.peak_activations,
-                    "peak_bytes": point.peak_bytes,
-                    "reserved_bytes": point.reserved,
-                })
-            };
-            json!({ "model": curve.name, "points": curve.points.iter().map(point).collect::<Vec<_>>() })
-        };
-        let recorded = |(_, curve): &(usize, pytorch_baseline::Recorded)| {
-            let points = curve.points().into_iter();
-            json!({
-                "name": curve.name,
-                "source": pytorch_baseline::SOURCE,
-                "points": points
-                    .map(|(side, bytes)| json!({ "side": side as u64, "peak_activation_bytes": bytes as u64 }))
-                    .collect::<Vec<_>>(),
-            })
-        };
-        let meeting = |meeting: &Crossover| {
-            json!({
-                "leaner_above": meeting.leaner_above,
-                "other": meeting.other,
-                "side": meeting.crossing.side,
-                "bytes": meeting.crossing.bytes as u64,
-            })
-        };
-        json!({
-            "recompute": sweep.recompute,
-            "curves": sweep.curves.iter().map(curve).collect::<Vec<_>>(),
-            "recorded": sweep.recorded.iter().map(recorded).collect::<Vec<_>>(),
-            "crossings": sweep.meetings.iter().map(meeting).collect::<Vec<_>>(),
-        })
-    };
-    Ok(json!({
-        "setting": setting(args),
-        "planned_for": target_text(target),
-        "levels": sweeps.iter().map(level).collect::<Vec<_>>(),
-        "slopes": slopes_json(workloads, sweeps, target)?,
-    }))
-}
-
 /// A line a point.
 fn csv(sweeps: &[Sweep]) -> String {
     let mut text = String::from("model,recorded,recompute,side,peak_activation_bytes,peak_bytes,reserved_bytes\n");
@@ -285,7 +209,7 @@ pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<
 
 #[cfg(feature = "report")]
 mod page {
-    use super::{MemoryArgs, Sweep, TextTable, recorded_text, setting};
+    use super::{Sweep, TextTable, recorded_text};
     use crate::report::{Crossover, Growth, MemoryPage, Resolution, memory_page};
 
     /// The chart of one level.
@@ -345,12 +269,12 @@ mod page {
     }
 
     /// The page of a sweep.
-    pub(super) fn page(args: &MemoryArgs, sweeps: &[Sweep], growth: TextTable) -> String {
+    pub(super) fn page(setting: &str, sweeps: &[Sweep], growth: TextTable) -> String {
         memory_page(&MemoryPage {
             title: "Memory against resolution".into(),
             conclusion: conclusion(sweeps),
-            run: format!("{}, planned for the CPU, ossnet {}", setting(args), crate::cli::VERSION),
-            resolution: sweeps.iter().map(|sweep| resolution(sweep, &setting(args))).collect(),
+            run: format!("{}, planned for the CPU, ossnet {}", setting, crate::cli::VERSION),
+            resolution: sweeps.iter().map(|sweep| resolution(sweep, setting)).collect(),
             growth: Some(growth),
             ..MemoryPage::default()
         })

@@ -1,13 +1,14 @@
 //! Files of `ossnet memory`, and what the operating system says of a run.
 
 use super::MemoryArgs;
-use super::single::Single;
+use super::single::Said;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::memory::export;
+use crate::planner::StepCost;
 
 /// Writes the step's log, trace, profile and page where they are wanted.
-pub(super) fn step(args: &MemoryArgs, answer: &Single) -> Result<()> {
+pub(super) fn step(args: &MemoryArgs, answer: &StepCost) -> Result<()> {
     if let Some(path) = &args.csv {
         write_atomic(path, export::csv(&answer.cost.events).as_bytes())?;
     }
@@ -25,31 +26,18 @@ pub(super) fn step(args: &MemoryArgs, answer: &Single) -> Result<()> {
     Ok(())
 }
 
-/// The process's largest resident set so far, in bytes (0 where the system does not tell).
-pub(super) fn resident_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
-}
-
-/// The median without the first, which touches every page for the first time.
-pub(super) fn median(seconds: &[f64]) -> f64 {
-    let mut later = seconds[seconds.len().min(2) - 1..].to_vec();
-    later.sort_by(f64::total_cmp);
-    later[later.len() / 2]
-}
-
 #[cfg(feature = "report")]
 mod page {
-    use super::Single;
+    use super::{Said, StepCost};
     use crate::cli::compare_report::timeline;
-    use crate::cli::memory::single::{layer_name, slope_grid};
+    use crate::cli::memory::single::slope_grid;
     use crate::memory::format_bytes;
     use crate::planner::HostOverhead;
+    use crate::planner::json::layer_name;
     use crate::report::{MemoryPage, memory_page};
 
     /// The page of one step.
-    pub(super) fn step(answer: &Single) -> String {
+    pub(super) fn step(answer: &StepCost) -> String {
         let cost = &answer.cost;
         let name = answer.workload.network.title();
         memory_page(&MemoryPage {

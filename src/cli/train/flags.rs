@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use crate::data::SamplingRule;
 use crate::data::ct_window::CtWindow;
 use crate::error::{Error, Result};
+use crate::quantities::Three;
 use crate::tape::Precision;
 use crate::train::config::{OptimizerName, Preset, ScheduleName};
 use crate::train::settings::Augment;
@@ -18,124 +19,160 @@ use crate::train::settings::Augment;
 pub struct Flags {
     /// Network: full, A, B, C1 … vanilla_o_net_wide, oss-net-a to -d, o-net, unet3d, unet2d [official option]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    #[arg(help_heading = "Network")]
     network_config: Option<String>,
-    /// The same under a shorter name [default: oss-net-c]
-    #[arg(long, value_name = "NAME")]
+    /// Network, under a shorter flag [default: oss-net-c]
+    #[arg(short, long, value_name = "NAME")]
     #[serde(skip)]
+    #[arg(help_heading = "Network")]
     model: Option<String>,
     /// BraTS or LITS: the official defaults for that data set [official option]
     #[arg(long, value_name = "NAME", conflicts_with = "preset")]
+    #[arg(help_heading = "Data")]
     dataset: Option<String>,
     /// Folder of the data set [official option; default: BraTS2020 or LITS]
     #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    #[arg(help_heading = "Data")]
     dataset_path: Option<String>,
     /// Folder of a data set of any layout, or sample:TASK for an embedded one [default: sample:heads]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     #[serde(skip)]
+    #[arg(help_heading = "Data")]
     data: Option<String>,
-    /// Whose defaults [default: brats as soon as an official option names network or data, else sample]
+    /// Set of defaults [default: brats as soon as an official option names network or data, else sample]
     #[arg(long, value_enum)]
+    #[arg(help_heading = "Data")]
     preset: Option<Preset>,
     /// Start from the weights of this checkpoint (.safetensors or official .pt) [official option]
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(help_heading = "Network")]
     load_model: Option<String>,
     /// Passes over the training cases [official option; default: 50, sample: 150]
-    #[arg(long, value_name = "N", allow_negative_numbers = true,
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+    #[arg(help_heading = "Training")]
     epochs: Option<i64>,
     /// Cases a forward and backward pass [official option; default: 8, sample: 4 or 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(i64).range(1..=4096))]
+    #[arg(help_heading = "Sampling")]
     batch_size: Option<i64>,
-    /// Points a case and pass [official option; default: 16384, sample: 1536]
+    /// Points per case and pass [official option; default: 16384, sample: 1536]
     #[arg(long, visible_alias = "points", value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(i64).range(1..=1 << 24))]
+    #[arg(help_heading = "Sampling")]
     training_samples: Option<i64>,
     /// Draw all points uniformly instead of half of them near the border [official option]
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
+    #[arg(help_heading = "Sampling")]
     uniform_sampling: bool,
     /// How points are drawn: uniform, border (half near it), class (half by class) or reference [default: border]
     #[arg(long, value_name = "RULE", conflicts_with = "uniform_sampling")]
+    #[arg(help_heading = "Sampling")]
     sampling: Option<SamplingRule>,
     /// Weight of the auxiliary segmentation's loss [official option; default: 0.1]
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[arg(help_heading = "Training")]
     segmentation_loss_factor: Option<f64>,
     /// Train: accepted because the official code asks for it; this command always does [official option]
     #[arg(long)]
     #[serde(skip)]
+    #[arg(help_heading = "Training")]
     train: bool,
     /// Validate every five epochs and keep the best weights by IoU [official option]
     #[arg(long)]
     #[serde(skip)]
+    #[arg(help_heading = "Training")]
     test: bool,
     /// Seed of initial weights, order, points and augmentation [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(help_heading = "Training")]
     seed: Option<i64>,
     /// Passes whose gradients are averaged for one step [default: 1]
     #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Sampling")]
     accumulate: Option<u32>,
     /// Longest gradient; longer ones are shortened to it (0: off) [default: 0]
     #[arg(long, value_name = "NORM")]
+    #[arg(help_heading = "Training")]
     clip_norm: Option<f64>,
     /// Decay of a moving average of the weights, which is then scored and used for inference (0: off) [default: 0]
     #[arg(long, value_name = "DECAY")]
+    #[arg(help_heading = "Training")]
     average_decay: Option<f64>,
     /// Epochs between two validations (0: none) [default: 0]
     #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Training")]
     validate_every: Option<u32>,
     /// Seconds between two checkpoints [default: 60]
     #[arg(long, value_name = "SECONDS")]
+    #[arg(help_heading = "Training")]
     save_every: Option<u32>,
-    /// Train a 3D U-Net on patches of this shape, for example 64,64,64
-    #[arg(long, value_name = "X,Y,Z", value_delimiter = ',')]
-    patch: Option<Vec<u32>>,
+    /// Train a 3D U-Net on patches of this shape, for example 64x64x64
+    #[arg(long, value_name = "XxYxZ")]
+    #[arg(help_heading = "Data")]
+    patch: Option<Three<usize>>,
     /// Slices a pass (2D U-Net) [default: 16]
     #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Data")]
     slices: Option<u32>,
     /// Axis that the slices of a 2D U-Net are perpendicular to: 0, 1 or 2 [default: 2]
     #[arg(long, value_name = "AXIS")]
+    #[arg(help_heading = "Data")]
     slice_axis: Option<u8>,
     /// Random changes to the training cases
     #[arg(long, value_enum)]
+    #[arg(help_heading = "Data")]
     augment: Option<Augment>,
     /// What the backward pass makes anew to save memory: 0 to 3, or auto [default: 0]
     #[arg(long, value_name = "LEVEL")]
+    #[arg(help_heading = "Training")]
     recompute: Option<String>,
     /// Number format of the computation [default: f32]
     #[arg(long, value_enum)]
+    #[arg(help_heading = "Training")]
     precision: Option<Precision>,
     /// How a step moves the weights [default: radam, inside Lookahead]
     #[arg(long, value_enum)]
+    #[arg(help_heading = "Training")]
     optimizer: Option<OptimizerName>,
     /// Learning rate [default: 3e-4, sample: 3e-3]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(help_heading = "Training")]
     rate: Option<f64>,
     /// Weight decay [default: 0]
     #[arg(long, value_name = "DECAY")]
+    #[arg(help_heading = "Training")]
     weight_decay: Option<f64>,
     /// Course of the rates [default: multi-step, sample: cosine]
     #[arg(long, value_enum)]
+    #[arg(help_heading = "Training")]
     schedule: Option<ScheduleName>,
     /// Lowest and highest value of the scans that is kept, for example -200,250; or abdomen, liver, lung, bone, brain, wide,
     /// none [default: as the data set's layout and channels suggest]
     #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true)]
+    #[arg(help_heading = "Data")]
     clip: Option<CtWindow>,
-    /// Spacing in mm that scans are resampled to, for example 1,1,1
-    #[arg(long, value_name = "X,Y,Z", value_delimiter = ',')]
-    spacing: Option<Vec<f64>>,
+    /// Spacing in mm that scans are resampled to, one number or three, for example 1x1x3
+    #[arg(long, value_name = "MM[xMMxMM]")]
+    #[arg(help_heading = "Data")]
+    spacing: Option<Three<f64>>,
     /// Make every class but background one
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
+    #[arg(help_heading = "Data")]
     merge_classes: bool,
     /// Take the files of a case to lie on one grid, whatever their headers say
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
+    #[arg(help_heading = "Data")]
     ignore_geometry: bool,
     /// A run's configuration in TOML; flags override it (see --dump-config)
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     #[serde(skip)]
+    #[arg(help_heading = "Run")]
     pub config: Option<PathBuf>,
 }
 

@@ -12,7 +12,8 @@ use clap::Args;
 use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
 use super::oom::OomArgs;
-use super::output::print;
+use super::output::{plural, print};
+use super::provenance::stamped;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
 };
@@ -44,37 +45,37 @@ pub struct TrainArgs {
     #[command(flatten)]
     flags: Flags,
     /// Go on with the run in this folder
-    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    #[arg(long, value_name = "DIR", conflicts_with = "out", help_heading = "Run")]
     resume: Option<PathBuf>,
     /// Output folder [default: a new folder in runs/]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = "Run")]
     out: Option<PathBuf>,
     /// Print the whole configuration as TOML, and do nothing else
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     dump_config: bool,
     /// Compute on the CPU [official option]
-    #[arg(long, conflicts_with_all = ["cuda_devices", "device"])]
+    #[arg(long, conflicts_with_all = ["cuda_devices", "device"], help_heading = "Run")]
     cpu: bool,
     /// CUDA device to compute on, for example "0" [official option]
-    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    #[arg(long, value_name = "LIST", conflicts_with = "device", help_heading = "Run")]
     cuda_devices: Option<String>,
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
-    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB", help_heading = "Run")]
     prefetch: u64,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     graph: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     oom: OomArgs,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// A number of bytes, of which 0 is one.
 fn bytes_or_none(text: &str) -> std::result::Result<u64, String> {
-    if text == "0" { Ok(0) } else { crate::memory::parse_bytes(text) }
+    if text == "0" { Ok(0) } else { crate::quantities::parse_bytes(text) }
 }
 
 /// What a run is made of.
@@ -128,7 +129,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         trainer.restart_average()?;
     }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
-    let again = format!("run the same command with --resume {} to go on", folder.display());
+    let again = format!("go on with: ossnet train --resume {}", folder.display());
     let begin = |step: u64| {
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
         let journal = RunLog::open(folder, step)?;
@@ -285,7 +286,7 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         "best": best,
         "validations": trainer.history().validations,
     });
-    let text = format!("{summary:#}\n");
+    let text = format!("{:#}\n", stamped(summary, "runs"));
     write_atomic(folder.join("summary.json"), text.as_bytes())?;
     #[cfg(feature = "report")]
     report::write(folder, config, trainer, &cases)?;
@@ -294,7 +295,7 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
     }
     let scores = match cases.len() {
         0 => "no validation cases".into(),
-        count => format!("mean Dice {dice:.4} on {count} validation cases"),
+        count => format!("mean Dice {dice:.4} on {}", plural(count, "validation case")),
     };
     let best = best.map_or(String::new(), |best| {
         let path = best_path(checkpoint);

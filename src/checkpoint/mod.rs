@@ -16,6 +16,7 @@ use crate::{Error, Result};
 pub mod convert;
 pub mod model;
 mod pickle;
+pub mod prefix;
 pub mod safetensors;
 mod state;
 pub mod torch;
@@ -80,7 +81,7 @@ fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint>
         )),
         [_, _, _, _, _, _, _, _, b'{'] => {
             let (state, metadata) = safetensors::read_from(file, path, wanted)?;
-            Ok(Checkpoint { state, metadata, format: CheckpointFormat::Safetensors })
+            Ok(Checkpoint { state: prefix::without_wrappers(state), metadata, format: CheckpointFormat::Safetensors })
         }
         _ => Err(Error::data(path, "this is neither a safetensors file nor a PyTorch archive", USABLE)),
     }

@@ -220,7 +220,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     }
     let mut task = task.measured(&dataset)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
-    check_trainable(&dataset, &*training)?;
+    check_trainable(&dataset, &task, &*training, verbosity)?;
     let shape = training.case(0)?.volume.shape;
     let network = config.network(channels, task.outputs(), shape)?;
     let network = if reference { network.into_reference() } else { network };
@@ -248,7 +248,7 @@ fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> 
                 ))),
             }
         }
-        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; leave it away for {}", network.title()))),
+        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; omit it for {}", network.title()))),
     }
 }
 

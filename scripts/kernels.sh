@@ -33,7 +33,7 @@ if [ "${1:-}" = --check ]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
     export -f compile
-    export nvcc
+    export nvcc isa
     xargs -P "$(nproc)" -I NAME bash -euc 'compile NAME "$0"' "$made" <<< "$all"
     manifest > "$made/MANIFEST"
     diff -rq "$made" kernels/ptx || { echo "kernels/ptx is not what the sources give; run scripts/kernels.sh" >&2; exit 1; }

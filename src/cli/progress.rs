@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::note;
 use crate::data::Warning;
+use crate::text::visible_line;
 
 /// Seconds between plain lines in a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ impl Verbosity {
         let style = ProgressStyle::with_template("{prefix:>18} {bar:32} {pos:>5}/{len} {elapsed} (left {eta}) {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        bar.set_prefix(name.to_string());
+        bar.set_prefix(visible_line(name).into_owned());
         ProgressTask {
             verbosity: self,
             name: name.into(),
@@ -82,7 +83,7 @@ impl ProgressTask {
     pub fn advance(&mut self, message: &str) {
         self.position += 1;
         self.bar.set_position(self.position);
-        self.bar.set_message(message.to_string());
+        self.bar.set_message(visible_line(message).into_owned());
         let due = self.said.is_none_or(|said| said.elapsed() >= LOG_EVERY);
         if self.verbosity == Verbosity::Lines && due && self.position < self.length {
             self.said = Some(Instant::now());

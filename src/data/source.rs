@@ -1,9 +1,9 @@
 //! Where bytes come from: files on disk and files embedded in the binary.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use crate::files::open;
 use crate::{Error, Result};
 
 /// A readable file: on disk, or embedded in the binary. Everything downstream treats both alike.
@@ -62,9 +62,7 @@ impl Source {
     pub fn open(&self) -> Result<Box<dyn Read>> {
         self.len()?;
         match self {
-            Source::File(path) => {
-                Ok(Box::new(BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| Error::file(path, e))?)))
-            }
+            Source::File(path) => Ok(Box::new(BufReader::with_capacity(1 << 16, open(path)?))),
             Source::Embedded { bytes, .. } => Ok(Box::new(*bytes)),
         }
     }

@@ -128,9 +128,9 @@ fn inferences() {
     let found = |folder: &str| lasting(&place.at(folder), &|name| !name.starts_with('.') && name != "inference.json");
     let summary = |folder: &str| -> BTreeMap<String, Value> {
         let text = fs::read_to_string(place.at(folder).join("inference.json")).unwrap();
-        let entries: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let summary: Value = serde_json::from_str(&text).unwrap();
+        let entries = summary["cases"].as_array().unwrap().iter();
         entries
-            .into_iter()
             .map(|entry| (entry["case"].as_str().unwrap().into(), entry["foreground_ml"].clone()))
             .collect()
     };

@@ -318,7 +318,9 @@ fn losses(criterion: &mut Criterion) {
     // Dice is a mean over volumes, so it is told which rows are one.
     let probabilities = uniform(device, &[1, rows, 1], 0.0, 1.0);
     let leaves = [probabilities, uniform(device, &[1, rows, 1], 0.0, 2.0).whole().constant()];
-    both(&mut group, "dice 96x96x96", device, &leaves, |tape, v| ops::dice_loss(tape, &v[0], &v[1]));
+    both(&mut group, "dice 96x96x96", device, &leaves, |tape, v| {
+        ops::dice_loss(tape, &v[0], &v[1], ops::SoftDice::default())
+    });
     group.finish();
 }
 

@@ -43,11 +43,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // Joins the pieces. loss[0] = 1 − mean of the groups' Dice, unless null; slopes [items, C, 2], unless null: dp = slope₁·y +
-// slope₀, times dy[0].
+// slope₀, times dy[0]. Channels before `first` do not count.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dice_join(const double* partials, uint32_t items, const float* dy, float* loss, float* slopes, Tiling t) {
+    dice_join(const double* partials, uint32_t items, uint32_t first, const float* dy, float* loss, float* slopes, Tiling t) {
     constexpr double SMOOTH = 1e-5;
-    const uint64_t groups = (uint64_t)items * t.channels;
+    const uint64_t groups = (uint64_t)items * t.channels, counted = (uint64_t)items * (t.channels - first);
     double dice = 0.0;
     for (uint64_t group = threadIdx.x / WARP; group < groups; group += THREADS / WARP) {
         const uint64_t item = group / t.channels, c = group % t.channels;
@@ -60,16 +60,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             }
         both = warp_sum(both), either = warp_sum(either);
         if (threadIdx.x % WARP != 0) continue;
+        if (c < first) {
+            if (slopes) slopes[2 * group] = slopes[2 * group + 1] = 0.0f;
+            continue;
+        }
         const double above = 2.0 * both + SMOOTH, below = either + SMOOTH;
         dice += above / below;
         if (slopes) {
-            const double scale = -(double)*dy / groups;
+            const double scale = -(double)*dy / counted;
             slopes[2 * group] = (float)(scale * 2.0 / below);
             slopes[2 * group + 1] = (float)(-scale * above / (below * below));
         }
     }
     dice = block_sum(dice);
-    if (loss && threadIdx.x == 0) loss[0] = (float)(1.0 - dice / groups);
+    if (loss && threadIdx.x == 0) loss[0] = (float)(1.0 - dice / counted);
 }
 
 // dp [items, rows, C] (+)= slope₁·y + slope₀

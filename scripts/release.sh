@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 target=$(rustc -vV | sed -n 's/^host: //p')
-OSSNET_COMMIT=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
+OSSNET_COMMIT=${OSSNET_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || true)}
 [ -z "$OSSNET_COMMIT" ] || export OSSNET_COMMIT
 out=target/release-$version name=ossnet-$version-$target
 rm -rf "$out" && mkdir -p "$out/$name"

@@ -29,12 +29,12 @@ echo "$wheel: $bytes bytes of at most $most"
 [ "$profile" != release ] || [ "$bytes" -le "$most" ] || exit 1
 
 # What the tests need is fetched once; the installation itself sees no network.
-"$tools/bin/pip" download --quiet --dest "$wheels" numpy pytest nibabel nbclient ipykernel matplotlib
+"$tools/bin/pip" download --quiet --dest "$wheels" numpy pytest nibabel SimpleITK nbclient ipykernel matplotlib
 "$python" -m venv "$env"
 "$env/bin/pip" install --quiet --no-index --find-links "$wheels" "$wheel"
 "$env/bin/python" -c 'import importlib.metadata as m; assert m.requires("ossnet") == ["numpy>=1.22"], m.requires("ossnet")'
 "$env/bin/ossnet" --version
-"$env/bin/pip" install --quiet --no-index --find-links "$wheels" pytest nibabel nbclient ipykernel matplotlib
+"$env/bin/pip" install --quiet --no-index --find-links "$wheels" pytest nibabel SimpleITK nbclient ipykernel matplotlib
 # From another folder, so that the installed package is tested and not the one of the tree.
 root=$PWD
 cd "$home"

@@ -1,4 +1,28 @@
-//! `ossnet`: memory-efficient segmentation of 3D medical images.
+//! `ossnet`: memory-efficient segmentation of 3D medical images, every byte accounted for.
+//!
+//! What a training step costs, asked of the engine's own allocator and op code without computing:
+//!
+//! ```
+//! # #[cfg(feature = "train")]
+//! # fn main() -> ossnet::Result<()> {
+//! use ossnet::{planner::{self, Workload}, train::dry_run::StepSizes};
+//! let step = Workload::official("oss-net-c", StepSizes::new([256, 256, 160], 1, 16_384))?;
+//! let forecast = planner::forecast(&step, planner::this_cpu(0))?;
+//! println!("{} bytes at the peak, in {}", forecast.profile.peak.by_role.total(), forecast.profile.peak.op);
+//! println!("{} bytes reserved", forecast.profile.reserved);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "train"))]
+//! # fn main() {}
+//! ```
+//!
+//! A checkpoint and a scan become labels through [`checkpoint::model::load`] and [`infer::Segmenter`]; labels become meshes
+//! through [`mesh::of_labels`]. The engine itself begins at [`device::Device`], [`tensor`] and [`tape`], its layers at [`nn`], its
+//! networks at [`models`]; [`planner`] asks what a run will cost. Files of images are [`data`]'s business, those of weights
+//! [`checkpoint`]'s.
+//!
+//! Features: `cuda` (the driver is found at run time), `infer`, `train`, `report`, all on by default, and `cudnn`. Before version 1.0
+//! any part may change; what the command prints as JSON has a schema version.
 
 #![warn(missing_docs)]
 

@@ -49,7 +49,7 @@ def checkpoint(request, command, tmp_path_factory):
     """A network of each kind after a little training."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
     # An occupancy network finds nothing in its first epochs.
-    epochs = 3 if request.param == "unet3d" else 30
+    epochs = 3 if request.param == "unet3d" else 120
     command("train", "--model", request.param, "--preset", "sample", "--epochs", epochs, "--out", folder, "--quiet")
     return folder / f"{request.param}.safetensors"
 

@@ -6,6 +6,7 @@ import struct
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 import ossnet
 
@@ -26,6 +27,18 @@ def test_a_segmentation_is_the_commands(command, checkpoint, scan, tmp_path):
     chances = np.asarray(nibabel.load(next((tmp_path / "b").glob("*_probabilities.nii.gz"))).dataobj)
     assert np.array_equal(dense.probabilities[..., 0], chances.reshape(image.shape)), name
     assert segmenter.classes[1] == "brain" and segmenter.channels == ["T1"] and "brain" in repr(segmenter)
+
+
+def test_other_programs_know_what_the_file_is(command, checkpoint, scan, tmp_path):
+    path, image, _ = scan
+    command("infer", "-l", checkpoint, "-i", path, "-o", tmp_path / "seg.nii.gz", "-q")
+    read = SimpleITK.ReadImage(str(tmp_path / "seg.nii.gz"))
+    assert read.GetMetaData("intent_code") == "1002", "NIFTI_INTENT_LABEL"
+    assert read.GetPixelID() == SimpleITK.sitkUInt8
+    assert np.allclose(read.GetSpacing(), image.header.get_zooms()[:3])
+    assert np.array_equal(SimpleITK.GetArrayFromImage(read).T, np.asarray(nibabel.load(tmp_path / "seg.nii.gz").dataobj))
+    names = [line.split()[1] for line in (tmp_path / "seg.ctbl").read_text().splitlines()[1:]]
+    assert names == ["background", "brain"] and '"brain"' in (tmp_path / "seg.label").read_text()
 
 
 def test_any_order_of_the_axes_is_the_same_scan(checkpoint, scan):

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::RunArgs;
-use super::output::{note, plural};
-use super::progress::Verbosity;
+use super::output::plural;
+use super::progress::{Shown, Verbosity};
 use crate::device::cpu::SimdLevel;
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
@@ -101,13 +101,17 @@ impl RunArgs {
         if self.verbose {
             let (name, threads, budget) = (device.name(), plural(device.threads(), "thread"), device.budget());
             let simd = format!("{:?}", device.simd()).to_lowercase();
-            note(format!("ossnet {}: {name}, {threads}, {simd}, at most {}", super::VERSION, format_bytes(budget)));
+            let budget = format_bytes(budget);
+            self.verbosity().say(format!("ossnet {}: {name}, {threads}, {simd}, at most {budget}", super::VERSION));
         }
         Ok(device)
     }
 
     /// How much is said.
     pub fn verbosity(&self) -> Verbosity {
-        Verbosity::detect(self.quiet)
+        match self.progress {
+            Shown::Json if !self.quiet => Verbosity::Json,
+            _ => Verbosity::detect(self.quiet),
+        }
     }
 }

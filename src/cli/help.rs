@@ -1,5 +1,7 @@
 //! What help says beside the flags: examples (which a test parses), exit statuses, variables.
 
+#![cfg_attr(not(feature = "train"), allow(dead_code))] // a build without those commands
+
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 

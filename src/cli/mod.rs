@@ -43,6 +43,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use output::{note, note_after};
+use progress::Shown;
 
 use crate::error::Result;
 use crate::memory::{format_bytes, resident_peak};
@@ -164,28 +165,31 @@ pub struct RunArgs {
     #[arg(short, long, env = "OSSNET_VERBOSE", hide_env = true, value_parser = FalseyValueParser::new())]
     #[arg(conflicts_with = "quiet")]
     verbose: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    progress: Shown,
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]
     json: bool,
 }
 
 impl Command {
-    /// Whether to say how long it took, too.
-    fn is_verbose(&self) -> bool {
+    /// The flags of a command that computes.
+    fn run_args(&self) -> Option<&RunArgs> {
         match self {
             #[cfg(feature = "train")]
-            Command::Compare(args) => args.run.verbose,
+            Command::Compare(args) => Some(&args.run),
             #[cfg(feature = "train")]
-            Command::Train(args) => args.run.verbose,
+            Command::Train(args) => Some(&args.run),
             #[cfg(feature = "train")]
-            Command::Evaluate(args) => args.run.verbose,
+            Command::Evaluate(args) => Some(&args.run),
             #[cfg(feature = "infer")]
-            Command::Infer(args) => args.run.verbose,
+            Command::Infer(args) => Some(&args.run),
             #[cfg(feature = "train")]
-            Command::Memory(args) => args.run.verbose,
-            Command::Mesh(args) => args.run.verbose,
-            Command::Borders(args) => args.run.verbose,
-            _ => false,
+            Command::Memory(args) => Some(&args.run),
+            Command::Mesh(args) => Some(&args.run),
+            Command::Borders(args) => Some(&args.run),
+            _ => None,
         }
     }
 }
@@ -198,11 +202,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let parsed = Cli::command().color(colour).try_get_matches_from(&arguments);
     let failed = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
-            let (verbose, started) = (cli.command.as_ref().is_some_and(Command::is_verbose), Instant::now());
+            let verbose = cli.command.as_ref().and_then(Command::run_args).filter(|run| run.verbose);
+            let (verbosity, started) = (verbose.map(RunArgs::verbosity), Instant::now());
             let ended = run(cli);
-            if verbose {
+            if let Some(verbosity) = verbosity {
                 let (seconds, resident) = (started.elapsed().as_secs_f64(), format_bytes(resident_peak()));
-                note(format!("took {seconds:.1} s, resident at most {resident}"));
+                verbosity.say(format!("took {seconds:.1} s, resident at most {resident}"));
             }
             match ended {
                 Ok(()) => return 0,
@@ -294,7 +299,9 @@ mod tests {
             let page = command.find_subcommand_mut(&name).unwrap();
             let text = page.render_long_help().to_string();
             let examples = text.find("\nExamples:").unwrap_or(text.len());
-            let widest = text[..examples].lines().max_by_key(|line| line.chars().count()).unwrap();
+            // The line of usage is never wrapped.
+            let lines = text[..examples].lines().filter(|line| !line.starts_with("Usage:"));
+            let widest = lines.max_by_key(|line| line.chars().count()).unwrap();
             assert!(widest.chars().count() <= 80, "{name}: {widest}");
         }
     }

@@ -1,9 +1,11 @@
-//! Progress on standard error: a bar on a terminal, plain lines in a log, nothing when quiet.
+//! Progress on standard error: a bar on a terminal, plain lines in a log, JSON for programs, nothing when quiet.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 
 use super::output::note;
 use crate::data::Warning;
@@ -21,6 +23,18 @@ pub enum Verbosity {
     Lines,
     /// Bars, for terminals.
     Bars,
+    /// An object a line, for programs: of every step, message and warning.
+    Json,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Shown {
+    /// Bars on a terminal, lines elsewhere
+    #[default]
+    Auto,
+    /// An object a line on standard error
+    Json,
 }
 
 impl Verbosity {
@@ -35,14 +49,19 @@ impl Verbosity {
 
     /// A line that is always worth saying.
     pub fn say(self, line: impl AsRef<str>) {
-        if self != Self::Quiet {
-            note(line);
+        match self {
+            Self::Quiet => {}
+            Self::Json => note(json!({ "message": line.as_ref() }).to_string()),
+            Self::Lines | Self::Bars => note(line),
         }
     }
 
     /// Something to look at that does not stop the work.
     pub fn warn(self, warning: &Warning) {
-        self.say(format!("warning: {warning}"));
+        match self {
+            Self::Json => note(json!({ "warning": warning.to_string() }).to_string()),
+            _ => self.say(format!("warning: {warning}")),
+        }
     }
 
     /// A task of `length` steps.
@@ -51,8 +70,9 @@ impl Verbosity {
             Self::Bars => ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()),
             _ => ProgressBar::hidden(),
         };
-        let style = ProgressStyle::with_template("{prefix:>18} {bar:32} {pos:>5}/{len} {elapsed} (left {eta}) {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{prefix:>18} {bar:20} {pos:>5}/{len} {elapsed} (left {eta}) {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.set_prefix(visible_line(name).into_owned());
         ProgressTask {
@@ -85,7 +105,8 @@ impl ProgressTask {
         self.bar.set_position(self.position);
         self.bar.set_message(visible_line(message).into_owned());
         let due = self.said.is_none_or(|said| said.elapsed() >= LOG_EVERY);
-        if self.verbosity == Verbosity::Lines && due && self.position < self.length {
+        let each = self.verbosity == Verbosity::Json;
+        if (each || self.verbosity == Verbosity::Lines && due) && self.position < self.length {
             self.said = Some(Instant::now());
             self.line(message);
         }
@@ -119,6 +140,11 @@ impl ProgressTask {
 
     fn line(&self, message: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
+        if self.verbosity == Verbosity::Json {
+            let Self { name, position, length, .. } = self;
+            let line = json!({ "task": name, "done": position, "of": length, "seconds": seconds, "message": message });
+            return note(line.to_string());
+        }
         note(format!("{}: {}/{} after {seconds:.0} s, {message}", self.name, self.position, self.length));
     }
 }

@@ -54,7 +54,7 @@ pub use dropout::dropout;
 pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;
 pub use linear::{linear, linear_pair, linear_with_stats};
-pub use loss::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
+pub use loss::{BinaryLoss, CrossEntropy, Prediction, SoftDice, binary_loss, cross_entropy, dice_loss};
 pub use marching_cubes::{Surface, marching_cubes};
 pub use max_pool::{adaptive_max_pool, max_pool};
 pub use moments::{Grouping, moments};

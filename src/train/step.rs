@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::patch_conv::PatchSource;
-use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction};
+use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction, SoftDice};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
@@ -83,7 +83,7 @@ pub fn loss(
             let logits = network.decode(tape, parameters, &encoding, &coordinates, source)?;
             drop(encoding);
             let labels = tape.constant(labels.clone());
-            let loss = classification_loss(tape, &logits, &labels, config.classes, settings)?;
+            let loss = classification_loss(tape, &logits, &labels, config.classes, settings, SoftDice::default())?;
             match auxiliary {
                 Some(auxiliary) => ops::scale_add(tape, &loss, &auxiliary, settings.segmentation_factor),
                 None => Ok(loss),
@@ -93,7 +93,9 @@ pub fn loss(
             let logits = network.forward(tape, parameters, &volumes)?;
             drop(volumes);
             let labels = tape.constant(labels.clone());
-            classification_loss(tape, &logits, &labels, network.config().classes, settings)
+            let config = network.config();
+            let dice = SoftDice { background: false, over_batch: config.dimensions == 2 };
+            classification_loss(tape, &logits, &labels, config.classes, settings, dice)
         }
         (Network::OssNet(_), Targets::Dense(_)) => {
             Err(crate::Error::Model("an occupancy network learns from points, not from dense labels".into()))
@@ -105,7 +107,14 @@ pub fn loss(
 }
 
 /// Cross entropy (binary or over classes), plus soft Dice if wished.
-fn classification_loss(tape: &Tape, logits: &Var, labels: &Var, classes: usize, settings: LossSettings) -> Result<Var> {
+fn classification_loss(
+    tape: &Tape,
+    logits: &Var,
+    labels: &Var,
+    classes: usize,
+    settings: LossSettings,
+    dice: SoftDice,
+) -> Result<Var> {
     let entropy = match (classes, settings.reference) {
         (1, false) => ops::binary_loss(tape, logits, labels, BinaryLoss::default())?,
         (1, true) => {
@@ -120,7 +129,7 @@ fn classification_loss(tape: &Tape, logits: &Var, labels: &Var, classes: usize, 
         return Ok(entropy);
     }
     let probabilities = if classes == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
-    let dice = ops::dice_loss(tape, &probabilities, labels)?;
+    let dice = ops::dice_loss(tape, &probabilities, labels, dice)?;
     ops::scale_add(tape, &entropy, &dice, settings.dice_factor)
 }
 
@@ -129,5 +138,6 @@ fn auxiliary_loss(tape: &Tape, logits: &Var, labels: Var, classes: usize, settin
     let grid = [logits.shape()[1], logits.shape()[2], logits.shape()[3]];
     let target = ops::adaptive_max_pool(tape, &labels, grid)?;
     drop(labels);
-    classification_loss(tape, logits, &target, classes, LossSettings { dice_factor: 0.0, ..settings })
+    let settings = LossSettings { dice_factor: 0.0, ..settings };
+    classification_loss(tape, logits, &target, classes, settings, SoftDice::default())
 }

@@ -130,9 +130,7 @@ fn inferences() {
         let text = fs::read_to_string(place.at(folder).join("inference.json")).unwrap();
         let summary: Value = serde_json::from_str(&text).unwrap();
         let entries = summary["cases"].as_array().unwrap().iter();
-        entries
-            .map(|entry| (entry["case"].as_str().unwrap().into(), entry["foreground_ml"].clone()))
-            .collect()
+        entries.map(|entry| (entry["case"].as_str().unwrap().into(), entry["foreground_ml"].clone())).collect()
     };
     let expected = found("whole");
     assert_eq!(expected.len(), 8);

@@ -11,7 +11,7 @@ use super::Nifti;
 /// Shapes of the validation cases: some smaller than every training case, one larger than all along an axis.
 pub const VALIDATION: [[i64; 3]; 5] = [[24, 28, 20], [30, 26, 22], [22, 22, 22], [34, 24, 26], [27, 31, 17]];
 
-/// Writes `training` cases and five of [`VALIDATION`]'s shapes in nnU-Net's first layout. Class 1 is an ellipsoid of 3 to 5
+/// Writes `training` cases and five of [`VALIDATION`]'s shapes in nnU-Net's first layout. Class 1 is an ellipsoid of 5 to 7
 /// voxels, class 2 a brighter one beside it, absent in every fourth case. Intensities are arbitrary numbers, case by case.
 pub fn write(folder: &Path, training: usize) {
     let mut rng = Rng::named(11, "cohort");
@@ -38,9 +38,9 @@ pub fn write(folder: &Path, training: usize) {
 fn case(rng: &mut Rng, folder: &Path, name: &str, shape: [i64; 3], both: bool) {
     let uniform = |rng: &mut Rng, low: f64, high: f64| low + (high - low) * f64::from(rng.uniform());
     let centre: [f64; 3] = [0, 1, 2].map(|k| shape[k] as f64 / 2.0 + uniform(rng, -2.0, 2.0));
-    let radii: [f64; 3] = [0, 1, 2].map(|_| uniform(rng, 3.0, 5.0));
+    let radii: [f64; 3] = [0, 1, 2].map(|_| uniform(rng, 5.0, 7.0));
     let angle = uniform(rng, 0.0, TAU);
-    let second = [centre[0] + 4.0 * angle.cos(), centre[1] + 4.0 * angle.sin(), centre[2]];
+    let second = [centre[0] + 5.0 * angle.cos(), centre[1] + 5.0 * angle.sin(), centre[2]];
     let (scale, offset) = (uniform(rng, 10.0, 500.0), uniform(rng, 0.0, 100.0));
     let (mut voxels, mut labels) = (Vec::new(), Vec::new());
     for z in 0..shape[2] {

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::SoftDice;
 use crate::device::cuda::Kernel;
 use crate::device::{Backend, Device, LaunchConfig, THREADS};
 use crate::error::Result;
@@ -251,20 +252,21 @@ pub(super) fn reference_backward(
 }
 
 /// How `kernels/dice.cu` cuts probabilities `[batch, …, C]`: the number of items, and each item.
-fn dice_tiling(p: &Tensor) -> (usize, CudaTiling) {
-    let (batch, classes) = (p.shape()[0], p.channels());
-    (batch, CudaTiling::new(p.len() / batch / classes, classes))
+fn dice_tiling(options: SoftDice, p: &Tensor) -> (usize, CudaTiling) {
+    let (items, classes) = (options.items(p.shape()), p.channels());
+    (items, CudaTiling::new(p.len() / items / classes, classes))
 }
 
 /// Sums of the pieces, joined to the loss or, from its gradient, to the slopes of each item and channel.
 fn dice_sums(
     device: &Device,
+    options: SoftDice,
     [p, labels]: [&Tensor; 2],
     dy: Option<&Tensor>,
     loss: Option<&mut Tensor>,
     slopes: Option<&mut Tensor>,
 ) -> Result<()> {
-    let (items, tiling) = dice_tiling(p);
+    let (items, tiling) = dice_tiling(options, p);
     let mut partials = workspace(device, 2 * items * tiling.pieces() * 2 * tiling.width())?;
     let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
     let kernel = cuda.kernel("dice_pieces").input(p).input(labels).output(&mut partials).value(tiling);
@@ -272,6 +274,7 @@ fn dice_sums(
     cuda.kernel("dice_join")
         .input(&partials)
         .value(items as u32)
+        .value(options.first(p.channels()) as u32)
         .optional(dy)
         .optional(loss.as_deref())
         .optional(slopes.as_deref())
@@ -280,20 +283,21 @@ fn dice_sums(
 }
 
 /// Soft Dice loss.
-pub(super) fn dice(device: &Device, inputs: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
-    dice_sums(device, inputs, None, Some(out), None)
+pub(super) fn dice(device: &Device, options: SoftDice, inputs: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
+    dice_sums(device, options, inputs, None, Some(out), None)
 }
 
 /// `dp (+)= dy·slope`.
 pub(super) fn dice_backward(
     device: &Device,
+    options: SoftDice,
     [p, labels, dy]: [&Tensor; 3],
     dp: &mut Tensor,
     accumulate: bool,
 ) -> Result<()> {
-    let (items, tiling) = dice_tiling(p);
+    let (items, tiling) = dice_tiling(options, p);
     let mut slopes = workspace(device, 2 * items * p.channels())?;
-    dice_sums(device, [p, labels], Some(dy), None, Some(&mut slopes))?;
+    dice_sums(device, options, [p, labels], Some(dy), None, Some(&mut slopes))?;
     let Backend::Cuda(cuda) = device.backend() else { return Ok(()) };
     let kernel = cuda.kernel("dice_backward").input(labels).input(&slopes).output(dp).value(u32::from(accumulate));
     kernel.value(tiling).launch(tiling.grid(items))

@@ -14,7 +14,7 @@ mod top_k;
 
 pub use binary::{BinaryLoss, binary_loss};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
-pub use dice::dice_loss;
+pub use dice::{SoftDice, dice_loss};
 
 use crate::error::{Error, Result};
 

@@ -1,5 +1,5 @@
 use super::top_k::{TopK, kept};
-use super::{BinaryLoss, CrossEntropy, Prediction, binary_loss, cross_entropy, dice_loss};
+use super::{BinaryLoss, CrossEntropy, Prediction, SoftDice, binary_loss, cross_entropy, dice_loss};
 use crate::device::cpu::Pool;
 use crate::memory::Role;
 use crate::ops::testing::{Array, Tolerance, assert_clean, check_op, cuda_device, every_device, refused};
@@ -169,7 +169,10 @@ fn on_cuda_a_label_that_is_no_class_makes_the_loss_nan() {
     let x = tape.input(tensor(&[1, 3, 2], &[0.5; 6]));
     for wrong in [2.0, -1.0, 0.5, f32::NAN] {
         let label = tape.constant(tensor(&[1, 3, 1], &[0.0, wrong, 1.0]));
-        for loss in [cross_entropy(&tape, &x, &label, CrossEntropy::default()), dice_loss(&tape, &x, &label)] {
+        for loss in [
+            cross_entropy(&tape, &x, &label, CrossEntropy::default()),
+            dice_loss(&tape, &x, &label, SoftDice::default()),
+        ] {
             assert!(loss.unwrap().tensor().to_vec().unwrap()[0].is_nan(), "{wrong}");
         }
     }
@@ -258,32 +261,43 @@ fn cross_entropies_follow_their_definition() {
 
 #[test]
 fn dice_follows_its_definition() {
-    let twin = |a: &[Array]| {
-        let (batch, classes) = (a[0].shape[0], *a[0].shape.last().unwrap());
-        let rows = a[1].data.len() / batch;
-        let mut dice = 0.0;
-        for b in 0..batch {
-            for c in 0..classes {
-                let (mut both, mut either) = (0.0, 0.0);
-                for row in b * rows..(b + 1) * rows {
-                    let label = a[1].data[row];
-                    let y = if classes == 1 { label } else { f64::from(u8::from(label == c as f64)) };
-                    both += a[0].data[row * classes + c] * y;
-                    either += a[0].data[row * classes + c] + y;
+    let all = SoftDice::default();
+    for options in [
+        all,
+        SoftDice { background: false, ..all },
+        SoftDice { over_batch: true, ..all },
+        SoftDice { background: false, over_batch: true },
+    ] {
+        let twin = |a: &[Array]| {
+            let (batch, classes) = (a[0].shape[0], *a[0].shape.last().unwrap());
+            let items = if options.over_batch { 1 } else { batch };
+            let first = if options.background || classes == 1 { 0 } else { 1 };
+            let rows = a[1].data.len() / items;
+            let mut dice = 0.0;
+            for item in 0..items {
+                for c in first..classes {
+                    let (mut both, mut either) = (0.0, 0.0);
+                    for row in item * rows..(item + 1) * rows {
+                        let label = a[1].data[row];
+                        let y = if classes == 1 { label } else { f64::from(u8::from(label == c as f64)) };
+                        both += a[0].data[row * classes + c] * y;
+                        either += a[0].data[row * classes + c] + y;
+                    }
+                    dice += (2.0 * both + 1e-5) / (either + 1e-5);
                 }
-                dice += (2.0 * both + 1e-5) / (either + 1e-5);
             }
-        }
-        scalar(1.0 - dice / (batch * classes) as f64)
-    };
-    let op = |tape: &Tape, v: &[crate::tape::Var]| dice_loss(tape, &v[0], &v[1]);
-    let inputs = [probabilities(&[3, 50, 1]), labels(&[3, 50, 1])];
-    check_op(&inputs, &[0], TOLERANCE, op, twin);
-    let classes = Array::random(&[2, 4, 5, 6, 1], 7).map(|x| ((x + 1.0) * 1.5).floor());
-    check_op(&[probabilities(&[2, 4, 5, 6, 3]), classes], &[0], TOLERANCE, op, twin);
-    // Several pieces an item; slopes near 1e-4 from differences of numbers near 1: 1e-16/2e-5 = 5e-12, 5e-8 of the slope.
-    let inputs = [probabilities(&[2, 20_000, 1]), labels(&[2, 20_000, 1])];
-    check_op(&inputs, &[0], TOLERANCE, op, twin);
+            scalar(1.0 - dice / (items * (classes - first)) as f64)
+        };
+        let op = |tape: &Tape, v: &[crate::tape::Var]| dice_loss(tape, &v[0], &v[1], options);
+        let inputs = [probabilities(&[3, 50, 1]), labels(&[3, 50, 1])];
+        check_op(&inputs, &[0], TOLERANCE, op, twin);
+        let classes = Array::random(&[2, 4, 5, 6, 1], 7).map(|x| ((x + 1.0) * 1.5).floor());
+        check_op(&[probabilities(&[2, 4, 5, 6, 3]), classes], &[0], TOLERANCE, op, twin);
+        // Several pieces an item; slopes near 1e-4 from differences of numbers near 1: 1e-16/2e-5 = 5e-12, 5e-8 of the
+        // slope.
+        let inputs = [probabilities(&[2, 20_000, 1]), labels(&[2, 20_000, 1])];
+        check_op(&inputs, &[0], TOLERANCE, op, twin);
+    }
 }
 
 #[test]
@@ -304,12 +318,12 @@ fn shapes_and_labels_that_do_not_fit_are_errors() {
     refused("cross_entropy", &[&[4, 3], &[5, 1]], |t, v| cross_entropy(t, &v[0], &v[1], default));
     let reference = CrossEntropy { reference: true, ..default };
     refused("cross_entropy", &[&[4, 3], &[4, 1]], |t, v| cross_entropy(t, &v[0], &v[1], reference));
-    refused("dice_loss", &[&[4, 3], &[4, 1]], |t, v| dice_loss(t, &v[0], &v[1]));
-    refused("dice_loss", &[&[1, 4, 3], &[1, 4, 3]], |t, v| dice_loss(t, &v[0], &v[1]));
+    refused("dice_loss", &[&[4, 3], &[4, 1]], |t, v| dice_loss(t, &v[0], &v[1], SoftDice::default()));
+    refused("dice_loss", &[&[1, 4, 3], &[1, 4, 3]], |t, v| dice_loss(t, &v[0], &v[1], SoftDice::default()));
     for wrong in [3.0, -1.0, 0.5, f32::NAN] {
         let label =
             |t: &Tape| t.constant(Tensor::from_slice(t.device(), &[1, 2, 1], Role::Data, &[1.0, wrong]).unwrap());
         refused("cross_entropy", &[&[1, 2, 3]], |t, v| cross_entropy(t, &v[0], &label(t), default));
-        refused("dice_loss", &[&[1, 2, 3]], |t, v| dice_loss(t, &v[0], &label(t)));
+        refused("dice_loss", &[&[1, 2, 3]], |t, v| dice_loss(t, &v[0], &label(t), SoftDice::default()));
     }
 }

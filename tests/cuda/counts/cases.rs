@@ -107,7 +107,7 @@ pub const CASES: [Case; 70] = [
     case("cross_entropy 2×4096×4, reference", |b| cross_entropy(b, &[2, 4096, 4], true)),
     case("dice_loss 2×16³×4", |b| {
         let labels = b.filled(&[2, 16, 16, 16, 1], |i| (i % 4) as f32)?;
-        b.op(&[&[2, 16, 16, 16, 4]], vec![labels], |t, v| ops::dice_loss(t, &v[0], &v[1]))
+        b.op(&[&[2, 16, 16, 16, 4]], vec![labels], |t, v| ops::dice_loss(t, &v[0], &v[1], ops::SoftDice::default()))
     }),
     case("optimizer 200 × 4096, lookahead", |b| optimizer(b, 200, 4096)),
     case("optimizer 8 × 65536, lookahead", |b| optimizer(b, 8, 65536)),

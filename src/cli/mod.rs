@@ -42,7 +42,7 @@ use std::time::Instant;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use output::{note, note_after};
+use output::note_after;
 use progress::Shown;
 
 use crate::error::Result;

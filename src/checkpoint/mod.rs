@@ -16,6 +16,7 @@ use crate::{Error, Result};
 pub mod convert;
 pub mod model;
 mod pickle;
+pub mod prefix;
 pub mod safetensors;
 mod sink;
 pub mod sound;
@@ -96,7 +97,7 @@ fn read_wanted(mut file: impl Read + Seek, path: &Path, wanted: &dyn Fn(&str) ->
         )),
         [_, _, _, _, _, _, _, _, b'{'] => {
             let (state, metadata) = safetensors::read_from(file, path, wanted)?;
-            Ok(Checkpoint { state, metadata, format: CheckpointFormat::Safetensors })
+            Ok(Checkpoint { state: prefix::without_wrappers(state), metadata, format: CheckpointFormat::Safetensors })
         }
         _ => Err(Error::data(path, "this is neither a safetensors file nor a PyTorch archive", USABLE)),
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::convert::with_averages;
+use super::prefix::fitting;
 use super::{Checkpoint, Metadata, StateDict, View, safetensors, sound};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -139,12 +140,16 @@ fn planar(shape: &[usize]) -> Vec<usize> {
     }
 }
 
-/// Fills the weights from a checkpoint of the same network (.safetensors or official .pt).
+/// Fills the weights from a checkpoint of the same network (.safetensors or official .pt), whatever stands before all of
+/// its names.
 ///
 /// # Errors
 /// An unreadable file, or one of another model.
 pub fn load_weights(parameters: &mut Parameters, path: &Path) -> Result<()> {
-    fill(parameters, &super::load(path)?.state, path)
+    let state = super::load(path)?.state;
+    let names: Vec<String> = parameters.iter().map(|parameter| parameter.name().to_owned()).collect();
+    let state = fitting(state, |state| names.iter().all(|name| state.get(name).is_some()));
+    fill(parameters, &state, path)
 }
 
 /// Whether the weights in `path` belong to a network that behaves as the official code: an official `.pt`, or a

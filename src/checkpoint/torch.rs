@@ -13,6 +13,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use super::pickle::{Fault, Id, Pickle, Tensor};
+use super::prefix::without_wrappers;
 use super::sink::Sink;
 use super::state::elements;
 use super::{Array, DAMAGED, Data, Dtype, StateDict, View};
@@ -31,7 +32,7 @@ const WRAPPERS: [&str; 5] = ["model_state_dict", "state_dict", "model", "network
 /// Reads the state in an archive: its tensors, by official names, in the order of the archive.
 ///
 /// The state may be wrapped in a dictionary, under one of the usual keys or as its only member that holds tensors.
-/// `module.`, which `DataParallel` puts before every name, is taken off. Entries that are no tensors are passed over.
+/// What `DataParallel` and `torch.compile` put before names is taken off. Entries that are no tensors are passed over.
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be read; [`Error::Data`] if it is not such an archive, is damaged, asks for a
@@ -46,16 +47,15 @@ pub(super) fn read_from(file: impl Read + Seek, path: &Path) -> Result<StateDict
     let (mut archive, pickle) = opened(file, path)?;
     let entries = state_entries(&pickle)
         .map_err(|problem| Error::data(path, problem, "save model.state_dict() with torch.save and load that"))?;
-    let prefix = if entries.iter().all(|(name, _)| name.starts_with("module.")) { "module." } else { "" };
     let mut state = StateDict::new();
     for (name, id) in entries {
         let tensor = pickle
             .tensor(id)
             .ok_or_else(|| Error::data(path, format!("tensor {} is malformed", name.escape_debug()), DAMAGED))?;
         let array = archive.array(name, &tensor)?;
-        state.insert(name.strip_prefix(prefix).unwrap_or(name), array);
+        state.insert(name, array);
     }
-    Ok(state)
+    Ok(without_wrappers(state))
 }
 
 /// The archive and what its pickle says.

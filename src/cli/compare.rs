@@ -98,7 +98,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, PadTo::Largest, verbosity)?;
-    check_trainable(&dataset, &training)?;
+    check_trainable(&dataset, &task, &training, verbosity)?;
     if validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
     }

@@ -38,6 +38,9 @@ pub struct InspectArgs {
     /// Seed of the drawn validation cases
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
+    /// End with status 1 if there is a problem; otherwise problems are results, and the status is 0
+    #[arg(long)]
+    check: bool,
     /// Print errors and results only
     #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
     quiet: bool,
@@ -73,14 +76,21 @@ pub fn run(args: InspectArgs) -> Result<()> {
         write_atomic(folder.path().join("inspection.json"), json.as_bytes())?;
         shown = picture(&dataset, &found, folder)?;
     }
+    let problems = found.problems.len() + found.cases.iter().map(|case| case.problems.len()).sum::<usize>();
+    let outcome = match args.check && problems > 0 {
+        true => Err(crate::Error::data(&args.path, format!("has {problems} problem(s)"), "mend what is listed")),
+        false => Ok(()),
+    };
     if args.json {
-        return print(json);
+        print(json)?;
+        return outcome;
     }
     let mut text = text(&found, seconds);
     if let Some((path, cases)) = shown {
         let _ = writeln!(text, "montage: {} (rows: {})", path.display(), cases.join(", "));
     }
-    print(text)
+    print(text)?;
+    outcome
 }
 
 /// Writes the montage; `None` without a case that can be shown.
@@ -154,7 +164,8 @@ fn text(found: &Inspection, seconds: f64) -> String {
     line("channels", visible_line(&found.channels.join(", ")).into_owned());
     if !found.classes.is_empty() {
         let classes = found.classes.iter().map(|(value, name)| format!("{value} {name}"));
-        line("classes", visible_line(&classes.collect::<Vec<_>>().join(", ")).into_owned());
+        let ignored = found.ignore.map(|value| format!("{value} (ignored)"));
+        line("classes", visible_line(&classes.chain(ignored).collect::<Vec<_>>().join(", ")).into_owned());
     }
     let read: Vec<&CaseInspection> = found.cases.iter().filter(|case| case.channels > 0).collect();
     line("shapes", extent(&read, |case| case.shape.map(|n| n as f64)));
@@ -205,7 +216,8 @@ fn volumes(found: &Inspection, text: &mut String) {
     let labelled = found.cases.iter().filter(|case| !case.labels.is_empty()).count();
     for (value, mut volumes) in by_value {
         volumes.sort_by(f64::total_cmp);
-        let name = found.classes.iter().find(|class| class.0 == value).map_or("", |class| class.1.as_str());
+        let ignored = if found.ignore == Some(value) { "(ignored)" } else { "" };
+        let name = found.classes.iter().find(|class| class.0 == value).map_or(ignored, |class| class.1.as_str());
         let name = visible_line(name);
         let median = volumes[volumes.len() / 2];
         let _ = writeln!(

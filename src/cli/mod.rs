@@ -11,10 +11,12 @@ mod device_args;
 mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
+mod failures;
 mod help;
 #[cfg(feature = "infer")]
 mod infer;
 mod inspect;
+mod kernels;
 #[cfg(feature = "train")]
 mod licences;
 #[cfg(feature = "train")]

@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log, JSON for programs, nothing when quiet.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -61,6 +61,20 @@ impl Verbosity {
         match self {
             Self::Json => note(json!({ "warning": warning.to_string() }).to_string()),
             _ => self.say(format!("warning: {warning}")),
+        }
+    }
+
+    /// The driver has compiled `done` kernels of `all` that were asked for, and takes long.
+    pub fn compiling(self, done: usize, all: usize) {
+        match (self, done == all) {
+            (Self::Bars, over) => {
+                let line = if over { String::new() } else { format!("compiling kernels, {done} of {all}") };
+                let mut terminal = std::io::stderr().lock();
+                // Nobody can be told that standard error takes nothing.
+                let _ = write!(terminal, "\r\x1b[2K{line}").and_then(|()| terminal.flush());
+            }
+            (_, true) => self.say(format!("compiled {all} kernels, which the driver keeps (docs/cuda.md)")),
+            (_, false) => {}
         }
     }
 

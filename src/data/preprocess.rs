@@ -120,15 +120,18 @@ impl Preprocessing {
     }
 
     /// Prepares the labels of the image that `way` leads back to: class numbers in the network's order. Values that are no
-    /// class of the network become background.
+    /// class of the network become background, but for `ignore`, which becomes [`Labels::IGNORED`].
     ///
     /// # Errors
     /// [`Error::Shape`] if they are not on the image's grid.
-    pub fn labels(&self, labels: &Labels, way: &GridTransform) -> Result<Labels> {
+    pub fn labels(&self, labels: &Labels, ignore: Option<u8>, way: &GridTransform) -> Result<Labels> {
         let mut table = [0; 256];
         self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
         if self.merge {
             table[1..].fill(1);
+        }
+        if let Some(ignore) = ignore {
+            table[usize::from(ignore)] = Labels::IGNORED;
         }
         way.prepare(labels.mapped(&table))
     }
@@ -336,7 +339,7 @@ mod tests {
         for spacing in [None, Some([1.0; 3])] {
             let preprocessing = Preprocessing { spacing, ..preprocessing() };
             let (image, way) = preprocessing.image(volume.clone()).unwrap();
-            let prepared = preprocessing.labels(&labels, &way).unwrap();
+            let prepared = preprocessing.labels(&labels, None, &way).unwrap();
             assert_eq!(image.shape, if spacing.is_some() { [16; 3] } else { [8; 3] });
             assert_eq!(prepared.shape, image.shape);
             assert!(prepared.voxels.iter().all(|&v| v < 3));

@@ -24,14 +24,14 @@ use crate::train::ema::Ema;
 use crate::train::grad_clip;
 use crate::train::micro_batches::MicroBatches;
 use crate::train::settings::TrainSettings;
-use crate::train::step::{self, Batch};
+use crate::train::step::{self, Batch, Targets};
 use crate::train::validation::Validation;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
 const RECORDED_STEP: u64 = 1;
 
-/// The most threads that draw batches: more only help where reading is slower than the network.
+/// The most threads that draw batches beside a network on the CPU: more only help where reading is slower than it.
 const PREFETCH_THREADS: usize = 4;
 
 /// Steps of a process before batches are drawn ahead.
@@ -328,8 +328,12 @@ impl Trainer {
     /// they lie in the host's memory, of which its ledger knows nothing. They take at most half of what steps leave of the
     /// budget; where that holds no two batches, each is drawn when it is needed.
     fn window(&self, bytes: u64) -> (PrefetchLimits, Option<Buffer>) {
-        let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
         let on_cpu = matches!(self.device.backend(), Backend::Cpu { .. });
+        // A GPU leaves the host's cores to reading, inflating and augmenting.
+        let threads = match on_cpu {
+            true => self.device.threads().clamp(1, PREFETCH_THREADS),
+            false => std::thread::available_parallelism().map_or(1, usize::from),
+        };
         let left = if on_cpu { (self.device.budget().saturating_sub(self.device.reserved())) / 2 } else { u64::MAX };
         let window = PrefetchLimits::within(self.prefetch_bytes.min(left), bytes, threads);
         if self.prefetch_bytes == 0 || window.bytes(bytes) > left {
@@ -478,14 +482,22 @@ impl Trainer {
         let value = match graph {
             None => {
                 let loss = share_of_loss(&tape, parameters, network, batch, settings)?;
-                let value = loss.tensor().to_vec()?[0];
+                // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
+                // forward pass only. Nothing of a pass whose loss is not finite is used.
+                let value = loss.tensor().fetch()?;
+                let updated = tape.take_buffer_updates();
+                tape.backward(loss, parameters)?;
+                let value = value.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
                 if value.is_finite() {
-                    updates.extend(tape.take_buffer_updates());
-                    tape.backward(loss, parameters)?;
+                    updates.extend(updated);
                 }
                 value
             }
             // Nothing that the host would wait for may lie between the two.
+            Some(_) if batch.known.is_some() && matches!(batch.targets, Targets::Dense(_)) => {
+                let why = "each batch of a data set with ignored voxels is weighed by those that are known";
+                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; leave --graph away")));
+            }
             Some(InGraph { replay, loss }) => {
                 replay.run(parameters, batch, loss, |parameters, loss| {
                     let share = share_of_loss(&tape, parameters, network, batch, settings)?;

@@ -27,3 +27,4 @@ mod out_of_memory;
 mod resident_memory;
 mod roofline;
 mod training;
+mod world;

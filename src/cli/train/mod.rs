@@ -215,7 +215,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     }
     let mut task = task.measured(&dataset)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
-    check_trainable(&dataset, &*training)?;
+    check_trainable(&dataset, &task, &*training, verbosity)?;
     let shape = training.case(0)?.volume.shape;
     let network = config.network(channels, task.outputs(), shape)?;
     let network = if reference { network.into_reference() } else { network };

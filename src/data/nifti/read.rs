@@ -68,11 +68,8 @@ pub fn read(source: &Source) -> Result<Image> {
         stream = Stream::new(mate(source, "img")?)?;
     }
     let elements = stream.check_size(&header)?;
-    // As read and as turned, both f32: a file of a megabyte may unpack to more than the machine has.
-    size::within_host_budget(&[elements as usize, 2 * size_of::<f32>()]).map_err(|told| {
-        let problem = format!("reading its {:?} voxels {told}", header.dims);
-        Error::data(stream.source.path(), problem, "crop or resample it, or raise --memory-budget")
-    })?;
+    // As read and as turned, both f32.
+    afford(&header, elements, 2 * size_of::<f32>(), &stream.source)?;
     stream.skip_to(header.offset)?;
     let voxels = stream.voxels(&header, elements, |value| value as f32)?;
     check_finite(&voxels, &header, &stream.source)?;
@@ -89,8 +86,18 @@ pub fn read_wide(source: &Source) -> Result<Vec<f64>> {
         stream = Stream::new(mate(source, "img")?)?;
     }
     let elements = stream.check_size(&header)?;
+    afford(&header, elements, size_of::<f64>(), &stream.source)?;
     stream.skip_to(header.offset)?;
     stream.voxels(&header, elements, |value| value)
+}
+
+/// Refuses voxels that the memory budget does not hold, before they are unpacked: a file of a megabyte may make gigabytes.
+fn afford(header: &Header, elements: u64, bytes_each: usize, source: &Source) -> Result<()> {
+    let told = size::within_host_budget(&[elements as usize, bytes_each]).err();
+    told.map_or(Ok(()), |told| {
+        let problem = format!("reading its {:?} voxels {told}", header.dims);
+        Err(Error::data(source.path(), problem, "crop or resample it, or raise --memory-budget"))
+    })
 }
 
 /// A file whose header has been read.

@@ -177,7 +177,7 @@ impl RunFolder {
             Some(Ok(_)) if !admits(&folder.path) => Err(Error::data(
                 &folder.path,
                 "the output folder is not empty and holds no run to resume",
-                "name an empty or new folder with --out, or leave --out away; an interrupted `train` goes on with --resume",
+                "name an empty or new folder with --out, or omit --out; an interrupted `train` goes on with --resume",
             )),
             _ => Ok(folder),
         }

@@ -1,4 +1,4 @@
-//! The official evaluation: scores over random points of the network's grid instead of all voxels (QUIRKS 20).
+//! The official evaluation: scores over random points of the network's grid instead of all voxels.
 //!
 //! BraTS: 2¹⁷ uniform points a case that never reach the last index of an axis; LiTS: 2¹⁴, 40 % of them near the border.
 //! Published figures are of this kind. The official points are unseeded; ours follow from seed and case.

@@ -149,7 +149,7 @@ impl<'a> Segmenter<'a> {
             && !network.config().has_auxiliary()
         {
             return Err(Error::Usage(format!(
-                "the encoder of {} gives no low-resolution segmentation to start from; leave --seeded away",
+                "the encoder of {} gives no low-resolution segmentation to start from; omit --seeded",
                 NetworkConfig::OssNet(network.config().clone()).title()
             )));
         }

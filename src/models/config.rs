@@ -72,7 +72,7 @@ impl Family {
 /// Columns: name, published name, patches, mid-range, skip encoder, Fourier, auxiliary, width.
 type Row = (&'static str, &'static str, bool, bool, bool, bool, bool, usize);
 
-/// REFERENCE: the table of configurations.
+/// The official code's configurations.
 const TABLE: [Row; 12] = [
     ("vanilla_o_net", "", false, false, false, false, false, 256),
     ("vanilla_o_net_wide", "o-net", false, false, false, false, false, 512),

@@ -37,7 +37,7 @@ pub struct StepSizes {
     pub batch: usize,
     /// Points a volume.
     pub points: usize,
-    /// What the backward pass makes anew.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
     /// Number format of the step.
     pub precision: Precision,

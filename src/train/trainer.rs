@@ -197,11 +197,11 @@ impl Trainer {
     /// [`Error::Usage`] if the device is no CUDA device or the network drops out values at random; no memory for the loss.
     pub fn use_graphs(&mut self) -> Result<()> {
         if !matches!(self.device.target(), Target::Cuda(_)) {
-            return Err(Error::Usage("--graph needs a CUDA device; leave it away on the CPU".into()));
+            return Err(Error::Usage("--graph needs a CUDA device; omit it on the CPU".into()));
         }
         if self.network.config().dropout() > 0.0 {
             let why = "dropout draws new numbers in every pass, and a CUDA graph repeats the same";
-            return Err(Error::Usage(format!("--graph: {why}; leave it away for this network")));
+            return Err(Error::Usage(format!("--graph: {why}; omit it for this network")));
         }
         let loss = self.device.in_op("loss", || Tensor::zeros(&self.device, &[1], Role::Output))?;
         self.graph = Some(InGraph { replay: StepGraph::default(), loss });

@@ -243,7 +243,7 @@ fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> 
                 ))),
             }
         }
-        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; leave it away for {}", network.title()))),
+        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; omit it for {}", network.title()))),
     }
 }
 

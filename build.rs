@@ -112,11 +112,15 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, code: &machine_code::Files, out: &Pa
     Ok(text + "];\n")
 }
 
-fn pack(text: &[u8], path: &Path) -> std::io::Result<()> {
-    let mut options = XzOptions::with_preset(6);
-    // Text: the byte before says more than the place in a word.
-    (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (4, 0, 273);
+fn pack(bytes: &[u8], path: &Path) -> std::io::Result<()> {
+    // Small where the program is given away, quick where it is tested.
+    let small = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let mut options = XzOptions::with_preset(if small { 6 } else { 1 });
+    if small {
+        // Text: the byte before says more than the place in a word.
+        (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (4, 0, 273);
+    }
     let mut packed = XzWriter::new(fs::File::create(path)?, options)?;
-    packed.write_all(text)?;
+    packed.write_all(bytes)?;
     packed.finish()?.flush()
 }

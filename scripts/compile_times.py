@@ -16,7 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kernel_resources import ROOT, find_ptxas
+from cubins import find
+from kernel_resources import ROOT
 
 MOST = {"train bf16": 20.0, "infer f32": 5.0}
 WORST = 8
@@ -49,7 +50,7 @@ def seconds(ptxas, architecture, ptx, folder):
 
 def main():
     arguments = [argument for argument in sys.argv[1:] if argument != "--check"]
-    architecture, ptxas, all_kernels = (arguments or ["sm_90"])[0], find_ptxas(), kernels()
+    architecture, ptxas, all_kernels = (arguments or ["sm_90"])[0], find("ptxas"), kernels()
     lines = [line.split("\t") for line in (ROOT / "kernels/first.tsv").read_text().splitlines() if not line.startswith("#")]
     known, faults = {}, []
     with tempfile.TemporaryDirectory() as folder:

@@ -4,5 +4,7 @@
 #   scripts/counts.sh --check    fail if they would change
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ "${1:-}" = --check ] || export OSSNET_WRITE_COUNTS=1
-exec cargo test --test cuda -- no_more_than_committed
+if [ "${1:-}" = --check ]; then
+    exec cargo test --features exhaustive --test cuda -- no_more_than_committed
+fi
+OSSNET_WRITE_COUNTS=1 exec cargo test --test cuda -- no_more_than_committed

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Proves that the tests executed every kernel, and that the emulator's own tests know every instruction of the kernels.
 
-  CUEMU_COVERAGE=a cargo test --workspace
-  CUEMU_COVERAGE=b cargo test -p cuemu --test conformance
-  scripts/kernel_coverage.py a b
+  CUEMU_COVERAGE=$PWD/target/coverage cargo test --workspace --features exhaustive
+  scripts/kernel_coverage.py target/coverage
 
-Fails if a kernel of kernels/ptx was never executed to its end in the first run, or one of its opcodes is in no conformance
-test of the second.
+Fails if a kernel of kernels/ptx was never executed to its end in the run, or one of its opcodes is in no test of
+emulator/tests/conformance.
 """
 import re
 import sys
@@ -18,19 +17,19 @@ ENTRY = re.compile(r"^\.visible \.entry (\w+)\(", re.M)
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.:]*)(?:\s[^;]*)?;", re.M)
 
 
-def noted(path, what):
-    lines = (line.split(" ", 1) for line in Path(path).read_text().splitlines())
+def noted(folder, programs, what):
+    lines = (line.split(" ", 1) for file in Path(folder).glob(programs) for line in file.read_text().splitlines())
     return {name for kind, name in lines if kind == what}
 
 
-def main(run, conformance):
+def main(folder):
     kernels, opcodes = set(), set()
     for file in sorted(PTX.glob("*.ptx")):
         text = re.sub(r"//.*", "", file.read_text())
         kernels.update(ENTRY.findall(text))
         opcodes.update(INSTRUCTION.findall(text))
-    idle = sorted(kernels - noted(run, "kernel"))
-    untested = sorted(opcodes - noted(conformance, "opcode"))
+    idle = sorted(kernels - noted(folder, "*", "kernel"))
+    untested = sorted(opcodes - noted(folder, "conformance-*", "opcode"))
     for name in idle:
         print(f"no test executed the kernel {name}")
     for name in untested:
@@ -42,6 +41,6 @@ def main(run, conformance):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
     sys.exit(main(*sys.argv[1:]))

@@ -11,11 +11,11 @@ memory have less.
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import cubins
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "kernels/resources.tsv"
@@ -26,12 +26,6 @@ ARCHITECTURES = {
 }
 REGISTERS = 65536  # of a multiprocessor, everywhere
 RESERVED = 1024    # bytes of shared memory that the system keeps of every block
-
-
-def find_ptxas():
-    wheels = sorted(ROOT.glob(".venv/lib/python3*/site-packages/nvidia/cu13/bin/ptxas"))
-    found = os.environ.get("PTXAS") or shutil.which("ptxas") or (str(wheels[0]) if wheels else None)
-    return found or sys.exit("no ptxas; run scripts/install-nvcc.sh")
 
 
 def occupancy(architecture, threads, registers, shared):
@@ -59,13 +53,9 @@ def block_sizes(ptx):
     return sizes
 
 
-def assemble(ptxas, ptx, architecture):
-    run = subprocess.run([ptxas, f"-arch={architecture}", "-v", str(ptx), "-o", os.devnull],
-                         capture_output=True, text=True)
-    if run.returncode:
-        sys.exit(f"{ptx.name} for {architecture}: {run.stderr.strip()}")
+def facts_of(ptx, architecture):
     facts, kernel = {}, None
-    for line in run.stderr.splitlines():
+    for line in cubins.assemble(ptx, architecture)[1].splitlines():
         if found := re.search(r"Compiling entry function '(\w+)'", line):
             kernel = facts.setdefault(found[1], {"shared": 0, "spills": 0, "stack": 0})
         if kernel is None:
@@ -82,12 +72,12 @@ def assemble(ptxas, ptx, architecture):
 
 def table(names=()):
     """The table, and what spills; lines of files that are not among `names`, where there are any, are the committed ones."""
-    ptxas, files = find_ptxas(), sorted((ROOT / "kernels/ptx").glob("*.ptx"))
+    files = sorted((ROOT / "kernels/ptx").glob("*.ptx"))
     known = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]] if names else []
     files = [ptx for ptx in files if not names or ptx.stem in names]
     jobs = [(ptx, architecture) for ptx in files for architecture in ARCHITECTURES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = dict(zip(jobs, pool.map(lambda job: assemble(ptxas, *job), jobs)))
+        results = dict(zip(jobs, pool.map(lambda job: facts_of(*job), jobs)))
     rows, spilling = [], []
     for ptx in files:
         for kernel, threads in sorted(block_sizes(ptx).items()):

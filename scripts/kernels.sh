@@ -32,7 +32,9 @@ all=$(cd kernels && ls -- *.cu | sed 's/\.cu$//')
 if [ "${1:-}" = --check ]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
-    for name in $all; do compile "$name" "$made"; done
+    export -f compile
+    export nvcc isa
+    xargs -P "$(nproc)" -I NAME bash -euc 'compile NAME "$0"' "$made" <<< "$all"
     manifest > "$made/MANIFEST"
     diff -rq "$made" kernels/ptx || { echo "kernels/ptx is not what the sources give; run scripts/kernels.sh" >&2; exit 1; }
     echo "kernels/ptx is what nvcc $version makes of kernels/*.cu"

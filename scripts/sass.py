@@ -11,13 +11,13 @@ of executions.
 """
 
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import cubins
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("sm_80", "sm_90")
@@ -28,16 +28,9 @@ HEADS = ("kernel", "sm", "instructions", "loads 128/64/32", "stores 128/64/32", 
          "local")
 
 
-def find(tool):
-    wheels = sorted(ROOT.glob(f".venv/lib/python3*/site-packages/nvidia/**/bin/{tool}"))
-    return shutil.which(tool) or (str(wheels[0]) if wheels else sys.exit(f"no {tool}; run scripts/install-nvcc.sh"))
-
-
-def disassemble(tools, ptx, architecture):
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        subprocess.run([tools["ptxas"], f"-arch={architecture}", str(ptx), "-o", str(cubin)], check=True)
-        text = subprocess.run([tools["nvdisasm"], "-c", str(cubin)], check=True, capture_output=True, text=True).stdout
+def disassemble(ptx, architecture):
+    cubin = cubins.assemble(ptx, architecture)[0]
+    text = subprocess.run([cubins.find("nvdisasm"), "-c", str(cubin)], check=True, capture_output=True, text=True).stdout
     kernels, own = {}, None
     for line in text.splitlines():
         if found := re.match(r"\.text\.(\w+):", line.strip()):
@@ -83,14 +76,13 @@ def row(kernel, architecture, opcodes):
 
 def main():
     wanted = tuple(name for name in sys.argv[1:] if not name.startswith("--")) or HOT
-    tools = {tool: find(tool) for tool in ("ptxas", "nvdisasm")}
     jobs = []
     for ptx in sorted((ROOT / "kernels/ptx").glob("*.ptx")):
         names = re.findall(r"\.visible \.entry (\w+)\(", ptx.read_text())
         if "--all" in sys.argv or any(name.startswith(wanted) for name in names):
             jobs += [(ptx, architecture) for architecture in ARCHITECTURES]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda job: disassemble(tools, *job), jobs))
+        results = list(pool.map(lambda job: disassemble(*job), jobs))
     rows = [row(kernel, architecture, opcodes)
             for (_, architecture), kernels in zip(jobs, results) for kernel, opcodes in kernels.items()
             if "--all" in sys.argv or kernel.startswith(wanted)]

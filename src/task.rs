@@ -141,6 +141,30 @@ impl Task {
         }
     }
 
+    /// Checks that the task can be one of `network`'s: what a checkpoint says is not to be believed.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names what does not go together.
+    pub fn fits(&self, network: &NetworkConfig) -> Result<()> {
+        let Preprocessing { channels, classes, .. } = &self.preprocessing;
+        self.preprocessing.check()?;
+        if self.class_names.len() != classes.len() {
+            let problem = format!("{} names for {} classes", self.class_names.len(), classes.len());
+            return Err(Error::Model(format!("the task has {problem}; give each class one")));
+        }
+        if (channels.len(), self.outputs()) != (network.image_channels(), network.classes()) {
+            return Err(Error::Model(format!(
+                "the task has {} channels and {} outputs, the network {} and {}; name a task and a network that were \
+                 trained together",
+                channels.len(),
+                self.outputs(),
+                network.image_channels(),
+                network.classes()
+            )));
+        }
+        Ok(())
+    }
+
     /// Outputs a network needs: 1 for inside against outside, else one a class.
     pub fn outputs(&self) -> usize {
         match self.preprocessing.classes.len() {
@@ -157,7 +181,7 @@ impl Task {
         let Scan { name, image, labels: truth, border: stored, mut ignore, .. } = scan;
         let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
         let (volume, way) = self.image(&name, image, |own| match shape {
-            None => Ok(Padding::to_multiple(own, self.preprocessing.multiple)),
+            None => Ok(Padding::to_multiple(own, self.preprocessing.multiple.map(|multiple| multiple.max(1)))),
             Some(shape) => Padding::to_shape(own, shape).map_err(|_| {
                 Error::Model(format!(
                     "case {name} has {own:?} voxels but the network was made for {shape:?}; crop or resample it"

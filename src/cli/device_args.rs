@@ -9,9 +9,10 @@ use clap::Args;
 use super::RunArgs;
 use super::output::plural;
 use super::progress::{Shown, Verbosity};
+use crate::device::cpu::SimdLevel;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::memory::{default_cpu_budget, format_bytes};
+use crate::memory::{default_cpu_budget, format_bytes, size};
 use crate::tape::Precision;
 
 /// Where to compute.
@@ -82,6 +83,10 @@ impl RunArgs {
         let most = std::thread::available_parallelism().map_or(1, usize::from) * 64;
         if self.threads > most {
             return Err(Error::Usage(format!("--threads {} is more than this machine can use ({most})", self.threads)));
+        }
+        SimdLevel::wish()?;
+        if let (DeviceChoice::Cpu, Some(budget)) = (place, self.memory_budget) {
+            size::set_host_budget(budget);
         }
         let device = match place {
             DeviceChoice::Cpu => Device::cpu(self.threads, self.memory_budget.unwrap_or_else(default_cpu_budget)),

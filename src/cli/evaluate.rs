@@ -20,6 +20,7 @@ use crate::evaluate::{sampled, statistics::Summary};
 use crate::files::write_atomic;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
+use crate::text::visible_line;
 use crate::{evaluate, interrupt};
 
 /// Which cases are scored.
@@ -221,7 +222,7 @@ fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule:
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");
     }
-    let row = |name: &str, dice: f64, iou: f64| format!("{name:<24} {dice:>8.4} {iou:>8.4}\n");
+    let row = |name: &str, dice: f64, iou: f64| format!("{:<24} {dice:>8.4} {iou:>8.4}\n", visible_line(name));
     let rows: String = scores.iter().map(|score| row(&score.name, score.dice, score.iou)).collect();
     print(format!("{:<24} {:>8} {:>8}\n{rows}{}", "case", "Dice", "IoU", row("mean", dice, iou)))
 }
@@ -229,7 +230,10 @@ fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule:
 /// The scores for a terminal: a row a case and class, then means with their 95 % intervals.
 fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
     let several = summary.len() > 1;
-    let label = |name: &str, class: &str| if several { format!("{name} {class}") } else { name.to_string() };
+    let label = |name: &str, class: &str| {
+        let label = if several { format!("{name} {class}") } else { name.to_string() };
+        visible_line(&label).into_owned()
+    };
     let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "–".into() };
     let mut rows = Vec::new();
     for case in cases {

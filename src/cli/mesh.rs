@@ -15,6 +15,9 @@ use crate::files::RunFolder;
 use crate::label_table::COLOURS;
 use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part, Space};
 
+/// Most iterations of smoothing: a thousand already take all detail away.
+const MOST_SMOOTHING: u64 = 10_000;
+
 /// Flags of `ossnet mesh`.
 #[derive(Args, Clone, Debug)]
 pub struct MeshArgs {
@@ -44,8 +47,9 @@ pub struct ShapeArgs {
     #[arg(long, value_name = "VOXELS", default_value_t = MeshOptions::default().smallest)]
     smallest: usize,
     /// Iterations of smoothing
-    #[arg(long, value_name = "N", default_value_t = MeshOptions::default().smoothing)]
-    smooth: usize,
+    #[arg(long, value_name = "N", default_value_t = MeshOptions::default().smoothing as u64, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(..=MOST_SMOOTHING))]
+    smooth: u64,
     /// Simplify to at most so many triangles (0: keep all)
     #[arg(long, value_name = "N", default_value_t = MeshOptions::default().triangles)]
     triangles: usize,
@@ -59,7 +63,7 @@ impl ShapeArgs {
     pub fn options(&self) -> MeshOptions {
         MeshOptions {
             smallest: self.smallest,
-            smoothing: self.smooth,
+            smoothing: self.smooth as usize,
             triangles: self.triangles,
             ..MeshOptions::default()
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::output::note;
 use crate::data::Warning;
+use crate::text::visible_line;
 
 /// Seconds between plain lines in a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -87,7 +88,7 @@ impl Verbosity {
             ProgressStyle::with_template("{prefix:>18} {bar:20} {pos:>5}/{len} {elapsed} (left {eta}) {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        bar.set_prefix(name.to_string());
+        bar.set_prefix(visible_line(name).into_owned());
         ProgressTask {
             verbosity: self,
             name: name.into(),
@@ -116,7 +117,7 @@ impl ProgressTask {
     pub fn advance(&mut self, message: &str) {
         self.position += 1;
         self.bar.set_position(self.position);
-        self.bar.set_message(message.to_string());
+        self.bar.set_message(visible_line(message).into_owned());
         let due = self.said.is_none_or(|said| said.elapsed() >= LOG_EVERY);
         let each = self.verbosity == Verbosity::Json;
         if (each || self.verbosity == Verbosity::Lines && due) && self.position < self.length {

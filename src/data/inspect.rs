@@ -169,7 +169,9 @@ fn single_file(path: &Path) -> Result<Dataset> {
     let source = Source::File(path.into());
     let header = nifti::read_header(&source)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let channels = (0..header.channels()).map(|channel| format!("channel {channel}")).collect();
+    // Of a file that cannot hold what its header claims nothing is named: the case's own facts say what is wrong.
+    let count = nifti::probe(&source).map_or(0, |_| header.channels());
+    let channels = (0..count).map(|channel| format!("channel {channel}")).collect();
     Ok(Dataset {
         name: name.clone(),
         path: path.into(),

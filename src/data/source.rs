@@ -1,10 +1,10 @@
 //! Where bytes come from: files on disk and files embedded in the binary.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::nifti::{is_image, split_ending};
+use crate::files::open;
 use crate::{Error, Result};
 
 /// What may stand before a text.
@@ -66,9 +66,7 @@ impl Source {
     pub fn open(&self) -> Result<Box<dyn Read>> {
         self.len()?;
         match self {
-            Source::File(path) => {
-                Ok(Box::new(BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| Error::file(path, e))?)))
-            }
+            Source::File(path) => Ok(Box::new(BufReader::with_capacity(1 << 16, open(path)?))),
             Source::Embedded { bytes, .. } => Ok(Box::new(*bytes)),
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::geometry::{Affine, Geometry, StoredGrid};
 use super::nifti;
 use super::source::Source;
+use crate::memory::size;
 use crate::{Error, Result};
 
 /// An image: `[shape[0], shape[1], shape[2], channels]`, last axis fastest.
@@ -119,6 +120,11 @@ impl Volume {
             return Ok(whole);
         }
         let count = sources.len();
+        // All channels, and the one that is being read: as read, turned, and the first.
+        size::within_host_budget(&[whole.voxels.len(), count.saturating_add(3), size_of::<f32>()]).map_err(|told| {
+            let problem = format!("reading {count} images of {:?} voxels {told}", whole.shape);
+            Error::data(first.path(), problem, "crop or resample them, or raise --memory-budget")
+        })?;
         let mut voxels = vec![0.0; whole.voxels.len() * count];
         for (channel, source) in sources.iter().enumerate() {
             let grid = ignore_geometry.then_some(&whole.geometry.stored);

@@ -16,7 +16,7 @@ use crate::ops::cast;
 use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
-pub use cuda::{assert_clean, cuda_device};
+pub use cuda::{assert_clean, counting_device, cuda_device};
 pub use dot::dot;
 
 #[path = "../../tests/common/cuda.rs"]
@@ -36,6 +36,16 @@ pub const CLASSIC_ACTIVATIONS: [Activation; 9] = [
     Activation::Sigmoid,
     Activation::Identity,
 ];
+
+/// Occupancy networks that take part where one of each kind must: with the feature `exhaustive` the official twelve, else four
+/// of them, in which every part of the networks is once there and once not.
+pub fn oss_nets() -> Vec<&'static str> {
+    let published = |name: &&str| name.contains("o-net") || name.contains("oss-net");
+    match cfg!(feature = "exhaustive") {
+        true => crate::models::config::names().into_iter().filter(|name| !published(name)).collect(),
+        false => vec!["vanilla_o_net", "C2", "D2", "E1"],
+    }
+}
 
 /// A tensor of a test: shape and elements.
 #[derive(Clone, Debug)]
@@ -105,6 +115,12 @@ pub fn kind(device: &Device) -> Target {
     }
 }
 
+/// The op under test: not generic, for hundreds of tests would each compile all that is below.
+type Op<'a> = &'a dyn Fn(&Tape, &[Var]) -> Result<Var>;
+
+/// What it is compared with.
+type Twin<'a> = &'a dyn Fn(&[Array]) -> Array;
+
 /// Tolerances of [`check_op`], relative to the largest magnitude of what is compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
@@ -126,28 +142,31 @@ pub fn check_op(
     op: impl Fn(&Tape, &[Var]) -> Result<Var>,
     twin: impl Fn(&[Array]) -> Array,
 ) {
+    check_op_and_twin(inputs, differentiable, tolerance, &op, &twin);
+}
+
+fn check_op_and_twin(inputs: &[Array], differentiable: &[usize], tolerance: Tolerance, op: Op, twin: Twin) {
     let expected = twin(inputs);
     let weights = Array::random(&expected.shape, 0xC0FFEE);
+    let elements = |i: usize| (0..inputs[i].data.len()).step_by((inputs[i].data.len() / 48).max(1));
+    let of_twin = |&i: &usize| elements(i).map(|element| slope(inputs, (i, element), &weights, twin)).collect();
+    let slopes: Vec<Vec<f64>> = differentiable.iter().map(of_twin).collect();
     let mut earlier: Option<(Target, Vec<Vec<f32>>)> = None;
     for device in every_device() {
         device.ledger(|ledger| ledger.record(true));
-        let Run { output, gradients } = run(&device, inputs, differentiable, &weights, &op).unwrap();
+        let Run { output, gradients } = run(&device, inputs, differentiable, &weights, op).unwrap();
         let events = device.ledger(|ledger| ledger.take_events());
         assert_clean();
         assert_eq!(output.0, expected.shape, "output shape");
         compare(&format!("{device:?}: output"), &output.1, &expected.data, tolerance.forward);
-        for (gradient, &i) in gradients.iter().zip(differentiable) {
-            let stride = (gradient.len() / 48).max(1);
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-            for element in (0..gradient.len()).step_by(stride) {
-                theirs.push(slope(inputs, (i, element), &weights, &twin));
-                ours.push(gradient[element]);
-            }
-            compare(&format!("{device:?}: gradient of input {i}"), &ours, &theirs, tolerance.backward);
+        for ((gradient, slopes), &i) in gradients.iter().zip(&slopes).zip(differentiable) {
+            assert_eq!(gradient.len(), inputs[i].data.len(), "{device:?}: gradient of input {i}");
+            let ours: Vec<f32> = elements(i).map(|element| gradient[element]).collect();
+            compare(&format!("{device:?}: gradient of input {i}"), &ours, slopes, tolerance.backward);
         }
         let plan = Device::plan_for(device.target(), device.budget());
         plan.ledger(|ledger| ledger.record(true));
-        run(&plan, inputs, differentiable, &weights, &op).unwrap();
+        run(&plan, inputs, differentiable, &weights, op).unwrap();
         assert!(plan.ledger(|ledger| ledger.take_events()) == events, "{device:?}: plan and run allocate differently");
         let kind = kind(&device);
         let results = [vec![output.1], gradients].concat();
@@ -171,6 +190,10 @@ pub fn check_cuda(
     tolerance: Tolerance,
     op: impl Fn(&Tape, &[Var]) -> Result<Var>,
 ) {
+    check_on_cuda(inputs, differentiable, tolerance, &op);
+}
+
+fn check_on_cuda(inputs: &[Array], differentiable: &[usize], tolerance: Tolerance, op: Op) {
     let cpu = Device::cpu(1, 1 << 30).unwrap();
     let mut earlier: Option<Run> = None;
     for seed in [0, 1] {
@@ -184,7 +207,7 @@ pub fn check_cuda(
                 let vars: Vec<Var> = inputs.iter().map(|array| tape.input(zeros(array))).collect();
                 weights = Array::random(op(&tape, &vars).unwrap().shape(), 0xC0FFEE);
             }
-            run(device, inputs, differentiable, &weights, &op).unwrap()
+            run(device, inputs, differentiable, &weights, op).unwrap()
         };
         let ours = pass(&device);
         let events = device.ledger(|ledger| ledger.take_events());
@@ -220,6 +243,10 @@ pub fn check_bf16(
     tolerance: Tolerance,
     op: impl Fn(&Tape, &[Var]) -> Result<Var>,
 ) {
+    check_in_bf16(inputs, stored, differentiable, tolerance, &op);
+}
+
+fn check_in_bf16(inputs: &[Array], stored: &[usize], differentiable: &[usize], tolerance: Tolerance, op: Op) {
     let inputs: Vec<Array> = inputs.iter().map(Array::in_bf16).collect();
     let pass = |device: &Device, precision: Precision| -> Result<Vec<Stored>> {
         let tape = Tape::new(device, Mode::Train).with_precision(precision);
@@ -272,12 +299,7 @@ pub fn check_bf16(
 }
 
 /// The central difference of `Σ twin·weights` in one element of one input.
-fn slope(
-    inputs: &[Array],
-    (input, element): (usize, usize),
-    weights: &Array,
-    twin: &impl Fn(&[Array]) -> Array,
-) -> f64 {
+fn slope(inputs: &[Array], (input, element): (usize, usize), weights: &Array, twin: Twin) -> f64 {
     let step = 1e-5;
     let at = |delta: f64| {
         let mut moved = inputs.to_vec();
@@ -326,13 +348,7 @@ struct Run {
 }
 
 /// One training step of `op` on `device` with the loss `Σ output·weights`.
-fn run(
-    device: &Device,
-    inputs: &[Array],
-    differentiable: &[usize],
-    weights: &Array,
-    op: impl Fn(&Tape, &[Var]) -> Result<Var>,
-) -> Result<Run> {
+fn run(device: &Device, inputs: &[Array], differentiable: &[usize], weights: &Array, op: Op) -> Result<Run> {
     let tensor = |array: &Array| Tensor::from_slice(device, &array.shape, Role::Data, &array.f32s()).unwrap();
     let tape = Tape::new(device, Mode::Train);
     let vars: Vec<Var> = inputs.iter().map(|array| tape.input(tensor(array))).collect();
@@ -357,6 +373,10 @@ pub fn compare(what: &str, ours: &[f32], expected: &[f64], tolerance: f64) {
 
 /// Fails unless `op` refuses inputs of these shapes with an error that begins with its `name`.
 pub fn refused(name: &str, shapes: &[&[usize]], op: impl Fn(&Tape, &[Var]) -> Result<Var>) {
+    refuses(name, shapes, &op);
+}
+
+fn refuses(name: &str, shapes: &[&[usize]], op: Op) {
     let device = Device::cpu(1, 1 << 20).unwrap();
     let tape = Tape::new(&device, Mode::Train);
     let inputs = shapes.iter().map(|shape| tape.input(Tensor::zeros(&device, shape, Role::Data).unwrap()));

@@ -2,9 +2,8 @@
 
 use super::dry_run::{StepSizes, SyntheticStep};
 use crate::device::Device;
-use crate::models::config::names;
 use crate::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
-use crate::ops::testing::{assert_clean, cuda_device};
+use crate::ops::testing::{assert_clean, cuda_device, oss_nets};
 
 /// Of the largest element of each parameter's gradient. Both devices compute in f32 with sums in different orders: errors
 /// of 2^-24 a term, made larger by some fifty layers of norms and rational activations, each with slopes of a few.
@@ -80,9 +79,8 @@ fn oss_net(name: &str, classes: usize) {
 }
 
 #[test]
-fn every_official_configuration() {
-    let published = |name: &&str| name.contains("o-net") || name.contains("oss-net");
-    names().iter().filter(|name| !published(name)).for_each(|name| oss_net(name, 1));
+fn official_configurations() {
+    oss_nets().into_iter().for_each(|name| oss_net(name, 1));
 }
 
 #[test]

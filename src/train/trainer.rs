@@ -360,17 +360,22 @@ impl Trainer {
         })
     }
 
-    /// Checks that the weights are worth keeping.
+    /// Checks that weights, running statistics and the optimiser's state are worth keeping.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the first that is not finite.
     pub fn check_weights(&self) -> Result<()> {
-        let weights: Vec<&Tensor> = self.parameters.iter().map(Parameter::value).collect();
-        match first_not_finite(&self.device, &weights)? {
+        let weights = self.parameters.iter().map(|parameter| (parameter.name(), parameter.value()));
+        let statistics = self.parameters.buffers().map(|(name, value, _)| (name, value));
+        let averages = self.average().map_or(&[][..], |average| average.weights()).iter();
+        let averages = averages.map(|average| ("an averaged weight", average));
+        let state = self.optimizer.state().iter().map(|state| ("the optimiser's state", state));
+        let (names, kept): (Vec<&str>, Vec<&Tensor>) = weights.chain(statistics).chain(averages).chain(state).unzip();
+        match first_not_finite(&self.device, &kept)? {
             None => Ok(()),
             Some(i) => {
-                let name = self.parameters.iter().nth(i).map_or_else(String::new, |parameter| parameter.name().into());
-                Err(Error::NotFinite { what: "a weight".into(), step: self.optimizer.steps(), op: name })
+                let (what, step) = ("what is to be saved".into(), self.optimizer.steps());
+                Err(Error::NotFinite { what, step, op: names[i].into() })
             }
         }
     }

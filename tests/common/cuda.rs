@@ -16,10 +16,20 @@ pub fn cuda_device(seed: u64) -> Option<Device> {
     if cuemu::gpu_present() {
         return Some(Device::cuda(0, BUDGET).unwrap());
     }
+    // Sectors and bank conflicts are a quarter of the work, and few ask for them.
+    Some(emulated(cuemu::Config { seed, traffic: false, ..cuemu::Config::checked() }))
+}
+
+/// An emulated device that counts sectors and bank conflicts beside checking. `None` where there is a GPU, which counts nothing.
+pub fn counting_device() -> Option<Device> {
+    (cfg!(feature = "cuda") && !cuemu::gpu_present()).then(|| emulated(cuemu::Config::checked()))
+}
+
+fn emulated(config: cuemu::Config) -> Device {
     let emulator = cuemu::preload().unwrap();
-    emulator.configure(cuemu::Config { seed, ..cuemu::Config::checked() });
+    emulator.configure(config);
     emulator.reset();
-    Some(Device::cuda_observed(0, BUDGET, Box::new(Watch(emulator))).unwrap())
+    Device::cuda_observed(0, BUDGET, Box::new(Watch(emulator))).unwrap()
 }
 
 /// Fails if the emulator found anything in this thread's launches since [`cuda_device`].

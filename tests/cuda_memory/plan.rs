@@ -27,13 +27,14 @@ fn optimizer(number: usize) -> OptimizerSettings {
 }
 
 /// Every network in training at two levels of recomputation or more, with changing batches, points, classes and optimisers,
-/// in evaluation and in inference; in bf16 with everything kept and at a higher level, and in tf32.
+/// in evaluation and in inference; in bf16 with everything kept and at a higher level, and in tf32. With the feature
+/// `exhaustive` all of these, else every fifth: each network once, and each of the eight ways with three networks.
 #[test]
 fn a_plan_equals_the_run_on_cuda_event_by_event() {
     let emulator = emulator();
     let device = Device::cuda(0, BUDGET).unwrap();
     let plan = device.planned();
-    let mut combinations = 0;
+    let (mut combinations, mut checked) = (0, 0);
     for (n, name) in names().into_iter().enumerate() {
         let (channels, classes) = (1 + n % 2, 1 + n % 3);
         let volume = [[16, 16, 16], [16, 32, 16]][n % 2];
@@ -59,6 +60,11 @@ fn a_plan_equals_the_run_on_cuda_event_by_event() {
             at(Precision::Tf32, sizes(1 + (n + 1) % 3)),
             half_infers,
         ] {
+            combinations += 1;
+            if !cfg!(feature = "exhaustive") && combinations % 5 != 1 {
+                continue;
+            }
+            checked += 1;
             let run = dry_run(&device, &config, sizes, 1).unwrap();
             let planned = dry_run(&plan, &config, sizes, 1).unwrap();
             let what = format!("{name} {sizes:?}");
@@ -70,8 +76,7 @@ fn a_plan_equals_the_run_on_cuda_event_by_event() {
             if let Some(emulator) = &emulator {
                 assert_eq!(emulator.memory(0), (run.reserved, run.reserved), "{what}: the driver's live bytes");
             }
-            combinations += 1;
         }
     }
-    assert!(combinations >= 30, "{combinations}");
+    assert!(checked >= if cfg!(feature = "exhaustive") { 150 } else { 30 }, "{checked}");
 }

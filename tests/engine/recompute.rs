@@ -56,9 +56,11 @@ fn check(config: &NetworkConfig, sizes: StepSizes) {
     }
 }
 
+/// Of every official network with the feature `exhaustive`, else of four in which every part is once there and once not.
 #[test]
-fn gradients_of_every_published_network_are_those_of_level_0() {
-    for name in ossnet::models::config::names() {
+fn gradients_of_official_networks_are_those_of_level_0() {
+    let four = || vec!["vanilla_o_net", "C2", "D2", "E1"];
+    for name in if cfg!(feature = "exhaustive") { ossnet::models::config::names() } else { four() } {
         let volume = [32, 32, 32];
         let config = NetworkConfig::sample(name, 2, 1, volume).unwrap();
         check(&config, StepSizes::new(volume, 2, 300));

@@ -1,11 +1,13 @@
 //! What a whole test run executed, for a proof that nothing was left out.
 //!
-//! `CUEMU_COVERAGE=FILE` makes every process of the run append one line for each thing it meets for the first time: `opcode NAME`
-//! when a module that holds the instruction is loaded, `kernel NAME` when a launch of the kernel ends without a fault.
+//! `CUEMU_COVERAGE=FOLDER` makes every process of the run append one line for each thing it meets for the first time to the file
+//! in that folder that is called as its program: `opcode NAME` when a module that holds the instruction is loaded, `kernel NAME`
+//! when a launch of the kernel ends without a fault.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::ptx::ast::{Module, Statement};
@@ -19,8 +21,11 @@ struct Log {
 fn log() -> Option<&'static Mutex<Log>> {
     static LOG: OnceLock<Option<Mutex<Log>>> = OnceLock::new();
     let open = || {
-        let path = std::env::var_os("CUEMU_COVERAGE")?;
-        let file = OpenOptions::new().create(true).append(true).open(path);
+        let folder = PathBuf::from(std::env::var_os("CUEMU_COVERAGE")?);
+        let program = std::env::current_exe().ok()?;
+        let path = folder.join(program.file_name()?);
+        let open = || OpenOptions::new().create(true).append(true).open(path);
+        let file = std::fs::create_dir_all(folder).and_then(|()| open());
         let file = file.inspect_err(|error| eprintln!("cuemu: CUEMU_COVERAGE: {error}")).ok()?;
         Some(Mutex::new(Log { file, seen: HashSet::new() }))
     };

@@ -1,34 +1,59 @@
 //! Modules, their kernels and variables.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::state::{Function, Loaded, current_ordinal, current_state, devices, fresh, handles, lock};
 use super::{Outcome, Status, api, coverage, give, record};
 use crate::check::finding::{Finding, FindingKind};
-use crate::decode::module::decode;
+use crate::decode::module::{Module, decode};
 use crate::exec::launch::{SHARED_LIMIT, SHARED_OPT_IN};
+use crate::memory::Memory;
 use crate::ptx;
-use crate::ptx::ast::Variable;
+use crate::ptx::ast::{Module as Tree, Space, Variable};
+
+/// What was made of a text.
+enum Known {
+    /// Executable: it has no variables in device memory, so that it is the same wherever it is loaded.
+    Module(Arc<Module>),
+    /// Its variables have an address of their own each time.
+    Tree(Tree),
+}
+
+fn know(text: &str) -> Result<Known, String> {
+    let tree = ptx::parse(text).inspect(coverage::loaded)?;
+    if tree.variables.iter().any(|variable| matches!(variable.space, Space::Global | Space::Const)) {
+        return Ok(Known::Tree(tree));
+    }
+    decode(&tree, |_| Err("no variable asks for memory".into())).map(|module| Known::Module(Arc::new(module)))
+}
+
+/// What is known of a text: found out once a process, since a test opens the device many times.
+fn known(text: &str) -> Arc<OnceLock<Result<Known, String>>> {
+    type Texts = HashMap<Box<str>, Arc<OnceLock<Result<Known, String>>>>;
+    static TEXTS: Mutex<Option<Texts>> = Mutex::new(None);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let texts = texts.get_or_insert_default();
+    match texts.get(text) {
+        Some(known) => known.clone(),
+        None => texts.entry(text.into()).or_default().clone(),
+    }
+}
 
 fn load(out: *mut *mut c_void, text: &str) -> Outcome {
     let ordinal = current_ordinal()?;
-    // Parsing is the longest part, and needs no device.
-    let tree = ptx::parse(text).inspect(coverage::loaded);
-    let mut state = current_state()?;
-    let place = |variable: &Variable| {
-        let size = u64::from(variable.size.max(1));
-        let address =
-            state.memory.allocate(size, false, true).ok_or_else(|| format!("no memory for {}", variable.name))?;
-        let host = state.memory.host(address, size).ok_or("a fresh allocation has no memory")?;
-        // SAFETY: the allocation has `size` bytes, zero filled; initialisers are no longer than their variable.
-        unsafe { std::ptr::copy_nonoverlapping(variable.init.as_ptr(), host, variable.init.len().min(size as usize)) };
-        Ok(address)
+    let known = known(text);
+    let decoded = match known.get_or_init(|| know(text)) {
+        Ok(Known::Module(module)) => current_state().map(|_| Ok(module.clone()))?,
+        Ok(Known::Tree(tree)) => {
+            // The tables of handles are never asked for while a device is locked.
+            let mut state = current_state()?;
+            decode(tree, |variable| place(&mut state.memory, variable)).map(Arc::new)
+        }
+        Err(reason) => Err(reason.clone()),
     };
-    let decoded = tree.and_then(|tree| decode(&tree, place));
-    // The tables of handles are never asked for while a device is locked.
-    drop(state);
     match decoded {
         Ok(module) => {
             let handle = fresh();
@@ -40,6 +65,16 @@ fn load(out: *mut *mut c_void, text: &str) -> Outcome {
             Err(Status::InvalidPtx)
         }
     }
+}
+
+/// Allocates a variable and writes what it begins with.
+fn place(memory: &mut Memory, variable: &Variable) -> Result<u64, String> {
+    let size = u64::from(variable.size.max(1));
+    let address = memory.allocate(size, false, true).ok_or_else(|| format!("no memory for {}", variable.name))?;
+    let host = memory.host(address, size).ok_or("a fresh allocation has no memory")?;
+    // SAFETY: the allocation has `size` bytes, zero filled; initialisers are no longer than their variable.
+    unsafe { std::ptr::copy_nonoverlapping(variable.init.as_ptr(), host, variable.init.len().min(size as usize)) };
+    Ok(address)
 }
 
 unsafe fn load_image(out: *mut *mut c_void, image: *const c_char) -> Outcome {

@@ -121,7 +121,7 @@ pub fn current_state() -> Result<MutexGuard<'static, DeviceState>, Status> {
 /// A loaded module and its device.
 pub struct Loaded {
     /// The kernels and variables.
-    pub module: Module,
+    pub module: Arc<Module>,
     /// The device it is loaded on.
     pub ordinal: usize,
 }

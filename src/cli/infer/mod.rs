@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 
 use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
-use self::summary::{Summary, entry, line};
+use self::summary::{Summary, entry, line, of_labels};
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, is_of_case};
@@ -18,7 +18,7 @@ use super::output::{plural, print};
 use super::provenance::print_json;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
-use crate::data::{Case, Labels, Warning, nifti};
+use crate::data::{Axes, Case, Labels, Source, Warning, nifti};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
 use crate::infer::inputs::{self, Inputs};
@@ -100,13 +100,23 @@ pub fn run(args: InferArgs) -> Result<()> {
     if sound.is_empty() {
         return failures.finish(&args.out, "segmented", AGAIN);
     }
-    let folder = RunFolder::claim(&target.folder, |_| true)?;
+    // Whoever names one file may write others beside it at the same time.
+    let folder = match target.file {
+        Some(_) => RunFolder::shared(&target.folder)?,
+        None => RunFolder::claim(&target.folder, |_| true)?,
+    };
     let mut summary = if target.file.is_some() { Summary::unwritten() } else { Summary::open(folder.path())? };
     let mut pending = Vec::new();
     for &case in &sound {
         let outputs = Outputs::of(&args, &target, &case.name, &model.task);
         match outputs.all().iter().find(|path| path.exists()) {
-            Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {}
+            Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {
+                // Killed between the last file and the line that tells of it.
+                if !summary.has(&case.name) {
+                    let labels = Labels::read(&Source::File(outputs.labels.clone()), Axes::Canonical)?;
+                    summary.add(&case.name, of_labels(&model.task, case, &outputs, &labels))?;
+                }
+            }
             Some(path) if !args.resume && !args.overwrite => {
                 let remedy = "choose another --out, go on with --resume, or replace it with --overwrite";
                 return Err(Error::data(path, "exists already", remedy));

@@ -143,9 +143,9 @@ impl Header {
         self.grid.shape
     }
 
-    /// Channels: what lies along the axes beyond the third.
+    /// Channels: what lies along the axes beyond the third; the largest number if there are more than 64 bits count.
     pub fn channels(&self) -> usize {
-        self.dims.iter().skip(3).product()
+        self.dims.iter().skip(3).fold(1, |product, &n| product.saturating_mul(n))
     }
 
     /// Elements of all axes; `None` if the product exceeds u64.

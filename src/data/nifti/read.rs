@@ -7,10 +7,14 @@ use flate2::bufread::GzDecoder;
 
 use super::header::{Datatype, Header, SIZE_2};
 use crate::data::source::Source;
+use crate::memory::size;
 use crate::{Error, Result};
 
 /// The most elements (voxels times channels) that one file may declare: 2³², 16 GiB as f32.
 pub const MAX_ELEMENTS: u64 = 1 << 32;
+
+/// The most channels of one file: each has a name, statistics and a place in tables.
+pub const MAX_CHANNELS: usize = 1 << 16;
 
 /// Deflate cannot expand its input by more than this factor (258 bytes from 2 bits).
 const MAX_EXPANSION: u64 = 1032;
@@ -57,13 +61,15 @@ pub fn probe(source: &Source) -> Result<Header> {
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be opened; [`Error::Data`] if it is no NIfTI file, is truncated or damaged, declares
-/// more than it holds or more than [`MAX_ELEMENTS`], or holds NaN or infinity.
+/// more than it holds, more than [`MAX_ELEMENTS`] or more than the memory budget holds, or holds NaN or infinity.
 pub fn read(source: &Source) -> Result<Image> {
     let Opened { header, mut stream } = Opened::new(source)?;
     if !header.single_file {
         stream = Stream::new(mate(source, "img")?)?;
     }
     let elements = stream.check_size(&header)?;
+    // As read and as turned, both f32.
+    afford(&header, elements, 2 * size_of::<f32>(), &stream.source)?;
     stream.skip_to(header.offset)?;
     let voxels = stream.voxels(&header, elements, |value| value as f32)?;
     check_finite(&voxels, &header, &stream.source)?;
@@ -80,8 +86,18 @@ pub fn read_wide(source: &Source) -> Result<Vec<f64>> {
         stream = Stream::new(mate(source, "img")?)?;
     }
     let elements = stream.check_size(&header)?;
+    afford(&header, elements, size_of::<f64>(), &stream.source)?;
     stream.skip_to(header.offset)?;
     stream.voxels(&header, elements, |value| value)
+}
+
+/// Refuses voxels that the memory budget does not hold, before they are unpacked: a file of a megabyte may make gigabytes.
+fn afford(header: &Header, elements: u64, bytes_each: usize, source: &Source) -> Result<()> {
+    let told = size::within_host_budget(&[elements as usize, bytes_each]).err();
+    told.map_or(Ok(()), |told| {
+        let problem = format!("reading its {:?} voxels {told}", header.dims);
+        Err(Error::data(source.path(), problem, "crop or resample it, or raise --memory-budget"))
+    })
 }
 
 /// A file whose header has been read.
@@ -214,6 +230,10 @@ impl Stream {
             let problem = format!("declares {dims:?} voxels, more than the limit of {MAX_ELEMENTS}");
             Error::data(path, problem, "if the header is right, crop or resample the scan")
         })?;
+        if header.channels() > MAX_CHANNELS {
+            let problem = format!("declares {} channels, more than the limit of {MAX_CHANNELS}", header.channels());
+            return Err(Error::data(path, problem, "extract the images that are meant"));
+        }
         let wanted = elements * header.datatype.bytes() + header.offset;
         let possible = if self.compressed { self.length.saturating_mul(MAX_EXPANSION) } else { self.length };
         if wanted > possible {

@@ -81,11 +81,10 @@ impl Decoder {
 mod tests {
     use crate::device::Device;
     use crate::memory::Role;
-    use crate::models::config::names;
     use crate::models::{Encoding, OssNet, OssNetConfig};
     use crate::nn::Parameters;
     use crate::ops::patch_conv::PatchSource;
-    use crate::ops::testing::{Array, assert_clean, compare, every_device};
+    use crate::ops::testing::{Array, assert_clean, compare, every_device, oss_nets};
     use crate::rng::Rng;
     use crate::tape::{Mode, Tape};
     use crate::tensor::Tensor;
@@ -136,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn every_official_configuration() {
-        for (i, name) in names().into_iter().enumerate() {
+    fn official_configurations() {
+        for (i, name) in oss_nets().into_iter().enumerate() {
             let config = OssNetConfig::sample(name, 2, [SIDE; 3]).unwrap();
             let config = OssNetConfig { width: 24, blocks: 2, classes: 1 + i % 3, reference: i % 2 == 1, ..config };
             let mut expected: Option<Vec<f64>> = None;

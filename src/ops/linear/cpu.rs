@@ -1,9 +1,9 @@
-//! The linear layer on the CPU, on the `gemm` crate.
+//! The linear layer on the CPU, on the f32 kernels of the `gemm` crate.
 //!
 //! The crate is always called single-threaded on pieces of a fixed number of rows, so that the bits do not depend on the
 //! number of threads and its packing scratch stays small (one panel of the weight a thread).
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 use pulp::{Simd, WithSimd};
 
 use super::Dims;
@@ -47,22 +47,31 @@ pub(crate) fn product(
     assert!(last(a, m, k) && last(b, k, n) && (m - 1) * c_row + n <= c.len(), "matrix sizes {m}×{n}×{k}");
     for first in (0..n).step_by(COLUMNS) {
         let width = COLUMNS.min(n - first);
+        let [a_row, a_column, b_row, b_column, c_row] =
+            [a.row, a.column, b.row, b.column, c_row].map(|stride| stride as isize);
+        let left = a.data.as_ptr();
+        let right = b.data[(first * b.column).min(b.data.len())..].as_ptr();
+        // The kernels want column-major results: where rows are apart, cᵀ = bᵀ·aᵀ.
+        let (sizes, c_strides, left, left_strides, right, right_strides) = match c_row > 1 {
+            true => ([width, m], [c_row, 1], right, [b_row, b_column], left, [a_row, a_column]),
+            false => ([m, width], [1, c_row], left, [a_column, a_row], right, [b_column, b_row]),
+        };
         // SAFETY: the assertion bounds every element that the strides reach.
         unsafe {
-            gemm::gemm(
-                m,
-                width,
+            gemm_f32::gemm::f32::get_gemm_fn()(
+                sizes[0],
+                sizes[1],
                 k,
-                c.as_mut_ptr().add(first),
-                1,
-                c_row as isize,
+                c[first..].as_mut_ptr(),
+                c_strides[0],
+                c_strides[1],
                 accumulate,
-                a.data.as_ptr(),
-                a.column as isize,
-                a.row as isize,
-                b.data.as_ptr().add(first * b.column),
-                b.column as isize,
-                b.row as isize,
+                left,
+                left_strides[0],
+                left_strides[1],
+                right,
+                right_strides[0],
+                right_strides[1],
                 1.0,
                 1.0,
                 false,

@@ -4,7 +4,8 @@ use super::{linear, linear_pair, linear_with_stats};
 use crate::device::Device;
 use crate::memory::Role;
 use crate::ops::testing::{
-    Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, every_device,
+    Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, counting_device, cuda_device,
+    every_device,
 };
 use crate::ops::{add, cast, scale_add};
 use crate::tape::{Mode, Precision, Tape, Var};
@@ -342,7 +343,7 @@ fn part_of_the_columns_on_tensor_cores() {
 /// The decoder's layers: nearly all arithmetic is the tensor cores', and shared memory has no bank conflicts.
 #[test]
 fn tensor_cores_do_the_work() {
-    let Some(device) = cuda_device(0).filter(|_| !cuemu::gpu_present()) else { return };
+    let Some(device) = counting_device() else { return };
     let (rows, width) = (1024, 256);
     let tape = Tape::new(&device, Mode::Train).with_precision(Precision::Bf16);
     let x = Tensor::zeros_of(&device, &[rows, width], DType::Bf16, Role::Data).unwrap();

@@ -49,7 +49,7 @@ fuzz_target!(|text: &str| {
         let channels = model.task.preprocessing.channels.len();
         let voxels = (0..4 * 5 * 6 * channels).map(|i| (i % 7) as f32).collect();
         let image = Volume::new([4, 5, 6], channels, voxels);
-        let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, SegmenterSegmenterOptions::default());
+        let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, SegmenterOptions::default());
         if let Ok(found) = segmenter.and_then(|segmenter| segmenter.segment("scan", image, &mut || Ok(()))) {
             assert_eq!(found.labels.shape, [4, 5, 6]);
         }

@@ -33,5 +33,5 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = dataset.read(case, Axes::Canonical);
         }
     }
-    let _ = inspect(folder(), InspectInspectOptions { full: true, ignore_geometry: false, seed: 1 }, |_, _| {});
+    let _ = inspect(folder(), InspectOptions { full: true, ignore_geometry: false, seed: 1 }, |_, _| {});
 });

@@ -1,28 +1,34 @@
-//! Kernels: the committed PTX is checked against its sources, or compiled anew on request.
+//! Kernels: the committed PTX is checked against its sources and packed; machine code is made beside it where a compiler is.
 //!
-//! By default `kernels/ptx` is used as it is, and no compiler is needed; a source whose hash differs from the manifest's is
-//! an error, for then tests would run what nobody wrote. `OSSNET_NVCC=1` compiles with the first nvcc of `$NVCC`,
-//! `$CUDA_HOME/bin`, `$PATH`, `.venv` (PyPI's wheels); `OSSNET_NVCC=/path/to/nvcc` with that one.
-//! Either way `$OUT_DIR/kernels.rs` lists the modules and the kernels in them; PTX is packed to a twentieth of its size.
+//! `kernels/ptx` is used as it is, and no compiler is needed; a source whose hash differs from the manifest's is an error, for
+//! then tests would run what nobody wrote. Where `$NVCC`, `$CUDA_HOME/bin` or `$PATH` has an nvcc, a release build also
+//! assembles that PTX for the GPU that is there, or for [`ARCHITECTURES`] (`build/machine_code.rs`). `OSSNET_NVCC=0` forbids
+//! it, `OSSNET_NVCC=/path/to/nvcc` names the compiler, `OSSNET_NVCC=1` asks for it in other builds too. What fails there is a
+//! warning.
+//! `$OUT_DIR/kernels.rs` lists the files and the kernels in them; PTX is packed to a twentieth of its size.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
 use lzma_rust2::{XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
 
+#[path = "src/device/cuda/cut.rs"]
+mod cut;
+#[path = "build/machine_code.rs"]
+mod machine_code;
 /// Writes what the program reads; of its two functions one is used here.
 #[allow(dead_code)]
 #[path = "src/device/cuda/ptx_codec.rs"]
 mod ptx_codec;
 
 fn main() {
-    println!("cargo:rerun-if-changed=kernels");
-    println!("cargo:rerun-if-changed=src/device/cuda/ptx_codec.rs");
+    for path in ["kernels", "build", "src/device/cuda/ptx_codec.rs", "src/device/cuda/cut.rs"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
     for variable in ["OSSNET_NVCC", "NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -38,13 +44,10 @@ fn main() {
 fn kernels() -> Result<(), String> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?).join("kernels");
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
-    let sources = sources(&root)?;
-    let ptx = match env::var("OSSNET_NVCC") {
-        Ok(wish) if !wish.is_empty() && wish != "0" => compile(&wish, &root, &sources, &out)?,
-        _ => committed(&root, &sources)?,
-    };
+    let ptx = committed(&root, &sources(&root)?)?;
+    let code = machine_code::make(&ptx, &out);
     let table = out.join("kernels.rs");
-    fs::write(&table, listing(&ptx, &out)?).map_err(|e| format!("{}: {e}", table.display()))
+    fs::write(&table, listing(&ptx, &code, &out)?).map_err(|e| format!("{}: {e}", table.display()))
 }
 
 /// Names and contents of the sources and headers.
@@ -60,12 +63,7 @@ fn sources(root: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
     Ok(sources)
 }
 
-/// The names of the kernel files, without their ending.
-fn families(sources: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = &str> {
-    sources.keys().filter_map(|name| name.strip_suffix(".cu"))
-}
-
-/// The committed PTX, if every source still has the hash that the manifest notes.
+/// The committed PTX by the name of its file, if every source still has the hash that the manifest notes.
 fn committed(root: &Path, sources: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, PathBuf>, String> {
     let path = root.join("ptx/MANIFEST");
     let manifest = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -75,59 +73,41 @@ fn committed(root: &Path, sources: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMa
             return Err(format!("kernels/{name} is not what kernels/ptx was made of; run scripts/kernels.sh"));
         }
     }
-    Ok(families(sources).map(|name| (name.to_string(), root.join(format!("ptx/{name}.ptx")))).collect())
+    let families = sources.keys().filter_map(|name| name.strip_suffix(".cu"));
+    Ok(families.map(|name| (name.to_string(), root.join(format!("ptx/{name}.ptx")))).collect())
 }
 
-/// The PTX that a compiler found here makes.
-fn compile(
-    wish: &str,
-    root: &Path,
-    sources: &BTreeMap<String, Vec<u8>>,
-    out: &Path,
-) -> Result<BTreeMap<String, PathBuf>, String> {
-    let nvcc = if wish == "1" { find_nvcc(root)? } else { PathBuf::from(wish) };
-    let mut made = BTreeMap::new();
-    for name in families(sources) {
-        let target = out.join(format!("{name}.ptx"));
-        let output = Command::new(&nvcc)
-            .args(["-O3", "-std=c++17", "-arch=compute_80", "-ptx", "-o"])
-            .arg(&target)
-            .arg(root.join(format!("{name}.cu")))
-            .output()
-            .map_err(|e| format!("{}: {e}; unset OSSNET_NVCC to use the committed PTX", nvcc.display()))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
-            return Err(format!("{} cannot compile kernels/{name}.cu: {said}", nvcc.display()));
-        }
-        made.insert(name.to_string(), target);
-    }
-    Ok(made)
-}
-
-fn find_nvcc(root: &Path) -> Result<PathBuf, String> {
-    let named = env::var_os("NVCC").map(PathBuf::from);
-    let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
-    let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).map(|folder| folder.join("nvcc"));
-    let wheels = fs::read_dir(root.join("../.venv/lib")).into_iter().flatten().flatten();
-    let wheels = wheels.map(|python| python.path().join("site-packages/nvidia/cu13/bin/nvcc"));
-    named.into_iter().chain(home).chain(on_path).chain(wheels).find(|nvcc| nvcc.is_file()).ok_or_else(|| {
-        "no nvcc in $NVCC, $CUDA_HOME/bin, $PATH or .venv; run scripts/install-nvcc.sh, or unset OSSNET_NVCC".into()
-    })
-}
-
-/// Rust source of the table of modules.
-fn listing(ptx: &BTreeMap<String, PathBuf>, out: &Path) -> Result<String, String> {
-    let mut text = String::from("pub static MODULES: &[Module] = &[\n");
+/// Rust source of the table of kernel files. Registers are numbered kernel by kernel, so that each can be told alone.
+fn listing(ptx: &BTreeMap<String, PathBuf>, code: &machine_code::Files, out: &Path) -> Result<String, String> {
+    let mut text = String::from("pub static FILES: &[File] = &[\n");
+    let failed = |error: std::fmt::Error| error.to_string();
     for (name, path) in ptx {
         let source = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let entries = source.lines().filter_map(|line| line.trim_start().strip_prefix(".visible .entry "));
-        let kernels: Vec<&str> = entries.filter_map(|rest| rest.split('(').next()).collect();
+        let pieces = cut::cut(&source).map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut all = pieces.head;
+        let head = all.len();
+        let mut kernels = String::new();
+        for (kernel, piece) in &pieces.kernels {
+            let start = all.len();
+            all += &ptx_codec::encode(piece);
+            write!(kernels, "Kernel {{ name: {kernel:?}, place: ({start}, {}) }}, ", all.len()).map_err(failed)?;
+        }
         let packed = out.join(format!("{name}.ptx.xz"));
-        pack(ptx_codec::encode(&source).as_bytes(), &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
-        let include = format!("include_bytes!({:?})", packed.display().to_string());
-        writeln!(text, "    Module {{ name: {name:?}, ptx: {include}, kernels: &{kernels:?} }},")
-            .map_err(|e| e.to_string())?;
+        let pack = |bytes: &[u8], to: &Path| pack(bytes, to).map_err(|e| format!("{}: {e}", to.display()));
+        pack(all.as_bytes(), &packed)?;
+        let include = |path: &Path| format!("include_bytes!({:?})", path.display().to_string());
+        let mut made = String::new();
+        for ((major, minor), cubin) in code.get(name).into_iter().flatten() {
+            let packed = cubin.with_extension("cubin.xz");
+            pack(&fs::read(cubin).map_err(|e| format!("{}: {e}", cubin.display()))?, &packed)?;
+            write!(made, "Code {{ capability: ({major}, {minor}), cubin: {} }}, ", include(&packed)).map_err(failed)?;
+        }
+        let ptx = include(&packed);
+        writeln!(
+            text,
+            "    File {{ name: {name:?}, ptx: {ptx}, head: {head}, kernels: &[{kernels}], code: &[{made}] }},"
+        )
+        .map_err(failed)?;
     }
     Ok(text + "];\n")
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What ptxas makes of the committed PTX: registers, shared memory, spills and theoretical occupancy of every kernel.
 
-  scripts/kernel_resources.py           writes kernels/resources.tsv
-  scripts/kernel_resources.py --check   fails if it would change, or if any kernel spills
+  scripts/kernel_resources.py [FILE ...]   writes kernels/resources.tsv; with names of kernel files only their lines anew
+  scripts/kernel_resources.py --check      fails if it would change, or if any kernel spills
 
 ptxas comes from $PTXAS, from the PATH or from .venv (scripts/install-nvcc.sh). Occupancy is for the block size of the
 kernel's __launch_bounds__ (256 threads where there is none) and its static shared memory; launches with dynamic shared
@@ -80,8 +80,11 @@ def assemble(ptxas, ptx, architecture):
     return facts
 
 
-def table():
+def table(names=()):
+    """The table, and what spills; lines of files that are not among `names`, where there are any, are the committed ones."""
     ptxas, files = find_ptxas(), sorted((ROOT / "kernels/ptx").glob("*.ptx"))
+    known = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]] if names else []
+    files = [ptx for ptx in files if not names or ptx.stem in names]
     jobs = [(ptx, architecture) for ptx in files for architecture in ARCHITECTURES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = dict(zip(jobs, pool.map(lambda job: assemble(ptxas, *job), jobs)))
@@ -95,13 +98,14 @@ def table():
                            for architecture, fact in zip(ARCHITECTURES, facts)])
             spilling += [f"{kernel} spills {fact['spills']} bytes on {architecture}"
                          for architecture, fact in zip(ARCHITECTURES, facts) if fact["spills"]]
+    rows = sorted(rows + [row for row in known if row[0] not in names], key=lambda row: row[:2])
     head = ["file", "kernel", "threads", "shared"]
     head += [f"registers {a}" for a in ARCHITECTURES] + [f"occupancy % {a}" for a in ARCHITECTURES]
     return "\n".join("\t".join(row) for row in [head, *rows]) + "\n", spilling
 
 
 def main():
-    text, spilling = table()
+    text, spilling = table([name for name in sys.argv[1:] if not name.startswith("--")])
     if "--check" in sys.argv[1:]:
         if spilling:
             sys.exit("\n".join(spilling))
@@ -113,4 +117,5 @@ def main():
         print("\n".join(spilling) or "no spills")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 pinned=13.0.88
+# The PTX language that is written: the oldest that has all the kernels use (parameters above 4 KiB), so that drivers from r530
+# on compile it. nvcc writes its own newest; scripts/oldest_ptxas.sh checks that nothing newer is used.
+isa=8.1
 nvcc=${NVCC:-$(find -L .venv -path '*/bin/nvcc' -print -quit 2>/dev/null || true)}
 [ -n "$nvcc" ] || { echo "no nvcc; run scripts/install-nvcc.sh" >&2; exit 1; }
 version=$("$nvcc" --version | sed -n 's/.* V\([0-9.]*\)$/\1/p')
@@ -15,9 +18,13 @@ manifest() {
     echo "# Made by scripts/kernels.sh: the compiler, its flags, and the SHA-256 of each source."
     echo "nvcc $version"
     echo "flags -O3 -std=c++17 -arch=compute_80"
+    echo "ptx $isa"
     (cd kernels && sha256sum -- *.cu *.cuh | LC_ALL=C sort -k2)
 }
-compile() { "$nvcc" -O3 -std=c++17 -arch=compute_80 -ptx "kernels/$1.cu" -o "$2/$1.ptx"; }
+compile() {
+    "$nvcc" -O3 -std=c++17 -arch=compute_80 -ptx "kernels/$1.cu" -o "$2/$1.ptx"
+    sed -i "s/^\.version .*/.version $isa/" "$2/$1.ptx"
+}
 hash_of() { sed -n "s/^\([0-9a-f]*\)  $1\$/\1/p" kernels/ptx/MANIFEST 2>/dev/null; }
 changed() { [ "$(sha256sum "kernels/$1" | cut -d' ' -f1)" != "$(hash_of "$1")" ]; }
 

@@ -3,7 +3,7 @@
 //! Every message is a single line that names the file, flag, op or shape at fault and what to do about it. Variants are
 //! grouped by who can mend the cause: the user's files ([`Error::File`], [`Error::Data`]), the command line
 //! ([`Error::Usage`]), the budget ([`Error::OutOfMemory`]), the model's configuration ([`Error::Model`]), the op's
-//! caller ([`Error::Shape`]), the numbers themselves ([`Error::NotFinite`]).
+//! caller ([`Error::Shape`]), the numbers themselves ([`Error::NotFinite`], [`Error::NoAnswer`]).
 
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,14 @@ pub enum Error {
         /// The first op whose output was not finite.
         op: String,
     },
+    /// A network's answer is NaN or infinite: it names no class.
+    #[error(
+        "{}: the network answers with NaN or infinity; its weights are damaged or out of range: use another checkpoint, or look at the scan's values", case.as_deref().unwrap_or("a scan")
+    )]
+    NoAnswer {
+        /// The scan, once it is known.
+        case: Option<String>,
+    },
     /// The user interrupted the work (Ctrl-C); what was done is saved.
     #[error("interrupted; {0}")]
     Interrupted(String),
@@ -84,6 +92,15 @@ impl Error {
     /// Shapes do not fit in `op`.
     pub fn shape(op: &'static str, problem: impl Into<String>) -> Self {
         Error::Shape { op, problem: problem.into() }
+    }
+
+    /// The same error; where it is of a network's answer, of that for the scan `case`.
+    #[must_use]
+    pub fn of_case(self, case: &str) -> Self {
+        match self {
+            Error::NoAnswer { case: None } => Error::NoAnswer { case: Some(case.into()) },
+            other => other,
+        }
     }
 
     /// Exit status of the process: 2 for usage, 130 after an interrupt, 1 otherwise.

@@ -1,14 +1,73 @@
 //! Files that are either whole or absent, and the folder of a run.
 //!
 //! A file is written under a temporary name in its own folder, flushed to the disk and renamed: a reader, a crash or a
-//! full disk never meets half of it, and an older file of that name survives every failure.
+//! full disk never meets half of it, and an older file of that name survives every failure. What a killed writer leaves is
+//! removed by the next (`temporary`), and a run's folder belongs to one process at a time (`lock`).
+
+mod lock;
+mod owner;
+mod temporary;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::lock::Lock;
 use crate::{Error, Result};
+
+/// Opens a regular file for reading. A pipe would make a reader wait for ever, a device never end: both are refused, without
+/// waiting.
+///
+/// # Errors
+/// [`Error::File`] if the system refuses, or it is a folder; [`Error::Data`] for a pipe, a socket or a device.
+pub fn open(path: impl AsRef<Path>) -> Result<File> {
+    let path = path.as_ref();
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|source| not_regular(path).unwrap_or_else(|| Error::file(path, source)))?;
+    let found = file.metadata().map_err(|source| Error::file(path, source))?;
+    match (found.is_file(), found.is_dir()) {
+        (true, _) => Ok(file),
+        (_, true) => Err(Error::file(path, io::Error::from_raw_os_error(libc::EISDIR))),
+        _ => Err(special(path)),
+    }
+}
+
+/// The error of a path that cannot even be opened because of what it is, as a socket.
+fn not_regular(path: &Path) -> Option<Error> {
+    let found = path.metadata().ok()?;
+    (!found.is_file() && !found.is_dir()).then(|| special(path))
+}
+
+fn special(path: &Path) -> Error {
+    Error::data(path, "is a pipe, a socket or a device, not a regular file", "give the path of a file")
+}
+
+/// The content of a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As for [`open`], and [`Error::Data`] if it is longer.
+pub fn read(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|source| Error::file(path, source))?;
+    if bytes.len() as u64 > limit {
+        let problem = format!("has more than the {limit} bytes that such a file can have");
+        return Err(Error::data(path, problem, "check that it is the right file"));
+    }
+    Ok(bytes)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As for [`read`], and [`Error::Data`] if it is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>, limit: u64) -> Result<String> {
+    let path = path.as_ref();
+    String::from_utf8(read(path, limit)?).map_err(|_| Error::data(path, "is not UTF-8 text", "save it as UTF-8"))
+}
 
 /// Writes `bytes` to `path`, replacing what was there, or leaves everything as it was.
 ///
@@ -28,7 +87,8 @@ pub fn write_atomic_with(
 ) -> Result<()> {
     let path = path.as_ref();
     let named = |source| Error::file(path, source);
-    let temporary = temporary_beside(path).map_err(named)?;
+    let temporary = temporary::beside(path).map_err(named)?;
+    temporary::clean_once(folder_of(path));
     let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(named)?;
     let result = fill(file, write).and_then(|()| fs::rename(&temporary, path)).map_err(named);
     match &result {
@@ -47,37 +107,19 @@ fn fill(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) 
     written.and_then(|()| file.sync_all())
 }
 
-/// A name in the folder of `path` that no other writer of this or another process uses.
-fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name =
-        path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "this is not the name of a file"))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    Ok(path.with_file_name(temporary))
-}
-
-/// Removes what writers that were killed left in `folder`. Best effort: leftovers harm nobody.
-pub fn remove_temporaries(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') && name.ends_with(".tmp") {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
 /// Makes the rename itself durable. Best effort: the content is safe already, and not every system can do it.
 fn sync_folder_of(path: &Path) {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(folder) = File::open(folder) {
+    if let Ok(folder) = File::open(folder_of(path)) {
         let _ = folder.sync_all();
     }
 }
 
-/// The folder that a run writes to.
+/// The folder that `path` lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The folder that a run writes to, and that no other process does meanwhile.
 ///
 /// What was created for it and is still empty when this is dropped is removed again: a run that fails before its first
 /// file leaves nothing behind.
@@ -86,6 +128,7 @@ pub struct RunFolder {
     path: PathBuf,
     /// The folders that did not exist before, innermost first.
     created: Vec<PathBuf>,
+    lock: Option<Lock>,
 }
 
 impl RunFolder {
@@ -106,7 +149,8 @@ impl RunFolder {
                 Ok(()) => {
                     let mut created = std::mem::take(&mut base.created);
                     created.insert(0, path.clone());
-                    return Ok(Self { path, created });
+                    let folder = Self { path, created, lock: None };
+                    return folder.locked();
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(source) => return Err(Error::file(path, source)),
@@ -120,29 +164,47 @@ impl RunFolder {
     /// run of the same command.
     ///
     /// # Errors
-    /// [`Error::Data`] when the folder holds anything else, [`Error::File`] when it cannot be created or read.
+    /// [`Error::Data`] when the folder holds anything else or is in use by another process, [`Error::File`] when it cannot be
+    /// created, read or written to.
     pub fn claim(folder: impl AsRef<Path>, admits: impl FnOnce(&Path) -> bool) -> Result<Self> {
-        let folder = Self::create(folder.as_ref())?;
+        let folder = Self::create(folder.as_ref())?.locked()?;
         let named = |source| Error::file(&folder.path, source);
-        match fs::read_dir(&folder.path).map_err(named)?.next() {
+        // Nobody alive writes here.
+        temporary::remove_dead(&folder.path);
+        let mut entries = fs::read_dir(&folder.path).map_err(named)?;
+        match entries.find(|entry| entry.as_ref().map_or(true, |entry| entry.file_name() != lock::NAME)) {
             Some(Err(source)) => Err(named(source)),
             Some(Ok(_)) if !admits(&folder.path) => Err(Error::data(
                 &folder.path,
                 "the output folder is not empty and holds no run to resume",
-                "name an empty or new folder with --out, or leave --out away; an interrupted `train` goes on with --resume",
+                "name an empty or new folder with --out, or omit --out; an interrupted `train` goes on with --resume",
             )),
             _ => Ok(folder),
         }
     }
 
+    /// A folder that others may write to meanwhile, created when missing.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be created.
+    pub fn shared(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::create(folder.as_ref())
+    }
+
     fn create(path: &Path) -> Result<Self> {
         let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
         // Made first: if only some of the folders can be created, dropping it removes those.
-        let folder = Self { path: path.into(), created: missing.map(PathBuf::from).collect() };
+        let folder = Self { path: path.into(), created: missing.map(PathBuf::from).collect(), lock: None };
         match fs::create_dir_all(path) {
             Ok(()) => Ok(folder),
             Err(source) => Err(Error::file(path, source)),
         }
+    }
+
+    /// The same, with its lock.
+    fn locked(mut self) -> Result<Self> {
+        self.lock = Some(Lock::take(&self.path)?);
+        Ok(self)
     }
 
     /// Where it is.
@@ -153,6 +215,8 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
+        // The folder is empty only without it.
+        self.lock = None;
         // The system refuses to remove a folder that is not empty, which is what is wanted.
         self.created.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }

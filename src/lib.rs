@@ -57,6 +57,7 @@ mod suggest;
 pub mod tape;
 pub mod task;
 pub mod tensor;
+pub mod text;
 #[cfg(feature = "train")]
 pub mod train;
 

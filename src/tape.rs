@@ -2,7 +2,7 @@
 //!
 //! A [`Var`] is a *promise* of a tensor. While the user holds it the tensor is there. Afterwards the tape keeps it only if
 //! a later op said that its backward needs it ([`Op::needs`]), and even then not if the op that made it is cheap to run
-//! again ([`Op::recompute`]): then the backward pass makes it anew from its inputs, recursively, just before use. So the
+//! again ([`Op::recompute`]): then the backward pass recomputes it from its inputs, recursively, just before use. So the
 //! default step stores pre-activations only, and a stricter policy is a matter of marking more vars, not of other code.
 //!
 //! Ops are pure functions of their inputs: running one again gives the same bits (dropout draws from a counter, norm
@@ -47,7 +47,7 @@ struct Slot {
     producer: Option<usize>,
     /// Backward passes (or recomputations) that will still read the value.
     pending: Cell<usize>,
-    /// Make the value anew instead of keeping it.
+    /// Recompute the value instead of keeping it.
     recompute: Cell<bool>,
     held: Cell<bool>,
     parameter: Option<ParamId>,
@@ -295,7 +295,7 @@ impl Tape {
 
     fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
-        // What no gradient flows through is a constant, and is recorded only if it is to be made anew.
+        // What no gradient flows through is a constant, and is recorded only if it is to be recomputed.
         let promised = self.mode != Mode::Eval && self.recompute_all.get();
         if !needs_gradient && !promised {
             return Var(Rc::new(Handle(self.slot(output, false, None, None))));
@@ -490,7 +490,7 @@ impl Tape {
         Ok(())
     }
 
-    /// The value of a slot, made anew if it was not kept; it then stays until its last reader is done.
+    /// The value of a slot, recomputed if it was not kept; it then stays until its last reader is done.
     fn materialise(&self, slot: &Rc<Slot>) -> Result<Tensor> {
         let value = self.value_of(slot)?;
         if slot.pending.get() > 0 {
@@ -499,7 +499,7 @@ impl Tape {
         Ok(value)
     }
 
-    /// The value of a slot. What is made on the way stays if it was dear; a cheap op's output is made anew when its own
+    /// The value of a slot. What is made on the way stays if it was dear; a cheap op's output is recomputed when its own
     /// turn comes.
     fn value_of(&self, slot: &Rc<Slot>) -> Result<Tensor> {
         if let Some(value) = slot.value.borrow().as_ref() {
@@ -508,7 +508,7 @@ impl Tape {
         let producer = slot.producer.expect("only produced values are recomputed");
         let dear =
             |slot: &Rc<Slot>| slot.producer.is_some_and(|producer| !self.nodes.borrow()[producer].op.recompute());
-        // The op and its inputs are cloned out of reach of the borrow, for the inputs may have to be made anew as well.
+        // The op and its inputs are cloned out of reach of the borrow, for the inputs may have to be recomputed as well.
         let inputs: Vec<Rc<Slot>> = self.nodes.borrow()[producer].inputs.clone();
         let inputs = inputs
             .iter()

@@ -31,6 +31,9 @@ pub struct PreparedCase {
     pub border: Option<BorderPoints>,
     /// The labels as read, on the scan's own grid with the stored values.
     pub truth: Option<Labels>,
+    /// The value in [`PreparedCase::truth`] of voxels that are not scored; in [`PreparedCase::labels`] they are
+    /// [`Labels::IGNORED`].
+    pub ignore: Option<u8>,
     /// The first channel as read, on the scan's own grid.
     pub image: Vec<f32>,
     /// From the network's grid to the scan's.
@@ -138,6 +141,30 @@ impl Task {
         }
     }
 
+    /// Checks that the task can be one of `network`'s: what a checkpoint says is not to be believed.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names what does not go together.
+    pub fn fits(&self, network: &NetworkConfig) -> Result<()> {
+        let Preprocessing { channels, classes, .. } = &self.preprocessing;
+        self.preprocessing.check()?;
+        if self.class_names.len() != classes.len() {
+            let problem = format!("{} names for {} classes", self.class_names.len(), classes.len());
+            return Err(Error::Model(format!("the task has {problem}; give each class one")));
+        }
+        if (channels.len(), self.outputs()) != (network.image_channels(), network.classes()) {
+            return Err(Error::Model(format!(
+                "the task has {} channels and {} outputs, the network {} and {}; name a task and a network that were \
+                 trained together",
+                channels.len(),
+                self.outputs(),
+                network.image_channels(),
+                network.classes()
+            )));
+        }
+        Ok(())
+    }
+
     /// Outputs a network needs: 1 for inside against outside, else one a class.
     pub fn outputs(&self) -> usize {
         match self.preprocessing.classes.len() {
@@ -151,29 +178,30 @@ impl Task {
     /// # Errors
     /// Another number of channels than the network's, or a scan that is larger than `shape`.
     pub fn prepare(&self, scan: Scan, shape: Option<[usize; 3]>) -> Result<PreparedCase> {
-        let Scan { name, image, labels: truth, border: stored, .. } = scan;
+        let Scan { name, image, labels: truth, border: stored, mut ignore, .. } = scan;
         let first = image.voxels.iter().step_by(image.channels.max(1)).copied().collect();
         let (volume, way) = self.image(&name, image, |own| match shape {
-            None => Ok(Padding::to_multiple(own, self.preprocessing.multiple)),
+            None => Ok(Padding::to_multiple(own, self.preprocessing.multiple.map(|multiple| multiple.max(1)))),
             Some(shape) => Padding::to_shape(own, shape).map_err(|_| {
                 Error::Model(format!(
                     "case {name} has {own:?} voxels but the network was made for {shape:?}; crop or resample it"
                 ))
             }),
         })?;
-        let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, &way)).transpose()?;
+        let labels = truth.as_ref().map(|labels| self.preprocessing.labels(labels, ignore, &way)).transpose()?;
         let border = match (stored, &truth) {
             (Some(map), Some(truth)) => {
                 let map = way.prepare(Labels { voxels: map, ..*truth })?;
-                Some(BorderPoints::from_map(&map.voxels, map.shape))
+                let border = BorderPoints::from_map(&map.voxels, map.shape);
+                Some(labels.iter().fold(border, BorderPoints::known))
             }
             _ => labels.as_ref().map(BorderPoints::of),
         };
         let truth = match self.preprocessing.merge {
-            true => truth.map(|labels| self.merge(&labels)),
+            true => truth.map(|labels| self.merge(&labels, &mut ignore)),
             false => truth,
         };
-        Ok(PreparedCase { name, volume, labels, border, truth, image: first, way })
+        Ok(PreparedCase { name, volume, labels, border, truth, ignore, image: first, way })
     }
 
     /// Checks that an image has the network's channels.
@@ -181,14 +209,21 @@ impl Task {
     /// # Errors
     /// [`Error::Model`] that names the channels.
     pub fn check(&self, name: &str, image: &Volume) -> Result<()> {
+        self.check_channels(name, image.channels)
+    }
+
+    /// The same for an image of `count` channels that has not been read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_channels(&self, name: &str, count: usize) -> Result<()> {
         let channels = &self.preprocessing.channels;
-        if image.channels == channels.len() {
+        if count == channels.len() {
             return Ok(());
         }
         Err(Error::Model(format!(
-            "case {name} has {} image channel(s), the network takes {} ({}); give one file with all of them along the \
+            "case {name} has {count} image channel(s), the network takes {} ({}); give one file with all of them along the \
              fourth axis, or one file a channel in this order",
-            image.channels,
             channels.len(),
             channels.join(", ")
         )))
@@ -208,10 +243,14 @@ impl Task {
         self.preprocessing.image_padded(image, padding)
     }
 
-    /// Labels as read, with every class but background made the task's only one.
-    fn merge(&self, labels: &Labels) -> Labels {
+    /// Labels as read, with every class but background made the task's only one, and `ignore` a value of its own.
+    fn merge(&self, labels: &Labels, ignore: &mut Option<u8>) -> Labels {
         let mut table = [self.preprocessing.classes.get(1).copied().unwrap_or(1); 256];
         table[0] = self.preprocessing.classes.first().copied().unwrap_or(0);
+        if let Some(value) = ignore {
+            table[usize::from(*value)] = Labels::IGNORED;
+            *value = Labels::IGNORED;
+        }
         labels.mapped(&table)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use crate::device::{Buffer, Device, Target};
+use crate::device::{Buffer, Device, Later, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 
@@ -228,6 +228,15 @@ impl Tensor {
     /// What the driver says: a kernel that failed is often noticed here first.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         self.to_typed()
+    }
+
+    /// The f32 elements, to be waited for later; at most 64 of them on CUDA.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn fetch(&self) -> Result<Later> {
+        debug_assert_eq!(size_of::<f32>() as u64, stored_size(self.device(), self.dtype));
+        self.buffer.fetch(size_of::<f32>() * self.len())
     }
 
     /// The elements as `T` on the host; zeros on a plan.

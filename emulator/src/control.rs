@@ -38,9 +38,16 @@ pub fn preload() -> Result<&'static Emulator, String> {
 
 /// True if the machine has a real driver with at least one device: then tests may run on that instead. `CUEMU_ALWAYS=1`
 /// says no. Must not be asked after [`preload`].
+///
+/// # Panics
+/// If `OSSNET_REQUIRE_GPU=1` says that tests are to run on a GPU, and there is none: where one was rented, a test that falls back
+/// to the emulator shows nothing.
 pub fn gpu_present() -> bool {
     static PRESENT: OnceLock<bool> = OnceLock::new();
-    *PRESENT.get_or_init(|| std::env::var_os("CUEMU_ALWAYS").is_none() && real_devices() > 0)
+    let required = std::env::var("OSSNET_REQUIRE_GPU").is_ok_and(|value| value == "1");
+    let present = *PRESENT.get_or_init(|| std::env::var_os("CUEMU_ALWAYS").is_none() && real_devices() > 0);
+    assert!(present || !required, "OSSNET_REQUIRE_GPU=1, and no GPU answers through libcuda.so.1");
+    present
 }
 
 fn real_devices() -> i32 {

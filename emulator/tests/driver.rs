@@ -150,6 +150,21 @@ fn the_host_is_counted() {
 }
 
 #[test]
+fn an_idle_device_counts_and_does_nothing() {
+    let s = two_devices(Config { idle: true, ..Config::default() });
+    let gpu = Gpu::new(BUGS);
+    let input = gpu.stream.clone_htod(&[1.0f32; 32]).unwrap();
+    let mut out = gpu.stream.alloc_zeros::<f32>(32).unwrap();
+    let copy = gpu.kernel("copy");
+    gpu.stream.launch_builder(&copy).arg(&input).arg(&mut out).run(threads(32, 32)).unwrap();
+    let counters = s.counters_of("copy");
+    assert_eq!((counters.launches, counters.blocks, counters.global_store_bytes), (1, 0, 0));
+    assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), [0.0; 32]);
+    // What no device takes is refused as ever.
+    assert!(gpu.stream.launch_builder(&copy).arg(&input).arg(&mut out).run(threads(2048, 2048)).is_err());
+}
+
+#[test]
 fn modules_have_variables_and_can_be_unloaded() {
     let _s = two_devices(Config::default());
     let gpu = Gpu::new(KERNELS);

@@ -7,16 +7,19 @@
 //! the previous checkpoint whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::files::open;
 use crate::{Error, Result};
 
 pub mod convert;
 pub mod model;
 mod pickle;
+pub mod prefix;
 pub mod safetensors;
+mod sink;
+pub mod sound;
 mod state;
 pub mod torch;
 
@@ -46,6 +49,9 @@ pub struct Checkpoint {
     pub format: CheckpointFormat,
 }
 
+/// Version of the layout of a checkpoint's metadata, its entry `format`. From 2 on every file has checksums.
+const FORMAT: &str = "2";
+
 /// Advice for a file that does not hold what its beginning promises.
 const DAMAGED: &str = "the file is cut short or damaged: copy or download it again";
 
@@ -57,9 +63,20 @@ pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
     load_wanted(path.as_ref(), &|_| true)
 }
 
+/// As [`load`], from the start of anything that can be read; `path` is for messages only.
+///
+/// # Errors
+/// As for [`load`].
+pub fn read(from: impl Read + Seek, path: &Path) -> Result<Checkpoint> {
+    read_wanted(from, path, &|_| true)
+}
+
 /// As [`load`]; of [`CheckpointFormat::Safetensors`] only the tensors are read whose names are `wanted`.
 fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint> {
-    let mut file = File::open(path).map_err(|error| Error::file(path, error))?;
+    read_wanted(open(path)?, path, wanted)
+}
+
+fn read_wanted(mut file: impl Read + Seek, path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint> {
     let mut start = Vec::new();
     (&mut file).take(9).read_to_end(&mut start).map_err(|error| Error::file(path, error))?;
     file.seek(SeekFrom::Start(0)).map_err(|error| Error::file(path, error))?;
@@ -80,7 +97,7 @@ fn load_wanted(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Checkpoint>
         )),
         [_, _, _, _, _, _, _, _, b'{'] => {
             let (state, metadata) = safetensors::read_from(file, path, wanted)?;
-            Ok(Checkpoint { state, metadata, format: CheckpointFormat::Safetensors })
+            Ok(Checkpoint { state: prefix::without_wrappers(state), metadata, format: CheckpointFormat::Safetensors })
         }
         _ => Err(Error::data(path, "this is neither a safetensors file nor a PyTorch archive", USABLE)),
     }

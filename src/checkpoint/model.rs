@@ -4,16 +4,14 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::convert::with_averages;
-use super::{Checkpoint, Metadata, StateDict, View, safetensors};
+use super::prefix::fitting;
+use super::{Checkpoint, Metadata, StateDict, View, safetensors, sound};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::task::Task;
-
-/// Version of the metadata's layout.
-pub const FORMAT: &str = "1";
 
 /// What precedes the name of a weight's moving average; it takes the weight's place in inference.
 pub const AVERAGE: &str = "average.";
@@ -23,6 +21,9 @@ pub(super) const COURSE: [&str; 2] = [OPTIMIZER, AVERAGE];
 
 /// What precedes the names of an optimiser's state.
 const OPTIMIZER: &str = "optimizer.";
+
+/// The budget of a plan that only asks what a network would hold.
+const PLAN_BYTES: u64 = 1 << 60;
 
 /// A network as inference needs it.
 pub struct Model {
@@ -64,49 +65,69 @@ pub fn named_weights(parameters: &Parameters) -> Result<Vec<NamedTensor>> {
     Ok(named)
 }
 
+/// Advice for weights that are not the network's.
+const OTHER: &str = "it is a checkpoint of another model: name that model, or another checkpoint";
+
+/// Official name and shape of each weight and running statistic; no values are looked at.
+fn expected(parameters: &Parameters) -> Vec<(String, Vec<usize>)> {
+    let mut expected: Vec<(String, Vec<usize>)> =
+        parameters.iter().map(|parameter| (parameter.name().into(), parameter.value().shape().to_vec())).collect();
+    for (name, value, _) in parameters.buffers() {
+        match name.strip_suffix("running") {
+            Some(layer) => {
+                let groups = vec![value.channels()];
+                expected.push((format!("{layer}running_mean"), groups.clone()));
+                expected.push((format!("{layer}running_var"), groups));
+                expected.push((format!("{layer}num_batches_tracked"), Vec::new()));
+            }
+            None => expected.push((name.into(), value.shape().to_vec())),
+        }
+    }
+    expected
+}
+
+/// Checks that a state has what `parameters` hold, of those shapes, and nothing else but what belongs to a run.
+fn check(parameters: &Parameters, state: &StateDict, path: &Path) -> Result<()> {
+    let expected = expected(parameters);
+    for (name, shape) in &expected {
+        let array = state.get(name).ok_or_else(|| Error::data(path, format!("lacks {name}"), OTHER))?;
+        if array.shape() != shape && array.shape() != planar(shape) {
+            let problem = format!("has {name} of shape {:?}, the model {shape:?}", array.shape());
+            return Err(Error::data(path, problem, OTHER));
+        }
+    }
+    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let of_run = |name: &str| COURSE.iter().any(|own| name.starts_with(own));
+    match state.iter().map(|(name, _)| name).find(|name| !known.contains(name) && !of_run(name)) {
+        None => sound::check(state, path),
+        Some(odd) => Err(Error::data(path, format!("has {}, which the model lacks", odd.escape_debug()), OTHER)),
+    }
+}
+
 /// Fills weights and running statistics from a state dictionary of official names.
 ///
 /// # Errors
-/// [`Error::Data`] naming `path` if one is missing, of another shape, or unknown.
+/// [`Error::Data`] naming `path` if one is missing, of another shape, unknown, or cannot be right ([`sound::check`]).
 pub fn fill(parameters: &mut Parameters, state: &StateDict, path: &Path) -> Result<()> {
-    const REMEDY: &str = "it is a checkpoint of another model: name that model, or another checkpoint";
-    let array = |name: &str, shape: &[usize]| {
-        let array = state.get(name).ok_or_else(|| Error::data(path, format!("lacks {name}"), REMEDY))?;
-        if array.shape() != shape && array.shape() != planar(shape) {
-            let problem = format!("has {name} of shape {:?}, the model {shape:?}", array.shape());
-            return Err(Error::data(path, problem, REMEDY));
-        }
-        Ok(array.to_f32().into_owned())
+    check(parameters, state, path)?;
+    let array = |name: &str| {
+        let array = state.get(name).ok_or_else(|| Error::data(path, format!("lacks {name}"), OTHER))?;
+        Ok::<_, Error>(array.to_f32().into_owned())
     };
-    let mut known = 0;
     for parameter in parameters.iter_mut() {
-        let values = array(parameter.name(), parameter.value().shape())?;
-        known += 1;
+        let values = array(parameter.name())?;
         parameter.value_and_gradient().0.write(&values)?;
     }
     for (name, value, updates) in parameters.buffers_mut() {
         match name.strip_suffix("running") {
             Some(layer) => {
-                let groups = value.channels();
-                let mean = array(&format!("{layer}running_mean"), &[groups])?;
-                let variance = array(&format!("{layer}running_var"), &[groups])?;
+                let (mean, variance) =
+                    (array(&format!("{layer}running_mean"))?, array(&format!("{layer}running_var"))?);
                 value.write(&[mean, variance].concat())?;
-                *updates = array(&format!("{layer}num_batches_tracked"), &[])?.first().map_or(0, |&count| count as u64);
-                known += 3;
+                *updates = array(&format!("{layer}num_batches_tracked"))?.first().map_or(0, |&count| count as u64);
             }
-            None => {
-                let values = array(name, value.shape())?;
-                value.write(&values)?;
-                known += 1;
-            }
+            None => value.write(&array(name)?)?,
         }
-    }
-    let weights: Vec<&str> =
-        state.iter().map(|(name, _)| name).filter(|name| !COURSE.iter().any(|own| name.starts_with(own))).collect();
-    if weights.len() != known {
-        let own: HashSet<String> = named_weights(parameters)?.into_iter().map(|(name, _, _)| name).collect();
-        let odd = weights.into_iter().find(|name| !own.contains(*name)).unwrap_or("a weight twice");
-        return Err(Error::data(path, format!("has {odd}, which the model lacks"), REMEDY));
     }
     Ok(())
 }
@@ -119,12 +140,16 @@ fn planar(shape: &[usize]) -> Vec<usize> {
     }
 }
 
-/// Fills the weights from a checkpoint of the same network (.safetensors or official .pt).
+/// Fills the weights from a checkpoint of the same network (.safetensors or official .pt), whatever stands before all of
+/// its names.
 ///
 /// # Errors
 /// An unreadable file, or one of another model.
 pub fn load_weights(parameters: &mut Parameters, path: &Path) -> Result<()> {
-    fill(parameters, &super::load(path)?.state, path)
+    let state = super::load(path)?.state;
+    let names: Vec<String> = parameters.iter().map(|parameter| parameter.name().to_owned()).collect();
+    let state = fitting(state, |state| names.iter().all(|name| state.get(name).is_some()));
+    fill(parameters, &state, path)
 }
 
 /// Whether the weights in `path` belong to a network that behaves as the official code: an official `.pt`, or a
@@ -161,12 +186,36 @@ pub fn entry<T: serde::de::DeserializeOwned>(checkpoint: &Checkpoint, key: &str,
 /// An unreadable file, one of another kind, or no memory.
 pub fn load(device: &Device, path: &Path) -> Result<Model> {
     // Three quarters of a checkpoint and more are for going on with training.
-    let checkpoint = super::load_wanted(path, &|name| !name.starts_with(OPTIMIZER))?;
+    of(device, super::load_wanted(path, &|name| !name.starts_with(OPTIMIZER))?, path)
+}
+
+/// The same of a checkpoint that has been read, from `path`.
+///
+/// # Errors
+/// As for [`load`].
+pub fn of(device: &Device, checkpoint: Checkpoint, path: &Path) -> Result<Model> {
     let config: NetworkConfig = entry(&checkpoint, "network", path)?;
     let task: Task = entry(&checkpoint, "task", path)?;
+    built(device, &config, task, &with_averages(checkpoint.state), path)
+}
+
+/// The network of a configuration and a task that nobody has vouched for, with the weights of `state`. Memory is taken only
+/// for weights that are there.
+fn built(device: &Device, config: &NetworkConfig, task: Task, state: &StateDict, path: &Path) -> Result<Model> {
+    let unusable = |error: Error| match error {
+        Error::Model(problem) | Error::Usage(problem) => {
+            Error::data(path, format!("describes no usable network: {problem}"), "use another checkpoint")
+        }
+        other => other,
+    };
+    config.check().map_err(unusable)?;
+    task.fits(config).map_err(unusable)?;
+    let mut planned = Parameters::new(&Device::plan_for(device.target(), PLAN_BYTES));
+    Network::new(config, &mut planned, &mut Rng::new(0))?;
+    check(&planned, state, path)?;
     let mut parameters = Parameters::new(device);
-    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
-    fill(&mut parameters, &with_averages(checkpoint.state), path)?;
+    let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+    fill(&mut parameters, state, path)?;
     Ok(Model { network, parameters, task })
 }
 
@@ -177,7 +226,6 @@ impl Model {
     /// A full disk or a folder that refuses.
     pub fn save(network: &Network, parameters: &Parameters, task: &Task, path: &Path) -> Result<()> {
         let mut metadata = Metadata::new();
-        metadata.insert("format".into(), FORMAT.into());
         metadata.insert("network".into(), to_json("network", &network.config(), path)?);
         metadata.insert("task".into(), to_json("task", task, path)?);
         let weights = named_weights(parameters)?;
@@ -204,8 +252,5 @@ pub fn to_json(key: &str, value: &impl serde::Serialize, path: &Path) -> Result<
 /// # Errors
 /// An unreadable file, one of another network, or no memory.
 pub fn load_official(device: &Device, path: &Path, config: NetworkConfig, task: Task) -> Result<Model> {
-    let mut parameters = Parameters::new(device);
-    let network = Network::new(&config, &mut parameters, &mut Rng::new(0))?;
-    load_weights(&mut parameters, path)?;
-    Ok(Model { network, parameters, task })
+    built(device, &config, task, &super::load(path)?.state, path)
 }

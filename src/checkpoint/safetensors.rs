@@ -3,22 +3,38 @@
 //! A file is the length of a JSON header (u64, little-endian), the header, and the tensors' bytes. The header lists the
 //! tensors in the order of the state; the bytes lie by falling element size, which keeps each tensor aligned as the
 //! format's readers expect.
+//!
+//! The entry `checksums` of the metadata holds a CRC-32 of each tensor and one of the metadata, as a JSON object from names
+//! to eight hexadecimal digits. Of a tensor it covers the text of type and shape, as in `F32[2,3]`, and then the bytes; under
+//! `__metadata__` it covers keys and values of all other entries in the order of the keys, a zero byte behind each. A file
+//! that has checksums is held to them: every flipped bit is found. Files without (of earlier versions, of other tools) are
+//! read as they are.
 
 use std::cmp::Reverse;
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use flate2::Crc;
 use safetensors::Dtype as FileDtype;
 use safetensors::tensor::Metadata as Header;
 use serde_json::{Map, Value, json};
 
-use super::{Array, DAMAGED, Data, Dtype, Metadata, StateDict, View};
-use crate::files::write_atomic_with;
+use super::{Array, DAMAGED, Data, Dtype, FORMAT, Metadata, StateDict, View};
+use crate::files::{open, write_atomic_with};
 use crate::{Error, Result};
 
 /// The header's one name that is not a tensor's.
 const METADATA: &str = "__metadata__";
+
+/// The entry of the metadata that holds the checksums.
+const CHECKSUMS: &str = "checksums";
+
+/// The entry of the metadata that holds the version of its layout. Other tools put a word there, as in `pt`.
+const VERSION: &str = "format";
+
+/// Checksums by name; that of the metadata is under [`METADATA`].
+type Checksums = BTreeMap<String, String>;
 
 /// Writes `tensors` and `metadata` to `path`: completely or not at all.
 ///
@@ -36,10 +52,16 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Me
         end += tensors[index].1.bytes.len();
     }
 
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert(METADATA.into(), json!(metadata));
+    let mut checksums: Checksums =
+        tensors.iter().map(|(name, view)| ((*name).into(), of_tensor(view.dtype, view.shape, view.bytes))).collect();
+    let mut metadata = metadata.clone();
+    if version(&metadata).is_some() || !metadata.contains_key(VERSION) {
+        metadata.insert(VERSION.into(), FORMAT.into());
     }
+    checksums.insert(METADATA.into(), of_metadata(&metadata));
+    metadata.insert(CHECKSUMS.into(), json!(checksums).to_string());
+    let mut header = Map::new();
+    header.insert(METADATA.into(), json!(metadata));
     for ((name, view), &start) in tensors.iter().zip(&starts) {
         let entry = json!({
             "dtype": file_dtype(view.dtype),
@@ -63,11 +85,11 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Me
 /// Reads the tensors, in the order of the header, and the metadata.
 ///
 /// # Errors
-/// [`Error::File`] if the file cannot be read; [`Error::Data`] if it is cut short, its header contradicts its length,
-/// or it holds an element type that the engine does not know.
+/// [`Error::File`] if the file cannot be read; [`Error::Data`] if it is cut short, its header contradicts its length, its
+/// content does not match its checksums, or it holds an element type that the engine does not know.
 pub fn read(path: impl AsRef<Path>) -> Result<(StateDict, Metadata)> {
     let path = path.as_ref();
-    read_from(File::open(path).map_err(|error| Error::file(path, error))?, path, &|_| true)
+    read_from(open(path)?, path, &|_| true)
 }
 
 /// As [`read`], from the start of an open file, those tensors alone whose names are `wanted`; `path` is for messages only.
@@ -95,8 +117,16 @@ pub(super) fn read_from(
 
     // The crate keeps the order of the bytes; the order of the state is that of the header's names.
     let names: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let mut metadata: Metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let checksums = stated_checksums(&mut metadata, path)?;
     let mut state = StateDict::new();
-    for name in names.keys().filter(|name| *name != METADATA && wanted(name)) {
+    let names = names.keys().filter(|name| *name != METADATA);
+    if let Some(stated) = &checksums
+        && names.clone().count() + 1 != stated.len()
+    {
+        return Err(damaged("it has not the tensors that its checksums are of".into()));
+    }
+    for name in names.filter(|name| wanted(name)) {
         let tensor = header.info(name).ok_or_else(|| damaged(format!("no tensor {name}")))?;
         let dtype = dtype(tensor.dtype).ok_or_else(|| {
             Error::data(
@@ -109,11 +139,72 @@ pub(super) fn read_from(
         let mut bytes = vec![0; to - from];
         file.seek(SeekFrom::Start(first + from as u64)).map_err(named)?;
         file.read_exact(&mut bytes).map_err(named)?;
+        if let Some(stated) = &checksums
+            && stated.get(name) != Some(&of_tensor(dtype, &tensor.shape, &bytes))
+        {
+            return Err(mismatch(path, &format!("tensor {}", name.escape_debug())));
+        }
         let array = Array::new(tensor.shape.as_slice(), Data::from_bytes(dtype, &bytes))
             .ok_or_else(|| damaged(format!("the shape of {name} does not fit its bytes")))?;
         state.insert(name, array);
     }
-    Ok((state, header.metadata().clone().unwrap_or_default().into_iter().collect()))
+    Ok((state, metadata))
+}
+
+/// The version that the metadata states, if it is of a checkpoint of the engine's.
+fn version(metadata: &Metadata) -> Option<u32> {
+    metadata.get(VERSION).and_then(|version| version.parse().ok())
+}
+
+/// Takes version and checksums out of the metadata, which is held to its own checksum. `None` for a file of a time or tool
+/// without any.
+fn stated_checksums(metadata: &mut Metadata, path: &Path) -> Result<Option<Checksums>> {
+    let text = metadata.remove(CHECKSUMS);
+    let checksums = match &text {
+        None => None,
+        Some(text) => {
+            let stated: Option<Checksums> = serde_json::from_str(text).ok();
+            let stated = stated.filter(|stated| stated.get(METADATA) == Some(&of_metadata(metadata)));
+            Some(stated.ok_or_else(|| mismatch(path, "its metadata"))?)
+        }
+    };
+    let known = FORMAT.parse().unwrap_or(0);
+    match version(metadata) {
+        Some(version) if version > known => {
+            let problem = format!("is a checkpoint of format {version}, where this program reads 1 to {known}");
+            return Err(Error::data(path, problem, "update ossnet"));
+        }
+        // Since 2.
+        Some(2..) if checksums.is_none() => return Err(mismatch(path, "its metadata, in which checksums are due,")),
+        Some(_) => drop(metadata.remove(VERSION)),
+        None => {}
+    }
+    Ok(checksums)
+}
+
+/// The error of content that is not what was written.
+fn mismatch(path: &Path, what: &str) -> Error {
+    let remedy = "the file is damaged: copy or download it again (a tool that changes it on purpose must take 'checksums' \
+                  out of its metadata)";
+    Error::data(path, format!("{what} does not match the checksum in the file"), remedy)
+}
+
+/// The checksum of a tensor.
+fn of_tensor(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> String {
+    let mut crc = Crc::new();
+    crc.update(format!("{}{}", json!(file_dtype(dtype)).as_str().unwrap_or_default(), json!(shape)).as_bytes());
+    crc.update(bytes);
+    format!("{:08x}", crc.sum())
+}
+
+/// The checksum of the metadata's other entries.
+fn of_metadata(metadata: &Metadata) -> String {
+    let mut crc = Crc::new();
+    for text in metadata.iter().flat_map(|(key, value)| [key, value]) {
+        crc.update(text.as_bytes());
+        crc.update(&[0]);
+    }
+    format!("{:08x}", crc.sum())
 }
 
 /// The format's name of an element type.

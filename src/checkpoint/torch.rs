@@ -5,7 +5,6 @@
 //! `byteorder`. The format is described in PyTorch's
 //! [serialization notes](https://pytorch.org/docs/stable/notes/serialization.html).
 
-use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
@@ -14,9 +13,11 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use super::pickle::{Fault, Id, Pickle, Tensor};
+use super::prefix::without_wrappers;
+use super::sink::Sink;
 use super::state::elements;
 use super::{Array, DAMAGED, Data, Dtype, StateDict, View};
-use crate::files::write_atomic_with;
+use crate::files::{open, write_atomic_with};
 use crate::{Error, Result};
 
 /// Longest `data.pkl` that is read. Official ones take 160 bytes a tensor.
@@ -31,14 +32,14 @@ const WRAPPERS: [&str; 5] = ["model_state_dict", "state_dict", "model", "network
 /// Reads the state in an archive: its tensors, by official names, in the order of the archive.
 ///
 /// The state may be wrapped in a dictionary, under one of the usual keys or as its only member that holds tensors.
-/// `module.`, which `DataParallel` puts before every name, is taken off. Entries that are no tensors are passed over.
+/// What `DataParallel` and `torch.compile` put before names is taken off. Entries that are no tensors are passed over.
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be read; [`Error::Data`] if it is not such an archive, is damaged, asks for a
 /// function to be called that has nothing to do with tensors, or holds no state.
 pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();
-    read_from(File::open(path).map_err(|error| Error::file(path, error))?, path)
+    read_from(open(path)?, path)
 }
 
 /// As [`read`], from an open file; `path` is for messages only.
@@ -46,16 +47,15 @@ pub(super) fn read_from(file: impl Read + Seek, path: &Path) -> Result<StateDict
     let (mut archive, pickle) = opened(file, path)?;
     let entries = state_entries(&pickle)
         .map_err(|problem| Error::data(path, problem, "save model.state_dict() with torch.save and load that"))?;
-    let prefix = if entries.iter().all(|(name, _)| name.starts_with("module.")) { "module." } else { "" };
     let mut state = StateDict::new();
     for (name, id) in entries {
         let tensor = pickle
             .tensor(id)
             .ok_or_else(|| Error::data(path, format!("tensor {} is malformed", name.escape_debug()), DAMAGED))?;
         let array = archive.array(name, &tensor)?;
-        state.insert(name.strip_prefix(prefix).unwrap_or(name), array);
+        state.insert(name, array);
     }
-    Ok(state)
+    Ok(without_wrappers(state))
 }
 
 /// The archive and what its pickle says.
@@ -74,7 +74,7 @@ fn opened<R: Read + Seek>(mut file: R, path: &Path) -> Result<(Archive<'_, R>, P
 /// As for [`read`], and [`Error::Data`] if the archive holds anything but a tensor.
 pub fn read_tensor(path: impl AsRef<Path>) -> Result<Array> {
     let path = path.as_ref();
-    let (mut archive, pickle) = opened(File::open(path).map_err(|error| Error::file(path, error))?, path)?;
+    let (mut archive, pickle) = opened(open(path)?, path)?;
     let Some(tensor) = pickle.tensor(pickle.root()) else {
         return Err(Error::data(path, "it does not hold one bare tensor", "save it with torch.save(tensor, path)"));
     };
@@ -288,7 +288,8 @@ fn write_archive(path: &Path, pickle: &[u8], storages: &[View<'_>]) -> Result<()
     // PyTorch calls the folder like the file.
     let folder = path.file_stem().map_or_else(|| "archive".into(), |stem| stem.to_string_lossy().into_owned());
     write_atomic_with(path, |file| {
-        let mut zip = ZipWriter::new(file);
+        let mut sink = Sink::new(file);
+        let mut zip = ZipWriter::new(&mut sink);
         let mut member = |name: &str, content: &[u8]| -> io::Result<()> {
             // PyTorch aligns the storages so that they can be mapped into memory. A fixed date makes equal weights
             // equal files.
@@ -307,7 +308,7 @@ fn write_archive(path: &Path, pickle: &[u8], storages: &[View<'_>]) -> Result<()
         }
         member("version", b"3\n")?;
         zip.finish()?;
-        Ok(())
+        sink.outcome()
     })
 }
 

@@ -1,5 +1,6 @@
 //! `ossnet borders`: writes the border maps of a data set beside its labels, once and for all.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -8,11 +9,12 @@ use clap::{Args, ValueEnum};
 
 use super::RunArgs;
 use super::device_args::DeviceArgs;
+use super::failures::{Failures, is_of_case};
 use super::output::print;
 use super::provenance::print_json;
 use crate::data::border;
 use crate::data::border_file::{self, BorderFormat};
-use crate::data::{Axes, Dataset, Labels, Source};
+use crate::data::{Axes, Case, Dataset, Labels, Scanned, Source};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -61,13 +63,21 @@ pub fn run(args: BordersArgs) -> Result<()> {
         FormatArg::Nifti => BorderFormat::Nifti,
         FormatArg::Pt => BorderFormat::Torch,
     };
-    let labels = labels(&args.path)?;
+    let Found { labels, ignore, problems } = labels(&args.path)?;
     let place = |label: &Path| {
         let place = border_file::place(label);
         let name = place.file_name().unwrap_or_default();
         border_file::with_ending(&args.out.as_ref().map_or(place.clone(), |out| out.join(name)), format)
     };
-    let targets: Vec<PathBuf> = labels.iter().map(|label| place(label)).collect();
+    let mut targets: Vec<PathBuf> = labels.iter().map(|label| place(label)).collect();
+    if targets.iter().collect::<BTreeSet<_>>().len() < targets.len() {
+        // Labels of one name in a folder a patient, and one folder for all maps.
+        for (target, label) in targets.iter_mut().zip(&labels) {
+            let [name, folder] = [target.file_name(), label.parent().and_then(Path::file_name)]
+                .map(|part| part.unwrap_or_default().to_string_lossy().into_owned());
+            target.set_file_name(format!("{folder}_{name}"));
+        }
+    }
     let started = Instant::now();
     let bar = Mutex::new(verbosity.task("borders", labels.len() as u64));
     // On a CUDA device one map is made after the other, each in parallel.
@@ -76,29 +86,49 @@ pub fn run(args: BordersArgs) -> Result<()> {
         interrupt::check(|| "finished maps are kept; run the same command again for the others".into())?;
         let wanted = args.overwrite || !target.exists();
         if wanted {
-            let labels = Labels::read(&Source::File(label.clone()), Axes::Stored)?;
+            let mut labels = Labels::read(&Source::File(label.clone()), Axes::Stored)?;
+            // What nobody has looked at is no structure.
+            labels.voxels.iter_mut().filter(|value| ignore == Some(**value)).for_each(|value| *value = 0);
             border_file::write_map(target, &labels, border_map(&device, &labels)?, format)?;
         }
         let name = label.file_name().unwrap_or_default().to_string_lossy();
         bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(&name);
         Ok(wanted)
     });
-    let written = written.into_iter().collect::<Result<Vec<bool>>>()?;
+    let mut failures = Failures::new(labels.len() + problems.len());
+    problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
+    let mut made_of = Vec::new();
+    for ((written, label), target) in written.into_iter().zip(&labels).zip(&targets) {
+        match written {
+            Ok(written) => made_of.push((label, target, written)),
+            Err(error) => {
+                let name = label.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let case = Case { name: name.clone(), images: Vec::new(), label: Some(Source::File(label.clone())) };
+                let folder = target.parent().unwrap_or(Path::new(""));
+                let passed = is_of_case(&error, &case, folder);
+                failures.pass_over(&name, error, passed)?;
+            }
+        }
+    }
     if let Ok(bar) = bar.into_inner() {
         bar.finish("done");
     }
-    let (seconds, made) = (started.elapsed().as_secs_f64(), written.iter().filter(|made| **made).count());
+    let (seconds, made) = (started.elapsed().as_secs_f64(), made_of.iter().filter(|(_, _, made)| *made).count());
+    let remedy = "mend those labels and run the same command again";
+    let done = failures.finish(&args.path, "read", remedy);
     if args.run.json {
-        let maps = labels.iter().zip(&targets).zip(&written).map(|((label, map), made)| {
+        let maps = made_of.iter().map(|(label, map, made)| {
             serde_json::json!({"label": label.display().to_string(), "map": map.display().to_string(), "written": made})
         });
         let result = serde_json::json!({"maps": maps.collect::<Vec<_>>(), "seconds": seconds});
-        return print_json(result, "maps");
+        print_json(result, "maps")?;
+        return done;
     }
-    let kept = written.len() - made;
+    let kept = made_of.len() - made;
     let kept =
         if kept > 0 { format!(", {kept} were there already (--overwrite makes them anew)") } else { String::new() };
-    print(format!("{made} border maps written in {seconds:.1} s{kept}"))
+    print(format!("{made} border maps written in {seconds:.1} s{kept}"))?;
+    done
 }
 
 /// The map of `labels`, made on `device`.
@@ -111,14 +141,23 @@ fn border_map(device: &Device, labels: &Labels) -> Result<Vec<u8>> {
     ops::border_map::border_map(&label)?.to_typed()
 }
 
+/// What maps are made of.
+struct Found {
+    labels: Vec<PathBuf>,
+    /// The value in them of voxels that nobody has looked at.
+    ignore: Option<u8>,
+    /// Cases that are incomplete.
+    problems: Vec<Error>,
+}
+
 /// The label files of a data set, or the file itself.
-fn labels(path: &Path) -> Result<Vec<PathBuf>> {
+fn labels(path: &Path) -> Result<Found> {
     if !path.is_dir() {
         // Looked at before anything is written.
         crate::data::nifti::read_header(&Source::File(path.into()))?;
-        return Ok(vec![path.into()]);
+        return Ok(Found { labels: vec![path.into()], ignore: None, problems: Vec::new() });
     }
-    let dataset = Dataset::open(path, 0)?;
+    let Scanned { dataset, problems } = Dataset::scan(path, 0)?;
     let mut files: Vec<PathBuf> =
         dataset.cases().filter_map(|(_, case)| Some(case.label.as_ref()?.path().to_path_buf())).collect();
     // A data set of one case trains and validates on it.
@@ -127,5 +166,5 @@ fn labels(path: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() {
         return Err(Error::data(path, "has no labelled case", "give a data set with labels"));
     }
-    Ok(files)
+    Ok(Found { labels: files, ignore: dataset.ignore, problems })
 }

@@ -98,7 +98,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
     let (training, validation) = load_cases(&dataset, &task, PadTo::Largest, verbosity)?;
-    check_trainable(&dataset, &training)?;
+    check_trainable(&dataset, &task, &training, verbosity)?;
     if validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
     }
@@ -168,7 +168,11 @@ fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]
     Ok(networks)
 }
 
-/// Whether a folder holds checkpoints of some of these networks, of no others, and no results yet.
+/// What a comparison writes last.
+const LAST: &str = if cfg!(feature = "report") { "report.html" } else { "results.json" };
+
+/// Whether a folder holds what a comparison of these networks leaves that was stopped at any moment: checkpoints and costs
+/// of some of them and of no others, results perhaps, and not yet what comes last.
 fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     let checkpoints: Vec<PathBuf> = entries
@@ -178,7 +182,7 @@ fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
     let known: Vec<PathBuf> = networks.iter().map(|network| checkpoint_path(folder, network)).collect();
     !checkpoints.is_empty()
         && checkpoints.iter().all(|checkpoint| known.contains(checkpoint))
-        && !folder.join("results.json").exists()
+        && !folder.join(LAST).exists()
 }
 
 /// Trains (or resumes) and scores one model.

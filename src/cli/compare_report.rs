@@ -95,10 +95,12 @@ fn class_names(dataset: &Dataset) -> String {
 fn slices(validation: &[PreparedCase], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
     let mut all = Vec::new();
     for (i, case) in validation.iter().enumerate() {
-        let label = evaluate::truth_of(case)?;
+        let mut label = evaluate::truth_of(case)?.voxels.clone();
+        // Pictures know 0 as nothing.
+        label.iter_mut().filter(|value| case.ignore == Some(**value)).for_each(|value| *value = 0);
         let volume = report::ImageVolume {
             image: &case.image,
-            label: &label.voxels,
+            label: &label,
             shape: case.way.shape,
             spacing: case.way.geometry.spacing(),
             axes: ['R', 'A', 'S'],

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::official::{self, OfficialArgs};
 use super::output::print;
-use crate::checkpoint::{self, Checkpoint, CheckpointFormat, convert, model::Model, safetensors, torch};
+use crate::checkpoint::{self, Checkpoint, CheckpointFormat, convert, model::Model, safetensors, sound, torch};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::default_cpu_budget;
@@ -28,7 +28,7 @@ pub struct ConvertArgs {
 /// Converts.
 ///
 /// # Errors
-/// An unreadable input, an output that exists or has another ending, a full disk.
+/// An unreadable input, weights that are not finite, an output that exists or has another ending, a full disk.
 pub fn run(args: ConvertArgs) -> Result<()> {
     let ConvertArgs { input, output, official, overwrite } = &args;
     if output.exists() && !overwrite {
@@ -41,10 +41,10 @@ pub fn run(args: ConvertArgs) -> Result<()> {
             let model = official::load(&device, input, official, None)?;
             Model::save(&model.network, &model.parameters, &model.task, output)?;
         }
-        ("safetensors", false) => to_safetensors(checkpoint::load(input)?, output)?,
-        ("pt" | "pth", false) => torch::write(output, &convert::to_torch(checkpoint::load(input)?).views())?,
+        ("safetensors", false) => to_safetensors(load(input)?, output)?,
+        ("pt" | "pth", false) => torch::write(output, &convert::to_torch(load(input)?).views())?,
         ("pt" | "pth", true) => {
-            return Err(Error::Usage("--network-config says what a .pt is; leave it away to write one".into()));
+            return Err(Error::Usage("--network-config says what a .pt is; omit it to write one".into()));
         }
         _ => {
             return Err(Error::Usage(format!(
@@ -54,6 +54,13 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         }
     }
     print(format!("{}", output.display()))
+}
+
+/// Reads weights, which must be ones that a network can compute with.
+fn load(input: &Path) -> Result<Checkpoint> {
+    let checkpoint = checkpoint::load(input)?;
+    sound::check(&checkpoint.state, input)?;
+    Ok(checkpoint)
 }
 
 /// Writes the tensors and what the checkpoint says of itself.

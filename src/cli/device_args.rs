@@ -9,9 +9,10 @@ use clap::Args;
 use super::RunArgs;
 use super::output::plural;
 use super::progress::{Shown, Verbosity};
-use crate::device::{self, Device};
+use crate::device::cpu::SimdLevel;
+use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::memory::{default_cpu_budget, format_bytes};
+use crate::memory::{default_cpu_budget, format_bytes, size};
 use crate::tape::Precision;
 
 /// Where to compute.
@@ -83,16 +84,18 @@ impl RunArgs {
         if self.threads > most {
             return Err(Error::Usage(format!("--threads {} is more than this machine can use ({most})", self.threads)));
         }
+        SimdLevel::wish()?;
+        if let (DeviceChoice::Cpu, Some(budget)) = (place, self.memory_budget) {
+            size::set_host_budget(budget);
+        }
         let device = match place {
             DeviceChoice::Cpu => Device::cpu(self.threads, self.memory_budget.unwrap_or_else(default_cpu_budget)),
-            DeviceChoice::Cuda(ordinal) => Device::cuda(
-                ordinal,
-                match self.memory_budget {
-                    Some(budget) => budget,
-                    None => device::cuda::default_budget(ordinal)?,
-                },
-            ),
+            DeviceChoice::Cuda(ordinal) => Device::cuda(ordinal, self.memory_budget.unwrap_or(0)),
         }?;
+        if let Backend::Cuda(cuda) = device.backend() {
+            let verbosity = self.verbosity();
+            cuda.on_compiling(move |done, all| verbosity.compiling(done, all));
+        }
         if self.verbose {
             let (name, threads, budget) = (device.name(), plural(device.threads(), "thread"), device.budget());
             let simd = format!("{:?}", device.simd()).to_lowercase();

@@ -2,10 +2,11 @@
 
 use clap::Args;
 
+use super::kernels;
 use super::output::{plural, print};
 use super::provenance::{cpu, print_json};
 use crate::device::cpu::SimdLevel;
-use crate::device::{self, DeviceInfo};
+use crate::device::{self, DeviceInfo, LEAST_CUDA, LEAST_DRIVER};
 use crate::error::Result;
 use crate::memory::{default_cpu_budget, format_bytes};
 
@@ -15,13 +16,19 @@ pub struct DevicesArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Load every kernel on a CUDA device instead, and print how long each took and what became of it
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "0")]
+    kernels: Option<usize>,
 }
 
 /// Lists the CPU and the CUDA devices, or why there are none.
 ///
 /// # Errors
-/// Standard output that cannot be written.
+/// Standard output that cannot be written; with `--kernels`, what the driver says.
 pub fn run(args: DevicesArgs) -> Result<()> {
+    if let Some(ordinal) = args.kernels {
+        return kernels::run(ordinal, args.json);
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (simd, budget) = (SimdLevel::detect(), default_cpu_budget());
     let cuda = device::cuda::devices();
@@ -32,6 +39,7 @@ pub fn run(args: DevicesArgs) -> Result<()> {
                 "cpu": { "name": cpu(), "threads": threads, "simd": format!("{simd:?}").to_lowercase(), "default_budget_bytes": budget },
                 "cuda": found,
                 "no_cuda": cuda.as_ref().err().map(ToString::to_string),
+                "least_cuda": LEAST_CUDA,
             }),
             "devices",
         );
@@ -43,14 +51,19 @@ pub fn run(args: DevicesArgs) -> Result<()> {
         Ok(devices) => text.extend(devices.iter().map(line)),
         Err(problem) => text += &format!("cuda    none: {problem}\n"),
     }
+    text += &format!(
+        "        CUDA needs compute capability 8.0 and a driver for CUDA {}.{} ({LEAST_DRIVER}), or newer\n",
+        LEAST_CUDA.0, LEAST_CUDA.1
+    );
     print(text)
 }
 
 fn line(info: &DeviceInfo) -> String {
     let DeviceInfo { ordinal, name, capability, driver, multiprocessors, .. } = info;
-    let older = if capability.0 < 8 { " (too old: 8.0 is needed)" } else { "" };
+    let older = if capability.0 < 8 { " (too old)" } else { "" };
+    let old_driver = if *driver < LEAST_CUDA { " (too old)" } else { "" };
     format!(
-        "cuda:{ordinal}  {name}, compute capability {}.{}{older}, {multiprocessors} multiprocessors, {} of {} free, driver for CUDA {}.{}\n",
+        "cuda:{ordinal}  {name}, compute capability {}.{}{older}, {multiprocessors} multiprocessors, {} of {} free, driver for CUDA {}.{}{old_driver}\n",
         capability.0,
         capability.1,
         format_bytes(info.free),

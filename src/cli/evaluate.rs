@@ -1,17 +1,18 @@
 //! `ossnet evaluate`: scores of a checkpoint on labelled cases.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
+use super::failures::{Failures, is_of_case};
 use super::official::{self, OfficialArgs};
 use super::output::print;
 use super::provenance::{print_json, stamped_with};
-use super::training::{load_cases, open_folder, output_folder, score_cases};
+use super::training::{load_with, output_folder, scan_folder, score_cases};
 use crate::checkpoint::model::Model;
-use crate::data::{Dataset, Warning};
+use crate::data::{Dataset, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, summarise, to_csv};
@@ -19,6 +20,7 @@ use crate::evaluate::{sampled, statistics::Summary};
 use crate::files::write_atomic;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
+use crate::text::visible_line;
 use crate::{evaluate, interrupt};
 
 /// Which cases are scored.
@@ -82,17 +84,20 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
     let early = (!args.official.is_given()).then(|| official::load(&device, &args.load_model, &args.official, None));
     let early = early.transpose()?;
-    let found = dataset.insert(open_folder(args.data.as_deref(), args.seed)?);
+    let Scanned { dataset: scanned, problems } = scan_folder(args.data.as_deref(), args.seed)?;
+    let found = dataset.insert(scanned);
     let mut model = match early {
         Some(model) => model,
         None => official::load(&device, &args.load_model, &args.official, Some(found))?,
     };
     model.network.set_precision(precision);
     check_classes(&model, found)?;
-    let cases = cases(&args, &model, found)?;
+    let mut failures = Failures::new(0);
+    let cases = cases(&args, &model, found, problems, &mut failures)?;
     let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
-        return run_sampled(&args, &model, &cases, rule);
+        run_sampled(&args, &model, &cases, rule)?;
+        return failures.finish(&found.path, "scored", AGAIN);
     }
     let again = "run the command again";
     let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
@@ -115,6 +120,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         "scores": measured,
         "summary": summary,
     });
+    let data = found.path.clone();
     let made = stamped_with(json, "scores", dataset.as_ref())?;
     let (folder, json) = (folder.path(), format!("{made:#}\n"));
     write_atomic(folder.join("scores.json"), json.as_bytes())?;
@@ -124,11 +130,18 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         let page = crate::report::evaluation_page(&title, &dataset_name(&dataset), args.tolerance, &measured, &summary);
         write_atomic(folder.join("report.html"), page.as_bytes())?;
     }
-    if args.run.json {
-        return print(json);
+    match args.run.json {
+        true => print(json)?,
+        false => {
+            let means = format!("\nmean Dice {dice:.4}, IoU {iou:.4}\nscores: {}\n", folder.display());
+            print(table(&measured, &summary) + &means)?;
+        }
     }
-    print(table(&measured, &summary) + &format!("\nmean Dice {dice:.4}, IoU {iou:.4}\nscores: {}\n", folder.display()))
+    failures.finish(&data, "scored", AGAIN)
 }
+
+/// What to do about cases that were passed over.
+const AGAIN: &str = "the means are those of the others: mend these files and run the command again";
 
 #[cfg(feature = "report")]
 fn dataset_name(dataset: &Option<Dataset>) -> String {
@@ -149,14 +162,36 @@ fn check_classes(model: &Model, dataset: &Dataset) -> Result<()> {
 }
 
 /// The cases that the flags choose, as the model takes them.
-fn cases(args: &EvaluateArgs, model: &Model, dataset: &mut Dataset) -> Result<Vec<PreparedCase>> {
+fn cases(
+    args: &EvaluateArgs,
+    model: &Model,
+    dataset: &mut Dataset,
+    problems: Vec<Error>,
+    failures: &mut Failures,
+) -> Result<Vec<PreparedCase>> {
     match args.part {
         Part::Validation => dataset.training.clear(),
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
     let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
-    let (training, validation) = load_cases(dataset, &model.task, grid, args.run.verbosity())?;
+    // All headers before the first voxel.
+    *failures = Failures::new(dataset.training.len() + dataset.validation.len() + problems.len());
+    problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
+    let (mut sound, nowhere) = ([Vec::new(), Vec::new()], Path::new(""));
+    for (part, cases) in [&dataset.training, &dataset.validation].into_iter().enumerate() {
+        for case in cases {
+            match dataset.check_headers_of(case) {
+                Ok(()) => sound[part].push(case.clone()),
+                Err(error) => failures.pass_over(&case.name, error, true)?,
+            }
+        }
+    }
+    [dataset.training, dataset.validation] = sound;
+    let (training, validation) = load_with(dataset, &model.task, grid, args.run.verbosity(), |case, error| {
+        let passed = is_of_case(&error, case, nowhere);
+        failures.pass_over(&case.name, error, passed)
+    })?;
     let cases = [training, validation].concat();
     for case in &cases {
         let problem = model.task.preprocessing.unusual_spacing(case.way.shape, &case.way.geometry)?;
@@ -187,7 +222,7 @@ fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule:
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");
     }
-    let row = |name: &str, dice: f64, iou: f64| format!("{name:<24} {dice:>8.4} {iou:>8.4}\n");
+    let row = |name: &str, dice: f64, iou: f64| format!("{:<24} {dice:>8.4} {iou:>8.4}\n", visible_line(name));
     let rows: String = scores.iter().map(|score| row(&score.name, score.dice, score.iou)).collect();
     print(format!("{:<24} {:>8} {:>8}\n{rows}{}", "case", "Dice", "IoU", row("mean", dice, iou)))
 }
@@ -195,7 +230,10 @@ fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule:
 /// The scores for a terminal: a row a case and class, then means with their 95 % intervals.
 fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
     let several = summary.len() > 1;
-    let label = |name: &str, class: &str| if several { format!("{name} {class}") } else { name.to_string() };
+    let label = |name: &str, class: &str| {
+        let label = if several { format!("{name} {class}") } else { name.to_string() };
+        visible_line(&label).into_owned()
+    };
     let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "–".into() };
     let mut rows = Vec::new();
     for case in cases {
@@ -204,9 +242,14 @@ fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
         };
         rows.extend(case.classes.iter().map(row));
     }
+    // A mean that leaves cases out says so: a distance to nothing is none.
+    let of = |summary: &Summary| match summary.count < cases.len() {
+        true => format!(" ({}/{})", summary.count, cases.len()),
+        false => String::new(),
+    };
     let interval = |summary: Summary| match (summary.mean, summary.half_width) {
-        (Some(mean), Some(half)) => format!("{mean:.3}±{half:.3}"),
-        (Some(mean), None) => format!("{mean:.3}"),
+        (Some(mean), Some(half)) => format!("{mean:.3}±{half:.3}{}", of(&summary)),
+        (Some(mean), None) => format!("{mean:.3}{}", of(&summary)),
         _ => "–".into(),
     };
     rows.extend(summary.iter().map(|class| (label("mean", &class.class), class.values.map(interval).to_vec())));

@@ -16,6 +16,7 @@ use crate::data::Dataset;
 use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
 use crate::files::{RunFolder, write_atomic};
+use crate::text::visible_line;
 
 /// Cases and problems of which the text lists each; `--json` and `--out` have all.
 const LISTED: usize = 20;
@@ -37,6 +38,9 @@ pub struct InspectArgs {
     /// Seed of the drawn validation cases
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     seed: u64,
+    /// End with status 1 if there is a problem; otherwise problems are results, and the status is 0
+    #[arg(long)]
+    check: bool,
     /// Print errors and results only
     #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
     quiet: bool,
@@ -72,14 +76,21 @@ pub fn run(args: InspectArgs) -> Result<()> {
         write_atomic(folder.path().join("inspection.json"), json.as_bytes())?;
         shown = picture(&dataset, &found, folder)?;
     }
+    let problems = found.problems.len() + found.cases.iter().map(|case| case.problems.len()).sum::<usize>();
+    let outcome = match args.check && problems > 0 {
+        true => Err(crate::Error::data(&args.path, format!("has {problems} problem(s)"), "mend what is listed")),
+        false => Ok(()),
+    };
     if args.json {
-        return print(json);
+        print(json)?;
+        return outcome;
     }
     let mut text = text(&found, seconds);
     if let Some((path, cases)) = shown {
         let _ = writeln!(text, "montage: {} (rows: {})", path.display(), cases.join(", "));
     }
-    print(text)
+    print(text)?;
+    outcome
 }
 
 /// Writes the montage; `None` without a case that can be shown.
@@ -135,7 +146,7 @@ fn text(found: &Inspection, seconds: f64) -> String {
     let mut line = |label: &str, value: String| {
         let _ = writeln!(text, "{label:<13}{value}");
     };
-    line("name", found.name.clone());
+    line("name", visible_line(&found.name).into_owned());
     line("layout", found.layout.map_or("single file", |layout| layout.name()).into());
     let count = |part: &str| found.cases.iter().filter(|case| case.part == part).count();
     if found.layout.is_some() {
@@ -150,10 +161,11 @@ fn text(found: &Inspection, seconds: f64) -> String {
             ),
         );
     }
-    line("channels", found.channels.join(", "));
+    line("channels", visible_line(&found.channels.join(", ")).into_owned());
     if !found.classes.is_empty() {
         let classes = found.classes.iter().map(|(value, name)| format!("{value} {name}"));
-        line("classes", classes.collect::<Vec<_>>().join(", "));
+        let ignored = found.ignore.map(|value| format!("{value} (ignored)"));
+        line("classes", visible_line(&classes.chain(ignored).collect::<Vec<_>>().join(", ")).into_owned());
     }
     let read: Vec<&CaseInspection> = found.cases.iter().filter(|case| case.channels > 0).collect();
     line("shapes", extent(&read, |case| case.shape.map(|n| n as f64)));
@@ -204,7 +216,9 @@ fn volumes(found: &Inspection, text: &mut String) {
     let labelled = found.cases.iter().filter(|case| !case.labels.is_empty()).count();
     for (value, mut volumes) in by_value {
         volumes.sort_by(f64::total_cmp);
-        let name = found.classes.iter().find(|class| class.0 == value).map_or("", |class| class.1.as_str());
+        let ignored = if found.ignore == Some(value) { "(ignored)" } else { "" };
+        let name = found.classes.iter().find(|class| class.0 == value).map_or(ignored, |class| class.1.as_str());
+        let name = visible_line(name);
         let median = volumes[volumes.len() / 2];
         let _ = writeln!(
             text,
@@ -217,6 +231,7 @@ fn volumes(found: &Inspection, text: &mut String) {
         );
     }
     for (channel, name) in found.channels.iter().enumerate() {
+        let name = visible_line(name);
         let values: Vec<_> = found.cases.iter().filter_map(|case| case.intensities.get(channel)).collect();
         if values.is_empty() {
             continue;
@@ -243,7 +258,7 @@ fn list(found: &Inspection, text: &mut String) {
         if !case.problems.is_empty() {
             line.push_str("  !");
         }
-        let _ = writeln!(text, "{}", line.trim_end());
+        let _ = writeln!(text, "{}", visible_line(line.trim_end()));
     }
     if found.cases.len() > LISTED {
         let _ = writeln!(text, "  … and {} more (all of them with --json or --out)", found.cases.len() - LISTED);
@@ -259,7 +274,7 @@ fn problems(found: &Inspection, text: &mut String) {
     }
     let _ = writeln!(text, "{} problem{}:", all.len(), if all.len() == 1 { "" } else { "s" });
     for problem in all.iter().take(LISTED) {
-        let _ = writeln!(text, "  {problem}");
+        let _ = writeln!(text, "  {}", visible_line(problem));
     }
     if all.len() > LISTED {
         let _ = writeln!(text, "  … and {} more (all of them with --json or --out)", all.len() - LISTED);

@@ -1,5 +1,6 @@
 //! `ossnet mesh`: the surface of a segmentation or a probability map, as a file that other programs open.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,13 +9,14 @@ use super::RunArgs;
 use super::device_args::DeviceArgs;
 use super::output::{note, plural, print};
 use super::provenance::print_json;
-use crate::data::volume::to_classes;
-use crate::data::{Axes, Labels, Source, Volume};
-use crate::device::Device;
+use crate::data::{Axes, Labels, Source, Volume, nifti, validate};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
 use crate::label_table::COLOURS;
 use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part, Space};
+
+/// Most iterations of smoothing: a thousand already take all detail away.
+const MOST_SMOOTHING: u64 = 10_000;
 
 /// Flags of `ossnet mesh`.
 #[derive(Args, Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct MeshArgs {
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// Mesh this class only [default: each that occurs, but 0]
-    #[arg(short, long, value_name = "CLASS")]
-    label: Option<u8>,
+    #[arg(short, long, value_name = "CLASS", allow_negative_numbers = true)]
+    label: Option<i64>,
     #[command(flatten)]
     shape: ShapeArgs,
     /// Probability above which a voxel is inside; whole numbers are then values too, not classes
@@ -45,8 +47,9 @@ pub struct ShapeArgs {
     #[arg(long, value_name = "VOXELS", default_value_t = MeshOptions::default().smallest)]
     smallest: usize,
     /// Iterations of smoothing
-    #[arg(long, value_name = "N", default_value_t = MeshOptions::default().smoothing)]
-    smooth: usize,
+    #[arg(long, value_name = "N", default_value_t = MeshOptions::default().smoothing as u64, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(..=MOST_SMOOTHING))]
+    smooth: u64,
     /// Simplify to at most so many triangles (0: keep all)
     #[arg(long, value_name = "N", default_value_t = MeshOptions::default().triangles)]
     triangles: usize,
@@ -60,7 +63,7 @@ impl ShapeArgs {
     pub fn options(&self) -> MeshOptions {
         MeshOptions {
             smallest: self.smallest,
-            smoothing: self.smooth,
+            smoothing: self.smooth as usize,
             triangles: self.triangles,
             ..MeshOptions::default()
         }
@@ -98,66 +101,156 @@ pub fn run(args: MeshArgs) -> Result<()> {
     // What was made for the meshes is removed again if none comes of it.
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
     let _folder = folder.map(|folder| RunFolder::claim(folder, |_| true)).transpose()?;
-    let volume = Volume::read(&Source::File(args.input.clone()), Axes::Canonical)?;
+    let source = Source::File(args.input.clone());
+    let (volume, tolerance) = Volume::read_with_tolerance(&source, Axes::Canonical)?;
     if volume.channels != 1 {
         let problem = format!("has {} channels", volume.channels);
         return Err(Error::data(&args.input, problem, "extract the one to be meshed"));
     }
+    let odd = validate::geometry(&volume.geometry.stored, &args.input);
+    odd.iter().for_each(|warning| args.run.verbosity().warn(warning));
     let options = args.shape.options();
-    let classes = if args.threshold.is_none() { to_classes(&volume.voxels).ok() } else { None };
-    let Some(voxels) = classes else {
+    let classes = if args.threshold.is_none() { Classes::of(&source, &volume, tolerance)? } else { None };
+    let Some(found) = classes else {
         if args.label.is_some() {
-            let problem = "holds values that are no classes (whole numbers from 0 to 255)";
+            let problem = "holds values that are no classes (whole numbers)";
             return Err(Error::data(&args.input, problem, "leave --label out and give --threshold"));
         }
-        let options = MeshOptions { threshold: args.threshold.unwrap_or(options.threshold), ..options };
+        let threshold = match args.threshold {
+            Some(threshold) => threshold,
+            None => probability_threshold(&args.input, &volume.voxels, options.threshold)?,
+        };
+        let options = MeshOptions { threshold, ..options };
         let affine = volume.geometry.affine;
         let (mesh, dropped) = mesh::of_field(&device, volume.voxels, volume.shape, &affine, &options)?;
         return report(&args, vec![write(&args, &args.out, "", &mesh, dropped)?]);
     };
-    let labels = Labels { shape: volume.shape, voxels, geometry: volume.geometry };
-    let counts = labels.histogram();
-    let present: Vec<u8> = (1..=255).filter(|&class| counts[usize::from(class)] > 0).collect();
-    let classes = match args.label {
-        Some(label) if counts[usize::from(label)] > 0 => vec![label],
-        _ if present.is_empty() => return Err(Error::data(&args.input, "holds nothing but 0", "give a segmentation")),
-        Some(label) => {
-            let there: Vec<String> = present.iter().map(u8::to_string).collect();
-            let problem = format!("has no voxel of class {label}");
-            return Err(Error::data(&args.input, problem, format!("--label may be {}", there.join(", "))));
-        }
-        None => present,
-    };
+    let classes = found.chosen(&args.input, args.label)?;
+    let mut labels = Labels { shape: volume.shape, voxels: Vec::new(), geometry: volume.geometry };
     if MeshFormat::of(&args.out)? == MeshFormat::Glb {
-        return report(&args, together(&args, &device, &labels, &classes)?);
+        let meshes = classes.iter().map(|&class| {
+            labels.voxels = found.mask(&volume.voxels, class);
+            mesh::of_labels(&device, &labels, 1, &options)
+        });
+        return report(&args, together(&args, &meshes.collect::<Result<Vec<_>>>()?, &classes)?);
     }
     let mut written = Vec::new();
     for &class in &classes {
-        let (mesh, dropped) = mesh::of_labels(&device, &labels, class, &options)?;
+        labels.voxels = found.mask(&volume.voxels, class);
+        let (mesh, dropped) = mesh::of_labels(&device, &labels, 1, &options)?;
         let path = if classes.len() == 1 { args.out.clone() } else { of_class(&args.out, class) };
         written.push(write(&args, &path, &format!("class {class}: "), &mesh, dropped)?);
     }
     report(&args, written)
 }
 
-/// Meshes all classes into one GLB, each under its name and in its colour.
-fn together(args: &MeshArgs, device: &Device, labels: &Labels, classes: &[u8]) -> Result<Vec<serde_json::Value>> {
-    let options = args.shape.options();
-    let meshes = classes.iter().map(|&class| mesh::of_labels(device, labels, class, &options));
-    let meshes = meshes.collect::<Result<Vec<_>>>()?;
+/// The threshold of a file that holds probabilities and nothing else.
+fn probability_threshold(path: &Path, values: &[f32], threshold: f32) -> Result<f32> {
+    // Interpolation leaves its range by rounding.
+    const ROUNDING: f32 = 1e-3;
+    let (low, high) =
+        values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
+    if low >= -ROUNDING && high <= 1.0 + ROUNDING {
+        return Ok(threshold);
+    }
+    let problem = format!(
+        "holds values from {low} to {high} that are neither classes (whole numbers) nor probabilities (0 to 1)"
+    );
+    Err(Error::data(path, problem, "give a segmentation, or --threshold for the surface at a value"))
+}
+
+/// The values of a label map, whatever whole numbers they are.
+struct Classes {
+    values: BTreeSet<i64>,
+    /// The voxels, if 32-bit floats do not tell them apart.
+    wide: Option<Vec<f64>>,
+}
+
+/// More classes than any segmentation has: an atlas of the brain's areas has some two hundred.
+const MOST_CLASSES: usize = 512;
+
+/// From here on 32-bit floats do not hold every whole number.
+const EXACT: f32 = 16_777_216.0;
+
+impl Classes {
+    /// The classes of a file all of whose voxels are whole numbers, to `tolerance`; `None` for any other file. Those beyond
+    /// [`MOST_CLASSES`] are left out.
+    fn of(source: &Source, volume: &Volume, tolerance: f32) -> Result<Option<Self>> {
+        let wide = volume.voxels.iter().any(|value| value.abs() >= EXACT);
+        let wide = wide.then(|| nifti::read_wide(source)).transpose()?.map(|stored| {
+            let geometry = &volume.geometry;
+            geometry.orientation.unpack(&stored, geometry.stored.shape, 1)
+        });
+        let mut values = BTreeSet::new();
+        let mut last = None;
+        let mut all_whole = true;
+        let mut look = |value: f64| {
+            all_whole &= (value - value.round()).abs() <= f64::from(tolerance);
+            let class = value.round() as i64;
+            if last != Some(class) && values.len() <= MOST_CLASSES {
+                values.insert(class);
+            }
+            last = Some(class);
+        };
+        match &wide {
+            Some(voxels) => voxels.iter().copied().for_each(&mut look),
+            None => volume.voxels.iter().map(|&value| f64::from(value)).for_each(&mut look),
+        }
+        Ok(all_whole.then_some(Self { values, wide }))
+    }
+
+    /// 1 where a voxel is of `class`.
+    fn mask(&self, voxels: &[f32], class: i64) -> Vec<u8> {
+        match &self.wide {
+            Some(voxels) => voxels.iter().map(|value| u8::from(value.round() as i64 == class)).collect(),
+            None => voxels.iter().map(|value| u8::from(value.round() as i64 == class)).collect(),
+        }
+    }
+
+    /// The class that is asked for, or all but 0.
+    fn chosen(&self, path: &Path, label: Option<i64>) -> Result<Vec<i64>> {
+        let present: Vec<i64> = self.values.iter().copied().filter(|&class| class != 0).collect();
+        let crowded = self.values.len() > MOST_CLASSES;
+        match label {
+            Some(label) if self.values.contains(&label) || crowded => return Ok(vec![label]),
+            _ if present.is_empty() => return Err(Error::data(path, "holds nothing but 0", "give a segmentation")),
+            Some(label) => {
+                let there: Vec<String> = present.iter().map(i64::to_string).collect();
+                let problem = format!("has no voxel of class {label}");
+                return Err(Error::data(path, problem, format!("--label may be {}", there.join(", "))));
+            }
+            None => {}
+        }
+        const REMEDY: &str = "give a segmentation, --label for one value, or --threshold for the surface at a value";
+        let (lowest, highest) = (present[0], present[present.len() - 1]);
+        if crowded {
+            let problem =
+                format!("holds more than {MOST_CLASSES} different values, as scans do and segmentations do not");
+            return Err(Error::data(path, problem, REMEDY));
+        }
+        if lowest < 0 && !self.values.contains(&0) {
+            let problem = format!("holds whole numbers from {lowest} to {highest} but no background (0), as scans do");
+            return Err(Error::data(path, problem, REMEDY));
+        }
+        Ok(present)
+    }
+}
+
+/// Writes the meshes of all classes into one GLB, each under its name and in its colour.
+fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], classes: &[i64]) -> Result<Vec<serde_json::Value>> {
     let names: Vec<String> = classes.iter().map(|class| format!("class {class}")).collect();
     let parts = meshes.iter().zip(&names).zip(COLOURS.iter().cycle());
     let parts = parts.map(|(((mesh, _), name), &colour)| Part { name, colour, mesh });
     let files = mesh::write_parts(&args.out, &parts.collect::<Vec<_>>(), args.shape.space())?;
     let said = names
         .iter()
-        .zip(&meshes)
+        .zip(meshes)
         .map(|(name, (mesh, dropped))| said(args, &files, &format!("{name}: "), mesh, *dropped));
     said.collect()
 }
 
 /// `liver.ply` of class 2 → `liver_2.ply`.
-fn of_class(path: &Path, class: u8) -> PathBuf {
+fn of_class(path: &Path, class: i64) -> PathBuf {
     let [stem, extension] = [path.file_stem(), path.extension()].map(|part| part.unwrap_or_default().to_string_lossy());
     path.with_file_name(format!("{stem}_{class}.{extension}"))
 }

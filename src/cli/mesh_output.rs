@@ -13,6 +13,9 @@ use crate::label_table;
 use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part};
 use crate::task::Task;
 
+/// Most steps of refinement: a vertex moves at most this many thousandths of a voxel.
+const MOST_REFINEMENT: u64 = 1_000_000;
+
 /// Flags of meshes and of the page.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Meshes")]
@@ -23,8 +26,9 @@ pub struct MeshOutputArgs {
     #[command(flatten)]
     pub(super) shape: ShapeArgs,
     /// Steps in which the meshes' vertices are moved to where the network sees the surface (the official code: 200)
-    #[arg(long, value_name = "STEPS", default_value_t = 0, requires = "mesh")]
-    refine: usize,
+    #[arg(long, value_name = "STEPS", default_value_t = 0, requires = "mesh", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(..=MOST_REFINEMENT))]
+    refine: u64,
     /// Write report.html, which shows slices with outlines and meshes that turn, of all scans in --out
     #[cfg(feature = "report")]
     #[arg(long)]
@@ -91,7 +95,7 @@ impl MeshOutputArgs {
             };
             let mut losses = Vec::new();
             if self.refines() {
-                (mesh, losses) = refined(mesh, &Refinement { steps: self.refine, ..Refinement::default() })?;
+                (mesh, losses) = refined(mesh, &Refinement { steps: self.refine as usize, ..Refinement::default() })?;
             }
             let files = MeshFormat::of(&path)?.files(&path);
             self.shape.warn(&format!("{}: ", files[0].display()), &mesh, dropped);

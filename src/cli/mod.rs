@@ -11,10 +11,12 @@ mod device_args;
 mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
+mod failures;
 mod help;
 #[cfg(feature = "infer")]
 mod infer;
 mod inspect;
+mod kernels;
 #[cfg(feature = "train")]
 mod licences;
 #[cfg(feature = "train")]
@@ -42,7 +44,7 @@ use std::time::Instant;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use output::note;
+use output::note_after;
 use progress::Shown;
 
 use crate::error::Result;
@@ -218,7 +220,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => (refusal::line(&error, &arguments), 2),
     };
-    note(format!("{}ossnet:{} {}", refusal::red(colour).render(), refusal::red(colour).render_reset(), failed.0));
+    let red = refusal::red(colour);
+    note_after(format!("{}ossnet:{} ", red.render(), red.render_reset()), failed.0);
     failed.1
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::checkpoint::convert::unet_of;
 use crate::checkpoint::model::{self, Model};
+use crate::checkpoint::prefix::fitting;
 use crate::checkpoint::{self};
 use crate::data::{Axes, Dataset, Preprocessing};
 use crate::device::Device;
@@ -56,7 +57,7 @@ pub fn load(device: &Device, path: &Path, args: &OfficialArgs, dataset: Option<&
     let config = match config {
         NetworkConfig::OssNet(_) => config.into_reference(),
         NetworkConfig::UNet(_) => {
-            let state = checkpoint::load(path)?.state;
+            let state = fitting(checkpoint::load(path)?.state, |state| unet_of(state).is_some());
             NetworkConfig::UNet(unet_of(&state).ok_or_else(|| {
                 Error::data(path, "is no MONAI U-Net with two residual units a level", "name the network that it holds")
             })?)

@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log, JSON for programs, nothing when quiet.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::output::note;
 use crate::data::Warning;
+use crate::text::visible_line;
 
 /// Seconds between plain lines in a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -63,6 +64,20 @@ impl Verbosity {
         }
     }
 
+    /// The driver has compiled `done` kernels of `all` that were asked for, and takes long.
+    pub fn compiling(self, done: usize, all: usize) {
+        match (self, done == all) {
+            (Self::Bars, over) => {
+                let line = if over { String::new() } else { format!("compiling kernels, {done} of {all}") };
+                let mut terminal = std::io::stderr().lock();
+                // Nobody can be told that standard error takes nothing.
+                let _ = write!(terminal, "\r\x1b[2K{line}").and_then(|()| terminal.flush());
+            }
+            (_, true) => self.say(format!("compiled {all} kernels, which the driver keeps (docs/cuda.md)")),
+            (_, false) => {}
+        }
+    }
+
     /// A task of `length` steps.
     pub fn task(self, name: &str, length: u64) -> ProgressTask {
         let bar = match self {
@@ -73,7 +88,7 @@ impl Verbosity {
             ProgressStyle::with_template("{prefix:>18} {bar:20} {pos:>5}/{len} {elapsed} (left {eta}) {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        bar.set_prefix(name.to_string());
+        bar.set_prefix(visible_line(name).into_owned());
         ProgressTask {
             verbosity: self,
             name: name.into(),
@@ -102,7 +117,7 @@ impl ProgressTask {
     pub fn advance(&mut self, message: &str) {
         self.position += 1;
         self.bar.set_position(self.position);
-        self.bar.set_message(message.to_string());
+        self.bar.set_message(visible_line(message).into_owned());
         let due = self.said.is_none_or(|said| said.elapsed() >= LOG_EVERY);
         let each = self.verbosity == Verbosity::Json;
         if (each || self.verbosity == Verbosity::Lines && due) && self.position < self.length {

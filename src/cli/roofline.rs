@@ -5,12 +5,12 @@ use clap::{Args, ValueEnum};
 use super::output::print;
 use super::provenance::print_json;
 use crate::device::Device;
-use crate::device::cuda::{default_budget, devices};
+use crate::device::cuda::devices;
 use crate::error::{Error, Result};
 use crate::planner::Workload;
 use crate::planner::gpus::Speed;
 use crate::planner::json;
-use crate::planner::roofline::{self, LAUNCH, Measured, Roofline};
+use crate::planner::roofline::{self, EFFICIENCY, LAUNCH, Measured, Roofline};
 use crate::quantities::parse_shape;
 use crate::report::TextTable;
 use crate::tape::Precision;
@@ -92,7 +92,7 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
 
 /// Runs the step on CUDA device 0, after two others.
 fn take(workload: &Workload) -> Result<Measured> {
-    let device = default_budget(0).and_then(|budget| Device::cuda(0, budget)).map_err(|e| match e {
+    let device = Device::cuda(0, 0).map_err(|e| match e {
         Error::Device(problem) => Error::Device(format!("{problem} (--measure needs a GPU)")),
         other => other,
     })?;
@@ -111,7 +111,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
         args.precision,
         bandwidth / 1e9,
     );
-    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by"];
+    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by", "ms to issue", "ms expected", "for"];
     let mut grid = TextTable::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
     for row in &ours.rows {
         let mut cells = vec![
@@ -121,6 +121,9 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             format!("{:.4}", row.flops / 1e12),
             milliseconds(row.seconds),
             if row.memory_seconds > 0.5 * row.seconds { "memory" } else { "arithmetic" }.to_string(),
+            if row.issue_seconds > 0.0 { milliseconds(row.issue_seconds) } else { String::new() },
+            milliseconds(row.expected_seconds),
+            row.limit.name().to_string(),
         ];
         if let Some(measured) = measured {
             cells.push(measured.of(row.op, row.phase.name()).map_or_else(String::new, milliseconds));
@@ -137,7 +140,15 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             milliseconds(measured.wall),
         );
     }
-    let mut grid = TextTable::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms"]);
+    text += &format!(
+        "\nExpected: {:.0} % of the bandwidth, {:.0} % of the f32 peak, {:.0} % of the tensor cores' (cuDNN's 3³ convolutions on an H200), {:.0} % of the\ninstructions that could be issued (counted in PTX); assumed, not measured.\n",
+        100.0 * EFFICIENCY.memory,
+        100.0 * EFFICIENCY.f32,
+        100.0 * EFFICIENCY.tensor,
+        100.0 * EFFICIENCY.issue,
+    );
+    let mut grid =
+        TextTable::new(["a step at best", "kernels ms", "launches", "launches ms", "in all ms", "kernels ms expected"]);
     for (name, model) in [("this engine", ours), ("the same passes op by op", peer)] {
         grid.push([
             name.to_string(),
@@ -145,6 +156,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             model.launches.to_string(),
             milliseconds(model.launch_seconds),
             milliseconds(model.seconds()),
+            milliseconds(model.expected_kernel_seconds()),
         ]);
     }
     text.push('\n');

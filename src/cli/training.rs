@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::progress::{self, Verbosity};
-use crate::data::{Dataset, Labels, embedded};
+use crate::data::{Dataset, Labels, Scanned, Warning, embedded, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::files::RunFolder;
@@ -24,6 +24,14 @@ pub fn open_dataset(data: &DataSource<'_>, seed: u64) -> Result<Dataset> {
     match data {
         DataSource::Folder(folder) => Dataset::open(folder, seed),
         DataSource::Embedded(task) => embedded::open(task),
+    }
+}
+
+/// As [`open_folder`], with the cases that are incomplete instead of an error of the first.
+pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
+    match DataSource::of(folder.map_or(format!("{SAMPLE}heads").into(), Path::to_string_lossy).as_ref()) {
+        DataSource::Folder(folder) => Dataset::scan(&folder, seed),
+        DataSource::Embedded(task) => Ok(Scanned { dataset: embedded::open(task)?, problems: Vec::new() }),
     }
 }
 
@@ -61,24 +69,52 @@ fn shared_shape(dataset: &Dataset, task: &Task, grid: PadTo) -> Result<Option<[u
 }
 
 /// All cases of a data set in memory: training, on `grid`, and validation, on the same if it is given and each on its own if
-/// not: what a network needs around them [`infer::Segmenter`] adds.
+/// not: what a network needs around them [`infer::Segmenter`] adds. All headers are looked at before the first voxel.
+///
+/// # Errors
+/// The first case that cannot be used.
 pub fn load_cases(
     dataset: &Dataset,
     task: &Task,
     grid: PadTo,
     verbosity: Verbosity,
 ) -> Result<(Vec<PreparedCase>, Vec<PreparedCase>)> {
+    dataset.check_headers()?;
+    load_with(dataset, task, grid, verbosity, |_, error| Err(error))
+}
+
+/// As [`load_cases`]; a case that cannot be used is left out if `pass_over` agrees.
+///
+/// # Errors
+/// What `pass_over` gives back.
+pub fn load_with(
+    dataset: &Dataset,
+    task: &Task,
+    grid: PadTo,
+    verbosity: Verbosity,
+    mut pass_over: impl FnMut(&crate::data::Case, Error) -> Result<()>,
+) -> Result<(Vec<PreparedCase>, Vec<PreparedCase>)> {
     dataset.warnings.iter().for_each(|warning| verbosity.warn(warning));
     let shape = shared_shape(dataset, task, grid)?;
-    let load = |cases: &[crate::data::Case], shape| {
-        let prepared = cases.iter().map(|case| {
-            let scan = dataset.read(case, task.preprocessing.axes)?;
-            scan.warnings.iter().for_each(|warning| verbosity.warn(warning));
-            task.prepare(scan, shape)
-        });
-        prepared.collect::<Result<Vec<_>>>()
+    let mut warnings = Vec::new();
+    let mut load = |cases: &[crate::data::Case], shape| {
+        let mut prepared = Vec::new();
+        for case in cases {
+            let read = dataset.read(case, task.preprocessing.axes).and_then(|mut scan| {
+                warnings.append(&mut scan.warnings);
+                task.prepare(scan, shape)
+            });
+            match read {
+                Ok(case) => prepared.push(case),
+                Err(error) => pass_over(case, error)?,
+            }
+        }
+        Ok::<_, Error>(prepared)
     };
-    Ok((load(&dataset.training, shape)?, load(&dataset.validation, grid.shape())?))
+    let cases =
+        load(&dataset.training, shape).and_then(|training| Ok((training, load(&dataset.validation, grid.shape())?)));
+    validate::grouped(warnings).iter().for_each(|warning| verbosity.warn(warning));
+    cases
 }
 
 /// Training and validation cases of a data set: in memory if they take at most `bytes` there, else on disk, from which they
@@ -90,6 +126,7 @@ pub fn open_feeds(
     bytes: u64,
     verbosity: Verbosity,
 ) -> Result<(Box<dyn CaseSource>, Box<dyn CaseSource>)> {
+    dataset.check_headers()?;
     let shape = shared_shape(dataset, task, grid)?;
     let channels = task.preprocessing.channels.len() as u64;
     let (mut held, mut largest) = (0u64, 0u64);
@@ -140,13 +177,18 @@ pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
 ///
 /// # Errors
 /// [`Error::Data`] if there are none, or all of them hold nothing but background.
-pub fn check_trainable(dataset: &Dataset, training: &dyn CaseSource) -> Result<()> {
+pub fn check_trainable(dataset: &Dataset, task: &Task, training: &dyn CaseSource, verbosity: Verbosity) -> Result<()> {
     if training.is_empty() {
         return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
     }
+    warn_of_absent_classes(dataset, task, training, verbosity)?;
     for index in 0..training.len() {
         let case = training.case(index)?;
-        if case.labels.as_ref().is_some_and(|labels| labels.voxels.iter().any(|&class| class > 0)) {
+        if case
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.voxels.iter().any(|&class| class > 0 && class != Labels::IGNORED))
+        {
             return Ok(());
         }
     }
@@ -155,6 +197,31 @@ pub fn check_trainable(dataset: &Dataset, training: &dyn CaseSource) -> Result<(
         "has no training case with foreground: there is nothing to learn",
         "check the label files",
     ))
+}
+
+/// Says which classes no training case holds, where that costs no reading.
+fn warn_of_absent_classes(
+    dataset: &Dataset,
+    task: &Task,
+    training: &dyn CaseSource,
+    verbosity: Verbosity,
+) -> Result<()> {
+    if training.reading_bytes() > 0 {
+        return Ok(());
+    }
+    let mut held = [0; 256];
+    for index in 0..training.len() {
+        if let Some(labels) = &training.case(index)?.labels {
+            held.iter_mut().zip(labels.histogram()).for_each(|(held, voxels)| *held += voxels);
+        }
+    }
+    let names = task.class_names.iter().enumerate().skip(1).filter(|(class, _)| held[*class] == 0);
+    let absent: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+    if !absent.is_empty() && absent.len() + 1 < task.class_names.len() {
+        let problem = format!("no training case holds the class {}: nothing is learnt of it", absent.join(", "));
+        verbosity.warn(&Warning::new(&dataset.path, problem));
+    }
+    Ok(())
 }
 
 /// Trains to the end with a progress bar. The checkpoint at `path` is saved at the end, every minute until then, and after

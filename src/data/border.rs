@@ -16,9 +16,20 @@ pub struct BorderPoints {
 }
 
 impl BorderPoints {
-    /// The border of all foreground of `labels`.
+    /// The border of all foreground of `labels`, which are class numbers; voxels that nobody has looked at are background,
+    /// and no points.
     pub fn of(labels: &Labels) -> Self {
-        Self::from_map(&border_map(&labels.foreground(), labels.shape), labels.shape)
+        let foreground =
+            labels.voxels.iter().map(|&class| u8::from(class > 0 && class != Labels::IGNORED)).collect::<Vec<_>>();
+        Self::from_map(&border_map(&foreground, labels.shape), labels.shape).known(labels)
+    }
+
+    /// Those of the points that somebody has looked at.
+    pub fn known(mut self, labels: &Labels) -> Self {
+        if labels.voxels.contains(&Labels::IGNORED) {
+            self.voxels.retain(|&voxel| labels.voxels[voxel as usize] != Labels::IGNORED);
+        }
+        self
     }
 
     /// The voxels that are not 0 in a map.

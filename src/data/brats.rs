@@ -1,26 +1,52 @@
-//! BraTS 2020: a folder a subject holding `*_flair`, `*_t1`, `*_t1ce`, `*_t2` and `*_seg` as `.nii` or `.nii.gz`; the
-//! subjects directly in the data set's folder or, as in the years before, in its folders `HGG` and `LGG`.
+//! BraTS: a folder a subject, directly in the data set's folder or, as in the first years, in its folders `HGG` and `LGG`.
 //!
-//! Channels are in the official code's order. Labels 0, 1, 2, 4 are kept as stored. Who validates is the authors' choice
-//! for the subjects that they name (`assets/brats_2020_split.txt`), and drawn where it names none of them.
+//! Until 2021 a subject holds `*_flair`, `*_t1`, `*_t1ce`, `*_t2` and `*_seg`, from 2023 on `*-t2f`, `*-t1n`, `*-t1c`, `*-t2w`
+//! and `*-seg`, as `.nii` or `.nii.gz`. Channels are in the official code's order. Labels are kept as stored: 0, 1, 2, 4 until
+//! 2021 (a 3, as converted files have it, is read as 4), 0 to 3 from 2023 on. Who validates is the authors' choice for the
+//! subjects that they name (`assets/brats_2020_split.txt`), and drawn where it names none of them.
 
 use std::collections::BTreeSet;
 
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
+use super::nifti::{is_image, split_ending};
 use super::source::{Folder, Source};
 use super::validate::Warning;
 use crate::{Error, Result};
 
-/// Modalities in channel order; the file names end in `_` and these.
+/// Modalities in channel order; until 2021 the file names end in `_` and these.
 pub const MODALITIES: [&str; 4] = ["flair", "t1", "t1ce", "t2"];
 
-/// Label values and what they stand for.
+/// How file names end from 2023 on, in the same order.
+const LATER: [&str; 4] = ["-t2f", "-t1n", "-t1c", "-t2w"];
+
+/// Label values until 2021 and what they stand for.
 const CLASSES: [(u8, &str); 4] = [(0, "background"), (1, "necrotic core"), (2, "oedema"), (4, "enhancing tumour")];
+
+/// The value of the enhancing tumour from 2023 on.
+const LATER_ENHANCING: u8 = 3;
 
 /// The authors' training and validation subjects.
 const SPLIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/brats_2020_split.txt"));
 
-/// Scans a folder of subjects; `None` if no folder in it holds a `*_flair` image. A subject that lacks a modality or its
+/// How the names of a modality's files end, in lower case, in any year; `_NAME` for anything but BraTS's modalities.
+pub fn endings(modality: &str) -> Vec<String> {
+    let modality = modality.to_lowercase();
+    let later = MODALITIES.iter().position(|known| *known == modality).map(|place| LATER[place].to_owned());
+    [format!("_{modality}")].into_iter().chain(later).collect()
+}
+
+/// True if the names are BraTS's modalities, in any order and case.
+pub(super) fn are_modalities(names: &[String]) -> bool {
+    let names: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
+    names == MODALITIES.iter().map(ToString::to_string).collect()
+}
+
+/// The classes until 2021.
+pub(super) fn classes() -> Vec<Class> {
+    CLASSES.map(|(value, name)| Class { value, name: name.into() }).to_vec()
+}
+
+/// Scans a folder of subjects; `None` if no folder in it holds a FLAIR image. A subject that lacks a modality or its
 /// segmentation is a problem.
 ///
 /// # Errors
@@ -28,33 +54,37 @@ const SPLIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/br
 pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     let Folder::Disk(root) = folder else { return Ok(None) };
     let (mut cases, mut problems) = (Vec::new(), Vec::new());
-    let mut is_brats = false;
+    let (mut is_brats, mut years) = (false, BTreeSet::new());
     for subject in subjects(folder)? {
         let names = folder.list(&subject)?;
         let find = |ending: &str| -> Option<Source> {
-            let endings = [format!("{ending}.nii"), format!("{ending}.nii.gz")];
-            let is_it = |name: &&String| endings.iter().any(|ending| name.ends_with(ending.as_str()));
+            let is_it = |name: &&String| is_image(name) && split_ending(name).0.ends_with(ending);
             Some(Source::File(root.join(&subject).join(names.iter().find(is_it)?)))
         };
-        if find("_flair").is_none() {
-            let others = MODALITIES.iter().filter(|modality| find(&format!("_{modality}")).is_some()).count();
+        let modality = |place: usize| find(&format!("_{}", MODALITIES[place])).or_else(|| find(LATER[place]));
+        if modality(0).is_none() {
+            let others = (1..MODALITIES.len()).filter(|&place| modality(place).is_some()).count();
             // One other file may be anything; two are a subject that lost its first modality.
             if others < 2 {
                 continue;
             }
         }
         is_brats = true;
-        let mut need = |part: &str| {
-            // The segmentation of subject 355 was published under the name of its source.
-            let found = find(&format!("_{part}")).or_else(|| find("_Segm").filter(|_| part == "seg"));
+        let later = LATER.iter().filter(|ending| find(ending).is_some()).count() >= 2;
+        years.insert(later);
+        let mut need = |part: &str, found: Option<Source>| {
             if found.is_none() {
-                let problem = format!("holds no file *_{part}.nii or *_{part}.nii.gz");
+                let problem = format!("holds no file *{part}.nii or *{part}.nii.gz");
                 problems.push(Error::data(root.join(&subject), problem, "complete the subject, or move it elsewhere"));
             }
             found
         };
-        let images: Vec<Source> = MODALITIES.iter().filter_map(|modality| need(modality)).collect();
-        let label = need("seg");
+        let name = |place: usize| if later { LATER[place].to_owned() } else { format!("_{}", MODALITIES[place]) };
+        let images: Vec<Source> =
+            (0..MODALITIES.len()).filter_map(|place| need(&name(place), modality(place))).collect();
+        // The segmentation of subject 355 was published under the name of its source.
+        let label = find("_seg").or_else(|| find("-seg")).or_else(|| find("_Segm"));
+        let label = need(if later { "-seg" } else { "_seg" }, label);
         if images.len() == MODALITIES.len() && label.is_some() {
             let name = subject.rsplit('/').next().unwrap_or(&subject).to_owned();
             cases.push(Case { name, images, label });
@@ -63,13 +93,21 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     if !is_brats {
         return Ok(None);
     }
+    let mut classes = classes();
+    let mut aliases = vec![[LATER_ENHANCING, CLASSES[3].0]];
+    if !years.contains(&false) {
+        classes[3].value = LATER_ENHANCING;
+        aliases.clear();
+    }
     let (training, validation, split) = divide(cases, seed);
     let mut dataset = Dataset {
         name: "BraTS".into(),
         path: root.clone(),
         layout: Layout::Brats,
         channels: MODALITIES.map(str::to_owned).to_vec(),
-        classes: CLASSES.map(|(value, name)| Class { value, name: name.into() }).to_vec(),
+        classes,
+        ignore: None,
+        aliases,
         training,
         validation,
         test: Vec::new(),

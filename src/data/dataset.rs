@@ -96,6 +96,10 @@ pub struct Dataset {
     pub channels: Vec<String>,
     /// Classes of the labels, background first, by value.
     pub classes: Vec<Class>,
+    /// The label value of voxels that nobody has looked at: neither trained on nor scored.
+    pub ignore: Option<u8>,
+    /// Label values that files may hold in the place of declared ones: what is stored, what it is read as.
+    pub aliases: Vec<[u8; 2]>,
     /// Cases to train on.
     pub training: Vec<Case>,
     /// Cases to validate on.
@@ -123,6 +127,8 @@ pub struct Scan {
     pub labels: Option<Labels>,
     /// The border map that lies beside it on disk, if there is one, in the labels' order.
     pub border: Option<Vec<u8>>,
+    /// The value in the labels of voxels that nobody has looked at.
+    pub ignore: Option<u8>,
     /// What is odd about it.
     pub warnings: Vec<Warning>,
 }
@@ -194,9 +200,45 @@ impl Dataset {
     /// # Errors
     /// As there, and if the channels are not as many as declared.
     pub fn read(&self, case: &Case, axes: Axes) -> Result<Scan> {
-        let scan = case.read_with(&self.class_values(), axes, self.ignore_geometry)?;
+        let stored = self.aliases.iter().map(|alias| alias[0]);
+        let values: Vec<u8> = self.class_values().into_iter().chain(stored).chain(self.ignore).collect();
+        let mut scan = case.read_with(&values, axes, self.ignore_geometry)?;
         validate::has_channels(scan.image.channels, self.channels.len(), case.images[0].path())?;
+        scan.ignore = self.ignore;
+        if let (Some(labels), Some(source)) = (&mut scan.labels, &case.label) {
+            let counts = labels.histogram();
+            let mut table: [u8; 256] = std::array::from_fn(|value| value as u8);
+            for [stored, meant] in self.aliases.iter().filter(|[stored, _]| counts[usize::from(*stored)] > 0) {
+                table[usize::from(*stored)] = *meant;
+                let problem = format!("holds the label {stored}, which is read as {meant}");
+                scan.warnings.push(Warning::new(source.path(), problem));
+            }
+            if table.iter().enumerate().any(|(value, meant)| value != usize::from(*meant)) {
+                *labels = labels.mapped(&table);
+            }
+            if let Some(ignore) = self.ignore {
+                validate::known(labels, ignore, source.path())?;
+                scan.warnings.extend(validate::foreground_beside(labels, ignore, source.path()));
+            }
+        }
         Ok(scan)
+    }
+
+    /// Checks the headers of the cases that train and validate, so that a fault stops the work before it has begun.
+    ///
+    /// # Errors
+    /// Those of [`Case::check_headers`], of the first case at fault, and if channels are not as many as declared.
+    pub fn check_headers(&self) -> Result<()> {
+        self.training.iter().chain(&self.validation).try_for_each(|case| self.check_headers_of(case))
+    }
+
+    /// The same for one of its cases.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_headers_of(&self, case: &Case) -> Result<()> {
+        let channels = case.check_headers(self.ignore_geometry)?;
+        validate::has_channels(channels, self.channels.len(), case.images[0].path())
     }
 
     /// Warns of cases that both train and validate.
@@ -234,6 +276,37 @@ impl Case {
         Ok((geometry.orientation.shape(header.shape()), geometry))
     }
 
+    /// Checks what the headers of all its files tell, without reading voxels: long enough for what they declare, on one grid
+    /// (with `ignore_geometry`, of one shape), one channel each where they are several. Returns the number of image channels.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Data`] naming the file at fault.
+    pub fn check_headers(&self, ignore_geometry: bool) -> Result<usize> {
+        let mut first: Option<(&Path, [usize; 3], Geometry)> = None;
+        let mut channels = 0;
+        for (number, source) in self.images.iter().chain(&self.label).enumerate() {
+            let header = nifti::probe(source)?;
+            let mut geometry = Geometry::new(header.grid, true);
+            let shape = geometry.orientation.shape(header.shape());
+            match &first {
+                None => first = Some((source.path(), shape, geometry)),
+                Some((path, expected, place)) => {
+                    if ignore_geometry {
+                        geometry = *place;
+                    }
+                    validate::same_grid((path, *expected, place), (source.path(), shape, &geometry))?;
+                }
+            }
+            let is_label = number >= self.images.len();
+            if (is_label || self.images.len() > 1) && header.channels() != 1 {
+                let problem = format!("has {} channels where one volume is due", header.channels());
+                return Err(Error::data(source.path(), problem, "split it into one file a channel"));
+            }
+            channels += if is_label { 0 } else { header.channels() };
+        }
+        Ok(channels)
+    }
+
     /// Reads and checks image and label: same grid, declared classes (an empty list admits any), finite voxels.
     ///
     /// # Errors
@@ -251,7 +324,11 @@ impl Case {
         let image = Volume::read_channels(&self.images, axes, ignore_geometry)?;
         let image_path = self.images[0].path();
         validate::has_extent(&image, image_path)?;
-        let mut warnings: Vec<Warning> = validate::geometry(&image.geometry.stored, image_path).into_iter().collect();
+        let mut warnings: Vec<Warning> = validate::geometry(&image.geometry.stored, image_path);
+        for source in self.images.iter().skip(1).filter(|_| !ignore_geometry) {
+            warnings.extend(validate::geometry(&nifti::read_header(source)?.grid, source.path()));
+        }
+        warnings.extend(validate::contrast(&image, image_path));
         let mut border = None;
         let labels = match &self.label {
             None => None,
@@ -264,6 +341,9 @@ impl Case {
                     (path, labels.shape, &labels.geometry),
                 )?;
                 validate::declared_classes(&labels, classes, path)?;
+                if !ignore_geometry {
+                    warnings.extend(validate::geometry(&labels.geometry.stored, path));
+                }
                 warnings.extend(validate::foreground(&labels, path));
                 if let Some(map) = border_file::find(source) {
                     border = Some(border_file::read(&map, source, &labels, axes)?);
@@ -271,7 +351,7 @@ impl Case {
                 Some(labels)
             }
         };
-        Ok(Scan { name: self.name.clone(), image, labels, border, warnings })
+        Ok(Scan { name: self.name.clone(), image, labels, border, ignore: None, warnings: validate::grouped(warnings) })
     }
 }
 

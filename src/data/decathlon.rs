@@ -1,22 +1,31 @@
 //! The Medical Segmentation Decathlon's layout, and nnU-Net's, which grew from it.
 //!
 //! `dataset.json` names modalities and labels and lists the training cases. Read beyond the Decathlon's own: an extra list
-//! `validation`; images split by modality (`CASE_0000.nii.gz`, `CASE_0001.nii.gz`, …); nnU-Net version 2, which has
-//! `channel_names`, labels as name → value, and lists no cases (`labelsTr` does).
+//! `validation`, or folds of MONAI's lists; images split by modality (`CASE_0000.nii.gz`, `CASE_0001.nii.gz`, …) or listed one
+//! by one; nnU-Net version 2, which has `channel_names`, labels as name → value, `ignore` for what nobody looked at, and lists
+//! no cases (`labelsTr` does) or lists them in the dictionary `dataset`.
 
-use std::collections::BTreeSet;
+mod classes;
+mod lists;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::ct_window;
+use super::channels::{channel_of, group};
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::nifti::{is_image, split_ending};
+use super::nifti::{is_image, read_header, split_ending};
 use super::source::{Folder, Source};
 use super::validate::Warning;
+use super::{brats, ct_window};
 use crate::{Error, Result};
+use lists::Entry;
 
 /// No honest `dataset.json` is larger.
 const MAX_JSON: u64 = 64 << 20;
+
+/// Endings of images and labels that can be read.
+const ENDINGS: [&str; 5] = [".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz"];
 
 /// Scans a folder with a `dataset.json`. Images are looked up, not read; a file that is named and does not exist is a
 /// problem.
@@ -28,26 +37,39 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
         return Err(Error::data(folder.path(), "has no dataset.json", "give the folder that holds it"));
     };
     let description = Description::parse(&source)?;
-    let mut problems = Vec::new();
-    let (mut training, mut layout) = (description.cases(folder, "training", &mut problems)?, Layout::Decathlon);
-    let listed = description.json.get("training").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let lists = description.lists()?;
+    let listed = !lists.training.is_empty();
+    let (mut training, mut folds) = description.cases(folder, &lists.training, &lists.names, &mut problems)?;
     if !listed {
-        training = list_cases(folder, description.channels.len(), &mut problems)?;
+        training = found_cases(folder, description.channels.len(), &mut problems)?;
+        folds = Vec::new();
     }
-    if !listed || training.iter().any(|case| case.images.len() > 1) {
+    let mut layout = Layout::Decathlon;
+    if !listed
+        || lists.training.iter().any(|entry| entry.key.is_some())
+        || training.iter().any(|case| case.images.len() > 1)
+    {
         layout = Layout::NnUNet;
     }
     if training.is_empty() && problems.is_empty() {
         return Err(description.wrong("lists no training cases", "fill its list 'training', or the folder labelsTr"));
     }
+    let (validation, _) = description.cases(folder, &lists.validation, &lists.names, &mut problems)?;
     let declared = description.json.contains_key("validation");
-    let (training, validation, split) = if declared {
-        (training, description.cases(folder, "validation", &mut problems)?, Split::Declared)
-    } else {
-        let (training, validation) = draw_split(training, seed);
-        (training, validation, Split::Drawn { seed })
+    warnings.extend(description.wrong_count(training.len(), validation.len(), problems.len()));
+    if listed {
+        warnings.extend(unlisted(folder, training.iter().chain(&validation)));
+    }
+    let (training, validation, split) = match (declared, divide_by_fold(&training, &folds)) {
+        (true, _) => (training, validation, Split::Declared),
+        (false, Some((training, validation))) => (training, validation, Split::Declared),
+        (false, None) => {
+            let (training, validation) = draw_split(training, seed);
+            (training, validation, Split::Drawn { seed })
+        }
     };
-    let test = description.test_cases(folder)?;
+    let test = description.test_cases(folder, &mut warnings)?;
     let name = description.json.get("name").and_then(Value::as_str).map(str::to_owned);
     let name = name.or_else(|| Some(folder.path().file_name()?.to_string_lossy().into_owned()));
     let clip = description.channels.iter().all(|name| ct_window::is_ct(name)).then(|| ct_window::limits("wide"));
@@ -57,6 +79,8 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
         layout,
         channels: description.channels,
         classes: description.classes,
+        ignore: description.ignore,
+        aliases: Vec::new(),
         training,
         validation,
         test,
@@ -69,6 +93,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
         dataset.warnings.push(Warning::new(source.path(), "has an empty list 'validation': nothing will be scored"));
     }
     dataset.warn_of_overlap();
+    dataset.warnings.append(&mut warnings);
     Ok(Scanned { dataset, problems })
 }
 
@@ -78,6 +103,15 @@ struct Description {
     json: Map<String, Value>,
     channels: Vec<String>,
     classes: Vec<Class>,
+    ignore: Option<u8>,
+}
+
+/// The labelled cases that a description lists.
+struct Lists {
+    training: Vec<Entry>,
+    validation: Vec<Entry>,
+    /// By label file.
+    names: BTreeMap<String, String>,
 }
 
 impl Description {
@@ -87,13 +121,14 @@ impl Description {
             Error::data(source.path(), format!("is not a JSON object ({e})"), "correct it at that line and column")
         })?;
         let ending = json.get("file_ending").and_then(Value::as_str).unwrap_or(".nii.gz");
-        if ![".nii", ".nii.gz", ".hdr", ".img"].contains(&ending) {
+        if !ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {
             let problem = format!("says that its files end in {ending}, which cannot be read");
             return Err(Error::data(source.path(), problem, "convert them to .nii.gz and correct its 'file_ending'"));
         }
-        let mut description = Self { source: source.clone(), json, channels: Vec::new(), classes: Vec::new() };
+        let mut description =
+            Self { source: source.clone(), json, channels: Vec::new(), classes: Vec::new(), ignore: None };
         description.channels = description.channels()?;
-        description.classes = description.classes()?;
+        (description.classes, description.ignore) = description.classes()?;
         Ok(description)
     }
 
@@ -101,11 +136,12 @@ impl Description {
         Error::data(self.source.path(), problem, remedy)
     }
 
-    /// `"modality": {"0": "FLAIR", "1": "T1"}` or `"channel_names"`, in the order of the numbers.
+    /// `"modality": {"0": "FLAIR", "1": "T1"}` or `"channel_names"`, in the order of the numbers; without either, what the
+    /// files are called that the first entry lists one by one.
     fn channels(&self) -> Result<Vec<String>> {
         let remedy = "write them as \"modality\": {\"0\": \"T1\"}";
         let Some(value) = self.json.get("modality").or_else(|| self.json.get("channel_names")) else {
-            return Err(self.wrong("names no modalities", remedy));
+            return self.listed_channels().ok_or_else(|| self.wrong("names no modalities", remedy));
         };
         let mut numbered = Vec::new();
         for (key, name) in value.as_object().into_iter().flatten() {
@@ -121,106 +157,143 @@ impl Description {
         Ok(numbered.into_iter().map(|(_, name)| name).collect())
     }
 
-    /// `"labels": {"0": "background", "1": "liver"}`, or name → value.
-    fn classes(&self) -> Result<Vec<Class>> {
-        let remedy = "write them as \"labels\": {\"0\": \"background\", \"1\": \"liver\"}";
-        let Some(entries) = self.json.get("labels").and_then(Value::as_object) else {
-            return Err(self.wrong("declares no labels", remedy));
-        };
-        let (mut classes, mut regions): (Vec<Class>, Vec<Class>) = (Vec::new(), Vec::new());
-        for (key, value) in entries {
-            // nnU-Net's regions are unions of classes; the classes are what the files hold.
-            if let Value::Array(members) = value {
-                let members = members.iter().filter_map(|member| u8::try_from(member.as_u64()?).ok());
-                regions.extend(members.map(|value| Class { value, name: format!("class {value}") }));
-                continue;
-            }
-            let class = match value {
-                Value::String(name) => key.parse().ok().map(|value| Class { value, name: name.clone() }),
-                Value::Number(number) => {
-                    let value = number.as_u64().and_then(|n| u8::try_from(n).ok());
-                    value.map(|value| Class { value, name: key.clone() })
-                }
-                _ => None,
-            };
-            match class {
-                Some(class) => classes.push(class),
-                None => {
-                    return Err(
-                        self.wrong(format!("has a label {key}: {value} that is no class number of 0 to 255"), remedy)
-                    );
-                }
-            }
-        }
-        for region in regions {
-            if classes.iter().all(|class| class.value != region.value) {
-                classes.push(region);
-            }
-        }
-        classes.sort_by_key(|class| class.value);
-        if classes.len() < 2 || classes[0].value != 0 || classes.windows(2).any(|pair| pair[0].value == pair[1].value) {
-            return Err(self.wrong("does not declare background (0) and at least one class, each value once", remedy));
-        }
-        Ok(classes)
+    /// The last word in the name of each file of the first entry, if it lists several that end in different words.
+    fn listed_channels(&self) -> Option<Vec<String>> {
+        let entries = lists::entries(self.json.get("training")?, "training", true).ok()?;
+        let images = &entries.first()?.images;
+        let word = |file: &String| split_ending(file).0.rsplit(['_', '-', '/']).next().unwrap_or_default().to_owned();
+        let words: Vec<String> = images.iter().map(word).collect();
+        let different = words.iter().collect::<BTreeSet<_>>().len() == words.len();
+        (words.len() > 1 && different).then_some(words)
     }
 
-    /// The cases of one list; none if the list is absent. Those whose files do not exist go to `problems`.
-    fn cases(&self, folder: &Folder, list: &str, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
-        let Some(value) = self.json.get(list) else { return Ok(Vec::new()) };
-        let remedy = "write entries as {\"image\": \"./imagesTr/CASE.nii.gz\", \"label\": \"./labelsTr/CASE.nii.gz\"}";
-        let Some(entries) = value.as_array() else {
-            return Err(self.wrong(format!("has a '{list}' that is not a list"), remedy));
+    fn classes(&self) -> Result<(Vec<Class>, Option<u8>)> {
+        match self.json.get("labels").and_then(Value::as_object) {
+            Some(entries) => classes::parse(entries).map_err(|problem| self.wrong(problem, classes::REMEDY)),
+            // MONAI's lists of BraTS subjects say nothing of labels.
+            None if !self.json.contains_key("labels") && brats::are_modalities(&self.channels) => {
+                Ok((brats::classes(), None))
+            }
+            None => Err(self.wrong("declares no labels", classes::REMEDY)),
+        }
+    }
+
+    /// The lists `training` (or `dataset`) and `validation`, empty where they are absent, and the names of their cases.
+    fn lists(&self) -> Result<Lists> {
+        let read = |list: &str| match self.json.get(list) {
+            Some(value) => lists::entries(value, list, true).map_err(|problem| self.wrong(problem, lists::REMEDY)),
+            None => Ok(Vec::new()),
         };
-        let mut names = BTreeSet::new();
-        let mut cases: Vec<Case> = Vec::with_capacity(entries.len());
-        for (number, entry) in entries.iter().enumerate() {
-            let file = |key: &str| entry.get(key).and_then(Value::as_str);
-            let (Some(image), Some(label)) = (file("image"), file("label")) else {
-                return Err(self.wrong(format!("has an entry {number} of '{list}' without image and label"), remedy));
-            };
-            let name = case_name(label);
-            if !names.insert(name.clone()) {
+        let (mut training, validation) = (read("training")?, read("validation")?);
+        if training.is_empty() {
+            training = read("dataset")?;
+        }
+        for (list, entries) in [("training", &training), ("validation", &validation)] {
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = entries.iter().find(|entry| !seen.insert(plain(&entry.label))) {
+                let name = case_name(&twice.label);
                 return Err(self.wrong(format!("lists the case {name} twice in '{list}'"), "name each case once"));
             }
-            match self.images(folder, image).and_then(|images| Ok((images, self.existing(folder, label)?))) {
-                Ok((images, label)) => cases.push(Case { name, images, label: Some(label) }),
+        }
+        let labels: BTreeSet<&str> = training.iter().chain(&validation).map(|entry| plain(&entry.label)).collect();
+        let mut names = lists::names(&labels);
+        for entry in training.iter().chain(&validation) {
+            if let Some(key) = &entry.key {
+                names.insert(plain(&entry.label).to_owned(), key.replace(['/', '\\'], "_"));
+            }
+        }
+        Ok(Lists { training, validation, names })
+    }
+
+    /// The cases of a list, and the folds of all its entries. Those whose files do not exist go to `problems`.
+    #[allow(clippy::type_complexity)] // two lists that belong together
+    fn cases(
+        &self,
+        folder: &Folder,
+        entries: &[Entry],
+        names: &BTreeMap<String, String>,
+        problems: &mut Vec<Error>,
+    ) -> Result<(Vec<Case>, Vec<Option<u64>>)> {
+        let (mut cases, mut folds) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in entries {
+            let name = names.get(plain(&entry.label)).cloned().unwrap_or_else(|| case_name(&entry.label));
+            match self.images(folder, entry).and_then(|images| Ok((images, self.existing(folder, &entry.label)?))) {
+                Ok((images, label)) => {
+                    cases.push(Case { name, images, label: Some(label) });
+                    folds.push(entry.fold);
+                }
                 Err(problem) => problems.push(problem),
             }
         }
-        Ok(cases)
+        Ok((cases, folds))
     }
 
-    /// Cases without labels: the list `test`, or what lies in `imagesTs`. Those whose files do not exist are left out:
-    /// nothing is trained on them or scored by them.
-    fn test_cases(&self, folder: &Folder) -> Result<Vec<Case>> {
-        let listed = self.json.get("test").and_then(Value::as_array).into_iter().flatten();
-        let mut files: Vec<String> = listed
-            .filter_map(|entry| entry.as_str().or_else(|| entry.get("image")?.as_str()).map(str::to_owned))
-            .collect();
-        if files.is_empty() {
-            files = folder.list("imagesTs").unwrap_or_default().into_iter().filter(|name| is_image(name)).collect();
-            // Of the files a channel, the first stands for all.
-            files.retain(|file| !has_channel_number(split_ending(file).0) || split_ending(file).0.ends_with("_0000"));
-            files.iter_mut().for_each(|file| *file = format!("imagesTs/{file}"));
-        }
+    /// What is to be said if nnU-Net's or the Decathlon's count of cases is not theirs.
+    fn wrong_count(&self, training: usize, validation: usize, problems: usize) -> Option<Warning> {
+        let stated = usize::try_from(self.json.get("numTraining")?.as_u64()?).ok()?;
+        let fits = [training, training + validation].iter().any(|found| (*found..=found + problems).contains(&stated));
+        let problem = format!("says that it has {stated} training cases (numTraining), where {training} are found");
+        (!fits).then(|| Warning::new(self.source.path(), problem))
+    }
+
+    /// Cases without labels: the list `test` (MONAI: `testing`), or what lies in `imagesTs`. Those whose files do not exist
+    /// are left out: nothing is trained on them or scored by them.
+    fn test_cases(&self, folder: &Folder, warnings: &mut Vec<Warning>) -> Result<Vec<Case>> {
+        let listed = ["test", "testing"].iter().find_map(|list| Some((list, self.json.get(*list)?)));
+        let entries = match listed {
+            Some((list, value)) => {
+                lists::entries(value, list, false).map_err(|problem| self.wrong(problem, lists::REMEDY))?
+            }
+            None => Vec::new(),
+        };
         let mut cases = Vec::new();
-        for file in files {
-            if let Ok(images) = self.images(folder, &file) {
-                let name = case_name(&file);
-                let name = name.strip_suffix("_0000").unwrap_or(&name).to_owned();
+        for entry in &entries {
+            if let Ok(images) = self.images(folder, entry) {
+                let name = entry.key.clone().unwrap_or_else(|| case_name(&entry.images[0]));
+                let name = channel_of(&name, self.channels.len()).map_or(name.as_str(), |(case, _)| case).to_owned();
+                cases.push(Case { name, images, label: None });
+            }
+        }
+        if entries.is_empty() {
+            let names: Vec<String> =
+                folder.list("imagesTs").unwrap_or_default().into_iter().filter(|name| is_image(name)).collect();
+            let whole = |file: &str| {
+                let source = folder.file(&format!("imagesTs/{file}")).ok().flatten();
+                source.is_some_and(|source| read_header(&source).is_ok_and(|it| it.channels() == self.channels.len()))
+            };
+            let (found, odd) = group(&folder.path().join("imagesTs"), &names, self.channels.len(), whole);
+            warnings.extend(odd.into_iter().filter_map(|problem| match problem {
+                Error::Data { path, problem, .. } => Some(Warning { path, problem }),
+                _ => None,
+            }));
+            for (name, files) in found {
+                let images = files.iter().filter_map(|file| folder.file(&format!("imagesTs/{file}")).ok()?).collect();
                 cases.push(Case { name, images, label: None });
             }
         }
         Ok(cases)
     }
 
-    /// The file as listed, if it is one for all channels; else the files `STEM_0000`, `STEM_0001`, … of its modalities.
-    fn images(&self, folder: &Folder, listed: &str) -> Result<Vec<Source>> {
+    /// The files of an entry: as listed, if they are several or one for all channels; else the files `STEM_0000`,
+    /// `STEM_0001`, … of its modalities.
+    fn images(&self, folder: &Folder, entry: &Entry) -> Result<Vec<Source>> {
+        let [listed] = &entry.images[..] else {
+            if entry.images.len() != self.channels.len() {
+                let problem = format!(
+                    "lists {} images for {} where {} modalities are declared",
+                    entry.images.len(),
+                    entry.label,
+                    self.channels.len()
+                );
+                return Err(self.wrong(problem, "list one image a modality, or one with all of them"));
+            }
+            return entry.images.iter().map(|image| self.existing(folder, image)).collect();
+        };
         let (stem, ending) = split_ending(listed);
         let stem = match stem.strip_suffix("_0000") {
             Some(stem) if self.channels.len() > 1 => stem,
             // nnU-Net version 1 lists CASE.nii.gz where CASE_0000.nii.gz, … exist.
-            _ if folder.file(listed)?.is_none() && folder.file(&format!("{stem}_0000{ending}"))?.is_some() => stem,
+            _ if folder.image(listed)?.is_none() && folder.image(&format!("{stem}_0000{ending}"))?.is_some() => stem,
             _ => return Ok(vec![self.existing(folder, listed)?]),
         };
         let names = (0..self.channels.len()).map(|channel| format!("{stem}_{channel:04}{ending}"));
@@ -228,22 +301,38 @@ impl Description {
     }
 
     fn existing(&self, folder: &Folder, relative: &str) -> Result<Source> {
-        folder.file(relative)?.ok_or_else(|| {
-            let wanted = folder.path().join(relative.trim_start_matches("./"));
+        folder.image(relative)?.ok_or_else(|| {
+            let wanted = folder.path().join(plain(relative));
             let problem = format!("does not exist, though {} lists it", self.source.path().display());
             Error::data(wanted, problem, "copy the file there, or take it off the list")
         })
     }
 }
 
-/// Cases found by their labels: `labelsTr/CASE.nii.gz` with `imagesTr/CASE_0000.nii.gz`, … (or `imagesTr/CASE.nii.gz`).
-/// A label without its images is a problem, and so is an image without its label.
-fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
-    let (mut cases, mut paired) = (Vec::new(), BTreeSet::new());
+/// MONAI's division: fold 0 validates, if the entries are of several folds.
+fn divide_by_fold(cases: &[Case], folds: &[Option<u64>]) -> Option<(Vec<Case>, Vec<Case>)> {
+    let known: Option<Vec<u64>> = folds.iter().copied().collect();
+    let known = known.filter(|folds| folds.contains(&0) && folds.iter().any(|fold| *fold != 0))?;
+    let of = |validates: bool| {
+        let cases = cases.iter().zip(&known).filter(move |(_, fold)| (**fold == 0) == validates);
+        cases.map(|(case, _)| case.clone()).collect()
+    };
+    Some((of(false), of(true)))
+}
+
+/// Cases found by their labels: `labelsTr/CASE.nii.gz` with `imagesTr/CASE_0000.nii.gz`, … (or `imagesTr/CASE.nii.gz`), each
+/// with any of NIfTI's endings. A label without its images is a problem, and so is an image without its label.
+fn found_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
+    let (mut cases, mut paired) = (Vec::new(), BTreeMap::new());
     for label in folder.list("labelsTr")?.into_iter().filter(|name| is_image(name)) {
         let (stem, ending) = split_ending(&label);
+        if let Some(first) = paired.insert(stem.to_owned(), label.clone()) {
+            let problem = format!("and {first} are both the label of {stem}");
+            problems.push(Error::data(folder.path().join("labelsTr").join(&label), problem, "remove one of them"));
+            continue;
+        }
         let find = |name: String| -> Result<Source> {
-            folder.file(&name)?.ok_or_else(|| {
+            folder.image(&name)?.ok_or_else(|| {
                 let problem = format!("does not exist, though there is a label {label}");
                 Error::data(folder.path().join(&name), problem, "copy the image there, or remove the label")
             })
@@ -251,11 +340,10 @@ fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Re
         let channel_files = || -> Result<Vec<Source>> {
             (0..channels).map(|channel| find(format!("imagesTr/{stem}_{channel:04}{ending}"))).collect()
         };
-        let images = match folder.file(&format!("imagesTr/{label}"))? {
+        let images = match folder.image(&format!("imagesTr/{label}"))? {
             Some(whole) => Ok(vec![whole]),
             None => channel_files(),
         };
-        paired.insert(stem.to_owned());
         match images {
             Ok(images) => {
                 cases.push(Case { name: stem.to_owned(), images, label: Some(find(format!("labelsTr/{label}"))?) });
@@ -263,10 +351,11 @@ fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Re
             Err(problem) => problems.push(problem),
         }
     }
+    let mut told = BTreeSet::new();
     for image in folder.list("imagesTr").unwrap_or_default().into_iter().filter(|name| is_image(name)) {
         let (stem, ending) = split_ending(&image);
-        let case = if has_channel_number(stem) { &stem[..stem.len() - 5] } else { stem };
-        if paired.insert(case.to_owned()) && !paired.contains(stem) {
+        let case = channel_of(stem, channels).map_or(stem, |(case, _)| case);
+        if !paired.contains_key(case) && !paired.contains_key(stem) && told.insert(case.to_owned()) {
             let problem = format!("has no label labelsTr/{case}{ending}");
             let path = folder.path().join("imagesTr").join(&image);
             problems.push(Error::data(path, problem, "add it, or move the image to imagesTs"));
@@ -275,12 +364,31 @@ fn list_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Re
     Ok(cases)
 }
 
-/// True for `CASE_0000`.
-fn has_channel_number(stem: &str) -> bool {
-    stem.len() > 5 && stem.is_ascii() && {
-        let (_, number) = stem.split_at(stem.len() - 5);
-        number.starts_with('_') && number[1..].bytes().all(|digit| digit.is_ascii_digit())
-    }
+/// What is to be said of images and labels that no list names.
+fn unlisted<'a>(folder: &Folder, cases: impl Iterator<Item = &'a Case>) -> Vec<Warning> {
+    let known: BTreeSet<&std::path::Path> =
+        cases.flat_map(|case| case.images.iter().chain(&case.label)).map(Source::path).collect();
+    let look = |below: &str| {
+        let names = folder.list(below).unwrap_or_default();
+        let files = names
+            .iter()
+            .filter(|name| is_image(name))
+            .filter_map(|name| folder.file(&format!("{below}/{name}")).ok()?);
+        let mut odd = files.filter(|file| !known.contains(file.path()));
+        let first = odd.next()?;
+        let more = match odd.count() {
+            0 => String::new(),
+            1 => " (also another file there)".into(),
+            more => format!(" (also {more} other files there)"),
+        };
+        Some(Warning::new(first.path(), format!("is not on the lists of dataset.json: it is not used{more}")))
+    };
+    ["imagesTr", "labelsTr"].into_iter().filter_map(look).collect()
+}
+
+/// A path without a leading `./`.
+fn plain(path: &str) -> &str {
+    path.trim_start_matches("./")
 }
 
 /// `labelsTr/colin27.nii.gz` is the label of `colin27`.

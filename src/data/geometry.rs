@@ -207,6 +207,12 @@ impl Orientation {
     }
 }
 
+/// The bits of a NIfTI unit code that are of space, and three of their values.
+const UNITS_OF_SPACE: u8 = 7;
+const METRES: u8 = 1;
+const MILLIMETRES: u8 = 2;
+const MICRONS: u8 = 3;
+
 /// The grid as a NIfTI header states it, kept to write it back unchanged. Lengths in mm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StoredGrid {
@@ -242,6 +248,30 @@ impl StoredGrid {
             sform_code: 2,
             sform: affine,
         }
+    }
+
+    /// The same grid with its lengths in mm, as the code of its units says: metres (1) and microns (3) are converted; any
+    /// other code is taken as mm.
+    pub fn in_millimetres(mut self) -> Self {
+        let factor = match self.units & UNITS_OF_SPACE {
+            METRES => 1000.0,
+            MICRONS => 0.001,
+            _ => return self,
+        };
+        self.pixdim[1..].iter_mut().chain(&mut self.offset).for_each(|length| *length *= factor);
+        self.sform.0.iter_mut().flatten().for_each(|length| *length *= factor);
+        self.units = self.units & !UNITS_OF_SPACE | MILLIMETRES;
+        self
+    }
+
+    /// True if the file says in which unit its lengths are.
+    pub fn has_units(&self) -> bool {
+        self.units & UNITS_OF_SPACE == MILLIMETRES
+    }
+
+    /// The affine that the quaternion and the spacings give, if the file says that there is one.
+    pub fn qform(&self) -> Option<Affine> {
+        (self.qform_code > 0).then(|| self.quaternion_affine())
     }
 
     /// The affine by the standard's rule: `sform` if its code is positive, else the quaternion, else the spacing.

@@ -11,7 +11,7 @@ use super::geometry::{Geometry, Orientation};
 use super::nifti::{self, Header};
 use super::parallel::in_parallel;
 use super::source::Source;
-use super::validate;
+use super::validate::{self, Warning};
 use super::volume::{Axes, Labels};
 use crate::{Error, Result};
 
@@ -37,6 +37,9 @@ pub struct Inspection {
     pub channels: Vec<String>,
     /// Declared classes: value and name.
     pub classes: Vec<(u8, String)>,
+    /// The value of voxels that are neither trained on nor scored, if the data set declares one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<u8>,
     /// Where the division into training and validation comes from.
     pub split: &'static str,
     /// True if every voxel was read.
@@ -118,6 +121,7 @@ pub fn inspect(
         (Scanned { dataset: single_file(path)?, problems: Vec::new() }, None)
     };
     dataset.ignore_geometry = options.ignore_geometry;
+    let mut extra = Vec::new();
     let cases: Vec<(&'static str, &Case)> = dataset.cases().collect();
     let facts = in_parallel(cases.len(), 0, |index| {
         let (part, case) = cases[index];
@@ -125,8 +129,19 @@ pub fn inspect(
         progress(&case.name, cases.len());
         facts
     });
+    let (mut facts, odd): (Vec<CaseInspection>, Vec<Vec<Warning>>) = facts.into_iter().unzip();
+    // What many cases have in common is said once, at the first of them.
+    for warning in validate::grouped(odd.into_iter().flatten()) {
+        let path = warning.path.display().to_string();
+        let text = warning.to_string();
+        match facts.iter_mut().find(|case| case.files.contains(&path)) {
+            Some(case) => case.problems.push(text),
+            None => extra.push(text),
+        }
+    }
     let mut problems: Vec<String> = problems.iter().map(Error::to_string).collect();
     problems.extend(dataset.warnings.iter().map(ToString::to_string));
+    problems.extend(extra);
     problems.extend(odd_ones(&facts));
     if options.full {
         problems.extend(absent_classes(&dataset.classes, &facts));
@@ -136,6 +151,7 @@ pub fn inspect(
         layout,
         channels: dataset.channels.clone(),
         classes: dataset.classes.iter().map(|class| (class.value, class.name.clone())).collect(),
+        ignore: dataset.ignore,
         split: match dataset.split {
             Split::Declared => "declared by the data set",
             Split::Official => "the authors'",
@@ -153,13 +169,17 @@ fn single_file(path: &Path) -> Result<Dataset> {
     let source = Source::File(path.into());
     let header = nifti::read_header(&source)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let channels = (0..header.channels()).map(|channel| format!("channel {channel}")).collect();
+    // Of a file that cannot hold what its header claims nothing is named: the case's own facts say what is wrong.
+    let count = nifti::probe(&source).map_or(0, |_| header.channels());
+    let channels = (0..count).map(|channel| format!("channel {channel}")).collect();
     Ok(Dataset {
         name: name.clone(),
         path: path.into(),
         layout: Layout::Decathlon,
         channels,
         classes: Vec::new(),
+        ignore: None,
+        aliases: Vec::new(),
         training: Vec::new(),
         validation: Vec::new(),
         test: vec![Case { name, images: vec![source], label: None }],
@@ -170,8 +190,9 @@ fn single_file(path: &Path) -> Result<Dataset> {
     })
 }
 
-/// One case, from its headers or whole.
-fn look(dataset: &Dataset, case: &Case, part: &'static str, options: InspectOptions) -> CaseInspection {
+/// One case, from its headers or whole, and what is odd about it, which does not keep it from being used.
+fn look(dataset: &Dataset, case: &Case, part: &'static str, options: InspectOptions) -> (CaseInspection, Vec<Warning>) {
+    let mut odd = Vec::new();
     let sources: Vec<&Source> = case.images.iter().chain(&case.label).collect();
     let mut facts = CaseInspection {
         name: case.name.clone(),
@@ -205,7 +226,10 @@ fn look(dataset: &Dataset, case: &Case, part: &'static str, options: InspectOpti
         facts.datatype = header.datatype.name();
         facts.channels = images.iter().flatten().map(Header::channels).sum();
         let path = case.images[0].path();
-        facts.problems.extend(validate::geometry(&header.grid, path).iter().map(ToString::to_string));
+        let seen = if options.ignore_geometry { 1 } else { headers.len() };
+        let read =
+            sources.iter().zip(&headers).take(seen).filter_map(|(source, header)| Some((source, header.as_ref()?)));
+        odd.extend(read.flat_map(|(source, header)| validate::geometry(&header.grid, source.path())));
         facts.problems.extend(compare(case, &headers, options.ignore_geometry));
         if images.iter().all(Option::is_some) && facts.channels != dataset.channels.len() {
             let problem = validate::has_channels(facts.channels, dataset.channels.len(), path);
@@ -215,11 +239,16 @@ fn look(dataset: &Dataset, case: &Case, part: &'static str, options: InspectOpti
     // What the headers refuse would only be refused again.
     if options.full && facts.problems.is_empty() {
         match dataset.read(case, Axes::Canonical) {
-            Ok(scan) => fill_in(&mut facts, &scan, &dataset.classes),
+            Ok(scan) => {
+                let ignored = dataset.ignore.map(|value| Class { value, name: "(ignored)".into() });
+                let classes: Vec<Class> = dataset.classes.iter().cloned().chain(ignored).collect();
+                fill_in(&mut facts, &scan, &classes);
+                odd = scan.warnings;
+            }
             Err(problem) => facts.problems.push(problem.to_string()),
         }
     }
-    facts
+    (facts, odd)
 }
 
 /// Where the other files of a case do not fit the first.
@@ -251,13 +280,9 @@ fn compare(case: &Case, headers: &[Option<Header>], ignore_geometry: bool) -> Ve
 
 /// What only the voxels tell.
 fn fill_in(facts: &mut CaseInspection, scan: &Scan, classes: &[Class]) {
-    facts.problems.extend(scan.warnings.iter().map(ToString::to_string));
     for (channel, stats) in scan.image.stats().iter().enumerate() {
         let values = || scan.image.voxels.iter().skip(channel).step_by(scan.image.channels).copied();
         let (low, high) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
-        if low == high {
-            facts.problems.push(format!("{}: channel {channel} is {low} everywhere", facts.files[0]));
-        }
         facts.intensities.push(Intensities { low, high, mean: stats.mean, std: stats.std });
     }
     if let Some(labels) = &scan.labels {

@@ -1,14 +1,17 @@
 //! LiTS: `volume-N.nii` with `segmentation-N.nii`, in the official code's folders `input/` and `segmentation/` (beside
-//! `border/`, see [`super::border_file`]), or flat as the challenge distributes them. Files are paired by number, never by
-//! order.
+//! `border/`, see [`super::border_file`]), or flat as the challenge distributes them, in one folder or in several called
+//! `Training Batch 1`, `Training Batch 2`. Files are paired by number, never by order.
 
 use std::collections::BTreeMap;
 
 use super::ct_window;
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::nifti::split_ending;
+use super::nifti::{is_image, split_ending};
 use super::source::Folder;
 use crate::{Error, Result};
+
+/// How the folders of the challenge's download begin, in lower case.
+const BATCH: &str = "training batch";
 
 /// Scans a folder; `None` if it holds neither a `volume-N` nor a `segmentation-N`. One without the other is a problem.
 ///
@@ -17,15 +20,27 @@ use crate::{Error, Result};
 pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     let Folder::Disk(root) = folder else { return Ok(None) };
     let nested = root.join("input").is_dir() && root.join("segmentation").is_dir();
-    let (images, labels) = if nested { ("input", "segmentation") } else { ("", "") };
-    let volumes = numbered(folder, images, "volume-")?;
-    let mut segmentations = numbered(folder, labels, "segmentation-")?;
+    let parts = if nested { vec![("input".to_owned(), "segmentation".to_owned())] } else { flat_folders(folder)? };
+    let (mut cases, mut problems) = (Vec::new(), Vec::new());
+    let (mut volumes, mut segmentations) = (BTreeMap::new(), BTreeMap::new());
+    for (images, labels) in &parts {
+        for (below, prefix, all) in [(images, "volume-", &mut volumes), (labels, "segmentation-", &mut segmentations)] {
+            for (number, path) in numbered(folder, below, prefix)? {
+                if let Some(first) = all.insert(number.clone(), path.clone()) {
+                    let problem = format!("and {} are both {prefix}{number}", root.join(&first).display());
+                    problems.push(Error::data(root.join(path), problem, "remove one of them"));
+                }
+            }
+        }
+    }
     if volumes.is_empty() && segmentations.is_empty() {
         return Ok(None);
     }
-    let (mut cases, mut problems) = (Vec::new(), Vec::new());
     let file = |relative: &str| Ok::<_, Error>(folder.file(relative)?.into_iter().collect::<Vec<_>>());
-    let wanted = |folder: &str, name: String| if folder.is_empty() { name } else { format!("{folder}/{name}") };
+    let wanted = |beside: &str, name: String| match (nested, beside.rsplit_once('/')) {
+        (true, _) | (_, None) => name,
+        (false, Some((below, _))) => format!("{below}/{name}"),
+    };
     for (number, volume) in volumes {
         let images = file(&volume)?;
         match segmentations.remove(&number) {
@@ -33,13 +48,19 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
                 cases.push(Case { name: format!("volume-{number}"), images, label: file(&segmentation)?.pop() })
             }
             None => {
-                let problem = format!("has no partner {}", wanted(labels, format!("segmentation-{number}.nii")));
+                let partner = if nested {
+                    format!("segmentation/segmentation-{number}.nii")
+                } else {
+                    format!("segmentation-{number}.nii")
+                };
+                let problem = format!("has no partner {}", wanted(&volume, partner));
                 problems.push(Error::data(root.join(volume), problem, "add it, or move the volume elsewhere"));
             }
         }
     }
     for (number, segmentation) in segmentations {
-        let problem = format!("has no partner {}", wanted(images, format!("volume-{number}.nii")));
+        let partner = if nested { format!("input/volume-{number}.nii") } else { format!("volume-{number}.nii") };
+        let problem = format!("has no partner {}", wanted(&segmentation, partner));
         problems.push(Error::data(root.join(segmentation), problem, "add it, or move the segmentation elsewhere"));
     }
     let (training, validation) = draw_split(cases, seed);
@@ -51,6 +72,8 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
         classes: [(0, "background"), (1, "liver"), (2, "tumour")]
             .map(|(value, name)| Class { value, name: name.into() })
             .to_vec(),
+        ignore: None,
+        aliases: Vec::new(),
         training,
         validation,
         test: Vec::new(),
@@ -63,15 +86,35 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     Ok(Some(Scanned { dataset, problems }))
 }
 
+/// The folders of a flat data set: its own, or those that it was downloaded in (`Training Batch 1`, `Training Batch 2`).
+fn flat_folders(folder: &Folder) -> Result<Vec<(String, String)>> {
+    let holds = |below: &str| -> Result<bool> {
+        Ok(!numbered(folder, below, "volume-")?.is_empty() || !numbered(folder, below, "segmentation-")?.is_empty())
+    };
+    let twice = |below: String| (below.clone(), below);
+    if holds("")? {
+        return Ok(vec![twice(String::new())]);
+    }
+    let Folder::Disk(root) = folder else { return Ok(Vec::new()) };
+    let is_batch = |name: &String| name.to_lowercase().starts_with(BATCH) && root.join(name).is_dir();
+    let mut found = Vec::new();
+    for name in folder.list("")?.into_iter().filter(is_batch) {
+        if holds(&name)? {
+            found.push(twice(name));
+        }
+    }
+    Ok(found)
+}
+
 /// The files `below/{prefix}N.nii` or `.nii.gz`: paths by what stands for N.
-fn numbered(folder: &Folder, below: &str, prefix: &str) -> Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
+fn numbered(folder: &Folder, below: &str, prefix: &str) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
     for name in folder.list(below)? {
         let (stem, ending) = split_ending(&name);
-        let number = stem.strip_prefix(prefix).filter(|_| matches!(ending, ".nii" | ".nii.gz"));
+        let number = stem.strip_prefix(prefix).filter(|_| !ending.is_empty() && is_image(&name));
         if let Some(number) = number {
             let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
-            found.insert(number.to_owned(), path);
+            found.push((number.to_owned(), path));
         }
     }
     Ok(found)

@@ -8,6 +8,7 @@ pub mod augment;
 pub mod border;
 pub mod border_file;
 pub mod brats;
+pub mod channels;
 pub mod ct_window;
 pub mod dataset;
 pub mod decathlon;

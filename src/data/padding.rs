@@ -32,7 +32,9 @@ impl Padding {
     /// # Panics
     /// If a multiple is 0.
     pub fn to_multiple(shape: [usize; 3], multiple: [usize; 3]) -> Self {
-        let missing = [0, 1, 2].map(|k| shape[k].next_multiple_of(multiple[k]) - shape[k]);
+        // What no memory holds is refused by whoever pads.
+        let missing =
+            [0, 1, 2].map(|k| shape[k].checked_next_multiple_of(multiple[k]).unwrap_or(usize::MAX) - shape[k]);
         Self { before: missing.map(|n| n.div_ceil(2)), after: missing.map(|n| n / 2) }
     }
 

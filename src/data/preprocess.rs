@@ -7,10 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::geometry::Geometry;
-use super::nifti::MAX_ELEMENTS;
+use super::nifti::{MAX_CHANNELS, MAX_ELEMENTS};
 use super::padding::Padding;
 use super::resample::{CornerAlignment, Nearest};
 use super::volume::{Axes, Labels, Volume};
+use crate::memory::size;
 use crate::{Error, Result};
 
 /// The most voxels along one axis after resampling; three of them and a channel count fit u64.
@@ -105,25 +106,32 @@ impl Preprocessing {
         let (shape, geometry) = (volume.shape, volume.geometry);
         let resampled = self.resampled(shape, &geometry)?;
         if resampled != shape {
+            let remedy = "choose another spacing or shape";
+            afford("resampling", [shape, resampled], volume.channels, remedy)?;
             volume = volume.resample(resampled, CornerAlignment::Faces)?;
         }
         let padding = padding(resampled)?;
         if padding != Padding::default() {
+            let remedy = "crop the scan, or choose another network";
+            afford("padding", [resampled, padding.outer(resampled)], volume.channels, remedy)?;
             volume = volume.pad(&padding, 0.0);
         }
         Ok((volume, GridTransform { shape, geometry, resampled, padding }))
     }
 
     /// Prepares the labels of the image that `way` leads back to: class numbers in the network's order. Values that are no
-    /// class of the network become background.
+    /// class of the network become background, but for `ignore`, which becomes [`Labels::IGNORED`].
     ///
     /// # Errors
     /// [`Error::Shape`] if they are not on the image's grid.
-    pub fn labels(&self, labels: &Labels, way: &GridTransform) -> Result<Labels> {
+    pub fn labels(&self, labels: &Labels, ignore: Option<u8>, way: &GridTransform) -> Result<Labels> {
         let mut table = [0; 256];
         self.classes.iter().zip(0..=255).for_each(|(&value, class)| table[value as usize] = class);
         if self.merge {
             table[1..].fill(1);
+        }
+        if let Some(ignore) = ignore {
+            table[usize::from(ignore)] = Labels::IGNORED;
         }
         way.prepare(labels.mapped(&table))
     }
@@ -149,7 +157,7 @@ impl Preprocessing {
     /// [`Error::Usage`] if the spacing cannot be applied.
     pub fn shape(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
         let resampled = self.resampled(shape, geometry)?;
-        Ok([0, 1, 2].map(|k| resampled[k].next_multiple_of(self.multiple[k].max(1))))
+        Ok([0, 1, 2].map(|k| resampled[k].checked_next_multiple_of(self.multiple[k].max(1)).unwrap_or(usize::MAX)))
     }
 
     /// Spacing in mm, along the axes in memory, of a scan as the network sees it.
@@ -180,9 +188,38 @@ impl Preprocessing {
         )))
     }
 
+    /// Checks that every setting can be applied to some scan: what a configuration or a checkpoint says is not to be
+    /// believed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the setting.
+    pub fn check(&self) -> Result<()> {
+        let positive = |values: &[f64]| values.iter().all(|value| *value > 0.0 && value.is_finite());
+        let sides = |values: &[usize]| values.iter().all(|&value| value > 0 && value as f64 <= LONGEST);
+        let rules = [
+            ("channels", (1..=MAX_CHANNELS).contains(&self.channels.len()), "1 name or more"),
+            ("classes", distinct(&self.classes), "1 value or more, each once"),
+            ("clip", self.clip.is_none_or(|[low, high]| low < high), "the lower limit and the higher one"),
+            ("spacing", self.spacing.is_none_or(|mm| positive(&mm)), "three lengths in mm above 0"),
+            ("resize", self.resize.is_none_or(|shape| sides(&shape)), "three sides of 1 to 65536 voxels"),
+            ("multiple", sides(&self.multiple), "three numbers of 1 to 65536 voxels"),
+            ("trained_shape", self.trained_shape.is_none_or(|shape| sides(&shape)), "three sides of 1 to 65536 voxels"),
+            ("trained_spacing", self.trained_spacing.is_none_or(|mm| positive(&mm)), "three lengths in mm above 0"),
+        ];
+        match rules.iter().find(|(_, holds, _)| !holds) {
+            None => Ok(()),
+            Some((key, _, rule)) => Err(Error::Usage(format!("the preprocessing's {key} must be {rule}"))),
+        }
+    }
+
     fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
         if let Some(shape) = self.resize {
-            return Ok(shape);
+            return match shape.iter().all(|&side| side > 0 && side as f64 <= LONGEST) {
+                true => Ok(shape),
+                false => Err(Error::Usage(format!(
+                    "a scan cannot be resampled to {shape:?} voxels; sides are 1 to {LONGEST}"
+                ))),
+            };
         }
         let Some(target) = self.spacing else { return Ok(shape) };
         let spacing = geometry.spacing();
@@ -192,7 +229,7 @@ impl Preprocessing {
             // Also refuses a spacing that is no number.
             if !(target[k] > 0.0 && length <= LONGEST) {
                 let problem =
-                    format!("a spacing of {target:?} mm makes {length} voxels of {} along axis {k}", shape[k]);
+                    format!("a spacing of {target:?} mm makes {length:.2e} voxels of {} along axis {k}", shape[k]);
                 return Err(Error::Usage(format!("{problem}; choose a spacing near the scan's own, {spacing:?}")));
             }
             resampled[k] = length as usize;
@@ -205,6 +242,25 @@ impl Preprocessing {
         }
         Ok(resampled)
     }
+}
+
+/// Checks that the voxels of an image before and after a change fit the memory together.
+pub(crate) fn afford(change: &str, shapes: [[usize; 3]; 2], channels: usize, remedy: &str) -> Result<()> {
+    let bytes =
+        shapes.map(|[x, y, z]| size::within(&[x, y, z, channels, size_of::<f32>()], u64::MAX).unwrap_or(u64::MAX));
+    let both = usize::try_from(bytes[0].saturating_add(bytes[1])).unwrap_or(usize::MAX);
+    let told = size::within_host_budget(&[both]).err();
+    let [from, to] = shapes;
+    told.map_or(Ok(()), |told| {
+        let problem = format!("{change} a scan of {from:?} voxels to {to:?} {told}");
+        Err(Error::Model(format!("{problem}; {remedy}, or raise --memory-budget")))
+    })
+}
+
+/// Whether there are values, each of them once.
+fn distinct(values: &[u8]) -> bool {
+    let mut seen = [false; 256];
+    !values.is_empty() && values.iter().all(|&value| !std::mem::replace(&mut seen[usize::from(value)], true))
 }
 
 impl GridTransform {
@@ -283,7 +339,7 @@ mod tests {
         for spacing in [None, Some([1.0; 3])] {
             let preprocessing = Preprocessing { spacing, ..preprocessing() };
             let (image, way) = preprocessing.image(volume.clone()).unwrap();
-            let prepared = preprocessing.labels(&labels, &way).unwrap();
+            let prepared = preprocessing.labels(&labels, None, &way).unwrap();
             assert_eq!(image.shape, if spacing.is_some() { [16; 3] } else { [8; 3] });
             assert_eq!(prepared.shape, image.shape);
             assert!(prepared.voxels.iter().all(|&v| v < 3));

@@ -1,10 +1,14 @@
 //! Where bytes come from: files on disk and files embedded in the binary.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::nifti::{is_image, split_ending};
+use crate::files::open;
 use crate::{Error, Result};
+
+/// What may stand before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A readable file: on disk, or embedded in the binary. Everything downstream treats both alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +66,7 @@ impl Source {
     pub fn open(&self) -> Result<Box<dyn Read>> {
         self.len()?;
         match self {
-            Source::File(path) => {
-                Ok(Box::new(BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| Error::file(path, e))?)))
-            }
+            Source::File(path) => Ok(Box::new(BufReader::with_capacity(1 << 16, open(path)?))),
             Source::Embedded { bytes, .. } => Ok(Box::new(*bytes)),
         }
     }
@@ -84,7 +86,8 @@ impl Source {
             io::ErrorKind::InvalidData => Error::data(self.path(), "is not UTF-8 text", "save it as UTF-8"),
             _ => Error::file(self.path(), e),
         })?;
-        Ok(text)
+        // Editors of one system put it before UTF-8; it is no text.
+        Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_owned).unwrap_or(text))
     }
 }
 
@@ -111,11 +114,41 @@ impl Folder {
         }
     }
 
-    /// The file at `relative` (parts joined by `/`, a leading `./` is ignored), or `None` if there is none.
+    /// The file at `relative` (parts joined by `/`, a leading `./` is ignored), or `None` if there is none. Where there is
+    /// none, backslashes join parts too, as lists made on Windows have them.
     ///
     /// # Errors
     /// If `relative` leaves the folder.
     pub fn file(&self, relative: &str) -> Result<Option<Source>> {
+        let found = self.file_at(relative)?;
+        match found.is_none() && relative.contains('\\') {
+            true => self.file_at(&relative.replace('\\', "/")),
+            false => Ok(found),
+        }
+    }
+
+    /// An image or label file as [`Folder::file`] finds it, or else the one of the same name with another of NIfTI's
+    /// endings, written in any case.
+    ///
+    /// # Errors
+    /// If `relative` leaves the folder.
+    pub fn image(&self, relative: &str) -> Result<Option<Source>> {
+        if let Some(found) = self.file(relative)? {
+            return Ok(Some(found));
+        }
+        let relative = relative.replace('\\', "/");
+        let (below, name) = relative.rsplit_once('/').unwrap_or(("", &relative));
+        let stem = split_ending(name).0;
+        let Ok(names) = self.list(below) else { return Ok(None) };
+        let of_stem = names.into_iter().find(|name| is_image(name) && split_ending(name).0 == stem);
+        match of_stem {
+            Some(name) if below.is_empty() => self.file(&name),
+            Some(name) => self.file(&format!("{below}/{name}")),
+            None => Ok(None),
+        }
+    }
+
+    fn file_at(&self, relative: &str) -> Result<Option<Source>> {
         let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         if parts.is_empty() || parts.contains(&"..") || relative.starts_with('/') {
             let problem = format!("names the file '{relative}', which is not below the folder");

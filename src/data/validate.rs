@@ -1,9 +1,10 @@
 //! What an image and its label must agree on before anything is trained or scored.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::geometry::{GEOMETRY_TOLERANCE, Geometry, StoredGrid};
+use super::geometry::{GEOMETRY_TOLERANCE, Geometry, Orientation, StoredGrid};
 use super::volume::{Labels, Volume};
 use crate::{Error, Result};
 
@@ -65,9 +66,29 @@ pub fn same_grid((first, shape, a): NamedGrid, (second, other, b): NamedGrid) ->
 /// Cosine of the angle between two axes from which they do not count as perpendicular: 0.6 degrees from it.
 const SHEAR: f64 = 0.01;
 
-/// Warnings of a grid that is readable, but hardly meant: spacings of 0, axes that are not perpendicular.
+/// Codes of an `sform` from which on it leads into an atlas (Talairach, MNI, another template), where a scan may lie and be
+/// scaled as it never was in the scanner.
+const ATLAS: i32 = 3;
+
+/// Share by which the header's spacings may differ from those of the affine that is used.
+const SPACING_TOLERANCE: f64 = 0.01;
+
+/// Warnings of a grid that is readable, but hardly meant: no unit, no statement of left and right, statements that contradict
+/// each other, spacings of 0, axes that are not perpendicular.
 pub fn geometry(grid: &StoredGrid, path: &Path) -> Vec<Warning> {
     let mut warnings = Vec::new();
+    let mut warn = |problem: String| warnings.push(Warning::new(path, problem));
+    if !grid.has_units() {
+        warn("does not say in which unit its lengths are: mm are taken".into());
+    }
+    if grid.sform_code <= 0 && grid.qform_code <= 0 {
+        warn(
+            "does not say where its axes run (sform and qform codes are 0): they are taken to run to the right, to the front \
+             and up, which may exchange left and right"
+                .into(),
+        );
+    }
+    contradictions(grid).into_iter().for_each(warn);
     // With an affine the spacings are not used.
     if grid.sform_code <= 0 {
         for axis in (0..3).filter(|&axis| grid.pixdim[axis + 1] == 0.0) {
@@ -87,6 +108,88 @@ pub fn geometry(grid: &StoredGrid, path: &Path) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// What two statements of a header say differently.
+fn contradictions(grid: &StoredGrid) -> Vec<String> {
+    let mut problems = Vec::new();
+    let used = grid.affine();
+    if let Some(qform) = grid.qform().filter(|qform| grid.sform_code > 0 && qform.is_valid()) {
+        let [first, second] = [&used, &qform].map(Orientation::letters);
+        let finest = used.spacing().into_iter().chain(qform.spacing()).fold(f64::INFINITY, f64::min);
+        let distance = used.corner_distance(&qform, grid.shape);
+        if first != second {
+            problems.push(format!(
+                "has an sform whose axes run to {first} and a qform whose axes run to {second}: the sform is taken; check \
+                 left and right"
+            ));
+        } else if grid.sform_code < ATLAS && distance > GEOMETRY_TOLERANCE * finest {
+            problems.push(format!(
+                "has an sform and a qform that put a corner {distance:.3} mm apart: the sform is taken ({used} against {qform})"
+            ));
+        }
+    }
+    let (spacing, stated) = (used.spacing(), [1, 2, 3].map(|k| grid.pixdim[k].abs()));
+    let differs = |k: usize| stated[k] > 0.0 && (spacing[k] - stated[k]).abs() > SPACING_TOLERANCE * stated[k];
+    if (0..3).any(|k| grid.shape[k] > 1 && differs(k)) {
+        let mm = |spacing: [f64; 3]| spacing.map(|mm| format!("{}", (mm * 1e4).round() / 1e4)).join(" × ");
+        problems.push(format!(
+            "states voxels of {} mm (pixdim) and has an sform with voxels of {} mm, which is taken: volumes and distances \
+             follow from it",
+            mm(stated),
+            mm(spacing)
+        ));
+    }
+    problems
+}
+
+/// Warnings that say the same of several files as one, which names the first and counts the others.
+pub fn grouped(warnings: impl IntoIterator<Item = Warning>) -> Vec<Warning> {
+    let mut groups: Vec<(Warning, BTreeSet<PathBuf>)> = Vec::new();
+    let mut place: HashMap<String, usize> = HashMap::new();
+    for warning in warnings {
+        match place.get(&warning.problem) {
+            Some(&at) => {
+                groups[at].1.insert(warning.path);
+            }
+            None => {
+                place.insert(warning.problem.clone(), groups.len());
+                groups.push((warning.clone(), BTreeSet::from([warning.path])));
+            }
+        }
+    }
+    let count = |(mut warning, paths): (Warning, BTreeSet<PathBuf>)| {
+        match paths.len() - 1 {
+            0 => {}
+            1 => warning.problem.push_str(" (also another file)"),
+            more => warning.problem.push_str(&format!(" (also {more} other files)")),
+        }
+        warning
+    };
+    groups.into_iter().map(count).collect()
+}
+
+/// Warnings of channels that have one value everywhere.
+pub fn contrast(image: &Volume, path: &Path) -> Vec<Warning> {
+    let channels = image.channels.max(1);
+    let Some(first) = image.voxels.get(..channels) else { return Vec::new() };
+    let mut constant = vec![true; channels];
+    for voxel in image.voxels.chunks_exact(channels) {
+        constant
+            .iter_mut()
+            .zip(voxel.iter().zip(first))
+            .for_each(|(constant, (value, first))| *constant &= value == first);
+        if !constant.contains(&true) {
+            return Vec::new();
+        }
+    }
+    let which = |channel: usize| if channels == 1 { "is".into() } else { format!("has a channel {channel} that is") };
+    let blank = (0..channels).filter(|&channel| constant[channel]);
+    blank
+        .map(|channel| {
+            Warning::new(path, format!("{} {} everywhere: there is nothing to see", which(channel), first[channel]))
+        })
+        .collect()
 }
 
 /// The image is a volume: more than one voxel.
@@ -137,6 +240,24 @@ pub fn foreground(labels: &Labels, path: &Path) -> Option<Warning> {
     labels.voxels.iter().all(|&v| v == 0).then(|| {
         Warning::new(path, "holds no foreground: the case teaches background only, and scores 1 if nothing is found")
     })
+}
+
+/// Somebody has looked at some of the voxels.
+///
+/// # Errors
+/// [`Error::Data`] if all are `ignore`.
+pub fn known(labels: &Labels, ignore: u8, path: &Path) -> Result<()> {
+    if labels.voxels.iter().all(|&value| value == ignore) {
+        let problem = format!("holds nothing but the value {ignore}, which is ignored");
+        return Err(Error::data(path, problem, "leave the case out, or annotate a part of it"));
+    }
+    Ok(())
+}
+
+/// A warning if every voxel is background or ignored; one that is background everywhere is [`foreground`]'s.
+pub fn foreground_beside(labels: &Labels, ignore: u8, path: &Path) -> Option<Warning> {
+    let nothing = labels.voxels.iter().all(|&value| value == 0 || value == ignore) && labels.voxels.contains(&ignore);
+    nothing.then(|| Warning::new(path, "holds no foreground beside what is ignored: the case teaches background only"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::geometry::{Affine, Geometry, StoredGrid};
 use super::nifti;
 use super::source::Source;
+use crate::memory::size;
 use crate::{Error, Result};
 
 /// An image: `[shape[0], shape[1], shape[2], channels]`, last axis fastest.
@@ -76,6 +77,18 @@ impl Volume {
     /// # Errors
     /// As there.
     fn read_on(source: &Source, axes: Axes, grid: Option<&StoredGrid>) -> Result<Self> {
+        Ok(Self::read_stored(source, axes, grid)?.0)
+    }
+
+    /// As [`Volume::read`], with how far from whole numbers the file's labels may lie, if it holds labels.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_with_tolerance(source: &Source, axes: Axes) -> Result<(Self, f32)> {
+        Self::read_stored(source, axes, None)
+    }
+
+    fn read_stored(source: &Source, axes: Axes, grid: Option<&StoredGrid>) -> Result<(Self, f32)> {
         let nifti::Image { mut header, voxels } = nifti::read(source)?;
         let shape = header.shape();
         if let Some(grid) = grid {
@@ -89,7 +102,8 @@ impl Volume {
         }
         let geometry = Geometry::new(header.grid, axes == Axes::Canonical);
         let voxels = geometry.orientation.unpack(&voxels, shape, channels);
-        Ok(Self { channels, shape: geometry.orientation.shape(shape), voxels, geometry })
+        let volume = Self { channels, shape: geometry.orientation.shape(shape), voxels, geometry };
+        Ok((volume, header.label_tolerance()))
     }
 
     /// Reads several files of one channel each (an image a modality) into one volume. With `ignore_geometry`, only the
@@ -106,6 +120,11 @@ impl Volume {
             return Ok(whole);
         }
         let count = sources.len();
+        // All channels, and the one that is being read: as read, turned, and the first.
+        size::within_host_budget(&[whole.voxels.len(), count.saturating_add(3), size_of::<f32>()]).map_err(|told| {
+            let problem = format!("reading {count} images of {:?} voxels {told}", whole.shape);
+            Error::data(first.path(), problem, "crop or resample them, or raise --memory-budget")
+        })?;
         let mut voxels = vec![0.0; whole.voxels.len() * count];
         for (channel, source) in sources.iter().enumerate() {
             let grid = ignore_geometry.then_some(&whole.geometry.stored);
@@ -171,6 +190,9 @@ impl Volume {
 }
 
 impl Labels {
+    /// Among class numbers (not among stored values): nobody has looked at the voxel. It is neither trained on nor scored.
+    pub const IGNORED: u8 = u8::MAX;
+
     /// Labels on a unit grid.
     ///
     /// # Panics
@@ -194,12 +216,12 @@ impl Labels {
     /// As there.
     pub fn read_on(source: &Source, axes: Axes, grid: Option<&StoredGrid>) -> Result<Self> {
         let path = source.path();
-        let image = Volume::read_on(source, axes, grid)?;
+        let (image, tolerance) = Volume::read_stored(source, axes, grid)?;
         if image.channels != 1 {
             let problem = format!("has {} channels where a 3D label is due", image.channels);
             return Err(Error::data(path, problem, "give one file of class numbers a case"));
         }
-        let voxels = to_classes(&image.voxels).map_err(|(index, value)| {
+        let voxels = to_classes(&image.voxels, tolerance).map_err(|(index, value)| {
             let [_, b, c] = image.shape;
             let place = [index / (b * c), index / c % b, index % c];
             let problem = format!("has label value {value} at {place:?} where whole numbers of 0 to 255 are classes");
@@ -244,11 +266,11 @@ impl Labels {
     }
 }
 
-/// Whole numbers of `0..=255`, or the first value that is none. Scaled files may be off by rounding.
-pub fn to_classes(values: &[f32]) -> std::result::Result<Vec<u8>, (usize, f32)> {
+/// Whole numbers of `0..=255`, or the first value that is none, to `tolerance` (see [`nifti::Header::label_tolerance`]).
+pub fn to_classes(values: &[f32], tolerance: f32) -> std::result::Result<Vec<u8>, (usize, f32)> {
     let class = |(index, &value): (usize, &f32)| {
         let whole = value.round();
-        let good = (value - whole).abs() <= 1e-4 && (0.0..=255.0).contains(&whole);
+        let good = (value - whole).abs() <= tolerance && (0.0..=255.0).contains(&whole);
         if good { Ok(whole as u8) } else { Err((index, value)) }
     };
     values.iter().enumerate().map(class).collect()
@@ -282,10 +304,12 @@ mod tests {
 
     #[test]
     fn class_numbers() {
-        assert_eq!(to_classes(&[0.0, 255.0, 1.99999]), Ok(vec![0, 255, 2]));
-        assert_eq!(to_classes(&[1.0, 2.5]), Err((1, 2.5)));
-        assert_eq!(to_classes(&[-1.0]), Err((0, -1.0)));
-        assert_eq!(to_classes(&[256.0]), Err((0, 256.0)));
+        assert_eq!(to_classes(&[0.0, 255.0, 1.9999], 1e-3), Ok(vec![0, 255, 2]));
+        assert_eq!(to_classes(&[1.0, 2.5], 1e-3), Err((1, 2.5)));
+        assert_eq!(to_classes(&[1.0, 1.98], 1e-3), Err((1, 1.98)));
+        assert_eq!(to_classes(&[1.0, 1.98], 0.03), Ok(vec![1, 2]));
+        assert_eq!(to_classes(&[-1.0], 0.2), Err((0, -1.0)));
+        assert_eq!(to_classes(&[256.0], 0.2), Err((0, 256.0)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use bytemuck::Pod;
 
+use super::cuda::Fetch;
 use super::{Backend, Device};
 use crate::error::Result;
 use crate::memory::{Block, EntryId, Role};
@@ -112,6 +113,19 @@ impl Buffer {
         Ok(())
     }
 
+    /// Starts to copy the first bytes to the host, behind all work so far; see [`Later`].
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn fetch(&self, bytes: usize) -> Result<Later> {
+        assert!(bytes as u64 <= self.bytes, "more bytes than the buffer holds");
+        Ok(match self.device.backend() {
+            Backend::Cpu { .. } => Later::Here(self.as_slice::<u8>()[..bytes].to_vec()),
+            Backend::Cuda(cuda) => Later::OnItsWay(self.device.clone(), cuda.fetch(self.address(), bytes)?),
+            Backend::Plan { .. } => Later::Here(vec![0; bytes]),
+        })
+    }
+
     /// Copies another buffer of the same length on the same device.
     ///
     /// # Errors
@@ -137,6 +151,31 @@ impl Buffer {
             Backend::Plan { .. } => {}
         }
         Ok(())
+    }
+}
+
+/// Bytes that the host will want later: a CUDA device works on meanwhile.
+pub enum Later {
+    /// They are here; zeros on a plan.
+    Here(Vec<u8>),
+    /// They are coming from this device.
+    OnItsWay(Device, Fetch),
+}
+
+impl Later {
+    /// The bytes as values; waits for what was launched before them, and for nothing behind.
+    ///
+    /// # Errors
+    /// What the driver says, of this copy or of a kernel before it.
+    pub fn wait<T: Pod>(self) -> Result<Vec<T>> {
+        let bytes = match self {
+            Self::Here(bytes) => bytes,
+            Self::OnItsWay(device, fetch) => match device.backend() {
+                Backend::Cuda(cuda) => cuda.arrived(fetch)?,
+                Backend::Cpu { .. } | Backend::Plan { .. } => Vec::new(),
+            },
+        };
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 }
 

@@ -1,5 +1,11 @@
 //! What is known of a CUDA device before it is used, and who may watch its memory.
 
+/// The oldest CUDA version whose drivers compile the kernels (PTX 8.1), major and minor.
+pub const LEAST_CUDA: (u32, u32) = (12, 1);
+
+/// The oldest branch of NVIDIA's driver with that version.
+pub const LEAST_DRIVER: &str = "r530";
+
 /// A CUDA device of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceInfo {
@@ -19,6 +25,25 @@ pub struct DeviceInfo {
     pub free: u64,
     /// Shared memory that one block may ask for, in bytes.
     pub shared_memory: u32,
+}
+
+/// What the driver made of a kernel.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct KernelInfo {
+    /// Its file, without the ending.
+    pub file: &'static str,
+    /// Its name.
+    pub kernel: &'static str,
+    /// Seconds that loading it took one thread.
+    pub seconds: f64,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Static shared memory of a block, in bytes.
+    pub shared: u32,
+    /// Local memory of a thread, in bytes: registers that did not suffice, or arrays.
+    pub local: u32,
+    /// Why it could not be loaded.
+    pub problem: Option<String>,
 }
 
 /// Told of every buffer in a device's arena: an emulator whose checkers would otherwise see one large allocation.

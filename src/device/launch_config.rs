@@ -11,6 +11,9 @@ pub struct LaunchConfig {
     pub shared: u32,
 }
 
+/// The most blocks along y, and along z.
+pub const LONGEST: u32 = 65_535;
+
 /// Threads of a block of element-wise kernels.
 pub const THREADS: u32 = 256;
 
@@ -33,8 +36,38 @@ impl LaunchConfig {
         Self { shared: bytes as u32, ..self }
     }
 
+    /// Says what no device takes of it.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let (blocks, threads) = (self.blocks, self.threads);
+        if blocks[0] > i32::MAX as u32 || blocks[1] > LONGEST || blocks[2] > LONGEST {
+            return Err(format!(
+                "{blocks:?} blocks, and {} × {LONGEST} × {LONGEST} are the most; use a smaller batch",
+                i32::MAX
+            ));
+        }
+        match threads.iter().map(|&n| u64::from(n)).product() {
+            1..=1024 => Ok(()),
+            all => Err(format!("{all} threads a block, and 1024 are the most; report this")),
+        }
+    }
+
     /// True if no thread runs.
     pub fn is_empty(&self) -> bool {
         self.blocks.contains(&0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_device_takes_is_said() {
+        let grid = |blocks, threads| LaunchConfig { blocks, threads: [threads, 1, 1], shared: 0 };
+        assert_eq!(grid([1 << 30, LONGEST, LONGEST], 1024).check(), Ok(()));
+        for wrong in [grid([1 << 31, 1, 1], 1), grid([1, 65_536, 1], 1), grid([1, 1, 65_536], 1)] {
+            assert!(wrong.check().unwrap_err().contains("blocks"));
+        }
+        assert!(grid([1; 3], 1025).check().unwrap_err().contains("1025 threads"));
     }
 }

@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Later};
 use cpu::{Pool, SimdLevel};
 pub use cuda::{Cuda, Graph};
-pub use device_info::{DeviceInfo, Observer};
+pub use device_info::{DeviceInfo, KernelInfo, LEAST_CUDA, LEAST_DRIVER, Observer};
 pub use launch_config::{LaunchConfig, MANY_BLOCKS, THREADS};
 use target::TICKET_BYTES;
 pub(crate) use target::TICKETS;
@@ -104,7 +104,6 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] that says what is missing.
     pub fn cuda(ordinal: usize, budget: u64) -> Result<Self> {
-        let budget = if budget == 0 { cuda::default_budget(ordinal)? } else { budget };
         Self::open_cuda(ordinal, budget, None)
     }
 
@@ -117,13 +116,15 @@ impl Device {
     }
 
     fn open_cuda(ordinal: usize, budget: u64, observer: Option<Box<dyn Observer>>) -> Result<Self> {
-        if budget < TICKET_BYTES {
+        if (1..TICKET_BYTES).contains(&budget) {
             let problem = format!("a budget of {budget} bytes holds no network on CUDA");
             return Err(Error::Usage(format!("{problem}; raise --memory-budget")));
         }
-        let device = Self::with_backend(Backend::Cuda(Box::new(Cuda::open(ordinal, budget, observer)?)), budget);
+        let cuda = Cuda::open(ordinal, budget, observer)?;
+        let budget = cuda.budget();
+        let device = Self::with_backend(Backend::Cuda(Box::new(cuda)), budget);
         if let Backend::Cuda(cuda) = device.backend() {
-            cuda.allocated(0, TICKET_BYTES);
+            cuda.allocated(0, TICKET_BYTES)?;
             cuda.zero(cuda.address(0), TICKET_BYTES)?;
         }
         Ok(device)
@@ -285,10 +286,11 @@ impl Device {
         };
         let entry = state.ledger.allocate(role, bytes, block);
         drop(state);
+        let buffer = Buffer::new(self.clone(), entry, block, bytes);
         if let Backend::Cuda(cuda) = self.backend() {
-            cuda.allocated(block.offset, bytes);
+            cuda.allocated(block.offset, bytes)?;
         }
-        Ok(Buffer::new(self.clone(), entry, block, bytes))
+        Ok(buffer)
     }
 
     /// Reads or changes the ledger.
@@ -340,10 +342,12 @@ impl Device {
     /// them at once.
     pub fn reserved(&self) -> u64 {
         let used = self.state().arena.reserved();
-        match self.target() {
-            Target::Cpu { .. } => used,
-            target @ Target::Cuda(_) => used.max(1).next_multiple_of(target.granularity()),
-        }
+        let granularity = match (self.backend(), self.target()) {
+            (_, Target::Cpu { .. }) => return used,
+            (Backend::Cuda(cuda), _) => cuda.granularity(),
+            (_, target) => target.granularity(),
+        };
+        used.max(1).next_multiple_of(granularity)
     }
 
     /// A fingerprint of where the arena has room: with the same one, the same requests are given the same places.

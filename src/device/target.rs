@@ -30,7 +30,7 @@ impl Target {
     pub fn granularity(self) -> u64 {
         match self {
             Target::Cpu { .. } => crate::memory::GRANULE,
-            Target::Cuda(_) => 2 << 20,
+            Target::Cuda(_) => CUDA_GRANULE,
         }
     }
 
@@ -51,12 +51,15 @@ impl Target {
     }
 }
 
+/// Bytes that a CUDA device's memory comes in: 2 MiB on all of today's, which ask the driver.
+pub(crate) const CUDA_GRANULE: u64 = 2 << 20;
+
 /// Bytes of one of the two halves of the staging memory: one is filled while the other is copied.
 pub(crate) const STAGING_HALF: usize = 4 << 20;
 
 /// Counters on a CUDA device with which the last block of a sum is found (`kernels/last_block.cuh`): the first bytes of
 /// the arena.
-pub(crate) const TICKETS: usize = 1 << 13;
+pub(crate) const TICKETS: usize = 1 << 15;
 
 /// Bytes of all tickets.
 pub(super) const TICKET_BYTES: u64 = 4 * TICKETS as u64;

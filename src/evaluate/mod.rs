@@ -8,6 +8,8 @@ pub mod statistics;
 pub mod surface;
 mod surfels;
 
+use std::borrow::Cow;
+
 use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::report::{CaseScore, ClassScore};
@@ -21,14 +23,14 @@ use scores::{CaseScores, Measure};
 /// # Errors
 /// A case without labels.
 pub fn score(task: &Task, case: &PreparedCase, predicted: &Labels, rule: ScoreRule) -> Result<CaseScore> {
-    let truth = truth_of(case)?;
+    let (truth, predicted) = known(task, case, predicted)?;
     let values = task.preprocessing.classes.iter().enumerate().skip(1);
-    let held = |value: u8| truth.voxels.contains(&value);
+    let held = |value: u8| truth.contains(&value);
     let none_held = !values.clone().any(|(_, &value)| held(value));
     let counted: Vec<bool> = values.clone().map(|(_, &value)| none_held || held(value)).collect();
     let classes: Vec<ClassScore> = values
         .map(|(class, &value)| {
-            let confusion = Confusion::of_class(&predicted.voxels, &truth.voxels, value);
+            let confusion = Confusion::of_class(&predicted, &truth, value);
             ClassScore {
                 name: task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}")),
                 dice: confusion.dice(&rule),
@@ -62,6 +64,23 @@ pub fn truth_of(case: &PreparedCase) -> Result<&Labels> {
     case.truth.as_ref().ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))
 }
 
+/// The values of labels and prediction that are compared: both are background where nobody has looked.
+///
+/// # Errors
+/// A case without labels.
+pub fn known<'a>(task: &Task, case: &'a PreparedCase, predicted: &'a Labels) -> Result<(Cow<'a, [u8]>, Cow<'a, [u8]>)> {
+    let truth = truth_of(case)?;
+    let Some(ignore) = case.ignore.filter(|ignore| truth.voxels.contains(ignore)) else {
+        return Ok((Cow::Borrowed(&truth.voxels), Cow::Borrowed(&predicted.voxels)));
+    };
+    let background = task.preprocessing.classes.first().copied().unwrap_or(0);
+    let masked = |values: &[u8]| {
+        let voxels = values.iter().zip(&truth.voxels);
+        voxels.map(|(&value, &truth)| if truth == ignore { background } else { value }).collect::<Vec<u8>>()
+    };
+    Ok((Cow::Owned(masked(&truth.voxels)), Cow::Owned(masked(&predicted.voxels))))
+}
+
 /// Every score of a prediction on the scan's own grid, class by class.
 ///
 /// # Errors
@@ -73,11 +92,12 @@ pub fn measure(
     tolerance: f64,
     rule: ScoreRule,
 ) -> Result<CaseScores> {
+    let (voxels, predicted) = known(task, case, predicted)?;
     let truth = truth_of(case)?;
     let measure = Measure { shape: truth.shape, spacing: truth.geometry.spacing(), tolerance, rule };
     let classes = task.preprocessing.classes.iter().enumerate().skip(1).map(|(class, &value)| {
         let name = task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"));
-        measure.class(&name, value, &predicted.voxels, &truth.voxels)
+        measure.class(&name, value, &predicted, &voxels)
     });
     Ok(CaseScores { name: case.name.clone(), classes: classes.collect() })
 }

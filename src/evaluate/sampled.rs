@@ -1,4 +1,4 @@
-//! The official evaluation: scores over random points of the network's grid instead of all voxels (QUIRKS 20).
+//! The official evaluation: scores over random points of the network's grid instead of all voxels.
 //!
 //! BraTS: 2¹⁷ uniform points a case that never reach the last index of an axis; LiTS: 2¹⁴, 40 % of them near the border.
 //! Published figures are of this kind. The official points are unseeded; ours follow from seed and case.
@@ -30,7 +30,7 @@ pub fn official(family: Family) -> Sampling {
 /// Dice and IoU of a network over points of one case: the class by the usual rule (above one half, or most probable).
 ///
 /// # Errors
-/// A case without labels or one that does not fit the network; no memory.
+/// A case without labels or one that does not fit the network; answers that are not finite; no memory.
 pub fn score(
     network: &Network,
     parameters: &Parameters,
@@ -57,7 +57,8 @@ pub fn score(
                 let indices: Vec<f32> = chunk.iter().flatten().map(|&index| index as f32).collect();
                 let indices = Tensor::from_slice(device, &[chunk.len(), 3], Role::Data, &indices)?;
                 let logits = occupancy.logits(&crate::infer::QueryGrid::voxels(shape), indices)?;
-                predicted.extend(task.classify(&occupancy.probabilities(&logits)?));
+                let found = occupancy.probabilities(&logits).map_err(|error| error.of_case(&case.name))?;
+                predicted.extend(task.classify(&found));
             }
             predicted
         }
@@ -70,7 +71,8 @@ pub fn score(
                 &SlidingWindow::default(),
                 decision,
                 &mut || Ok(()),
-            )?;
+            );
+            let found = found.map_err(|error| error.of_case(&case.name))?;
             points.iter().map(|&point| found.classes[ravel(point, shape)]).collect()
         }
     };

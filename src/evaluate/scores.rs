@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 use super::metrics::{Confusion, ScoreRule};
 use super::statistics::Summary;
 use super::surface::Surfaces;
+use crate::text::csv_cell;
 
 /// The scores, in the order of tables: name and unit.
 pub const NAMES: [(&str, &str); 9] = [
@@ -127,18 +128,10 @@ pub fn to_csv(cases: &[CaseScores]) -> String {
             let numbers = [scores.true_ml, scores.predicted_ml].into_iter().chain(scores.values);
             let cells: Vec<String> =
                 numbers.map(|value| if value.is_finite() { value.to_string() } else { String::new() }).collect();
-            csv += &format!("{},{},{}\n", quoted(&case.name), quoted(&scores.class), cells.join(","));
+            csv += &format!("{},{},{}\n", csv_cell(&case.name), csv_cell(&scores.class), cells.join(","));
         }
     }
     csv
-}
-
-/// A cell of text; quoted if it holds what would end it (RFC 4180).
-fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.into(),
-    }
 }
 
 #[cfg(test)]

@@ -1,37 +1,59 @@
 //! From what a user names to cases: files, several files a case, folders.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::nifti::{is_image, split_ending};
-use crate::data::{Case, Source};
+use crate::data::channels::group;
+use crate::data::nifti::{is_image, read_header, split_ending};
+use crate::data::{Case, Source, brats};
 use crate::error::{Error, Result};
+
+/// What `--input` names.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// The cases, each with all its files.
+    pub cases: Vec<Case>,
+    /// What makes no case, and why.
+    pub problems: Vec<Error>,
+}
+
+/// The cases that `inputs` name, for a network of the given image channels; see [`find`].
+///
+/// # Errors
+/// Those of [`find`], and its first problem.
+pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
+    let Inputs { cases, problems } = find(inputs, channels)?;
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(cases),
+    }
+}
 
 /// The cases that `inputs` name, for a network of the given image channels:
 ///
 /// * a file is a case; so are several, joined by commas, one a channel in the network's order;
 /// * a folder that holds a file ending in `_NAME` for each channel (a BraTS subject) is a case;
-/// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them), subjects.
+/// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them, if the network
+///   takes several; see [`group`]), subjects.
 ///
 /// # Errors
-/// [`Error::File`] for a folder that cannot be read or a file that is not there, [`Error::Data`] for a folder that holds no
-/// scan, [`Error::Usage`] for two cases of one name.
-pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
-    let mut found: Vec<Case> = Vec::new();
+/// [`Error::File`] for a folder that cannot be read, [`Error::Data`] for a folder that holds no scan, [`Error::Usage`] for two
+/// cases of one name.
+pub fn find(inputs: &[String], channels: &[String]) -> Result<Inputs> {
+    let mut found = Inputs::default();
     for input in inputs {
         let path = Path::new(input);
         match path.is_dir() {
-            true => found.extend(in_folder(path, channels)?),
+            true => in_folder(path, channels, &mut found)?,
             false if input.contains(',') && !path.exists() => {
-                found.push(case(input.split(',').map(|part| PathBuf::from(part.trim())).collect()));
+                found.cases.push(case(input.split(',').map(|part| PathBuf::from(part.trim())).collect()));
             }
-            false => found.push(case(vec![path.into()])),
+            false => found.cases.push(case(vec![path.into()])),
         }
     }
-    for source in found.iter().flat_map(|case| &case.images) {
-        source.len()?;
-    }
-    for (i, case) in found.iter().enumerate() {
-        if found[..i].iter().any(|other| other.name == case.name) {
+    name_by_folder(&mut found.cases);
+    for (i, case) in found.cases.iter().enumerate() {
+        if found.cases[..i].iter().any(|other| other.name == case.name) {
             let problem =
                 format!("--input names two scans called {}, whose segmentations would be one file", case.name);
             return Err(Error::Usage(format!("{problem}; segment them one by one, each with its own --out")));
@@ -40,45 +62,65 @@ pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
     Ok(found)
 }
 
+/// Cases that are called alike and lie in different folders get the folder's name before their own.
+fn name_by_folder(cases: &mut [Case]) {
+    let mut count: HashMap<String, usize> = HashMap::new();
+    cases.iter().for_each(|case| *count.entry(case.name.clone()).or_default() += 1);
+    for case in cases.iter_mut().filter(|case| count[&case.name] > 1) {
+        let folder = case.images.first().and_then(|image| image.path().parent()?.canonicalize().ok());
+        if let Some(folder) = folder.as_deref().and_then(Path::file_name) {
+            case.name = format!("{}_{}", folder.to_string_lossy(), case.name);
+        }
+    }
+}
+
 /// A case of these files, named after the first.
 fn case(files: Vec<PathBuf>) -> Case {
     let name = files.first().map(|file| stem(file)).unwrap_or_default();
     Case { name, images: files.into_iter().map(Source::File).collect(), label: None }
 }
 
-/// The cases in a folder.
-fn in_folder(folder: &Path, channels: &[String]) -> Result<Vec<Case>> {
+/// Adds what a folder holds.
+fn in_folder(folder: &Path, channels: &[String], found: &mut Inputs) -> Result<()> {
     if let Some(subject) = subject(folder, channels)? {
-        return Ok(vec![subject]);
+        found.cases.push(subject);
+        return Ok(());
     }
-    let (mut found, mut groups): (Vec<Case>, Vec<(String, Vec<PathBuf>)>) = (Vec::new(), Vec::new());
+    let before = found.cases.len() + found.problems.len();
+    let mut names = Vec::new();
     for path in entries(folder)? {
         if path.is_dir() {
-            found.extend(subject(&path, channels)?);
-            continue;
-        }
-        if !is_scan(&path) {
-            continue;
-        }
-        let name = stem(&path);
-        match name.rsplit_once('_').filter(|(_, number)| number.len() == 4 && number.parse::<u16>().is_ok()) {
-            Some((name, _)) => match groups.iter_mut().find(|group| group.0 == name) {
-                Some(group) => group.1.push(path),
-                None => groups.push((name.into(), vec![path])),
-            },
-            None => found.push(case(vec![path])),
+            match subject(&path, channels) {
+                Ok(subject) => found.cases.extend(subject),
+                Err(problem @ Error::Data { .. }) => found.problems.push(problem),
+                Err(error) => return Err(error),
+            }
+        } else if is_scan(&path) {
+            names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         }
     }
-    found.extend(groups.into_iter().map(|(name, files)| Case { name, ..case(files) }));
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    if found.is_empty() {
+    let is_whole = |name: &str| {
+        let header = read_header(&Source::File(folder.join(name)));
+        header.is_ok_and(|header| header.channels() == channels.len())
+    };
+    // A network of one channel takes each file as it is called.
+    let several = if channels.len() > 1 { channels.len() } else { 0 };
+    let (cases, problems) = group(folder, &names, several, is_whole);
+    let named = |(name, files): (String, Vec<String>)| Case {
+        name,
+        ..case(files.into_iter().map(|file| folder.join(file)).collect())
+    };
+    found.cases.extend(cases.into_iter().map(named));
+    found.problems.extend(problems);
+    if found.cases.len() + found.problems.len() == before {
         let problem = format!(
             "holds no .nii, .nii.gz or .hdr file, and no subject with a file for each of {}",
             channels.join(", ")
         );
         return Err(Error::data(folder, problem, "give scans, or a folder of them"));
     }
-    Ok(found)
+    found.cases.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(())
 }
 
 /// The folder as one case, if it holds exactly one file for each of several channels by name. Files for some of them alone
@@ -90,12 +132,16 @@ fn subject(folder: &Path, channels: &[String]) -> Result<Option<Case>> {
     let scans: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_scan(path)).collect();
     let (mut images, mut missing) = (Vec::new(), Vec::new());
     for channel in channels {
-        let ending = format!("_{}", channel.to_lowercase());
-        let mut matching = scans.iter().filter(|path| stem(path).to_lowercase().ends_with(&ending));
+        let endings = brats::endings(channel);
+        let is_it = |path: &&PathBuf| {
+            let stem = stem(path).to_lowercase();
+            endings.iter().any(|ending| stem.ends_with(ending.as_str()))
+        };
+        let mut matching = scans.iter().filter(is_it);
         match (matching.next(), matching.next()) {
             (Some(path), None) => images.push(Source::File(path.clone())),
             (Some(_), Some(_)) => return Ok(None),
-            (None, _) => missing.push(ending),
+            (None, _) => missing.push(endings.into_iter().next().unwrap_or_default()),
         }
     }
     match (images.len(), missing.is_empty()) {
@@ -187,9 +233,18 @@ mod tests {
             assert_eq!(found(&root, &[input], &one).unwrap(), [("c".into(), 1)], "{input}");
         }
         assert_eq!(found(&root, &["a.nii.gz,b.nii"], &["T1", "T2"]).unwrap(), [("a".into(), 2)]);
-        assert_eq!(found(&root, &["n"], &["T1", "T2"]).unwrap(), [("x".into(), 2), ("y".into(), 1)]);
+        // The network of one channel takes each file by its own name; of several, each case must be complete.
+        let own = ["x_0000", "x_0001", "y_0000"].map(|name| (name.into(), 1));
+        assert_eq!(found(&root, &["n"], &one).unwrap(), own);
+        let message = found(&root, &["n"], &["T1", "T2"]).unwrap_err().to_string();
+        assert!(message.contains("y_0000.nii.gz: is channel 0") && message.contains("lacks y_0001"), "{message}");
+        std::fs::remove_file(root.path().join("n/y_0000.nii.gz")).unwrap();
+        assert_eq!(found(&root, &["n"], &["T1", "T2"]).unwrap(), [("x".into(), 2)]);
         let message = found(&root, &["a.nii.gz", "."], &one).unwrap_err().to_string();
-        assert!(message.contains("called a"), "{message}");
+        assert!(message.contains("_a, whose segmentations"), "{message}");
+        let twins = tree(&["p0/ct.nii.gz", "p1/ct.nii", "p1/mr.nii"]);
+        let names = ["p0_ct", "p1_ct", "mr"].map(|name| (name.into(), 1));
+        assert_eq!(found(&twins, &["p0", "p1"], &one).unwrap(), names);
     }
 
     #[test]
@@ -200,6 +255,8 @@ mod tests {
         let root = tree(&files);
         assert_eq!(found(&root, &["s1"], &BRATS).unwrap(), [("s1".into(), 4)]);
         assert_eq!(found(&root, &["."], &BRATS).unwrap(), [("s1".into(), 4)]);
+        let later = ["t/B-t2f.nii.gz", "t/B-t1n.nii.gz", "t/B-t1c.nii.gz", "t/B-t2w.nii.gz", "t/B-seg.nii.gz"];
+        assert_eq!(found(&tree(&later), &["."], &BRATS).unwrap(), [("t".into(), 4)]);
         let incomplete = ["s/a_flair.nii.gz", "s/a_t1.nii.gz", "s/a_t2.nii.gz"];
         for input in ["s", "."] {
             let message = found(&tree(&incomplete), &[input], &BRATS).unwrap_err().to_string();

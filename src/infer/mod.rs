@@ -14,6 +14,7 @@ pub mod search;
 mod seeding;
 mod segmenter;
 pub mod sliding_window;
+mod sound;
 
 pub use occupancy::Occupancy;
 pub use query_grid::QueryGrid;

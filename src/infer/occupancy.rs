@@ -2,7 +2,7 @@
 
 pub mod jets;
 
-use super::QueryGrid;
+use super::{QueryGrid, sound};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -117,7 +117,7 @@ impl<'a> Occupancy<'a> {
     /// The probabilities of those points, on the host: `[points, outputs]`.
     ///
     /// # Errors
-    /// No memory.
+    /// Logits that are not finite, or no memory.
     pub fn probabilities(&self, logits: &Var) -> Result<Vec<f32>> {
         probabilities(&self.tape, logits)
     }
@@ -126,7 +126,7 @@ impl<'a> Occupancy<'a> {
     /// auxiliary output.
     ///
     /// # Errors
-    /// No memory.
+    /// Logits that are not finite, or no memory.
     pub fn low_resolution(&self) -> Result<Option<([usize; 3], Vec<f32>)>> {
         let Some(logits) = &self.encoding.auxiliary else { return Ok(None) };
         let (shape, outputs) = ([1, 2, 3].map(|axis| logits.shape()[axis]), logits.shape()[4]);
@@ -154,6 +154,7 @@ impl<'a> Occupancy<'a> {
 
 /// The probabilities of logits `[rows…, outputs]`, on the host.
 pub(super) fn probabilities(tape: &Tape, logits: &Var) -> Result<Vec<f32>> {
+    sound::check(&logits.tensor())?;
     let outputs = logits.shape()[logits.shape().len() - 1];
     let found = if outputs == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
     found.tensor().to_vec()

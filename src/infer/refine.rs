@@ -67,7 +67,7 @@ pub fn refine(
 ) -> Result<Vec<f64>> {
     let mut rng = Rng::named(refinement.seed, "refinement");
     let mut squares = vec![[0.0; 3]; positions.len()];
-    let mut losses = Vec::with_capacity(refinement.steps);
+    let mut losses = Vec::new();
     for _ in 0..refinement.steps {
         tick()?;
         let draws = draw(triangles, refinement.triangles, &mut rng);

@@ -5,12 +5,12 @@ use std::time::Instant;
 use super::occupancy::fitting_shape;
 use super::oom::InferenceOom;
 use super::sliding_window::{self, Decision};
-use super::{Occupancy, QueryGrid, Refinement, Search, SlidingWindow, refine, seeding};
-use crate::data::preprocess::GridTransform;
+use super::{Occupancy, QueryGrid, Refinement, Search, SlidingWindow, refine, seeding, sound};
+use crate::data::preprocess::{self, GridTransform};
 use crate::data::{Geometry, Labels, Padding, Volume};
 use crate::device::Target;
 use crate::error::{Error, Result};
-use crate::memory::{Phase, Role, default_cpu_budget, format_bytes};
+use crate::memory::{Phase, Role, default_cpu_budget, format_bytes, size};
 use crate::mesh::Mesh;
 use crate::models::config::LARGEST_SIDE;
 use crate::models::{Network, NetworkConfig, OssNet, UNet, UNetConfig};
@@ -149,7 +149,7 @@ impl<'a> Segmenter<'a> {
             && !network.config().has_auxiliary()
         {
             return Err(Error::Usage(format!(
-                "the encoder of {} gives no low-resolution segmentation to start from; leave --seeded away",
+                "the encoder of {} gives no low-resolution segmentation to start from; omit --seeded",
                 NetworkConfig::OssNet(network.config().clone()).title()
             )));
         }
@@ -161,7 +161,9 @@ impl<'a> Segmenter<'a> {
     fn padding(&self, shape: Shape) -> Result<Padding> {
         match (self.network, self.frame) {
             (Network::OssNet(network), _) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
-            (Network::UNet(_), None) => Ok(Padding::to_multiple(shape, self.task.preprocessing.multiple)),
+            (Network::UNet(_), None) => {
+                Ok(Padding::to_multiple(shape, self.task.preprocessing.multiple.map(|multiple| multiple.max(1))))
+            }
             (Network::UNet(_), Some(frame)) => Padding::to_shape(shape, [0, 1, 2].map(|k| shape[k].max(frame[k]))),
         }
     }
@@ -172,20 +174,23 @@ impl<'a> Segmenter<'a> {
     /// As for [`Segmenter::segment`].
     pub fn case(&self, case: &PreparedCase, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
         let padding = self.padding(case.way.resampled)?;
+        let named = |error: Error| error.of_case(&case.name);
         if padding == case.way.padding {
-            return self.prepared(case.volume.clone(), &case.way, tick);
+            return self.prepared(case.volume.clone(), &case.way, tick).map_err(named);
         }
+        let shapes = [case.way.resampled, padding.outer(case.way.resampled)];
+        preprocess::afford("padding", shapes, case.volume.channels, "crop the scan, or choose another network")?;
         let volume = case.volume.crop(&case.way.padding)?.pad(&padding, 0.0);
-        self.prepared(volume, &GridTransform { padding, ..case.way.clone() }, tick)
+        self.prepared(volume, &GridTransform { padding, ..case.way.clone() }, tick).map_err(named)
     }
 
     /// Segments an image as read. `name` is for messages; `tick` is called after each piece of work and may stop it.
     ///
     /// # Errors
-    /// An image that does not fit the network, what `tick` reports, or no memory.
+    /// An image that does not fit the network, an answer that is not finite, what `tick` reports, or no memory.
     pub fn segment(&self, name: &str, image: Volume, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
         let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
-        self.prepared(volume, &way, tick)
+        self.prepared(volume, &way, tick).map_err(|error| error.of_case(name))
     }
 
     /// Segments a volume that is on the network's grid already; `way` leads back to the scan's.
@@ -265,7 +270,8 @@ impl<'a> Segmenter<'a> {
             let mut mesh = mesh.transformed(&affine.inverse());
             let mut positions: Vec<[f64; 3]> = mesh.vertices.iter().map(|vertex| vertex.map(f64::from)).collect();
             let field = |points: &[[f64; 3]]| occupancy.jets_at(points);
-            let losses = refine::refine(&mut positions, &mesh.triangles, refinement, field, tick)?;
+            let losses = refine::refine(&mut positions, &mesh.triangles, refinement, field, tick);
+            let losses = losses.map_err(|error| error.of_case(name))?;
             mesh.vertices = positions.iter().map(|position| position.map(|x| x as f32)).collect();
             Ok((mesh.transformed(&affine), losses))
         })
@@ -279,6 +285,14 @@ impl<'a> Segmenter<'a> {
         way: &GridTransform,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Segmentation> {
+        if self.options.probabilities {
+            // On the network's grid, and on the scan's.
+            let [x, y, z] = volume.shape;
+            size::within_host_budget(&[x, y, z, network.config().classes, 2 * size_of::<f32>()]).map_err(|told| {
+                let problem = format!("keeping the probabilities of {x}x{y}x{z} voxels {told}");
+                Error::Model(format!("{problem}; leave --probabilities away, or raise --memory-budget"))
+            })?;
+        }
         let started = Instant::now();
         let decision = Decision { threshold: self.options.threshold, keep: self.options.probabilities };
         let found = sliding_window::predict(network, self.parameters, &volume, &self.options.windows, decision, tick)?;
@@ -380,6 +394,7 @@ impl<'a> Segmenter<'a> {
                         kept[point * outputs..][..outputs].copy_from_slice(row);
                     }
                 }
+                sound::check(&logits.tensor())?;
                 lattice::classify(&logits.tensor(), options.threshold)
             })?;
         let classes = lattice.to_classes()?;

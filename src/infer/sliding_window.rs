@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use self::accumulator::{Accumulator, Part, Place};
 
 use super::occupancy::probabilities;
+use super::sound;
 use crate::data::{PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -131,7 +132,7 @@ pub struct Decision {
 /// work.
 ///
 /// # Errors
-/// Settings that make no sense, a volume that does not fit, what `tick` reports, or no memory.
+/// Settings that make no sense, a volume that does not fit, an answer that is not finite, what `tick` reports, or no memory.
 pub fn predict(
     network: &UNet,
     parameters: &Parameters,
@@ -198,6 +199,7 @@ fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold:
         let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
         network.forward(&tape, parameters, &tape.constant(voxels))?
     };
+    sound::check(&logits.tensor())?;
     lattice::classify(&logits.tensor(), threshold)?.to_typed()
 }
 

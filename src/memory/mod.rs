@@ -8,6 +8,7 @@ mod budget;
 pub mod export;
 mod ledger;
 mod op_cost;
+pub mod size;
 
 pub use arena::{Arena, Block, GRANULE};
 pub use budget::{default_cpu_budget, format_bytes, resident_peak};

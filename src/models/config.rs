@@ -72,7 +72,7 @@ impl Family {
 /// Columns: name, published name, patches, mid-range, skip encoder, Fourier, auxiliary, width.
 type Row = (&'static str, &'static str, bool, bool, bool, bool, bool, usize);
 
-/// REFERENCE: the table of configurations.
+/// The official code's configurations.
 const TABLE: [Row; 12] = [
     ("vanilla_o_net", "", false, false, false, false, false, 256),
     ("vanilla_o_net_wide", "o-net", false, false, false, false, false, 512),
@@ -221,7 +221,7 @@ impl OssNetConfig {
 
     /// Voxels that every side of the full volume must be a multiple of.
     pub fn multiple(&self) -> usize {
-        2 << self.encoder_channels.len()
+        2usize.saturating_mul(2usize.saturating_pow(self.encoder_channels.len() as u32))
     }
 
     /// Checks that the encoder admits the volume, and the decoder its features.
@@ -229,6 +229,43 @@ impl OssNetConfig {
     /// # Errors
     /// [`Error::Model`] that states the smallest side, or what else is impossible.
     pub fn check(&self) -> Result<()> {
+        // Before anything is computed from them: a checkpoint or a file may say anything.
+        let sizes = [self.image_channels, self.classes, self.blocks, self.width];
+        if sizes.contains(&0) {
+            return Err(Error::Model("channels, classes, blocks and width must be at least 1".into()));
+        }
+        let pairs = self.encoder_channels.iter().flat_map(|&(inputs, outputs)| [inputs, outputs]);
+        let largest = sizes.into_iter().chain(pairs.clone()).max().unwrap_or(0);
+        if largest > MOST_FEATURES || self.classes > MOST_CLASSES || self.blocks > MOST_BLOCKS {
+            return Err(Error::Model(format!(
+                "a network of {} classes, {} decoder blocks and up to {largest} features is too large; there may be \
+                 {MOST_CLASSES}, {MOST_BLOCKS} and {MOST_FEATURES}",
+                self.classes, self.blocks
+            )));
+        }
+        let least = if self.skip_encoder { 2 } else { 1 };
+        let joined = self.encoder_channels.windows(2).all(|pair| pair[0].1 == pair[1].0)
+            && self.encoder_channels.first().is_some_and(|first| first.0 == self.image_channels)
+            && self.encoder_channels.iter().all(|pair| pair.1 >= least);
+        if !joined || self.encoder_channels.len() > MOST_LEVELS {
+            return Err(Error::Model(format!(
+                "encoder blocks of channels {:?} on an image of {} cannot follow each other; each takes what the one before \
+                 gives, {least} or more, and there are 1 to {MOST_LEVELS}",
+                self.encoder_channels, self.image_channels
+            )));
+        }
+        if self.latent_grid().iter().any(|&side| side > LARGEST_SIDE) {
+            return Err(Error::Model(format!(
+                "a latent of {:?} features is too large; a side has at most {LARGEST_SIDE}",
+                self.latent_grid()
+            )));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::Model(format!(
+                "a dropout of {} is out of range; give 0 or more and below 1",
+                self.dropout
+            )));
+        }
         let smallest = self.multiple();
         if self.last_grid().contains(&0) {
             return Err(Error::Model(format!(
@@ -244,9 +281,6 @@ impl OssNetConfig {
                 self.volume_shape
             )));
         }
-        if self.image_channels == 0 || self.classes == 0 || self.blocks == 0 || self.width == 0 {
-            return Err(Error::Model("channels, classes, blocks and width must be at least 1".into()));
-        }
         if self.reference && self.decoder_inputs() == self.width {
             return Err(Error::Model(format!(
                 "the official code's first decoder block has no residual layer where as many features enter as it has, \
@@ -260,6 +294,18 @@ impl OssNetConfig {
 
 /// Most voxels of a side: products of three sides with channels and bytes then fit 64 bits.
 pub const LARGEST_SIDE: usize = 1 << 16;
+
+/// Most features of a layer, channels of an image included.
+pub const MOST_FEATURES: usize = 1 << 16;
+
+/// Most classes: a byte names one.
+pub const MOST_CLASSES: usize = 256;
+
+/// Most blocks of a decoder.
+pub const MOST_BLOCKS: usize = 1 << 10;
+
+/// Most levels of an encoder: each halves the sides.
+pub const MOST_LEVELS: usize = 16;
 
 /// Frequencies of the Fourier features.
 pub const FOURIER_FREQUENCIES: usize = 16;

@@ -381,7 +381,7 @@ impl PatchMapping {
         })
     }
 
-    /// Features `[points, 343]`. The hidden layer is made anew in the backward pass: its convolution is cheap.
+    /// Features `[points, 343]`. The hidden layer is recomputed in the backward pass: its convolution is cheap.
     fn forward(&self, tape: &Tape, parameters: &Parameters, source: PatchSource<'_>) -> Result<Var> {
         let conv = |conv: &Conv, source| {
             let weight = tape.parameter(parameters, conv.weight);
@@ -442,7 +442,7 @@ impl Decoder {
             let shared = (i == 0).then_some(&input_latent);
             let last = i + 1 == self.blocks.len();
             // The last block is the first to be played backwards, while everything before it is still there: it runs in
-            // chunks as soon as anything is made anew, and is not worth being made anew itself.
+            // chunks as soon as anything is recomputed, and is not worth being recomputed itself.
             let chunks =
                 tape.is_training() && (recompute == Recompute::Chunks || recompute > Recompute::Activations && last);
             let again = recompute > Recompute::Activations && !last;

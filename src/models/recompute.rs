@@ -1,4 +1,4 @@
-//! How much of a step's forward pass the backward pass makes anew instead of finding it in memory.
+//! How much of a step's forward pass the backward pass recomputes instead of finding it in memory.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::tape::{Tape, Var};
 ///
 /// | level | what the backward pass finds in memory |
 /// |---|---|
-/// | 0 | pre-activations; norms and activations are made anew |
+/// | 0 | pre-activations; norms and activations are recomputed |
 /// | 1 | of the decoder (of a U-Net: of its way down) the blocks' boundaries only; the last block runs in chunks |
 /// | 2 | also of the encoder (of a U-Net: of its way up) the blocks' boundaries only; encoder blocks run in slabs |
 /// | 3 | every second boundary of the decoder, whose blocks run in chunks of coordinates (U-Nets: as 2) |
@@ -99,7 +99,7 @@ impl fmt::Display for RecomputeChoice {
     }
 }
 
-/// Runs `work`; under `condition` so that the backward pass makes anew everything but its result.
+/// Runs `work`; under `condition` so that the backward pass recomputes everything but its result.
 pub(super) fn kept_if(condition: bool, tape: &Tape, work: impl FnOnce() -> Result<Var>) -> Result<Var> {
     if !condition {
         return work();

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS};
 use crate::models::recompute::{Recompute, kept_if};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
@@ -54,7 +55,7 @@ impl UNetConfig {
 
     /// Voxels that every (in 2D: the last two) side must be a multiple of.
     pub fn multiple(&self) -> usize {
-        self.strides.iter().product()
+        self.strides.iter().fold(1, |product, &stride| product.saturating_mul(stride))
     }
 
     /// Checks that such a network can be built.
@@ -70,6 +71,19 @@ impl UNetConfig {
             && self.slice_axis < 3
             && self.image_channels > 0
             && self.classes > 0;
+        let sizes = self.channels.iter().copied().chain([self.image_channels]);
+        if sizes.max().is_some_and(|most| most > MOST_FEATURES)
+            || self.classes > MOST_CLASSES
+            || self.channels.len() > MOST_LEVELS
+        {
+            return Err(Error::Model(format!(
+                "a U-Net of {} levels for {} channels and {} classes is too large; there may be {MOST_LEVELS} levels, \
+                 {MOST_FEATURES} channels and {MOST_CLASSES} classes",
+                self.channels.len(),
+                self.image_channels,
+                self.classes
+            )));
+        }
         if fits {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Whether values are finite: for weights that are to be kept, and for finding where a computation went wrong.
 
-use crate::device::{Backend, Device, LaunchConfig};
+use crate::device::{Backend, Device, LaunchConfig, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
@@ -21,7 +21,12 @@ pub fn first_not_finite(device: &Device, tensors: &[&Tensor]) -> Result<Option<u
             }
             Ok(flags.to_typed::<u32>()?.iter().position(|&flag| flag != 0))
         }
-        Backend::Plan { .. } => Ok(None),
+        Backend::Plan { target } => {
+            if let Target::Cuda(_) = target {
+                Tensor::empty(device, &[tensors.len()], DType::U32, Role::Workspace)?;
+            }
+            Ok(None)
+        }
     }
 }
 

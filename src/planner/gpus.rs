@@ -49,6 +49,8 @@ pub struct Speed {
     pub tf32: f64,
     /// On tensor cores in bf16 with f32 sums, without sparsity.
     pub bf16: f64,
+    /// Warp instructions a second: four schedulers a multiprocessor, each one a clock.
+    pub issue: f64,
 }
 
 /// The place of an architecture in [`CudaTarget::KNOWN`].
@@ -61,8 +63,10 @@ const BLACKWELL: usize = 5;
 type Rates = [f64; 3];
 
 const fn speed(name: &'static str, of: usize, source: &'static str, gigabytes: f64, [f32, tf32, bf16]: Rates) -> Speed {
-    let (target, bandwidth) = (CudaTarget::KNOWN[of].1, gigabytes * 1e9);
-    Speed { name, target, source, bandwidth, f32: f32 * 1e12, tf32: tf32 * 1e12, bf16: bf16 * 1e12 }
+    let (target, bandwidth, f32) = (CudaTarget::KNOWN[of].1, gigabytes * 1e9, f32 * 1e12);
+    // A multiprocessor's f32 units make two operations each a clock, in which its schedulers issue four instructions.
+    let lanes = if of == AMPERE { 64.0 } else { 128.0 };
+    Speed { name, target, source, bandwidth, f32, tf32: tf32 * 1e12, bf16: bf16 * 1e12, issue: 2.0 * f32 / lanes }
 }
 
 /// GB/s, then TFLOP/s. Data sheets print tensor rates with sparsity, which counts zeros; half of that is meant here.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::fit::FitResult;
 use super::gpus::Speed;
 use super::pytorch_baseline::{self, Recorded};
-use super::roofline::{Measured, Roofline, Row};
+use super::roofline::{EFFICIENCY, Measured, Roofline, Row};
 use super::slopes::{Slope, slopes};
 use super::sweep::{Crossover, Sweep};
 use super::timeline::Segment;
@@ -202,6 +202,8 @@ pub fn roofline(
             "launches": model.launches,
             "launch_seconds": model.launch_seconds,
             "seconds": model.seconds(),
+            "expected_kernel_seconds": model.expected_kernel_seconds(),
+            "expected_seconds": model.expected_seconds(),
         })
     };
     let row = |row: &Row| {
@@ -213,6 +215,9 @@ pub fn roofline(
             "flops": row.flops,
             "seconds": row.seconds,
             "memory_seconds": row.memory_seconds,
+            "issue_seconds": row.issue_seconds,
+            "expected_seconds": row.expected_seconds,
+            "held_up_by": row.limit,
             "measured_seconds": measured.and_then(|measured| measured.of(row.op, row.phase.name())),
         })
     };
@@ -227,6 +232,7 @@ pub fn roofline(
         "batch": workload.sizes.batch,
         "points": workload.sizes.points,
         "precision": workload.sizes.precision,
+        "efficiencies": EFFICIENCY,
         "step": step(ours),
         "unfused_step": step(peer),
         "measured_step": measured_step,

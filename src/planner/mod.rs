@@ -12,6 +12,7 @@ pub mod fit;
 pub mod gpus;
 pub mod host_overhead;
 mod inference_step;
+mod issue;
 pub mod json;
 pub mod pytorch_baseline;
 pub mod remedies;

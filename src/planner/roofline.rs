@@ -2,8 +2,11 @@
 //!
 //! A pass of an op takes at least as long as its bytes take through the memory and as its operations take at the device's
 //! peak, whichever is longer; a step takes at least as long as all its passes one after the other, plus what the driver needs
-//! for each launch. Bytes and operations are those that the ops' pages state: each input and each output once. Nothing here is
-//! measured, and no kernel reaches its roof.
+//! for each launch. Bytes and operations are those that the ops' pages state: each input and each output once, and the
+//! operations that are executed. Nothing here is measured, and no kernel reaches its roof.
+//!
+//! Beside this bound stands what is expected: the longest of bytes, operations and instructions (`issue.rs`, counted in PTX)
+//! over what such kernels reach of each peak (`Efficiency`). That is a guess until a GPU has been measured.
 //!
 //! Source: Williams, Waterman, Patterson, *Roofline: an insightful visual performance model*, CACM 2009.
 
@@ -11,9 +14,11 @@ use std::collections::BTreeMap;
 
 use super::Workload;
 use super::gpus::Speed;
+use super::issue::instructions;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::memory::{OpCost, Phase};
+use crate::models::{Family, NetworkConfig};
 use crate::nn::optim::OptimizerSettings;
 use crate::tape::Precision;
 use crate::train::dry_run::{StepKind, StepProfile};
@@ -28,6 +33,46 @@ fn peak(op: &str, speed: &Speed, precision: Precision) -> f64 {
         (false, _) | (true, Precision::F32) => speed.f32,
         (true, Precision::Tf32) => speed.tf32,
         (true, Precision::Bf16) => speed.bf16,
+    }
+}
+
+/// What kernels like these reach of a GPU's peaks: assumptions, with their sources.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Efficiency {
+    /// Of the data sheet's bandwidth. Streaming kernels reach 0.85 to 0.92 of it; these have fewer bytes in flight.
+    pub memory: f64,
+    /// Of the tensor cores' rate: cuDNN's published 29 % of peak for 3³ convolutions on an H200.
+    pub tensor: f64,
+    /// Of the f32 rate: the share of fused multiply-adds among the products' instructions (0.73 to 0.80, counted), less what
+    /// waits for memory.
+    pub f32: f64,
+    /// Of one instruction a clock and scheduler.
+    pub issue: f64,
+}
+
+/// The assumptions.
+pub const EFFICIENCY: Efficiency = Efficiency { memory: 0.7, tensor: 0.29, f32: 0.6, issue: 0.7 };
+
+/// What a pass is expected to be held up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// Bytes.
+    Memory,
+    /// Operations.
+    Arithmetic,
+    /// Instructions.
+    Issue,
+}
+
+impl Limit {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Arithmetic => "arithmetic",
+            Self::Issue => "issue",
+        }
     }
 }
 
@@ -129,6 +174,14 @@ pub struct Row {
     pub seconds: f64,
     /// Of these, seconds of passes that the memory bounds.
     pub memory_seconds: f64,
+    /// Seconds that the schedulers need for the instructions at best; 0 for an op that is not counted.
+    pub issue_seconds: f64,
+    /// Seconds that are expected.
+    pub expected_seconds: f64,
+    /// What most of these are for.
+    pub limit: Limit,
+    /// Of the expected seconds, those of passes that each limit holds up: memory, arithmetic, issue.
+    shares: [f64; 3],
 }
 
 /// The model of a step.
@@ -146,6 +199,16 @@ impl Roofline {
     /// Seconds of the kernels, one after the other.
     pub fn kernel_seconds(&self) -> f64 {
         self.rows.iter().map(|row| row.seconds).sum()
+    }
+
+    /// Seconds of the kernels that are expected, one after the other.
+    pub fn expected_kernel_seconds(&self) -> f64 {
+        self.rows.iter().map(|row| row.expected_seconds).sum()
+    }
+
+    /// Seconds of the step that are expected: the host launches while the device works, and is waited for where it is slower.
+    pub fn expected_seconds(&self) -> f64 {
+        self.expected_kernel_seconds().max(self.launch_seconds)
     }
 
     /// Seconds of the step at best.
@@ -181,15 +244,36 @@ pub fn roofline(
     for OpCost { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
         let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
         passes += of_pass;
-        let bytes = *bytes as f64 * times;
-        let (memory, compute) = (bytes / speed.bandwidth, *flops as f64 / peak(op, speed, precision));
-        let empty = Row { op, phase: *phase, passes: 0, flops: 0.0, bytes: 0.0, seconds: 0.0, memory_seconds: 0.0 };
-        let row = rows.entry((op, phase.name())).or_insert(empty);
+        let (bytes, flops) = (*bytes as f64 * times, *flops as f64);
+        let (memory, compute) = (bytes / speed.bandwidth, flops / peak(op, speed, precision));
+        let issue = instructions(op, precision, flops, bytes).unwrap_or(0.0) / speed.issue;
+        let on_tensor_cores = PRODUCTS.contains(op) && precision != Precision::F32;
+        let arithmetic = if on_tensor_cores { EFFICIENCY.tensor } else { EFFICIENCY.f32 };
+        let expected = [memory / EFFICIENCY.memory, compute / arithmetic, issue / EFFICIENCY.issue];
+        let longest = (0..3).fold(0, |best, i| if expected[i] > expected[best] { i } else { best });
+        let row = rows.entry((op, phase.name())).or_insert(Row {
+            op,
+            phase: *phase,
+            passes: 0,
+            flops: 0.0,
+            bytes: 0.0,
+            seconds: 0.0,
+            memory_seconds: 0.0,
+            issue_seconds: 0.0,
+            expected_seconds: 0.0,
+            limit: Limit::Memory,
+            shares: [0.0; 3],
+        });
         row.passes += 1;
-        row.flops += *flops as f64;
+        row.flops += flops;
         row.bytes += bytes;
         row.seconds += memory.max(compute);
         row.memory_seconds += if memory >= compute { memory } else { 0.0 };
+        row.issue_seconds += issue;
+        row.expected_seconds += expected[longest];
+        row.shares[longest] += expected[longest];
+        row.limit = [Limit::Memory, Limit::Arithmetic, Limit::Issue]
+            [(0..3).fold(0, |best, i| if row.shares[i] > row.shares[best] { i } else { best })];
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -209,18 +293,23 @@ pub fn models(workload: &Workload, speed: &Speed, launch: f64) -> Result<[Roofli
     let mut launches = None;
     if workload.sizes.step == StepKind::Train {
         work.push(update(&workload.sizes.optimizer, cost.parameters));
-        launches = counted_launches(&workload.network.slug());
+        launches = counted_launches(&workload.network.title(), workload.sizes.precision);
     }
     let of = |kernels, launches| roofline(&work, speed, workload.sizes.precision, kernels, launches, launch);
     Ok([of(Kernels::Fused, launches), of(Kernels::Unfused, None)])
 }
 
-/// Launches of a training step as `kernels/steps.tsv` has them, which a test holds to what the emulator counts.
-pub fn counted_launches(model: &str) -> Option<u64> {
-    let table = include_str!("../../kernels/steps.tsv");
+/// Launches of a training step of `network` as `kernels/launches.tsv` has them, counted at 64³, which a test holds to
+/// what the emulator counts. Names of one network have one count; `None` for a network that has none.
+pub fn counted_launches(network: &str, precision: Precision) -> Option<u64> {
+    let table = include_str!("../../kernels/launches.tsv");
+    let precision = precision.to_string();
     let lines = table.lines().filter(|line| !line.starts_with('#')).skip(1);
     let mut cells = lines.map(|line| line.split('\t').collect::<Vec<_>>());
-    cells.find(|cells| cells.first() == Some(&model)).and_then(|cells| cells.get(2)?.parse().ok())
+    let known = |name: &str| NetworkConfig::official(name, Family::Brats).is_ok_and(|it| it.title() == network);
+    cells
+        .find(|cells| cells.get(1) == Some(&precision.as_str()) && cells.first().is_some_and(|name| known(name)))
+        .and_then(|cells| cells.get(2)?.parse().ok())
 }
 
 #[cfg(test)]
@@ -235,7 +324,9 @@ mod tests {
     #[test]
     fn the_slower_of_memory_and_arithmetic_counts() {
         let target = crate::device::CudaTarget::KNOWN[0].1;
-        let speed = Speed { name: "", target, source: "", bandwidth: 1e9, f32: 1e12, tf32: 4e12, bf16: 8e12 };
+        let rates = [1e12, 4e12, 8e12];
+        let [f32, tf32, bf16] = rates;
+        let speed = Speed { name: "", target, source: "", bandwidth: 1e9, f32, tf32, bf16, issue: 1e20 };
         let step = [work("linear", 8_000_000_000_000, 1_000_000), work("add", 1_000, 2_000_000_000)];
         let of = |precision, kernels| roofline(&step, &speed, precision, kernels, None, 0.5);
         let f32 = of(Precision::F32, Kernels::Fused);
@@ -243,6 +334,13 @@ mod tests {
         assert_eq!(f32.rows[0].op, "linear");
         assert_eq!(of(Precision::Tf32, Kernels::Fused).kernel_seconds(), 4.0);
         assert_eq!(of(Precision::Bf16, Kernels::Fused).kernel_seconds(), 3.0);
+        // What is expected is never below the bound, and names what holds it up.
+        assert!(f32.expected_seconds() > f32.kernel_seconds());
+        let linear = f32.rows.iter().find(|row| row.op == "linear").unwrap();
+        assert!((linear.expected_seconds - 8.0 / EFFICIENCY.f32).abs() < 1e-9 && linear.limit == Limit::Arithmetic);
+        let slow = Speed { issue: 1.0, ..speed };
+        let slow = roofline(&step, &slow, Precision::F32, Kernels::Fused, None, 0.0);
+        assert!(slow.rows.iter().all(|row| row.limit == Limit::Issue && row.issue_seconds > row.seconds));
         let norm = [work("norm_act", 0, 3_000_000_000)];
         let peer = roofline(&norm, &speed, Precision::F32, Kernels::Unfused, None, 0.0);
         assert!((peer.seconds() - 7.0).abs() < 1e-9 && peer.launches == 3);
@@ -250,8 +348,12 @@ mod tests {
 
     #[test]
     fn the_table_is_in_order_and_known() {
-        assert!(counted_launches("oss-net-c").is_some_and(|launches| launches > 10));
-        assert_eq!(counted_launches("nobody's"), None);
+        let launches =
+            |name| counted_launches(&NetworkConfig::official(name, Family::Brats).unwrap().title(), Precision::F32);
+        assert!(launches("full").is_some_and(|launches| launches > 10));
+        assert_eq!(launches("full"), launches("oss-net-c"));
+        assert_ne!(launches("full"), launches("o-net"));
+        assert_eq!(counted_launches("nobody's", Precision::F32), None);
         assert!(SPEEDS.iter().all(|speed| speed.f32 <= speed.tf32 && speed.tf32 < speed.bf16));
     }
 }

@@ -164,7 +164,7 @@ fn film(slice: &Slice, colours: &[(u8, String)]) -> Result<String> {
 }
 
 /// A mesh for the viewer: positions in 16-bit steps from a corner of the bounding box (3 µm at 20 cm), indices as short as
-/// they can be; little endian, in base64. Normals are made anew from the triangles.
+/// they can be; little endian, in base64. Normals are recomputed from the triangles.
 fn packed(mesh: &Mesh, colour: &str) -> serde_json::Value {
     let extreme = |pick: fn(f32, f32) -> f32, start: f32| {
         mesh.vertices.iter().fold([start; 3], |best, vertex| [0, 1, 2].map(|i| pick(best[i], vertex[i])))

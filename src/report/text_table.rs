@@ -1,5 +1,7 @@
 //! Aligned plain text in columns.
 
+use crate::text::visible_line;
+
 /// Columns of a terminal that the tables keep to where they can.
 pub(super) const WIDTH: usize = 110;
 /// Blanks between columns.
@@ -12,15 +14,20 @@ pub struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
+/// One line, whatever names of cases hold.
+fn cell(text: impl Into<String>) -> String {
+    visible_line(&text.into()).into_owned()
+}
+
 impl TextTable {
     /// A table without rows.
     pub fn new<T: Into<String>>(heads: impl IntoIterator<Item = T>) -> Self {
-        TextTable { heads: heads.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        TextTable { heads: heads.into_iter().map(cell).collect(), rows: Vec::new() }
     }
 
     /// Adds a row with a cell for each head.
     pub fn push<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        let mut row: Vec<String> = cells.into_iter().map(Into::into).collect();
+        let mut row: Vec<String> = cells.into_iter().map(cell).collect();
         row.resize(self.heads.len(), String::new());
         self.rows.push(row);
     }

@@ -39,9 +39,9 @@ impl Precision {
     pub fn check(self, target: Target, flag: &str) -> Result<()> {
         match (self, target) {
             (Self::F32, _) | (_, Target::Cuda(_)) => Ok(()),
-            (_, Target::Cpu { .. }) => Err(Error::Usage(format!(
-                "--precision {self} needs a CUDA device; add {flag}, or leave it away for f32"
-            ))),
+            (_, Target::Cpu { .. }) => {
+                Err(Error::Usage(format!("--precision {self} needs a CUDA device; add {flag}, or omit it for f32")))
+            }
         }
     }
 }

@@ -22,7 +22,8 @@ pub struct MeanMask {
     shape: [usize; 3],
     /// Masks that hold the voxel.
     counts: Vec<u32>,
-    masks: u32,
+    /// Masks that know it.
+    known: Vec<u32>,
 }
 
 impl MeanMask {
@@ -34,14 +35,18 @@ impl MeanMask {
         let mut mean: Option<MeanMask> = None;
         for labels in training {
             let shape = labels.shape;
-            let mean = mean.get_or_insert_with(|| Self { shape, counts: vec![0; labels.len()], masks: 0 });
+            let mean =
+                mean.get_or_insert_with(|| Self { shape, counts: vec![0; labels.len()], known: vec![0; labels.len()] });
             if shape != mean.shape {
                 let problem =
                     format!("masks of {:?} and {shape:?} have no mean; resample the cases to one shape", mean.shape);
                 return Err(Error::shape("mean_mask", problem));
             }
-            mean.masks += 1;
-            mean.counts.iter_mut().zip(&labels.voxels).for_each(|(count, &v)| *count += (v > 0) as u32);
+            let of_voxels = mean.counts.iter_mut().zip(&mut mean.known).zip(&labels.voxels);
+            of_voxels.filter(|(_, class)| is_known(**class)).for_each(|((count, known), &class)| {
+                *count += u32::from(class > 0);
+                *known += 1;
+            });
         }
         mean.ok_or_else(|| Error::shape("mean_mask", "no training masks given"))
     }
@@ -54,10 +59,13 @@ impl MeanMask {
             let place = [0, 1, 2].map(|k| voxel[k] as i64 + offset[k]);
             let held = (0..3).all(|k| (0..self.shape[k] as i64).contains(&place[k]));
             let [x, y, z] = place.map(|index| index as usize);
-            held && 2 * self.counts[(x * self.shape[1] + y) * self.shape[2] + z] >= self.masks
+            held && {
+                let at = (x * self.shape[1] + y) * self.shape[2] + z;
+                self.known[at] > 0 && 2 * self.counts[at] >= self.known[at]
+            }
         };
         let [_, h, w] = labels.shape;
-        let voxels = labels.voxels.iter().enumerate();
+        let voxels = labels.voxels.iter().enumerate().filter(|(_, y)| is_known(**y));
         Confusion::count(voxels.map(|(i, &y)| (inside([i / (h * w), i / w % h, i % w]), y > 0)))
     }
 }
@@ -96,7 +104,7 @@ impl Threshold {
         for (values, labels) in &cases {
             // histogram[i]: values that are at or above level i, but not level i + 1.
             let mut histogram = vec![[0u64; 2]; LEVELS];
-            for (&value, &label) in values.iter().zip(&labels.voxels) {
+            for (&value, &label) in values.iter().zip(&labels.voxels).filter(|(_, label)| is_known(**label)) {
                 let mut bin = (((value - low) / step) as usize).min(LEVELS - 1);
                 // The division may round across a level; the comparison decides.
                 bin -= (bin > 0 && value < level(bin)) as usize;
@@ -138,8 +146,14 @@ impl Threshold {
     pub fn score(&self, image: &Volume, labels: &Labels) -> Result<Confusion> {
         check(image, labels)?;
         let values = z_scores(image);
-        Ok(Confusion::count(values.iter().zip(&labels.voxels).map(|(&v, &y)| ((v >= self.value) == self.above, y > 0))))
+        let voxels = values.iter().zip(&labels.voxels).filter(|(_, y)| is_known(**y));
+        Ok(Confusion::count(voxels.map(|(&v, &y)| ((v >= self.value) == self.above, y > 0))))
     }
+}
+
+/// False where nobody has looked.
+fn is_known(class: u8) -> bool {
+    class != Labels::IGNORED
 }
 
 /// The first channel, z-scored.

@@ -13,7 +13,7 @@ use crate::rng::Rng;
 use crate::task::PreparedCase;
 use crate::tensor::Tensor;
 use crate::train::settings::TrainSettings;
-use crate::train::step::{Batch, Targets};
+use crate::train::step::{self, Batch, Targets};
 
 /// The order of the training cases in an epoch.
 pub fn order(cases: usize, seed: u64, epoch: u64) -> Vec<usize> {
@@ -29,6 +29,8 @@ pub struct HostBatch {
     pub volumes: HostArray,
     /// What the network answers.
     pub targets: HostTargets,
+    /// See [`Batch::known`].
+    pub known: Option<f32>,
 }
 
 /// Questions and answers on the host; see [`Targets`].
@@ -60,6 +62,13 @@ impl HostArray {
 }
 
 impl HostBatch {
+    /// A batch that a U-Net learns from.
+    fn dense(volumes: HostArray, labels: HostArray, ignoring: bool) -> Self {
+        let known = labels.values.iter().filter(|&&label| label != step::IGNORED).count();
+        let share = known as f32 / labels.values.len().max(1) as f32;
+        Self { volumes, targets: HostTargets::Dense(labels), known: ignoring.then_some(share) }
+    }
+
     /// As tensors of role data.
     ///
     /// # Errors
@@ -73,7 +82,7 @@ impl HostBatch {
             },
             HostTargets::Dense(labels) => Targets::Dense(labels.upload(device)?),
         };
-        Ok(Batch { volumes: self.volumes.upload(device)?, targets })
+        Ok(Batch { volumes: self.volumes.upload(device)?, targets, known: self.known })
     }
 
     /// Bytes on the host.
@@ -106,6 +115,10 @@ pub fn draw(
             return Err(Error::Model(format!("case {} has no labels to train on", case.name)));
         };
         let (mut volume, mut labels) = (change.apply(&case.volume), change.apply_labels(labels));
+        if case.ignore.is_some() && labels.voxels.iter().all(|&class| class == Labels::IGNORED) {
+            let problem = format!("case {} has no voxel that somebody has looked at", case.name);
+            return Err(Error::Model(format!("{problem}; leave it out, or annotate a part of it")));
+        }
         let border = change.apply_border(border, &labels);
         if let (NetworkConfig::UNet(config), Some(patch)) = (network, settings.patch)
             && config.dimensions == 3
@@ -122,6 +135,7 @@ pub fn draw(
             items[odd].0.shape, cases[odd].name
         )));
     }
+    let ignoring = cases.iter().any(|case| case.ignore.is_some());
     let mut rng = Rng::named(settings.seed, "points").split(pass);
     match network {
         NetworkConfig::OssNet(config) => {
@@ -142,14 +156,12 @@ pub fn draw(
                 HostArray { shape: vec![count, 1], values: classes },
                 config.has_auxiliary().then(|| label_array(&items)),
             );
-            Ok(HostBatch { volumes: volume_array(&items), targets })
+            Ok(HostBatch { volumes: volume_array(&items), targets, known: ignoring.then_some(1.0) })
         }
         NetworkConfig::UNet(config) if config.dimensions == 2 => {
-            Ok(slices(config.slice_axis, settings.slices, &items, &mut rng))
+            Ok(slices(config.slice_axis, settings.slices, &items, ignoring, &mut rng))
         }
-        NetworkConfig::UNet(_) => {
-            Ok(HostBatch { volumes: volume_array(&items), targets: HostTargets::Dense(label_array(&items)) })
-        }
+        NetworkConfig::UNet(_) => Ok(HostBatch::dense(volume_array(&items), label_array(&items), ignoring)),
     }
 }
 
@@ -163,10 +175,15 @@ fn volume_array<B>(items: &[Item<B>]) -> HostArray {
     HostArray { shape: vec![items.len(), d, h, w, channels], values }
 }
 
+/// A class as losses take it; [`step::IGNORED`] where nobody has looked.
+fn target(class: u8) -> f32 {
+    if class == Labels::IGNORED { step::IGNORED } else { f32::from(class) }
+}
+
 fn label_array<B>(items: &[Item<B>]) -> HostArray {
     let [d, h, w] = items[0].1.shape;
     let mut values = Vec::with_capacity(items.len() * d * h * w);
-    items.iter().for_each(|item| values.extend(item.1.voxels.iter().map(|&v| f32::from(v))));
+    items.iter().for_each(|item| values.extend(item.1.voxels.iter().map(|&class| target(class))));
     HostArray { shape: vec![items.len(), d, h, w, 1], values }
 }
 
@@ -189,11 +206,12 @@ fn cut_patch(
     let shape = volume.shape;
     let uniform = [0, 1, 2].map(|k| rng.below((shape[k] - patch[k]) as u64 + 1) as usize);
     let (centred, choice) = (rng.chance(foreground_share), rng.next_u64());
-    let inside = labels.voxels.iter().filter(|&&label| label > 0).count() as u64;
+    let is_inside = |label: u8| label > 0 && label != Labels::IGNORED;
+    let inside = labels.voxels.iter().filter(|&&label| is_inside(label)).count() as u64;
     let start = match inside {
         1.. if centred => {
             let chosen = (choice % inside) as usize;
-            let voxel = (0..labels.len()).filter(|&voxel| labels.voxels[voxel] > 0).nth(chosen).unwrap_or(0);
+            let voxel = (0..labels.len()).filter(|&voxel| is_inside(labels.voxels[voxel])).nth(chosen).unwrap_or(0);
             let place = [voxel / (shape[1] * shape[2]), voxel / shape[2] % shape[1], voxel % shape[2]];
             [0, 1, 2].map(|k| place[k].saturating_sub(patch[k] / 2).min(shape[k] - patch[k]))
         }
@@ -206,22 +224,30 @@ fn cut_patch(
     (Volume { channels, shape: patch, voxels, geometry }, Labels { shape: patch, voxels: classes, geometry })
 }
 
-/// Random slices of random items across `axis`, as a batch of volumes with one plane.
-fn slices<B>(axis: usize, count: usize, items: &[Item<B>], rng: &mut Rng) -> HostBatch {
+/// Random slices of random items across `axis`, as a batch of volumes with one plane; if some voxels are ignored, slices
+/// of which some are not.
+fn slices<B>(axis: usize, count: usize, items: &[Item<B>], ignoring: bool, rng: &mut Rng) -> HostBatch {
     let (shape, channels) = (items[0].0.shape, items[0].0.channels);
     let plane = PlaneLayout::new(shape, axis);
+    let is_known =
+        |labels: &Labels, slice: &usize| plane.cut(&labels.voxels, 1, *slice).iter().any(|&v| v != Labels::IGNORED);
+    let known = |item: &Item<B>| (0..shape[axis]).filter(|slice| is_known(&item.1, slice)).collect::<Vec<usize>>();
+    let known: Vec<Vec<usize>> = if ignoring { items.iter().map(known).collect() } else { Vec::new() };
     let (mut voxels, mut classes) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let (volume, labels, _) = &items[rng.below(items.len() as u64) as usize];
-        let slice = rng.below(shape[axis] as u64) as usize;
+        let item = rng.below(items.len() as u64) as usize;
+        let (volume, labels, _) = &items[item];
+        let slice = match known.get(item).filter(|known| !known.is_empty()) {
+            Some(known) => known[rng.below(known.len() as u64) as usize],
+            None => rng.below(shape[axis] as u64) as usize,
+        };
         voxels.extend(plane.cut(&volume.voxels, channels, slice));
-        classes.extend(plane.cut(&labels.voxels, 1, slice).into_iter().map(f32::from));
+        classes.extend(plane.cut(&labels.voxels, 1, slice).into_iter().map(target));
     }
     let with = |last: usize| vec![count, 1, plane.sides[0], plane.sides[1], last];
-    HostBatch {
-        volumes: HostArray { shape: with(channels), values: voxels },
-        targets: HostTargets::Dense(HostArray { shape: with(1), values: classes }),
-    }
+    let (volumes, labels) =
+        (HostArray { shape: with(channels), values: voxels }, HostArray { shape: with(1), values: classes });
+    HostBatch::dense(volumes, labels, ignoring)
 }
 
 #[cfg(test)]

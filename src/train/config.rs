@@ -15,6 +15,7 @@ pub use preset::Preset;
 
 use crate::data::{Augmentation, SamplingRule};
 use crate::error::{Error, Result};
+use crate::models::config::LARGEST_SIDE;
 use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
@@ -239,7 +240,9 @@ impl RunConfig {
         let positive = |value: f32| value > 0.0 && value.is_finite();
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let three = |length: usize| matches!(length, 0 | 3);
-        let rules: [(&str, bool, &str); 20] = [
+        let sides = |sides: &[usize]| three(sides.len()) && sides.iter().all(|side| (1..=LARGEST_SIDE).contains(side));
+        let spacings = |mm: &[f64]| three(mm.len()) && mm.iter().all(|mm| *mm > 0.0 && mm.is_finite());
+        let rules: [(&str, bool, &str); 21] = [
             ("epochs", (1..=1_000_000).contains(&self.epochs), "1 to 1000000"),
             ("batch_size", (1..=4096).contains(&self.batch_size), "1 to 4096"),
             ("accumulate", (1..=4096).contains(&self.accumulate), "1 to 4096"),
@@ -247,7 +250,8 @@ impl RunConfig {
             ("border_share", share(self.border_share), "a share of 0 to 1"),
             ("slices", (1..=4096).contains(&self.slices), "1 to 4096"),
             ("slice_axis", self.slice_axis < 3, "0, 1 or 2"),
-            ("patch", three(self.patch.len()) && !self.patch.contains(&0), "three sides in voxels, or none"),
+            ("patch", sides(&self.patch), "three sides of 1 to 65536 voxels, or none"),
+            ("resize", sides(&self.preprocessing.resize), "three sides of 1 to 65536 voxels, or none"),
             ("foreground_share", share(self.foreground_share), "a share of 0 to 1"),
             ("segmentation_loss_factor", self.segmentation_loss_factor.is_finite(), "a number"),
             ("dice_factor", self.dice_factor >= 0.0 && self.dice_factor.is_finite(), "0 or more"),
@@ -258,7 +262,7 @@ impl RunConfig {
             ("betas", optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta)), "two numbers of 0 to below 1"),
             ("epsilon", positive(optimizer.epsilon), "a positive number"),
             ("clip", matches!(self.preprocessing.clip[..], [] | [_, _]), "the lowest and the highest value, or none"),
-            ("spacing", three(self.preprocessing.spacing.len()), "three spacings in mm, or none"),
+            ("spacing", spacings(&self.preprocessing.spacing), "three spacings in mm above 0, or none"),
             ("dropout", (0.0..1.0).contains(&self.network.dropout), "0 or more and below 1"),
         ];
         if let Some((key, _, rule)) = rules.iter().find(|(_, holds, _)| !holds) {

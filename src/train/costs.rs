@@ -72,7 +72,7 @@ impl Costs {
     /// Those beside `checkpoint`; none if they are missing or unusable, as nothing but the figures of a report hangs on
     /// them.
     pub fn load(checkpoint: &Path) -> Self {
-        let text = std::fs::read_to_string(path_beside(checkpoint));
+        let text = crate::files::read_text(path_beside(checkpoint), 1 << 30);
         text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 }

@@ -95,7 +95,7 @@ fn oss_net_with_mid_range_patches_and_classes() {
     oss_net("oss-net-d", 3);
 }
 
-/// Encoder blocks in slabs, decoder blocks made anew or in chunks of points.
+/// Encoder blocks in slabs, decoder blocks recomputed or in chunks of points.
 #[test]
 fn recompute_levels() {
     let volume = [16, 16, 16];

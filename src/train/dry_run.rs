@@ -37,7 +37,7 @@ pub struct StepSizes {
     pub batch: usize,
     /// Points a volume.
     pub points: usize,
-    /// What the backward pass makes anew.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
     /// Number format of the step.
     pub precision: Precision,
@@ -302,7 +302,7 @@ fn made_up(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<
         NetworkConfig::UNet(config) => {
             let [d, h, w] = if config.dimensions == 2 { [1, d, h] } else { [d, h, w] };
             let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
-            Ok(Batch { volumes, targets: Targets::Dense(tensor(&[batch, d, h, w, 1], &mut coin)?) })
+            Ok(Batch { volumes, targets: Targets::Dense(tensor(&[batch, d, h, w, 1], &mut coin)?), known: None })
         }
         NetworkConfig::OssNet(config) => {
             let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
@@ -320,7 +320,7 @@ fn made_up(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<
                 true => Some(tensor(&[batch, d, h, w, 1], &mut coin)?),
                 false => None,
             };
-            Ok(Batch { volumes, targets: Targets::Points { coordinates, labels, label_volumes } })
+            Ok(Batch { volumes, targets: Targets::Points { coordinates, labels, label_volumes }, known: None })
         }
     }
 }

@@ -15,7 +15,7 @@ pub const OFFICIAL_EPOCHS: u64 = 50;
 
 /// For a few small volumes, as the embedded sample's: high rates, strong augmentation. Occupancy networks take four cases
 /// a step, since their batch norms' running statistics must fit scans of different machines; U-Nets, which normalise each
-/// scan by itself, take two, and Adam at the rate that MONAI's users know.
+/// scan by itself, take one, and Adam at the rate that MONAI's users know.
 pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings {
     let occupancy = matches!(network, NetworkConfig::OssNet(_));
     let optimizer = match occupancy {
@@ -24,7 +24,7 @@ pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings 
     };
     TrainSettings {
         epochs,
-        batch_size: if occupancy { 4 } else { 2 },
+        batch_size: if occupancy { 4 } else { 1 },
         accumulate: 1,
         points: 1536,
         sampling: SamplingRule::Border,

@@ -3,14 +3,14 @@
 //! A process may be killed at any moment. Whoever goes on with the run starts from its last checkpoint, and therefore first
 //! forgets what was written of later steps.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{self, write_atomic};
 use crate::train::tensorboard::Events;
 use crate::train::trainer::Trainer;
 use crate::train::validation::Validation;
@@ -34,8 +34,8 @@ impl RunLog {
         let path = folder.join(LOG);
         let named = |error| Error::file(&path, error);
         if path.exists() {
-            let text = fs::read_to_string(&path).map_err(named)?;
-            write_atomic(&path, up_to(&text, step).as_bytes())?;
+            let text = files::read(&path, u64::MAX)?;
+            write_atomic(&path, &up_to(&text, step))?;
         }
         let log = OpenOptions::new().create(true).append(true).open(&path).map_err(named)?;
         Ok(Self { events: Events::create(folder, step)?, log, path })
@@ -82,13 +82,13 @@ impl RunLog {
     }
 }
 
-/// The whole lines of a log that tell of steps up to `step`.
-fn up_to(log: &str, step: u64) -> String {
-    let lines = log.split_inclusive('\n').filter(|line| {
-        let value: Option<Value> = line.ends_with('\n').then(|| serde_json::from_str(line).ok()).flatten();
+/// The whole lines of a log that tell of steps up to `step`. A line that is no text, as a torn block leaves it, is dropped.
+fn up_to(log: &[u8], step: u64) -> Vec<u8> {
+    let lines = log.split_inclusive(|&byte| byte == b'\n').filter(|line| {
+        let value: Option<Value> = line.ends_with(b"\n").then(|| serde_json::from_slice(line).ok()).flatten();
         value.and_then(|value| value["step"].as_u64()).is_some_and(|at| at <= step)
     });
-    lines.collect()
+    lines.collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]
@@ -99,8 +99,20 @@ mod tests {
     fn later_steps_and_half_lines_are_forgotten() {
         let log =
             "{\"event\":\"start\",\"step\":0}\n{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":0.4}\n{\"step\":1,";
-        assert_eq!(up_to(log, 1), log.split_inclusive('\n').take(2).collect::<String>());
-        assert_eq!(up_to(log, 9), log.split_inclusive('\n').take(3).collect::<String>());
-        assert_eq!(up_to("", 9), "");
+        let first = |count| log.split_inclusive('\n').take(count).collect::<String>().into_bytes();
+        assert_eq!(up_to(log.as_bytes(), 1), first(2));
+        assert_eq!(up_to(log.as_bytes(), 9), first(3));
+        assert_eq!(up_to(b"", 9), b"");
+    }
+
+    /// A torn block leaves bytes that are no text: they cost their line.
+    #[test]
+    fn a_line_that_is_no_text_costs_that_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG);
+        std::fs::write(&path, b"{\"step\":1}\n{\"step\":2,\"a\":\"\xff\xfe\n\0\0\xff\n{\"step\":3}\n{\"step\":")
+            .unwrap();
+        drop(RunLog::open(folder.path(), 5).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":3}\n");
     }
 }

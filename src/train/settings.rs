@@ -45,7 +45,7 @@ pub struct TrainSettings {
     pub average_decay: Option<f32>,
     /// Loss.
     pub loss: LossSettings,
-    /// What the backward pass makes anew instead of keeping it. Changes results by rounding only.
+    /// What the backward pass recomputes instead of keeping it. Changes results by rounding only.
     #[serde(default)]
     pub recompute: Recompute,
     /// Number format of the steps.

@@ -1,12 +1,13 @@
 //! One training step's forward pass: from a batch to the loss, for every network.
 
 use crate::error::Result;
+use crate::memory::Role;
 use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction, SoftDice};
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// What a step learns from; tensors of role data.
 pub struct Batch {
@@ -14,7 +15,12 @@ pub struct Batch {
     pub volumes: Tensor,
     /// What the network answers.
     pub targets: Targets,
+    /// If labels may be [`IGNORED`]: the share of those at every voxel that are not.
+    pub known: Option<f32>,
 }
+
+/// The label of a voxel that nobody has looked at. It adds nothing to losses and their gradients.
+pub const IGNORED: f32 = -1.0;
 
 /// Questions and answers.
 pub enum Targets {
@@ -70,7 +76,8 @@ pub fn loss(
             drop(half);
             let auxiliary = match (&encoding.auxiliary, label_volumes) {
                 (Some(logits), Some(labels)) if settings.segmentation_factor != 0.0 => {
-                    Some(auxiliary_loss(tape, logits, tape.constant(labels.clone()), config.classes, settings)?)
+                    let labels = tape.constant(labels.clone());
+                    Some(auxiliary_loss(tape, logits, labels, config.classes, settings, batch.known.map(|_| 1.0))?)
                 }
                 _ => None,
             };
@@ -83,7 +90,9 @@ pub fn loss(
             let logits = network.decode(tape, parameters, &encoding, &coordinates, source)?;
             drop(encoding);
             let labels = tape.constant(labels.clone());
-            let loss = classification_loss(tape, &logits, &labels, config.classes, settings, SoftDice::default())?;
+            // Points are drawn where somebody has looked.
+            let dice = SoftDice::default();
+            let loss = classification_loss(tape, &logits, &labels, config.classes, settings, dice, None)?;
             match auxiliary {
                 Some(auxiliary) => ops::scale_add(tape, &loss, &auxiliary, settings.segmentation_factor),
                 None => Ok(loss),
@@ -95,7 +104,7 @@ pub fn loss(
             let labels = tape.constant(labels.clone());
             let config = network.config();
             let dice = SoftDice { background: false, over_batch: config.dimensions == 2 };
-            classification_loss(tape, &logits, &labels, config.classes, settings, dice)
+            classification_loss(tape, &logits, &labels, config.classes, settings, dice, batch.known)
         }
         (Network::OssNet(_), Targets::Dense(_)) => {
             Err(crate::Error::Model("an occupancy network learns from points, not from dense labels".into()))
@@ -106,7 +115,8 @@ pub fn loss(
     }
 }
 
-/// Cross entropy (binary or over classes), plus soft Dice if wished.
+/// Cross entropy (binary or over classes), plus soft Dice if wished. With `known`, labels may be [`IGNORED`], and the cross
+/// entropy is the mean over that share of them which is not.
 fn classification_loss(
     tape: &Tape,
     logits: &Var,
@@ -114,6 +124,50 @@ fn classification_loss(
     classes: usize,
     settings: LossSettings,
     dice: SoftDice,
+    known: Option<f32>,
+) -> Result<Var> {
+    let Some(known) = known else { return plain_loss(tape, logits, labels, classes, settings, (dice, [1.0; 2])) };
+    let (logits, labels) = without_ignored(tape, logits, labels, classes)?;
+    // The class of what is ignored is always met.
+    let counted = if dice.background { classes } else { classes.saturating_sub(1) }.max(1) as f32;
+    let share = if classes == 1 { 1.0 } else { (counted + 1.0) / counted };
+    let entropy = if known > 0.0 { 1.0 / known } else { 0.0 };
+    plain_loss(tape, &logits, &labels, classes, settings, (dice, [entropy, share]))
+}
+
+/// Logits and labels of which the ignored ones have neither loss nor gradient, whatever the network says there: with one
+/// channel it says "outside" and is right; with more there is another one, which says "ignored" and is right.
+fn without_ignored(tape: &Tape, logits: &Var, labels: &Var, classes: usize) -> Result<(Var, Var)> {
+    /// Beyond it sigmoid and softmax are exactly 0 and 1.
+    const SURE: f32 = 1e30;
+    let device = tape.device();
+    let all = |value: f32| -> Result<Var> {
+        let shape = labels.shape().to_vec();
+        let values = vec![value; if device.is_plan() { 0 } else { shape.iter().product() }];
+        let mut tensor = Tensor::empty(device, &shape, DType::F32, Role::Transient)?;
+        if !device.is_plan() {
+            tensor.write(&values)?;
+        }
+        Ok(tape.constant(tensor))
+    };
+    let positive = |labels: &Var| ops::activation(tape, labels, ops::Activation::Relu, &[]);
+    let ignored = positive(&ops::scale_add(tape, &all(0.0)?, labels, -1.0)?)?;
+    let known = positive(labels)?;
+    if classes == 1 {
+        return Ok((ops::scale_add(tape, logits, &ignored, -SURE)?, known));
+    }
+    let another = ops::scale_add(tape, &all(-SURE)?, &ignored, 2.0 * SURE)?;
+    Ok((ops::concat(tape, &[logits, &another])?, ops::scale_add(tape, &known, &ignored, classes as f32)?))
+}
+
+/// The loss where each label counts; `factors` are those of cross entropy and Dice.
+fn plain_loss(
+    tape: &Tape,
+    logits: &Var,
+    labels: &Var,
+    classes: usize,
+    settings: LossSettings,
+    (dice, factors): (SoftDice, [f32; 2]),
 ) -> Result<Var> {
     let entropy = match (classes, settings.reference) {
         (1, false) => ops::binary_loss(tape, logits, labels, BinaryLoss::default())?,
@@ -125,19 +179,99 @@ fn classification_loss(
         }
         _ => ops::cross_entropy(tape, logits, labels, CrossEntropy::default())?,
     };
+    let entropy = match factors[0] {
+        1.0 => entropy,
+        factor => {
+            let nothing = tape.constant(Tensor::zeros(tape.device(), &[1], Role::Transient)?);
+            ops::scale_add(tape, &nothing, &entropy, factor)?
+        }
+    };
     if settings.dice_factor == 0.0 {
         return Ok(entropy);
     }
     let probabilities = if classes == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
     let dice = ops::dice_loss(tape, &probabilities, labels, dice)?;
-    ops::scale_add(tape, &entropy, &dice, settings.dice_factor)
+    ops::scale_add(tape, &entropy, &dice, settings.dice_factor * factors[1])
 }
 
-/// The low-resolution segmentation against the labels, max-pooled to its grid.
-fn auxiliary_loss(tape: &Tape, logits: &Var, labels: Var, classes: usize, settings: LossSettings) -> Result<Var> {
+/// The low-resolution segmentation against the labels, max-pooled to its grid: of a cell with a known voxel the known ones
+/// count. With `known`, cells without one add nothing to the mean over all cells.
+fn auxiliary_loss(
+    tape: &Tape,
+    logits: &Var,
+    labels: Var,
+    classes: usize,
+    settings: LossSettings,
+    known: Option<f32>,
+) -> Result<Var> {
     let grid = [logits.shape()[1], logits.shape()[2], logits.shape()[3]];
     let target = ops::adaptive_max_pool(tape, &labels, grid)?;
     drop(labels);
-    let settings = LossSettings { dice_factor: 0.0, ..settings };
-    classification_loss(tape, logits, &target, classes, settings, SoftDice::default())
+    let (settings, dice) = (LossSettings { dice_factor: 0.0, ..settings }, SoftDice::default());
+    classification_loss(tape, logits, &target, classes, settings, dice, known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::ops::testing::{Array, assert_clean, every_device};
+    use crate::tape::Mode;
+
+    /// Loss of logits `[1, rows, classes]` and its gradient.
+    fn run(
+        device: &Device,
+        logits: &[f32],
+        labels: &[f32],
+        (classes, dice): (usize, SoftDice),
+        known: Option<f32>,
+    ) -> (f32, Vec<f32>) {
+        let rows = labels.len();
+        let tensor =
+            |last: usize, values: &[f32]| Tensor::from_slice(device, &[1, rows, last], Role::Data, values).unwrap();
+        let tape = Tape::new(device, Mode::Train);
+        let (x, y) = (tape.input(tensor(classes, logits)), tape.constant(tensor(1, labels)));
+        let settings = LossSettings { dice_factor: 0.7, ..LossSettings::default() };
+        let loss = classification_loss(&tape, &x, &y, classes, settings, dice, known).unwrap();
+        let value = loss.tensor().to_vec().unwrap()[0];
+        tape.backward(loss, &mut Parameters::new(device)).unwrap();
+        (value, tape.gradient(&x).unwrap().to_vec().unwrap())
+    }
+
+    /// Loss and gradient are those of the known rows alone, and no ignored row has a gradient, whatever the network says there.
+    #[test]
+    fn ignored_labels_have_neither_loss_nor_gradient() {
+        const ROWS: usize = 1000;
+        for (classes, background) in [(1, true), (3, true), (3, false), (2, false)] {
+            let what = (classes, SoftDice { background, over_batch: false });
+            let logits: Vec<f32> =
+                Array::random(&[ROWS * classes], 5).data.iter().map(|&x| (40.0 * x * x * x) as f32).collect();
+            let labels: Vec<f32> = (0..ROWS)
+                .map(|row| if row % 3 == 1 || row > 700 { IGNORED } else { (row % classes.max(2)) as f32 })
+                .collect();
+            let known: Vec<usize> = (0..ROWS).filter(|&row| labels[row] != IGNORED).collect();
+            let part = |values: &[f32], width: usize| -> Vec<f32> {
+                known.iter().flat_map(|row| values[row * width..][..width].to_vec()).collect()
+            };
+            let share = known.len() as f32 / ROWS as f32;
+            for device in every_device() {
+                let (loss, gradient) = run(&device, &logits, &labels, what, Some(share));
+                let (expected, slopes) = run(&device, &part(&logits, classes), &part(&labels, 1), what, None);
+                assert_clean();
+                // A mean over all rows times their number over that of the known: a few roundings.
+                assert!((loss / expected - 1.0).abs() < 1e-5, "{classes}: {loss}, expected {expected}");
+                let largest = slopes.iter().fold(0.0f32, |most, slope| most.max(slope.abs()));
+                for (ours, theirs) in part(&gradient, classes).iter().zip(&slopes) {
+                    assert!((ours - theirs).abs() <= 1e-5 * largest, "{classes}: {ours}, expected {theirs}");
+                }
+                let ignored = (0..ROWS).filter(|&row| labels[row] == IGNORED);
+                assert!(ignored.flat_map(|row| &gradient[row * classes..][..classes]).all(|&slope| slope == 0.0));
+                // Nothing known: nothing to learn.
+                let (loss, gradient) = run(&device, &logits, &[IGNORED; ROWS], what, Some(0.0));
+                assert_clean();
+                // Dice of nothing against nothing is met.
+                assert!(loss.abs() < 1e-6 && gradient.iter().all(|&slope| slope == 0.0), "{classes}: {loss}");
+            }
+        }
+    }
 }

@@ -24,14 +24,14 @@ use crate::train::ema::Ema;
 use crate::train::grad_clip;
 use crate::train::micro_batches::MicroBatches;
 use crate::train::settings::TrainSettings;
-use crate::train::step::{self, Batch};
+use crate::train::step::{self, Batch, Targets};
 use crate::train::validation::Validation;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
 const RECORDED_STEP: u64 = 1;
 
-/// The most threads that draw batches: more only help where reading is slower than the network.
+/// The most threads that draw batches beside a network on the CPU: more only help where reading is slower than it.
 const PREFETCH_THREADS: usize = 4;
 
 /// Steps of a process before batches are drawn ahead.
@@ -197,11 +197,11 @@ impl Trainer {
     /// [`Error::Usage`] if the device is no CUDA device or the network drops out values at random; no memory for the loss.
     pub fn use_graphs(&mut self) -> Result<()> {
         if !matches!(self.device.target(), Target::Cuda(_)) {
-            return Err(Error::Usage("--graph needs a CUDA device; leave it away on the CPU".into()));
+            return Err(Error::Usage("--graph needs a CUDA device; omit it on the CPU".into()));
         }
         if self.network.config().dropout() > 0.0 {
             let why = "dropout draws new numbers in every pass, and a CUDA graph repeats the same";
-            return Err(Error::Usage(format!("--graph: {why}; leave it away for this network")));
+            return Err(Error::Usage(format!("--graph: {why}; omit it for this network")));
         }
         let loss = self.device.in_op("loss", || Tensor::zeros(&self.device, &[1], Role::Output))?;
         self.graph = Some(InGraph { replay: StepGraph::default(), loss });
@@ -328,8 +328,12 @@ impl Trainer {
     /// they lie in the host's memory, of which its ledger knows nothing. They take at most half of what steps leave of the
     /// budget; where that holds no two batches, each is drawn when it is needed.
     fn window(&self, bytes: u64) -> (PrefetchLimits, Option<Buffer>) {
-        let threads = self.device.threads().clamp(1, PREFETCH_THREADS);
         let on_cpu = matches!(self.device.backend(), Backend::Cpu { .. });
+        // A GPU leaves the host's cores to reading, inflating and augmenting.
+        let threads = match on_cpu {
+            true => self.device.threads().clamp(1, PREFETCH_THREADS),
+            false => std::thread::available_parallelism().map_or(1, usize::from),
+        };
         let left = if on_cpu { (self.device.budget().saturating_sub(self.device.reserved())) / 2 } else { u64::MAX };
         let window = PrefetchLimits::within(self.prefetch_bytes.min(left), bytes, threads);
         if self.prefetch_bytes == 0 || window.bytes(bytes) > left {
@@ -356,17 +360,22 @@ impl Trainer {
         })
     }
 
-    /// Checks that the weights are worth keeping.
+    /// Checks that weights, running statistics and the optimiser's state are worth keeping.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the first that is not finite.
     pub fn check_weights(&self) -> Result<()> {
-        let weights: Vec<&Tensor> = self.parameters.iter().map(Parameter::value).collect();
-        match first_not_finite(&self.device, &weights)? {
+        let weights = self.parameters.iter().map(|parameter| (parameter.name(), parameter.value()));
+        let statistics = self.parameters.buffers().map(|(name, value, _)| (name, value));
+        let averages = self.average().map_or(&[][..], |average| average.weights()).iter();
+        let averages = averages.map(|average| ("an averaged weight", average));
+        let state = self.optimizer.state().iter().map(|state| ("the optimiser's state", state));
+        let (names, kept): (Vec<&str>, Vec<&Tensor>) = weights.chain(statistics).chain(averages).chain(state).unzip();
+        match first_not_finite(&self.device, &kept)? {
             None => Ok(()),
             Some(i) => {
-                let name = self.parameters.iter().nth(i).map_or_else(String::new, |parameter| parameter.name().into());
-                Err(Error::NotFinite { what: "a weight".into(), step: self.optimizer.steps(), op: name })
+                let (what, step) = ("what is to be saved".into(), self.optimizer.steps());
+                Err(Error::NotFinite { what, step, op: names[i].into() })
             }
         }
     }
@@ -473,14 +482,22 @@ impl Trainer {
         let value = match graph {
             None => {
                 let loss = share_of_loss(&tape, parameters, network, batch, settings)?;
-                let value = loss.tensor().to_vec()?[0];
+                // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
+                // forward pass only. Nothing of a pass whose loss is not finite is used.
+                let value = loss.tensor().fetch()?;
+                let updated = tape.take_buffer_updates();
+                tape.backward(loss, parameters)?;
+                let value = value.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
                 if value.is_finite() {
-                    updates.extend(tape.take_buffer_updates());
-                    tape.backward(loss, parameters)?;
+                    updates.extend(updated);
                 }
                 value
             }
             // Nothing that the host would wait for may lie between the two.
+            Some(_) if batch.known.is_some() && matches!(batch.targets, Targets::Dense(_)) => {
+                let why = "each batch of a data set with ignored voxels is weighed by those that are known";
+                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; leave --graph away")));
+            }
             Some(InGraph { replay, loss }) => {
                 replay.run(parameters, batch, loss, |parameters, loss| {
                     let share = share_of_loss(&tape, parameters, network, batch, settings)?;

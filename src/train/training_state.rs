@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::checkpoint::model::{AVERAGE, FORMAT, entry, fill, named_weights, to_json};
+use crate::checkpoint::model::{AVERAGE, entry, fill, named_weights, to_json};
 use crate::checkpoint::{self, Metadata, View, safetensors};
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
@@ -23,7 +23,6 @@ use crate::train::trainer::{History, Trainer};
 /// A full disk or a folder that refuses; an older checkpoint of that name then survives.
 pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     let mut metadata = Metadata::new();
-    metadata.insert("format".into(), FORMAT.into());
     metadata.insert("network".into(), to_json("network", &trainer.network().config(), path)?);
     metadata.insert("task".into(), to_json("task", task, path)?);
     metadata.insert("settings".into(), to_json("settings", trainer.asked(), path)?);

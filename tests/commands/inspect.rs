@@ -77,6 +77,7 @@ fn faults_are_listed() {
     series.write(&root.join("labelsTr/series.nii"));
     let mut skewed = Nifti::new([6, 5, 4]);
     skewed.sform[0][1] = 0.5;
+    skewed.pixdim[2] = 1.25f64.sqrt();
     skewed.write(&root.join("imagesTr/skewed_0000.nii"));
     skewed.write(&root.join("labelsTr/skewed.nii"));
     Nifti::filled([6, 5, 4], 1).write(&root.join("labelsTr/alone.nii"));

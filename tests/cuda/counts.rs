@@ -116,6 +116,26 @@ fn steps_launch_no_more_than_committed() {
     table::settle("kernels/steps.tsv", &steps::HEADS, &steps::measure());
 }
 
+/// What the roofline charges for launches.
+#[test]
+fn launches_are_no_more_than_committed() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: a GPU counts nothing");
+        return;
+    }
+    table::settle("kernels/launches.tsv", &steps::LAUNCH_HEADS, &steps::launches());
+}
+
+/// What the driver compiles before a first step, which scripts/compile_times.py takes the time of.
+#[test]
+fn first_kernels_are_no_more_than_committed() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: a GPU counts nothing");
+        return;
+    }
+    table::settle("kernels/first.tsv", &steps::FIRST_HEADS, &steps::first());
+}
+
 /// True for kernels that are made of one source for many sizes, activations or precisions, of which some are counted.
 fn is_a_twin(file: &str, kernel: &str) -> bool {
     file.starts_with("occupancy") || file.ends_with("_mma") || kernel.contains("bf16") || kernel.contains("tf32")

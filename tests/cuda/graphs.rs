@@ -3,9 +3,11 @@
 use crate::common::cuda::{assert_clean, cuda_device};
 use crate::support::cli::{Place, data_set};
 use ossnet::data::Dataset;
-use ossnet::device::Device;
+use ossnet::device::{Backend, Device};
+use ossnet::memory::Role;
 use ossnet::models::{NetworkConfig, OssNetConfig, UNetConfig};
 use ossnet::task::{PreparedCase, Task};
+use ossnet::tensor::Tensor;
 use ossnet::train::presets;
 use ossnet::train::settings::TrainSettings;
 use ossnet::train::trainer::Trainer;
@@ -106,4 +108,29 @@ fn what_no_graph_can_hold_is_refused() {
     let dropping = OssNetConfig { dropout: 0.1, ..OssNetConfig::sample("o-net", 1, SHAPE).unwrap() };
     let text = refusal(&device, &NetworkConfig::OssNet(dropping));
     assert!(text.contains("dropout"), "{text}");
+}
+
+/// What the host's memory holds now is nothing that a graph can do again: copies inside a capture are errors, and the device goes
+/// on.
+#[test]
+fn copies_inside_a_capture_are_errors() {
+    let Some(device) = cuda_device(0) else { return };
+    let Backend::Cuda(cuda) = device.backend() else { unreachable!("a CUDA device") };
+    let values = vec![1.0f32; 1000];
+    let mut large = Tensor::zeros(&device, &[1000], Role::Data).unwrap();
+    let refusal = |work: &mut dyn FnMut() -> ossnet::Result<()>| match cuda.capture(work) {
+        Ok(_) => panic!("a copy was captured"),
+        Err(error) => error.to_string(),
+    };
+    let text = refusal(&mut || large.write(&values));
+    assert!(text.contains("a copy to the device while a CUDA graph is captured"), "{text}");
+    let text = refusal(&mut || large.to_vec().map(drop));
+    assert!(text.contains("a copy to the host while a CUDA graph is captured"), "{text}");
+    // What is small travels in a kernel's arguments, which the graph keeps.
+    let (_, graph) = cuda.capture(|| large.write(&[2.0f32; 4])).unwrap();
+    large.write(&values).unwrap();
+    graph.launch().unwrap();
+    let found = large.to_vec().unwrap();
+    assert_eq!((found[3], found[4]), (2.0, 1.0));
+    assert_clean();
 }

@@ -50,6 +50,81 @@ fn devices_are_listed() {
     assert!(json["cuda"][0]["memory"].as_u64().unwrap() > 1 << 30 && json["no_cuda"].is_null(), "{json}");
 }
 
+/// What goes wrong before a kernel runs says what to do, whoever asks.
+#[test]
+fn a_driver_that_refuses() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: a GPU's driver fails when it wants to");
+        return;
+    }
+    let place = Place::new();
+    let flags = "memory --model o-net --volume 32x32x32 --points 16 --steps 1 --memory-budget 256MiB --device cuda";
+    for (fault, parts) in [
+        ("cuInit=34", ["starting the driver", "stub"]),
+        ("cuInit=803", ["starting the driver", "reboot"]),
+        ("cuInit=804", ["starting the driver", "LD_LIBRARY_PATH"]),
+        ("cuDevicePrimaryCtxRetain=46", ["opening device 0", "exclusive mode"]),
+        ("cuModuleLoadData=221", ["loading", "libnvidia-ptxjitcompiler"]),
+        ("cuModuleLoadData=222", ["loading", "r530"]),
+        ("cuLaunchKernel=701", ["kernel ", "registers"]),
+    ] {
+        let outcome = command(&place, flags).env("CUEMU_FAIL", fault).output().unwrap();
+        Outcome::from(outcome).refused(1, &parts);
+    }
+    let old = |arguments: &str| -> Outcome {
+        command(&place, arguments).env("CUEMU_DRIVER", "12000").output().unwrap().into()
+    };
+    old(flags).refused(1, &["CUDA 12.0, and 12.1 is needed", "r530"]);
+    let text = old("devices").succeeded();
+    assert!(text.contains("driver for CUDA 12.0 (too old)") && text.contains("CUDA 12.1 (r530)"), "{text}");
+}
+
+/// A driver without virtual memory management, one that says it has it and refuses, and an allocation a buffer: the same
+/// training, with the plan's bytes.
+#[test]
+fn arenas_of_every_kind_train_alike() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a"], &["v"]);
+    let weights = |out: &str, variable: (&str, &str)| {
+        let flags =
+            "train --data data --model o-net --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
+        let mut command = command(&place, &format!("{flags} --out {out}"));
+        Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
+        std::fs::read(place.at(out).join("o-net.safetensors")).unwrap()
+    };
+    let mapped = weights("mapped", ("OSSNET_ARENA", "mapped"));
+    assert!(mapped == weights("one", ("OSSNET_ARENA", "one")));
+    assert!(mapped == weights("separate", ("OSSNET_ARENA", "separate")));
+    if !cuemu::gpu_present() {
+        assert!(mapped == weights("unmanaged", ("CUEMU_VMM", "0")));
+        assert!(mapped == weights("refused", ("CUEMU_FAIL", "cuMemAddressReserve=801")));
+    }
+    let unknown = command(&place, "roofline --measure").env("OSSNET_ARENA", "two").output().unwrap();
+    Outcome::from(unknown).refused(2, &["OSSNET_ARENA=two", "separate"]);
+}
+
+/// A driver that compiles slowly: the user is told, and several kernels are compiled at a time.
+#[test]
+fn compiling_is_said() {
+    if cuemu::gpu_present() {
+        eprintln!("skipped: how long a GPU's driver compiles depends on its cache");
+        return;
+    }
+    let place = Place::new();
+    let outcome = command(&place, "devices --kernels").env("CUEMU_DELAY", "cuModuleLoadData=5").output().unwrap();
+    let outcome = Outcome::from(outcome);
+    assert!(outcome.err.contains("compiled 2") && outcome.err.contains("docs/cuda.md"), "{}", outcome.err);
+    let text = outcome.succeeded();
+    assert!(text.contains("kernels loaded in") && text.contains("slowest kernels"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&place, "devices --kernels --json")).unwrap();
+    let kernels = json["kernels"].as_array().unwrap();
+    assert!(kernels.len() > 200 && kernels.iter().all(|kernel| kernel["problem"].is_null()), "{json:#}");
+    assert!(kernels.iter().all(|kernel| kernel["ptxas_registers"].as_u64().is_some()), "{json:#}");
+    let fails = command(&place, "devices --kernels").env("CUEMU_FAIL", "cuModuleLoadData=222").output().unwrap();
+    let fails = Outcome::from(fails);
+    assert!(fails.code == Some(1) && fails.err.contains("r530"), "{}", fails.err);
+}
+
 /// No driver: every command that names a CUDA device says what is missing, and the CPU works.
 #[test]
 fn a_machine_without_a_driver() {
@@ -153,6 +228,8 @@ fn a_step_copies_nothing_to_the_host() {
         let config = NetworkConfig::sample(name, 1, 1, [16; 3]).unwrap();
         let mut stage = SyntheticStep::new(&device, &config, StepSizes::new([16; 3], 1, 30)).unwrap();
         stage.step().unwrap();
+        // Launches of a first step wait for their kernels.
+        device.synchronize().unwrap();
         let before = emulator.host_counters();
         stage.step().unwrap();
         let after = emulator.host_counters();

@@ -51,6 +51,14 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// Asserts a failure for which the operating system gives the reason: one line, without a remedy of ours.
+    pub fn refused_by_the_system(&self, parts: &[&str]) {
+        assert_eq!((self.code, self.out.as_str(), self.err.lines().count()), (Some(1), "", 1), "{}", self.err);
+        parts.iter().for_each(|part| assert!(self.err.contains(part), "'{part}' is missing: {}", self.err));
+    }
+}
+
 impl Place {
     /// An empty folder.
     pub fn new() -> Self {

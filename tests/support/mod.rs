@@ -23,6 +23,8 @@ pub struct Nifti {
     pub quaternion: [f64; 6],
     pub sform_code: i32,
     pub sform: [[f64; 4]; 3],
+    /// Code of the units: 1 metre, 2 mm, 3 micron.
+    pub units: u8,
     pub voxels: Vec<u8>,
 }
 
@@ -44,6 +46,7 @@ impl Nifti {
             quaternion: [0.0; 6],
             sform_code: 1,
             sform: [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+            units: 2,
             voxels: (0..x * y * z).map(|i| i as u8).collect(),
         }
     }
@@ -86,7 +89,7 @@ impl Nifti {
             put(108, float(self.offset));
             put(112, float(self.slope));
             put(116, float(self.intercept));
-            put(123, vec![2]);
+            put(123, vec![self.units]);
             put(252, short(self.qform_code as i64));
             put(254, short(self.sform_code as i64));
             (0..6).for_each(|k| put(256 + 4 * k, float(self.quaternion[k])));
@@ -104,7 +107,7 @@ impl Nifti {
             put(348, int(self.sform_code));
             (0..6).for_each(|k| put(352 + 8 * k, double(self.quaternion[k])));
             (0..12).for_each(|k| put(400 + 8 * k, double(self.sform[k / 4][k % 4])));
-            put(500, int(2));
+            put(500, int(self.units.into()));
             bytes[4..8].copy_from_slice(&self.magic);
         }
         bytes

@@ -12,6 +12,8 @@ pub struct Config {
     pub footprint: bool,
     /// A launch with a finding fails (`CUDA_ERROR_LAUNCH_FAILED`), not only with a fault.
     pub strict: bool,
+    /// Launches are validated and counted, and do nothing: what a program asks of its device at sizes that nobody could emulate.
+    pub idle: bool,
     /// Zero: blocks and warps run in order; otherwise in an order drawn from this seed.
     pub seed: u64,
     /// Backward jumps a warp may take between two barriers before it counts as hung.
@@ -27,6 +29,7 @@ impl Default for Config {
             traffic: false,
             footprint: false,
             strict: false,
+            idle: false,
             seed: 0,
             patience: 1 << 28,
             threads: 1,
@@ -40,8 +43,8 @@ impl Config {
         Config { checks: true, traffic: true, ..Config::default() }
     }
 
-    /// The defaults, changed by `CUEMU_CHECK`, `CUEMU_TRAFFIC`, `CUEMU_FOOTPRINT`, `CUEMU_STRICT` (1 for on), `CUEMU_SEED` and
-    /// `CUEMU_THREADS`.
+    /// The defaults, changed by `CUEMU_CHECK`, `CUEMU_TRAFFIC`, `CUEMU_FOOTPRINT`, `CUEMU_STRICT`,
+    /// `CUEMU_IDLE` (1 for on), `CUEMU_SEED` and `CUEMU_THREADS`.
     pub fn from_environment() -> Config {
         let on = |name: &str| std::env::var(name).is_ok_and(|v| v != "0" && !v.is_empty());
         let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
@@ -50,6 +53,7 @@ impl Config {
             traffic: on("CUEMU_TRAFFIC"),
             footprint: on("CUEMU_FOOTPRINT"),
             strict: on("CUEMU_STRICT"),
+            idle: on("CUEMU_IDLE"),
             seed: number("CUEMU_SEED").unwrap_or(0),
             threads: number("CUEMU_THREADS").map_or(1, |n| n.clamp(1, 64) as u32),
             ..Config::default()

@@ -44,10 +44,34 @@ pub enum Symbol {
     Param(u32),
 }
 
+/// The registers between a `{` and its `}`.
+#[derive(Default)]
+struct Scope {
+    /// Width of each, and its slot once it is used.
+    names: HashMap<String, (Width, Option<u32>)>,
+    /// Declared as `%r<100>`: prefix, number, width. They get names when they are first used, however many there are.
+    ranges: Vec<(String, u32, Width)>,
+}
+
+impl Scope {
+    /// Width and slot of the register called `name`, if this scope declares it.
+    fn find(&self, name: &str) -> Option<(Width, Option<u32>)> {
+        self.names.get(name).copied().or_else(|| {
+            let range = self.ranges.iter().rev().find(|(prefix, count, _)| {
+                let number = name.strip_prefix(prefix.as_str()).unwrap_or_default();
+                // `%r07` is not `%r7`.
+                let plain = number == "0" || !number.starts_with(['0', '+']);
+                plain && number.parse::<u32>().is_ok_and(|number| number < *count)
+            });
+            range.map(|&(_, _, width)| (width, None))
+        })
+    }
+}
+
 /// The state of one kernel's decoding.
 #[derive(Default)]
 pub struct Builder {
-    scopes: Vec<HashMap<String, (Width, Option<u32>)>>,
+    scopes: Vec<Scope>,
     /// Symbols by name.
     pub symbols: HashMap<String, Symbol>,
     /// Jump tables by name.
@@ -83,14 +107,14 @@ pub struct Builder {
 impl Builder {
     /// A kernel with only the always-true predicate.
     pub fn new() -> Builder {
-        let mut builder = Builder { scopes: vec![HashMap::new()], ..Builder::default() };
+        let mut builder = Builder { scopes: vec![Scope::default()], ..Builder::default() };
         builder.pred_slot();
         builder
     }
 
     /// Opens a `{`.
     pub fn open(&mut self) {
-        self.scopes.push(HashMap::new());
+        self.scopes.push(Scope::default());
     }
 
     /// Closes a `}`.
@@ -119,8 +143,8 @@ impl Builder {
         let scope = self.scopes.last_mut().expect("the outermost scope is never closed");
         for (name, count) in names {
             match count {
-                None => _ = scope.insert(name.clone(), (width, None)),
-                Some(n) => scope.extend((0..*n).map(|k| (format!("{name}{k}"), (width, None)))),
+                None => _ = scope.names.insert(name.clone(), (width, None)),
+                Some(count) => scope.ranges.push((name.clone(), *count, width)),
             }
         }
     }
@@ -148,13 +172,13 @@ impl Builder {
 
     /// The register called `name`, if it is one.
     pub fn register(&mut self, name: &str) -> Option<Register> {
-        let depth = self.scopes.iter().rposition(|scope| scope.contains_key(name))?;
-        let (width, slot) = self.scopes[depth][name];
+        let found = self.scopes.iter().enumerate().rev().find_map(|(depth, scope)| Some((depth, scope.find(name)?)));
+        let (depth, (width, slot)) = found?;
         let slot = slot.unwrap_or_else(|| {
             self.words += u32::from(width != Width::Pred) + u32::from(width == Width::W64);
             self.fresh(width)
         });
-        self.scopes[depth].insert(name.to_string(), (width, Some(slot)));
+        self.scopes[depth].names.insert(name.to_string(), (width, Some(slot)));
         Some(Register { slot, width })
     }
 

@@ -33,8 +33,11 @@ pub fn decode(tree: &ast::Module, mut place: impl FnMut(&Variable) -> Result<u64
     Ok(Module { kernels, globals })
 }
 
-fn align(offset: u32, to: u32) -> u32 {
-    offset.next_multiple_of(to.max(1))
+/// Where something of `size` bytes lies behind `offset`, and where it ends.
+fn placed(offset: u32, to: u32, size: u32, what: &str) -> Result<(u32, u32)> {
+    let start = offset.checked_next_multiple_of(to.max(1));
+    let end = start.and_then(|start| start.checked_add(size)).filter(|&end| end <= i32::MAX as u32);
+    start.zip(end).ok_or_else(|| format!("variable {what} lies beyond the 2 GiB that such variables may take"))
 }
 
 /// Whether any instruction of the kernel names `symbol`.
@@ -57,12 +60,12 @@ fn kernel(entry: &ast::Entry, globals: &HashMap<String, (u64, u32)>, module_shar
     }
     let (mut params, mut param_bytes) = (Vec::new(), 0);
     for param in &entry.params {
-        param_bytes = align(param_bytes, param.align);
-        b.symbols.insert(param.name.clone(), Symbol::Param(param_bytes));
-        params.push((param_bytes, param.size));
-        param_bytes += param.size;
+        let (start, end) = placed(param_bytes, param.align, param.size, &param.name)?;
+        b.symbols.insert(param.name.clone(), Symbol::Param(start));
+        params.push((start, param.size));
+        param_bytes = end;
     }
-    let (shared, local) = lay_out(entry, module_shared, &mut b);
+    let (shared, local) = lay_out(entry, module_shared, &mut b)?;
 
     let mut labels = HashMap::new();
     let mut jumps: Vec<(usize, String)> = Vec::new();
@@ -127,22 +130,22 @@ fn kernel(entry: &ast::Entry, globals: &HashMap<String, (u64, u32)>, module_shar
 }
 
 /// Offsets of shared and local variables; gives the bytes of both. Dynamic shared memory begins after the static.
-fn lay_out(entry: &ast::Entry, module_shared: &[&Variable], b: &mut Builder) -> (u32, u32) {
+fn lay_out(entry: &ast::Entry, module_shared: &[&Variable], b: &mut Builder) -> Result<(u32, u32)> {
     let own = entry.body.iter().filter_map(|s| if let Statement::Variable(v) = s { Some(v) } else { None });
     let used = module_shared.iter().copied().filter(|v| !v.external && mentions(entry, &v.name));
     let (mut shared, mut local) = (0, 0);
     for variable in own.chain(used) {
         let (bytes, symbol): (&mut u32, fn(u32) -> Symbol) =
             if variable.space == Space::Shared { (&mut shared, Symbol::Shared) } else { (&mut local, Symbol::Local) };
-        *bytes = align(*bytes, variable.align);
-        b.symbols.insert(variable.name.clone(), symbol(*bytes));
-        *bytes += variable.size;
+        let (start, end) = placed(*bytes, variable.align, variable.size, &variable.name)?;
+        b.symbols.insert(variable.name.clone(), symbol(start));
+        *bytes = end;
     }
-    let shared = align(shared, 16);
+    let shared = shared.next_multiple_of(16);
     for variable in module_shared.iter().filter(|v| v.external) {
         b.symbols.insert(variable.name.clone(), Symbol::Shared(shared));
     }
-    (shared, align(local, 16))
+    Ok((shared, local.next_multiple_of(16)))
 }
 
 fn decode_one(b: &mut Builder, instruction: &Instruction, jumps: &mut Vec<(usize, String)>) -> Result<()> {

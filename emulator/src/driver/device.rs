@@ -32,10 +32,23 @@ fn attribute(number: i32) -> i32 {
         76 => 0,                           // minor
         81 => (SHARED_OPT_IN + 1024) as i32,
         97 => SHARED_OPT_IN as i32,
-        106 => 32,   // blocks of a multiprocessor
-        111 => 1024, // shared memory the system keeps of every block
+        102 => i32::from(virtual_memory()), // virtual memory management
+        106 => 32,                          // blocks of a multiprocessor
+        111 => 1024,                        // shared memory the system keeps of every block
         _ => 0,
     }
+}
+
+/// 1000 × major + 10 × minor of the CUDA version that the driver supports: 12.8, or what `CUEMU_DRIVER` says in that form.
+pub fn driver_version() -> i32 {
+    static VERSION: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+    *VERSION.get_or_init(|| std::env::var("CUEMU_DRIVER").ok().and_then(|v| v.parse().ok()).unwrap_or(12080))
+}
+
+/// False if `CUEMU_VMM=0` says that this driver has no virtual memory management.
+pub fn virtual_memory() -> bool {
+    static MANAGED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *MANAGED.get_or_init(|| std::env::var("CUEMU_VMM").as_deref() != Ok("0"))
 }
 
 api! {
@@ -44,9 +57,9 @@ api! {
         if flags == 0 { Ok(()) } else { Err(Status::InvalidValue) }
     }
 
-    /// 12.8.
+    /// 12.8, or `CUEMU_DRIVER`.
     fn cuDriverGetVersion(version: *mut i32) {
-        give(version, 12080)
+        give(version, driver_version())
     }
 
     /// One, or `CUEMU_DEVICES`.

@@ -95,14 +95,17 @@ fn run(function: &Function, geometry: &Geometry, stream: usize) -> Outcome {
     if let Some(status) = state.fatal {
         return Err(status);
     }
+    let fresh = || KernelCounters { kernel: kernel.name.clone(), ..KernelCounters::default() };
+    if config.idle {
+        let counted = KernelCounters { launches: 1, ..fresh() };
+        record::with(|r| r.kernels.entry(kernel.name.clone()).or_insert_with(fresh).add(&counted));
+        return Ok(());
+    }
     let state = &mut *state;
     let outcome = launch(kernel, geometry, config, &mut state.memory, &mut state.numbers);
     let found = !outcome.findings.is_empty();
     outcome.findings.into_iter().for_each(record::found);
-    record::with(|r| {
-        let fresh = || KernelCounters { kernel: kernel.name.clone(), ..KernelCounters::default() };
-        r.kernels.entry(kernel.name.clone()).or_insert_with(fresh).add(&outcome.counters);
-    });
+    record::with(|r| r.kernels.entry(kernel.name.clone()).or_insert_with(fresh).add(&outcome.counters));
     if outcome.fault.is_none() {
         coverage::ran(&kernel.name);
     }

@@ -136,6 +136,9 @@ fn synchronise() {
 const GRANULARITY: usize = 2 << 20;
 
 fn is_granular(bytes: usize) -> Outcome {
+    if !super::device::virtual_memory() {
+        return Err(Status::NotSupported);
+    }
     if bytes > 0 && bytes.is_multiple_of(GRANULARITY) { Ok(()) } else { Err(Status::InvalidValue) }
 }
 

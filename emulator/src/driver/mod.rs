@@ -11,6 +11,7 @@ pub mod context;
 pub mod coverage;
 pub mod device;
 pub mod exports;
+pub mod fault;
 pub mod graph;
 pub mod launch;
 pub mod memory;
@@ -51,10 +52,14 @@ impl Status {
             0 => (c"CUDA_SUCCESS", c"no error"),
             1 => (c"CUDA_ERROR_INVALID_VALUE", c"cuemu: invalid argument (see the findings)"),
             2 => (c"CUDA_ERROR_OUT_OF_MEMORY", c"cuemu: out of memory"),
+            34 => (c"CUDA_ERROR_STUB_LIBRARY", c"cuemu: as asked for by CUEMU_FAIL"),
+            46 => (c"CUDA_ERROR_DEVICE_UNAVAILABLE", c"cuemu: as asked for by CUEMU_FAIL"),
             101 => (c"CUDA_ERROR_INVALID_DEVICE", c"cuemu: no such device"),
             201 => (c"CUDA_ERROR_INVALID_CONTEXT", c"cuemu: no current context"),
             209 => (c"CUDA_ERROR_NO_BINARY_FOR_GPU", c"cuemu: only PTX text can be loaded, no cubin and no fatbin"),
             218 => (c"CUDA_ERROR_INVALID_PTX", c"cuemu: PTX that the emulator does not know (see the findings)"),
+            221 => (c"CUDA_ERROR_JIT_COMPILER_NOT_FOUND", c"cuemu: as asked for by CUEMU_FAIL"),
+            222 => (c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION", c"cuemu: PTX newer than the driver (see CUEMU_DRIVER)"),
             301 => (c"CUDA_ERROR_FILE_NOT_FOUND", c"cuemu: file not found"),
             400 => (c"CUDA_ERROR_INVALID_HANDLE", c"cuemu: a handle that is not alive"),
             500 => (c"CUDA_ERROR_NOT_FOUND", c"cuemu: no such name in the module"),
@@ -65,6 +70,8 @@ impl Status {
             716 => (c"CUDA_ERROR_MISALIGNED_ADDRESS", c"cuemu: a kernel used a misaligned address (see the findings)"),
             719 => (c"CUDA_ERROR_LAUNCH_FAILED", c"cuemu: a kernel failed (see the findings)"),
             801 => (c"CUDA_ERROR_NOT_SUPPORTED", c"cuemu: not emulated"),
+            803 => (c"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", c"cuemu: as asked for by CUEMU_FAIL"),
+            804 => (c"CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE", c"cuemu: as asked for by CUEMU_FAIL"),
             900 => (c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"cuemu: not allowed while the stream is captured"),
             901 => (c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"cuemu: the capture holds what no graph can"),
             _ => (c"CUDA_ERROR_UNKNOWN", c"cuemu: unknown error"),
@@ -82,6 +89,9 @@ macro_rules! api {
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, clippy::similar_names, clippy::used_underscore_binding, clippy::too_many_arguments)]
         pub unsafe extern "C" fn $name($($arg: $ty),*) -> i32 {
+            if let Some(code) = $crate::driver::fault::asked(stringify!($name)) {
+                return code;
+            }
             let body = || -> $crate::driver::Outcome { $body };
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
                 Ok(Ok(())) => 0,

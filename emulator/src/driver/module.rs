@@ -49,7 +49,7 @@ unsafe fn load_image(out: *mut *mut c_void, image: *const c_char) -> Outcome {
     // SAFETY: an image begins with text that ends with a zero, or with the magic number of an ELF or fatbin file.
     let head = unsafe { image.cast::<[u8; 4]>().read_unaligned() };
     if head == *b"\x7fELF" || head == 0xBA55_ED50u32.to_le_bytes() {
-        record::found(Finding::host(FindingKind::BadModule, "a cubin or fatbin: only PTX text can be emulated".into()));
+        // No finding: a program that has PTX as well goes on with that, as with a driver older than its machine code.
         return Err(Status::NoBinaryForGpu);
     }
     // SAFETY: as above.

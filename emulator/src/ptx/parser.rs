@@ -5,9 +5,21 @@ use super::lexer::{Kind, Token, tokens};
 
 type Result<T> = std::result::Result<T, String>;
 
+/// Longest text that is read; a module of a hundred kernels has a megabyte.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Most braces, brackets or signs within each other: the parser recurses.
+const MOST_NESTED: usize = 32;
+
+/// Largest alignment of a variable.
+const MOST_ALIGNED: u32 = 1 << 16;
+
 /// Parses a PTX module. Errors are one line and name the line of the text.
 pub fn parse(source: &str) -> Result<Module> {
-    let mut parser = Parser { tokens: tokens(source)?, at: 0 };
+    if source.len() > MOST_BYTES {
+        return Err(format!("a text of {} bytes is too long, {MOST_BYTES} are read", source.len()));
+    }
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, nested: 0 };
     let mut module = Module::default();
     while !parser.done() {
         parser.item(&mut module)?;
@@ -18,6 +30,8 @@ pub fn parse(source: &str) -> Result<Module> {
 struct Parser {
     tokens: Vec<Token>,
     at: usize,
+    /// Operands that are being read, each inside the one before.
+    nested: usize,
 }
 
 impl Parser {
@@ -177,7 +191,11 @@ impl Parser {
             let line = self.line();
             match self.word()?.as_str() {
                 ".reqntid" => entry.required_block = Some(self.triple()?),
-                ".maxntid" => entry.max_threads = Some(self.triple()?.iter().product()),
+                ".maxntid" => {
+                    let sides = self.triple()?;
+                    let product = sides.iter().try_fold(1u32, |product, &side| product.checked_mul(side));
+                    entry.max_threads = Some(product.ok_or(format!("line {line}: {sides:?} threads are too many"))?);
+                }
                 ".minnctapersm" | ".maxnreg" | ".maxnctapersm" => {
                     self.integer()?;
                 }
@@ -206,13 +224,19 @@ impl Parser {
         Ok(entry)
     }
 
+    /// A number of 32 bits.
+    fn small(&mut self) -> Result<u32> {
+        let (line, value) = (self.line(), self.integer()?);
+        u32::try_from(value).map_err(|_| format!("line {line}: {value} is too large here"))
+    }
+
     fn triple(&mut self) -> Result<[u32; 3]> {
         let mut out = [1; 3];
         for (k, v) in out.iter_mut().enumerate() {
             if k > 0 && !self.accept(',') {
                 break;
             }
-            *v = self.integer()? as u32;
+            *v = self.small()?;
         }
         Ok(out)
     }
@@ -232,7 +256,12 @@ impl Parser {
         let name = loop {
             let word = self.word()?;
             match word.as_str() {
-                ".align" => align = self.integer()? as u32,
+                ".align" => {
+                    align = self.small()?;
+                    if !align.is_power_of_two() || align > MOST_ALIGNED {
+                        return self.error("an alignment that is no power of two up to 65536");
+                    }
+                }
                 ".v2" => vector = 2,
                 ".v4" => vector = 4,
                 // Attributes of a pointer parameter: they promise, they do not change its layout.
@@ -250,25 +279,28 @@ impl Parser {
             if self.is(']') {
                 unsized_array = true
             } else {
-                count *= self.integer()?
+                count = count.saturating_mul(self.integer()?)
             }
             self.expect(']')?;
         }
         let mut init = Vec::new();
         if self.accept('=') {
-            self.initialiser(element, &mut init)?;
+            self.initialiser(element, &mut init, 0)?;
         }
-        let size = if unsized_array { init.len() as u64 } else { count * u64::from(element) };
+        let size = if unsized_array { init.len() as u64 } else { count.saturating_mul(u64::from(element)) };
         let size = u32::try_from(size).map_err(|_| format!("line {line}: variable `{name}` is too large"))?;
         // In a parameter list `.align` after `.ptr` speaks of what is pointed to; no scalar is aligned more than itself.
         let align = if space == Space::Param && size == element { element } else { align.max(element.min(8)) };
         Ok(Variable { space, name, size, align, init, external })
     }
 
-    fn initialiser(&mut self, element: u32, out: &mut Vec<u8>) -> Result<()> {
+    fn initialiser(&mut self, element: u32, out: &mut Vec<u8>, depth: usize) -> Result<()> {
+        if depth > MOST_NESTED || element > 8 {
+            return self.error("an initialiser of so many braces or of vectors is unknown here");
+        }
         if self.accept('{') {
             while !self.accept('}') {
-                self.initialiser(element, out)?;
+                self.initialiser(element, out, depth + 1)?;
                 self.accept(',');
             }
             return Ok(());
@@ -304,13 +336,14 @@ impl Parser {
             ".reg" => {
                 let line = self.line();
                 let word = self.word()?;
-                let kind = Type::parse(&word[1..]).ok_or(format!("line {line}: unknown register type `{word}`"))?;
+                let kind = word.strip_prefix('.').and_then(Type::parse);
+                let kind = kind.ok_or(format!("line {line}: unknown register type `{word}`"))?;
                 let mut names = Vec::new();
                 loop {
                     let name = self.word()?;
                     let mut count = None;
                     if self.accept('<') {
-                        count = Some(self.integer()? as u32);
+                        count = Some(self.small()?);
                         self.expect('>')?;
                     }
                     names.push((name, count));
@@ -395,6 +428,16 @@ impl Parser {
     }
 
     fn operand(&mut self) -> Result<Operand> {
+        if self.nested >= MOST_NESTED {
+            return self.error("an operand of so many brackets is unknown here");
+        }
+        self.nested += 1;
+        let operand = self.operand_inside();
+        self.nested -= 1;
+        operand
+    }
+
+    fn operand_inside(&mut self) -> Result<Operand> {
         if self.accept('{') {
             let mut items = Vec::new();
             while !self.accept('}') {
@@ -484,5 +527,28 @@ mod tests {
     fn what_it_does_not_know_is_named() {
         let error = parse(".version 9.0\n.target sm_80\n.texref t;").unwrap_err();
         assert_eq!(error, "line 3: unknown directive `.texref`");
+    }
+
+    /// What would take any amount of memory, overflow or recurse without end is refused, or costs nothing.
+    #[test]
+    fn hostile_numbers_and_nests() {
+        let kernel = |body: &str| parse(&format!(".version 8.0\n.target sm_80\n.address_size 64\n{body}"));
+        for body in [
+            ".entry k() .maxntid 70000, 70000, 70000 { ret; }",
+            ".entry k() .reqntid 4294967296, 1, 1 { ret; }",
+            ".entry k() { .reg .f32 %f<18446744073709551615>; ret; }",
+            ".global .b8 x[18446744073709551615][3];",
+            ".global .align 3 .b8 x[3];",
+            ".global .v4 .b64 x[1] = { 1 };",
+        ] {
+            assert!(kernel(body).is_err(), "{body}");
+        }
+        for (open, close) in [("{", "}"), ("[", "]"), ("-", "")] {
+            let body = format!(".entry k() {{ mov.u32 %r1, {}1{}; }}", open.repeat(100_000), close.repeat(100_000));
+            assert!(kernel(&body).unwrap_err().contains("brackets"), "{open}");
+            let body = format!(".global .b8 x[] = {}1{};", open.repeat(100_000), close.repeat(100_000));
+            assert!(kernel(&body).is_err(), "{open}");
+        }
+        assert_eq!(kernel(".entry k() { .reg .f32 %f<4000000000>; ret; }").unwrap().entries.len(), 1);
     }
 }

@@ -9,18 +9,20 @@ use std::time::Instant;
 use clap::Args;
 
 use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
-use self::summary::{Summary, entry, line};
+use self::summary::{Summary, entry, line, of_labels};
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
+use super::failures::{Failures, is_of_case};
 use super::mesh_output::MeshOutputArgs;
 use super::output::{plural, print};
 use super::provenance::print_json;
 use crate::checkpoint::model::{self, Model};
 use crate::checkpoint::{Array, Data, torch};
-use crate::data::{Case, Labels, Warning, nifti};
+use crate::data::{Axes, Case, Labels, Source, Warning, nifti};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
-use crate::infer::{Refinement, Segmenter, SegmenterOptions, inputs};
+use crate::infer::inputs::{self, Inputs};
+use crate::infer::{Refinement, Segmenter, SegmenterOptions};
 use crate::models::{Family, NetworkConfig};
 use crate::task::Task;
 use crate::{interrupt, label_table};
@@ -82,15 +84,39 @@ pub fn run(args: InferArgs) -> Result<()> {
     let options = args.options(&model)?;
     // Checked before anything is written.
     Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
-    let cases = inputs::cases(&args.input, &model.task.preprocessing.channels)?;
-    let target = Target::of(&args, cases.len())?;
-    let folder = RunFolder::claim(&target.folder, |_| true)?;
+    let Inputs { cases, problems } = inputs::find(&args.input, &model.task.preprocessing.channels)?;
+    let target = Target::of(&args, cases.len() + problems.len())?;
+    let mut failures = Failures::new(cases.len() + problems.len());
+    problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
+    // All headers before the first scan: hours later nobody looks any more.
+    let mut sound = Vec::new();
+    for case in &cases {
+        let checked = case.check_headers(false).and_then(|channels| model.task.check_channels(&case.name, channels));
+        match checked {
+            Ok(()) => sound.push(case),
+            Err(error) => failures.pass_over(&case.name, error, true)?,
+        }
+    }
+    if sound.is_empty() {
+        return failures.finish(&args.out, "segmented", AGAIN);
+    }
+    // Whoever names one file may write others beside it at the same time.
+    let folder = match target.file {
+        Some(_) => RunFolder::shared(&target.folder)?,
+        None => RunFolder::claim(&target.folder, |_| true)?,
+    };
     let mut summary = if target.file.is_some() { Summary::unwritten() } else { Summary::open(folder.path())? };
     let mut pending = Vec::new();
-    for case in &cases {
+    for &case in &sound {
         let outputs = Outputs::of(&args, &target, &case.name, &model.task);
         match outputs.all().iter().find(|path| path.exists()) {
-            Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {}
+            Some(_) if args.resume && outputs.all().iter().all(|path| path.exists()) => {
+                // Killed between the last file and the line that tells of it.
+                if !summary.has(&case.name) {
+                    let labels = Labels::read(&Source::File(outputs.labels.clone()), Axes::Canonical)?;
+                    summary.add(&case.name, of_labels(&model.task, case, &outputs, &labels))?;
+                }
+            }
             Some(path) if !args.resume && !args.overwrite => {
                 let remedy = "choose another --out, go on with --resume, or replace it with --overwrite";
                 return Err(Error::data(path, "exists already", remedy));
@@ -98,6 +124,7 @@ pub fn run(args: InferArgs) -> Result<()> {
             _ => pending.push((case, outputs)),
         }
     }
+    let mut broken = Vec::new();
     let mut bar = verbosity.task("segmenting", pending.len() as u64);
     for (done, (case, outputs)) in pending.iter().enumerate() {
         let mut tick = || {
@@ -111,7 +138,16 @@ pub fn run(args: InferArgs) -> Result<()> {
             bar.suspend(|| verbosity.warn(&warning));
             warnings.push(warning.problem);
         };
-        let mut entry = segment(&args, &model, &options, case, outputs, &mut tick, &mut warn)?;
+        let mut entry = match segment(&args, &model, &options, case, outputs, &mut tick, &mut warn) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let passed = is_of_case(&error, case, folder.path());
+                failures.pass_over(&case.name, error, passed)?;
+                broken.push(case.name.as_str());
+                bar.advance(&case.name);
+                continue;
+            }
+        };
         if !warnings.is_empty() {
             entry["warnings"] = warnings.into();
         }
@@ -124,21 +160,25 @@ pub fn run(args: InferArgs) -> Result<()> {
     bar.finish("done");
     #[cfg(feature = "report")]
     if args.seen.report {
-        page(&args, &model, &target, &cases, &summary)?;
+        let shown: Vec<&Case> = sound.into_iter().filter(|case| !broken.contains(&case.name.as_str())).collect();
+        page(&args, &model, &target, &shown, &summary)?;
     }
     if args.run.json {
         print_json(summary.entries.into(), "cases")?;
     }
-    Ok(())
+    failures.finish(folder.path(), "segmented", AGAIN)
 }
+
+/// What to do about scans that were passed over.
+const AGAIN: &str = "mend those scans and go on with --resume";
 
 /// Writes `report.html` of all scans, those of earlier runs included.
 #[cfg(feature = "report")]
-fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[Case], summary: &Summary) -> Result<()> {
+fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[&Case], summary: &Summary) -> Result<()> {
     use super::mesh_output::page::{self, Segmented};
     let folder = target.folder.as_path();
 
-    let scans = cases.iter().map(|case| {
+    let scans = cases.iter().map(|&case| {
         let entry = summary.entries.iter().find(|entry| entry["case"] == case.name);
         let labels = Outputs::of(args, target, &case.name, &model.task).labels;
         Ok(Segmented { case, labels, entry: entry.ok_or_else(|| page::missing(folder, &case.name))? })

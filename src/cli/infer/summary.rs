@@ -7,11 +7,13 @@ use serde::Deserialize;
 use super::Outputs;
 use crate::checkpoint::model::Model;
 use crate::cli::provenance::stamped;
-use crate::data::Case;
+use crate::data::{Case, Labels};
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{read_text, write_atomic};
 use crate::infer::Segmentation;
 use crate::models::NetworkConfig;
+use crate::task::Task;
+use crate::text::visible_line;
 
 /// A case's line in the summary.
 pub(super) fn entry(
@@ -21,10 +23,31 @@ pub(super) fn entry(
     found: &Segmentation,
     seconds: f64,
 ) -> serde_json::Value {
-    let task = &model.task;
+    let points: u64 = found.evaluated.iter().sum();
+    let (evaluated, what) = match model.network.config() {
+        NetworkConfig::OssNet(_) => (&found.evaluated[..], "points"),
+        NetworkConfig::UNet(_) => (&[][..], "passes"),
+    };
+    let mut entry = of_labels(&model.task, case, outputs, &found.labels);
+    entry["seconds"] = seconds.into();
+    entry["inference_seconds"] = found.seconds.into();
+    entry["peak_bytes"] = found.peak_bytes.into();
+    entry[what] = points.into();
+    if !evaluated.is_empty() {
+        entry["points_by_stage"] = evaluated.into();
+    }
+    if let Some(verification) = found.verification {
+        entry["verification"] = serde_json::json!(verification);
+    }
+    entry
+}
+
+/// The part of a case's line that its segmentation tells: all that is known of one whose process was killed before it wrote
+/// the line.
+pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &Labels) -> serde_json::Value {
     let values = &task.preprocessing.classes;
-    let millilitres = found.labels.geometry.affine.determinant().abs() / 1000.0;
-    let counts = found.labels.histogram();
+    let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
+    let counts = labels.histogram();
     let background = values.first().copied().unwrap_or(0);
     let by_class: serde_json::Map<String, serde_json::Value> = values
         .iter()
@@ -35,32 +58,16 @@ pub(super) fn entry(
             (name, (counts[usize::from(value)] as f64 * millilitres).into())
         })
         .collect();
-    let foreground = found.labels.len() as u64 - counts[usize::from(background)];
-    let points: u64 = found.evaluated.iter().sum();
+    let foreground = labels.len() as u64 - counts[usize::from(background)];
     let inputs: Vec<String> = case.images.iter().map(|source| source.path().display().to_string()).collect();
-    let (evaluated, what) = match model.network.config() {
-        NetworkConfig::OssNet(_) => (&found.evaluated[..], "points"),
-        NetworkConfig::UNet(_) => (&[][..], "passes"),
-    };
-    let mut entry = serde_json::json!({
+    serde_json::json!({
         "case": case.name,
         "input": inputs.join(","),
         "output": outputs.labels.display().to_string(),
-        "shape": found.labels.geometry.stored.shape,
+        "shape": labels.geometry.stored.shape,
         "foreground_ml": foreground as f64 * millilitres,
         "ml_by_class": by_class,
-        "seconds": seconds,
-        "inference_seconds": found.seconds,
-        "peak_bytes": found.peak_bytes,
-        what: points,
-    });
-    if !evaluated.is_empty() {
-        entry["points_by_stage"] = evaluated.into();
-    }
-    if let Some(verification) = found.verification {
-        entry["verification"] = serde_json::json!(verification);
-    }
-    entry
+    })
 }
 
 /// The same for a reader.
@@ -83,8 +90,11 @@ pub(super) fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
             number(&dense["seconds"])
         );
     }
-    line
+    visible_line(&line).into_owned()
 }
+
+/// Most bytes of a summary: a million scans.
+const MOST: u64 = 1 << 30;
 
 /// The file's layouts: today's, and the bare list of version 0.1.
 #[derive(Deserialize)]
@@ -113,7 +123,7 @@ impl Summary {
         let entries = match path.exists() {
             false => Vec::new(),
             true => {
-                let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+                let text = read_text(&path, MOST)?;
                 let remedy = "choose another --out, or remove it";
                 let known: Known = serde_json::from_str(&text)
                     .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?;
@@ -123,6 +133,11 @@ impl Summary {
             }
         };
         Ok(Self { path: Some(path), entries })
+    }
+
+    /// Whether a case is in it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry["case"] == name)
     }
 
     /// One more case, or a case again.

@@ -21,7 +21,7 @@ use crate::checkpoint::model;
 use crate::data::{Axes, Dataset};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{RunFolder, remove_temporaries, write_atomic};
+use crate::files::{RunFolder, read_text, write_atomic};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
 use crate::planner::training::TrainingPlan;
@@ -38,6 +38,9 @@ use flags::Flags;
 
 /// The configuration in a run's folder.
 const CONFIG: &str = "config.toml";
+
+/// Most bytes of one.
+const MOST_CONFIG: u64 = 1 << 20;
 
 /// Flags of `ossnet train`.
 #[derive(Args, Clone, Debug)]
@@ -105,7 +108,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let probe = config.network(1, 1, [256; 3])?;
     let folder = match &args.resume {
         Some(folder) => RunFolder::claim(folder, |_| true)?,
-        None => output_folder(args.out.as_deref(), "train", holds_leftovers_only)?,
+        None => output_folder(args.out.as_deref(), "train", |_| false)?,
     };
     let folder = folder.path();
     let path = checkpoint_path(folder, &probe);
@@ -132,9 +135,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let again = format!("go on with: ossnet train --resume {}", folder.display());
     let begin = |step: u64| {
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
-        let journal = RunLog::open(folder, step)?;
-        remove_temporaries(folder);
-        Ok(journal)
+        RunLog::open(folder, step)
     };
     let mut run = Run {
         training: &*training,
@@ -162,7 +163,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
 fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     let stored = args.resume.as_ref().map(|folder| folder.join(CONFIG)).filter(|path| path.exists());
     let path = stored.or(args.flags.config.clone());
-    let text = path.as_ref().map(|path| std::fs::read_to_string(path).map_err(|error| Error::file(path, error)));
+    let text = path.as_ref().map(|path| read_text(path, MOST_CONFIG));
     let text = text.transpose()?;
     let file = path.as_deref().zip(text.as_deref());
     RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
@@ -179,12 +180,6 @@ fn device(args: &TrainArgs) -> Result<Device> {
         }
         _ => Err(Error::Usage(format!("--cuda-devices '{list}' is no device's number; give one, for example 0"))),
     }
-}
-
-/// True if a folder holds nothing but what a killed writer left.
-fn holds_leftovers_only(folder: &Path) -> bool {
-    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.all(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".tmp")))
 }
 
 /// Cases, network and settings that the configuration describes.
@@ -220,7 +215,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     }
     let mut task = task.measured(&dataset)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
-    check_trainable(&dataset, &*training)?;
+    check_trainable(&dataset, &task, &*training, verbosity)?;
     let shape = training.case(0)?.volume.shape;
     let network = config.network(channels, task.outputs(), shape)?;
     let network = if reference { network.into_reference() } else { network };
@@ -248,7 +243,7 @@ fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> 
                 ))),
             }
         }
-        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; leave it away for {}", network.title()))),
+        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; omit it for {}", network.title()))),
     }
 }
 

@@ -96,11 +96,25 @@ pub struct Header {
     pub offset: u64,
     /// Value = stored · slope + intercept; `None` if the header asks for no scaling.
     pub scaling: Option<(f64, f64)>,
-    /// The first three axes and where they lie.
+    /// The first three axes and where they lie, in mm whatever the file's unit.
     pub grid: StoredGrid,
 }
 
+/// How far from a whole number a label stored as a float may lie: rounding of a program that computed it.
+const ROUNDING: f32 = 1e-3;
+
 impl Header {
+    /// How far from a whole number a value may lie that is a label: half a step of what the file can store, if it stores
+    /// integers with a slope, but never so much that a step could mean two labels.
+    pub fn label_tolerance(&self) -> f32 {
+        let is_float = matches!(self.datatype, Datatype::F32 | Datatype::F64);
+        match self.scaling {
+            // A little more than half, for the rounding of the product.
+            Some((slope, _)) if !is_float => ((slope.abs() * 0.5001) as f32).clamp(ROUNDING, 0.25),
+            _ => ROUNDING,
+        }
+    }
+
     /// Parses the first bytes of a file (348 or more for NIfTI-1, 540 for NIfTI-2).
     ///
     /// # Errors
@@ -129,9 +143,9 @@ impl Header {
         self.grid.shape
     }
 
-    /// Channels: what lies along the axes beyond the third.
+    /// Channels: what lies along the axes beyond the third; the largest number if there are more than 64 bits count.
     pub fn channels(&self) -> usize {
-        self.dims.iter().skip(3).product()
+        self.dims.iter().skip(3).fold(1, |product, &n| product.saturating_mul(n))
     }
 
     /// Elements of all axes; `None` if the product exceeds u64.
@@ -253,6 +267,7 @@ impl Raw {
             return fail(format!("scales its voxels with intercept {}", self.intercept), CONVERT);
         }
         let grid = StoredGrid { shape: [0, 1, 2].map(|k| dims.get(k).copied().unwrap_or(1)), ..self.grid };
+        let grid = grid.in_millimetres();
         let affine = grid.affine();
         if !affine.is_valid() {
             let source = if grid.sform_code > 0 { "sform" } else { "qform or pixdim" };

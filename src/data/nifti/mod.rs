@@ -11,20 +11,26 @@ mod read;
 mod write;
 
 pub use header::{Datatype, Header};
-pub use read::{Image, MAX_ELEMENTS, probe, read, read_header};
+pub use read::{Image, MAX_CHANNELS, MAX_ELEMENTS, probe, read, read_header, read_wide};
 pub use write::{write_labels, write_volume};
 
-/// True for a name that is read as an image (of a pair, its header's).
+/// True for a name that is read as an image (of a pair, its header's), whatever the case of its ending.
 pub fn is_image(name: &str) -> bool {
-    [".nii", ".nii.gz", ".hdr"].iter().any(|ending| name.ends_with(ending))
+    let ending = split_ending(name).1;
+    [".nii", ".nii.gz", ".hdr", ".hdr.gz"].iter().any(|known| ending.eq_ignore_ascii_case(known))
 }
 
-/// Stem and ending of a name, `.gz` being part of the ending.
+/// Stem and ending of a name, `.gz` being part of the ending, in any case.
 pub fn split_ending(file: &str) -> (&str, &str) {
-    let plain = file.strip_suffix(".gz").unwrap_or(file);
-    let end =
-        [".nii", ".hdr", ".img"].iter().find_map(|ending| plain.strip_suffix(ending)).map_or(plain.len(), str::len);
+    let plain = without(file, ".gz").unwrap_or(file);
+    let end = [".nii", ".hdr", ".img"].iter().find_map(|ending| without(plain, ending)).map_or(plain.len(), str::len);
     file.split_at(end)
+}
+
+/// The text without an ending of ASCII letters in any case.
+fn without<'a>(text: &'a str, ending: &str) -> Option<&'a str> {
+    let (start, end) = text.split_at_checked(text.len().checked_sub(ending.len())?)?;
+    end.eq_ignore_ascii_case(ending).then_some(start)
 }
 
 #[cfg(test)]
@@ -36,6 +42,9 @@ mod tests {
         assert_eq!(split_ending("a/b.c.nii.gz"), ("a/b.c", ".nii.gz"));
         assert_eq!(split_ending("b.hdr"), ("b", ".hdr"));
         assert_eq!(split_ending("plain"), ("plain", ""));
+        assert_eq!(split_ending("größe.NII.GZ"), ("größe", ".NII.GZ"));
+        assert_eq!(split_ending("ü"), ("ü", ""));
+        assert!(is_image("a.Nii.gz") && is_image("A.HDR") && !is_image("nii.gz.txt"));
         assert!(is_image("a.nii") && is_image("b.hdr") && !is_image("b.img") && !is_image("a.gz"));
     }
 }

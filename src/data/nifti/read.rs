@@ -1,21 +1,29 @@
 //! Reading: header, then voxels as f32 in the file's order.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::header::{Datatype, Header, SIZE_2};
 use crate::data::source::Source;
+use crate::memory::size;
 use crate::{Error, Result};
 
 /// The most elements (voxels times channels) that one file may declare: 2³², 16 GiB as f32.
 pub const MAX_ELEMENTS: u64 = 1 << 32;
+
+/// The most channels of one file: each has a name, statistics and a place in tables.
+pub const MAX_CHANNELS: usize = 1 << 16;
 
 /// Deflate cannot expand its input by more than this factor (258 bytes from 2 bits).
 const MAX_EXPANSION: u64 = 1032;
 
 /// Bytes decoded at a time; a multiple of every voxel size.
 const CHUNK: usize = 1 << 16;
+
+/// How a gzip member begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 const AGAIN: &str = "copy or download it again";
 
@@ -53,17 +61,43 @@ pub fn probe(source: &Source) -> Result<Header> {
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be opened; [`Error::Data`] if it is no NIfTI file, is truncated or damaged, declares
-/// more than it holds or more than [`MAX_ELEMENTS`], or holds NaN or infinity.
+/// more than it holds, more than [`MAX_ELEMENTS`] or more than the memory budget holds, or holds NaN or infinity.
 pub fn read(source: &Source) -> Result<Image> {
     let Opened { header, mut stream } = Opened::new(source)?;
     if !header.single_file {
         stream = Stream::new(mate(source, "img")?)?;
     }
     let elements = stream.check_size(&header)?;
+    // As read and as turned, both f32.
+    afford(&header, elements, 2 * size_of::<f32>(), &stream.source)?;
     stream.skip_to(header.offset)?;
-    let voxels = stream.voxels(&header, elements)?;
+    let voxels = stream.voxels(&header, elements, |value| value as f32)?;
     check_finite(&voxels, &header, &stream.source)?;
     Ok(Image { header, voxels })
+}
+
+/// The voxels of [`read`] in 64-bit floats, which tell apart the large numbers of atlases that 32-bit floats do not.
+///
+/// # Errors
+/// As there.
+pub fn read_wide(source: &Source) -> Result<Vec<f64>> {
+    let Opened { header, mut stream } = Opened::new(source)?;
+    if !header.single_file {
+        stream = Stream::new(mate(source, "img")?)?;
+    }
+    let elements = stream.check_size(&header)?;
+    afford(&header, elements, size_of::<f64>(), &stream.source)?;
+    stream.skip_to(header.offset)?;
+    stream.voxels(&header, elements, |value| value)
+}
+
+/// Refuses voxels that the memory budget does not hold, before they are unpacked: a file of a megabyte may make gigabytes.
+fn afford(header: &Header, elements: u64, bytes_each: usize, source: &Source) -> Result<()> {
+    let told = size::within_host_budget(&[elements as usize, bytes_each]).err();
+    told.map_or(Ok(()), |told| {
+        let problem = format!("reading its {:?} voxels {told}", header.dims);
+        Err(Error::data(source.path(), problem, "crop or resample it, or raise --memory-budget"))
+    })
 }
 
 /// A file whose header has been read.
@@ -103,14 +137,27 @@ fn mate(source: &Source, extension: &str) -> Result<Source> {
         path.clone()
     };
     let candidates = [plain.with_extension(extension), plain.with_extension(format!("{extension}.gz"))];
-    match candidates.iter().find(|candidate| candidate.is_file()) {
-        Some(found) => Ok(Source::File(found.clone())),
+    let found = candidates.iter().find(|candidate| candidate.is_file()).cloned();
+    match found.or_else(|| in_any_case(&candidates)) {
+        Some(found) => Ok(Source::File(found)),
         None => {
             let wanted = candidates[0].file_name().unwrap_or_default().to_string_lossy();
             let problem = format!("is one half of a pair whose other half '{wanted}' is missing");
             Err(Error::data(path, problem, "put both files into one folder"))
         }
     }
+}
+
+/// A file beside `candidates` that differs from one of them in the case of letters alone.
+fn in_any_case(candidates: &[PathBuf]) -> Option<PathBuf> {
+    let wanted: Vec<String> =
+        candidates.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    let folder = candidates.first()?.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut entries = folder.unwrap_or(Path::new(".")).read_dir().ok()?.flatten().map(|entry| entry.path());
+    entries.find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        wanted.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)) && path.is_file()
+    })
 }
 
 /// Decompressed bytes of a file, with what is needed to judge it.
@@ -123,6 +170,43 @@ struct Stream {
     position: u64,
 }
 
+/// The members of a gzip stream one after the other. What follows the last and begins no other, zeros of a tape's or an
+/// archive's blocks for instance, is left alone, as gunzip does.
+struct Members {
+    member: Option<GzDecoder<Box<dyn BufRead>>>,
+}
+
+impl Members {
+    fn new(raw: Box<dyn Read>) -> Self {
+        Self { member: Some(GzDecoder::new(Box::new(BufReader::new(raw)))) }
+    }
+
+    /// The bytes behind a member, if they begin another one.
+    fn next(mut behind: Box<dyn BufRead>) -> io::Result<Option<GzDecoder<Box<dyn BufRead>>>> {
+        if behind.fill_buf()?.len() < GZIP.len() {
+            // The end, or the edge of a buffer.
+            let mut start = Vec::with_capacity(GZIP.len());
+            behind.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
+            behind = Box::new(Cursor::new(start).chain(behind));
+        }
+        let begins = behind.fill_buf()?.starts_with(&GZIP);
+        Ok(begins.then(|| GzDecoder::new(behind)))
+    }
+}
+
+impl Read for Members {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            self.member = self.member.take().map(|member| Self::next(member.into_inner())).transpose()?.flatten();
+        }
+        Ok(0)
+    }
+}
+
 impl Stream {
     /// Opens `source`; compression is recognised by content, not by name.
     fn new(source: Source) -> Result<Self> {
@@ -132,9 +216,9 @@ impl Stream {
         }
         let mut start = Vec::with_capacity(2);
         source.open()?.take(2).read_to_end(&mut start).map_err(|e| Error::file(source.path(), e))?;
-        let compressed = start == [0x1f, 0x8b];
+        let compressed = start == GZIP;
         let raw = source.open()?;
-        let reader: Box<dyn Read> = if compressed { Box::new(MultiGzDecoder::new(raw)) } else { raw };
+        let reader: Box<dyn Read> = if compressed { Box::new(Members::new(raw)) } else { raw };
         Ok(Self { source, reader, length, compressed, position: 0 })
     }
 
@@ -146,6 +230,10 @@ impl Stream {
             let problem = format!("declares {dims:?} voxels, more than the limit of {MAX_ELEMENTS}");
             Error::data(path, problem, "if the header is right, crop or resample the scan")
         })?;
+        if header.channels() > MAX_CHANNELS {
+            let problem = format!("declares {} channels, more than the limit of {MAX_CHANNELS}", header.channels());
+            return Err(Error::data(path, problem, "extract the images that are meant"));
+        }
         let wanted = elements * header.datatype.bytes() + header.offset;
         let possible = if self.compressed { self.length.saturating_mul(MAX_EXPANSION) } else { self.length };
         if wanted > possible {
@@ -171,9 +259,9 @@ impl Stream {
     }
 
     /// Decodes `elements` voxels, then reads to the end so that a damaged checksum is noticed.
-    fn voxels(&mut self, header: &Header, elements: u64) -> Result<Vec<f32>> {
+    fn voxels<T>(&mut self, header: &Header, elements: u64, number: impl Fn(f64) -> T + Copy) -> Result<Vec<T>> {
         let path = self.source.path().to_owned();
-        let mut voxels: Vec<f32> = Vec::new();
+        let mut voxels: Vec<T> = Vec::new();
         let bytes = elements * header.datatype.bytes();
         // Memory is taken as the file proves that it has the voxels: at once if it is not compressed.
         let first = if self.compressed { elements.min(64 << 20) } else { elements } as usize;
@@ -192,7 +280,7 @@ impl Stream {
                 let step = voxels.len().min(elements as usize - voxels.len());
                 voxels.try_reserve_exact(step).map_err(refused)?;
             }
-            decode(part, header, &mut voxels);
+            decode(part, header, number, &mut voxels);
             left -= part.len() as u64;
         }
         if self.compressed {
@@ -218,9 +306,15 @@ impl Stream {
     }
 }
 
-/// Appends the voxels of `bytes`, scaled.
-fn decode(bytes: &[u8], header: &Header, out: &mut Vec<f32>) {
-    fn each<const N: usize>(bytes: &[u8], header: &Header, out: &mut Vec<f32>, value: impl Fn([u8; N]) -> f64) {
+/// Appends the voxels of `bytes`, scaled, each as `number` makes it.
+fn decode<T>(bytes: &[u8], header: &Header, number: impl Fn(f64) -> T + Copy, out: &mut Vec<T>) {
+    fn each<const N: usize, T>(
+        bytes: &[u8],
+        header: &Header,
+        out: &mut Vec<T>,
+        number: impl Fn(f64) -> T,
+        value: impl Fn([u8; N]) -> f64,
+    ) {
         let numbers = bytes.as_chunks::<N>().0.iter().map(|&(mut raw)| {
             if header.big_endian {
                 raw.reverse();
@@ -228,21 +322,21 @@ fn decode(bytes: &[u8], header: &Header, out: &mut Vec<f32>) {
             value(raw)
         });
         match header.scaling {
-            None => out.extend(numbers.map(|v| v as f32)),
-            Some((slope, intercept)) => out.extend(numbers.map(|v| (v * slope + intercept) as f32)),
+            None => out.extend(numbers.map(number)),
+            Some((slope, intercept)) => out.extend(numbers.map(|v| number(v * slope + intercept))),
         }
     }
     match header.datatype {
-        Datatype::U8 => each(bytes, header, out, |b: [u8; 1]| b[0] as f64),
-        Datatype::I8 => each(bytes, header, out, |b: [u8; 1]| b[0] as i8 as f64),
-        Datatype::U16 => each(bytes, header, out, |b| u16::from_le_bytes(b) as f64),
-        Datatype::I16 => each(bytes, header, out, |b| i16::from_le_bytes(b) as f64),
-        Datatype::U32 => each(bytes, header, out, |b| u32::from_le_bytes(b) as f64),
-        Datatype::I32 => each(bytes, header, out, |b| i32::from_le_bytes(b) as f64),
-        Datatype::U64 => each(bytes, header, out, |b| u64::from_le_bytes(b) as f64),
-        Datatype::I64 => each(bytes, header, out, |b| i64::from_le_bytes(b) as f64),
-        Datatype::F32 => each(bytes, header, out, |b| f32::from_le_bytes(b) as f64),
-        Datatype::F64 => each(bytes, header, out, f64::from_le_bytes),
+        Datatype::U8 => each(bytes, header, out, number, |b: [u8; 1]| b[0] as f64),
+        Datatype::I8 => each(bytes, header, out, number, |b: [u8; 1]| b[0] as i8 as f64),
+        Datatype::U16 => each(bytes, header, out, number, |b| u16::from_le_bytes(b) as f64),
+        Datatype::I16 => each(bytes, header, out, number, |b| i16::from_le_bytes(b) as f64),
+        Datatype::U32 => each(bytes, header, out, number, |b| u32::from_le_bytes(b) as f64),
+        Datatype::I32 => each(bytes, header, out, number, |b| i32::from_le_bytes(b) as f64),
+        Datatype::U64 => each(bytes, header, out, number, |b| u64::from_le_bytes(b) as f64),
+        Datatype::I64 => each(bytes, header, out, number, |b| i64::from_le_bytes(b) as f64),
+        Datatype::F32 => each(bytes, header, out, number, |b| f32::from_le_bytes(b) as f64),
+        Datatype::F64 => each(bytes, header, out, number, f64::from_le_bytes),
     }
 }
 

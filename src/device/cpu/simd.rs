@@ -6,6 +6,8 @@
 
 use pulp::WithSimd;
 
+use crate::error::{Error, Result};
+
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SimdLevel {
@@ -21,13 +23,26 @@ impl SimdLevel {
     /// The best level of this machine, or the one that `OSSNET_SIMD` names if the machine has it.
     pub fn detect() -> Self {
         let best = Self::best();
-        let wished = match std::env::var("OSSNET_SIMD").as_deref() {
-            Ok("avx512") => Self::Avx512,
-            Ok("avx2") => Self::Avx2,
-            Ok("portable") => Self::Portable,
-            _ => best,
-        };
-        wished.min(best)
+        Self::wish().ok().flatten().unwrap_or(best).min(best)
+    }
+
+    /// The level that `OSSNET_SIMD` names, if it is set.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for another value.
+    pub fn wish() -> Result<Option<Self>> {
+        match std::env::var("OSSNET_SIMD").as_deref() {
+            Err(std::env::VarError::NotPresent) | Ok("") => Ok(None),
+            Ok("avx512") => Ok(Some(Self::Avx512)),
+            Ok("avx2") => Ok(Some(Self::Avx2)),
+            Ok("portable") => Ok(Some(Self::Portable)),
+            other => {
+                let value = other.unwrap_or("what is no text").escape_debug();
+                Err(Error::Usage(format!(
+                    "OSSNET_SIMD={value} names no level; use avx512, avx2 or portable, or unset it"
+                )))
+            }
+        }
     }
 
     /// Every level this machine can run, lowest first (for tests).

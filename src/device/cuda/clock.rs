@@ -26,14 +26,14 @@ fn point(stream: &CudaStream) -> Result<CudaEvent> {
 impl Cuda {
     /// Starts the clock.
     pub(crate) fn start_clock(&self) {
-        *self.clock.lock() = Some(point(&self.stream).map(|start| vec![start]));
+        *self.clock.lock() = Some(self.settle().and_then(|()| point(&self.stream)).map(|start| vec![start]));
     }
 
     /// Marks a point of the stream, if the clock runs. What the driver says against it [`Cuda::stop_clock`] reports.
     pub(crate) fn mark(&self) {
         let mut clock = self.clock.lock();
         if let Some(Ok(points)) = clock.as_mut() {
-            match point(&self.stream) {
+            match self.settle().and_then(|()| point(&self.stream)) {
                 Ok(next) => points.push(next),
                 Err(e) => *clock = Some(Err(e)),
             }

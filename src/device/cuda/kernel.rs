@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use bytemuck::{Pod, bytes_of};
 use cudarc::driver::result;
 
+use super::queue::Task;
 use super::{Cuda, driver};
 use crate::device::launch_config::LaunchConfig;
 use crate::device::target::TICKETS;
@@ -97,18 +98,33 @@ impl<'a> Kernel<'a> {
     /// Launches. An empty grid does nothing.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] that names the kernel.
-    pub fn launch(mut self, grid: LaunchConfig) -> Result<()> {
+    /// [`crate::Error::Shape`] for a grid that no device takes, [`crate::Error::Device`]; both name the kernel, which may be
+    /// one of those before (see `queue.rs`).
+    pub fn launch(self, grid: LaunchConfig) -> Result<()> {
         if grid.is_empty() {
             return Ok(());
         }
-        let failed = |e| driver::failed(&format!("kernel {}", self.name), e);
-        self.cuda.bind()?;
-        let (name, function) = self.cuda.modules.function(&self.name, grid.shared)?;
-        let base = self.words.as_mut_ptr();
+        grid.check().map_err(|problem| Error::shape("kernel", format!("{}: {problem}", self.name)))?;
+        let name = self.cuda.modules.ask(&self.name)?;
+        self.cuda.submit(Task::Launch { name, words: self.words, starts: self.starts, grid })
+    }
+}
+
+impl Cuda {
+    /// Launches a kernel that was asked for.
+    pub(super) fn launch(
+        &self,
+        name: &'static str,
+        mut words: Vec<u64>,
+        starts: &[usize],
+        grid: LaunchConfig,
+    ) -> Result<()> {
+        let failed = |e| driver::failed(&format!("kernel {name}"), e);
+        let function = self.modules.function(name, grid.shared)?;
+        let base = words.as_mut_ptr();
         // SAFETY: every start lies inside the words.
         let mut arguments: Vec<*mut c_void> =
-            self.starts.iter().map(|&start| unsafe { base.add(start) }.cast::<c_void>()).collect();
+            starts.iter().map(|&start| unsafe { base.add(start) }.cast::<c_void>()).collect();
         let (blocks, threads) = (grid.blocks, grid.threads);
         // SAFETY: the arguments are those that the kernel's file declares, which the tests of every op check by running it
         // under an emulator that stops accesses outside the buffers; the buffers live until their free, which the stream
@@ -119,14 +135,14 @@ impl<'a> Kernel<'a> {
                 (blocks[0], blocks[1], blocks[2]),
                 (threads[0], threads[1], threads[2]),
                 grid.shared,
-                self.cuda.stream.cu_stream(),
+                self.stream.cu_stream(),
                 &mut arguments,
             )
         }
         .map_err(failed)?;
-        *self.cuda.lock_launches().entry(name).or_default() += 1;
-        if self.cuda.wait {
-            self.cuda.stream.synchronize().map_err(failed)?;
+        *self.lock_launches().entry(name).or_default() += 1;
+        if self.wait {
+            self.stream.synchronize().map_err(failed)?;
         }
         Ok(())
     }

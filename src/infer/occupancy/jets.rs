@@ -22,7 +22,7 @@ impl Occupancy<'_> {
     /// Jets of the logit at `points`, in voxels of the volume; derivatives are by those.
     ///
     /// # Errors
-    /// A network of several outputs, or no memory.
+    /// A network of several outputs, answers that are not finite, or no memory.
     pub fn jets_at(&self, points: &[[f64; 3]]) -> Result<Vec<Jet>> {
         if self.config().classes != 1 {
             let problem = format!("a surface of {} classes has no single logit", self.config().classes);
@@ -39,6 +39,9 @@ impl Occupancy<'_> {
                 patches.as_ref(),
             )?;
             jets.extend((0..points.len()).map(|point| found.at(point, 0)));
+            if jets[jets.len() - points.len()..].iter().flatten().any(|value| !value.is_finite()) {
+                return Err(Error::NoAnswer { case: None });
+            }
         }
         Ok(jets)
     }

@@ -5,7 +5,7 @@
 //! * The usual ones, as PyTorch defines them.
 //!
 //! Gradients: `dx = dy·f'(x)`, `dc_k = Σ dy·∂f/∂c_k`; the sums are f32 over a few thousand terms, f64 beyond. Only `x` is
-//! kept: values and slopes are made anew in the backward pass, in the gradient's own buffer.
+//! kept: values and slopes are recomputed in the backward pass, in the gradient's own buffer.
 //! Work: about two FLOPs a coefficient forward, twice that backward; `x` and `y` move once.
 
 mod cpu;

@@ -5,7 +5,7 @@
 //! * Gradient: `dx[i] = Σ dy[o]/|window|` over the windows that hold `i`, gathered by each input row.
 //! * Work: 2 FLOPs an element of each window; bytes `4·(|x| + |y|)` either way.
 //!
-//! The output is kept rather than made anew if a later op needs it: it is an eighth of the input for 2×2×2, and making it
+//! The output is kept rather than recomputed if a later op needs it: it is an eighth of the input for 2×2×2, and making it
 //! anew would bring back the whole input.
 
 mod cuda;

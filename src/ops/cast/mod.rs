@@ -3,7 +3,7 @@
 //! * Rounded to nearest, ties to even, where the new type is narrower. The CPU computes in f32: it imitates bf16 by rounding
 //!   each op's result, which nothing but tests of the errors of bf16 asks for.
 //! * Gradient: `dy` in the input's type.
-//! * Work: no FLOPs; both tensors move once. The output is made anew rather than kept.
+//! * Work: no FLOPs; both tensors move once. The output is recomputed rather than kept.
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! * `xᵢ` `[rows…, Cᵢ]` with equal leading axes → `y` `[rows…, ΣCᵢ]`, stored in f32 if any of them is.
 //! * Gradient: each input gets its columns of `dy`.
-//! * Work: no FLOPs; bytes `8·|y|` either way. The output is made anew rather than kept: its inputs are all there is in it.
+//! * Work: no FLOPs; bytes `8·|y|` either way. The output is recomputed rather than kept: its inputs are all there is in it.
 
 #[cfg(test)]
 mod tests;

@@ -158,7 +158,7 @@ impl<'a> ConvPass<'a> {
             ));
         }
         let product = self.product();
-        if product.count * product.splits() > 1 << 16 {
+        if product.count * product.splits() > usize::from(u16::MAX) {
             return Err(Error::shape(NAME, format!("stride {:?} is too large for CUDA", window.stride)));
         }
         let (source, target, channels, columns) = match self.adjoint {

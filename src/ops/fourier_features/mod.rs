@@ -2,10 +2,10 @@
 //!
 //! * `c` `[points, 3]` (any number of axes), `b` `[3, F]` fixed frequencies in cycles a unit of `c` → `y` `[points, 2F]`.
 //! * The phase `c·b` is computed in f64 and reduced to half a cycle: coordinates may be whole voxel indices in the
-//!   hundreds and frequencies of several cycles a voxel, where an f32 phase is wrong by 1e-4 (QUIRKS 5).
+//!   hundreds and frequencies of several cycles a voxel, where an f32 phase is wrong by 1e-4.
 //! * Gradient: `dc_j = 2π·Σ_f b_jf·(cos_f·dsin_f − sin_f·dcos_f)`; none flows to `b`.
 //! * Work: `2·points·F·(axes + 1)` FLOPs forward (sine and cosine count one each), `points·F·(4·axes + 6)` backward;
-//!   bytes `4·(|c| + |b| + |y|)`, backward `4·(2|c| + |b| + |y|)`. The output is made anew rather than kept: it is up to
+//!   bytes `4·(|c| + |b| + |y|)`, backward `4·(2|c| + |b| + |y|)`. The output is recomputed rather than kept: it is up to
 //!   ten times its input.
 
 mod cuda;

@@ -145,6 +145,8 @@ impl Lattice {
     /// # Errors
     /// No memory for a byte or two a cell.
     pub fn mark_mixed_cells(&mut self, side: usize, margin: usize) -> Result<()> {
+        // More than the lattice has cells is all of them.
+        let margin = margin.min(self.shape.into_iter().max().unwrap_or(0));
         let device = self.status.device().clone();
         let cells = self.shape.map(|points| (points - 1).div_ceil(side).max(1));
         device.in_op("lattice", || {

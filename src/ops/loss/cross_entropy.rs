@@ -3,7 +3,7 @@
 //! * Predictions `[rows…, C]`, labels `[rows…, 1]` (class indices) → `[1]`; `γ = 0` leaves cross entropy.
 //! * From logits `p = softmax(x)` is never stored: `ln p_y = x_y − m − ln Σ e^{x_c − m}`, and
 //!   `dx_c = s·(δ_cy − p_c)` with `s = −(1 − p_y)^γ + γ·(1 − p_y)^{γ−1}·p_y·ln p_y`.
-//! * The `reference` rule (QUIRKS 16), for probabilities `[batch, …, C]`: with `S[n, c] = Σ_b −y[b, n, c]·ln p[b, n, c]` over the
+//! * The `reference` rule, for probabilities `[batch, …, C]`: with `S[n, c] = Σ_b −y[b, n, c]·ln p[b, n, c]` over the
 //!   *batch*, the loss is `mean over b, n, c of (1 − t[b, n, c])^γ·S[n, c]` where `t` is `p` for the labelled class and
 //!   `1 − p` for the others. It scales with the batch, and items share each other's factors.
 //! * Work: 5 FLOPs an element (exponential and logarithm count one) forward, 8 backward; bytes `4·(|x| + |y|)` and

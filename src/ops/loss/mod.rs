@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 pub enum Prediction {
     /// Unbounded scores, before sigmoid or softmax: stable for any value.
     Logits,
-    /// Probabilities. Logarithms take them clamped to `[1e-6, 1 − 1e-6]`, and have slope 0 outside (QUIRKS 14).
+    /// Probabilities. Logarithms take them clamped to `[1e-6, 1 − 1e-6]`, and have slope 0 outside.
     Probabilities,
 }
 

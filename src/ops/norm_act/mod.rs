@@ -7,7 +7,7 @@
 //! * The residual `r` is added before the activation (OSS-Net's blocks) or after it (MONAI's residual units).
 //! * Each part may be absent; what is absent costs nothing.
 //!
-//! Only the pre-activation `x` is kept (with `r` if the activation's argument contains it); `y` is made anew when a
+//! Only the pre-activation `x` is kept (with `r` if the activation's argument contains it); `y` is recomputed when a
 //! backward pass asks for it.
 //!
 //! Gradients, with `g = dy·act'(v)` and means over each group: `dr = g` (before) or `dy` (after), `dβ = Σ g`,

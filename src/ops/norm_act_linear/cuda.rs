@@ -213,7 +213,7 @@ impl PassInputs<'_> {
         sum_gradient_splits(cuda, scratch, splits, [outputs, features], (target, accumulate), bias)
     }
 
-    /// The same by way of `a`, made anew.
+    /// The same by way of `a`, recomputed.
     pub(super) fn weight_gradient_of(
         &self,
         cuda: &Cuda,

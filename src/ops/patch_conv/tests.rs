@@ -2,16 +2,17 @@
 
 use super::source::Source;
 use super::spectra::Direction;
-use super::{Dims, PATCH, PatchSource, cpu, patch_conv, weight_gradient};
+use super::{Dims, PATCH, PatchConv, PatchSource, cpu, patch_conv, weight_gradient};
 use crate::device::Device;
 use crate::device::cpu::{Pool, SimdLevel};
 use crate::memory::Role;
 use crate::nn::Parameters;
+use crate::ops::Op;
 use crate::ops::patch_sample::{PatchOptions, Pooling, patch_sample};
 use crate::ops::testing::{
     Array, Tolerance, assert_clean, check_bf16, check_cuda, check_op, compare, cuda_device, devices, dot,
 };
-use crate::tape::{Mode, Tape, Var};
+use crate::tape::{Mode, Precision, Tape, Var};
 use crate::tensor::Tensor;
 
 /// Index of voxel `n + m − 3`, if inside.
@@ -292,4 +293,19 @@ fn in_bf16() {
         let source = PatchSource::Volume { volume, coordinates, options: PatchOptions::default() };
         patch_conv(tape, source, &v[2], Some(&v[3]))
     });
+}
+
+/// What is stated is executed: a little more is counted, for lanes without a line compute as well.
+#[test]
+fn stated_operations_are_those_that_are_counted() {
+    let table = include_str!("../../../kernels/counts.tsv");
+    let line = table.lines().find(|line| line.starts_with("patch_conv 128 of 4 to 4\t(op)")).unwrap();
+    let counted: f64 = line.split('\t').nth(10).unwrap().parse().unwrap();
+    let volume = [1, 32, 32, 32, 4];
+    let inputs: [&[usize]; 4] = [&volume, &[128, 3], &[4, 4, 7, 7, 7], &[4]];
+    let options = Some(PatchOptions { mid_range: None });
+    let op = PatchConv { options, bias: true, precision: Precision::F32 };
+    let flops = op.forward_cost(&inputs).flops + op.backward_cost(&inputs).flops;
+    let share = flops as f64 / counted;
+    assert!((0.8..1.0).contains(&share), "{share}");
 }

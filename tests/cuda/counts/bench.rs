@@ -66,8 +66,14 @@ impl Bench {
         Ok(tensor)
     }
 
+    /// Launches wait for their kernels: what counters say is true when nothing waits any more.
+    fn settle(&self) {
+        self.device.synchronize().unwrap();
+    }
+
     /// What was launched so far does not count.
     pub fn start(&self) {
+        self.settle();
         self.emulator.reset();
         self.device.cost_log(|log| log.take());
     }
@@ -113,6 +119,7 @@ impl Bench {
     fn both_ways(&self, tape: &Tape, vars: &[Var], op: impl Fn(&Tape, &[Var]) -> Result<Var>) -> Result<()> {
         self.start();
         let y = op(tape, vars)?;
+        self.settle();
         let forward = self.emulator.counters();
         assert!(!forward.is_empty(), "nothing was launched");
         // The output's gradient is made between the passes: in f32 it launches nothing.
@@ -128,6 +135,7 @@ pub fn measure(case: &Case, resources: &Table) -> Vec<Row> {
     let bench = Bench { device: Device::cuda(0, 1 << 30).unwrap(), emulator };
     bench.device.cost_log(|log| log.record(true));
     (case.run)(&bench).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    bench.settle();
     let stated: u64 = bench.device.cost_log(|log| log.take()).iter().map(|work| work.bytes).sum();
     let mut counters = emulator.counters();
     counters.sort_by(|a, b| a.kernel.cmp(&b.kernel));

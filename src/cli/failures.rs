@@ -1,0 +1,77 @@
+//! Cases of a batch that cannot be used: named one by one, counted at the end, and passed over in between.
+
+use std::path::Path;
+
+use super::output::note;
+use crate::data::Case;
+use crate::error::{Error, Result};
+
+/// Names that the last word of a batch lists.
+const LISTED: usize = 10;
+
+/// The cases of a batch that failed.
+pub struct Failures {
+    /// Cases that there are.
+    of: usize,
+    names: Vec<String>,
+}
+
+impl Failures {
+    /// Of a batch of `of` cases.
+    pub fn new(of: usize) -> Self {
+        Self { of, names: Vec::new() }
+    }
+
+    /// Says why a case is passed over.
+    ///
+    /// # Errors
+    /// `error` itself if there is nothing to go on with: a single case, or a fault that is none of the case's.
+    pub fn pass_over(&mut self, name: &str, error: Error, is_the_cases: bool) -> Result<()> {
+        if self.of <= 1 || !is_the_cases {
+            return Err(error);
+        }
+        self.names.push(name.to_owned());
+        note(format!("warning: {error} (passed over)"));
+        Ok(())
+    }
+
+    /// The same of a file that makes no case.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pass_over_file(&mut self, problem: Error) -> Result<()> {
+        let name = match &problem {
+            Error::Data { path, .. } => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        self.pass_over(&name, problem, true)
+    }
+
+    /// The last word on a batch whose results lie in `folder`, where `what` is what was done to each case.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if cases failed, naming them.
+    pub fn finish(self, folder: &Path, what: &str, remedy: &str) -> Result<()> {
+        let Self { of, names } = self;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut listed = names[..names.len().min(LISTED)].join(", ");
+        if names.len() > LISTED {
+            listed += ", …";
+        }
+        let problem = format!("{} of {of} cases could not be {what} ({listed})", names.len());
+        Err(Error::data(folder, problem, remedy))
+    }
+}
+
+/// True if a fault is one of the case, not of the machine, the user's interrupt or the folder `out` for the results.
+pub fn is_of_case(error: &Error, case: &Case, out: &Path) -> bool {
+    match error {
+        Error::Interrupted(_) | Error::Device(_) => false,
+        Error::File { path, .. } => {
+            case.images.iter().chain(&case.label).any(|source| source.path() == path) || !path.starts_with(out)
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,78 @@
+//! Text that came from outside (names of files, cases, classes) on its way to where characters have a meaning: a terminal,
+//! a spreadsheet.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// A text of several lines for a terminal: every other control character, and those that turn the direction of writing, are
+/// shown as `\u001b` and so on, which also is how JSON and TOML write them.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |character| obeyed(character) && !matches!(character, '\n' | '\t'))
+}
+
+/// The same for a text that is one line, or a part of one: a name with a line break in it makes no second line.
+pub fn visible_line(text: &str) -> Cow<'_, str> {
+    escaped(text, obeyed)
+}
+
+/// Whether a terminal does something at a character but show it.
+fn obeyed(character: char) -> bool {
+    // C0, C1 and delete; line and paragraph separators; embeddings, overrides and isolates of direction.
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&wanted) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match wanted(character) {
+            true => drop(write!(out, "\\u{:04x}", character as u32)),
+            false => out.push(character),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A cell of a CSV file (RFC 4180): quoted if it holds what would end it. What a spreadsheet would take for a formula gets
+/// an apostrophe in front, at which it takes a text.
+pub fn csv_cell(text: &str) -> Cow<'_, str> {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    match formula || text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}{}\"", if formula { "'" } else { "" }, text.replace('"', "\"\"")).into(),
+        false => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_are_told_nothing() {
+        assert_eq!(visible("a\tb\nüber µ ≥ 日本\n"), "a\tb\nüber µ ≥ 日本\n");
+        assert_eq!(visible_line("a\tb\nc"), "a\\u0009b\\u000ac");
+        let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{8}\u{7f}\u{9b}31m\u{202e}gpj.exe\u{2066}\u{2029}";
+        for shown in [visible(evil), visible_line(evil)] {
+            assert!(!shown.chars().any(obeyed), "{shown:?}");
+            assert!(
+                shown.starts_with("\\u001b]0;owned\\u0007\\u001b[2J\\u000d\\u0008\\u007f\\u009b31m\\u202egpj"),
+                "{shown}"
+            );
+        }
+        // JSON stays JSON, and means the same.
+        let json = serde_json::to_string(&evil).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&visible(&json)).unwrap(), evil);
+    }
+
+    #[test]
+    fn cells_are_no_formulas() {
+        assert_eq!(csv_cell("liver, left"), "\"liver, left\"");
+        assert_eq!(csv_cell("case 1-a=b"), "case 1-a=b");
+        for cell in ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"] {
+            assert_eq!(csv_cell(cell), format!("\"'{cell}\""));
+        }
+        assert_eq!(csv_cell("=\"a\""), "\"'=\"\"a\"\"\"");
+    }
+}

@@ -7,7 +7,9 @@ const ALIKE: f64 = 0.75;
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let rated = known.into_iter().map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known));
-    rated.filter(|(alike, _)| *alike >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    // Of equals the first: lists begin with what is used most.
+    let alike = rated.filter(|(alike, _)| *alike >= ALIKE);
+    alike.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, known)| known)
 }
 
 /// The remedy in an error about an unknown name: `did you mean 'unet3d'? known are o-net, unet3d`.
@@ -29,6 +31,7 @@ mod tests {
         for (slip, meant) in [("unet", "unet3d"), ("ossnet-c", "oss-net-c"), ("UNET-3D", "unet3d"), ("H1000", "h100")] {
             assert_eq!(nearest(slip, known), Some(meant), "{slip}");
         }
+        assert_eq!(nearest("unet4d", ["unet3d", "unet2d"]), Some("unet3d"));
         assert_eq!(nearest("transformer", known), None);
         assert_eq!(nearest("", known), None);
         assert!(remedy("unet4d", known).starts_with("did you mean 'unet3d'?"));

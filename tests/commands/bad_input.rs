@@ -372,6 +372,7 @@ fn a_disk_that_is_full() {
     limited(&format!("{TRAIN} --data data --out new")).refused(1, &["new/config.toml", "File too large"]);
     limited("compare --quiet --models o-net --epochs 1 --data data --out new")
         .refused(1, &["new/o-net.safetensors", "File too large"]);
+    // Names and colours of the labels are written first.
     limited(&format!("{infer} --out new")).refused(1, &["new/labels.ctbl", "File too large"]);
     // What cannot be printed is an error too.
     place

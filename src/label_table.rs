@@ -106,7 +106,8 @@ mod tests {
         let text = label_descriptions(&two());
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (numbers, name) = line.split_once('"').unwrap();
-            assert_eq!(numbers.split_whitespace().map(|number| number.parse::<u8>().unwrap()).count(), 7, "{line}");
+            let numbers: Vec<u8> = numbers.split_whitespace().map(|number| number.parse().unwrap()).collect();
+            assert_eq!(numbers.len(), 7, "{line}");
             assert!(name.ends_with('"') && !name[..name.len() - 1].contains('"'), "{line}");
         }
         assert!(text.contains("\"left lung\"") && text.contains("\"the 'aorta'\""));

@@ -15,6 +15,9 @@ use pyo3::types::PyDict;
 use crate::arrays::{affine, geometry, in_memory, shape, way_back};
 use crate::running::{run, usage};
 
+/// Labels, probabilities if they were wanted, and facts, as Python sees them.
+type Answer<'py> = (Bound<'py, PyArray1<u8>>, Option<Bound<'py, PyArray1<f32>>>, Bound<'py, PyDict>);
+
 /// A network with its weights and its task. One scan at a time: the device's ledger knows one phase.
 #[pyclass(frozen, module = "ossnet._ossnet")]
 pub struct Segmenter {
@@ -110,7 +113,7 @@ impl Segmenter {
         array: PyReadonlyArrayDyn<'py, f32>,
         matrix: PyReadonlyArray2<'py, f64>,
         asked: Asked,
-    ) -> PyResult<(Bound<'py, PyArray1<u8>>, Option<Bound<'py, PyArray1<f32>>>, Bound<'py, PyDict>)> {
+    ) -> PyResult<Answer<'py>> {
         let (stored, channels) = shape(&array, "array", true)?;
         let geometry = geometry(affine(&matrix)?, stored, self.axes == Axes::Canonical);
         let orientation = geometry.orientation;

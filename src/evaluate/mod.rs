@@ -64,11 +64,14 @@ pub fn truth_of(case: &PreparedCase) -> Result<&Labels> {
     case.truth.as_ref().ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))
 }
 
+/// Label values of a case, changed or as read.
+type Values<'a> = Cow<'a, [u8]>;
+
 /// The values of labels and prediction that are compared: both are background where nobody has looked.
 ///
 /// # Errors
 /// A case without labels.
-pub fn known<'a>(task: &Task, case: &'a PreparedCase, predicted: &'a Labels) -> Result<(Cow<'a, [u8]>, Cow<'a, [u8]>)> {
+pub fn known<'a>(task: &Task, case: &'a PreparedCase, predicted: &'a Labels) -> Result<(Values<'a>, Values<'a>)> {
     let truth = truth_of(case)?;
     let Some(ignore) = case.ignore.filter(|ignore| truth.voxels.contains(ignore)) else {
         return Ok((Cow::Borrowed(&truth.voxels), Cow::Borrowed(&predicted.voxels)));

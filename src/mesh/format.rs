@@ -116,7 +116,7 @@ pub fn write_parts(path: &Path, parts: &[Part<'_>], space: Space) -> Result<Vec<
         return Err(Error::data(path, "the mesh is too large for a .glb", "simplify it, or write .ply"));
     }
     let turned: Vec<Cow<'_, Mesh>> = parts.iter().map(|part| in_space(part.mesh, space)).collect();
-    let parts: Vec<Part<'_>> = parts.iter().zip(&turned).map(|(part, mesh)| Part { mesh: &**mesh, ..*part }).collect();
+    let parts: Vec<Part<'_>> = parts.iter().zip(&turned).map(|(part, mesh)| Part { mesh, ..*part }).collect();
     write_atomic_with(path, |out| glb::write(out, &parts))?;
     Ok(vec![path.into()])
 }

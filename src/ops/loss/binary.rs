@@ -5,8 +5,8 @@
 //! * Label smoothing `ε`: `y ← (1 − ε)·y + ε/2`.
 //! * Bootstrapping: the mean runs over the worst `⌊keep·len⌋` elements of the whole batch only; of equal losses the first
 //!   are taken. The others get no gradient.
-//! * The `reference` rules: `w₀` and `w₁` trade places, and `y ← (1 − ε)·y + ε` smooths label 0 only
-//!  . In focal loss the logarithm takes the clamped and `m` the plain probability, in both.
+//! * The `reference` rules: `w₀` and `w₁` trade places, and `y ← (1 − ε)·y + ε` smooths label 0 only.
+//!   In focal loss the logarithm takes the clamped and `m` the plain probability, in both.
 //! * Predictions `[…]` and labels of the same shape → `[1]`. Work: about 12 FLOPs an element (exponential and logarithm
 //!   count one each) and bytes `8·len` forward, `12·len` backward; bootstrapping adds a workspace of `4·len` bytes.
 

@@ -146,10 +146,13 @@ fn planar(shape: &[usize]) -> Vec<usize> {
 /// # Errors
 /// An unreadable file, or one of another model.
 pub fn load_weights(parameters: &mut Parameters, path: &Path) -> Result<()> {
-    let state = super::load(path)?.state;
-    let names: Vec<String> = parameters.iter().map(|parameter| parameter.name().to_owned()).collect();
-    let state = fitting(state, |state| names.iter().all(|name| state.get(name).is_some()));
+    let state = unwrapped(parameters, super::load(path)?.state);
     fill(parameters, &state, path)
+}
+
+/// The part of `state` that has a network's names, without what stands before all of them.
+fn unwrapped(parameters: &Parameters, state: StateDict) -> StateDict {
+    fitting(state, |state| parameters.iter().all(|parameter| state.get(parameter.name()).is_some()))
 }
 
 /// Whether the weights in `path` belong to a network that behaves as the official code: an official `.pt`, or a
@@ -196,12 +199,12 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
 pub fn of(device: &Device, checkpoint: Checkpoint, path: &Path) -> Result<Model> {
     let config: NetworkConfig = entry(&checkpoint, "network", path)?;
     let task: Task = entry(&checkpoint, "task", path)?;
-    built(device, &config, task, &with_averages(checkpoint.state), path)
+    built(device, &config, task, with_averages(checkpoint.state), path)
 }
 
 /// The network of a configuration and a task that nobody has vouched for, with the weights of `state`. Memory is taken only
 /// for weights that are there.
-fn built(device: &Device, config: &NetworkConfig, task: Task, state: &StateDict, path: &Path) -> Result<Model> {
+fn built(device: &Device, config: &NetworkConfig, task: Task, state: StateDict, path: &Path) -> Result<Model> {
     let unusable = |error: Error| match error {
         Error::Model(problem) | Error::Usage(problem) => {
             Error::data(path, format!("describes no usable network: {problem}"), "use another checkpoint")
@@ -212,10 +215,11 @@ fn built(device: &Device, config: &NetworkConfig, task: Task, state: &StateDict,
     task.fits(config).map_err(unusable)?;
     let mut planned = Parameters::new(&Device::plan_for(device.target(), PLAN_BYTES));
     Network::new(config, &mut planned, &mut Rng::new(0))?;
-    check(&planned, state, path)?;
+    let state = unwrapped(&planned, state);
+    check(&planned, &state, path)?;
     let mut parameters = Parameters::new(device);
     let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
-    fill(&mut parameters, state, path)?;
+    fill(&mut parameters, &state, path)?;
     Ok(Model { network, parameters, task })
 }
 
@@ -252,5 +256,5 @@ pub fn to_json(key: &str, value: &impl serde::Serialize, path: &Path) -> Result<
 /// # Errors
 /// An unreadable file, one of another network, or no memory.
 pub fn load_official(device: &Device, path: &Path, config: NetworkConfig, task: Task) -> Result<Model> {
-    built(device, &config, task, &super::load(path)?.state, path)
+    built(device, &config, task, super::load(path)?.state, path)
 }

@@ -113,7 +113,7 @@ fn images_that_cannot_be_read() {
         f.voxels.extend_from_within(..);
     });
     damaged_file("imagesTr", &series, &["2 channels"]);
-    damaged_file("labelsTr", &series, &["2 channels", "3D"]);
+    damaged_file("labelsTr", &series, &["2 channels", "one volume"]);
 }
 
 #[test]
@@ -162,9 +162,8 @@ fn cases_that_nothing_can_be_learned_from() {
     data_set(&place.at("lonely"), SIDE, &["a"], &[]);
     place.refuses("compare --quiet --models o-net --epochs 1 --data lonely", 1, &["lonely", "no validation case"]);
     data_set(&place.at("untaught"), SIDE, &[], &["v"]);
-    // A label that no training list names would be trained on.
     fs::remove_file(place.at("untaught/labelsTr/v.nii.gz")).unwrap();
-    place.refuses(&format!("{TRAIN} --data untaught"), 1, &["untaught", "lists no training cases"]);
+    place.refuses(&format!("{TRAIN} --data untaught"), 1, &["untaught", "has no label labelsTr/v.nii.gz", "1 more"]);
 }
 
 #[test]
@@ -341,14 +340,11 @@ fn scans_that_cannot_be_segmented() {
     series.voxels.extend_from_within(..);
     series.write(&place.at("series.nii.gz"));
     ball(SIDE * 2, 1)[0].write(&place.at("large.nii.gz"));
-    fs::create_dir(place.at("again")).unwrap();
-    fs::write(place.at("again/scan.nii.gz"), &whole).unwrap();
     let infer = "infer --quiet --threads 1 --load-model run/o-net.safetensors --out out --input";
-    let table: [(&str, i32, &[&str]); 4] = [
+    let table: [(&str, i32, &[&str]); 3] = [
         ("gone.nii.gz", 1, &["gone.nii.gz", "No such file"]),
         ("half.nii.gz", 1, &["half.nii.gz", "truncated"]),
         ("series.nii.gz", 1, &["2", "1", "channel"]),
-        ("scan.nii.gz again/scan.nii.gz", 2, &["--input", "--out"]),
     ];
     for (input, code, parts) in table {
         place.refuses(&format!("{infer} {input}"), code, parts);

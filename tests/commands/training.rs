@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::cli::{Outcome, Place, data_set};
+use crate::support::cli::{Outcome, Place, data_set, earlier_version};
 
 /// Side of the cubes.
 const SIDE: i64 = 16;
@@ -31,12 +31,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 fn a_run_of_an_earlier_version() {
     let place = place();
     place.run(&format!("{RUN} --out run")).succeeded();
-    let path = place.at("run/o-net.safetensors");
-    let (whole, known) = (bytes(&path), br#",\"trained_spacing\":[1.0,1.0,1.0]"#);
-    let at = whole.windows(known.len()).position(|window| window == known).unwrap();
-    let mut old = whole.clone();
-    old[at..at + known.len()].fill(b' ');
-    fs::write(&path, old).unwrap();
+    earlier_version(&place.at("run/o-net.safetensors"), r#","trained_spacing":[1.0,1.0,1.0]"#);
     place.run("train --quiet --threads 1 --resume run").succeeded();
 }
 

@@ -156,3 +156,20 @@ pub fn data_set(root: &Path, side: i64, training: &[&str], validation: &[&str]) 
     );
     std::fs::write(root.join("dataset.json"), json).unwrap();
 }
+
+/// Makes a checkpoint one of an earlier version: without checksums and format, and without what the metadata says in `forgotten`.
+pub fn earlier_version(path: &Path, forgotten: &str) {
+    let bytes = std::fs::read(path).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..end]).unwrap();
+    let metadata = header["__metadata__"].as_object_mut().unwrap();
+    for key in ["checksums", "format"] {
+        assert!(metadata.remove(key).is_some(), "{key}");
+    }
+    assert!(metadata.values().any(|value| value.as_str().unwrap().contains(forgotten)), "{forgotten}");
+    metadata.values_mut().for_each(|value| *value = value.as_str().unwrap().replace(forgotten, "").into());
+    let mut header = serde_json::to_vec(&header).unwrap();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(path, [&length[..], &header, &bytes[end..]].concat()).unwrap();
+}

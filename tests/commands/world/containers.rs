@@ -52,7 +52,9 @@ fn endings_in_any_case() {
     let root = place.at("data");
     for (image, label) in [("a_0000.nii.gz", "a.nii.gz"), ("b_0000.NII.GZ", "b.NII.GZ"), ("c_0000.Nii", "c.NII")] {
         Nifti::new([6, 5, 4]).write(&root.join("imagesTr").join(image.to_lowercase()));
-        Nifti::filled([6, 5, 4], 1).write(&root.join("labelsTr").join(label.to_lowercase()));
+        let mut labels = Nifti::filled([6, 5, 4], 1);
+        labels.voxels[0] = 0;
+        labels.write(&root.join("labelsTr").join(label.to_lowercase()));
         for (below, name) in [("imagesTr", image), ("labelsTr", label)] {
             fs::rename(root.join(below).join(name.to_lowercase()), root.join(below).join(name)).unwrap();
         }

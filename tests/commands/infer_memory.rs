@@ -1,9 +1,11 @@
 //! What inference holds: figures of the ledger, and of the whole process.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::Nifti;
-use crate::support::cli::Place;
+use crate::support::cli::{PROGRAM, Place};
 use ossnet::checkpoint::model::Model;
 use ossnet::data::preprocess::GridTransform;
 use ossnet::data::{Padding, Preprocessing, Volume};
@@ -43,17 +45,24 @@ fn a_tenth_of_the_official_memory() {
     assert!(found.peak_bytes < OFFICIAL / 10, "{} MiB", found.peak_bytes >> 20);
 }
 
-/// Runs a command to its end, which must be a good one; returns the most resident bytes it had.
-#[expect(clippy::zombie_processes, reason = "wait4 waits for the child")]
+/// Runs the program to its end, which must be a good one; returns the most resident bytes it had. Told by the kernel while it
+/// runs: what `wait4` says is no less than what this process, which other tests fill, had when it started the other.
 fn resident(command: &mut Command) -> u64 {
-    let child = command.stdout(Stdio::null()).spawn().unwrap();
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: waits for a child that nobody else waits for; both pointers are to places of the types that the call fills.
-    let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(waited, child.id() as i32, "{}", std::io::Error::last_os_error());
-    assert_eq!(status, 0);
-    // SAFETY: all bits zero are a value of the structure, and the call has filled it.
-    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let (own, mut most) = (PathBuf::from(PROGRAM).canonicalize().unwrap(), 0);
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let kilobytes =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        // Before it has become the program it is a copy of this process.
+        let begun = std::fs::read_link(format!("/proc/{}/exe", child.id())).is_ok_and(|program| program == own);
+        most = kilobytes.filter(|_| begun).map_or(most, |kilobytes: u64| most.max(1024 * kilobytes));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success() && most > 0, "{status}, {most} bytes");
+            return most;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The program as a process, from reading checkpoint and scan to writing the answer, in that tenth as well.

@@ -63,7 +63,8 @@ fn a_voxel_of_the_u_net_costs_so_much_and_less_at_each_level() {
 }
 
 /// In bf16 a step on CUDA takes little more than half of what it takes there in f32. What stays f32: statistics, latents,
-/// logits, workspaces, and the points' own features, which are the most that level 3 has.
+/// logits, workspaces, and the points' own features, which are the most that level 3 has. What these come to, rounded up:
+/// the counters of blocks, 128 KiB in either, are a workspace.
 #[test]
 fn bf16_nearly_halves_the_activations() {
     let activations = |name: &str, volume: [usize; 3], points: usize, recompute: Recompute, precision: Precision| {
@@ -73,7 +74,7 @@ fn bf16_nearly_halves_the_activations() {
         let plan = Device::plan_for(Target::Cuda(CudaTarget::KNOWN[0].1), 1 << 50);
         dry_run(&plan, &config.adapted(channels, classes, volume), sizes, 2).unwrap().peak_activations
     };
-    for (recompute, most) in Recompute::ALL.into_iter().zip([0.55, 0.57, 0.6, 0.7]) {
+    for (recompute, most) in Recompute::ALL.into_iter().zip([0.55, 0.571, 0.6, 0.7]) {
         let [wide, narrow] = [Precision::F32, Precision::Bf16]
             .map(|precision| activations("full", TRUE_SIZE, 16384, recompute, precision) as f64);
         println!("level {recompute}: {:.1} MiB, {:.1} in bf16", wide / MIB as f64, narrow / MIB as f64);

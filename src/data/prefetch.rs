@@ -8,7 +8,7 @@
 //! ```
 //! use ossnet::data::prefetch::{PrefetchLimits, ahead};
 //!
-//! let squares: Vec<u64> = ahead(0..5, Window { items: 3, threads: 2 }, |n| n * n, |queue| {
+//! let squares: Vec<u64> = ahead(0..5, PrefetchLimits { items: 3, threads: 2 }, |n| n * n, |queue| {
 //!     std::iter::from_fn(|| queue.next()).collect()
 //! });
 //! assert_eq!(squares, [0, 1, 4, 9, 16]);

@@ -112,9 +112,16 @@ fn inference_names_its_own_remedies() {
     place.run(&format!("{whole} --memory-budget {less}MiB --out less")).refused(1, &["out of memory: "]);
     let window = refused.split("it fits with ").nth(1).unwrap().split(" (").next().unwrap();
     place.run(&format!("infer {unet} {scan} --memory-budget 36MiB --out windows {window}")).succeeded();
-    check(&format!("infer {onet} {scan}"), "3MiB", &["); raise --memory-budget to "]);
     place.run(&format!("evaluate {unet} --data large --memory-budget 36MiB --out trained")).succeeded();
-    check(&format!("evaluate {onet} --data large"), "3MiB", &["); raise --memory-budget to "]);
+    check(&format!("evaluate {unet} --data large"), "21MiB", &["); raise --memory-budget to "]);
+    // An occupancy network fits as soon as scan and answer do, which is told before anything is computed.
+    for (budget, problem) in
+        [("3MiB", "reading its [80, 80, 80] voxels takes"), ("4MiB", "an answer of 80x80x80 voxels takes")]
+    {
+        let outcome = place.run(&format!("infer {onet} {scan} --memory-budget {budget} --out refused"));
+        outcome.refused(1, &[problem, "raise --memory-budget"]);
+    }
+    place.run(&format!("infer {onet} {scan} --memory-budget 5MiB --out small")).succeeded();
     // Not even the weights.
     let nothing = place.run(&format!("infer {unet} {scan} --memory-budget 4MiB --out refused"));
     nothing.refused(1, &["out of memory: ", "choose a smaller network, or raise --memory-budget"]);

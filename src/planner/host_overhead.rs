@@ -9,12 +9,19 @@ use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
 use crate::train::dry_run::StepKind;
 
-/// The program, its libraries and its stacks, resident before the first step: 8 MiB measured, rounded up.
-const PROGRAM: u64 = 12 << 20;
+/// The program, its libraries and its stacks: 8 MiB before the first step, 12 MiB with a step's code, log and bookkeeping;
+/// rounded up, for the kernel counts resident pages in batches.
+const PROGRAM: u64 = 14 << 20;
 
-/// What the GEMM crate packs its operands in, kept for a thread's life: a slab of its second-level cache's size; 3 MiB
-/// measured.
-const A_THREAD: u64 = 3 << 20;
+/// What a thread holds beside the GEMM crate's slab: its stack and its share of the allocator. With a cache of 2 MiB,
+/// 2.8 to 3.1 MiB a thread were measured in all, from 1 to 16 threads.
+const A_THREAD: u64 = 5 << 18;
+
+/// Bytes of one thread: the GEMM crate packs its operands in a slab of the second-level cache's size, kept for the
+/// thread's life.
+fn a_thread() -> u64 {
+    gemm_common::cache::CACHE_INFO[1].cache_bytes as u64 + A_THREAD
+}
 
 /// What a CUDA context and its modules take of a device before the first buffer. Assumed, not measured: it depends on the
 /// driver and the GPU (`ossnet devices` shows what is free).
@@ -47,7 +54,7 @@ impl HostOverhead {
         let mut aside = Self::data(workload).ok_or_else(too_large)?;
         aside.staging = aside.staging.checked_add(target.staging_bytes()).ok_or_else(too_large)?;
         aside.overhead = match target {
-            Target::Cpu { threads, .. } => PROGRAM + A_THREAD.saturating_mul(threads as u64),
+            Target::Cpu { threads, .. } => PROGRAM + a_thread().saturating_mul(threads as u64),
             Target::Cuda(_) => PROGRAM + CONTEXT,
         };
         Ok(aside)

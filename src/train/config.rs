@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 pub use preset::Preset;
 
-use crate::data::{Augmentation, SamplingRule};
+use crate::data::{Augmentation, SamplingRule, folds};
 use crate::error::{Error, Result};
 use crate::models::config::LARGEST_SIDE;
 use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
@@ -36,6 +36,10 @@ pub struct RunConfig {
     pub load_model: String,
     /// Seed of initial weights, order, points and augmentation.
     pub seed: u64,
+    /// Folds of a cross-validation; 0: the data set's own division into training and validation.
+    pub folds: usize,
+    /// The fold that validates, from 1; 0: each in turn.
+    pub fold: usize,
     /// Passes over the training cases.
     pub epochs: u64,
     /// Cases a forward and backward pass.
@@ -242,7 +246,9 @@ impl RunConfig {
         let three = |length: usize| matches!(length, 0 | 3);
         let sides = |sides: &[usize]| three(sides.len()) && sides.iter().all(|side| (1..=LARGEST_SIDE).contains(side));
         let spacings = |mm: &[f64]| three(mm.len()) && mm.iter().all(|mm| *mm > 0.0 && mm.is_finite());
-        let rules: [(&str, bool, &str); 21] = [
+        let rules: [(&str, bool, &str); 23] = [
+            ("folds", self.folds == 0 || (2..=folds::MOST).contains(&self.folds), "2 to 1000, for example 5"),
+            ("fold", self.fold <= self.folds, "one of the folds, for example 2/5"),
             ("epochs", (1..=1_000_000).contains(&self.epochs), "1 to 1000000"),
             ("batch_size", (1..=4096).contains(&self.batch_size), "1 to 4096"),
             ("accumulate", (1..=4096).contains(&self.accumulate), "1 to 4096"),

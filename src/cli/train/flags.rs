@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use crate::data::SamplingRule;
 use crate::data::ct_window::CtWindow;
+use crate::data::{Fold, SamplingRule};
 use crate::error::{Error, Result};
 use crate::quantities::Three;
 use crate::tape::Precision;
@@ -39,6 +39,15 @@ pub struct Flags {
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     data: Option<String>,
+    /// Cross-validate: divide all labelled cases by name and seed into N folds, each of which validates once
+    #[arg(long, value_name = "N", conflicts_with_all = ["resume", "fold"])]
+    #[arg(help_heading = "Data")]
+    folds: Option<u32>,
+    /// Train on all folds but this one, for example 2/5 for the second of five
+    #[arg(long, value_name = "K/N", conflicts_with = "resume")]
+    #[serde(skip)]
+    #[arg(help_heading = "Data")]
+    fold: Option<Fold>,
     /// Set of defaults [default: brats as soon as an official option names network or data, else sample]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]
@@ -209,6 +218,11 @@ impl Flags {
             if let Some(value) = short {
                 said.insert(key.into(), Value::String(value.clone()));
             }
+        }
+        let folds = self.fold.map(|fold| (fold.number, fold.count));
+        if let Some((number, count)) = folds.or(self.folds.map(|count| (0, count as usize))) {
+            said.insert("fold".into(), Value::Integer(number as i64));
+            said.insert("folds".into(), Value::Integer(count as i64));
         }
         if self.test && !said.contains_key("validate_every") {
             said.insert("validate_every".into(), Value::Integer(OFFICIAL_VALIDATION));

@@ -10,7 +10,7 @@ use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::fold_files;
 use super::oom::{Fitting, OomArgs};
 use super::output::{plural, print};
-use super::provenance::stamped_text;
+use super::provenance::stamped_with;
 use super::training::{
     check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
@@ -135,7 +135,12 @@ pub(super) struct Place<'a> {
 
 /// The results as they are written and printed.
 pub(super) fn stamped_results(results: &Results, dataset: &Dataset) -> Result<String> {
-    stamped_text(&results.to_json()?, "models", Some(dataset))
+    let statistics = serde_json::to_value(report::Statistics::of(results))
+        .map_err(|error| Error::Model(format!("the statistics are no JSON ({error}); report this")))?;
+    let mut all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&results.to_json()?)
+        .map_err(|error| Error::Model(format!("the results are no JSON ({error}); report this")))?;
+    all.insert("statistics".into(), statistics);
+    Ok(format!("{:#}\n", stamped_with(serde_json::Value::Object(all), "models", Some(dataset))?))
 }
 
 /// Compares on one division of a data set, in one folder.
@@ -176,7 +181,7 @@ pub(super) fn compare_in(args: &CompareArgs, device: &Device, dataset: &Dataset,
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
-        baselines: if task.outputs() == 1 { baselines(&training, &validation)? } else { Vec::new() },
+        baselines: baselines(&task, &training, &validation)?,
         device: format!("{} ({:?})", device.name(), device.simd()).to_lowercase(),
         threads: device.threads(),
         seed: args.seed,
@@ -280,16 +285,39 @@ fn compare_one(
     })
 }
 
-/// Trivial methods for one class, fitted on the training cases and scored as the models are.
-fn baselines(training: &[PreparedCase], validation: &[PreparedCase]) -> Result<Vec<BaselineResult>> {
-    let mean = MeanMask::fit(training.iter().filter_map(|case| case.labels.as_ref()))?;
-    let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
-    let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
-    drop(fit);
-    Ok(vec![
-        baseline("mean of the training masks", validation, |_, labels| Ok(mean.score(labels)))?,
-        baseline("best single threshold", validation, |volume, labels| threshold.score(volume, labels))?,
-    ])
+/// Trivial methods, fitted on the training cases and scored as the models are: the mean mask of each class, and the best
+/// single threshold where there is one class.
+fn baselines(task: &Task, training: &[PreparedCase], validation: &[PreparedCase]) -> Result<Vec<BaselineResult>> {
+    let mut rows = vec![mean_masks(task, training, validation)?];
+    if task.outputs() == 1 {
+        let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
+        let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
+        rows.push(baseline("best single threshold", validation, |volume, labels| {
+            Ok(vec![("".into(), threshold.score(volume, labels)?)])
+        })?);
+    }
+    Ok(rows)
+}
+
+/// The mean masks of the classes, each for itself.
+fn mean_masks(task: &Task, training: &[PreparedCase], validation: &[PreparedCase]) -> Result<BaselineResult> {
+    let classes: Vec<(u8, &String)> = (0u8..).zip(&task.class_names).skip(1).collect();
+    let alone = |labels: &Labels, class: u8| {
+        labels.mapped(&std::array::from_fn(|value| match value as u8 {
+            Labels::IGNORED => Labels::IGNORED,
+            value => u8::from(if classes.len() == 1 { value > 0 } else { value == class }),
+        }))
+    };
+    let mut masks = Vec::new();
+    for (class, _) in &classes {
+        let of_class: Vec<Labels> =
+            training.iter().filter_map(|case| Some(alone(case.labels.as_ref()?, *class))).collect();
+        masks.push(MeanMask::fit(&of_class)?);
+    }
+    baseline("mean of the training masks", validation, |_, labels| {
+        let met = masks.iter().zip(&classes);
+        Ok(met.map(|(mask, (class, name))| (name.to_string(), mask.score(&alone(labels, *class)))).collect())
+    })
 }
 
 /// Image and labels of a case without what was added around them.
@@ -303,15 +331,12 @@ fn unpadded(case: &PreparedCase) -> Result<(Volume, Labels)> {
 fn baseline(
     name: &str,
     validation: &[PreparedCase],
-    meet: impl Fn(&Volume, &Labels) -> Result<Confusion>,
+    meet: impl Fn(&Volume, &Labels) -> Result<Vec<(String, Confusion)>>,
 ) -> Result<BaselineResult> {
-    let rule = ScoreRule::DEFAULT;
     let mut cases = Vec::new();
     for case in validation {
         let (volume, labels) = unpadded(case)?;
-        let confusion = meet(&volume, &labels)?;
-        let (dice, iou) = (confusion.dice(&rule), confusion.iou(&rule));
-        cases.push(CaseScore { name: case.name.clone(), dice, iou, classes: Vec::new() });
+        cases.push(evaluate::case_score(&case.name, meet(&volume, &labels)?, ScoreRule::DEFAULT));
     }
     let (dice, iou) = evaluate::means(&cases);
     Ok(BaselineResult { name: name.into(), dice, iou, cases })

@@ -41,19 +41,32 @@ pub fn write(folder: &Path, folds: &Folds, fold: usize, dataset: &Dataset) -> Re
     write_atomic(folder.join(NAME), (text + "\n").as_bytes())
 }
 
+/// The folds that a run's folder states, and the one that validates there; `None` if it is no part of a cross-validation.
+///
+/// # Errors
+/// A file that is no list of folds.
+pub fn read(folder: &Path) -> Result<Option<(Folds, Option<usize>)>> {
+    let path = folder.join(NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let Content { folds, fold, .. } = serde_json::from_str(&read_text(&path, MOST)?)
+        .map_err(|error| Error::data(&path, format!("is no list of folds ({error})"), "name another folder"))?;
+    match fold.is_none_or(|number| (1..=folds.folds.len()).contains(&number)) {
+        true => Ok(Some((folds, fold))),
+        false => Err(Error::data(&path, "names a fold that it does not list", "name another folder")),
+    }
+}
+
 /// Refuses a folder whose run has other folds.
 ///
 /// # Errors
 /// As for [`write`].
 pub fn check(folder: &Path, folds: &Folds) -> Result<()> {
+    let Some((stored, _)) = read(folder)? else { return Ok(()) };
     let path = folder.join(NAME);
-    if !path.exists() {
-        return Ok(());
-    }
-    let stored: Content = serde_json::from_str(&read_text(&path, MOST)?)
-        .map_err(|error| Error::data(&path, format!("is no list of folds ({error})"), "name another folder"))?;
     let remedy = "restore the cases that it was made on, or name another folder";
-    let Folds { folds: known, seed, .. } = stored.folds;
+    let Folds { folds: known, seed, .. } = stored;
     let [count, wanted] = [&known, &folds.folds].map(|folds| folds.iter().map(Vec::len).sum::<usize>());
     let problem = match () {
         () if known.len() != folds.folds.len() => format!("holds {} folds, not {}", known.len(), folds.folds.len()),

@@ -102,6 +102,12 @@ impl Folds {
         Self { seed, grouped_by, folds }
     }
 
+    /// Whether these are folds of just the labelled cases of a data set.
+    pub fn divides(&self, dataset: &Dataset) -> bool {
+        let divided: BTreeSet<&str> = self.folds.iter().flatten().map(String::as_str).collect();
+        labelled(dataset).map(|case| case.name.as_str()).collect::<BTreeSet<_>>() == divided
+    }
+
     /// Divides the data set's labelled cases: those of fold `number` (from 1) validate, the others train, both by name.
     ///
     /// # Panics

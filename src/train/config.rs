@@ -279,6 +279,22 @@ impl RunConfig {
         Ok(())
     }
 
+    /// The same with absolute paths: it means the same wherever it is read.
+    pub fn from_anywhere(mut self) -> Self {
+        let absolute = |path: &mut String| {
+            if let Some(found) = std::path::absolute(&*path).ok().as_deref().and_then(Path::to_str) {
+                *path = found.to_string();
+            }
+        };
+        if matches!(self.data(), DataSource::Folder(_)) {
+            absolute(&mut self.dataset_path);
+        }
+        if !self.load_model.is_empty() {
+            absolute(&mut self.load_model);
+        }
+        self
+    }
+
     /// The configured level of recomputation.
     pub fn recompute(&self) -> RecomputeChoice {
         self.recompute.parse().unwrap_or_default()

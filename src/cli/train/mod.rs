@@ -39,7 +39,7 @@ use crate::train::{training_state, validation};
 use flags::Flags;
 
 /// The configuration in a run's folder.
-const CONFIG: &str = "config.toml";
+pub(super) const CONFIG: &str = "config.toml";
 
 /// Most bytes of one.
 const MOST_CONFIG: u64 = 1 << 20;
@@ -108,6 +108,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.dump_config {
         return print(config.to_toml()?);
     }
+    let config = config.from_anywhere();
     let device = device(&args)?;
     config.precision.check(device.target(), "--device cuda")?;
     // An unknown network is an error before anything is read or written.

@@ -119,19 +119,20 @@ fn scores_of_label_files() {
 fn a_checkpoint_knows_its_data() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a", "b", "c"], &["d"]);
-    let train = "train --quiet --threads 1 --model o-net --points 64 --epochs 1 --data data --fold 2/2 --out run";
+    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --fold 2/2 --out run";
     let trained: Value = serde_json::from_str(&place.run(&format!("{train} --json")).succeeded()).unwrap();
-    let outcome = place.run("evaluate run/o-net.safetensors --json --out scores");
+    let outcome = place.run("evaluate run/o-net-small.safetensors --json --out scores");
     assert!(outcome.err.contains("2 validation cases of balls, fold 2/2"), "{}", outcome.err);
     let scored: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
     assert_eq!(scored["cases"], trained["cases"]);
     // From another folder, and with the data named.
     fs::create_dir(place.at("elsewhere")).unwrap();
-    let other = place.shell("cd elsewhere && $ossnet evaluate ../run/o-net.safetensors --quiet --json --out scores");
+    let other =
+        place.shell("cd elsewhere && $ossnet evaluate ../run/o-net-small.safetensors --quiet --json --out scores");
     assert_eq!(serde_json::from_str::<Value>(&other.succeeded()).unwrap()["cases"], trained["cases"]);
-    let named = place.run("evaluate run/o-net.safetensors --data data --quiet --json --out named");
+    let named = place.run("evaluate run/o-net-small.safetensors --data data --quiet --json --out named");
     assert_eq!(serde_json::from_str::<Value>(&named.succeeded()).unwrap()["cases"], trained["cases"]);
     fs::create_dir(place.at("alone")).unwrap();
-    fs::copy(place.at("run/o-net.safetensors"), place.at("alone/o-net.safetensors")).unwrap();
-    place.refuses("evaluate alone/o-net.safetensors", 1, &["alone/o-net.safetensors", "--data"]);
+    fs::copy(place.at("run/o-net-small.safetensors"), place.at("alone/o-net-small.safetensors")).unwrap();
+    place.refuses("evaluate alone/o-net-small.safetensors", 1, &["alone/o-net-small.safetensors", "--data"]);
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::cli::{Place, data_set};
 
 /// Small enough for a second a run.
-const TRAIN: &str = "train --threads 1 --model o-net --points 64 --epochs 2 --batch-size 2 --data data";
+const TRAIN: &str = "train --threads 1 --model o-net-small --points 64 --epochs 2 --batch-size 2 --data data";
 
 /// Seven cases, two of which the data set declares to be for validation.
 fn place() -> Place {
@@ -44,7 +44,7 @@ fn all_folds_are_trained_and_resumed() {
         let own = json(&place, &format!("cv/fold-{number}/folds.json"));
         assert_eq!((own["fold"].clone(), own["folds"].clone()), (number.into(), drawn["folds"].clone()));
     }
-    let checkpoint = |fold: &str| fs::read(place.at(&format!("{fold}/o-net.safetensors"))).unwrap();
+    let checkpoint = |fold: &str| fs::read(place.at(&format!("{fold}/o-net-small.safetensors"))).unwrap();
     let all = ["cv/fold-1", "cv/fold-2", "cv/fold-3"].map(checkpoint);
 
     // A fold alone has the same bits.
@@ -61,11 +61,11 @@ fn all_folds_are_trained_and_resumed() {
     // One fold is gone, of another the end is missing.
     fs::remove_dir_all(place.at("cv/fold-2")).unwrap();
     fs::remove_file(place.at("cv/fold-3/summary.json")).unwrap();
-    let before = fs::metadata(place.at("cv/fold-1/o-net.safetensors")).unwrap().modified().unwrap();
+    let before = fs::metadata(place.at("cv/fold-1/o-net-small.safetensors")).unwrap().modified().unwrap();
     let resumed = place.run("train --threads 1 --resume cv");
     assert_eq!(resumed.err.matches("was finished before").count(), 1, "{}", resumed.err);
     assert!(resumed.succeeded().contains("on 7 cases of 3 folds"));
-    assert_eq!(fs::metadata(place.at("cv/fold-1/o-net.safetensors")).unwrap().modified().unwrap(), before);
+    assert_eq!(fs::metadata(place.at("cv/fold-1/o-net-small.safetensors")).unwrap().modified().unwrap(), before);
     assert!(["cv/fold-1", "cv/fold-2", "cv/fold-3"].map(checkpoint) == all, "a resumed fold differs");
     let again = json(&place, "cv/summary.json");
     assert_eq!(again["cases"], summary["cases"]);
@@ -74,7 +74,7 @@ fn all_folds_are_trained_and_resumed() {
 #[test]
 fn a_comparison_over_folds_scores_every_case_once() {
     let place = place();
-    let compare = "compare --threads 1 --models o-net,unet3d --epochs 1 --data data --folds 3 --out cv";
+    let compare = "compare --threads 1 --models o-net-small,unet3d --epochs 1 --data data --folds 3 --out cv";
     place.run(&format!("{compare} --quiet")).succeeded();
     let results = json(&place, "cv/results.json");
     for row in ["models", "baselines"].iter().flat_map(|part| results[part].as_array().unwrap()) {

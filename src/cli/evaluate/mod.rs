@@ -52,7 +52,7 @@ impl Part {
 /// Flags of `ossnet evaluate`.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The checkpoint (.safetensors, or an official .pt with --network-config)
+    /// The checkpoint (.safetensors, or an official .pt with --model)
     #[arg(value_name = "CHECKPOINT", conflicts_with = "load_model")]
     #[arg(required_unless_present_any = ["load_model", "predictions"])]
     checkpoint: Option<PathBuf>,
@@ -60,7 +60,7 @@ pub struct EvaluateArgs {
     #[arg(short, long, value_name = "FILE")]
     load_model: Option<PathBuf>,
     /// Score the label files of this folder, whatever made them, in the place of a checkpoint: CASE.nii.gz for each case
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "load_model", "network_config", "sampled"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "load_model", "model", "sampled"])]
     predictions: Option<PathBuf>,
     /// Folder of the true label files for --predictions, under the same names, where there is no data set
     #[arg(long, value_name = "DIR", requires = "predictions", conflicts_with = "data")]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::compare::{CompareArgs, LAST, Place, RESULTS, compare_in, is_unfinished, networks, stamped_results};
 use super::fold_files;
+use super::training::checkpoint_path;
 use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ pub(super) fn run(
         if path.join(LAST).exists() {
             let found = path.join(RESULTS);
             let results = Results::from_json(&found, &read_text(&found, MOST_RESULTS)?)?;
-            check_finished(&results, args, &probe, &found)?;
+            check_finished(&results, args, &probe, &path)?;
             verbosity.say(format!("fold {number}/{count}: was finished before"));
             all.push(results);
             continue;
@@ -57,17 +58,18 @@ pub(super) fn run(
 }
 
 /// Refuses results of another comparison.
-fn check_finished(results: &Results, args: &CompareArgs, networks: &[NetworkConfig], path: &Path) -> Result<()> {
-    let names = |models: &[ModelResult]| models.iter().map(|model| model.name.clone()).collect::<Vec<_>>().join(", ");
-    let wanted = networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", ");
+fn check_finished(results: &Results, args: &CompareArgs, networks: &[NetworkConfig], folder: &Path) -> Result<()> {
+    let missing = networks.iter().find(|network| !checkpoint_path(folder, network).exists());
     let epochs = results.models.first().map_or(args.epochs, |model| model.epochs);
-    let problem = match () {
-        () if names(&results.models) != wanted => format!("compares {}, not {wanted}", names(&results.models)),
-        () if results.seed != args.seed => format!("was made with seed {}, not {}", results.seed, args.seed),
-        () if epochs != args.epochs => format!("was made with {epochs} epochs, not {}", args.epochs),
-        () => return Ok(()),
+    let (models, wanted) = (results.models.len(), networks.len());
+    let problem = match missing {
+        Some(network) => format!("compares without {}", network.title()),
+        None if models != wanted => format!("compares {models} networks, not {wanted}"),
+        None if results.seed != args.seed => format!("was made with seed {}, not {}", results.seed, args.seed),
+        None if epochs != args.epochs => format!("was made with {epochs} epochs, not {}", args.epochs),
+        None => return Ok(()),
     };
-    Err(Error::data(path, problem, "give the flags of the comparison that it belongs to, or another folder"))
+    Err(Error::data(folder, problem, "give the flags of the comparison that it belongs to, or another folder"))
 }
 
 /// The figures of several divisions as those of one: scores are over all cases, a peak is the highest, seconds in all and

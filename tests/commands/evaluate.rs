@@ -61,7 +61,7 @@ fn sampled_scores() {
         |more: &str| -> Value { serde_json::from_str(&place.run(&format!("{evaluate} {more}")).succeeded()).unwrap() };
     let first = scores("");
     assert_eq!(first["points"].as_u64(), Some(1 << 17));
-    assert_eq!(first, scores(""));
+    assert_eq!(first["cases"], scores("")["cases"]);
     assert_ne!(first["cases"], scores("--seed 1")["cases"]);
 }
 

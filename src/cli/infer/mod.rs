@@ -163,13 +163,13 @@ pub fn run(args: InferArgs) -> Result<()> {
         None => Summary::open(folder.path(), shard.map(|shard| (shard, planned)))?,
     };
     unsound.into_iter().for_each(|(name, problem)| summary.fail(&name, problem));
+    let mut batch = Batch { args, model, options, target, weights: String::new() };
+    batch.weights = fingerprint(batch.args.weights())?;
+    let pending = batch.pending(&sound, &mut summary)?;
     if shard.is_some() {
         // From now on a merge knows what the shard has to do.
         summary.flush()?;
     }
-    let mut batch = Batch { args, model, options, target, weights: String::new() };
-    batch.weights = fingerprint(batch.args.weights())?;
-    let pending = batch.pending(&sound, &mut summary)?;
     let mut broken = Vec::new();
     let ended = batch.segment(&pending, folder.path(), &mut summary, &mut failures, &mut broken);
     // Whatever ended the work, the summary tells what was done.

@@ -21,7 +21,7 @@ fn model() -> &'static Place {
     PLACE.get_or_init(|| {
         let place = Place::new();
         data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
-        let train = "train --quiet --threads 1 --model o-net --points 64 --data data --epochs";
+        let train = "train --quiet --threads 1 --model o-net-small --points 64 --data data --epochs";
         place.run(&format!("{train} 4 --out one")).succeeded();
         place.run(&format!("{train} 5 --out two")).succeeded();
         place
@@ -32,7 +32,7 @@ fn model() -> &'static Place {
 fn place(scans: usize) -> Place {
     let place = Place::new();
     for (from, to) in [("one", "net.safetensors"), ("two", "other.safetensors")] {
-        fs::copy(model().at(&format!("{from}/o-net.safetensors")), place.at(to)).unwrap();
+        fs::copy(model().at(&format!("{from}/o-net-small.safetensors")), place.at(to)).unwrap();
     }
     for number in 0..scans {
         ball(SIDE, number as u64)[0].write(&place.at(&format!("scans/s{number:03}.nii.gz")));

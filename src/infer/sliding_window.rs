@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use self::accumulator::{Accumulator, Part, Place};
 
 use super::occupancy::probabilities;
-use super::sound;
+use super::{network_pass, sound};
 use crate::data::{PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -192,15 +192,18 @@ fn at_once(network: &UNet, parameters: &Parameters, volume: &Volume, decision: D
 
 /// The classes of a whole volume, whose logits never leave the device.
 fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<Vec<u8>> {
-    let (device, [x, y, z]) = (parameters.device(), volume.shape);
-    let tape = Tape::new(device, Mode::Eval);
+    let [x, y, z] = volume.shape;
     let shape = [1, x, y, z, volume.channels];
-    let logits = {
-        let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
-        network.forward(&tape, parameters, &tape.constant(voxels))?
-    };
-    sound::check(&logits.tensor())?;
-    lattice::classify(&logits.tensor(), threshold)?.to_typed()
+    network_pass::placed(network, parameters, ("classes", shape), |network, parameters| {
+        let device = parameters.device();
+        let tape = Tape::new(device, Mode::Eval);
+        let logits = {
+            let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
+            network.forward(&tape, parameters, &tape.constant(voxels))?
+        };
+        sound::check(&logits.tensor())?;
+        lattice::classify(&logits.tensor(), threshold)?.to_typed()
+    })
 }
 
 /// The voxels `[sides…, channels]` from `start` on, mirrored along some axes.
@@ -240,6 +243,22 @@ fn ask(
     sides: [usize; 3],
     found: &mut dyn FnMut(Part, &[f32]),
 ) -> Result<()> {
+    let foreseen = network_pass::foreseen(network, parameters, ("window", sides), |network, parameters| {
+        let block = Cow::Borrowed(block.as_ref());
+        network_pass::rehearsed(parameters, || pass(network, parameters, block, sides, &mut |_, _| {}))
+    });
+    device.place_ahead(&foreseen, 0, || pass(network, parameters, block, sides, found))
+}
+
+/// See [`ask`].
+fn pass(
+    network: &UNet,
+    parameters: &Parameters,
+    block: Cow<'_, [f32]>,
+    sides: [usize; 3],
+    found: &mut dyn FnMut(Part, &[f32]),
+) -> Result<()> {
+    let device = parameters.device();
     let config = network.config();
     let (channels, outputs) = (config.image_channels, config.classes);
     let tape = Tape::new(device, Mode::Eval);

@@ -75,7 +75,8 @@ impl Said for StepCost {
         }
         grid.push([format!("peak, {}", self.place()), mib(peak.by_role.total())]);
         grid.push(["highest sum of saved, transient and workspace".into(), mib(cost.peak_activations)]);
-        grid.push(["reserved by the arena, fragmentation included".into(), mib(cost.reserved)]);
+        let holes = 100.0 * (cost.reserved as f64 / peak.by_role.total().max(1) as f64 - 1.0);
+        grid.push([format!("reserved; the peak is the least, {holes:.1} % are on top"), mib(cost.reserved)]);
         grid.push(["host: volumes and labels of the cases".into(), mib(aside.cases)]);
         grid.push(["host: the batch on its way".into(), mib(aside.staging)]);
         if aside.results > 0 {

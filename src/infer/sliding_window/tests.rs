@@ -143,7 +143,7 @@ fn answers_on_the_scans_grid_are_those_of_interpolated_probabilities() {
         let way = GridTransform { shape: scan, geometry, resampled: [14, 18, 9], padding };
         let windows = SlidingWindow { size, mirror, overlap: 0.5 };
         let decision = Decision { threshold: 0.5, keep: true };
-        let mut ask = |destination| {
+        let ask = |destination| {
             predict_on(&network, &parameters, &noise(shape), &windows, destination, &mut || Ok(())).unwrap()
         };
         let kept = ask(Destination { decision, way: None, strips: 1 });

@@ -102,7 +102,7 @@ mod tests {
     fn what_is_kept_and_what_passes_are_told_apart() {
         let mut ledger = Ledger::default();
         ledger.record(true);
-        let mut take = |ledger: &mut Ledger, phase, layer: &str, role, offset, bytes| {
+        let take = |ledger: &mut Ledger, phase, layer: &str, role, offset, bytes| {
             ledger.set_phase(phase);
             ledger.set_layer(layer.into());
             ledger.allocate(role, bytes, Block { offset, bytes })

@@ -93,7 +93,7 @@ pub(super) fn read(bytes: &[u8]) -> serde_json::Value {
     let (mut stack, mut marks, mut remembered): (Vec<Value>, Vec<usize>, Vec<Value>) = Default::default();
     assert_eq!(bytes[..2], [0x80, 4]);
     let mut at = 2;
-    let mut number = |at: &mut usize, length: usize| {
+    let number = |at: &mut usize, length: usize| {
         *at += length;
         bytes[*at - length..*at].iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
     };

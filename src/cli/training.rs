@@ -57,16 +57,10 @@ pub fn output_folder(
 
 /// The grid that all training cases of a data set share, if they do.
 fn shared_shape(dataset: &Dataset, task: &Task, grid: PadTo) -> Result<Option<[usize; 3]>> {
-    if grid != PadTo::Largest {
-        return Ok(grid.shape());
+    match grid {
+        PadTo::Largest => task.largest(dataset).map(Some),
+        grid => Ok(grid.shape()),
     }
-    let mut largest = [0; 3];
-    for case in &dataset.training {
-        let (shape, geometry) = case.grid(task.preprocessing.axes)?;
-        let shape = task.preprocessing.shape(shape, &geometry)?;
-        largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
-    }
-    Ok(Some(largest))
 }
 
 /// All cases of a data set in memory: training, on `grid`, and validation, on the same if it is given and each on its own if
@@ -129,16 +123,7 @@ pub fn open_feeds(
 ) -> Result<(Box<dyn CaseSource>, Box<dyn CaseSource>)> {
     dataset.check_headers()?;
     let shape = shared_shape(dataset, task, grid)?;
-    let channels = task.preprocessing.channels.len() as u64;
-    let (mut held, mut largest) = (0u64, 0u64);
-    for case in dataset.training.iter().chain(&dataset.validation) {
-        let (stored, geometry) = case.grid(task.preprocessing.axes)?;
-        let prepared = shape.map_or_else(|| task.preprocessing.shape(stored, &geometry), Ok)?;
-        let [stored, prepared] = [stored, prepared].map(|shape| shape.iter().product::<usize>() as u64);
-        // Image, labels and border on the network's grid; first channel and labels on the scan's own.
-        held += prepared * (4 * channels + 2) + stored * 5;
-        largest = largest.max(stored).max(prepared);
-    }
+    let (held, largest) = task.held_bytes(dataset, shape)?;
     if held <= bytes {
         let (training, validation) = load_cases(dataset, task, grid, verbosity)?;
         return Ok((Box::new(training), Box::new(validation)));

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::data::Dataset;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
-use crate::models::RecomputeChoice;
+use crate::infer::sliding_window::SLICES;
+use crate::models::{NetworkConfig, RecomputeChoice};
 use crate::planner::adjust::Adjustable;
 use crate::planner::training::TrainingPlan;
 use crate::planner::{HostOverhead, Workload};
@@ -37,7 +38,8 @@ pub struct RunForecast {
     pub costs: Costs,
     /// Bytes that the arena reserves for training steps, holes included.
     pub reserved: u64,
-    /// Bytes that the segmentation of one validation case reserves at worst, network included; `None` without such cases.
+    /// Bytes that the segmentation of a case in the trained shape reserves, every voxel asked, network included; `None` without
+    /// validation cases.
     pub validation: Option<u64>,
     /// Bytes beside the engine's.
     pub host: HostOverhead,
@@ -128,7 +130,15 @@ pub fn forecast(
     let validation = match dataset.validation.is_empty() {
         true => None,
         false => {
-            let sizes = StepSizes { step: StepKind::Evaluate, batch: 1, points: 0, ..sizes };
+            let mut sizes = StepSizes { step: StepKind::Evaluate, batch: 1, points: 0, ..sizes };
+            if let NetworkConfig::UNet(config) = &setup.network
+                && config.dimensions == 2
+            {
+                // Some slices at a time; a plan's lie across the last axis.
+                let [x, y, z] = setup.shape;
+                sizes.batch = SLICES.min(setup.shape[config.slice_axis]);
+                sizes.volume = [[y, z, x], [x, z, y], [x, y, z]][config.slice_axis];
+            }
             let device = Device::plan_for(target, UNLIMITED);
             let work = Workload { sizes, ..work };
             Some(work.dry_run(&device, 1)?.reserved)

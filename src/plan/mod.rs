@@ -18,6 +18,7 @@ use crate::data::Dataset;
 use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::memory::format_bytes;
+use crate::models::NetworkConfig;
 use crate::report::count;
 use crate::train::config::DataSource;
 
@@ -91,7 +92,8 @@ impl Fitted {
         let (shape, settings) = (rules::sides(forecast.shape), &forecast.settings);
         let what = if config.patch.is_empty() { "whole volumes" } else { "patches" };
         let points = match config.network(1, 1, forecast.shape) {
-            Ok(crate::models::NetworkConfig::OssNet(_)) => format!(", {} points each", count(settings.points as u64)),
+            Ok(NetworkConfig::OssNet(_)) => format!(", {} points each", count(settings.points as u64)),
+            Ok(NetworkConfig::UNet(unet)) if unet.dimensions == 2 => format!(", {} slices in all", settings.slices),
             _ => String::new(),
         };
         let time = match step_seconds {
@@ -99,7 +101,7 @@ impl Fitted {
             None => String::new(),
         };
         let validation = match forecast.validation {
-            Some(bytes) => format!(", of a validation at most {}", format_bytes(bytes)),
+            Some(bytes) => format!(", a validation about {}", format_bytes(bytes)),
             None => String::new(),
         };
         let held = if forecast.held { "held" } else { "read as needed" };

@@ -150,7 +150,7 @@ fn text(answer: &RunForecast) -> String {
     let mut grid = TextTable::new(["on the device", "MiB"]);
     grid.push(["reserved by training steps, holes included".into(), mib(answer.reserved)]);
     if let Some(bytes) = answer.validation {
-        grid.push(["reserved by the validation of a case, at most (not beside them)".into(), mib(bytes)]);
+        grid.push(["reserved by the validation of a case, about (not beside them)".into(), mib(bytes)]);
     }
     if context > 0 {
         grid.push(["CUDA context (assumed)".into(), mib(context)]);

@@ -109,13 +109,14 @@ pub fn run(args: TrainArgs) -> Result<()> {
         return print(config.to_toml()?);
     }
     let verbosity = args.run.verbosity();
-    let device = device(&args)?;
     if of_the_data {
-        config = by_data(&args, config, &device)?;
+        // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
+        config = by_data(&args, config, &device(&args)?)?;
         if args.dump_config {
             return print(config.to_toml()?);
         }
     }
+    let device = device(&args)?;
     config.precision.check(device.target(), "--device cuda")?;
     // An unknown network is an error before anything is read or written.
     let probe = config.network(1, 1, [256; 3])?;

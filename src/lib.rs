@@ -37,6 +37,12 @@ pub mod device;
 pub mod error;
 #[cfg(feature = "train")]
 pub mod evaluate;
+/// What the tables of a report are made of; scoring itself belongs to the feature `train`.
+#[cfg(not(feature = "train"))]
+pub mod evaluate {
+    pub mod statistics;
+    pub mod wilcoxon;
+}
 pub mod files;
 #[cfg(feature = "infer")]
 pub mod infer;

@@ -3,6 +3,8 @@
 mod borders;
 #[cfg(feature = "train")]
 mod compare;
+#[cfg(feature = "train")]
+mod compare_folds;
 #[cfg(all(feature = "train", feature = "report"))]
 mod compare_report;
 mod completions;
@@ -12,6 +14,8 @@ mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 mod failures;
+#[cfg(feature = "train")]
+mod fold_files;
 mod help;
 #[cfg(feature = "infer")]
 mod infer;

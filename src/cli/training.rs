@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::progress::{self, Verbosity};
 use crate::checkpoint::model;
-use crate::data::{Dataset, Labels, Scanned, Warning, embedded, validate};
+use crate::data::{Dataset, Folds, Labels, Scanned, Warning, embedded, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::files::RunFolder;
@@ -14,7 +14,7 @@ use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase, Task};
 use crate::train::case_source::{CaseSource, OnDisk};
-use crate::train::config::{DataSource, SAMPLE};
+use crate::train::config::{DataSource, RunConfig, SAMPLE};
 use crate::train::run::{OomHandler, Run, RunObserver, SAVE_EVERY};
 use crate::train::trainer::Trainer;
 use crate::train::validation::Validation;
@@ -26,6 +26,16 @@ pub fn open_dataset(data: &DataSource<'_>, seed: u64) -> Result<Dataset> {
         DataSource::Folder(folder) => Dataset::open(folder, seed),
         DataSource::Embedded(task) => embedded::open(task),
     }
+}
+
+/// The data set of a run as it divides it; where every fold validates in turn, as the first of them does.
+pub fn open_divided(config: &RunConfig) -> Result<Dataset> {
+    let mut dataset = open_dataset(&config.data(), config.seed)?;
+    if config.folds > 0 {
+        Folds::of(&dataset, config.folds, config.seed)?.apply(&mut dataset, config.fold.max(1));
+    }
+    dataset.ignore_geometry = config.preprocessing.ignore_geometry;
+    Ok(dataset)
 }
 
 /// As [`open_folder`], with the cases that are incomplete instead of an error of the first.

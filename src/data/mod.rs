@@ -14,6 +14,7 @@ pub mod dataset;
 pub mod decathlon;
 #[cfg(feature = "train")]
 pub mod embedded;
+pub mod folds;
 pub mod geometry;
 pub mod inspect;
 pub mod lits;
@@ -32,6 +33,7 @@ pub mod volume;
 pub use augment::Augmentation;
 pub use border::BorderPoints;
 pub use dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
+pub use folds::{Fold, Folds};
 pub use geometry::{Affine, Geometry};
 pub use padding::Padding;
 pub(crate) use parallel::in_parallel;

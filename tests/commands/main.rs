@@ -15,6 +15,7 @@ mod determinism;
 mod evaluate;
 mod faults;
 mod feeds;
+mod folds;
 mod hostile;
 mod infer;
 mod infer_memory;

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::super::output::print;
 use super::super::provenance::print_json;
-use super::super::training::open_dataset;
+use super::super::training::open_divided;
 use super::{MemoryArgs, Where, refuse};
 use crate::checkpoint::model;
 use crate::device::UNLIMITED;
@@ -113,8 +113,7 @@ fn of_data(args: &MemoryArgs) -> Result<RunConfig> {
 }
 
 fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> Result<RunForecast> {
-    let mut dataset = open_dataset(&config.data(), config.seed)?;
-    dataset.ignore_geometry = config.preprocessing.ignore_geometry;
+    let dataset = open_divided(config)?;
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let reference = checkpoint.or(loaded).map_or(Ok(false), model::is_reference)?;
     let setup = Setup::of(config, &dataset, reference)?;

@@ -1,6 +1,7 @@
 //! `ossnet train`: one network on one data set, resumable at any moment.
 
 mod flags;
+mod folds;
 #[cfg(feature = "report")]
 mod report;
 
@@ -11,18 +12,20 @@ use clap::Args;
 
 use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
+use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print};
 use super::plan;
 use super::provenance::stamped;
 use super::training::{
-    self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
+    self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
+    score_cases,
 };
 use crate::checkpoint::model;
-use crate::data::Dataset;
+use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{RunFolder, read_text, write_atomic};
+use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
 use crate::models::NetworkConfig;
 use crate::plan::{Budget, Request};
@@ -40,10 +43,13 @@ use crate::train::{training_state, validation};
 use flags::Flags;
 
 /// The configuration in a run's folder.
-const CONFIG: &str = "config.toml";
+pub(super) const CONFIG: &str = "config.toml";
 
 /// Most bytes of one.
 const MOST_CONFIG: u64 = 1 << 20;
+
+/// What a run writes last.
+const SUMMARY: &str = "summary.json";
 
 /// Flags of `ossnet train`.
 #[derive(Args, Clone, Debug)]
@@ -95,6 +101,8 @@ struct Prepared {
     validation: Box<dyn CaseSource>,
     network: NetworkConfig,
     settings: TrainSettings,
+    /// The cross-validation that the division is a part of.
+    folds: Option<Folds>,
 }
 
 /// Trains.
@@ -108,7 +116,6 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.dump_config && !of_the_data {
         return print(config.to_toml()?);
     }
-    let verbosity = args.run.verbosity();
     if of_the_data {
         // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
         config = by_data(&args, config, &device(&args)?)?;
@@ -116,24 +123,60 @@ pub fn run(args: TrainArgs) -> Result<()> {
             return print(config.to_toml()?);
         }
     }
+    let config = config.from_anywhere();
     let device = device(&args)?;
     config.precision.check(device.target(), "--device cuda")?;
     // An unknown network is an error before anything is read or written.
-    let probe = config.network(1, 1, [256; 3])?;
+    config.network(1, 1, [256; 3])?;
     let folder = match &args.resume {
         Some(folder) => RunFolder::claim(folder, |_| true)?,
-        None => output_folder(args.out.as_deref(), "train", |_| false)?,
+        None => output_folder(args.out.as_deref(), "train", |folder| {
+            // Folds that were trained one by one, perhaps on several machines, are gathered.
+            config.folds > 0 && config.fold == 0 && fold_files::are_in(folder)
+        })?,
     };
     let folder = folder.path();
-    let path = checkpoint_path(folder, &probe);
+    let again = format!("go on with: ossnet train --resume {}", folder.display());
+    if config.folds > 0 && config.fold == 0 {
+        return folds::run(&args, &config, &device, folder, &again);
+    }
+    let place = Place { folder, resuming: args.resume.is_some(), again: &again, begin: &|| Ok(()) };
+    let trained = train_in(&args, &config, &device, &place)?;
+    print(if args.run.json { trained.json } else { trained.text })
+}
+
+/// Where a run is and what belongs to its start and end.
+struct Place<'a> {
+    folder: &'a Path,
+    /// True if what lies in the folder is gone on with.
+    resuming: bool,
+    /// How to go on after an interrupt.
+    again: &'a str,
+    /// Done before the first file is written.
+    begin: &'a dyn Fn() -> Result<()>,
+}
+
+/// What a run found.
+struct Trained {
+    /// Its `summary.json`.
+    json: String,
+    /// The same for people.
+    text: String,
+}
+
+/// Trains in one folder to the end.
+fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place<'_>) -> Result<Trained> {
+    let Place { folder, again, .. } = *place;
+    let verbosity = args.run.verbosity();
+    let path = checkpoint_path(folder, &config.network(1, 1, [256; 3])?);
     // A run that was killed before its first checkpoint starts anew.
-    let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
-    let Prepared { dataset, task, training, validation, network, settings } =
-        prepare(&args, &config, &device, resumed.then_some(path.as_path()))?;
+    let resumed = place.resuming && (path.exists() || !folder.join(CONFIG).exists());
+    let Prepared { dataset, task, training, validation, network, settings, folds } =
+        prepare(args, config, device, resumed.then_some(path.as_path()))?;
     let run = TrainingPlan { network: &network, settings, cases: &*training, flags: true, graph: args.graph };
-    let run = run.at(config.recompute(), &device)?;
-    let mut fitting = args.oom.settle(run, &device, verbosity)?;
-    let trainer = Trainer::new(&device, &network, fitting.settings().clone());
+    let run = run.at(config.recompute(), device)?;
+    let mut fitting = args.oom.settle(run, device, verbosity)?;
+    let trainer = Trainer::new(device, &network, fitting.settings().clone());
     let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
     trainer.set_prefetch(args.prefetch);
     if args.graph {
@@ -149,8 +192,13 @@ pub fn run(args: TrainArgs) -> Result<()> {
         verbosity.say("defaults are those of the embedded sample; --preset auto makes them of your data");
     }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
-    let again = format!("go on with: ossnet train --resume {}", folder.display());
     let begin = |step: u64| {
+        (place.begin)()?;
+        if let Some(folds) = &folds {
+            fold_files::write(folder, folds, config.fold, &dataset)?;
+        }
+        // What a shorter run left is no summary of this one.
+        remove_if_there(&folder.join(SUMMARY))?;
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
         RunLog::open(folder, step)
     };
@@ -165,15 +213,15 @@ pub fn run(args: TrainArgs) -> Result<()> {
         oom_handler: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
-    training::interruptible(run.to_end(&mut trainer, &mut progress), &again)?;
+    training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
     progress.finish(&trainer);
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
-        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, &again)
+        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
     let ended = Ended { trainer: &trainer, folder, checkpoint: &path, cases, changes: fitting.changes };
-    finish(&args, &config, ended, training.len())
+    finish(config, ended, training.len())
 }
 
 /// The configuration of the run: that in the folder of a resumed one, else a preset's, a file's and the flags'.
@@ -189,8 +237,7 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
 /// The configuration that the data make of `asked`: what `ossnet plan` writes, with the flags over it. It is said in lines.
 fn by_data(args: &TrainArgs, asked: RunConfig, device: &Device) -> Result<RunConfig> {
     let verbosity = args.run.verbosity();
-    let mut dataset = open_dataset(&asked.data(), asked.seed)?;
-    dataset.ignore_geometry = asked.preprocessing.ignore_geometry;
+    let dataset = open_divided(&asked)?;
     dataset.check_headers()?;
     let fingerprint = plan::fingerprint(&dataset, verbosity)?;
     let mut given = args.flags.table()?;
@@ -226,6 +273,8 @@ fn device(args: &TrainArgs) -> Result<Device> {
 fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Option<&Path>) -> Result<Prepared> {
     let verbosity = args.run.verbosity();
     let mut dataset = open_dataset(&config.data(), config.seed)?;
+    let folds = (config.folds > 0).then(|| Folds::of(&dataset, config.folds, config.seed)).transpose()?;
+    folds.iter().for_each(|folds| folds.apply(&mut dataset, config.fold));
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
@@ -233,7 +282,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let Setup { task, grid, network, settings, .. } = Setup::of(config, &dataset, reference)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
-    Ok(Prepared { dataset, task, training, validation, network, settings })
+    Ok(Prepared { dataset, task, training, validation, network, settings, folds })
 }
 
 /// A run that came to its end.
@@ -247,8 +296,8 @@ struct Ended<'a> {
     changes: Vec<String>,
 }
 
-/// Writes the summary and the page, and says where the results are.
-fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<()> {
+/// Writes the page and, last of all, the summary, and says where the results are.
+fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
     let Ended { trainer, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
     let (costs, network) = (trainer.costs(), trainer.network().config());
@@ -270,13 +319,12 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         "best": best,
         "validations": trainer.history().validations,
     });
-    let text = format!("{:#}\n", stamped(summary, "runs"));
-    write_atomic(folder.join("summary.json"), text.as_bytes())?;
+    let json = format!("{:#}\n", stamped(summary, "runs"));
     #[cfg(feature = "report")]
     report::write(folder, config, trainer, &cases)?;
-    if args.run.json {
-        return print(text);
-    }
+    #[cfg(not(feature = "report"))]
+    let _ = config;
+    write_atomic(folder.join(SUMMARY), json.as_bytes())?;
     let scores = match cases.len() {
         0 => "no validation cases".into(),
         count => format!("mean Dice {dice:.4} on {}", plural(count, "validation case")),
@@ -285,8 +333,8 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         let path = best_path(checkpoint);
         format!("\nbest: {} (epoch {}, Dice {:.4}, IoU {:.4})", path.display(), best.epoch, best.dice, best.iou)
     });
-    let page = if cfg!(feature = "report") { "report.html" } else { "summary.json" };
-    print(format!(
+    let page = if cfg!(feature = "report") { "report.html" } else { SUMMARY };
+    let text = format!(
         "{}: {scores}, peak {}, {:.3} s a step ({:.1} s in all waiting for data)\ncheckpoint: {}{best}\nreport: {}",
         network.title(),
         crate::memory::format_bytes(costs.peak_bytes),
@@ -294,5 +342,6 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         trainer.waited().as_secs_f64(),
         checkpoint.display(),
         folder.join(page).display()
-    ))
+    );
+    Ok(Trained { json, text })
 }

@@ -92,6 +92,8 @@ impl Preset {
             },
             load_model: String::new(),
             seed: settings.seed,
+            folds: 0,
+            fold: 0,
             epochs: settings.epochs,
             batch_size: settings.batch_size,
             accumulate: settings.accumulate,

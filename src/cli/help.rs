@@ -59,7 +59,8 @@ Examples:
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
   ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta
   ossnet infer -l model.safetensors -i cases.txt -o out --resume --shard 3/64
-  ossnet infer --merge out";
+  ossnet infer --merge out
+  ossnet infer -l model.safetensors -i SCANS --plan";
 
 pub const MEMORY: &str = "\
 Examples:

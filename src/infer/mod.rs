@@ -8,6 +8,7 @@
 pub mod inputs;
 pub mod occupancy;
 mod oom;
+mod plan;
 pub mod query_grid;
 pub mod refine;
 pub mod search;
@@ -17,6 +18,7 @@ pub mod sliding_window;
 mod sound;
 
 pub use occupancy::Occupancy;
+pub use plan::InferencePlan;
 pub use query_grid::QueryGrid;
 pub use refine::Refinement;
 pub use search::{Search, SearchRule};

@@ -21,6 +21,7 @@ mod infer;
 mod infer_memory;
 mod infer_meshes;
 mod infer_shards;
+mod infer_whole_body;
 mod inspect;
 mod learning;
 mod left_over;

@@ -34,7 +34,7 @@ use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
 /// Slices that a 2D network takes at once.
-const SLICES: usize = 16;
+pub(crate) const SLICES: usize = 16;
 
 /// Voxels whose probabilities come to the host at once, if a plane is not larger.
 const TOGETHER: usize = 1 << 16;

@@ -3,6 +3,7 @@
 mod compared;
 mod fit;
 mod measured;
+mod run;
 mod single;
 mod sweep;
 mod write;
@@ -159,6 +160,8 @@ pub struct MemoryArgs {
     batch: u64,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    own: run::OwnRunArgs,
     /// What is done
     #[arg(long, value_enum, default_value_t = StepName::Train, help_heading = "Step")]
     step: StepName,
@@ -236,6 +239,9 @@ pub fn run(args: MemoryArgs) -> Result<()> {
         Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
         Where::On(DeviceChoice::Cuda(_)) => {}
+    }
+    if args.own.is_given() {
+        return run::run(&args);
     }
     if let Some((low, high)) = args.sweep {
         return sweep::run(&args, low, high);

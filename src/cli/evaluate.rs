@@ -12,12 +12,13 @@ use super::output::print;
 use super::provenance::{print_json, stamped_with};
 use super::training::{load_with, output_folder, scan_folder, score_cases};
 use crate::checkpoint::model::Model;
-use crate::data::{Dataset, Scanned, Warning};
+use crate::data::{Dataset, Layout, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, summarise, to_csv};
 use crate::evaluate::{sampled, statistics::Summary};
 use crate::files::write_atomic;
+use crate::models::Family;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
 use crate::text::visible_line;
@@ -96,7 +97,8 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let cases = cases(&args, &model, found, problems, &mut failures)?;
     let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
-        run_sampled(&args, &model, &cases, rule)?;
+        let family = sampled_family(&args, found)?;
+        run_sampled(&args, &model, &cases, rule, family)?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
     let again = "run the command again";
@@ -203,9 +205,25 @@ fn cases(
     }
 }
 
+/// Whose official evaluation it is: that of the data set which an official `.pt` belongs to, else LiTS's in its layouts and
+/// BraTS's in all others.
+fn sampled_family(args: &EvaluateArgs, dataset: &Dataset) -> Result<Family> {
+    match dataset.layout {
+        _ if args.official.is_given() => args.official.family(),
+        Layout::LitsFolders | Layout::LitsFlat => Ok(Family::Lits),
+        Layout::Brats | Layout::Decathlon | Layout::NnUNet => Ok(Family::Brats),
+    }
+}
+
 /// The official evaluation, over random points.
-fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule: ScoreRule) -> Result<()> {
-    let sampling = sampled::official(args.official.family()?);
+fn run_sampled(
+    args: &EvaluateArgs,
+    model: &Model,
+    cases: &[PreparedCase],
+    rule: ScoreRule,
+    family: Family,
+) -> Result<()> {
+    let sampling = sampled::official(family);
     let mut bar = args.run.verbosity().task("evaluating", cases.len() as u64);
     let mut scores = Vec::new();
     for case in cases {

@@ -26,5 +26,6 @@ mod memory_command;
 mod out_of_memory;
 mod resident_memory;
 mod roofline;
+mod table1;
 mod training;
 mod world;

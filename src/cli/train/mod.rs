@@ -18,7 +18,7 @@ use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
 };
 use crate::checkpoint::model;
-use crate::data::{Axes, Dataset};
+use crate::data::{Axes, Dataset, SamplingRule};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, read_text, write_atomic};
@@ -188,9 +188,17 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let mut dataset = open_dataset(&config.data(), config.seed)?;
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
     let (channels, probe) = (dataset.channels.len(), config.network(1, 1, [256; 3])?);
+    if config.reference && matches!(probe, NetworkConfig::UNet(_)) {
+        let problem = format!("--reference: the official code has no {}", probe.title());
+        return Err(Error::Usage(format!("{problem}; omit it, or name an occupancy network")));
+    }
+    if config.reference && config.preset.family().is_none() {
+        let problem = "--reference: the official rules are those of a data set";
+        return Err(Error::Usage(format!("{problem}; add --preset brats or --preset lits")));
+    }
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
-    let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
+    let reference = config.reference || resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
     let mut task = Task::of(&dataset, probe.multiples());
     let wanted = &config.preprocessing;
     if wanted.merge_classes {
@@ -224,6 +232,11 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     if reference {
         settings.loss.reference = true;
         settings.optimizer.activation_rate = None;
+    }
+    if config.reference {
+        // Its points never lie on the last index, whether some of them are near the border or none is.
+        let share = if settings.sampling == SamplingRule::Uniform { 0.0 } else { settings.border_share };
+        (settings.sampling, settings.border_share) = (SamplingRule::Reference, share);
     }
     check_patch(&settings, &network)?;
     Ok(Prepared { dataset, task, training, validation, network, settings })

@@ -37,7 +37,7 @@ Examples:
   ossnet train -m oss-net-c -d DATA -o run --epochs 100
   ossnet train --resume run
   ossnet train --config run.toml --device cuda --precision bf16
-  ossnet train --network-config full --dataset BraTS --dataset-path BraTS2020
+  ossnet train -m full --dataset BraTS --dataset-path BraTS2020
 
 An interrupt saves a checkpoint; --resume goes on from it to the same bits.";
 
@@ -51,7 +51,9 @@ Examples:
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o seg.nii.gz
   ossnet infer -l model.safetensors -i SCANS -o segmentations --mesh ply --report
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
-  ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta";
+  ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta
+  ossnet infer -l model.safetensors -i cases.txt -o out --resume --shard 3/64
+  ossnet infer --merge out";
 
 pub const MEMORY: &str = "\
 Examples:
@@ -84,7 +86,7 @@ Examples:
 
 pub const CONVERT: &str = "\
 Examples:
-  ossnet convert best_model.pt model.safetensors --network-config full
+  ossnet convert best_model.pt model.safetensors --model full
   ossnet convert model.safetensors model.pt";
 
 pub const COMPLETIONS: &str = "\

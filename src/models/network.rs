@@ -18,7 +18,7 @@ pub enum NetworkConfig {
     UNet(UNetConfig),
 }
 
-/// Names that [`NetworkConfig::sample`] and [`NetworkConfig::official`] know.
+/// Names that [`NetworkConfig::official`] knows.
 pub fn names() -> Vec<&'static str> {
     let mut names = crate::models::config::names();
     names.extend(["unet3d", "unet2d"]);
@@ -34,7 +34,8 @@ impl NetworkConfig {
         }
     }
 
-    /// A network at its published size. U-Nets take the channels of `family`.
+    /// The network of a name: a published one at its published size, with `-small` behind it its small variant. Every command
+    /// builds networks by this, then [adapts](NetworkConfig::adapted) them to the data. U-Nets take the channels of `family`.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the names.
@@ -46,7 +47,8 @@ impl NetworkConfig {
         }
     }
 
-    /// A network for small volumes of `shape`, as the embedded sample's. U-Nets keep their published size.
+    /// The small variant (with or without `-small` behind the name) for volumes of `shape`. U-Nets have none: theirs is the
+    /// published size.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the names.
@@ -64,15 +66,7 @@ impl NetworkConfig {
     pub fn adapted(self, channels: usize, classes: usize, shape: [usize; 3]) -> Self {
         match self {
             Self::UNet(config) => Self::UNet(UNetConfig { image_channels: channels, classes, ..config }),
-            Self::OssNet(mut config) => {
-                config.image_channels = channels;
-                config.classes = classes;
-                config.volume_shape = shape;
-                if let Some(first) = config.encoder_channels.first_mut() {
-                    first.0 = channels;
-                }
-                Self::OssNet(config)
-            }
+            Self::OssNet(config) => Self::OssNet(config.adapted(channels, classes, shape)),
         }
     }
 
@@ -89,18 +83,11 @@ impl NetworkConfig {
         self
     }
 
-    /// The name people know the network by.
+    /// The name people know the network by, with the sizes that differ from those the name stands for.
     pub fn title(&self) -> String {
         match self {
-            Self::UNet(config) => format!("{}D residual U-Net", config.dimensions),
-            Self::OssNet(config) => match config.name.as_str() {
-                "vanilla_o_net" => "O-Net (narrow)".into(),
-                "vanilla_o_net_wide" => "O-Net".into(),
-                "full" => "OSS-Net C".into(),
-                "full2" => "OSS-Net D".into(),
-                name @ ("A" | "B") => format!("OSS-Net {name}"),
-                name => format!("OSS-Net ({name})"),
-            },
+            Self::UNet(config) => config.title(),
+            Self::OssNet(config) => config.title(),
         }
     }
 
@@ -108,7 +95,7 @@ impl NetworkConfig {
     pub fn slug(&self) -> String {
         match self {
             Self::UNet(config) => format!("unet{}d", config.dimensions),
-            Self::OssNet(config) => crate::models::config::published_name(&config.name).to_lowercase(),
+            Self::OssNet(config) => config.slug(),
         }
     }
 

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS};
+use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS, joined};
 use crate::models::recompute::{Recompute, kept_if};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
@@ -51,6 +51,20 @@ impl UNetConfig {
             strides: vec![2; 4],
             slice_axis: axial(),
         }
+    }
+
+    /// `3D residual U-Net`, with the sizes that differ from [`UNetConfig::standard`].
+    pub fn title(&self) -> String {
+        let standard = Self::standard(self.dimensions, self.image_channels, self.classes);
+        let mut sizes = Vec::new();
+        if self.channels != standard.channels {
+            sizes.push(format!("channels {}", joined(&self.channels)));
+        }
+        if self.strides.iter().any(|&stride| stride != 2) {
+            sizes.push(format!("strides {}", joined(&self.strides)));
+        }
+        let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
+        format!("{}D residual U-Net{sizes}", self.dimensions)
     }
 
     /// Voxels that every (in 2D: the last two) side must be a multiple of.

@@ -5,7 +5,9 @@ use super::inference_step::InferenceStep;
 use crate::device::cpu::SimdLevel;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
-use crate::models::{Family, NetworkConfig, Recompute};
+use crate::models::{Family, Network, NetworkConfig, Recompute};
+use crate::nn::Parameters;
+use crate::rng::Rng;
 use crate::train::dry_run::{self, StepKind, StepProfile, StepSizes, SyntheticStep};
 
 /// A step that can be made again.
@@ -28,6 +30,11 @@ impl Workload {
     pub fn official(name: &str, sizes: StepSizes) -> Result<Self> {
         let network = NetworkConfig::official(name, Family::Brats)?;
         Ok(Self { network, sizes }.with_volume(sizes.volume))
+    }
+
+    /// The same work on images of so many channels, with so many outputs.
+    pub fn with_data(&self, channels: usize, outputs: usize) -> Self {
+        Self { network: self.network.clone().adapted(channels, outputs, self.sizes.volume), ..self.clone() }
     }
 
     /// The same work on volumes of another shape.
@@ -55,6 +62,16 @@ impl Workload {
     /// Levels of recomputation that differ for this step, the fastest first.
     pub fn levels(&self) -> Vec<Recompute> {
         levels(self.sizes.step, &self.network)
+    }
+
+    /// Trainable scalars of the network.
+    ///
+    /// # Errors
+    /// An impossible network.
+    pub fn parameters(&self) -> Result<usize> {
+        let mut parameters = Parameters::new(&Device::plan(1, SimdLevel::Portable, UNLIMITED));
+        Network::new(&self.network, &mut parameters, &mut Rng::new(0))?;
+        Ok(parameters.count())
     }
 
     /// True if the network answers at points, so that their number matters.

@@ -233,7 +233,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
         settings.loss.reference = true;
         settings.optimizer.activation_rate = None;
     }
-    if config.reference {
+    if config.reference && settings.sampling != SamplingRule::Class {
         // Its points never lie on the last index, whether some of them are near the border or none is.
         let share = if settings.sampling == SamplingRule::Uniform { 0.0 } else { settings.border_share };
         (settings.sampling, settings.border_share) = (SamplingRule::Reference, share);

@@ -107,6 +107,17 @@ fn fill(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) 
     written.and_then(|()| file.sync_all())
 }
 
+/// Removes a file unless it is not there.
+///
+/// # Errors
+/// [`Error::File`] if the system refuses.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(Error::file(path, source)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the rename itself durable. Best effort: the content is safe already, and not every system can do it.
 fn sync_folder_of(path: &Path) {
     if let Ok(folder) = File::open(folder_of(path)) {

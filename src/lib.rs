@@ -37,6 +37,12 @@ pub mod device;
 pub mod error;
 #[cfg(feature = "train")]
 pub mod evaluate;
+/// What the tables of a report are made of; scoring itself belongs to the feature `train`.
+#[cfg(not(feature = "train"))]
+pub mod evaluate {
+    pub mod statistics;
+    pub mod wilcoxon;
+}
 pub mod files;
 #[cfg(feature = "infer")]
 pub mod infer;
@@ -47,6 +53,8 @@ pub mod mesh;
 pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "train")]
+pub mod plan;
 #[cfg(feature = "train")]
 pub mod planner;
 mod protobuf;

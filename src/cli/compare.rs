@@ -7,14 +7,15 @@ use clap::Args;
 
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
+use super::fold_files;
 use super::oom::{Fitting, OomArgs};
 use super::output::{plural, print};
-use super::provenance::stamped_text;
+use super::provenance::stamped_with;
 use super::training::{
     check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
     train_to_end,
 };
-use crate::data::{Labels, Volume};
+use crate::data::{Dataset, Fold, Folds, Labels, Volume, folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, ScoreRule};
@@ -51,6 +52,13 @@ pub struct CompareArgs {
     /// Seed of initial weights, order, points and augmentation
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     pub(super) seed: u64,
+    /// Cross-validate: divide all labelled cases by name and seed into N folds, each of which validates once
+    #[arg(long, value_name = "N", conflicts_with = "fold", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(2..=folds::MOST as u64))]
+    pub(super) folds: Option<u64>,
+    /// Validate on this fold alone and train on the others, for example 2/5 for the second of five
+    #[arg(long, value_name = "K/N")]
+    pub(super) fold: Option<Fold>,
     /// Output folder; an interrupted comparison there is resumed [default: a new folder in runs/]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -88,17 +96,61 @@ pub(super) struct Compared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
-    let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
-    let precision = args.precision.on(&device)?;
-    let dataset = open_folder(args.data.as_deref(), args.seed)?;
+    args.precision.on(&device)?;
+    let mut dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
-    let mut task = Task::of(&dataset, common_multiples(&probe)).measured(&dataset)?;
+    let count = args.fold.map(|fold| fold.count).or(args.folds.map(|count| count as usize));
+    let folds = count.map(|count| Folds::of(&dataset, count, args.seed)).transpose()?;
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
-    let (training, validation) = load_cases(&dataset, &task, PadTo::Largest, verbosity)?;
-    check_trainable(&dataset, &task, &training, verbosity)?;
+    let again = format!("run the same command with --out {} to go on", folder.display());
+    let results = match (&folds, args.fold) {
+        (Some(folds), None) => super::compare_folds::run(&args, &device, &dataset, folds, folder, &again)?,
+        (Some(folds), Some(fold)) => {
+            folds.apply(&mut dataset, fold.number);
+            let begin = || fold_files::write(folder, folds, fold.number, &dataset);
+            compare_in(&args, &device, &dataset, &Place { folder, again: &again, begin: &begin })?
+        }
+        (None, _) => compare_in(&args, &device, &dataset, &Place { folder, again: &again, begin: &|| Ok(()) })?,
+    };
+    match args.run.json {
+        true => print(stamped_results(&results, &dataset)?),
+        false => {
+            let (name, file) = if cfg!(feature = "report") { ("report", "report.html") } else { ("results", RESULTS) };
+            print(format!("{}\n{name}: {}", report::table(&results), folder.join(file).display()))
+        }
+    }
+}
+
+/// Where a comparison is and what belongs to its start and end.
+pub(super) struct Place<'a> {
+    pub folder: &'a Path,
+    /// How to go on after an interrupt.
+    pub again: &'a str,
+    /// Done before the first file is written.
+    pub begin: &'a dyn Fn() -> Result<()>,
+}
+
+/// The results as they are written and printed.
+pub(super) fn stamped_results(results: &Results, dataset: &Dataset) -> Result<String> {
+    let statistics = serde_json::to_value(report::Statistics::of(results))
+        .map_err(|error| Error::Model(format!("the statistics are no JSON ({error}); report this")))?;
+    let mut all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&results.to_json()?)
+        .map_err(|error| Error::Model(format!("the results are no JSON ({error}); report this")))?;
+    all.insert("statistics".into(), statistics);
+    Ok(format!("{:#}\n", stamped_with(serde_json::Value::Object(all), "models", Some(dataset))?))
+}
+
+/// Compares on one division of a data set, in one folder.
+pub(super) fn compare_in(args: &CompareArgs, device: &Device, dataset: &Dataset, place: &Place<'_>) -> Result<Results> {
+    let Place { folder, .. } = *place;
+    let (verbosity, precision) = (args.run.verbosity(), args.precision.on(device)?);
+    let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
+    let mut task = Task::of(dataset, common_multiples(&probe)).measured(dataset)?;
+    let (training, validation) = load_cases(dataset, &task, PadTo::Largest, verbosity)?;
+    check_trainable(dataset, &task, &training, verbosity)?;
     if validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
     }
@@ -110,7 +162,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let settled = networks.iter().map(|network| {
         let settings = TrainSettings { precision, ..presets::sample(network, args.epochs, args.seed) };
         let run = TrainingPlan { network, settings, cases: &training, flags: false, graph: false };
-        args.oom.settle(run.at(args.recompute, &device)?, &device, verbosity)
+        args.oom.settle(run.at(args.recompute, device)?, device, verbosity)
     });
     let fittings = settled.collect::<Result<Vec<_>>>()?;
     verbosity.say(format!(
@@ -122,34 +174,32 @@ pub fn run(args: CompareArgs) -> Result<()> {
         plural(device.threads(), "thread"),
         folder.display()
     ));
+    (place.begin)()?;
     let mut compared = Vec::new();
     for (network, fitting) in networks.iter().zip(fittings) {
-        compared.push(compare_one(&args, &device, (network, fitting), &task, &training, &validation, folder)?);
+        compared.push(compare_one(args, device, (network, fitting), &task, &training, &validation, place)?);
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
-        baselines: if task.outputs() == 1 { baselines(&training, &validation)? } else { Vec::new() },
+        baselines: baselines(&task, &training, &validation)?,
         device: format!("{} ({:?})", device.name(), device.simd()).to_lowercase(),
         threads: device.threads(),
         seed: args.seed,
         version: format!("{} ({})", super::VERSION, super::features()),
     };
-    let json = stamped_text(&results.to_json()?, "models", Some(&dataset))?;
-    write_atomic(folder.join("results.json"), json.as_bytes())?;
+    write_atomic(folder.join(RESULTS), stamped_results(&results, dataset)?.as_bytes())?;
     #[cfg(feature = "report")]
-    super::compare_report::write(folder, &args, &dataset, [&training, &validation], &results, &compared)?;
-    match args.run.json {
-        true => print(json),
-        false => {
-            let (name, file) =
-                if cfg!(feature = "report") { ("report", "report.html") } else { ("results", "results.json") };
-            print(format!("{}\n{name}: {}", report::table(&results), folder.join(file).display()))
-        }
-    }
+    super::compare_report::write(folder, args, dataset, [&training, &validation], &results, &compared)?;
+    Ok(results)
 }
 
 /// The configurations named by `--models`.
-fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]) -> Result<Vec<NetworkConfig>> {
+pub(super) fn networks(
+    names: &[String],
+    channels: usize,
+    classes: usize,
+    shape: [usize; 3],
+) -> Result<Vec<NetworkConfig>> {
     let names: Vec<&str> = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
         return Err(Error::Usage(format!(
@@ -168,19 +218,22 @@ fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]
     Ok(networks)
 }
 
+/// The figures of a comparison in its folder.
+pub(super) const RESULTS: &str = "results.json";
+
 /// What a comparison writes last.
-const LAST: &str = if cfg!(feature = "report") { "report.html" } else { "results.json" };
+pub(super) const LAST: &str = if cfg!(feature = "report") { "report.html" } else { RESULTS };
 
 /// Whether a folder holds what a comparison of these networks leaves that was stopped at any moment: checkpoints and costs
-/// of some of them and of no others, results perhaps, and not yet what comes last.
-fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
+/// of some of them and of no others (or a cross-validation's folds), results perhaps, and not yet what comes last.
+pub(super) fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     let checkpoints: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
         .collect();
     let known: Vec<PathBuf> = networks.iter().map(|network| checkpoint_path(folder, network)).collect();
-    !checkpoints.is_empty()
+    (!checkpoints.is_empty() || fold_files::are_in(folder))
         && checkpoints.iter().all(|checkpoint| known.contains(checkpoint))
         && !folder.join(LAST).exists()
 }
@@ -193,10 +246,9 @@ fn compare_one(
     task: &Task,
     training: &dyn CaseSource,
     validation: &dyn CaseSource,
-    folder: &Path,
+    place: &Place<'_>,
 ) -> Result<Compared> {
-    let (verbosity, again) =
-        (args.run.verbosity(), format!("run the same command with --out {} to go on", folder.display()));
+    let (verbosity, Place { folder, again, .. }) = (args.run.verbosity(), place);
     let trainer = Trainer::new(device, network, fitting.settings().clone());
     let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
     let path = checkpoint_path(folder, network);
@@ -204,9 +256,9 @@ fn compare_one(
         training_state::resume(&mut trainer, task, &path)?;
     }
     let oom_handler = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
-    train_to_end(&mut trainer, training, task, &path, oom_handler, verbosity, &again)?;
+    train_to_end(&mut trainer, training, task, &path, oom_handler, verbosity, again)?;
     let started = Instant::now();
-    let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, &again)?;
+    let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, again)?;
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
     let (dice, iou) = evaluate::means(&cases);
     let costs = trainer.costs();
@@ -233,16 +285,39 @@ fn compare_one(
     })
 }
 
-/// Trivial methods for one class, fitted on the training cases and scored as the models are.
-fn baselines(training: &[PreparedCase], validation: &[PreparedCase]) -> Result<Vec<BaselineResult>> {
-    let mean = MeanMask::fit(training.iter().filter_map(|case| case.labels.as_ref()))?;
-    let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
-    let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
-    drop(fit);
-    Ok(vec![
-        baseline("mean of the training masks", validation, |_, labels| Ok(mean.score(labels)))?,
-        baseline("best single threshold", validation, |volume, labels| threshold.score(volume, labels))?,
-    ])
+/// Trivial methods, fitted on the training cases and scored as the models are: the mean mask of each class, and the best
+/// single threshold where there is one class.
+fn baselines(task: &Task, training: &[PreparedCase], validation: &[PreparedCase]) -> Result<Vec<BaselineResult>> {
+    let mut rows = vec![mean_masks(task, training, validation)?];
+    if task.outputs() == 1 {
+        let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
+        let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
+        rows.push(baseline("best single threshold", validation, |volume, labels| {
+            Ok(vec![("".into(), threshold.score(volume, labels)?)])
+        })?);
+    }
+    Ok(rows)
+}
+
+/// The mean masks of the classes, each for itself.
+fn mean_masks(task: &Task, training: &[PreparedCase], validation: &[PreparedCase]) -> Result<BaselineResult> {
+    let classes: Vec<(u8, &String)> = (0u8..).zip(&task.class_names).skip(1).collect();
+    let alone = |labels: &Labels, class: u8| {
+        labels.mapped(&std::array::from_fn(|value| match value as u8 {
+            Labels::IGNORED => Labels::IGNORED,
+            value => u8::from(if classes.len() == 1 { value > 0 } else { value == class }),
+        }))
+    };
+    let mut masks = Vec::new();
+    for (class, _) in &classes {
+        let of_class: Vec<Labels> =
+            training.iter().filter_map(|case| Some(alone(case.labels.as_ref()?, *class))).collect();
+        masks.push(MeanMask::fit(&of_class)?);
+    }
+    baseline("mean of the training masks", validation, |_, labels| {
+        let met = masks.iter().zip(&classes);
+        Ok(met.map(|(mask, (class, name))| (name.to_string(), mask.score(&alone(labels, *class)))).collect())
+    })
 }
 
 /// Image and labels of a case without what was added around them.
@@ -256,15 +331,12 @@ fn unpadded(case: &PreparedCase) -> Result<(Volume, Labels)> {
 fn baseline(
     name: &str,
     validation: &[PreparedCase],
-    meet: impl Fn(&Volume, &Labels) -> Result<Confusion>,
+    meet: impl Fn(&Volume, &Labels) -> Result<Vec<(String, Confusion)>>,
 ) -> Result<BaselineResult> {
-    let rule = ScoreRule::DEFAULT;
     let mut cases = Vec::new();
     for case in validation {
         let (volume, labels) = unpadded(case)?;
-        let confusion = meet(&volume, &labels)?;
-        let (dice, iou) = (confusion.dice(&rule), confusion.iou(&rule));
-        cases.push(CaseScore { name: case.name.clone(), dice, iou, classes: Vec::new() });
+        cases.push(evaluate::case_score(&case.name, meet(&volume, &labels)?, ScoreRule::DEFAULT));
     }
     let (dice, iou) = evaluate::means(&cases);
     Ok(BaselineResult { name: name.into(), dice, iou, cases })

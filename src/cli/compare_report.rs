@@ -36,6 +36,19 @@ pub(super) fn write(
     write_atomic(folder.join("report.html"), report::page(results, &evidence)?.as_bytes())
 }
 
+/// Writes the `report.html` of a cross-validation into `folder`; curves and slices are in those of the folds.
+///
+/// # Errors
+/// A full disk.
+pub(super) fn write_folds(folder: &Path, args: &CompareArgs, dataset: &Dataset, results: &Results) -> Result<()> {
+    let evidence = ReportData {
+        facts: facts(args, dataset, [&[], &[]], &[]),
+        resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
+        ..ReportData::default()
+    };
+    write_atomic(folder.join("report.html"), report::page(results, &evidence)?.as_bytes())
+}
+
 /// The embedded sample, and what a step is on it.
 const HEADS: &str = "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain. Occupancy networks \
     train on four scans a step with 1,536 points each (half of them near the border), U-Nets on one whole scan a step: the \
@@ -65,6 +78,12 @@ fn facts(
     }
     if args.recompute != RecomputeChoice::default() {
         command += &format!(" --recompute {}", args.recompute);
+    }
+    if let Some(count) = args.folds {
+        command += &format!(" --folds {count}");
+    }
+    if let Some(fold) = args.fold {
+        command += &format!(" --fold {fold}");
     }
     command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
     let embedded = args.data.is_none();

@@ -3,6 +3,8 @@
 mod borders;
 #[cfg(feature = "train")]
 mod compare;
+#[cfg(feature = "train")]
+mod compare_folds;
 #[cfg(all(feature = "train", feature = "report"))]
 mod compare_report;
 mod completions;
@@ -12,6 +14,8 @@ mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 mod failures;
+#[cfg(feature = "train")]
+mod fold_files;
 mod help;
 #[cfg(feature = "infer")]
 mod infer;
@@ -28,6 +32,8 @@ mod official;
 #[cfg(feature = "train")]
 mod oom;
 mod output;
+#[cfg(feature = "train")]
+mod plan;
 mod progress;
 mod provenance;
 mod refusal;
@@ -103,6 +109,10 @@ enum Command {
     /// Train networks side by side and compare memory, time and accuracy
     #[command(after_help = help::COMPARE)]
     Compare(Box<compare::CompareArgs>),
+    #[cfg(feature = "train")]
+    /// Make a run's configuration of a data set and of budgets of bytes and seconds
+    #[command(after_help = help::PLAN)]
+    Plan(Box<plan::PlanArgs>),
     #[cfg(feature = "train")]
     /// Train one network
     #[command(after_help = help::TRAIN)]
@@ -182,6 +192,8 @@ impl Command {
             #[cfg(feature = "train")]
             Command::Compare(args) => Some(&args.run),
             #[cfg(feature = "train")]
+            Command::Plan(args) => Some(&args.run),
+            #[cfg(feature = "train")]
             Command::Train(args) => Some(&args.run),
             #[cfg(feature = "train")]
             Command::Evaluate(args) => Some(&args.run),
@@ -241,6 +253,8 @@ fn run(cli: Cli) -> Result<()> {
         None => Err(crate::Error::Usage("no command is named; see ossnet --help".into())),
         #[cfg(feature = "train")]
         Some(Command::Compare(args)) => compare::run(*args),
+        #[cfg(feature = "train")]
+        Some(Command::Plan(args)) => plan::run(*args),
         #[cfg(feature = "train")]
         Some(Command::Train(args)) => train::run(*args),
         #[cfg(feature = "train")]

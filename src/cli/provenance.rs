@@ -11,7 +11,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 
 /// Version of the JSON layouts: it grows when a key changes its meaning or goes; new keys may come at any time.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// The commit of a released build; builds from a work tree do not know theirs.
 pub const COMMIT: Option<&str> = option_env!("OSSNET_COMMIT");

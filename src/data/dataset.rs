@@ -43,6 +43,11 @@ pub enum Split {
         /// Seed of the draw.
         seed: u64,
     },
+    /// A fold of a cross-validation (see [`Folds`](super::Folds)).
+    Fold {
+        /// Seed of the draw.
+        seed: u64,
+    },
 }
 
 /// How a folder is laid out.
@@ -249,7 +254,7 @@ impl Dataset {
         if !both.is_empty() {
             let problem =
                 format!("trains and validates on the same case ({}): its scores are too good", both.join(", "));
-            self.warnings.push(Warning::new(&self.path, problem));
+            self.warnings.push(Warning::of_the_division(&self.path, problem));
         }
     }
 }

@@ -90,7 +90,8 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
         warnings: Vec::new(),
     };
     if declared && dataset.validation.is_empty() && problems.is_empty() {
-        dataset.warnings.push(Warning::new(source.path(), "has an empty list 'validation': nothing will be scored"));
+        let problem = "has an empty list 'validation': nothing will be scored";
+        dataset.warnings.push(Warning::of_the_division(source.path(), problem));
     }
     dataset.warn_of_overlap();
     dataset.warnings.append(&mut warnings);
@@ -263,7 +264,7 @@ impl Description {
             };
             let (found, odd) = group(&folder.path().join("imagesTs"), &names, self.channels.len(), whole);
             warnings.extend(odd.into_iter().filter_map(|problem| match problem {
-                Error::Data { path, problem, .. } => Some(Warning { path, problem }),
+                Error::Data { path, problem, .. } => Some(Warning::new(path, problem)),
                 _ => None,
             }));
             for (name, files) in found {

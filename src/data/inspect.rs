@@ -156,6 +156,7 @@ pub fn inspect(
             Split::Declared => "declared by the data set",
             Split::Official => "the authors'",
             Split::Drawn { .. } => "drawn",
+            Split::Fold { .. } => "a fold",
         },
         full: options.full,
         cases: facts,

@@ -212,7 +212,11 @@ impl Preprocessing {
         }
     }
 
-    fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
+    /// Shape of a scan after resampling.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the spacing cannot be applied.
+    pub(crate) fn resampled(&self, shape: [usize; 3], geometry: &Geometry) -> Result<[usize; 3]> {
         if let Some(shape) = self.resize {
             return match shape.iter().all(|&side| side > 0 && side as f64 <= LONGEST) {
                 true => Ok(shape),

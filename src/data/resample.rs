@@ -27,7 +27,12 @@ pub enum Nearest {
 }
 
 /// For one output index: two input indices and the weight of the second.
-type Tap = (usize, usize, f32);
+pub(crate) type Tap = (usize, usize, f32);
+
+/// The taps of each of `output` voxels along an axis of `input` voxels.
+pub(crate) fn taps_between(input: usize, output: usize, corners: CornerAlignment) -> Vec<Tap> {
+    taps(input, output, scale(input, output, corners), corners)
+}
 
 fn taps(input: usize, output: usize, scale: f32, corners: CornerAlignment) -> Vec<Tap> {
     (0..output)

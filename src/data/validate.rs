@@ -15,12 +15,23 @@ pub struct Warning {
     pub path: PathBuf,
     /// What to look at.
     pub problem: String,
+    division: bool,
 }
 
 impl Warning {
     /// A warning about `path`.
     pub fn new(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
-        Self { path: path.as_ref().into(), problem: problem.into() }
+        Self { path: path.as_ref().into(), problem: problem.into(), division: false }
+    }
+
+    /// That the declared division trains and validates on the same cases, or validates on none.
+    pub(super) fn of_the_division(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self { division: true, ..Self::new(path, problem) }
+    }
+
+    /// Whether it is about the division into training and validation alone.
+    pub(super) fn is_of_the_division(&self) -> bool {
+        self.division
     }
 }
 

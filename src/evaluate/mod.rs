@@ -7,6 +7,7 @@ pub mod scores;
 pub mod statistics;
 pub mod surface;
 mod surfels;
+pub mod wilcoxon;
 
 use std::borrow::Cow;
 
@@ -25,29 +26,33 @@ use scores::{CaseScores, Measure};
 pub fn score(task: &Task, case: &PreparedCase, predicted: &Labels, rule: ScoreRule) -> Result<CaseScore> {
     let (truth, predicted) = known(task, case, predicted)?;
     let values = task.preprocessing.classes.iter().enumerate().skip(1);
-    let held = |value: u8| truth.contains(&value);
-    let none_held = !values.clone().any(|(_, &value)| held(value));
-    let counted: Vec<bool> = values.clone().map(|(_, &value)| none_held || held(value)).collect();
-    let classes: Vec<ClassScore> = values
-        .map(|(class, &value)| {
-            let confusion = Confusion::of_class(&predicted, &truth, value);
-            ClassScore {
-                name: task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}")),
-                dice: confusion.dice(&rule),
-                iou: confusion.iou(&rule),
-            }
-        })
+    let met = values.map(|(class, &value)| {
+        let name = task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"));
+        (name, Confusion::of_class(&predicted, &truth, value))
+    });
+    Ok(case_score(&case.name, met.collect(), rule))
+}
+
+/// The scores of a case from how its classes were met, background left out: its own are the means over the classes that its
+/// labels hold (over all if they hold none).
+pub fn case_score(case: &str, met: Vec<(String, Confusion)>, rule: ScoreRule) -> CaseScore {
+    let held = |met: &Confusion| met.true_positive + met.false_negative > 0;
+    let none_held = !met.iter().any(|(_, met)| held(met));
+    let counted: Vec<bool> = met.iter().map(|(_, met)| none_held || held(met)).collect();
+    let classes: Vec<ClassScore> = met
+        .into_iter()
+        .map(|(name, met)| ClassScore { name, dice: met.dice(&rule), iou: met.iou(&rule), absent: !held(&met) })
         .collect();
     let mean = |of: fn(&ClassScore) -> f64| {
         let counted = classes.iter().zip(&counted).filter(|(_, counted)| **counted);
         metrics::mean(&counted.map(|(class, _)| of(class)).collect::<Vec<_>>())
     };
-    Ok(CaseScore {
-        name: case.name.clone(),
+    CaseScore {
+        name: case.into(),
         dice: mean(|class| class.dice),
         iou: mean(|class| class.iou),
         classes: if classes.len() > 1 { classes } else { Vec::new() },
-    })
+    }
 }
 
 /// Mean Dice and IoU of some cases; NaN without any.

@@ -80,7 +80,7 @@ pub fn score(
         .map(|class| {
             let confusion = Confusion::of_class(&predicted, &truth, class as u8);
             let name = task.class_names[class].clone();
-            ClassScore { name, dice: confusion.dice(&rule), iou: confusion.iou(&rule) }
+            ClassScore { name, dice: confusion.dice(&rule), iou: confusion.iou(&rule), absent: false }
         })
         .collect();
     let mean = |of: fn(&ClassScore) -> f64| classes.iter().map(of).sum::<f64>() / classes.len() as f64;

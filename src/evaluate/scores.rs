@@ -44,11 +44,17 @@ pub struct CaseScores {
     pub classes: Vec<Scores>,
 }
 
-/// Means of one class over the cases.
+/// One class over the cases whose labels hold it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassSummary {
     /// The class.
     pub class: String,
+    /// Cases whose labels hold it.
+    pub cases: usize,
+    /// Cases whose labels do not: finding nothing there is no merit, and counts nowhere else.
+    pub absent: usize,
+    /// Those of them in which it was predicted.
+    pub false_alarms: usize,
     /// In the order of [`NAMES`].
     #[serde(serialize_with = "by_name")]
     pub values: [Summary; NAMES.len()],
@@ -103,17 +109,49 @@ impl Measure {
     }
 }
 
-/// Means over the cases, class by class.
+/// Class by class, over the cases whose labels hold the class.
 pub fn summarise(cases: &[CaseScores]) -> Vec<ClassSummary> {
     let classes = cases.first().map_or(&[][..], |case| &case.classes);
-    let summary = |k: usize, value: usize| {
-        Summary::of(cases.iter().filter_map(|case| case.classes.get(k)).map(|scores| scores.values[value]))
-    };
-    let of_class = |(k, scores): (usize, &Scores)| ClassSummary {
-        class: scores.class.clone(),
-        values: std::array::from_fn(|value| summary(k, value)),
+    let of_class = |(k, scores): (usize, &Scores)| {
+        let all = cases.iter().filter_map(|case| case.classes.get(k));
+        let (held, absent): (Vec<&Scores>, Vec<&Scores>) = all.partition(|scores| scores.true_ml > 0.0);
+        ClassSummary {
+            class: scores.class.clone(),
+            cases: held.len(),
+            absent: absent.len(),
+            false_alarms: absent.iter().filter(|scores| scores.predicted_ml > 0.0).count(),
+            values: std::array::from_fn(|value| Summary::of(held.iter().map(|scores| scores.values[value]))),
+        }
     };
     classes.iter().enumerate().map(of_class).collect()
+}
+
+/// What does not count in the means, in sentences: classes that are absent, distances to nothing.
+pub fn left_out(summary: &[ClassSummary]) -> Vec<String> {
+    let mut said = Vec::new();
+    for class in summary {
+        let ClassSummary { class, cases, absent, false_alarms, values } = class;
+        if *absent > 0 {
+            let alarms = match false_alarms {
+                0 => "was predicted in none of them".to_string(),
+                alarms => format!("was predicted in {alarms} of them"),
+            };
+            said.push(format!(
+                "{class}: {absent} of {} labels lack it; it {alarms}; they do not count",
+                cases + absent
+            ));
+        }
+        let undefined: Vec<String> = NAMES
+            .iter()
+            .zip(values)
+            .filter(|(_, value)| value.count < *cases)
+            .map(|((name, _), value)| format!("{} in {}", name.replace('_', " "), cases - value.count))
+            .collect();
+        if !undefined.is_empty() {
+            said.push(format!("{class}: not defined, and left out of the mean: {}", undefined.join(", ")));
+        }
+    }
+    said
 }
 
 /// The scores as CSV: a line a case and class.
@@ -164,6 +202,23 @@ mod tests {
     }
 
     #[test]
+    fn absent_classes_do_not_lift_a_mean() {
+        let case = |predicted: [u8; 8], truth: [u8; 8]| CaseScores {
+            name: "case".into(),
+            classes: vec![MEASURE.class("heart", 1, &predicted, &truth)],
+        };
+        let (half, none) = ([0, 1, 0, 0, 0, 0, 0, 0], [0; 8]);
+        let cases = [case(half, [0, 1, 1, 0, 0, 0, 0, 0]), case(none, none), case(half, none)];
+        let summary = &summarise(&cases)[0];
+        assert_eq!((summary.cases, summary.absent, summary.false_alarms), (1, 2, 1));
+        assert_eq!(summary.values[0].mean, Some(2.0 / 3.0));
+        assert_eq!(
+            left_out(&summarise(&cases)),
+            ["heart: 2 of 3 labels lack it; it was predicted in 1 of them; they do not count"]
+        );
+    }
+
+    #[test]
     fn tables_leave_out_what_is_not_defined() {
         let case = |name: &str, labels: [u8; 8]| CaseScores {
             name: name.into(),
@@ -177,6 +232,10 @@ mod tests {
         let summary = &summarise(&cases)[0];
         assert_eq!((summary.values[0].mean, summary.values[0].count), (Some(0.5), 2));
         assert_eq!((summary.values[4].mean, summary.values[4].count), (Some(0.0), 1));
+        assert_eq!(
+            left_out(&summarise(&cases)),
+            ["organ: not defined, and left out of the mean: hd95 in 1, assd in 1"]
+        );
         let json = serde_json::to_value(&cases[1]).unwrap();
         assert!(json["classes"][0]["values"]["hd95"].is_null());
     }

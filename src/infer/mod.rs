@@ -6,8 +6,10 @@
 //! voxels unless asked to.
 
 pub mod inputs;
+pub(crate) mod network_pass;
 pub mod occupancy;
 mod oom;
+mod plan;
 pub mod query_grid;
 pub mod refine;
 pub mod search;
@@ -17,6 +19,7 @@ pub mod sliding_window;
 mod sound;
 
 pub use occupancy::Occupancy;
+pub use plan::InferencePlan;
 pub use query_grid::QueryGrid;
 pub use refine::Refinement;
 pub use search::{Search, SearchRule};

@@ -2,8 +2,9 @@
 //! of a plan of the very work.
 
 use super::segmenter::SegmenterOptions;
-use super::sliding_window::{self, Decision};
+use super::sliding_window::{self, Decision, Destination};
 use super::{Occupancy, QueryGrid, Segmenter, SlidingWindow};
+use crate::data::preprocess::GridTransform;
 use crate::data::{Geometry, Volume};
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
@@ -30,6 +31,10 @@ pub(super) struct InferenceOom<'a> {
     pub geometry: Geometry,
     /// Points that an occupancy network answers for.
     pub grid: QueryGrid,
+    /// From the network's grid to the scan's, if a U-Net's answer is interpolated.
+    pub way: Option<&'a GridTransform>,
+    /// Strips that a U-Net's answer is made in.
+    pub strips: usize,
     /// The command has flags for windows and points.
     pub flags: bool,
 }
@@ -88,8 +93,11 @@ impl InferenceOom<'_> {
         Ok(found)
     }
 
-    /// Bytes that the work reserves. Points that are left to the memory are as few as they can be.
-    fn needs(&self, target: Target, options: &SegmenterOptions, precision: Precision) -> Result<u64> {
+    /// Bytes that the work reserves. Strips after the first take no more. Points that are left to the memory are as few as they can be.
+    ///
+    /// # Errors
+    /// Settings that make no sense.
+    pub fn needs(&self, target: Target, options: &SegmenterOptions, precision: Precision) -> Result<u64> {
         let device = Device::plan_for(target, UNLIMITED);
         let mut parameters = Parameters::new(&device);
         let mut network = Network::new(&self.network.config(), &mut parameters, &mut Rng::new(0))?;
@@ -106,7 +114,9 @@ impl InferenceOom<'_> {
                     passes += 1;
                     if passes < 2 { Ok(()) } else { Err(Error::Interrupted("the plan knows enough".into())) }
                 };
-                match sliding_window::predict(network, &parameters, &volume, &options.windows, decision, &mut enough) {
+                let destination = Destination { decision, way: self.way, strips: self.strips };
+                let windows = &options.windows;
+                match sliding_window::predict_on(network, &parameters, &volume, windows, destination, &mut enough) {
                     Ok(_) | Err(Error::Interrupted(_)) => {}
                     Err(error) => return Err(error),
                 }

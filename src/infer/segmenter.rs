@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::occupancy::fitting_shape;
 use super::oom::InferenceOom;
-use super::sliding_window::{self, Decision};
+use super::sliding_window::{self, Decision, Destination};
 use super::{Occupancy, QueryGrid, Refinement, Search, SlidingWindow, refine, seeding, sound};
 use crate::data::preprocess::{self, GridTransform};
 use crate::data::{Geometry, Labels, Padding, Volume};
@@ -77,6 +77,8 @@ pub struct Segmentation {
     pub evaluated: Vec<u64>,
     /// Seconds of the answer, without those of [`Segmentation::verification`].
     pub seconds: f64,
+    /// Of those, seconds of what followed a U-Net's answers: probabilities, averages, interpolation, classes.
+    pub after_network_seconds: Option<f64>,
     /// Most bytes that the engine held at a time, weights and volume included.
     pub peak_bytes: u64,
     /// The comparison, if asked for.
@@ -85,17 +87,17 @@ pub struct Segmentation {
 
 /// A network with a task and settings, ready for scans.
 pub struct Segmenter<'a> {
-    network: &'a Network,
-    parameters: &'a Parameters,
-    task: &'a Task,
-    options: SegmenterOptions,
+    pub(super) network: &'a Network,
+    pub(super) parameters: &'a Parameters,
+    pub(super) task: &'a Task,
+    pub(super) options: SegmenterOptions,
     /// The shape that a U-Net sees: what it was trained on.
     frame: Option<Shape>,
     /// The command has flags for windows and points.
-    flags: bool,
+    pub(super) flags: bool,
 }
 
-type Shape = [usize; 3];
+pub(super) type Shape = [usize; 3];
 
 /// Labels, probabilities and points on the grid that was asked for.
 type Placed = (Labels, Option<Volume>, Vec<u64>);
@@ -158,7 +160,7 @@ impl<'a> Segmenter<'a> {
 
     /// What is added around a volume of `shape` before the network sees it: up to what it saw in training, or the next
     /// multiple that it admits.
-    fn padding(&self, shape: Shape) -> Result<Padding> {
+    pub(super) fn padding(&self, shape: Shape) -> Result<Padding> {
         match (self.network, self.frame) {
             (Network::OssNet(network), _) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
             (Network::UNet(_), None) => {
@@ -213,15 +215,30 @@ impl<'a> Segmenter<'a> {
             }
         });
         answer.map_err(|error| match error {
-            Error::OutOfMemory(error) => {
-                let Self { network, task, options, flags, .. } = self;
-                let grid = self.grid(shape, way);
-                InferenceOom { network, task, options, shape, geometry, grid, flags: *flags }
-                    .explain(*error, device)
-                    .into()
-            }
+            Error::OutOfMemory(error) => self
+                .work(shape, geometry, way, self.strips(shape, geometry, way).unwrap_or(1))
+                .explain(*error, device)
+                .into(),
             other => other,
         })
+    }
+
+    /// A scan on its way through the network, for plans.
+    pub(super) fn work<'b>(
+        &'b self,
+        shape: Shape,
+        geometry: Geometry,
+        way: &'b GridTransform,
+        strips: usize,
+    ) -> InferenceOom<'b> {
+        let Self { network, task, options, flags, .. } = self;
+        let (grid, way) = (self.grid(shape, way), self.interpolated(way));
+        InferenceOom { network, task, options, shape, geometry, grid, way, strips, flags: *flags }
+    }
+
+    /// The way to the scan's grid if a U-Net's probabilities are interpolated on it: wherever the scan was resampled.
+    pub(super) fn interpolated<'b>(&self, way: &'b GridTransform) -> Option<&'b GridTransform> {
+        (matches!(self.network, Network::UNet(_)) && way.resampled != way.shape).then_some(way)
     }
 
     /// The points that an occupancy network answers for: those of the scan's box. The official lattices begin at the padded
@@ -286,22 +303,38 @@ impl<'a> Segmenter<'a> {
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Segmentation> {
         if self.options.probabilities {
-            // On the network's grid, and on the scan's.
-            let [x, y, z] = volume.shape;
-            size::within_host_budget(&[x, y, z, network.config().classes, 2 * size_of::<f32>()]).map_err(|told| {
+            // On the scan's grid, and on the network's where they are brought from there as a whole.
+            let ([x, y, z], whole) = (way.shape, usize::from(self.interpolated(way).is_none()));
+            let voxels = (x * y * z).saturating_add(whole * volume.len());
+            size::within_host_budget(&[voxels, network.config().classes, size_of::<f32>()]).map_err(|told| {
                 let problem = format!("keeping the probabilities of {x}x{y}x{z} voxels {told}");
                 Error::Model(format!("{problem}; leave --probabilities away, or raise --memory-budget"))
             })?;
         }
         let started = Instant::now();
         let decision = Decision { threshold: self.options.threshold, keep: self.options.probabilities };
-        let found = sliding_window::predict(network, self.parameters, &volume, &self.options.windows, decision, tick)?;
+        let strips = self.strips(volume.shape, volume.geometry, way)?;
+        let destination = Destination { decision, way: self.interpolated(way), strips };
+        let windows = &self.options.windows;
+        let found = sliding_window::predict_on(network, self.parameters, &volume, windows, destination, tick)?;
         let answer =
             Answer { classes: found.classes, probabilities: found.probabilities, evaluated: vec![found.passes] };
         let peak_bytes = self.peak_bytes();
-        let (labels, probabilities, evaluated) = self.restored(answer, (volume.shape, volume.geometry), way)?;
+        let (labels, probabilities, evaluated) = match destination.way {
+            Some(way) => self.placed(answer, way.shape, way),
+            None => self.restored(answer, (volume.shape, volume.geometry), way)?,
+        };
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Segmentation { labels, probabilities, evaluated, seconds, peak_bytes, verification: None })
+        let after_network_seconds = Some(found.after.as_secs_f64());
+        Ok(Segmentation {
+            labels,
+            probabilities,
+            evaluated,
+            seconds,
+            after_network_seconds,
+            peak_bytes,
+            verification: None,
+        })
     }
 
     /// An occupancy network's answer.
@@ -342,7 +375,8 @@ impl<'a> Segmenter<'a> {
             true => self.restored(answer, (shape, geometry), way)?,
             false => self.placed(answer, grid.shape, way),
         };
-        Ok(Segmentation { labels, probabilities, evaluated, seconds, peak_bytes, verification })
+        let after_network_seconds = None;
+        Ok(Segmentation { labels, probabilities, evaluated, seconds, after_network_seconds, peak_bytes, verification })
     }
 
     /// Checks that an answer of so many points can be held, before an hour's work finds that it cannot: two lattices, and on

@@ -1,12 +1,12 @@
-//! The page of an evaluation: every score by case and class, means with 95 % confidence intervals.
+//! The page of an evaluation: every score by case and class, means with 95 % intervals, medians, deviations.
 
 use std::fmt::Write;
 
 use super::escape::Escaped;
 use super::html::filled;
 use super::number_format::MISSING;
-use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES};
-use crate::evaluate::statistics::Summary;
+use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, left_out};
+use crate::evaluate::statistics::{FEWEST, Summary};
 
 /// The scores of `model` on `data_set` as a self-contained HTML page; `tolerance` is the surface Dice's, in mm.
 pub fn evaluation_page(
@@ -36,22 +36,33 @@ fn heads(html: &mut String) {
 }
 
 fn means(summary: &[ClassSummary]) -> String {
-    let mut html = String::from(
-        "<section>\n<h2>Means</h2>\n<div class=\"scroll\"><table>\n<caption>Mean over the cases and half the width of its \
-         95 % confidence interval (Student’s t); in brackets the number of cases where the score is defined, if that is not \
-         all of them.</caption>\n<thead><tr><th scope=\"col\">Class</th>",
+    let mut html = format!(
+        "<section>\n<h2>Means</h2>\n<div class=\"scroll\"><table>\n<caption>Over the cases whose labels hold the class; in \
+         brackets the 95 % interval of the mean (bootstrap over the cases, from {FEWEST} cases on).</caption>\n<thead><tr>\
+         <th scope=\"col\">Class</th><th scope=\"col\">Cases</th><th scope=\"col\">Figure</th>"
     );
     heads(&mut html);
+    let number = |value: Option<f64>| value.map_or(MISSING.to_string(), |value| format!("{value:.3}"));
     for class in summary {
-        let most = class.values.iter().map(|value| value.count).max().unwrap_or(0);
-        let _ = write!(html, "<tr><th scope=\"row\">{}</th>", Escaped(&class.class));
-        for value in &class.values {
-            let count = if value.count < most { format!(" ({})", value.count) } else { String::new() };
-            let _ = write!(html, "<td>{}{count}</td>", interval(value));
+        let figures: [(&str, &dyn Fn(&Summary) -> String); 3] = [
+            ("mean", &interval),
+            ("median", &|value| number(value.median)),
+            ("deviation", &|value| number(value.deviation)),
+        ];
+        for (name, figure) in figures {
+            let _ = write!(html, "<tr><th scope=\"row\">{}</th>", Escaped(&class.class));
+            let _ = write!(html, "<td>{}</td><td>{name}</td>", class.cases);
+            class.values.iter().for_each(|value| html.push_str(&format!("<td>{}</td>", figure(value))));
+            html.push_str("</tr>\n");
         }
-        html.push_str("</tr>\n");
     }
-    html + "</tbody></table></div>\n</section>\n"
+    html.push_str("</tbody></table></div>\n");
+    let notes = left_out(summary);
+    if !notes.is_empty() {
+        let items: String = notes.iter().map(|note| format!("<li>{}</li>\n", Escaped(note))).collect();
+        html += &format!("<ul>\n{items}</ul>\n");
+    }
+    html + "</section>\n"
 }
 
 fn by_case(cases: &[CaseScores]) -> String {
@@ -75,8 +86,8 @@ fn by_case(cases: &[CaseScores]) -> String {
 }
 
 fn interval(summary: &Summary) -> String {
-    match (summary.mean, summary.half_width) {
-        (Some(mean), Some(half)) => format!("{mean:.3} ± {half:.3}"),
+    match (summary.mean, summary.interval) {
+        (Some(mean), Some([low, high])) => format!("{mean:.3} ({low:.3} to {high:.3})"),
         (Some(mean), None) => format!("{mean:.3}"),
         _ => MISSING.into(),
     }

@@ -6,8 +6,9 @@ use super::escape::Escaped;
 use super::number_format::{MISSING, count, duration, mib, score, short};
 use super::report_data::{CaseFacts, CaseSlices, ReportData, RunFacts, Timeline};
 use super::results::{CaseScore, Results, score_of};
+use super::statistics::Statistics;
 use super::table::role_names;
-use super::{charts, conclusion, image, resolution, roles};
+use super::{charts, conclusion, image, resolution, roles, statistics_table};
 use crate::Result;
 use crate::memory::format_bytes;
 
@@ -70,7 +71,11 @@ fn run_line(results: &Results) -> String {
 
 fn scores_section(results: &Results) -> String {
     let mut html = String::from("<section>\n<h2>Accuracy and cost</h2>\n");
-    html.push_str(&main_table(results));
+    let statistics = Statistics::of(results);
+    html.push_str(&main_table(results, &statistics));
+    if statistics.cases > 0 {
+        html.push_str(&statistics_table::html(&statistics));
+    }
     html.push_str(&role_table(results));
     if let Some(chart) = charts::scores(results) {
         let models =
@@ -85,12 +90,13 @@ fn scores_section(results: &Results) -> String {
 }
 
 /// Models and baselines with all figures.
-fn main_table(results: &Results) -> String {
+fn main_table(results: &Results, statistics: &Statistics) -> String {
     let cases = results.case_names();
     let columns = if cases.len() <= CASE_COLUMNS { cases.as_slice() } else { &[] };
     let mut html = String::from(
-        "<div class=\"scroll\"><table>\n<caption>Scores are means over the validation cases, evaluated at all voxels; \
-         the best figure of a column is coloured.</caption>\n<thead><tr><th scope=\"col\">Model</th>\
+        "<div class=\"scroll\"><table>\n<caption>Scores are means over the validation cases, evaluated at all voxels. \
+         The best figure of a column is coloured, a score only if it differs from every other network’s by more than \
+         chance (95 % intervals of the differences).</caption>\n<thead><tr><th scope=\"col\">Model</th>\
          <th scope=\"col\">Parameters</th><th scope=\"col\">Dice</th><th scope=\"col\">IoU</th>",
     );
     for case in columns {
@@ -108,8 +114,9 @@ fn main_table(results: &Results) -> String {
         let class = charts::model_class(number);
         let _ = write!(html, "<tr><th scope=\"row\">{}{}</th>", swatch(&format!("bar {class}")), Escaped(&model.name));
         html.push_str(&cell(&count(model.parameters), false));
-        html.push_str(&cell(&score(model.dice), model.dice == best_dice));
-        html.push_str(&cell(&score(model.iou), model.iou == best_iou));
+        let leads = statistics.is_most_accurate(&model.name, models.len());
+        html.push_str(&cell(&score(model.dice), leads && model.dice == best_dice));
+        html.push_str(&cell(&score(model.iou), leads && model.iou == best_iou));
         html.push_str(&case_cells(&model.cases, columns));
         html.push_str(&cell(&mib(model.peak_bytes), Some(model.peak_bytes) == least_bytes));
         html.push_str(&cell(&duration(model.step_seconds), model.step_seconds == fastest));

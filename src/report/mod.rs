@@ -42,6 +42,8 @@ mod results;
 mod roles;
 #[cfg(feature = "report")]
 mod scans;
+mod statistics;
+mod statistics_table;
 mod summary;
 #[cfg(feature = "report")]
 mod svg;
@@ -72,6 +74,7 @@ pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, R
 pub use roles::display as role_name;
 #[cfg(feature = "report")]
 pub use scans::{SegmentedClass, SegmentedScan, scans_page};
+pub use statistics::{ClassStatistics, MethodStatistics, PairStatistics, Statistics};
 pub use summary::conclusion;
 pub use table::table;
 pub use text_table::TextTable;

@@ -106,6 +106,9 @@ pub struct ClassScore {
     /// Intersection over union (0 to 1).
     #[serde(with = "finite_or_null")]
     pub iou: f64,
+    /// True if the labels lack the class: then its scores count in no mean.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
 }
 
 impl Results {

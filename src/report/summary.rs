@@ -1,68 +1,122 @@
-//! What the figures say, in two sentences.
+//! What the figures say, in a few sentences. None names a winner that the interval of the difference does not carry.
 
 use super::number_format::{duration, score};
-use super::results::{BaselineResult, ModelResult, Results};
+use super::results::{ModelResult, Results};
+use super::statistics::Statistics;
+use super::statistics_table::{signed, two};
+use crate::evaluate::statistics::{FEWEST, Paired};
 use crate::memory::format_bytes;
 
-/// The comparison's outcome: the most accurate model, the one with the least memory, and the baselines.
+/// The comparison's outcome: accuracy, memory, and what the networks are worth beside the best baseline.
 pub fn conclusion(results: &Results) -> String {
-    let scored = || results.models.iter().filter(|model| model.dice.is_finite());
+    let statistics = Statistics::of(results);
+    let scored: Vec<&ModelResult> = results.models.iter().filter(|model| model.dice.is_finite()).collect();
     // The first of equals, so that the order of training decides.
-    let best = scored().reduce(|best, model| if model.dice > best.dice { model } else { best });
-    let leanest = scored().reduce(|least, model| if model.peak_bytes < least.peak_bytes { model } else { least });
-    let mut text = match (best, leanest) {
-        (Some(best), Some(leanest)) => compared(best, leanest, scored().count()),
-        _ => return "No model was evaluated.".into(),
+    let best = scored.iter().copied().reduce(|best, model| if model.dice > best.dice { model } else { best });
+    let Some(best) = best else { return "No model was evaluated.".into() };
+    let mut text = match scored.len() {
+        1 => alone(best, &statistics),
+        _ => accuracy(best, &scored, &statistics) + &memory(best, &scored),
     };
-    let baseline = results.baselines.iter().filter(|row| row.dice.is_finite());
-    if let Some(baseline) = baseline.reduce(|best, row| if row.dice > best.dice { row } else { best }) {
-        text.push_str(&against(baseline, scored().collect::<Vec<_>>().as_slice()));
-    }
-    let failed = results.models.len() - scored().count();
+    text += &against_baseline(results, &scored, &statistics);
+    let failed = results.models.len() - scored.len();
     if failed > 0 {
         text.push_str(&format!(" {failed} of {} models gave no score.", results.models.len()));
     }
     text
 }
 
-fn compared(best: &ModelResult, leanest: &ModelResult, models: usize) -> String {
-    let dice = |model: &ModelResult| format!("mean Dice {}", score(model.dice));
-    let cost = |model: &ModelResult| format!("a peak of {}", format_bytes(model.peak_bytes));
-    if models == 1 {
-        let time = duration(best.step_seconds);
-        return format!("{} reaches {} with {} and {time} a training step.", best.name, dice(best), cost(best));
-    }
-    if std::ptr::eq(best, leanest) {
-        return format!("{} is both the most accurate ({}) and the leanest ({}).", best.name, dice(best), cost(best));
-    }
-    let ratio = match best.peak_bytes as f64 / leanest.peak_bytes as f64 {
-        ratio if !ratio.is_finite() => String::new(),
-        ratio if ratio < 9.95 => format!(", {ratio:.1} times less,"),
-        ratio => format!(", {ratio:.0} times less,"),
-    };
+fn cases(count: usize) -> String {
+    if count == 1 { "1 case".into() } else { format!("{count} cases") }
+}
+
+fn alone(model: &ModelResult, statistics: &Statistics) -> String {
+    let interval = statistics.methods.iter().find(|method| method.name == model.name).and_then(|m| m.dice.interval);
+    let interval = interval.map_or(String::new(), |ends| format!(", 95 % interval {}", two(Some(ends))));
     format!(
-        "{} is the most accurate ({}) with {}; {} needs the least memory ({}{ratio} with {}).",
-        best.name,
-        dice(best),
-        cost(best),
-        leanest.name,
-        format_bytes(leanest.peak_bytes),
-        dice(leanest),
+        "{} reaches mean Dice {} on {}{interval}, with a peak of {} and {} a training step.",
+        model.name,
+        score(model.dice),
+        cases(statistics.cases),
+        format_bytes(model.peak_bytes),
+        duration(model.step_seconds)
     )
 }
 
-fn against(baseline: &BaselineResult, models: &[&ModelResult]) -> String {
-    let beaten = |model: &&&ModelResult| model.dice > baseline.dice;
-    let (above, total) = (models.iter().filter(beaten).count(), models.len());
-    let who = match (above, total) {
-        (1, 1) => "which it beats".into(),
-        (0, 1) => "which it does not beat".into(),
-        (0, _) => "which no model beats".into(),
-        (2, 2) => "which both models beat".into(),
-        (above, total) if above == total => format!("which all {total} models beat"),
-        (above, total) => format!("which {above} of {total} models {}", if above == 1 { "beats" } else { "beat" }),
+/// The means, and which of them differ.
+fn accuracy(best: &ModelResult, scored: &[&ModelResult], statistics: &Statistics) -> String {
+    let mut ranked = scored.to_vec();
+    ranked.sort_by(|a, b| b.dice.total_cmp(&a.dice));
+    let means: Vec<String> = ranked.iter().map(|model| format!("{} {}", model.name, score(model.dice))).collect();
+    let text = format!("Mean Dice on {}: {}.", cases(statistics.cases), means.join(", "));
+    if statistics.pairs.iter().all(|pair| pair.dice.is_none_or(|dice| dice.pairs < FEWEST)) {
+        return text + " So few cases do not tell which network is more accurate.";
+    }
+    let compared = ranked.iter().filter(|model| !std::ptr::eq(**model, best));
+    let compared = compared.map(|model| (&model.name, statistics.pair(&best.name, &model.name)));
+    let (worse, alike): (Vec<_>, Vec<_>) =
+        compared.partition(|(_, pair)| pair.is_some_and(|pair| pair.first_is_better()));
+    let list = |pairs: &[(&String, Option<Paired>)]| {
+        let one = |(name, pair): &(&String, Option<Paired>)| match pair {
+            Some(Paired { mean, interval: Some(ends), .. }) => {
+                format!("{name} (difference {}, 95 % interval {})", signed(*mean), two(Some(*ends)))
+            }
+            _ => name.to_string(),
+        };
+        pairs.iter().map(one).collect::<Vec<_>>().join(" and ")
     };
-    format!(" The best baseline ({}) reaches {}, {who}.", baseline.name, score(baseline.dice))
+    let worse = match worse.is_empty() {
+        true => String::new(),
+        false => format!(" {} is more accurate than {}.", best.name, list(&worse)),
+    };
+    let alike = match alike.is_empty() {
+        true => String::new(),
+        false => format!(" These cases do not tell {} from {}.", best.name, list(&alike)),
+    };
+    text + &worse + &alike
+}
+
+fn memory(best: &ModelResult, scored: &[&ModelResult]) -> String {
+    let leanest =
+        scored.iter().copied().reduce(|least, row| if row.peak_bytes < least.peak_bytes { row } else { least });
+    let Some(leanest) = leanest else { return String::new() };
+    let least = format!(" {} needs the least memory ({}", leanest.name, format_bytes(leanest.peak_bytes));
+    let ratio = best.peak_bytes as f64 / leanest.peak_bytes as f64;
+    match std::ptr::eq(best, leanest) {
+        true => least + ").",
+        false if !ratio.is_finite() => format!("{least}; {} {}).", best.name, format_bytes(best.peak_bytes)),
+        false => format!("{least}; {} {}, {ratio:.1} times as much).", best.name, format_bytes(best.peak_bytes)),
+    }
+}
+
+/// Which networks are no better than the best trivial method.
+fn against_baseline(results: &Results, scored: &[&ModelResult], statistics: &Statistics) -> String {
+    let Some(baseline) = statistics.against_baseline.first().map(|pair| &pair.second) else { return String::new() };
+    let dice = results.baselines.iter().find(|row| row.name == *baseline).map_or(f64::NAN, |row| row.dice);
+    let few = statistics.against_baseline.iter().any(|pair| pair.dice.is_none_or(|dice| dice.pairs < FEWEST));
+    let beats = |model: &&&ModelResult| match few {
+        // With so few cases nothing but the means can be compared.
+        true => model.dice > dice,
+        false => {
+            let pair = statistics.against_baseline.iter().find(|pair| pair.first == model.name);
+            pair.and_then(|pair| pair.dice).is_some_and(|pair| pair.first_is_better())
+        }
+    };
+    let (above, below): (Vec<_>, Vec<_>) = scored.iter().partition(beats);
+    let names = |models: &[&&ModelResult]| models.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(" and ");
+    let higher = if few { "score higher on these cases" } else { "are better" };
+    let above = match above.len() {
+        0 => String::new(),
+        1 => format!("; {} {}", names(&above), if few { "scores higher on these cases" } else { "is better" }),
+        count if count == scored.len() => format!("; all {count} networks {higher}"),
+        _ => format!("; {} {higher}", names(&above)),
+    };
+    let below = match below.len() {
+        0 => String::new(),
+        1 => format!(" {} is no better than that: it has not learnt the task.", names(&below)),
+        _ => format!(" {} are no better than that: they have not learnt the task.", names(&below)),
+    };
+    format!(" The best trivial method ({baseline}) reaches {}{above}.{below}", score(dice))
 }
 
 #[cfg(test)]
@@ -71,36 +125,57 @@ mod tests {
     use crate::report::fixtures;
 
     #[test]
-    fn the_sentence_follows_from_the_figures() {
-        let text = conclusion(&fixtures::results());
+    fn few_cases_name_no_winner() {
         assert_eq!(
-            text,
-            "3D residual U-Net is the most accurate (mean Dice 0.921) with a peak of 176.0 MiB; OSS-Net C needs the \
-             least memory (48.0 MiB, 3.7 times less, with mean Dice 0.903). The best baseline (mean training mask) \
-             reaches 0.790, which all 3 models beat."
+            conclusion(&fixtures::results()),
+            "Mean Dice on 2 cases: 3D residual U-Net 0.921, OSS-Net C 0.903, O-Net 0.861. So few cases do not tell which \
+             network is more accurate. OSS-Net C needs the least memory (48.0 MiB; 3D residual U-Net 176.0 MiB, 3.7 times \
+             as much). The best trivial method (mean training mask) reaches 0.790; all 3 networks score higher on these \
+             cases."
         );
     }
 
     #[test]
-    fn one_model_that_wins_everything_and_models_without_scores() {
+    fn many_cases_name_who_is_better_and_who_cannot_be_told_apart() {
+        let text = conclusion(&fixtures::many_cases());
+        assert!(text.contains("3D residual U-Net is more accurate than O-Net (difference 0.0"), "{text}");
+        assert!(text.contains("These cases do not tell 3D residual U-Net from OSS-Net C (difference 0.00"), "{text}");
+        assert!(text.ends_with("reaches 0.790; all 3 networks are better."), "{text}");
+    }
+
+    #[test]
+    fn a_network_that_has_not_learnt_is_called_that() {
+        let mut results = fixtures::many_cases();
+        for (case, mask) in results.models[0].cases.iter_mut().zip(&results.baselines[0].cases) {
+            case.dice = mask.dice;
+        }
+        let text = conclusion(&results);
+        assert!(text.contains("O-Net is no better than that: it has not learnt the task."), "{text}");
+        assert!(text.contains("; OSS-Net C and 3D residual U-Net are better."), "{text}");
+    }
+
+    #[test]
+    fn one_model_and_models_without_scores() {
         let mut results = fixtures::results();
-        results.models[1].dice = 0.95;
-        assert!(
-            conclusion(&results).starts_with("OSS-Net C is both the most accurate (mean Dice 0.950) and the leanest")
-        );
         results.models.truncate(2);
         results.models[0].dice = f64::NAN;
         results.models[1].dice = 0.5;
         let text = conclusion(&results);
-        assert!(text.starts_with("OSS-Net C reaches mean Dice 0.500 with a peak of 48.0 MiB and"), "{text}");
-        assert!(text.ends_with("which it does not beat. 1 of 2 models gave no score."), "{text}");
+        assert!(
+            text.starts_with("OSS-Net C reaches mean Dice 0.500 on 2 cases, with a peak of 48.0 MiB and"),
+            "{text}"
+        );
+        assert!(text.contains("OSS-Net C is no better than that"), "{text}");
+        assert!(text.ends_with("1 of 2 models gave no score."), "{text}");
         assert_eq!(conclusion(&Results::default()), "No model was evaluated.");
+        let many = Results { models: vec![fixtures::many_cases().models[0].clone()], ..Results::default() };
+        assert!(conclusion(&many).contains("on 24 cases, 95 % interval 0."));
     }
 
     #[test]
     fn zero_bytes_give_no_ratio() {
         let mut results = fixtures::results();
         results.models[1].peak_bytes = 0;
-        assert!(conclusion(&results).contains("least memory (0 B with mean Dice"));
+        assert!(conclusion(&results).contains("least memory (0 B; 3D residual U-Net 176.0 MiB)."));
     }
 }

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 pub use preset::Preset;
 
-use crate::data::{Augmentation, SamplingRule};
+use crate::data::{Augmentation, SamplingRule, folds};
 use crate::error::{Error, Result};
 use crate::models::config::LARGEST_SIDE;
 use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
@@ -37,6 +37,10 @@ pub struct RunConfig {
     pub load_model: String,
     /// Seed of initial weights, order, points and augmentation.
     pub seed: u64,
+    /// Folds of a cross-validation; 0: the data set's own division into training and validation.
+    pub folds: usize,
+    /// The fold that validates, from 1; 0: each in turn.
+    pub fold: usize,
     /// Passes over the training cases.
     pub epochs: u64,
     /// Cases a forward and backward pass.
@@ -215,16 +219,23 @@ impl RunConfig {
         let preset = Preset::of(&mut given, official)?;
         let name = given.get("model").and_then(Value::as_str).unwrap_or(preset.default_network());
         let defaults = preset.config(name)?;
-        let mut table = Table::try_from(&defaults).map_err(unexpected)?;
-        if let Some(name) = given.get("augment")
-            && let Ok(named) = name.clone().try_into::<Augment>()
-        {
-            table.insert("augmentation".into(), Value::try_from(named.changes()).map_err(unexpected)?);
-        }
-        overlay(&mut table, given);
+        let table = over(&defaults, given)?;
         let config: Self = table.try_into().map_err(|error: toml::de::Error| match file {
             Some((path, _)) => Error::data(path, one_line(&error), "see `ossnet train --dump-config`"),
             None => Error::Usage(format!("{}; see `ossnet train --dump-config`", one_line(&error))),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// This configuration with what the command line says over it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for values that cannot be.
+    pub fn overlaid(&self, mut flags: Table) -> Result<Self> {
+        flags.remove("preset");
+        let config: Self = over(self, flags)?.try_into().map_err(|error: toml::de::Error| {
+            Error::Usage(format!("{}; see `ossnet train --dump-config`", one_line(&error)))
         })?;
         config.check()?;
         Ok(config)
@@ -246,7 +257,9 @@ impl RunConfig {
         let three = |length: usize| matches!(length, 0 | 3);
         let sides = |sides: &[usize]| three(sides.len()) && sides.iter().all(|side| (1..=LARGEST_SIDE).contains(side));
         let spacings = |mm: &[f64]| three(mm.len()) && mm.iter().all(|mm| *mm > 0.0 && mm.is_finite());
-        let rules: [(&str, bool, &str); 21] = [
+        let rules: [(&str, bool, &str); 23] = [
+            ("folds", self.folds == 0 || (2..=folds::MOST).contains(&self.folds), "2 to 1000, for example 5"),
+            ("fold", self.fold <= self.folds, "one of the folds, for example 2/5"),
             ("epochs", (1..=1_000_000).contains(&self.epochs), "1 to 1000000"),
             ("batch_size", (1..=4096).contains(&self.batch_size), "1 to 4096"),
             ("accumulate", (1..=4096).contains(&self.accumulate), "1 to 4096"),
@@ -275,6 +288,22 @@ impl RunConfig {
         self.augmentation.check()?;
         self.recompute.parse::<RecomputeChoice>().map_err(|error| Error::Usage(format!("--recompute: {error}")))?;
         Ok(())
+    }
+
+    /// The same with absolute paths: it means the same wherever it is read.
+    pub fn from_anywhere(mut self) -> Self {
+        let absolute = |path: &mut String| {
+            if let Some(found) = std::path::absolute(&*path).ok().as_deref().and_then(Path::to_str) {
+                *path = found.to_string();
+            }
+        };
+        if matches!(self.data(), DataSource::Folder(_)) {
+            absolute(&mut self.dataset_path);
+        }
+        if !self.load_model.is_empty() {
+            absolute(&mut self.load_model);
+        }
+        self
     }
 
     /// The configured level of recomputation.
@@ -394,6 +423,18 @@ impl<'a> DataSource<'a> {
     }
 }
 
+/// A configuration's table with `given` over it; a name of `augment` stands for all changes that it makes.
+fn over(config: &RunConfig, given: Table) -> Result<Table> {
+    let mut table = Table::try_from(config).map_err(unexpected)?;
+    if let Some(name) = given.get("augment")
+        && let Ok(named) = name.clone().try_into::<Augment>()
+    {
+        table.insert("augmentation".into(), Value::try_from(named.changes()).map_err(unexpected)?);
+    }
+    overlay(&mut table, given);
+    Ok(table)
+}
+
 /// Puts the values of `upper` over those of `lower`, table by table.
 fn overlay(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
@@ -449,7 +490,7 @@ impl Preset {
     /// The data set whose official rules the preset has.
     pub fn family(self) -> Option<Family> {
         match self {
-            Preset::Sample => None,
+            Preset::Auto | Preset::Sample => None,
             Preset::Brats => Some(Family::Brats),
             Preset::Lits => Some(Family::Lits),
         }

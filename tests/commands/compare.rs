@@ -60,7 +60,18 @@ fn the_comparison_prints_a_table_and_fills_a_folder() {
 fn results_have_the_promised_keys() {
     let results = results(&folder().join("results.json"));
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let promised = ["schema_version", "models", "baselines", "device", "threads", "seed", "version", "made_by", "data"];
+    let promised = [
+        "schema_version",
+        "models",
+        "baselines",
+        "device",
+        "threads",
+        "seed",
+        "version",
+        "statistics",
+        "made_by",
+        "data",
+    ];
     assert_eq!(keys(&results), promised);
     assert_eq!(results["seed"], 3);
     let models = results["models"].as_array().unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::cli::{Place, data_set};
+use crate::support::cli::{Place, ball, data_set};
 use serde_json::Value;
 
 fn trained() -> Place {
@@ -31,9 +31,10 @@ fn scores_of_a_network_in_every_form() {
     assert_eq!(json["cases"][0]["dice"].as_f64(), Some(dice(0)));
     let summary = &json["summary"][0]["values"]["dice"];
     assert_eq!((summary["count"].as_u64(), summary["mean"].as_f64()), (Some(2), Some((dice(0) + dice(1)) / 2.0)));
-    // Two cases: t(1) · s/√2 = 12.7062 · |a − b|/2.
-    let half = 12.7062 * (dice(0) - dice(1)).abs() / 2.0;
-    assert!((summary["half_width"].as_f64().unwrap() - half).abs() < 1e-9);
+    // Two cases: s = |a − b|/√2, and no interval.
+    let deviation = (dice(0) - dice(1)).abs() / 2f64.sqrt();
+    assert!((summary["deviation"].as_f64().unwrap() - deviation).abs() < 1e-9);
+    assert!(summary["interval"].is_null() && json["schema_version"] == 2);
     let csv = fs::read_to_string(place.at("scores/scores.csv")).unwrap();
     assert_eq!(
         csv.lines().next().unwrap(),
@@ -41,9 +42,12 @@ fn scores_of_a_network_in_every_form() {
     );
     assert_eq!(csv.lines().count(), 3);
     let page = fs::read_to_string(place.at("scores/report.html")).unwrap();
-    assert!(page.contains("hd95") && page.contains("95 % confidence") && !page.contains("http"));
+    assert!(page.contains("hd95") && page.contains("95 % interval") && !page.contains("http"));
     let table = place.run(evaluate).succeeded();
-    assert!(table.contains("surface dice") && table.contains('±') && table.contains("runs/001-evaluate"), "{table}");
+    assert!(
+        table.contains("surface dice") && table.contains("median") && table.contains("runs/001-evaluate"),
+        "{table}"
+    );
     place.refuses(&format!("{evaluate} --tolerance=-1"), 2, &["--tolerance"]);
     place.refuses(&format!("{evaluate} --out scores"), 1, &["scores", "not empty"]);
 }
@@ -57,6 +61,78 @@ fn sampled_scores() {
         |more: &str| -> Value { serde_json::from_str(&place.run(&format!("{evaluate} {more}")).succeeded()).unwrap() };
     let first = scores("");
     assert_eq!(first["points"].as_u64(), Some(1 << 17));
-    assert_eq!(first, scores(""));
+    assert_eq!(first["cases"], scores("")["cases"]);
     assert_ne!(first["cases"], scores("--seed 1")["cases"]);
+}
+
+/// Files of any program are scored: by the names of the cases, with one line for each that cannot be.
+#[test]
+fn scores_of_label_files() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b"], &["c", "d"]);
+    let copy = |from: &str, to: &str| {
+        fs::create_dir_all(place.at(to).parent().unwrap()).unwrap();
+        fs::copy(place.at(from), place.at(to)).unwrap();
+    };
+    copy("data/labelsTr/c.nii.gz", "found/c.nii.gz");
+    copy("data/labelsTr/c.nii.gz", "found/d.nii.gz");
+    let evaluate = "evaluate --quiet --predictions found --data data";
+    let json: Value = serde_json::from_str(&place.run(&format!("{evaluate} --json --out scores")).succeeded()).unwrap();
+    let dice = |json: &Value, case: usize| json["cases"][case]["dice"].as_f64().unwrap();
+    assert_eq!((json["model"].as_str(), json["cases"].as_array().unwrap().len()), (Some("found"), 2));
+    assert!(dice(&json, 0) == 1.0 && dice(&json, 1) < 1.0);
+    // The same without a data set.
+    let labels = "evaluate --quiet --predictions found --labels data/labelsTr --json --out labels";
+    let outcome = place.run(labels);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    assert!(outcome.err.contains("2 of 4 cases could not be scored (a, b)"), "{}", outcome.err);
+    let by_labels: Value = serde_json::from_str(&outcome.out).unwrap();
+    assert_eq!([0, 1].map(|case| dice(&by_labels, case)), [0, 1].map(|case| dice(&json, case)));
+
+    // One is missing, one has another shape, one holds a label that there is none of.
+    let [_, other] = ball(12, 0);
+    other.write(&place.at("found/a.nii.gz"));
+    let mut odd = ball(16, 1)[1].clone();
+    odd.voxels[0] = 9;
+    odd.write(&place.at("found/d.nii.gz"));
+    let outcome = place.run(&format!("{evaluate} --part all --json --out rest"));
+    assert_eq!(outcome.code, Some(1));
+    for part in [
+        "a.nii.gz: has shape [12, 12, 12], but",
+        "found: holds no label file of case b; name it b.nii.gz",
+        "d.nii.gz: holds label values outside",
+        "3 of 4 cases could not be scored (a, b, d)",
+    ] {
+        assert_eq!(outcome.err.lines().filter(|line| line.contains(part)).count(), 1, "{part}: {}", outcome.err);
+    }
+    let rest: Value = serde_json::from_str(&outcome.out).unwrap();
+    assert_eq!((rest["cases"].as_array().unwrap().len(), dice(&rest, 0)), (1, 1.0));
+
+    fs::create_dir(place.at("none")).unwrap();
+    place.refuses("evaluate --predictions none --data data", 1, &["none", "no label file"]);
+    place.refuses("evaluate --predictions found", 2, &["--data", "--labels"]);
+    place.refuses("evaluate", 2, &["CHECKPOINT"]);
+}
+
+/// Without --data the run's own data are scored, with the division that the run had, and the terminal says so.
+#[test]
+fn a_checkpoint_knows_its_data() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b", "c"], &["d"]);
+    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --fold 2/2 --out run";
+    let trained: Value = serde_json::from_str(&place.run(&format!("{train} --json")).succeeded()).unwrap();
+    let outcome = place.run("evaluate run/o-net-small.safetensors --json --out scores");
+    assert!(outcome.err.contains("2 validation cases of balls, fold 2/2"), "{}", outcome.err);
+    let scored: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
+    assert_eq!(scored["cases"], trained["cases"]);
+    // From another folder, and with the data named.
+    fs::create_dir(place.at("elsewhere")).unwrap();
+    let other =
+        place.shell("cd elsewhere && $ossnet evaluate ../run/o-net-small.safetensors --quiet --json --out scores");
+    assert_eq!(serde_json::from_str::<Value>(&other.succeeded()).unwrap()["cases"], trained["cases"]);
+    let named = place.run("evaluate run/o-net-small.safetensors --data data --quiet --json --out named");
+    assert_eq!(serde_json::from_str::<Value>(&named.succeeded()).unwrap()["cases"], trained["cases"]);
+    fs::create_dir(place.at("alone")).unwrap();
+    fs::copy(place.at("run/o-net-small.safetensors"), place.at("alone/o-net-small.safetensors")).unwrap();
+    place.refuses("evaluate alone/o-net-small.safetensors", 1, &["alone/o-net-small.safetensors", "--data"]);
 }

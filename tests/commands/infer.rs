@@ -67,7 +67,7 @@ fn dice(a: &[u8], b: &[u8]) -> f64 {
 
 fn summary(folder: &Path) -> BTreeMap<String, Value> {
     let all: Value = serde_json::from_str(&fs::read_to_string(folder.join("inference.json")).unwrap()).unwrap();
-    assert_eq!(all["schema_version"], 1);
+    assert_eq!(all["schema_version"], 2);
     let entries = all["cases"].as_array().unwrap().clone();
     entries.into_iter().map(|entry| (entry["case"].as_str().unwrap().to_string(), entry)).collect()
 }

@@ -62,14 +62,16 @@ fn one_checkpoint_has_one_score() {
         assert_eq!(trained.len(), 2 * cohort::VALIDATION.len());
         assert!(trained.values().any(|&dice| dice > 0.05), "{model} {flags} says nothing: {trained:?}");
         let checkpoint = format!("run/{model}.safetensors");
-        let evaluated =
-            place.run(&format!("evaluate --quiet --json --load-model {checkpoint} --data data --out scores"));
+        // The run's folder says what the data were.
+        let evaluated = place.run(&format!("evaluate --quiet --json {checkpoint} --out scores"));
         assert_eq!(scores(&json(&evaluated.succeeded())), trained, "{model} {flags}: evaluate");
         let cases: Vec<String> =
             (TRAINING..TRAINING + cohort::VALIDATION.len()).map(|i| format!("case_{i:03}")).collect();
         let inputs: Vec<String> = cases.iter().map(|case| format!("data/imagesTr/{case}.nii.gz")).collect();
         let inputs = inputs.join(" --input ");
         place.run(&format!("infer --quiet --load-model {checkpoint} --input {inputs} --out found")).succeeded();
+        let files = "evaluate --quiet --json --predictions found --data data --out files";
+        assert_eq!(scores(&json(&place.run(files).succeeded())), trained, "{model} {flags}: evaluate --predictions");
         for case in &cases {
             let read = |path: String| Labels::read(&Source::File(place.at(&path)), Axes::Canonical).unwrap();
             let found = read(format!("found/{case}.nii.gz"));

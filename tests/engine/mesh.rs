@@ -365,7 +365,7 @@ fn the_command() {
     two_cubes(&place);
     let out = place.run("mesh seg.nii.gz --out organ.ply --smallest 100 --triangles 200 --json").succeeded();
     let all: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&all["schema_version"], &all["made_by"]["version"]), (&1.into(), &env!("CARGO_PKG_VERSION").into()));
+    assert_eq!((&all["schema_version"], &all["made_by"]["version"]), (&2.into(), &env!("CARGO_PKG_VERSION").into()));
     let meshes = &all["meshes"];
     assert_eq!(meshes.as_array().unwrap().len(), 2);
     for (mesh, (name, voxels)) in

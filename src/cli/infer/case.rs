@@ -58,7 +58,7 @@ impl Batch {
         if let Some(problem) = model.task.preprocessing.unusual_spacing(scan.image.shape, &scan.image.geometry)? {
             warn(Warning::new(case.images[0].path(), problem));
         }
-        let options = SegmenterOptions { shape: args.shape(&scan.image)?, ..self.options.clone() };
+        let options = SegmenterOptions { shape: args.shape(&scan.image.geometry)?, ..self.options.clone() };
         let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
         let found = segmenter.segment(&case.name, scan.image, tick)?;
         let InferArgs { seen, asked, .. } = args;

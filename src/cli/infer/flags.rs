@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::InferArgs;
 use crate::checkpoint::model::Model;
-use crate::data::Volume;
+use crate::data::Geometry;
 use crate::error::{Error, Result};
 use crate::infer::{Search, SearchRule, SegmenterOptions, SlidingWindow};
 use crate::models::NetworkConfig;
@@ -182,8 +182,7 @@ impl InferArgs {
     }
 
     /// The shape of a scan's answer along the axes in memory, if it is not the scan's own.
-    pub(super) fn shape(&self, image: &Volume) -> Result<Option<[usize; 3]>> {
-        let geometry = &image.geometry;
+    pub(super) fn shape(&self, geometry: &Geometry) -> Result<Option<[usize; 3]>> {
         let (own, spacing) = (geometry.stored.shape, geometry.stored.affine().spacing());
         let (stored, flag) = match (self.space.resolution, self.space.spacing) {
             (None, None) => return Ok(None),

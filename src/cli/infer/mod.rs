@@ -4,6 +4,8 @@ mod case;
 mod flags;
 mod merge;
 mod outputs;
+mod pipeline;
+mod plan;
 mod shard;
 mod summary;
 
@@ -14,15 +16,15 @@ use clap::Args;
 use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
 use self::outputs::{Outputs, Target};
 use self::shard::ShardArgs;
-use self::summary::{Summary, fingerprint, line, of_labels};
+use self::summary::{Summary, fingerprint, of_labels};
 use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
-use super::output::{note, plural, print};
+use super::output::note;
 use super::provenance::print_json;
 use crate::checkpoint::model::{self, Model};
-use crate::data::{Axes, Case, Labels, Source, Warning};
+use crate::data::{Axes, Case, Labels, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
@@ -46,8 +48,11 @@ pub struct InferArgs {
     #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN")]
     input: Vec<String>,
     /// Folder for the segmentations; of one scan, a name that ends in .nii or .nii.gz is that of its segmentation
-    #[arg(short, long, value_name = "DIR|FILE", required_unless_present = "merge")]
+    #[arg(short, long, value_name = "DIR|FILE", required_unless_present_any = ["merge", "plan"])]
     out: Option<PathBuf>,
+    /// Say what each scan will take, and segment none
+    #[arg(long, conflicts_with_all = ["out", "resume", "overwrite", "merge"])]
+    plan: bool,
     /// Skip the scans that are segmented in --out already
     #[arg(long)]
     resume: bool,
@@ -127,6 +132,9 @@ pub fn run(args: InferArgs) -> Result<()> {
         problems.retain(|problem| shard.has(&file_of(problem)));
     }
     let count = cases.len() + problems.len();
+    if args.plan {
+        return plan::run(&args, &model, options, &cases, problems);
+    }
     let target = Target::of(&args, count, shard.is_some())?;
     let mut failures = if shard.is_some() { Failures::of_part(count) } else { Failures::new(count) };
     let (mut planned, mut unsound) = (Vec::new(), Vec::new());
@@ -240,54 +248,6 @@ impl Batch {
             }
         }
         Ok(pending)
-    }
-
-    /// Segments and writes one case after the other. A case that cannot be used goes to `failures` and `broken`.
-    fn segment(
-        &self,
-        pending: &[(&Case, Outputs)],
-        folder: &Path,
-        summary: &mut Summary,
-        failures: &mut Failures,
-        broken: &mut Vec<String>,
-    ) -> Result<()> {
-        let verbosity = self.args.run.verbosity();
-        let mut bar = verbosity.task("segmenting", pending.len() as u64);
-        for (done, (case, outputs)) in pending.iter().enumerate() {
-            let told = || {
-                format!("{done} of {} segmented; add --resume to the command to go on", plural(pending.len(), "scan"))
-            };
-            interrupt::check(told)?;
-            let mut warnings = Vec::new();
-            let mut warn = |warning: Warning| {
-                bar.suspend(|| verbosity.warn(&warning));
-                warnings.push(warning.problem);
-            };
-            let found = case::read(&self.model.task, case)
-                .and_then(|scan| self.answer(case, outputs, scan, &mut || interrupt::check_now(told), &mut warn))
-                .and_then(|answer| case::write(&self.model.task, outputs, answer));
-            let mut entry = match found {
-                Ok(entry) => entry,
-                Err(error) => {
-                    let (passed, problem) = (is_of_case(&error, case, folder), error.to_string());
-                    failures.pass_over(&case.name, error, passed)?;
-                    summary.fail(&case.name, problem);
-                    broken.push(case.name.clone());
-                    bar.advance(&case.name);
-                    continue;
-                }
-            };
-            if !warnings.is_empty() {
-                entry["warnings"] = warnings.into();
-            }
-            bar.advance(&case.name);
-            if !self.args.run.json {
-                print(line(&entry, outputs))?;
-            }
-            summary.add(&case.name, entry)?;
-        }
-        bar.finish("done");
-        Ok(())
     }
 }
 

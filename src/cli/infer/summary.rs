@@ -29,6 +29,9 @@ pub(super) fn entry(model: &Model, case: &Case, outputs: &Outputs, found: &Segme
     let mut entry = of_labels(&model.task, case, outputs, &found.labels);
     entry["seconds"] = seconds.into();
     entry["inference_seconds"] = found.seconds.into();
+    if let Some(seconds) = found.after_network_seconds {
+        entry["after_network_seconds"] = seconds.into();
+    }
     entry["peak_bytes"] = found.peak_bytes.into();
     entry[what] = points.into();
     if !evaluated.is_empty() {

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use crate::data::SamplingRule;
 use crate::data::ct_window::CtWindow;
+use crate::data::{Fold, SamplingRule};
 use crate::error::{Error, Result};
 use crate::quantities::Three;
 use crate::tape::Precision;
@@ -35,6 +35,15 @@ pub struct Flags {
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     data: Option<String>,
+    /// Cross-validate: divide all labelled cases by name and seed into N folds, each of which validates once
+    #[arg(long, value_name = "N", conflicts_with_all = ["resume", "fold"])]
+    #[arg(help_heading = "Data")]
+    folds: Option<u32>,
+    /// Train on all folds but this one, for example 2/5 for the second of five
+    #[arg(long, value_name = "K/N", conflicts_with = "resume")]
+    #[serde(skip)]
+    #[arg(help_heading = "Data")]
+    fold: Option<Fold>,
     /// Set of defaults [default: brats where an official option names the data, else sample]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]
@@ -208,6 +217,11 @@ impl Flags {
             .map_err(|error| Error::Usage(format!("the flags cannot be put together ({error}); report this")))?;
         if let Some(data) = &self.data {
             said.insert("dataset_path".into(), Value::String(data.clone()));
+        }
+        let folds = self.fold.map(|fold| (fold.number, fold.count));
+        if let Some((number, count)) = folds.or(self.folds.map(|count| (0, count as usize))) {
+            said.insert("fold".into(), Value::Integer(number as i64));
+            said.insert("folds".into(), Value::Integer(count as i64));
         }
         if self.test && !said.contains_key("validate_every") {
             said.insert("validate_every".into(), Value::Integer(OFFICIAL_VALIDATION));

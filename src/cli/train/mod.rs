@@ -1,6 +1,7 @@
 //! `ossnet train`: one network on one data set, resumable at any moment.
 
 mod flags;
+mod folds;
 #[cfg(feature = "report")]
 mod report;
 
@@ -11,36 +12,44 @@ use clap::Args;
 
 use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
+use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print};
+use super::plan;
 use super::provenance::stamped;
 use super::training::{
-    self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
+    self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
+    score_cases,
 };
 use crate::checkpoint::model;
-use crate::data::{Axes, Dataset, SamplingRule};
+use crate::data::{Dataset, Folds, SamplingRule};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{RunFolder, read_text, write_atomic};
+use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
-use crate::models::{Family, NetworkConfig};
+use crate::models::NetworkConfig;
+use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
-use crate::task::{PadTo, Task};
+use crate::task::Task;
 use crate::train::case_source::CaseSource;
-use crate::train::config::RunConfig;
+use crate::train::config::{DataSource, Preset, RunConfig};
 use crate::train::run::{Run, best_path};
 use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
+use crate::train::setup::Setup;
 use crate::train::trainer::Trainer;
 use crate::train::{training_state, validation};
 use flags::Flags;
 
 /// The configuration in a run's folder.
-const CONFIG: &str = "config.toml";
+pub(super) const CONFIG: &str = "config.toml";
 
 /// Most bytes of one.
 const MOST_CONFIG: u64 = 1 << 20;
+
+/// What a run writes last.
+const SUMMARY: &str = "summary.json";
 
 /// Flags of `ossnet train`.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +74,9 @@ pub struct TrainArgs {
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
     #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB", help_heading = "Run")]
     prefetch: u64,
+    /// Time of training that epochs are chosen for, with --preset auto [default: 10m on the CPU, 1h on CUDA]
+    #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
+    time_budget: Option<f64>,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
     #[arg(long, help_heading = "Run")]
     graph: bool,
@@ -89,6 +101,8 @@ struct Prepared {
     validation: Box<dyn CaseSource>,
     network: NetworkConfig,
     settings: TrainSettings,
+    /// The cross-validation that the division is a part of.
+    folds: Option<Folds>,
 }
 
 /// Trains.
@@ -97,29 +111,72 @@ struct Prepared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(args: TrainArgs) -> Result<()> {
     interrupt::listen();
-    let config = configuration(&args)?;
-    if args.dump_config {
+    let mut config = configuration(&args)?;
+    let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && args.resume.is_none();
+    if args.dump_config && !of_the_data {
         return print(config.to_toml()?);
     }
-    let verbosity = args.run.verbosity();
+    if of_the_data {
+        // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
+        config = by_data(&args, config, &device(&args)?)?;
+        if args.dump_config {
+            return print(config.to_toml()?);
+        }
+    }
+    let config = config.from_anywhere();
     let device = device(&args)?;
     config.precision.check(device.target(), "--device cuda")?;
     // An unknown network is an error before anything is read or written.
-    let probe = config.network(1, 1, [256; 3])?;
+    config.network(1, 1, [256; 3])?;
     let folder = match &args.resume {
         Some(folder) => RunFolder::claim(folder, |_| true)?,
-        None => output_folder(args.out.as_deref(), "train", |_| false)?,
+        None => output_folder(args.out.as_deref(), "train", |folder| {
+            // Folds that were trained one by one, perhaps on several machines, are gathered.
+            config.folds > 0 && config.fold == 0 && fold_files::are_in(folder)
+        })?,
     };
     let folder = folder.path();
-    let path = checkpoint_path(folder, &probe);
+    let again = format!("go on with: ossnet train --resume {}", folder.display());
+    if config.folds > 0 && config.fold == 0 {
+        return folds::run(&args, &config, &device, folder, &again);
+    }
+    let place = Place { folder, resuming: args.resume.is_some(), again: &again, begin: &|| Ok(()) };
+    let trained = train_in(&args, &config, &device, &place)?;
+    print(if args.run.json { trained.json } else { trained.text })
+}
+
+/// Where a run is and what belongs to its start and end.
+struct Place<'a> {
+    folder: &'a Path,
+    /// True if what lies in the folder is gone on with.
+    resuming: bool,
+    /// How to go on after an interrupt.
+    again: &'a str,
+    /// Done before the first file is written.
+    begin: &'a dyn Fn() -> Result<()>,
+}
+
+/// What a run found.
+struct Trained {
+    /// Its `summary.json`.
+    json: String,
+    /// The same for people.
+    text: String,
+}
+
+/// Trains in one folder to the end.
+fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place<'_>) -> Result<Trained> {
+    let Place { folder, again, .. } = *place;
+    let verbosity = args.run.verbosity();
+    let path = checkpoint_path(folder, &config.network(1, 1, [256; 3])?);
     // A run that was killed before its first checkpoint starts anew.
-    let resumed = args.resume.is_some() && (path.exists() || !folder.join(CONFIG).exists());
-    let Prepared { dataset, task, training, validation, network, settings } =
-        prepare(&args, &config, &device, resumed.then_some(path.as_path()))?;
+    let resumed = place.resuming && (path.exists() || !folder.join(CONFIG).exists());
+    let Prepared { dataset, task, training, validation, network, settings, folds } =
+        prepare(args, config, device, resumed.then_some(path.as_path()))?;
     let run = TrainingPlan { network: &network, settings, cases: &*training, flags: true, graph: args.graph };
-    let run = run.at(config.recompute(), &device)?;
-    let mut fitting = args.oom.settle(run, &device, verbosity)?;
-    let trainer = Trainer::new(&device, &network, fitting.settings().clone());
+    let run = run.at(config.recompute(), device)?;
+    let mut fitting = args.oom.settle(run, device, verbosity)?;
+    let trainer = Trainer::new(device, &network, fitting.settings().clone());
     let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
     trainer.set_prefetch(args.prefetch);
     if args.graph {
@@ -131,9 +188,17 @@ pub fn run(args: TrainArgs) -> Result<()> {
         model::load_weights(trainer.parameters_mut(), Path::new(&config.load_model))?;
         trainer.restart_average()?;
     }
+    if config.preset == Preset::Sample && matches!(config.data(), DataSource::Folder(_)) && !resumed {
+        verbosity.say("defaults are those of the embedded sample; --preset auto makes them of your data");
+    }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
-    let again = format!("go on with: ossnet train --resume {}", folder.display());
     let begin = |step: u64| {
+        (place.begin)()?;
+        if let Some(folds) = &folds {
+            fold_files::write(folder, folds, config.fold, &dataset)?;
+        }
+        // What a shorter run left is no summary of this one.
+        remove_if_there(&folder.join(SUMMARY))?;
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
         RunLog::open(folder, step)
     };
@@ -148,15 +213,15 @@ pub fn run(args: TrainArgs) -> Result<()> {
         oom_handler: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
-    training::interruptible(run.to_end(&mut trainer, &mut progress), &again)?;
+    training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
     progress.finish(&trainer);
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
-        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, &again)
+        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
     let ended = Ended { trainer: &trainer, folder, checkpoint: &path, cases, changes: fitting.changes };
-    finish(&args, &config, ended, training.len())
+    finish(config, ended, training.len())
 }
 
 /// The configuration of the run: that in the folder of a resumed one, else a preset's, a file's and the flags'.
@@ -167,6 +232,28 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     let text = text.transpose()?;
     let file = path.as_deref().zip(text.as_deref());
     RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
+}
+
+/// The configuration that the data make of `asked`: what `ossnet plan` writes, with the flags over it. It is said in lines.
+fn by_data(args: &TrainArgs, asked: RunConfig, device: &Device) -> Result<RunConfig> {
+    let verbosity = args.run.verbosity();
+    let dataset = open_divided(&asked)?;
+    dataset.check_headers()?;
+    let fingerprint = plan::fingerprint(&dataset, verbosity)?;
+    let mut given = args.flags.table()?;
+    let epochs = given.contains_key("epochs").then_some(asked.epochs);
+    ["preset", "model", "dataset_path", "seed"].into_iter().for_each(|key| drop(given.remove(key)));
+    let seconds = args.time_budget.unwrap_or_else(|| crate::plan::default_seconds(device.target()));
+    let request = Request {
+        model: &asked.model,
+        data: &crate::plan::stored_path(&asked.dataset_path),
+        seed: asked.seed,
+        budget: Budget { seconds, epochs },
+        given,
+    };
+    let fitted = plan::planned_run(&fingerprint, &dataset, device, &request, verbosity)?;
+    fitted.lines(&fingerprint).iter().for_each(|line| verbosity.say(line));
+    Ok(fitted.config)
 }
 
 /// The device that the flags name.
@@ -186,77 +273,37 @@ fn device(args: &TrainArgs) -> Result<Device> {
 fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Option<&Path>) -> Result<Prepared> {
     let verbosity = args.run.verbosity();
     let mut dataset = open_dataset(&config.data(), config.seed)?;
+    let folds = (config.folds > 0).then(|| Folds::of(&dataset, config.folds, config.seed)).transpose()?;
+    folds.iter().for_each(|folds| folds.apply(&mut dataset, config.fold));
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
-    let (channels, probe) = (dataset.channels.len(), config.network(1, 1, [256; 3])?);
-    if config.reference && matches!(probe, NetworkConfig::UNet(_)) {
-        let problem = format!("--reference: the official code has no {}", probe.title());
-        return Err(Error::Usage(format!("{problem}; omit it, or name an occupancy network")));
-    }
-    if config.reference && config.preset.family().is_none() {
-        let problem = "--reference: the official rules are those of a data set";
-        return Err(Error::Usage(format!("{problem}; add --preset brats or --preset lits")));
-    }
+    check_reference(config)?;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let reference = config.reference || resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
-    let mut task = Task::of(&dataset, probe.multiples());
-    let wanted = &config.preprocessing;
-    if wanted.merge_classes {
-        task = task.merged();
-    }
-    task.preprocessing.clip = <[f32; 2]>::try_from(&wanted.clip[..]).ok().or(task.preprocessing.clip);
-    task.preprocessing.spacing = <[f64; 3]>::try_from(&wanted.spacing[..]).ok();
-    task.preprocessing.resize = <[usize; 3]>::try_from(&wanted.resize[..]).ok();
-    let mut grid = if config.patch.is_empty() { PadTo::Largest } else { PadTo::Own };
-    if let (Some(family), NetworkConfig::OssNet(probe)) = (config.preset.family(), &probe) {
-        task.preprocessing.multiple = [probe.multiple(); 3];
-        if reference && family == Family::Brats {
-            grid = PadTo::Given(family.volume_shape());
-        }
-    }
-    if reference {
-        task.preprocessing.axes = Axes::Stored;
-        if config.preset.family() == Some(Family::Lits) {
-            (task.preprocessing.clip, task.preprocessing.spacing) = (None, None);
-            task.preprocessing.resize = Some(Family::Lits.volume_shape());
-        }
-    }
-    let mut task = task.measured(&dataset)?;
-    let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
-    check_trainable(&dataset, &task, &*training, verbosity)?;
-    let shape = training.case(0)?.volume.shape;
-    let network = config.network(channels, task.outputs(), shape)?;
-    let network = if reference { network.into_reference() } else { network };
-    let mut settings = config.settings();
-    task.preprocessing.trained_shape = Some(settings.patch.unwrap_or(shape));
-    if reference {
-        settings.loss.reference = true;
-        settings.optimizer.activation_rate = None;
-    }
+    let Setup { task, grid, network, mut settings, .. } = Setup::of(config, &dataset, reference)?;
     if config.reference && settings.sampling != SamplingRule::Class {
         // Its points never lie on the last index, whether some of them are near the border or none is.
         let share = if settings.sampling == SamplingRule::Uniform { 0.0 } else { settings.border_share };
         (settings.sampling, settings.border_share) = (SamplingRule::Reference, share);
     }
-    check_patch(&settings, &network)?;
-    Ok(Prepared { dataset, task, training, validation, network, settings })
+    let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
+    check_trainable(&dataset, &task, &*training, verbosity)?;
+    Ok(Prepared { dataset, task, training, validation, network, settings, folds })
 }
 
-/// Refuses patches that the network cannot take.
-fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> {
-    let Some(patch) = settings.patch else { return Ok(()) };
-    match network {
-        NetworkConfig::UNet(config) if config.dimensions == 3 => {
-            let multiple = config.multiple();
-            match patch.iter().all(|side| side.is_multiple_of(multiple)) {
-                true => Ok(()),
-                false => Err(Error::Usage(format!(
-                    "--patch {patch:?}: sides must be multiples of {multiple}, for example {}",
-                    patch[0].next_multiple_of(multiple)
-                ))),
-            }
+/// Refuses the official rules where the official code has none.
+fn check_reference(config: &RunConfig) -> Result<()> {
+    let network = config.network(1, 1, [256; 3])?;
+    match (config.reference, &network, config.preset.family()) {
+        (true, NetworkConfig::UNet(_), _) => {
+            let problem = format!("--reference: the official code has no {}", network.title());
+            Err(Error::Usage(format!("{problem}; omit it, or name an occupancy network")))
         }
-        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; omit it for {}", network.title()))),
+        (true, NetworkConfig::OssNet(_), None) => {
+            let problem = "--reference: the official rules are those of a data set";
+            Err(Error::Usage(format!("{problem}; add --preset brats or --preset lits")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -271,8 +318,8 @@ struct Ended<'a> {
     changes: Vec<String>,
 }
 
-/// Writes the summary and the page, and says where the results are.
-fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<()> {
+/// Writes the page and, last of all, the summary, and says where the results are.
+fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
     let Ended { trainer, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
     let (costs, network) = (trainer.costs(), trainer.network().config());
@@ -294,13 +341,12 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         "best": best,
         "validations": trainer.history().validations,
     });
-    let text = format!("{:#}\n", stamped(summary, "runs"));
-    write_atomic(folder.join("summary.json"), text.as_bytes())?;
+    let json = format!("{:#}\n", stamped(summary, "runs"));
     #[cfg(feature = "report")]
     report::write(folder, config, trainer, &cases)?;
-    if args.run.json {
-        return print(text);
-    }
+    #[cfg(not(feature = "report"))]
+    let _ = config;
+    write_atomic(folder.join(SUMMARY), json.as_bytes())?;
     let scores = match cases.len() {
         0 => "no validation cases".into(),
         count => format!("mean Dice {dice:.4} on {}", plural(count, "validation case")),
@@ -309,8 +355,8 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         let path = best_path(checkpoint);
         format!("\nbest: {} (epoch {}, Dice {:.4}, IoU {:.4})", path.display(), best.epoch, best.dice, best.iou)
     });
-    let page = if cfg!(feature = "report") { "report.html" } else { "summary.json" };
-    print(format!(
+    let page = if cfg!(feature = "report") { "report.html" } else { SUMMARY };
+    let text = format!(
         "{}: {scores}, peak {}, {:.3} s a step ({:.1} s in all waiting for data)\ncheckpoint: {}{best}\nreport: {}",
         network.title(),
         crate::memory::format_bytes(costs.peak_bytes),
@@ -318,5 +364,6 @@ fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usiz
         trainer.waited().as_secs_f64(),
         checkpoint.display(),
         folder.join(page).display()
-    ))
+    );
+    Ok(Trained { json, text })
 }

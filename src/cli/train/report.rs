@@ -30,7 +30,7 @@ pub fn write(folder: &Path, config: &RunConfig, trainer: &Trainer, cases: &[Case
         ("Seed", trainer.settings().seed.to_string()),
     ];
     let run = TrainingRun {
-        title: format!("{title} on {}", config.dataset_path),
+        title: format!("{title} on {}", config.dataset_path.rsplit(['/', '\\']).next().unwrap_or_default()),
         conclusion: match cases.len() {
             0 => "There were no validation cases.".into(),
             count => format!("Mean Dice {dice:.4} and IoU {iou:.4} on {count} validation cases, over all voxels."),

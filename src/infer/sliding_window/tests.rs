@@ -1,5 +1,6 @@
 use super::accumulator::{Accumulator, Part, Place};
 use super::*;
+use crate::data::{Affine, Geometry, GridTransform, Padding};
 use crate::models::UNetConfig;
 use crate::rng::Rng;
 
@@ -37,9 +38,11 @@ fn averages_of_equal_answers_are_the_answers() {
         for (sides, overlap) in [([8, 8, 4], 0.5), ([20, 5, 9], 0.3), ([7, 17, 3], 0.0), (shape, 0.5)] {
             let axes = [0, 1, 2].map(|k| Axis::new(shape[k], sides[k], overlap));
             let decision = Decision { threshold: 0.5, keep: true };
-            let mut slab = Accumulator::new(&device, shape, outputs, &axes, decision).unwrap();
+            let mut planes = Planes::new(shape, outputs, Destination { decision, way: None, strips: 1 });
+            planes.begin(&device, 0..shape[1]).unwrap();
+            let mut slab = Accumulator::new(&device, shape, outputs, &axes, 0..shape[1]).unwrap();
             for &x in &axes[0].starts {
-                slab.advance(x);
+                slab.advance(x, &mut planes);
                 for &y in &axes[1].starts {
                     for &z in &axes[2].starts {
                         for mirror in [[false; 3], [true, false, true], [false, true, true], [true; 3]] {
@@ -56,13 +59,13 @@ fn averages_of_equal_answers_are_the_answers() {
                     }
                 }
             }
-            slab.advance(shape[0]);
-            let kept = slab.probabilities.unwrap();
+            slab.advance(shape[0], &mut planes);
+            let kept = planes.probabilities.unwrap();
             let worst = kept.iter().zip(&volume.voxels).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
             // Sums of up to 4·27 positive products, each rounded, of values up to 1: 108 · 6e-8. Those of two classes
             // make the error of the first, whose answers sum to one within 2e-7.
             assert!(kept.len() == volume.voxels.len() && worst < 1.4e-5, "{sides:?} {worst}");
-            for (class, row) in slab.classes.iter().zip(kept.chunks_exact(outputs)) {
+            for (class, row) in planes.classes.iter().zip(kept.chunks_exact(outputs)) {
                 assert_eq!(*class, lattice::class_of(row, 0.5));
             }
         }
@@ -119,6 +122,72 @@ fn mirrored_answers_are_averaged() {
         let worst = found.iter().zip(&expected).map(error).fold(0.0, f64::max);
         // Eight rounded products of at most 1/8, of up to two classes; a softmax sums to one within 2e-7.
         assert!(answer.passes == ways.len() as u64 && worst < 2e-6, "{dimensions}D, {outputs}: {worst}");
+    }
+}
+
+/// In strips or at once, in windows or whole: the answer on the scan's grid is the class of the interpolated probabilities, to
+/// the bit. Along the axes the scan is finer, coarser and of other padding.
+#[test]
+fn answers_on_the_scans_grid_are_those_of_interpolated_probabilities() {
+    let (device, shape) = (Device::cpu(2, 1 << 28).unwrap(), [16, 20, 12]);
+    let padding = Padding { before: [1, 2, 0], after: [1, 0, 3] };
+    for (scan, dimensions, outputs, size, mirror) in [
+        ([23, 31, 17], 3, 5, Some([8, 8, 8]), false),
+        ([5, 7, 4], 3, 1, Some([8, 12, 8]), true),
+        ([14, 40, 9], 2, 3, Some([8, 20, 8]), false),
+        ([29, 18, 20], 3, 40, None, false),
+        ([1, 1, 33], 3, 3, Some([8, 8, 12]), false),
+    ] {
+        let (network, parameters) = network(&device, dimensions, outputs);
+        let geometry = Geometry::from_affine(Affine::from_spacing([1.0; 3]), scan);
+        let way = GridTransform { shape: scan, geometry, resampled: [14, 18, 9], padding };
+        let windows = SlidingWindow { size, mirror, overlap: 0.5 };
+        let decision = Decision { threshold: 0.5, keep: true };
+        let ask = |destination| {
+            predict_on(&network, &parameters, &noise(shape), &windows, destination, &mut || Ok(())).unwrap()
+        };
+        let kept = ask(Destination { decision, way: None, strips: 1 });
+        let whole = Volume::new(shape, outputs, kept.probabilities.unwrap());
+        let expected = way.restore(&whole).unwrap().voxels;
+        for strips in [1, 2, 5, 1000] {
+            let destination = Destination { decision, way: Some(&way), strips };
+            let found = ask(destination);
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let told = found.probabilities.unwrap();
+            assert!(bits(&told) == bits(&expected), "{scan:?} in {strips} strips");
+            let classes = expected.chunks_exact(outputs).map(|row| lattice::class_of(row, 0.5));
+            assert!(found.classes.iter().copied().eq(classes), "{scan:?} in {strips} strips");
+            let (passes, _) = cost_of(&network, shape, &windows, destination).unwrap();
+            assert_eq!(found.passes, passes, "{scan:?} in {strips} strips");
+            assert!(strips > 1 || passes == kept.passes);
+        }
+    }
+}
+
+/// Strips hold less, by as much as is told beforehand.
+#[test]
+fn strips_hold_what_is_told() {
+    let (shape, scan, outputs) = ([16, 24, 8], [20, 36, 12], 7);
+    let geometry = Geometry::from_affine(Affine::from_spacing([1.0; 3]), scan);
+    let way = GridTransform { shape: scan, geometry, resampled: shape, padding: Padding::default() };
+    let windows = SlidingWindow { size: Some([8, 8, 8]), ..SlidingWindow::default() };
+    let mut before = u64::MAX;
+    for strips in [1, 3, 9] {
+        let device = Device::cpu(1, 1 << 28).unwrap();
+        let (network, parameters) = network(&device, 3, outputs);
+        let destination = Destination { decision: Decision::class(), way: Some(&way), strips };
+        let weights = device.live().total();
+        let mut held = 0;
+        // Between passes nothing else is there.
+        let mut tick = || {
+            held = held.max(device.live().total() - weights);
+            Ok(())
+        };
+        predict_on(&network, &parameters, &noise(shape), &windows, destination, &mut tick).unwrap();
+        let (_, told) = cost_of(&network, shape, &windows, destination).unwrap();
+        assert_eq!(held, told, "{strips} strips");
+        assert!(held < before, "{strips} strips");
+        before = held;
     }
 }
 

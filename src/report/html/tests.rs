@@ -135,7 +135,7 @@ fn huge_counts_do_not_overflow() {
 #[test]
 fn many_cases_and_classes_get_their_own_table() {
     let mut results = fixtures::results();
-    let class = |name: &str| ClassScore { name: name.into(), dice: 0.123, iou: 0.0615 };
+    let class = |name: &str| ClassScore { name: name.into(), dice: 0.123, iou: 0.0615, absent: false };
     results.models[0].cases[0].classes = vec![class("liver"), class("kidneys")];
     let html = page(&results, &fixtures::evidence()).unwrap();
     assert_sound(&html);

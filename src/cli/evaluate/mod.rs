@@ -1,22 +1,26 @@
-//! `ossnet evaluate`: scores of a checkpoint on labelled cases.
+//! `ossnet evaluate`: scores of a checkpoint on labelled cases, or of files that any program has written.
+
+mod own_data;
+mod predictions;
+mod table;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::RunArgs;
-use super::device_args::{DeviceArgs, PrecisionArgs};
-use super::failures::{Failures, is_of_case};
-use super::official::{self, OfficialArgs};
-use super::output::print;
-use super::provenance::{print_json, stamped_with};
-use super::training::{load_with, output_folder, scan_folder, score_cases};
 use crate::checkpoint::model::Model;
-use crate::data::{Dataset, Layout, Scanned, Warning};
+use crate::cli::RunArgs;
+use crate::cli::device_args::{DeviceArgs, PrecisionArgs};
+use crate::cli::failures::{Failures, is_of_case};
+use crate::cli::official::{self, OfficialArgs};
+use crate::cli::output::{plural, print};
+use crate::cli::provenance::{print_json, stamped_with};
+use crate::cli::training::{load_with, output_folder, scan_folder, score_cases};
+use crate::data::{Dataset, Layout, Sampling, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
-use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, summarise, to_csv};
-use crate::evaluate::{sampled, statistics::Summary};
+use crate::evaluate::sampled;
+use crate::evaluate::scores::{CaseScores, left_out, summarise, to_csv};
 use crate::files::write_atomic;
 use crate::models::Family;
 use crate::report::CaseScore;
@@ -35,23 +39,45 @@ enum Part {
     All,
 }
 
+impl Part {
+    /// What its cases are called.
+    fn of_cases(self) -> &'static str {
+        match self {
+            Part::Validation => "validation case",
+            Part::Training => "training case",
+            Part::All => "case",
+        }
+    }
+}
+
 /// Flags of `ossnet evaluate`.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
     /// The checkpoint (.safetensors, or an official .pt with --model)
+    #[arg(value_name = "CHECKPOINT", conflicts_with = "load_model")]
+    #[arg(required_unless_present_any = ["load_model", "predictions"])]
+    checkpoint: Option<PathBuf>,
+    /// The checkpoint, as a flag
     #[arg(short, long, value_name = "FILE")]
-    load_model: PathBuf,
+    load_model: Option<PathBuf>,
+    /// Score the label files of this folder, whatever made them, in the place of a checkpoint: CASE.nii.gz for each case
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "load_model", "model", "sampled"])]
+    predictions: Option<PathBuf>,
+    /// Folder of the true label files for --predictions, under the same names, where there is no data set
+    #[arg(long, value_name = "DIR", requires = "predictions", conflicts_with = "data")]
+    labels: Option<PathBuf>,
     #[command(flatten)]
     official: OfficialArgs,
-    /// A data set's folder of any layout, or sample:TASK [default: the embedded head MRIs]
+    /// A data set's folder of any layout, or sample:TASK [default: what the checkpoint was trained on]
     #[arg(short, long, visible_alias = "dataset-path", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Which cases
     #[arg(long, value_enum, default_value_t = Part::Validation)]
     part: Part,
     /// Seed of the division into training and validation, where the data set states none, and of sampled points
-    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
-    seed: u64,
+    /// [default: the training run's, else 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<u64>,
     /// Tolerance of the surface Dice in mm
     #[arg(long, default_value_t = 1.0, value_name = "MM", allow_negative_numbers = true)]
     tolerance: f64,
@@ -78,41 +104,84 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         return Err(Error::Usage("--tolerance must be 0 mm or more, for example 1".into()));
     }
+    match (&args.predictions, args.load_model.as_deref().or(args.checkpoint.as_deref())) {
+        (Some(folder), _) => predictions::run(&args, folder),
+        (None, Some(checkpoint)) => run_checkpoint(&args, checkpoint),
+        (None, None) => Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into())),
+    }
+}
+
+/// Segments and scores with a checkpoint.
+fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
     let precision = args.precision.on(&device)?;
-    let mut dataset = None;
     // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
-    let early = (!args.official.is_given()).then(|| official::load(&device, &args.load_model, &args.official, None));
+    let early = (!args.official.is_given()).then(|| official::load(&device, checkpoint, &args.official, None));
     let early = early.transpose()?;
-    let Scanned { dataset: scanned, problems } = scan_folder(args.data.as_deref(), args.seed)?;
-    let found = dataset.insert(scanned);
+    let own = own_data::of(checkpoint)?;
+    let seed = args.seed.or(own.as_ref().map(|own| own.seed)).unwrap_or(0);
+    let data = match (&args.data, &own) {
+        (Some(data), _) => data.clone(),
+        (None, Some(own)) => PathBuf::from(&own.data),
+        (None, None) => {
+            let problem = "lies in no run's folder that says what it was trained on";
+            return Err(Error::data(checkpoint, problem, "name the data with --data"));
+        }
+    };
+    let Scanned { dataset: mut found, problems } = scan_folder(Some(&data), seed)?;
+    found.ignore_geometry = own.as_ref().is_some_and(|own| own.ignore_geometry);
+    let fold = own_data::divide(checkpoint, &mut found, verbosity)?;
     let mut model = match early {
         Some(model) => model,
-        None => official::load(&device, &args.load_model, &args.official, Some(found))?,
+        None => official::load(&device, checkpoint, &args.official, Some(&found))?,
     };
     model.network.set_precision(precision);
-    check_classes(&model, found)?;
+    check_classes(&model, &found)?;
     let mut failures = Failures::new(0);
-    let cases = cases(&args, &model, found, problems, &mut failures)?;
+    let cases = cases(args, &model, &mut found, problems, &mut failures)?;
+    let title = model.network.config().title();
+    verbosity.say(format!(
+        "scoring {title} ({}) on {} of {}{fold} ({})",
+        checkpoint.display(),
+        plural(cases.len(), args.part.of_cases()),
+        found.name,
+        found.path.display()
+    ));
     let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
-        let family = sampled_family(&args, found)?;
-        run_sampled(&args, &model, &cases, rule, family)?;
+        let sampling = sampled::official(sampled_family(args, &found)?);
+        run_sampled(args, &model, &cases, rule, (&sampling, seed))?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
-    let again = "run the command again";
     let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let again = "run the command again";
     let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
     let measured = cases
         .iter()
         .zip(&scored)
         .map(|(case, (_, predicted))| evaluate::measure(&model.task, case, predicted, args.tolerance, rule));
     let measured = measured.collect::<Result<Vec<CaseScores>>>()?;
-    let summary = summarise(&measured);
     let scores: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    let (dice, iou) = evaluate::means(&scores);
-    let title = model.network.config().title();
+    write(args, folder.path(), &Scored { title, dataset: &found, scores, measured })?;
+    failures.finish(&found.path, "scored", AGAIN)
+}
+
+/// What was scored.
+struct Scored<'a> {
+    /// The network, or the folder of the predictions.
+    title: String,
+    dataset: &'a Dataset,
+    /// Dice and IoU by case.
+    scores: Vec<CaseScore>,
+    /// Every score by case.
+    measured: Vec<CaseScores>,
+}
+
+/// Writes the files of an evaluation and prints what they say.
+fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> {
+    let Scored { title, dataset, scores, measured } = scored;
+    let (summary, (dice, iou)) = (summarise(measured), evaluate::means(scores));
     let json = serde_json::json!({
         "model": title,
         "dice": dice,
@@ -122,33 +191,24 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         "scores": measured,
         "summary": summary,
     });
-    let data = found.path.clone();
-    let made = stamped_with(json, "scores", dataset.as_ref())?;
-    let (folder, json) = (folder.path(), format!("{made:#}\n"));
+    let json = format!("{:#}\n", stamped_with(json, "scores", Some(dataset))?);
     write_atomic(folder.join("scores.json"), json.as_bytes())?;
-    write_atomic(folder.join("scores.csv"), to_csv(&measured).as_bytes())?;
+    write_atomic(folder.join("scores.csv"), to_csv(measured).as_bytes())?;
     #[cfg(feature = "report")]
     {
-        let page = crate::report::evaluation_page(&title, &dataset_name(&dataset), args.tolerance, &measured, &summary);
+        let page = crate::report::evaluation_page(title, &dataset.name, args.tolerance, measured, &summary);
         write_atomic(folder.join("report.html"), page.as_bytes())?;
     }
-    match args.run.json {
-        true => print(json)?,
-        false => {
-            let means = format!("\nmean Dice {dice:.4}, IoU {iou:.4}\nscores: {}\n", folder.display());
-            print(table(&measured, &summary) + &means)?;
-        }
+    if args.run.json {
+        return print(json);
     }
-    failures.finish(&data, "scored", AGAIN)
+    let notes: String = left_out(&summary).iter().map(|note| format!("{}\n", visible_line(note))).collect();
+    let means = format!("\nmean Dice {dice:.4}, IoU {iou:.4}\nscores: {}\n", folder.display());
+    print(table::table(measured, &summary) + &notes + &means)
 }
 
 /// What to do about cases that were passed over.
 const AGAIN: &str = "the means are those of the others: mend these files and run the command again";
-
-#[cfg(feature = "report")]
-fn dataset_name(dataset: &Option<Dataset>) -> String {
-    dataset.as_ref().map_or_else(String::new, |dataset| dataset.name.clone())
-}
 
 /// Refuses a data set whose labels are not the model's.
 fn check_classes(model: &Model, dataset: &Dataset) -> Result<()> {
@@ -221,15 +281,14 @@ fn run_sampled(
     model: &Model,
     cases: &[PreparedCase],
     rule: ScoreRule,
-    family: Family,
+    (sampling, seed): (&Sampling, u64),
 ) -> Result<()> {
-    let sampling = sampled::official(family);
     let mut bar = args.run.verbosity().task("evaluating", cases.len() as u64);
     let mut scores = Vec::new();
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, &sampling, rule, args.seed)?);
+        scores.push(sampled::score(network, parameters, task, case, sampling, rule, seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");
@@ -243,46 +302,4 @@ fn run_sampled(
     let row = |name: &str, dice: f64, iou: f64| format!("{:<24} {dice:>8.4} {iou:>8.4}\n", visible_line(name));
     let rows: String = scores.iter().map(|score| row(&score.name, score.dice, score.iou)).collect();
     print(format!("{:<24} {:>8} {:>8}\n{rows}{}", "case", "Dice", "IoU", row("mean", dice, iou)))
-}
-
-/// The scores for a terminal: a row a case and class, then means with their 95 % intervals.
-fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
-    let several = summary.len() > 1;
-    let label = |name: &str, class: &str| {
-        let label = if several { format!("{name} {class}") } else { name.to_string() };
-        visible_line(&label).into_owned()
-    };
-    let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "–".into() };
-    let mut rows = Vec::new();
-    for case in cases {
-        let row = |scores: &crate::evaluate::scores::Scores| {
-            (label(&case.name, &scores.class), scores.values.map(number).to_vec())
-        };
-        rows.extend(case.classes.iter().map(row));
-    }
-    // A mean that leaves cases out says so: a distance to nothing is none.
-    let of = |summary: &Summary| match summary.count < cases.len() {
-        true => format!(" ({}/{})", summary.count, cases.len()),
-        false => String::new(),
-    };
-    let interval = |summary: Summary| match (summary.mean, summary.half_width) {
-        (Some(mean), Some(half)) => format!("{mean:.3}±{half:.3}{}", of(&summary)),
-        (Some(mean), None) => format!("{mean:.3}{}", of(&summary)),
-        _ => "–".into(),
-    };
-    rows.extend(summary.iter().map(|class| (label("mean", &class.class), class.values.map(interval).to_vec())));
-    let first = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(4);
-    let heads = NAMES.map(|(name, unit)| match (name, unit) {
-        ("relative_volume_error", _) => "rel. error".to_string(),
-        (name, "") => name.replace('_', " "),
-        (name, unit) => format!("{} {unit}", name.replace('_', " ")),
-    });
-    let widths: Vec<usize> = (0..NAMES.len())
-        .map(|k| rows.iter().map(|(_, cells)| cells[k].chars().count()).max().unwrap_or(0).max(heads[k].len()))
-        .collect();
-    let line = |name: &str, cells: &[String]| {
-        let cells: String = cells.iter().zip(&widths).map(|(cell, width)| format!("  {cell:>width$}")).collect();
-        format!("{name:<first$}{cells}\n")
-    };
-    line("case", &heads) + &rows.iter().map(|(name, cells)| line(name, cells)).collect::<String>()
 }

@@ -1,0 +1,184 @@
+//! Scores of label files, whatever program wrote them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::{AGAIN, EvaluateArgs, Part, Scored, write};
+use crate::cli::failures::{Failures, is_of_case};
+use crate::cli::output::plural;
+use crate::cli::training::{output_folder, scan_folder};
+use crate::data::dataset::{Layout, Split};
+use crate::data::nifti::{is_image, split_ending};
+use crate::data::{Axes, Case, Class, Dataset, Labels, Scanned, Source, validate};
+use crate::error::{Error, Result};
+use crate::evaluate::metrics::ScoreRule;
+use crate::evaluate::scores::CaseScores;
+use crate::report::CaseScore;
+use crate::task::Task;
+use crate::{evaluate, interrupt};
+
+/// Scores the files in `folder`.
+///
+/// # Errors
+/// Folders without label files, an interrupt, a full disk; at the end, cases that could not be scored.
+pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
+    let verbosity = args.run.verbosity();
+    let files = label_files(folder)?;
+    let Scanned { mut dataset, problems } = match (&args.labels, &args.data) {
+        (Some(labels), _) => of_labels(labels)?,
+        (None, Some(data)) => scan_folder(Some(data), args.seed.unwrap_or(0))?,
+        (None, None) => {
+            let problem = "--predictions has nothing to be compared with";
+            return Err(Error::Usage(format!("{problem}; name the data set with --data, or the labels with --labels")));
+        }
+    };
+    let mut cases: Vec<Case> = match args.part {
+        Part::Validation => dataset.validation.clone(),
+        Part::Training => dataset.training.clone(),
+        Part::All => dataset.training.iter().chain(&dataset.validation).cloned().collect(),
+    };
+    // A case may be in both parts.
+    let mut names = BTreeSet::new();
+    cases.retain(|case| names.insert(case.name.clone()));
+    if cases.is_empty() {
+        return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
+    }
+    let task = Task::of(&dataset, [1; 3]);
+    let mut failures = Failures::new(cases.len() + problems.len());
+    problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
+    let title = folder.display().to_string();
+    let what = plural(cases.len(), args.part.of_cases());
+    verbosity.say(format!("scoring {title} on {what} of {} ({})", dataset.name, dataset.path.display()));
+    let out = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let (mut scores, mut measured) = (Vec::new(), Vec::new());
+    let mut bar = verbosity.task("evaluating", cases.len() as u64);
+    for case in &cases {
+        interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
+        match one(case, &dataset, &task, &files, folder, args.tolerance) {
+            Ok((score, all)) => {
+                scores.push(score);
+                measured.push(all);
+            }
+            Err(error) => {
+                let passed = is_of_case(&error, case, Path::new(""));
+                failures.pass_over(&case.name, error, passed)?;
+            }
+        }
+        bar.advance(&case.name);
+    }
+    bar.finish("done");
+    if scores.is_empty() {
+        return failures.finish(
+            &dataset.path,
+            "scored",
+            "check that --predictions holds files called as the cases are",
+        );
+    }
+    // What was scored is what the hash of the data is of.
+    (dataset.training, dataset.validation) = (Vec::new(), cases);
+    write(args, out.path(), &Scored { title, dataset: &dataset, scores, measured })?;
+    failures.finish(&dataset.path, "scored", AGAIN)
+}
+
+/// The scores of one case.
+fn one(
+    case: &Case,
+    dataset: &Dataset,
+    task: &Task,
+    files: &BTreeMap<String, PathBuf>,
+    folder: &Path,
+    tolerance: f64,
+) -> Result<(CaseScore, CaseScores)> {
+    let names = names_of(case);
+    let Some(path) = names.iter().find_map(|name| files.get(name)) else {
+        let problem = format!("holds no label file of case {}", case.name);
+        return Err(Error::data(folder, problem, format!("name it {}.nii.gz", names[0])));
+    };
+    let prepared = task.prepare(dataset.read(case, Axes::Canonical)?, None)?;
+    let truth = evaluate::truth_of(&prepared)?;
+    let mut found = Labels::read(&Source::File(path.clone()), Axes::Canonical)?;
+    let beside = case.label.as_ref().map_or(dataset.path.as_path(), Source::path);
+    if dataset.ignore_geometry {
+        found.geometry = truth.geometry;
+    }
+    validate::same_grid((beside, truth.shape, &truth.geometry), (path, found.shape, &found.geometry))?;
+    found = found.mapped(&aliased(dataset));
+    let known: Vec<u8> = dataset.class_values().into_iter().chain(dataset.ignore).collect();
+    validate::declared_classes(&found, &known, path)?;
+    let rule = ScoreRule::DEFAULT;
+    let score = evaluate::score(task, &prepared, &found, rule)?;
+    Ok((score, evaluate::measure(task, &prepared, &found, tolerance, rule)?))
+}
+
+/// What is read for each stored label.
+fn aliased(dataset: &Dataset) -> [u8; 256] {
+    let mut table: [u8; 256] = std::array::from_fn(|value| value as u8);
+    dataset.aliases.iter().for_each(|[stored, meant]| table[usize::from(*stored)] = *meant);
+    table
+}
+
+/// What the prediction of a case may be called, without its ending: as the case, its label file or its first image.
+fn names_of(case: &Case) -> Vec<String> {
+    let stem = |source: &Source| {
+        let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        split_ending(&name).0.to_owned()
+    };
+    let mut names = vec![case.name.clone()];
+    names.extend(case.label.as_ref().map(stem));
+    names.extend(case.images.first().map(stem));
+    names
+}
+
+/// The images in a folder by their names without ending.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read, [`Error::Data`] if it holds none.
+fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let named = |source| Error::file(folder, source);
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(named)? {
+        let path = entry.map_err(named)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if is_image(&name) && !name.starts_with('.') {
+            files.insert(split_ending(&name).0.to_owned(), path);
+        }
+    }
+    match files.is_empty() {
+        true => Err(Error::data(folder, "holds no label file", "give a folder of files called CASE.nii.gz")),
+        false => Ok(files),
+    }
+}
+
+/// A folder of label files as a data set without images, whose classes are the values that they hold.
+fn of_labels(folder: &Path) -> Result<Scanned> {
+    let (mut cases, mut values, mut problems) = (Vec::new(), BTreeSet::from([0u8]), Vec::new());
+    for (name, path) in label_files(folder)? {
+        let source = Source::File(path);
+        match Labels::read(&source, Axes::Canonical) {
+            Ok(labels) => {
+                values.extend((0..=255u8).filter(|value| labels.histogram()[usize::from(*value)] > 0));
+                cases.push(Case { name, images: vec![source.clone()], label: Some(source) });
+            }
+            Err(error) => problems.push(error),
+        }
+    }
+    let class =
+        |value: u8| Class { value, name: if value == 0 { "background".into() } else { format!("class {value}") } };
+    let dataset = Dataset {
+        name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        path: folder.into(),
+        layout: Layout::LitsFlat,
+        channels: vec!["labels".into()],
+        classes: values.into_iter().map(class).collect(),
+        ignore: None,
+        aliases: Vec::new(),
+        training: Vec::new(),
+        validation: cases,
+        test: Vec::new(),
+        split: Split::Declared,
+        clip: None,
+        ignore_geometry: false,
+        warnings: Vec::new(),
+    };
+    Ok(Scanned { dataset, problems })
+}

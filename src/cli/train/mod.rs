@@ -22,7 +22,7 @@ use super::training::{
     score_cases,
 };
 use crate::checkpoint::model;
-use crate::data::{Dataset, Folds, SamplingRule};
+use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
@@ -279,13 +279,8 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     check_reference(config)?;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
-    let reference = config.reference || resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
-    let Setup { task, grid, network, mut settings, .. } = Setup::of(config, &dataset, reference)?;
-    if config.reference && settings.sampling != SamplingRule::Class {
-        // Its points never lie on the last index, whether some of them are near the border or none is.
-        let share = if settings.sampling == SamplingRule::Uniform { 0.0 } else { settings.border_share };
-        (settings.sampling, settings.border_share) = (SamplingRule::Reference, share);
-    }
+    let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
+    let Setup { task, grid, network, settings, .. } = Setup::of(config, &dataset, reference)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
     Ok(Prepared { dataset, task, training, validation, network, settings, folds })

@@ -42,12 +42,11 @@ fn means(summary: &[ClassSummary]) -> String {
          <th scope=\"col\">Class</th><th scope=\"col\">Cases</th><th scope=\"col\">Figure</th>"
     );
     heads(&mut html);
-    let number = |value: Option<f64>| value.map_or(MISSING.to_string(), |value| format!("{value:.3}"));
     for class in summary {
-        let figures: [(&str, &dyn Fn(&Summary) -> String); 3] = [
-            ("mean", &interval),
-            ("median", &|value| number(value.median)),
-            ("deviation", &|value| number(value.deviation)),
+        let figures: [(&str, Figure); 3] = [
+            ("mean", interval),
+            ("median", |value| number(value.median)),
+            ("deviation", |value| number(value.deviation)),
         ];
         for (name, figure) in figures {
             let _ = write!(html, "<tr><th scope=\"row\">{}</th>", Escaped(&class.class));
@@ -83,6 +82,13 @@ fn by_case(cases: &[CaseScores]) -> String {
         }
     }
     html + "</tbody></table></div>\n</section>\n"
+}
+
+/// How a summary is written in a cell.
+type Figure = fn(&Summary) -> String;
+
+fn number(value: Option<f64>) -> String {
+    value.map_or(MISSING.to_string(), |value| format!("{value:.3}"))
 }
 
 fn interval(summary: &Summary) -> String {

@@ -4,8 +4,11 @@ use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, Scores};
 use crate::evaluate::statistics::Summary;
 use crate::text::visible_line;
 
+/// A figure of a summary.
+type Figure = fn(&Summary) -> Option<f64>;
+
 /// What is said of each class over the cases: a name and the figure.
-const FIGURES: [(&str, fn(&Summary) -> Option<f64>); 5] = [
+const FIGURES: [(&str, Figure); 5] = [
     ("mean", |summary| summary.mean),
     ("95 % from", |summary| summary.interval.map(|interval| interval[0])),
     ("95 % to", |summary| summary.interval.map(|interval| interval[1])),

@@ -104,6 +104,14 @@ fn the_official_options() {
     place.refuses("train --cuda-devices x --data data", 2, &["--cuda-devices", "'x'"]);
     place.refuses("train --model o-net-small --patch 16,16,16 --data data", 2, &["--patch", "O-Net small"]);
     place.refuses("train --model unet3d --patch 16,16,10 --data data", 2, &["--patch", "multiples of 16"]);
+    let reference = place.run("train --preset brats --model full --reference --dump-config").succeeded();
+    assert!(reference.contains("reference = true") && official.contains("reference = false"));
+    place.refuses(
+        "train --preset brats --reference --model unet3d --data data",
+        2,
+        &["--reference", "3D residual U-Net"],
+    );
+    place.refuses("train --preset sample --reference --model o-net --data data", 2, &["--reference", "--preset brats"]);
 }
 
 /// A 2D network learns slices across any axis, and its checkpoint says which.

@@ -276,6 +276,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let folds = (config.folds > 0).then(|| Folds::of(&dataset, config.folds, config.seed)).transpose()?;
     folds.iter().for_each(|folds| folds.apply(&mut dataset, config.fold));
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
+    check_reference(config)?;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
@@ -283,6 +284,22 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
     Ok(Prepared { dataset, task, training, validation, network, settings, folds })
+}
+
+/// Refuses the official rules where the official code has none.
+fn check_reference(config: &RunConfig) -> Result<()> {
+    let network = config.network(1, 1, [256; 3])?;
+    match (config.reference, &network, config.preset.family()) {
+        (true, NetworkConfig::UNet(_), _) => {
+            let problem = format!("--reference: the official code has no {}", network.title());
+            Err(Error::Usage(format!("{problem}; omit it, or name an occupancy network")))
+        }
+        (true, NetworkConfig::OssNet(_), None) => {
+            let problem = "--reference: the official rules are those of a data set";
+            Err(Error::Usage(format!("{problem}; add --preset brats or --preset lits")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A run that came to its end.

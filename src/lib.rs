@@ -54,6 +54,8 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 #[cfg(feature = "train")]
+pub mod plan;
+#[cfg(feature = "train")]
 pub mod planner;
 mod protobuf;
 pub mod quantities;

@@ -121,6 +121,39 @@ impl Task {
         Ok(self)
     }
 
+    /// The greatest side along each axis of the training cases on the network's grid, by their headers.
+    ///
+    /// # Errors
+    /// As [`Task::measured`].
+    pub fn largest(&self, dataset: &Dataset) -> Result<[usize; 3]> {
+        let mut largest = [0; 3];
+        for case in &dataset.training {
+            let (shape, geometry) = case.grid(self.preprocessing.axes)?;
+            let shape = self.preprocessing.shape(shape, &geometry)?;
+            largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
+        }
+        Ok(largest)
+    }
+
+    /// Bytes that all labelled cases of a data set take in memory, on a grid of `shape` or each on its own, and the most voxels
+    /// of one as stored or as prepared; by their headers.
+    ///
+    /// # Errors
+    /// As [`Task::measured`].
+    pub fn held_bytes(&self, dataset: &Dataset, shape: Option<[usize; 3]>) -> Result<(u64, u64)> {
+        let channels = self.preprocessing.channels.len() as u64;
+        let (mut held, mut largest) = (0u64, 0u64);
+        for case in dataset.training.iter().chain(&dataset.validation) {
+            let (stored, geometry) = case.grid(self.preprocessing.axes)?;
+            let prepared = shape.map_or_else(|| self.preprocessing.shape(stored, &geometry), Ok)?;
+            let [stored, prepared] = [stored, prepared].map(|shape| shape.iter().product::<usize>() as u64);
+            // Image, labels and border on the network's grid; first channel and labels on the scan's own.
+            held += prepared * (4 * channels + 2) + stored * 5;
+            largest = largest.max(stored).max(prepared);
+        }
+        Ok((held, largest))
+    }
+
     /// The official BraTS task, for weights that say nothing of theirs: all tumour against the rest, in the file's axes.
     pub fn official_brats() -> Self {
         Self {

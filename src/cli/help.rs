@@ -32,10 +32,16 @@ Examples:
   ossnet compare -m o-net-small,unet3d -d DATA -o result
   ossnet compare --epochs 20 --seed 1";
 
+pub const PLAN: &str = "\
+Examples:
+  ossnet plan -d DATA -o plans --memory-budget 8GiB --time-budget 30m
+  ossnet plan -d DATA -m oss-net-c-small,unet3d,unet2d --epochs 20";
+
 pub const TRAIN: &str = "\
 Examples:
   ossnet train -m oss-net-c -d DATA -o run --epochs 100
   ossnet train --resume run
+  ossnet train --preset auto -d DATA -m unet3d      configured by the data, as ossnet plan does
   ossnet train --config run.toml --device cuda --precision bf16
   ossnet train -m full --dataset BraTS --dataset-path BraTS2020
 
@@ -60,6 +66,7 @@ pub const MEMORY: &str = "\
 Examples:
   ossnet memory -m oss-net-c --volume 256x256x160 --points 16384 --recompute 3
   ossnet memory --sweep 64..512 --models oss-net-c,unet3d --html sweep.html
+  ossnet memory --config plans/unet3d.toml
   ossnet memory --fit 24GB --plan-for sm_89
   ossnet memory --fit gpus -m unet3d
   ossnet memory -m unet3d --volume 64x64x64 --compare-to measured";

@@ -32,6 +32,8 @@ mod official;
 #[cfg(feature = "train")]
 mod oom;
 mod output;
+#[cfg(feature = "train")]
+mod plan;
 mod progress;
 mod provenance;
 mod refusal;
@@ -107,6 +109,10 @@ enum Command {
     /// Train networks side by side and compare memory, time and accuracy
     #[command(after_help = help::COMPARE)]
     Compare(Box<compare::CompareArgs>),
+    #[cfg(feature = "train")]
+    /// Make a run's configuration of a data set and of budgets of bytes and seconds
+    #[command(after_help = help::PLAN)]
+    Plan(Box<plan::PlanArgs>),
     #[cfg(feature = "train")]
     /// Train one network
     #[command(after_help = help::TRAIN)]
@@ -186,6 +192,8 @@ impl Command {
             #[cfg(feature = "train")]
             Command::Compare(args) => Some(&args.run),
             #[cfg(feature = "train")]
+            Command::Plan(args) => Some(&args.run),
+            #[cfg(feature = "train")]
             Command::Train(args) => Some(&args.run),
             #[cfg(feature = "train")]
             Command::Evaluate(args) => Some(&args.run),
@@ -245,6 +253,8 @@ fn run(cli: Cli) -> Result<()> {
         None => Err(crate::Error::Usage("no command is named; see ossnet --help".into())),
         #[cfg(feature = "train")]
         Some(Command::Compare(args)) => compare::run(*args),
+        #[cfg(feature = "train")]
+        Some(Command::Plan(args)) => plan::run(*args),
         #[cfg(feature = "train")]
         Some(Command::Train(args)) => train::run(*args),
         #[cfg(feature = "train")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::progress::{self, Verbosity};
 use crate::checkpoint::model;
-use crate::data::{Dataset, Labels, Scanned, Warning, embedded, validate};
+use crate::data::{Dataset, Folds, Labels, Scanned, Warning, embedded, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::files::RunFolder;
@@ -14,7 +14,7 @@ use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase, Task};
 use crate::train::case_source::{CaseSource, OnDisk};
-use crate::train::config::{DataSource, SAMPLE};
+use crate::train::config::{DataSource, RunConfig, SAMPLE};
 use crate::train::run::{OomHandler, Run, RunObserver, SAVE_EVERY};
 use crate::train::trainer::Trainer;
 use crate::train::validation::Validation;
@@ -26,6 +26,16 @@ pub fn open_dataset(data: &DataSource<'_>, seed: u64) -> Result<Dataset> {
         DataSource::Folder(folder) => Dataset::open(folder, seed),
         DataSource::Embedded(task) => embedded::open(task),
     }
+}
+
+/// The data set of a run as it divides it; where every fold validates in turn, as the first of them does.
+pub fn open_divided(config: &RunConfig) -> Result<Dataset> {
+    let mut dataset = open_dataset(&config.data(), config.seed)?;
+    if config.folds > 0 {
+        Folds::of(&dataset, config.folds, config.seed)?.apply(&mut dataset, config.fold.max(1));
+    }
+    dataset.ignore_geometry = config.preprocessing.ignore_geometry;
+    Ok(dataset)
 }
 
 /// As [`open_folder`], with the cases that are incomplete instead of an error of the first.
@@ -57,16 +67,10 @@ pub fn output_folder(
 
 /// The grid that all training cases of a data set share, if they do.
 fn shared_shape(dataset: &Dataset, task: &Task, grid: PadTo) -> Result<Option<[usize; 3]>> {
-    if grid != PadTo::Largest {
-        return Ok(grid.shape());
+    match grid {
+        PadTo::Largest => task.largest(dataset).map(Some),
+        grid => Ok(grid.shape()),
     }
-    let mut largest = [0; 3];
-    for case in &dataset.training {
-        let (shape, geometry) = case.grid(task.preprocessing.axes)?;
-        let shape = task.preprocessing.shape(shape, &geometry)?;
-        largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
-    }
-    Ok(Some(largest))
 }
 
 /// All cases of a data set in memory: training, on `grid`, and validation, on the same if it is given and each on its own if
@@ -129,16 +133,7 @@ pub fn open_feeds(
 ) -> Result<(Box<dyn CaseSource>, Box<dyn CaseSource>)> {
     dataset.check_headers()?;
     let shape = shared_shape(dataset, task, grid)?;
-    let channels = task.preprocessing.channels.len() as u64;
-    let (mut held, mut largest) = (0u64, 0u64);
-    for case in dataset.training.iter().chain(&dataset.validation) {
-        let (stored, geometry) = case.grid(task.preprocessing.axes)?;
-        let prepared = shape.map_or_else(|| task.preprocessing.shape(stored, &geometry), Ok)?;
-        let [stored, prepared] = [stored, prepared].map(|shape| shape.iter().product::<usize>() as u64);
-        // Image, labels and border on the network's grid; first channel and labels on the scan's own.
-        held += prepared * (4 * channels + 2) + stored * 5;
-        largest = largest.max(stored).max(prepared);
-    }
+    let (held, largest) = task.held_bytes(dataset, shape)?;
     if held <= bytes {
         let (training, validation) = load_cases(dataset, task, grid, verbosity)?;
         return Ok((Box::new(training), Box::new(validation)));

@@ -184,9 +184,6 @@ impl Drop for Buffer {
         if let Backend::Cuda(cuda) = self.device.backend() {
             cuda.freed(self.block.offset, self.bytes);
         }
-        let mut state = self.device.state();
-        if let Some(block) = state.ledger.free(self.entry) {
-            state.arena.free(block);
-        }
+        self.device.state().release(self.entry);
     }
 }

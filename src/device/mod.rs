@@ -13,6 +13,7 @@ pub mod cuda;
 pub(crate) mod cudnn_desc;
 mod device_info;
 mod launch_config;
+mod step_layout;
 mod target;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,6 +25,8 @@ use cpu::{Pool, SimdLevel};
 pub use cuda::{Cuda, Graph};
 pub use device_info::{DeviceInfo, KernelInfo, LEAST_CUDA, LEAST_DRIVER, Observer};
 pub use launch_config::{LaunchConfig, MANY_BLOCKS, THREADS};
+pub use step_layout::Foreseen;
+use step_layout::{Layouts, Placing};
 use target::TICKET_BYTES;
 pub(crate) use target::TICKETS;
 pub use target::{CudaTarget, Target};
@@ -64,6 +67,8 @@ struct State {
     /// The budget that was given, where the device has refused to fill it.
     promised: Option<u64>,
     arena: Arena,
+    placing: Placing,
+    layouts: Layouts,
     ledger: Ledger,
     work: OpCostLog,
 }
@@ -150,6 +155,8 @@ impl Device {
             budget,
             promised: None,
             arena: Arena::new(budget),
+            placing: Placing::BestFit,
+            layouts: Layouts::default(),
             ledger: Ledger::default(),
             work: OpCostLog::default(),
         };
@@ -260,7 +267,7 @@ impl Device {
             .and_then(|granted| state.ledger.live().total().checked_add(granted))
             .is_some_and(|total| total <= state.budget);
         let reserved = state.arena.reserved();
-        let mut block = if fits { state.arena.allocate(bytes) } else { None };
+        let mut block = if fits { state.block(bytes) } else { None };
         if let (Backend::Cuda(cuda), Some(granted)) = (self.backend(), block) {
             let (wanted, room) = (state.arena.reserved(), cuda.back(state.arena.reserved())?);
             if room < wanted {
@@ -284,7 +291,7 @@ impl Device {
                 needs: None,
             }));
         };
-        let entry = state.ledger.allocate(role, bytes, block);
+        let entry = state.enter(role, bytes, block);
         drop(state);
         let buffer = Buffer::new(self.clone(), entry, block, bytes);
         if let Backend::Cuda(cuda) = self.backend() {
@@ -352,14 +359,20 @@ impl Device {
 
     /// A fingerprint of where the arena has room: with the same one, the same requests are given the same places.
     pub fn layout(&self) -> u64 {
-        self.state().arena.fingerprint()
+        self.state().fingerprint()
+    }
+
+    /// True of a plan whose logs nobody reads, and whose steps nobody follows.
+    pub(crate) fn is_unread(&self) -> bool {
+        let state = self.state();
+        self.is_plan() && !state.ledger.is_recording() && !state.work.is_on() && !state.layouts.are_followed()
     }
 
     /// Of a plan whose logs nobody reads: what it holds, and where it has room. Work that begins with the same and asks for
     /// the same bytes ends alike, and need not be gone through again. `None` where it must be.
     pub(crate) fn unread_state(&self) -> Option<(RoleBytes, u64)> {
+        let unread = self.is_unread();
         let state = self.state();
-        let unread = self.is_plan() && !state.ledger.is_recording() && !state.work.is_on();
         unread.then(|| (state.ledger.live(), state.arena.fingerprint()))
     }
 

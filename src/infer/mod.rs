@@ -6,6 +6,7 @@
 //! voxels unless asked to.
 
 pub mod inputs;
+pub(crate) mod network_pass;
 pub mod occupancy;
 mod oom;
 mod plan;

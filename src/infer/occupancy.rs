@@ -3,7 +3,7 @@
 pub mod jets;
 
 use super::{QueryGrid, sound};
-use crate::device::Device;
+use crate::device::{Device, Foreseen};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::models::{Encoding, OssNet, OssNetConfig};
@@ -41,14 +41,17 @@ impl<'a> Occupancy<'a> {
         let (device, config) = (volume.device().clone(), network.config());
         let tape = Tape::new(&device, Mode::Eval);
         let volume = tape.constant(volume);
-        let encoding = {
-            let mut half = ops::avg_pool(&tape, &volume, [2; 3], [2; 3])?;
-            if half.shape()[1..4] != config.encoder_input() {
-                half = ops::resize(&tape, &half, config.encoder_input(), AlignCorners::Free)?;
-            }
-            network.encode(&tape, parameters, &half)?
-        };
-        let folded = network.fold(&tape, parameters, &encoding)?;
+        let (precision, shape) = (network.precision(), volume.shape());
+        let foreseen = device.foresee(("encoding", format!("{config:?} {precision:?} {shape:?}")), |plan| {
+            let mut parameters = Parameters::new(plan);
+            let mut same = OssNet::new(config.clone(), &mut parameters, &mut Rng::new(0))?;
+            same.set_precision(precision);
+            let tape = Tape::new(plan, Mode::Eval);
+            let volume = tape.constant(Tensor::empty(plan, shape, DType::F32, Role::Data)?);
+            let encode = || encode(&same, &tape, &parameters, &volume);
+            plan.place_ahead(&Foreseen::default(), 0, encode).map(drop)
+        });
+        let (encoding, folded) = device.place_ahead(&foreseen, 0, || encode(network, &tape, parameters, &volume))?;
         let most_points = match most_points {
             0 => points_within(&device, network, volume.shape())?,
             points => points,
@@ -150,6 +153,24 @@ impl<'a> Occupancy<'a> {
         let shift = Tensor::from_slice(device, &[3], Role::Transient, &shift.map(|shift| shift as f32))?;
         ops::linear(&self.tape, x, &self.tape.constant(diagonal), None, Some(&self.tape.constant(shift)))
     }
+}
+
+/// What the encoder finds in `volume`, and the decoder folded for it.
+fn encode(
+    network: &OssNet,
+    tape: &Tape,
+    parameters: &Parameters,
+    volume: &Var,
+) -> Result<(Encoding, Option<FoldedDecoder>)> {
+    let input = network.config().encoder_input();
+    let mut half = ops::avg_pool(tape, volume, [2; 3], [2; 3])?;
+    if half.shape()[1..4] != input {
+        half = ops::resize(tape, &half, input, AlignCorners::Free)?;
+    }
+    let encoding = network.encode(tape, parameters, &half)?;
+    drop(half);
+    let folded = network.fold(tape, parameters, &encoding)?;
+    Ok((encoding, folded))
 }
 
 /// The probabilities of logits `[rows…, outputs]`, on the host.

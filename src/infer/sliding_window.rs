@@ -22,7 +22,7 @@ use self::accumulator::{Accumulator, Part, Place, host_of, sum_bytes};
 pub use self::planes::Destination;
 use self::planes::Planes;
 use super::occupancy::probabilities;
-use super::sound;
+use super::{network_pass, sound};
 use crate::data::{PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ use crate::tape::{Mode, Tape};
 use crate::tensor::Tensor;
 
 /// Slices that a 2D network takes at once.
-const SLICES: usize = 16;
+pub(crate) const SLICES: usize = 16;
 
 /// Voxels whose probabilities come to the host at once, if a plane is not larger.
 const TOGETHER: usize = 1 << 16;
@@ -291,17 +291,20 @@ fn at_once(
 
 /// The classes of a whole volume, whose logits never leave the device.
 fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<(Vec<u8>, Duration)> {
-    let (device, [x, y, z]) = (parameters.device(), volume.shape);
-    let tape = Tape::new(device, Mode::Eval);
+    let [x, y, z] = volume.shape;
     let shape = [1, x, y, z, volume.channels];
-    let logits = {
-        let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
-        network.forward(&tape, parameters, &tape.constant(voxels))?
-    };
-    let started = Instant::now();
-    sound::check(&logits.tensor())?;
-    let classes = lattice::classify(&logits.tensor(), threshold)?.to_typed()?;
-    Ok((classes, started.elapsed()))
+    network_pass::placed(network, parameters, ("classes", shape), |network, parameters| {
+        let device = parameters.device();
+        let tape = Tape::new(device, Mode::Eval);
+        let logits = {
+            let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
+            network.forward(&tape, parameters, &tape.constant(voxels))?
+        };
+        let started = Instant::now();
+        sound::check(&logits.tensor())?;
+        let classes = lattice::classify(&logits.tensor(), threshold)?.to_typed()?;
+        Ok((classes, started.elapsed()))
+    })
 }
 
 /// The voxels `[sides…, channels]` from `start` on, mirrored along some axes.
@@ -342,6 +345,22 @@ fn ask(
     sides: [usize; 3],
     found: &mut dyn FnMut(Part, &[f32]),
 ) -> Result<Duration> {
+    let foreseen = network_pass::foreseen(network, parameters, ("window", sides), |network, parameters| {
+        let block = Cow::Borrowed(block.as_ref());
+        network_pass::rehearsed(parameters, || pass(network, parameters, block, sides, &mut |_, _| {}).map(drop))
+    });
+    device.place_ahead(&foreseen, 0, || pass(network, parameters, block, sides, found))
+}
+
+/// See [`ask`].
+fn pass(
+    network: &UNet,
+    parameters: &Parameters,
+    block: Cow<'_, [f32]>,
+    sides: [usize; 3],
+    found: &mut dyn FnMut(Part, &[f32]),
+) -> Result<Duration> {
+    let device = parameters.device();
     let config = network.config();
     let (channels, outputs) = (config.image_channels, config.classes);
     let tape = Tape::new(device, Mode::Eval);

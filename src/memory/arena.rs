@@ -3,7 +3,8 @@
 //! The range is the device's budget. A request is rounded up to [`GRANULE`] bytes and takes the smallest hole between
 //! blocks that holds it, the lowest of equals, or else the start of the free end of the range; freed neighbours merge at
 //! once. The same sequence of requests therefore always gives the same offsets, whatever the budget: that is what lets a plan
-//! predict a run's placement, and a budget of the bytes that it reserved hold the run.
+//! predict a run's placement, and a budget of the bytes that it reserved hold the run. A step whose requests are known
+//! beforehand has its blocks put where a [`layout`](super::layout) wants them ([`Arena::allocate_at`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -82,6 +83,39 @@ impl Arena {
         Some(Block { offset, bytes: wanted })
     }
 
+    /// Takes the block of `bytes` bytes at `offset`, both multiples of the granule; `None` if not all of it is free.
+    pub fn allocate_at(&mut self, offset: u64, bytes: u64) -> Option<Block> {
+        let end = offset.checked_add(bytes).filter(|&end| end <= self.capacity)?;
+        if offset >= self.end {
+            if offset > self.end {
+                self.insert_hole(self.end, offset - self.end);
+            }
+            self.end = end;
+            self.high_water = self.high_water.max(end);
+            return Some(Block { offset, bytes });
+        }
+        let (hole, length) = self.holes.range(..=offset).next_back().map(|(&hole, &length)| (hole, length))?;
+        let rest = (hole + length).checked_sub(end)?;
+        self.remove_hole(hole, length);
+        if hole < offset {
+            self.insert_hole(hole, offset - hole);
+        }
+        if rest > 0 {
+            self.insert_hole(end, rest);
+        }
+        Some(Block { offset, bytes })
+    }
+
+    /// Takes note that blocks reached up to `end`.
+    pub fn reserve(&mut self, end: u64) {
+        self.high_water = self.high_water.max(end);
+    }
+
+    /// Where the free end of the range begins.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Gives a block back.
     pub fn free(&mut self, block: Block) {
         let Block { mut offset, mut bytes } = block;
@@ -157,6 +191,26 @@ mod tests {
         assert!(hole != one && hole != empty);
         arena.free(second);
         assert_eq!(arena.fingerprint(), empty);
+    }
+
+    #[test]
+    fn a_block_is_put_where_it_is_wanted_if_all_of_it_is_free() {
+        let mut arena = Arena::new(16 * GRANULE);
+        let high = arena.allocate_at(6 * GRANULE, 2 * GRANULE).unwrap();
+        assert_eq!((arena.reserved(), arena.end()), (8 * GRANULE, 8 * GRANULE));
+        let middle = arena.allocate_at(2 * GRANULE, 2 * GRANULE).unwrap();
+        assert_eq!(arena.allocate_at(3 * GRANULE, GRANULE), None);
+        assert_eq!(arena.allocate_at(5 * GRANULE, 2 * GRANULE), None);
+        assert_eq!(arena.allocate_at(7 * GRANULE, 2 * GRANULE), None);
+        assert_eq!(arena.allocate_at(15 * GRANULE, 2 * GRANULE), None);
+        // The holes that are left are found, and what is given back merges.
+        assert_eq!(arena.allocate(2 * GRANULE), Some(Block { offset: 0, bytes: 2 * GRANULE }));
+        assert_eq!(arena.allocate(2 * GRANULE), Some(Block { offset: 4 * GRANULE, bytes: 2 * GRANULE }));
+        arena.free(middle);
+        arena.free(high);
+        [0, 4].iter().for_each(|n| arena.free(Block { offset: n * GRANULE, bytes: 2 * GRANULE }));
+        assert_eq!(arena.fingerprint(), Arena::new(GRANULE).fingerprint());
+        assert_eq!(arena.allocate_at(u64::MAX - GRANULE + 1, GRANULE), None);
     }
 
     #[test]

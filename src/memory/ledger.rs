@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::arena::Block;
 use super::budget::format_bytes;
+use crate::rng::Rng;
 
 /// What a buffer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -136,6 +137,13 @@ impl RoleBytes {
 /// Identity of a buffer in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(u64);
+
+impl EntryId {
+    /// A number whose bits have nothing to do with those of other buffers: sums of them tell sets of buffers apart.
+    pub(super) fn scattered(self) -> u64 {
+        Rng::new(self.0).next_u64()
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -358,6 +366,24 @@ impl Ledger {
         self.live.0[role as usize] += entry.block.bytes;
         self.peak_activations = self.peak_activations.max(self.live.activations());
         self.log(EventKind::Retag(former), &entry);
+    }
+
+    /// Events recorded so far.
+    pub(crate) fn recorded(&self) -> usize {
+        self.events.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Changes the places in the log of the events from `first` on.
+    pub(crate) fn relocate_log(&mut self, first: usize, moved: impl Fn(u64) -> u64) {
+        let events = self.events.iter_mut().flat_map(|events| events.iter_mut().skip(first));
+        events.for_each(|event| event.offset = moved(event.offset));
+    }
+
+    /// Changes the places of live buffers; one for which there is none stays where it is.
+    pub(crate) fn relocate_live(&mut self, mut moved: impl FnMut(Block) -> Option<Block>) {
+        for entry in self.entries.values_mut() {
+            entry.block = moved(entry.block).unwrap_or(entry.block);
+        }
     }
 
     /// Live bytes by layer, largest first.

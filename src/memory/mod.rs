@@ -1,16 +1,20 @@
 //! Memory: who holds which bytes, and why.
 //!
 //! Every buffer of the engine is carved from one [`Arena`] and entered in one [`Ledger`]. The arena hands out offsets of
-//! an address range and owns no memory itself, so that planning, CPU and CUDA runs place their buffers alike.
+//! an address range and owns no memory itself, so that planning, CPU and CUDA runs place their buffers alike: those of a
+//! step by a [`layout`] made before it, all others by best fit.
 
 mod arena;
 mod budget;
 pub mod export;
+pub mod layout;
 mod ledger;
 mod op_cost;
 pub mod size;
+mod step_log;
 
 pub use arena::{Arena, Block, GRANULE};
 pub use budget::{default_cpu_budget, format_bytes, resident_peak};
 pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Remedy, Role, RoleBytes};
 pub use op_cost::{OpCost, OpCostLog};
+pub(crate) use step_log::{LayoutMaker, Request, StepLog};

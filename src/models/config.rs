@@ -427,7 +427,7 @@ pub(super) fn joined(channels: &[usize]) -> String {
 }
 
 /// Halvings, at most `most`, that leave every side at least 2 voxels, and at least one.
-fn usable_blocks(shape: [usize; 3], most: usize) -> usize {
+pub(crate) fn usable_blocks(shape: [usize; 3], most: usize) -> usize {
     let side = shape.into_iter().min().unwrap_or(1).max(1);
     (side.ilog2() as usize).saturating_sub(1).clamp(1, most)
 }

@@ -102,6 +102,14 @@ impl HostOverhead {
         Some(aside)
     }
 
+    /// The part of the overhead that lies on the device itself.
+    pub fn on_device(&self, target: Target) -> u64 {
+        match target {
+            Target::Cpu { .. } => 0,
+            Target::Cuda(_) => CONTEXT,
+        }
+    }
+
     /// What the overhead is, in words.
     pub fn overhead_name(target: Target) -> &'static str {
         match target {

@@ -2,9 +2,9 @@
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::infer::{Occupancy, QueryGrid, Search};
+use crate::infer::{Occupancy, QueryGrid, Search, network_pass};
 use crate::memory::{Phase, Role};
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Network, NetworkConfig, UNet};
 use crate::nn::Parameters;
 use crate::ops::{self, lattice};
 use crate::rng::Rng;
@@ -72,14 +72,24 @@ impl InferenceStep {
                 self.search.run(device, grid.shape, occupancy.most_points(), begin, answer).map(drop)
             }
             Network::UNet(network) => {
-                let tape = Tape::new(device, Mode::Eval);
-                let x = tape.constant(self.volume.clone());
-                let logits = network.forward(&tape, &self.parameters, &x)?;
-                drop(x);
-                match network.config().classes {
-                    1 => ops::sigmoid(&tape, &logits).map(drop),
-                    _ => ops::softmax(&tape, &logits).map(drop),
-                }
+                let shape = self.volume.shape();
+                let pass = |network: &UNet, parameters: &Parameters, volume: Tensor| {
+                    let tape = Tape::new(parameters.device(), Mode::Eval);
+                    let x = tape.constant(volume);
+                    let logits = network.forward(&tape, parameters, &x)?;
+                    drop(x);
+                    match network.config().classes {
+                        1 => ops::sigmoid(&tape, &logits).map(drop),
+                        _ => ops::softmax(&tape, &logits).map(drop),
+                    }
+                };
+                let foreseen =
+                    network_pass::foreseen(network, &self.parameters, ("volume", shape), |network, parameters| {
+                        // The volume lives before and after the step, and has no place in its layout.
+                        let volume = Tensor::empty(parameters.device(), shape, DType::F32, Role::Data)?;
+                        network_pass::rehearsed(parameters, || pass(network, parameters, volume.clone()))
+                    });
+                device.place_ahead(&foreseen, 0, || pass(network, &self.parameters, self.volume.clone()))
             }
         })
     }

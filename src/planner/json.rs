@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::fit::FitResult;
 use super::gpus::Speed;
+use super::layers::{self, LayerBytes};
 use super::pytorch_baseline::{self, Recorded};
 use super::roofline::{EFFICIENCY, Measured, Roofline, Row};
 use super::slopes::{Slope, slopes};
@@ -21,7 +22,7 @@ pub fn step(answer: &StepCost) -> Value {
     let StepCost { workload, device, cost, aside, .. } = answer;
     let roles: Map<String, Value> =
         Role::ALL.into_iter().map(|role| (role.name().into(), cost.peak.by_role.get(role).into())).collect();
-    let layers: Map<String, Value> =
+    let at_the_peak: Map<String, Value> =
         answer.by_layer.iter().map(|(layer, bytes)| (layer_name(layer).into(), (*bytes).into())).collect();
     let by_kernel = || -> Map<String, Value> {
         cost.launches.iter().map(|&(kernel, launches)| (kernel.into(), launches.into())).collect()
@@ -51,7 +52,8 @@ pub fn step(answer: &StepCost) -> Value {
         "peak_layer": cost.peak.layer.to_string(),
         "peak_phase": cost.peak.phase.name(),
         "by_role": roles,
-        "by_layer": layers,
+        "by_layer": at_the_peak,
+        "layers": layers::layers(&cost.events).iter().map(layer).collect::<Vec<_>>(),
         "reserved_bytes": cost.reserved,
         "host_bytes": aside.host(),
         "host": { "cases": aside.cases, "staging": aside.staging, "results": aside.results },
@@ -69,6 +71,17 @@ pub fn step(answer: &StepCost) -> Value {
 /// A layer's path; what belongs to none is the batch, and ops on whole volumes.
 pub fn layer_name(layer: &str) -> &str {
     if layer.is_empty() { "(batch and loss)" } else { layer }
+}
+
+fn layer(layer: &LayerBytes) -> Value {
+    json!({
+        "layer": layer_name(&layer.layer),
+        "forward_bytes": layer.forward,
+        "backward_bytes": layer.backward,
+        "retained_bytes": layer.retained,
+        "transient_bytes": layer.transient,
+        "largest_bytes": layer.largest,
+    })
 }
 
 fn slope(slope: &Slope) -> Value {

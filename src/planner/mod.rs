@@ -14,6 +14,7 @@ pub mod host_overhead;
 mod inference_step;
 mod issue;
 pub mod json;
+pub mod layers;
 pub mod pytorch_baseline;
 pub mod remedies;
 pub mod roofline;

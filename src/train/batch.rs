@@ -85,6 +85,16 @@ impl HostBatch {
         Ok(Batch { volumes: self.volumes.upload(device)?, targets, known: self.known })
     }
 
+    /// The shapes of its arrays, and whether some voxels are ignored: what the memory of a step depends on.
+    pub fn shapes(&self) -> (Vec<&[usize]>, bool) {
+        let targets = match &self.targets {
+            HostTargets::Points(coordinates, labels, volumes) => [Some(coordinates), Some(labels), volumes.as_ref()],
+            HostTargets::Dense(labels) => [Some(labels), None, None],
+        };
+        let arrays = targets.into_iter().flatten().chain([&self.volumes]);
+        (arrays.map(|array| array.shape.as_slice()).collect(), self.known.is_some())
+    }
+
     /// Bytes on the host.
     pub fn bytes(&self) -> u64 {
         let targets = match &self.targets {

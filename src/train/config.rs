@@ -217,16 +217,23 @@ impl RunConfig {
         let preset = Preset::of(&mut given, official)?;
         let name = given.get("model").and_then(Value::as_str).unwrap_or(preset.default_network());
         let defaults = preset.config(name)?;
-        let mut table = Table::try_from(&defaults).map_err(unexpected)?;
-        if let Some(name) = given.get("augment")
-            && let Ok(named) = name.clone().try_into::<Augment>()
-        {
-            table.insert("augmentation".into(), Value::try_from(named.changes()).map_err(unexpected)?);
-        }
-        overlay(&mut table, given);
+        let table = over(&defaults, given)?;
         let config: Self = table.try_into().map_err(|error: toml::de::Error| match file {
             Some((path, _)) => Error::data(path, one_line(&error), "see `ossnet train --dump-config`"),
             None => Error::Usage(format!("{}; see `ossnet train --dump-config`", one_line(&error))),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// This configuration with what the command line says over it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for values that cannot be.
+    pub fn overlaid(&self, mut flags: Table) -> Result<Self> {
+        flags.remove("preset");
+        let config: Self = over(self, flags)?.try_into().map_err(|error: toml::de::Error| {
+            Error::Usage(format!("{}; see `ossnet train --dump-config`", one_line(&error)))
         })?;
         config.check()?;
         Ok(config)
@@ -414,6 +421,18 @@ impl<'a> DataSource<'a> {
     }
 }
 
+/// A configuration's table with `given` over it; a name of `augment` stands for all changes that it makes.
+fn over(config: &RunConfig, given: Table) -> Result<Table> {
+    let mut table = Table::try_from(config).map_err(unexpected)?;
+    if let Some(name) = given.get("augment")
+        && let Ok(named) = name.clone().try_into::<Augment>()
+    {
+        table.insert("augmentation".into(), Value::try_from(named.changes()).map_err(unexpected)?);
+    }
+    overlay(&mut table, given);
+    Ok(table)
+}
+
 /// Puts the values of `upper` over those of `lower`, table by table.
 fn overlay(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
@@ -469,7 +488,7 @@ impl Preset {
     /// The data set whose official rules the preset has.
     pub fn family(self) -> Option<Family> {
         match self {
-            Preset::Sample => None,
+            Preset::Auto | Preset::Sample => None,
             Preset::Brats => Some(Family::Brats),
             Preset::Lits => Some(Family::Lits),
         }

@@ -97,8 +97,13 @@ pub struct SyntheticStep {
     /// Of training steps.
     optimizer: Option<Optimizer>,
     batch: Batch,
-    step: StepKind,
+    config: NetworkConfig,
+    sizes: StepSizes,
+    steps: usize,
 }
+
+/// Steps after which all are alike.
+const DIFFERENT_STEPS: usize = 2;
 
 impl SyntheticStep {
     /// Network, optimiser and batch on `device` (which may be a plan).
@@ -115,7 +120,8 @@ impl SyntheticStep {
             StepKind::Evaluate | StepKind::Infer => None,
         };
         let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, config, sizes)))?;
-        Ok(Self { device: device.clone(), parameters, network, optimizer, batch, step: sizes.step })
+        let (device, config) = (device.clone(), config.clone());
+        Ok(Self { device, parameters, network, optimizer, batch, config, sizes, steps: 0 })
     }
 
     /// Trainable scalars.
@@ -128,9 +134,20 @@ impl SyntheticStep {
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn step(&mut self) -> Result<()> {
-        let Self { device, parameters, network, optimizer, batch, step } = self;
+        let (device, config, sizes) = (self.device.clone(), &self.config, self.sizes);
+        let foreseen = device.foresee(("synthetic step", format!("{config:?} {sizes:?}")), |plan| {
+            let mut same = Self::new(plan, config, sizes)?;
+            (0..DIFFERENT_STEPS).try_for_each(|_| same.step())
+        });
+        let number = self.steps;
+        self.steps += 1;
+        device.place_ahead(&foreseen, number, || self.take())
+    }
+
+    fn take(&mut self) -> Result<()> {
+        let Self { device, parameters, network, optimizer, batch, sizes, .. } = self;
         let settings = LossSettings::default();
-        match step {
+        match sizes.step {
             StepKind::Train => {
                 let tape = Tape::new(device, Mode::Train);
                 let loss =

@@ -15,6 +15,7 @@ pub mod presets;
 pub mod run;
 pub mod run_log;
 pub mod settings;
+pub mod setup;
 pub mod step;
 pub mod tensorboard;
 pub mod trainer;

@@ -1,10 +1,11 @@
 //! The training loop.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::data::prefetch::{self, PrefetchLimits, Queue};
-use crate::device::{Backend, Buffer, Device, Target};
+use crate::device::{Backend, Buffer, Device, Foreseen, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Role;
@@ -33,6 +34,9 @@ const RECORDED_STEP: u64 = 1;
 
 /// The most threads that draw batches beside a network on the CPU: more only help where reading is slower than it.
 const PREFETCH_THREADS: usize = 4;
+
+/// Steps of a process after which all are alike.
+const DIFFERENT_STEPS: usize = 2;
 
 /// Steps of a process before batches are drawn ahead.
 const MEASURED_STEPS: u64 = 2;
@@ -67,6 +71,9 @@ pub struct Trainer {
     waited: Duration,
     graph: Option<InGraph>,
 }
+
+/// Where a trainer's batches come from.
+type NextBatch<'f, 'a> = dyn FnMut(&mut Trainer) -> Result<Cow<'a, HostBatch>> + 'f;
 
 /// What a trainer holds whose passes are launched as CUDA graphs.
 struct InGraph {
@@ -387,9 +394,16 @@ impl Trainer {
         if recorded {
             self.device.ledger(|ledger| ledger.record(true));
         }
-        let made = self.gradients(queue).and_then(|loss| {
-            let factor = self.rate_factor(step, per_epoch, total);
-            self.update(factor).map(|()| loss)
+        let factor = self.rate_factor(step, per_epoch, total);
+        let made = self.next_batch(queue).and_then(|first| {
+            let foreseen = self.foresee(&first);
+            let (device, number, mut first) = (self.device.clone(), self.costs.step_seconds.len(), Some(first));
+            device.place_ahead(&foreseen, number, || {
+                self.take(factor, &mut |trainer| match first.take() {
+                    Some(first) => Ok(Cow::Owned(first)),
+                    None => trainer.next_batch(queue).map(Cow::Owned),
+                })
+            })
         });
         let events = recorded.then(|| {
             self.device.ledger(|ledger| {
@@ -407,13 +421,39 @@ impl Trainer {
         Ok(())
     }
 
+    /// Where the buffers of steps on batches like `first` will lie.
+    fn foresee(&self, first: &HostBatch) -> Foreseen {
+        let (config, settings, graph) = (self.network.config(), &self.settings, self.graph.is_some());
+        let of = format!("{config:?} {settings:?} {graph} {:?}", first.shapes());
+        self.device.foresee(("training step", of), |plan| {
+            let mut same = Self::new(plan, &config, settings.clone())?;
+            if graph {
+                same.use_graphs()?;
+            }
+            (0..DIFFERENT_STEPS).try_for_each(|number| {
+                plan.place_ahead(&Foreseen::default(), number, || {
+                    same.take(1.0, &mut |_| Ok(Cow::Borrowed(first))).map(drop)
+                })
+            })
+        })
+    }
+
+    /// A step on the batches that `next` gives; the loss.
+    fn take<'a>(&mut self, factor: f32, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
+        let loss = self.gradients(next)?;
+        self.update(factor)?;
+        Ok(loss)
+    }
+
     /// The passes of a step: gradients, shortened if that is asked for, in the parameters; the loss. Nothing else is changed
     /// until all of it has been done.
-    fn gradients(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<f32> {
+    fn gradients<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
         self.begin_gradients()?;
         let (mut loss, mut updates) = (0.0, Vec::new());
         for _ in 0..self.accumulate() {
-            let batch = self.batch(queue)?;
+            let batch = next(self)?;
+            let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
+            let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
             loss += self.forward_and_backward(&batch, &mut updates)?;
         }
         if let Some(limit) = self.settings.clip_norm {
@@ -456,13 +496,12 @@ impl Trainer {
         self.settings.optimizer.rate * self.rate_factor(step, self.steps_per_epoch(cases), self.total_steps(cases))
     }
 
-    /// The next batch, on the device.
-    fn batch(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<Batch> {
+    /// The next batch, on the host.
+    fn next_batch(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<HostBatch> {
         let before = queue.waited();
         let batch = queue.next();
         self.waited += queue.waited() - before;
-        let batch = batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))??;
-        self.device.in_phase(Phase::Data, || self.device.in_op("batch", || batch.upload(&self.device)))
+        batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))?
     }
 
     /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.

@@ -28,6 +28,7 @@ mod left_over;
 mod memory_command;
 mod names;
 mod out_of_memory;
+mod plan;
 mod resident_memory;
 mod roofline;
 mod training;

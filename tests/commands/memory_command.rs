@@ -269,3 +269,47 @@ fn training_over_budget_is_refused_with_remedies_or_adapts() {
         "the page says so"
     );
 }
+
+/// Each layer's bytes; and what grew from one setting to another.
+#[test]
+fn layers_are_told_apart_and_settings_compared() {
+    let place = Place::new();
+    let step = "--model unet3d --volume 48x48x32";
+    let first = json(&place, step);
+    let layers = first["layers"].as_array().unwrap();
+    let sum = |key: &str| layers.iter().map(|layer| layer[key].as_u64().unwrap()).sum::<u64>();
+    assert!(layers.len() > 10 && sum("forward_bytes") > sum("retained_bytes") && sum("backward_bytes") > 0);
+    // What is saved lives at the end of the forward pass.
+    let peak = first["peak_activation_bytes"].as_u64().unwrap();
+    assert!(sum("retained_bytes") <= peak && sum("retained_bytes") > peak / 3);
+    let text = place.run(&format!("memory --threads 2 {step} --by-layer")).succeeded();
+    let row =
+        |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_string();
+    assert!(text.contains("retained") && !row("all").is_empty(), "{text}");
+    assert!(layers.iter().all(|layer| !row(layer["layer"].as_str().unwrap()).is_empty()), "{text}");
+
+    std::fs::write(place.at("first.json"), first.to_string()).unwrap();
+    let same = json(&place, &format!("{step} --compare-to first.json"));
+    let pairs = |of: &Value| -> Vec<(u64, u64)> {
+        of.as_object()
+            .unwrap()
+            .values()
+            .map(|pair| (pair["was"].as_u64().unwrap(), pair["is"].as_u64().unwrap()))
+            .collect()
+    };
+    for key in ["bytes", "by_role", "by_layer"] {
+        assert!(!pairs(&same[key]).is_empty() && pairs(&same[key]).iter().all(|(was, is)| was == is), "{same}");
+    }
+    let less = json(&place, &format!("{step} --recompute 2 --compare-to first.json"));
+    let pair =
+        |key: &str| (less["by_role"][key]["was"].as_u64().unwrap(), less["by_role"][key]["is"].as_u64().unwrap());
+    assert!(pair("saved").1 < pair("saved").0 && pair("parameter").0 == pair("parameter").1, "{less}");
+    let text = place.run(&format!("memory --threads 2 {step} --recompute 2 --compare-to first.json")).succeeded();
+    assert!(text.contains("was, MiB") && text.contains("recompute"), "{text}");
+
+    std::fs::write(place.at("other.json"), "{}").unwrap();
+    place.refuses(&format!("memory {step} --compare-to other.json"), 2, &["other.json", "ossnet memory --json"]);
+    place.refuses(&format!("memory {step} --compare-to nothing.json"), 1, &["nothing.json"]);
+    place.run(&format!("memory --threads 2 {step} --snapshot step.pickle")).succeeded();
+    assert!(std::fs::read(place.at("step.pickle")).unwrap().starts_with(&[0x80, 4]));
+}

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use ossnet::rng::Rng;
+
 const MIB: u64 = 1 << 20;
 
 /// What the process needs beside the arena: the program itself, thread stacks, the GEMM crate's packing buffers.
@@ -20,4 +22,47 @@ fn the_resident_set_agrees_with_the_ledger() {
         let allowed = ledger + ledger * 15 / 100 + BESIDE;
         assert!(resident > ledger * 85 / 100 && resident <= allowed, "{model:?}: ledger {ledger}, resident {resident}");
     }
+}
+
+/// Steps that are drawn: 200 with the feature `exhaustive`.
+const DRAWN: usize = if cfg!(feature = "exhaustive") { 200 } else { 5 };
+
+/// What a process holds at most is never more than its plan says, whatever it computes and with however many threads. How
+/// far above the plan is is printed: with many threads that do little, their stacks and packing buffers are not filled.
+#[test]
+fn no_step_holds_more_than_planned() {
+    let mut rng = Rng::new(17);
+    let mut least_left = u64::MAX;
+    for _ in 0..DRAWN {
+        let mut of = |choices: &[&str]| choices[rng.below(choices.len() as u64) as usize].to_string();
+        let model = of(&["o-net", "oss-net-a", "oss-net-b", "oss-net-c", "oss-net-d", "unet3d", "unet2d"]);
+        let mut flags = vec!["--model".to_string(), model.clone(), "--threads".into()];
+        flags.push(of(&["1", "2", "3", "4", "6", "8", "12", "16"]));
+        let sides = ["32", "48", "64", "80", "96"];
+        let depth = if model == "unet2d" { of(&["1", "8"]) } else { of(&sides) };
+        flags.extend(["--volume".into(), format!("{}x{}x{depth}", of(&sides), of(&sides)), "--step".into()]);
+        flags.push(of(&["train", "train", "eval", "infer"]));
+        if flags.last().is_some_and(|step| step == "train") {
+            let levels = if model.starts_with('u') { &["0", "1", "2"][..] } else { &["0", "1", "2", "3"] };
+            flags.extend(["--recompute".into(), of(levels), "--batch".into(), of(&["1", "1", "2", "3"])]);
+        }
+        if model.starts_with('o') {
+            flags.extend(["--points".into(), of(&["256", "1000", "4096", "9000"])]);
+        }
+        let command = Command::new(env!("CARGO_BIN_EXE_ossnet"))
+            .args(["memory", "--compare-to", "measured", "--json"])
+            .args(&flags)
+            .output()
+            .unwrap();
+        let problem = String::from_utf8_lossy(&command.stderr);
+        assert!(command.status.success(), "{flags:?}: {problem}");
+        let json: serde_json::Value = serde_json::from_slice(&command.stdout).unwrap();
+        assert!(json["events"]["first_difference"].is_null(), "{flags:?}: {json}");
+        let bytes = |key: &str| json["resident_peak_bytes"][key].as_u64().unwrap();
+        let (planned, measured) = (bytes("planned_at_most"), bytes("measured"));
+        assert!(measured <= planned, "{flags:?}: {measured} bytes are resident, {planned} are planned at most");
+        least_left = least_left.min(planned - measured);
+        println!("{:6.1} MiB less than planned: {}", (planned - measured) as f64 / MIB as f64, flags.join(" "));
+    }
+    println!("at least {:.1} MiB are left", least_left as f64 / MIB as f64);
 }

@@ -12,8 +12,8 @@ use crate::report::{TextTable, mib};
 
 /// Plans the step, runs it, and prints both.
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
-    let files = args.csv.is_some() || args.trace.is_some() || args.pprof.is_some();
-    refuse(files, "--csv, --trace and --pprof", "--compare-to")?;
+    let files = args.csv.is_some() || args.trace.is_some() || args.pprof.is_some() || args.snapshot.is_some();
+    refuse(files, "--csv, --trace, --pprof and --snapshot", "--compare-to")?;
     #[cfg(feature = "report")]
     refuse(args.page().is_some(), "--html", "--compare-to")?;
     let device = match args.device {

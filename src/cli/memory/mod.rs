@@ -1,7 +1,9 @@
 //! `ossnet memory`: what a step costs in bytes, planned or measured, and what would fit.
 
+mod compared;
 mod fit;
 mod measured;
+mod run;
 mod single;
 mod sweep;
 mod write;
@@ -100,11 +102,24 @@ enum OptimizerName {
     Sgd,
 }
 
-/// What `--compare-to` compares a plan with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// What `--compare-to` compares a step with.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum CompareTo {
-    /// The same step run on this machine
+    /// Its plan with its run on this machine.
     Measured,
+    /// The step with another, whose costs are in this file.
+    File(PathBuf),
+}
+
+impl FromStr for CompareTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "measured" => Ok(CompareTo::Measured),
+            file => Ok(CompareTo::File(file.into())),
+        }
+    }
 }
 
 /// What a network is made for, apart from the volume.
@@ -145,6 +160,8 @@ pub struct MemoryArgs {
     batch: u64,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    own: run::OwnRunArgs,
     /// What is done
     #[arg(long, value_enum, default_value_t = StepName::Train, help_heading = "Step")]
     step: StepName,
@@ -183,9 +200,13 @@ pub struct MemoryArgs {
     /// The largest volume, points and batch that fit these bytes, for example 8GiB, or `gpus` for a list of well-known ones
     #[arg(long, value_name = "BYTES|gpus", value_parser = fit::parse_room, group = "question", help_heading = "Other questions")]
     fit: Option<fit::MemoryLimit>,
-    /// Plan and run the step, and show both side by side
-    #[arg(long, value_enum, value_name = "WHAT", group = "question", help_heading = "Other questions")]
+    /// Plan and run the step, and show both side by side (`measured`); or show what grew against a step that was written with
+    /// --json to a file
+    #[arg(long, value_name = "measured|FILE", group = "question", help_heading = "Other questions")]
     compare_to: Option<CompareTo>,
+    /// A table of the layers: bytes forward, backward, retained, transient, and the largest buffer of each
+    #[arg(long, conflicts_with_all = ["sweep", "fit", "compare_to"], help_heading = "Other questions")]
+    by_layer: bool,
     /// Where the budget does not suffice, or the device refuses
     #[arg(long, value_enum, default_value_t = OnOom::Fail, help_heading = "Where")]
     on_oom: OnOom,
@@ -202,6 +223,9 @@ pub struct MemoryArgs {
     /// Write the step as a heap profile for pprof (go tool pprof -http : FILE)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"], help_heading = "Files")]
     pprof: Option<PathBuf>,
+    /// Write the step as a PyTorch memory snapshot (drop FILE on pytorch.org/memory_viz)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"], help_heading = "Files")]
+    snapshot: Option<PathBuf>,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -216,14 +240,18 @@ pub fn run(args: MemoryArgs) -> Result<()> {
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
         Where::On(DeviceChoice::Cuda(_)) => {}
     }
+    if args.own.is_given() {
+        return run::run(&args);
+    }
     if let Some((low, high)) = args.sweep {
         return sweep::run(&args, low, high);
     }
     if let Some(room) = args.fit {
         return fit::run(&args, room);
     }
-    match args.compare_to {
+    match &args.compare_to {
         Some(CompareTo::Measured) => measured::run(&args),
+        Some(CompareTo::File(path)) => compared::run(&args, path),
         None => single::run(&args),
     }
 }

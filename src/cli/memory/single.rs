@@ -6,6 +6,7 @@ use super::{MemoryArgs, shape_text, write};
 use crate::error::Result;
 use crate::memory::{format_bytes, resident_peak};
 use crate::planner::json::{self, layer_name, target_text};
+use crate::planner::layers;
 use crate::planner::slopes::Slope;
 use crate::planner::timeline::Segment;
 use crate::planner::{HostOverhead, StepCost, Workload};
@@ -25,7 +26,11 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     }
     let answer = StepCost::of(workload, device, cost, change)?;
     write::step(args, &answer)?;
-    if args.run.json { print_json(json::step(&answer), "steps") } else { print(answer.text()) }
+    match (args.run.json, args.by_layer) {
+        (true, _) => print_json(json::step(&answer), "steps"),
+        (false, true) => print(layer_text(&answer)),
+        (false, false) => print(answer.text()),
+    }
 }
 
 /// What is said of a step's costs.
@@ -75,7 +80,8 @@ impl Said for StepCost {
         }
         grid.push([format!("peak, {}", self.place()), mib(peak.by_role.total())]);
         grid.push(["highest sum of saved, transient and workspace".into(), mib(cost.peak_activations)]);
-        grid.push(["reserved by the arena, fragmentation included".into(), mib(cost.reserved)]);
+        let holes = 100.0 * (cost.reserved as f64 / peak.by_role.total().max(1) as f64 - 1.0);
+        grid.push([format!("reserved; the peak is the least, {holes:.1} % are on top"), mib(cost.reserved)]);
         grid.push(["host: volumes and labels of the cases".into(), mib(aside.cases)]);
         grid.push(["host: the batch on its way".into(), mib(aside.staging)]);
         if aside.results > 0 {
@@ -123,6 +129,20 @@ impl Said for StepCost {
         }
         text
     }
+}
+
+/// The step layer by layer.
+fn layer_text(answer: &StepCost) -> String {
+    let layers = layers::layers(&answer.cost.events);
+    let heads = ["layer", "forward MiB", "backward", "retained", "transient", "largest buffer"];
+    let mut grid = TextTable::new(heads);
+    for layer in layers.iter().chain([&layers::total(&layers)]) {
+        let bytes = [layer.forward, layer.backward, layer.retained, layer.transient, layer.largest];
+        grid.push(std::iter::once(layer_name(&layer.layer).to_string()).chain(bytes.map(mib)));
+    }
+    let explained = "Forward and backward: allocated in all. Retained: saved for the way back. Transient: the most that lives at a time\n\
+                     beside that. What lives before the step (parameters, the optimiser's state, the batch) is not in it.";
+    format!("{}\n\n{}\n{explained}\n", answer.setting(), grid.render())
 }
 
 /// Launches of each kernel, most first.

@@ -7,7 +7,7 @@ use crate::files::write_atomic;
 use crate::memory::export;
 use crate::planner::StepCost;
 
-/// Writes the step's log, trace, profile and page where they are wanted.
+/// Writes the step's log, trace, profile, snapshot and page where they are wanted.
 pub(super) fn step(args: &MemoryArgs, answer: &StepCost) -> Result<()> {
     if let Some(path) = &args.csv {
         write_atomic(path, export::csv(&answer.cost.events).as_bytes())?;
@@ -18,6 +18,9 @@ pub(super) fn step(args: &MemoryArgs, answer: &StepCost) -> Result<()> {
     if let Some(path) = &args.pprof {
         let profile = export::pprof(&answer.cost.events, &answer.cost.peak);
         write_atomic(path, &profile.map_err(|error| Error::file(path, error))?)?;
+    }
+    if let Some(path) = &args.snapshot {
+        write_atomic(path, &export::snapshot(&answer.cost.events))?;
     }
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {

@@ -15,25 +15,29 @@ use super::device_args::{DeviceArgs, DeviceChoice};
 use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print};
+use super::plan;
 use super::provenance::stamped;
 use super::training::{
-    self, Progress, check_trainable, checkpoint_path, open_dataset, open_feeds, output_folder, score_cases,
+    self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
+    score_cases,
 };
 use crate::checkpoint::model;
-use crate::data::{Axes, Dataset, Folds};
+use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
-use crate::models::{Family, NetworkConfig};
+use crate::models::NetworkConfig;
+use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
-use crate::task::{PadTo, Task};
+use crate::task::Task;
 use crate::train::case_source::CaseSource;
-use crate::train::config::RunConfig;
+use crate::train::config::{DataSource, Preset, RunConfig};
 use crate::train::run::{Run, best_path};
 use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
+use crate::train::setup::Setup;
 use crate::train::trainer::Trainer;
 use crate::train::{training_state, validation};
 use flags::Flags;
@@ -70,6 +74,9 @@ pub struct TrainArgs {
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
     #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB", help_heading = "Run")]
     prefetch: u64,
+    /// Time of training that epochs are chosen for, with --preset auto [default: 10m on the CPU, 1h on CUDA]
+    #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
+    time_budget: Option<f64>,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
     #[arg(long, help_heading = "Run")]
     graph: bool,
@@ -104,9 +111,17 @@ struct Prepared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(args: TrainArgs) -> Result<()> {
     interrupt::listen();
-    let config = configuration(&args)?;
-    if args.dump_config {
+    let mut config = configuration(&args)?;
+    let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && args.resume.is_none();
+    if args.dump_config && !of_the_data {
         return print(config.to_toml()?);
+    }
+    if of_the_data {
+        // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
+        config = by_data(&args, config, &device(&args)?)?;
+        if args.dump_config {
+            return print(config.to_toml()?);
+        }
     }
     let config = config.from_anywhere();
     let device = device(&args)?;
@@ -173,6 +188,9 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         model::load_weights(trainer.parameters_mut(), Path::new(&config.load_model))?;
         trainer.restart_average()?;
     }
+    if config.preset == Preset::Sample && matches!(config.data(), DataSource::Folder(_)) && !resumed {
+        verbosity.say("defaults are those of the embedded sample; --preset auto makes them of your data");
+    }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
     let begin = |step: u64| {
         (place.begin)()?;
@@ -216,6 +234,28 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
 }
 
+/// The configuration that the data make of `asked`: what `ossnet plan` writes, with the flags over it. It is said in lines.
+fn by_data(args: &TrainArgs, asked: RunConfig, device: &Device) -> Result<RunConfig> {
+    let verbosity = args.run.verbosity();
+    let dataset = open_divided(&asked)?;
+    dataset.check_headers()?;
+    let fingerprint = plan::fingerprint(&dataset, verbosity)?;
+    let mut given = args.flags.table()?;
+    let epochs = given.contains_key("epochs").then_some(asked.epochs);
+    ["preset", "model", "dataset_path", "seed"].into_iter().for_each(|key| drop(given.remove(key)));
+    let seconds = args.time_budget.unwrap_or_else(|| crate::plan::default_seconds(device.target()));
+    let request = Request {
+        model: &asked.model,
+        data: &crate::plan::stored_path(&asked.dataset_path),
+        seed: asked.seed,
+        budget: Budget { seconds, epochs },
+        given,
+    };
+    let fitted = plan::planned_run(&fingerprint, &dataset, device, &request, verbosity)?;
+    fitted.lines(&fingerprint).iter().for_each(|line| verbosity.say(line));
+    Ok(fitted.config)
+}
+
 /// The device that the flags name.
 fn device(args: &TrainArgs) -> Result<Device> {
     let Some(list) = args.cuda_devices.as_deref() else { return args.device.open(&args.run) };
@@ -236,64 +276,13 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let folds = (config.folds > 0).then(|| Folds::of(&dataset, config.folds, config.seed)).transpose()?;
     folds.iter().for_each(|folds| folds.apply(&mut dataset, config.fold));
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
-    let (channels, probe) = (dataset.channels.len(), config.network(1, 1, [256; 3])?);
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
-    let mut task = Task::of(&dataset, probe.multiples());
-    let wanted = &config.preprocessing;
-    if wanted.merge_classes {
-        task = task.merged();
-    }
-    task.preprocessing.clip = <[f32; 2]>::try_from(&wanted.clip[..]).ok().or(task.preprocessing.clip);
-    task.preprocessing.spacing = <[f64; 3]>::try_from(&wanted.spacing[..]).ok();
-    task.preprocessing.resize = <[usize; 3]>::try_from(&wanted.resize[..]).ok();
-    let mut grid = if config.patch.is_empty() { PadTo::Largest } else { PadTo::Own };
-    if let (Some(family), NetworkConfig::OssNet(probe)) = (config.preset.family(), &probe) {
-        task.preprocessing.multiple = [probe.multiple(); 3];
-        if reference && family == Family::Brats {
-            grid = PadTo::Given(family.volume_shape());
-        }
-    }
-    if reference {
-        task.preprocessing.axes = Axes::Stored;
-        if config.preset.family() == Some(Family::Lits) {
-            (task.preprocessing.clip, task.preprocessing.spacing) = (None, None);
-            task.preprocessing.resize = Some(Family::Lits.volume_shape());
-        }
-    }
-    let mut task = task.measured(&dataset)?;
+    let Setup { task, grid, network, settings, .. } = Setup::of(config, &dataset, reference)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
-    let shape = training.case(0)?.volume.shape;
-    let network = config.network(channels, task.outputs(), shape)?;
-    let network = if reference { network.into_reference() } else { network };
-    let mut settings = config.settings();
-    task.preprocessing.trained_shape = Some(settings.patch.unwrap_or(shape));
-    if reference {
-        settings.loss.reference = true;
-        settings.optimizer.activation_rate = None;
-    }
-    check_patch(&settings, &network)?;
     Ok(Prepared { dataset, task, training, validation, network, settings, folds })
-}
-
-/// Refuses patches that the network cannot take.
-fn check_patch(settings: &TrainSettings, network: &NetworkConfig) -> Result<()> {
-    let Some(patch) = settings.patch else { return Ok(()) };
-    match network {
-        NetworkConfig::UNet(config) if config.dimensions == 3 => {
-            let multiple = config.multiple();
-            match patch.iter().all(|side| side.is_multiple_of(multiple)) {
-                true => Ok(()),
-                false => Err(Error::Usage(format!(
-                    "--patch {patch:?}: sides must be multiples of {multiple}, for example {}",
-                    patch[0].next_multiple_of(multiple)
-                ))),
-            }
-        }
-        _ => Err(Error::Usage(format!("--patch is for 3D U-Nets; omit it for {}", network.title()))),
-    }
 }
 
 /// A run that came to its end.

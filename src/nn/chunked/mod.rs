@@ -17,7 +17,7 @@ mod tests;
 
 use crate::device::{Backend, Device, LaunchConfig, THREADS, Target};
 use crate::error::Result;
-use crate::memory::Role;
+use crate::memory::{Role, RoleBytes};
 use crate::nn::layers::EPSILON;
 use crate::ops::norm_act::{NormActArgs, ResidualPlace, norm_act};
 use crate::ops::{self, Grouping};
@@ -101,18 +101,43 @@ impl StatsGradient {
 }
 
 /// `pieces`, whose requests depend on their `size` alone, without those from which a plan would learn nothing: where a piece
-/// has changed neither what is held nor where there is room, another of its size changes nothing either.
-fn skip_repeats<P, I: Iterator<Item = P>, S: Fn(&P) -> usize>(
-    device: &Device,
+/// has changed neither what is held nor where there is room, another of its size changes nothing either. A plan whose log is
+/// read goes through them, and knows them for repetitions.
+fn skip_repeats<P, I: Iterator<Item = P>, S: Fn(&P) -> usize>(device: &Device, pieces: I, size: S) -> Pieces<I, S> {
+    device.loop_begins();
+    Pieces { device: device.clone(), pieces, size, last: None }
+}
+
+/// See [`skip_repeats`].
+struct Pieces<I, S> {
+    device: Device,
     pieces: I,
     size: S,
-) -> impl Iterator<Item = P> + use<P, I, S> {
-    let (device, mut last) = (device.clone(), None);
-    pieces.filter(move |piece| {
-        let now = device.unread_state().map(|state| (size(piece), state));
-        let former = std::mem::replace(&mut last, now);
-        now.is_none() || now != former
-    })
+    /// Size of the last piece, and what was held where before it.
+    last: Option<(usize, (RoleBytes, u64))>,
+}
+
+impl<P, I: Iterator<Item = P>, S: Fn(&P) -> usize> Iterator for Pieces<I, S> {
+    type Item = P;
+
+    fn next(&mut self) -> Option<P> {
+        loop {
+            let piece = self.pieces.next()?;
+            let now = self.device.piece_state().map(|state| ((self.size)(&piece), state));
+            let former = std::mem::replace(&mut self.last, now);
+            let repeated = now.is_some() && now == former;
+            if !(repeated && self.device.is_unread()) {
+                self.device.piece_begins(repeated);
+                return Some(piece);
+            }
+        }
+    }
+}
+
+impl<I, S> Drop for Pieces<I, S> {
+    fn drop(&mut self) {
+        self.device.loop_ends();
+    }
 }
 
 /// A sum of tensors of one shape, built up piece by piece.

@@ -7,18 +7,21 @@ use toml::{Table, Value};
 use super::{
     OptimizerConfig, OptimizerName, PreprocessingConfig, RunConfig, SAMPLE, ScheduleConfig, ScheduleName, SizesConfig,
 };
+use crate::data::Augmentation;
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig};
 use crate::nn::optim::{OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
-use crate::train::settings::Augment;
+use crate::train::settings::{Augment, TrainSettings};
 
 /// Where defaults come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
+    /// For data of one's own: `ossnet plan` makes the whole configuration of them.
+    Auto,
     /// High rates, few points: for volumes of some hundred thousand voxels.
     Sample,
     /// The official defaults for BraTS (four encoder blocks).
@@ -37,10 +40,11 @@ impl Preset {
             (None, None) if official => Self::Brats,
             (None, None) => Self::Sample,
             (Some("sample"), None) => Self::Sample,
+            (Some("auto"), None) => Self::Auto,
             (Some("brats") | None, Some("brats")) | (Some("brats"), None) => Self::Brats,
             (Some("lits") | None, Some("lits")) | (Some("lits"), None) => Self::Lits,
             (Some(name), None) => {
-                return Err(Error::Usage(format!("unknown preset '{name}'; use sample, brats or lits")));
+                return Err(Error::Usage(format!("unknown preset '{name}'; use auto, sample, brats or lits")));
             }
             (None, Some(name)) => {
                 return Err(Error::Usage(format!("unknown --dataset '{name}'; use BraTS or LITS")));
@@ -57,6 +61,7 @@ impl Preset {
     /// The network if none is named. The official default is none, which is an error there that lists the names.
     pub(super) fn default_network(self) -> &'static str {
         match self {
+            Preset::Auto => "oss-net-c",
             Preset::Sample => "oss-net-c-small",
             Preset::Brats | Preset::Lits => "",
         }
@@ -70,6 +75,10 @@ impl Preset {
         let family = self.family().unwrap_or(Family::Brats);
         let network = NetworkConfig::official(name, family)?;
         let settings = match self {
+            Preset::Auto => TrainSettings {
+                augmentation: Augmentation::NONE,
+                ..presets::sample(&network, presets::SAMPLE_EPOCHS, 0)
+            },
             Preset::Sample => presets::sample(&network, presets::SAMPLE_EPOCHS, 0),
             Preset::Brats | Preset::Lits => presets::official(presets::OFFICIAL_EPOCHS, 0),
         };
@@ -77,7 +86,7 @@ impl Preset {
             preset: self,
             model: name.into(),
             dataset_path: match self {
-                Preset::Sample => format!("{SAMPLE}heads"),
+                Preset::Auto | Preset::Sample => format!("{SAMPLE}heads"),
                 Preset::Brats => "BraTS2020".into(),
                 Preset::Lits => "LITS".into(),
             },
@@ -97,6 +106,7 @@ impl Preset {
             patch: Vec::new(),
             foreground_share: settings.foreground_share,
             augment: match self {
+                Preset::Auto => Augment::None,
                 Preset::Sample => Augment::Sample,
                 Preset::Brats | Preset::Lits => Augment::Reference,
             },
@@ -116,7 +126,7 @@ impl Preset {
                     PreprocessingConfig { spacing: vec![1.0; 3], merge_classes: true, ..Default::default() }
                 }
                 Preset::Brats => PreprocessingConfig { merge_classes: true, ..Default::default() },
-                Preset::Sample => PreprocessingConfig::default(),
+                Preset::Auto | Preset::Sample => PreprocessingConfig::default(),
             },
             augmentation: settings.augmentation,
             network: SizesConfig::default(),

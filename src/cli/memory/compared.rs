@@ -1,0 +1,142 @@
+//! A step beside one that `ossnet memory --json` told of before: what grew, by role and layer.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::super::output::print;
+use super::super::provenance::print_json;
+use super::{MemoryArgs, refuse};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::memory::{Role, format_bytes};
+use crate::planner::StepCost;
+use crate::planner::json::layer_name;
+use crate::report::{TextTable, mib, role_name};
+
+/// Layers that the table lists.
+const LAYERS: usize = 15;
+
+/// The longest file that is read.
+const LONGEST: u64 = 64 << 20;
+
+/// Figures of both, and what they are called.
+type Pair = (String, u64, u64);
+
+/// Prints both.
+pub(super) fn run(args: &MemoryArgs, path: &Path) -> Result<()> {
+    let exports = args.csv.is_some() || args.trace.is_some() || args.pprof.is_some() || args.snapshot.is_some();
+    refuse(exports, "--csv, --trace, --pprof and --snapshot", "--compare-to")?;
+    #[cfg(feature = "report")]
+    refuse(args.page().is_some(), "--html", "--compare-to")?;
+    let former = read(path)?;
+    let device = args.device()?;
+    let steps = if device.is_plan() { 2 } else { args.steps as usize };
+    let (workload, change, cost) = args.taken(&device, steps)?;
+    let now = StepCost::of(workload, device, cost, change)?;
+    let (roles, layers, sums) = (by_role(&former, &now), by_layer(&former, &now), sums(&former, &now));
+    if args.run.json {
+        let object = |pairs: &[Pair]| -> Map<String, Value> {
+            let entry = |(name, was, is): &Pair| (name.clone(), json!({ "was": was, "is": is }));
+            pairs.iter().map(entry).collect()
+        };
+        return print_json(
+            json!({
+                "compared_to": path.display().to_string(),
+                "was": setting(&former),
+                "is": setting(&crate::planner::json::step(&now)),
+                "bytes": object(&sums),
+                "by_role": object(&roles),
+                "by_layer": object(&layers),
+            }),
+            "steps",
+        );
+    }
+    let is = crate::planner::json::step(&now);
+    let mut text = format!("was: {}\nis:  {}\n\n", words(&setting(&former)), words(&setting(&is)));
+    text += &grid("", sums.iter().chain(&roles)).render();
+    text += "\nLayers at the peak, those that changed most first\n";
+    text += &grid("layer", layers.iter().take(LAYERS)).render();
+    let rest = layers.iter().skip(LAYERS).filter(|(_, was, is)| was != is).count();
+    if rest > 0 {
+        text += &format!("{rest} more layers changed less (--json has all)\n");
+    }
+    print(text)
+}
+
+/// The answer of `ossnet memory --json` in a file.
+fn read(path: &Path) -> Result<Value> {
+    let wrong = |why: String| {
+        let remedy = "write one with `ossnet memory --json > FILE`";
+        Error::Usage(format!("--compare-to {}: {why}; {remedy}", path.display()))
+    };
+    let text = files::read_text(path, LONGEST)?;
+    let found: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("is no JSON ({error})")))?;
+    let numbers = |key: &str| found[key].as_object().is_some_and(|all| all.values().all(Value::is_u64));
+    if !(found["peak_bytes"].is_u64() && numbers("by_role") && numbers("by_layer")) {
+        return Err(wrong("holds no step's costs".into()));
+    }
+    Ok(found)
+}
+
+/// What a step was told.
+fn setting(step: &Value) -> Value {
+    let keys = ["model", "step", "volume", "batch", "points", "recompute", "precision", "device", "planned_for"];
+    keys.iter().filter(|key| !step[**key].is_null()).map(|key| ((*key).to_string(), step[*key].clone())).collect()
+}
+
+/// The same in a line.
+fn words(setting: &Value) -> String {
+    let word = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{} {text}", key.replace('_', " ")),
+        other => format!("{} {other}", key.replace('_', " ")),
+    };
+    setting.as_object().map(|all| all.iter().map(word).collect::<Vec<_>>().join(", ")).unwrap_or_default()
+}
+
+fn sums(former: &Value, now: &StepCost) -> Vec<Pair> {
+    let is = [
+        ("peak_bytes", "peak", now.cost.peak.by_role.total()),
+        ("peak_activation_bytes", "saved, transient and workspace", now.cost.peak_activations),
+        ("reserved_bytes", "reserved", now.cost.reserved),
+        ("host_bytes", "host", now.aside.host()),
+        ("total_bytes", "in all", now.total()),
+    ];
+    let known = is.into_iter().filter_map(|(key, name, is)| Some((name.to_string(), former[key].as_u64()?, is)));
+    known.collect()
+}
+
+fn by_role(former: &Value, now: &StepCost) -> Vec<Pair> {
+    let pair = |role: Role| {
+        let was = former["by_role"][role.name()].as_u64().unwrap_or(0);
+        (format!("{} at the peak", role_name(role.name())), was, now.cost.peak.by_role.get(role))
+    };
+    Role::ALL.into_iter().map(pair).filter(|(_, was, is)| was + is > 0).collect()
+}
+
+fn by_layer(former: &Value, now: &StepCost) -> Vec<Pair> {
+    let mut pairs: Vec<Pair> =
+        now.by_layer.iter().map(|(layer, bytes)| (layer_name(layer).to_string(), 0, *bytes)).collect();
+    for (layer, was) in former["by_layer"].as_object().into_iter().flatten() {
+        let was = was.as_u64().unwrap_or(0);
+        match pairs.iter_mut().find(|(name, _, _)| name == layer) {
+            Some(pair) => pair.1 = was,
+            None => pairs.push((layer.clone(), was, 0)),
+        }
+    }
+    pairs.sort_by_key(|(_, was, is)| std::cmp::Reverse(was.abs_diff(*is)));
+    pairs
+}
+
+fn grid<'a>(head: &str, pairs: impl Iterator<Item = &'a Pair>) -> TextTable {
+    let mut grid = TextTable::new([head, "was, MiB", "is, MiB", "grew by", ""]);
+    for (name, was, is) in pairs {
+        let sign = if is < was { "-" } else { "" };
+        let share = match was {
+            0 => "new".into(),
+            _ => format!("{:+.1} %", 100.0 * (*is as f64 / *was as f64 - 1.0)),
+        };
+        grid.push([name.clone(), mib(*was), mib(*is), format!("{sign}{}", format_bytes(was.abs_diff(*is))), share]);
+    }
+    grid
+}

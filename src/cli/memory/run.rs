@@ -1,0 +1,171 @@
+//! A whole run: what its configuration, its data set or its folder says is what is planned.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use toml::{Table, Value};
+
+use super::super::output::print;
+use super::super::provenance::print_json;
+use super::super::training::open_divided;
+use super::{MemoryArgs, Where, refuse};
+use crate::checkpoint::model;
+use crate::device::UNLIMITED;
+use crate::error::Result;
+use crate::files::read_text;
+use crate::memory::default_cpu_budget;
+use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
+use crate::planner::json::target_text;
+use crate::report::{TextTable, count, mib, role_name};
+use crate::train::config::RunConfig;
+use crate::train::setup::Setup;
+
+/// What a run's own configuration says, and what asks for something else than a run.
+const OTHERS: [&str; 13] = [
+    "volume",
+    "batch",
+    "channels",
+    "outputs",
+    "step",
+    "optimizer",
+    "precision",
+    "on_oom",
+    "sweep",
+    "fit",
+    "compare_to",
+    "csv",
+    "trace",
+];
+
+/// The run that is meant.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run of one's own")]
+pub(super) struct OwnRunArgs {
+    /// Plan the run of this configuration, as `train --config` would make it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "run_folder", "model", "points", "recompute", "pprof"])]
+    #[arg(conflicts_with_all = OTHERS)]
+    config: Option<PathBuf>,
+    /// Plan the run of --model on this data set, as `train --data` would make it
+    #[arg(short, long, value_name = "DIR", conflicts_with_all = ["run_folder", "pprof"])]
+    #[arg(conflicts_with_all = OTHERS)]
+    data: Option<String>,
+    /// Plan the run in this folder again: its figures are those of its costs.json
+    #[arg(long = "run", value_name = "FOLDER", conflicts_with_all = ["model", "points", "recompute", "pprof"])]
+    #[arg(conflicts_with_all = OTHERS)]
+    run_folder: Option<PathBuf>,
+}
+
+/// Most bytes of a configuration.
+const MOST_CONFIG: u64 = 1 << 20;
+
+impl OwnRunArgs {
+    /// True if a run is meant.
+    pub(super) fn is_given(&self) -> bool {
+        self.config.is_some() || self.data.is_some() || self.run_folder.is_some()
+    }
+}
+
+/// Prints what the run costs.
+///
+/// # Errors
+/// A configuration or data that cannot be read, a network that the data do not admit.
+pub(super) fn run(args: &MemoryArgs) -> Result<()> {
+    refuse(args.device != Where::Plan, "--device", "--config, --data and --run, which plan")?;
+    #[cfg(feature = "report")]
+    refuse(args.page().is_some(), "--html", "--config, --data and --run")?;
+    let own = &args.own;
+    let (config, checkpoint) = match (&own.config, &own.run_folder) {
+        (Some(file), _) => (read(file, Table::new())?, None),
+        (None, Some(folder)) => {
+            let config = read(&folder.join("config.toml"), Table::new())?;
+            let network = config.network(1, 1, [256; 3])?;
+            let path = super::super::training::checkpoint_path(folder, &network);
+            (config, path.exists().then_some(path))
+        }
+        (None, None) => (of_data(args)?, None),
+    };
+    let answer = planned(args, &config, checkpoint.as_deref())?;
+    match args.run.json {
+        true => print_json(answer.json(), "runs"),
+        false => print(text(&answer)),
+    }
+}
+
+/// The configuration in a file.
+fn read(path: &Path, flags: Table) -> Result<RunConfig> {
+    let text = read_text(path, MOST_CONFIG)?;
+    RunConfig::resolve(Some((path, &text)), flags, false)
+}
+
+/// The configuration of `train --model NAME --data DIR`.
+fn of_data(args: &MemoryArgs) -> Result<RunConfig> {
+    let mut flags = Table::new();
+    let mut say = |key: &str, value: Value| drop(flags.insert(key.into(), value));
+    say("model", args.model.clone().into());
+    say("dataset_path", args.own.data.clone().unwrap_or_default().into());
+    if let Some(points) = args.points {
+        say("training_samples", Value::Integer(points as i64));
+    }
+    if let Some(recompute) = args.recompute {
+        say("recompute", recompute.to_string().into());
+    }
+    RunConfig::resolve(None, flags, false)
+}
+
+fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> Result<RunForecast> {
+    let dataset = open_divided(config)?;
+    let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
+    let reference = checkpoint.or(loaded).map_or(Ok(false), model::is_reference)?;
+    let setup = Setup::of(config, &dataset, reference)?;
+    let cases = some_cases(&setup, &dataset)?;
+    let target = args.target();
+    config.precision.check(target, "--plan-for cuda")?;
+    let budget = args.run.memory_budget.unwrap_or_else(default_cpu_budget);
+    let settings = settled(&setup, &cases, config.recompute(), target, args.run.memory_budget.unwrap_or(UNLIMITED))?;
+    forecast(&setup, settings, &cases, &dataset, target, budget)
+}
+
+fn text(answer: &RunForecast) -> String {
+    let settings = &answer.settings;
+    let mut text = format!(
+        "{}: a run of {} steps, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
+        answer.network,
+        count(answer.steps()),
+        super::shape_text(answer.shape),
+        settings.batch_size,
+        count(settings.points as u64),
+        settings.recompute,
+        target_text(answer.target),
+        count(answer.parameters as u64)
+    );
+    let mut grid = TextTable::new(["a training step, as costs.json has it", "MiB"]);
+    for (role, bytes) in &answer.costs.peak_by_role {
+        grid.push([role_name(role), mib(*bytes)]);
+    }
+    grid.push([format!("peak, {}", answer.costs.peak_op), mib(answer.costs.peak_bytes)]);
+    grid.push(["highest sum of saved, transient and workspace".into(), mib(answer.costs.peak_activations)]);
+    text += &grid.render();
+    let context = answer.host.on_device(answer.target);
+    let mut grid = TextTable::new(["on the device", "MiB"]);
+    grid.push(["reserved by training steps, holes included".into(), mib(answer.reserved)]);
+    if let Some(bytes) = answer.validation {
+        grid.push(["reserved by the validation of a case, about (not beside them)".into(), mib(bytes)]);
+    }
+    if context > 0 {
+        grid.push(["CUDA context (assumed)".into(), mib(context)]);
+    }
+    grid.push(["device, in all".into(), mib(answer.device_bytes())]);
+    text += &format!("\n{}", grid.render());
+    let mut grid = TextTable::new(["on the host", "MiB"]);
+    let cases = if answer.held {
+        "volumes and labels of all cases"
+    } else {
+        "volumes and labels of a batch (the others stay on disk)"
+    };
+    grid.push([cases.to_string(), mib(answer.host.cases)]);
+    grid.push(["the batch on its way".into(), mib(answer.host.staging)]);
+    grid.push(["program, stacks, packed products".into(), mib(answer.host.overhead - context)]);
+    grid.push(["host, in all".into(), mib(answer.host_bytes())]);
+    text += &format!("\n{}", grid.render());
+    text + "\nBatches that are drawn ahead (train --prefetch) take what is left of the budget, up to 1 GiB.\n"
+}

@@ -65,6 +65,8 @@ pub struct RunConfig {
     pub foreground_share: f32,
     /// Random changes to the training cases, by name: what the section `augmentation` does not say.
     pub augment: Augment,
+    /// Train by the official code's rules, quirks included (occupancy networks).
+    pub reference: bool,
     /// Weight of the auxiliary segmentation's loss.
     pub segmentation_loss_factor: f32,
     /// Weight of the soft Dice loss beside the cross entropy.

@@ -2,7 +2,7 @@
 //!
 //! `train` builds what this says, and plans plan it.
 
-use crate::data::{Axes, Dataset};
+use crate::data::{Axes, Dataset, SamplingRule};
 use crate::error::{Error, Result};
 use crate::models::{Family, NetworkConfig};
 use crate::task::{PadTo, Task};
@@ -25,11 +25,13 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// What `config` means on `dataset`. With `reference` the run goes on from weights of the official code, by its rules.
+    /// What `config` means on `dataset`. With `reference` the run goes on from weights of the official code, by
+    /// its rules, as one does whose configuration says so.
     ///
     /// # Errors
     /// A header that cannot be read, no training case, a network that the data do not admit, a patch that the network cannot take.
     pub fn of(config: &RunConfig, dataset: &Dataset, reference: bool) -> Result<Self> {
+        let reference = reference || config.reference;
         let probe = config.network(1, 1, [256; 3])?;
         let mut task = Task::of(dataset, probe.multiples());
         let wanted = &config.preprocessing;
@@ -58,6 +60,11 @@ impl Setup {
             return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
         }
         let mut settings = config.settings();
+        if config.reference && settings.sampling != SamplingRule::Class {
+            // Its points never lie on the last index, whether some of them are near the border or none is.
+            let share = if settings.sampling == SamplingRule::Uniform { 0.0 } else { settings.border_share };
+            (settings.sampling, settings.border_share) = (SamplingRule::Reference, share);
+        }
         let shape = match settings.patch.or(grid.shape()) {
             Some(shape) => shape,
             None => task.largest(dataset)?,

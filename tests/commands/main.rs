@@ -31,5 +31,6 @@ mod out_of_memory;
 mod plan;
 mod resident_memory;
 mod roofline;
+mod table1;
 mod training;
 mod world;

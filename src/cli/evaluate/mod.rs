@@ -16,12 +16,13 @@ use crate::cli::official::{self, OfficialArgs};
 use crate::cli::output::{plural, print};
 use crate::cli::provenance::{print_json, stamped_with};
 use crate::cli::training::{load_with, output_folder, scan_folder, score_cases};
-use crate::data::{Dataset, Scanned, Warning};
+use crate::data::{Dataset, Layout, Sampling, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::sampled;
 use crate::evaluate::scores::{CaseScores, left_out, summarise, to_csv};
 use crate::files::write_atomic;
+use crate::models::Family;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
 use crate::text::visible_line;
@@ -149,7 +150,8 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     ));
     let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
-        run_sampled(args, &model, &cases, rule, seed)?;
+        let sampling = sampled::official(sampled_family(args, &found)?);
+        run_sampled(args, &model, &cases, rule, (&sampling, seed))?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
     let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
@@ -263,15 +265,30 @@ fn cases(
     }
 }
 
+/// Whose official evaluation it is: that of the data set which an official `.pt` belongs to, else LiTS's in its layouts and
+/// BraTS's in all others.
+fn sampled_family(args: &EvaluateArgs, dataset: &Dataset) -> Result<Family> {
+    match dataset.layout {
+        _ if args.official.is_given() => args.official.family(),
+        Layout::LitsFolders | Layout::LitsFlat => Ok(Family::Lits),
+        Layout::Brats | Layout::Decathlon | Layout::NnUNet => Ok(Family::Brats),
+    }
+}
+
 /// The official evaluation, over random points.
-fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule: ScoreRule, seed: u64) -> Result<()> {
-    let sampling = sampled::official(args.official.family()?);
+fn run_sampled(
+    args: &EvaluateArgs,
+    model: &Model,
+    cases: &[PreparedCase],
+    rule: ScoreRule,
+    (sampling, seed): (&Sampling, u64),
+) -> Result<()> {
     let mut bar = args.run.verbosity().task("evaluating", cases.len() as u64);
     let mut scores = Vec::new();
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, &sampling, rule, seed)?);
+        scores.push(sampled::score(network, parameters, task, case, sampling, rule, seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");

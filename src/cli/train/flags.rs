@@ -76,6 +76,11 @@ pub struct Flags {
     #[arg(long, value_name = "RULE", conflicts_with = "uniform_sampling")]
     #[arg(help_heading = "Sampling")]
     sampling: Option<SamplingRule>,
+    /// Train an occupancy network by the official code's rules, quirks included: raw indices, probabilities clamped, one rate
+    #[arg(long)]
+    #[serde(skip_serializing_if = "is_false")]
+    #[arg(help_heading = "Training")]
+    reference: bool,
     /// Weight of the auxiliary segmentation's loss [official option; default: 0.1]
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     #[arg(help_heading = "Training")]

@@ -32,6 +32,7 @@ use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
 use crate::task::Task;
+use crate::text::for_a_shell;
 use crate::train::case_source::CaseSource;
 use crate::train::config::{DataSource, Preset, RunConfig};
 use crate::train::run::{Run, best_path};
@@ -136,13 +137,32 @@ pub fn run(args: TrainArgs) -> Result<()> {
         })?,
     };
     let folder = folder.path();
-    let again = format!("go on with: ossnet train --resume {}", folder.display());
+    let again = format!("go on with: ossnet train --resume {}", for_a_shell(folder));
     if config.folds > 0 && config.fold == 0 {
         return folds::run(&args, &config, &device, folder, &again);
+    }
+    if let Some(summary) = args.resume.as_ref().map_or(Ok(None), |_| folds::finished(folder, &config))? {
+        return tell_finished(&args, folder, &summary);
     }
     let place = Place { folder, resuming: args.resume.is_some(), again: &again, begin: &|| Ok(()) };
     let trained = train_in(&args, &config, &device, &place)?;
     print(if args.run.json { trained.json } else { trained.text })
+}
+
+/// Says what a run found that had come to its end before.
+fn tell_finished(args: &TrainArgs, folder: &Path, summary: &serde_json::Value) -> Result<()> {
+    if args.run.json {
+        return print(format!("{summary:#}\n"));
+    }
+    let (model, count) =
+        (summary["model"].as_str().unwrap_or_default(), summary["cases"].as_array().map_or(0, Vec::len));
+    let score = summary["dice"]
+        .as_f64()
+        .map_or(String::new(), |dice| format!(": mean Dice {dice:.4} on {}", plural(count, "validation case")));
+    print(format!(
+        "{model}: this run was finished before{score}; --epochs with a larger number trains on\nsummary: {}",
+        folder.join(SUMMARY).display()
+    ))
 }
 
 /// Where a run is and what belongs to its start and end.
@@ -276,6 +296,7 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let folds = (config.folds > 0).then(|| Folds::of(&dataset, config.folds, config.seed)).transpose()?;
     folds.iter().for_each(|folds| folds.apply(&mut dataset, config.fold));
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
+    check_reference(config)?;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
@@ -283,6 +304,22 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
     Ok(Prepared { dataset, task, training, validation, network, settings, folds })
+}
+
+/// Refuses the official rules where the official code has none.
+fn check_reference(config: &RunConfig) -> Result<()> {
+    let network = config.network(1, 1, [256; 3])?;
+    match (config.reference, &network, config.preset.family()) {
+        (true, NetworkConfig::UNet(_), _) => {
+            let problem = format!("--reference: the official code has no {}", network.title());
+            Err(Error::Usage(format!("{problem}; omit it, or name an occupancy network")))
+        }
+        (true, NetworkConfig::OssNet(_), None) => {
+            let problem = "--reference: the official rules are those of a data set";
+            Err(Error::Usage(format!("{problem}; add --preset brats or --preset lits")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A run that came to its end.

@@ -110,6 +110,7 @@ impl Preset {
                 Preset::Sample => Augment::Sample,
                 Preset::Brats | Preset::Lits => Augment::Reference,
             },
+            reference: false,
             segmentation_loss_factor: settings.loss.segmentation_factor,
             dice_factor: settings.loss.dice_factor,
             clip_norm: settings.clip_norm.unwrap_or(0.0),

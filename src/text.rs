@@ -45,6 +45,16 @@ pub fn csv_cell(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A path as one word of a shell's command line.
+pub fn for_a_shell(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    match text.chars().all(plain) && !text.is_empty() {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ use crate::data::{Dataset, Fold, Folds, Labels, Volume, folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, ScoreRule};
-use crate::files::write_atomic;
+use crate::files::{read_text, write_atomic};
 use crate::memory::Event;
 use crate::models::{Family, NetworkConfig, RecomputeChoice};
 use crate::planner::training::TrainingPlan;
@@ -116,7 +116,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
         (None, _) => compare_in(&args, &device, &dataset, &Place { folder, again: &again, begin: &|| Ok(()) })?,
     };
     match args.run.json {
-        true => print(stamped_results(&results, &dataset)?),
+        true => print(read_text(folder.join(RESULTS), MOST_RESULTS)?),
         false => {
             let (name, file) = if cfg!(feature = "report") { ("report", "report.html") } else { ("results", RESULTS) };
             print(format!("{}\n{name}: {}", report::table(&results), folder.join(file).display()))
@@ -220,6 +220,9 @@ pub(super) fn networks(
 
 /// The figures of a comparison in its folder.
 pub(super) const RESULTS: &str = "results.json";
+
+/// Most bytes of them.
+pub(super) const MOST_RESULTS: u64 = 1 << 28;
 
 /// What a comparison writes last.
 pub(super) const LAST: &str = if cfg!(feature = "report") { "report.html" } else { RESULTS };

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::compare::{CompareArgs, LAST, Place, RESULTS, compare_in, is_unfinished, networks, stamped_results};
+use super::compare::{
+    CompareArgs, LAST, MOST_RESULTS, Place, RESULTS, compare_in, is_unfinished, networks, stamped_results,
+};
 use super::fold_files;
 use super::training::checkpoint_path;
 use crate::data::{Dataset, Folds};
@@ -12,9 +14,6 @@ use crate::evaluate;
 use crate::files::{RunFolder, read_text, write_atomic};
 use crate::models::NetworkConfig;
 use crate::report::{BaselineResult, ModelResult, Results};
-
-/// Most bytes of a `results.json`.
-const MOST_RESULTS: u64 = 1 << 28;
 
 /// Compares on every fold that is not finished, and writes what all of them say together.
 ///

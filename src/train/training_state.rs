@@ -7,6 +7,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::checkpoint::model::{AVERAGE, entry, fill, named_weights, to_json};
 use crate::checkpoint::{self, Metadata, View, safetensors};
 use crate::error::{Error, Result};
@@ -48,6 +50,17 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     trainer.costs().save(path)
 }
 
+/// The first entry in which two objects differ: `optimizer.rate 0.003, not 0.001`.
+fn difference(path: &str, known: &Value, told: &Value) -> Option<String> {
+    match (known, told) {
+        (Value::Object(known), Value::Object(wanted)) => known.iter().find_map(|(key, value)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            difference(&path, value, wanted.get(key).unwrap_or(&Value::Null))
+        }),
+        _ => (known != told).then(|| format!("{path} {known}, not {told}")),
+    }
+}
+
 /// Goes on with the run in a checkpoint.
 ///
 /// # Errors
@@ -74,9 +87,14 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
         return other_run(format!("was made on other data ({})", stored.name));
     }
     let stored: TrainSettings = entry(&checkpoint, "settings", path)?;
-    // A run may go on at another level of recomputation.
-    if (TrainSettings { recompute: trainer.asked().recompute, ..stored }) != *trainer.asked() {
-        return other_run("was made with other settings".into());
+    // A run may go on at another level of recomputation, and for more epochs than it was begun for.
+    let asked = trainer.asked();
+    let epochs = stored.epochs.max(asked.epochs);
+    let stored = TrainSettings { recompute: asked.recompute, epochs, ..stored };
+    if stored != *asked {
+        let [known, told] = [&stored, asked].map(|settings| serde_json::to_value(settings).unwrap_or_default());
+        let difference = difference("", &known, &told).unwrap_or_else(|| "other settings".into());
+        return other_run(format!("was made with {difference}"));
     }
     fill(trainer.parameters_mut(), &checkpoint.state, path)?;
     let steps: u64 = entry(&checkpoint, "steps", path)?;

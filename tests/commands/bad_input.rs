@@ -290,7 +290,7 @@ fn checkpoints_that_cannot_be_used() {
     let resume = |model: &str, more: &str| {
         format!("train --quiet --threads 1 --points 64 --epochs 1 --data data --resume run --model {model} {more}")
     };
-    place.refuses(&resume("o-net-small", "--seed 5"), 1, &["run/o-net-small.safetensors", "other settings"]);
+    place.refuses(&resume("o-net-small", "--seed 5"), 1, &["run/o-net-small.safetensors", "seed 0, not 5"]);
     fs::write(place.at("run/unet3d.safetensors"), bytes).unwrap();
     place.refuses(&resume("unet3d", ""), 1, &["run/unet3d.safetensors", "O-Net small", "3D residual U-Net"]);
     fs::write(place.at("run/o-net-small.safetensors"), &bytes[..bytes.len() - 1]).unwrap();

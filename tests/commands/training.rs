@@ -32,7 +32,29 @@ fn a_run_of_an_earlier_version() {
     let place = place();
     place.run(&format!("{RUN} --out run")).succeeded();
     earlier_version(&place.at("run/o-net-small.safetensors"), r#","trained_spacing":[1.0,1.0,1.0]"#);
+    // A finished run is not looked into again.
+    fs::remove_file(place.at("run/summary.json")).unwrap();
     place.run("train --quiet --threads 1 --resume run").succeeded();
+}
+
+/// A finished run says so, more epochs are trained, from anywhere, and a refusal names what differs.
+#[test]
+fn a_run_that_goes_on_for_longer() {
+    let place = place();
+    let train = "train --quiet --threads 1 --model o-net-small --points 64 --batch-size 1 --data data";
+    place.run(&format!("{train} --epochs 3 --out a-run")).succeeded();
+    let said = place.run("train --resume a-run").succeeded();
+    assert!(said.contains("finished before: mean Dice") && said.contains("--epochs"), "{said}");
+    fs::create_dir(place.at("elsewhere")).unwrap();
+    place.shell("cd elsewhere && $ossnet train --quiet --threads 1 --resume ../a-run --epochs 5").succeeded();
+    let summary: serde_json::Value = serde_json::from_slice(&bytes(&place.at("a-run/summary.json"))).unwrap();
+    assert_eq!(summary["steps"], 10);
+    for (flags, part) in
+        [("--rate 0.5", "optimizer.rate 0.003"), ("--epochs 2", "epochs 5, not 2"), ("--seed 4", "seed 0, not 4")]
+    {
+        let refused = place.run(&format!("train --quiet --threads 1 --resume a-run {flags}"));
+        refused.refused(1, &["o-net-small.safetensors", part]);
+    }
 }
 
 #[test]

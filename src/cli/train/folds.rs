@@ -49,13 +49,15 @@ pub(super) fn run(args: &TrainArgs, config: &RunConfig, device: &Device, folder:
         let trained = train_in(args, &own, device, &place)?;
         summaries.push(parsed(&path, &trained.json)?);
     }
+    // Where all folds came from elsewhere, nothing has begun here yet.
+    begin()?;
     let (json, text) = summarised(&summaries, folder)?;
     write_atomic(folder.join(SUMMARY), json.as_bytes())?;
     print(if args.run.json { json } else { text })
 }
 
 /// The summary of a run of just this configuration that came to its end.
-fn finished(folder: &Path, config: &RunConfig) -> Result<Option<Value>> {
+pub(super) fn finished(folder: &Path, config: &RunConfig) -> Result<Option<Value>> {
     let (summary, stored) = (folder.join(SUMMARY), folder.join(CONFIG));
     if !summary.exists() || !stored.exists() || read_text(&stored, MOST_CONFIG)? != config.to_toml()? {
         return Ok(None);

@@ -32,6 +32,7 @@ use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
 use crate::task::Task;
+use crate::text::for_a_shell;
 use crate::train::case_source::CaseSource;
 use crate::train::config::{DataSource, Preset, RunConfig};
 use crate::train::run::{Run, best_path};
@@ -136,13 +137,32 @@ pub fn run(args: TrainArgs) -> Result<()> {
         })?,
     };
     let folder = folder.path();
-    let again = format!("go on with: ossnet train --resume {}", folder.display());
+    let again = format!("go on with: ossnet train --resume {}", for_a_shell(folder));
     if config.folds > 0 && config.fold == 0 {
         return folds::run(&args, &config, &device, folder, &again);
+    }
+    if let Some(summary) = args.resume.as_ref().map_or(Ok(None), |_| folds::finished(folder, &config))? {
+        return tell_finished(&args, folder, &summary);
     }
     let place = Place { folder, resuming: args.resume.is_some(), again: &again, begin: &|| Ok(()) };
     let trained = train_in(&args, &config, &device, &place)?;
     print(if args.run.json { trained.json } else { trained.text })
+}
+
+/// Says what a run found that had come to its end before.
+fn tell_finished(args: &TrainArgs, folder: &Path, summary: &serde_json::Value) -> Result<()> {
+    if args.run.json {
+        return print(format!("{summary:#}\n"));
+    }
+    let (model, count) =
+        (summary["model"].as_str().unwrap_or_default(), summary["cases"].as_array().map_or(0, Vec::len));
+    let score = summary["dice"]
+        .as_f64()
+        .map_or(String::new(), |dice| format!(": mean Dice {dice:.4} on {}", plural(count, "validation case")));
+    print(format!(
+        "{model}: this run was finished before{score}; --epochs with a larger number trains on\nsummary: {}",
+        folder.join(SUMMARY).display()
+    ))
 }
 
 /// Where a run is and what belongs to its start and end.

@@ -3,7 +3,7 @@
 //! The engine's own checkpoints are safetensors files with a metadata map ([`safetensors`]); the official weights are
 //! PyTorch archives ([`torch`]), read by an interpreter that cannot run code (`pickle`). Both become a
 //! [`StateDict`], and [`load`] tells them apart by their content, never by their name. Files are written under a
-//! temporary name and renamed ([`write_atomic_with`](crate::files::write_atomic_with)), so that an interrupted save leaves
+//! temporary name and renamed (`write_atomic_with`), so that an interrupted save leaves
 //! the previous checkpoint whole.
 
 use std::collections::BTreeMap;

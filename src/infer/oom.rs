@@ -93,7 +93,7 @@ impl InferenceOom<'_> {
         Ok(found)
     }
 
-    /// Bytes that the work reserves. Strips after the first take no more. Points that are left to the memory are as few as they can be.
+    /// Bytes that the work reserves, with the first of its strips. Points that are left to the memory are as few as they can be.
     ///
     /// # Errors
     /// Settings that make no sense.

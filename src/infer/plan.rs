@@ -106,7 +106,7 @@ impl Segmenter<'_> {
     fn engine_bytes(&self, shape: Shape, way: &GridTransform, strips: usize) -> Result<u64> {
         let device = self.parameters.device();
         let (target, precision) = (device.target(), self.network.precision());
-        let work = self.work(shape, way.geometry, way, strips);
+        let work = self.work(shape, way.geometry, way, 1);
         let of = |most_points| {
             let options = SegmenterOptions { most_points, ..self.options.clone() };
             work.needs(target, &options, precision)
@@ -117,7 +117,19 @@ impl Segmenter<'_> {
                 let (most, least) = (of(MOST_POINTS)?, of(BLOCK)?);
                 Ok(most.min(device.budget().max(least)))
             }
-            (_, points) => of(points),
+            (Network::OssNet(_), points) => of(points),
+            (Network::UNet(network), _) => {
+                let held = |strips| {
+                    let destination = self.destination(way, strips);
+                    sliding_window::cost_of(network, shape, &self.options.windows, destination).map(|cost| cost.1)
+                };
+                // The widest strip, wherever it is. On CUDA sums are the host's.
+                let (whole, widest) = (held(1)?, held(strips)?);
+                match target {
+                    Target::Cpu { .. } => Ok(of(0)?.saturating_sub(whole).saturating_add(widest)),
+                    Target::Cuda(_) => of(0),
+                }
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! A network of 117 classes at 1.5 mm and scans of 1 mm: the answer is made in strips that fit the memory budget, is the same
+//! A network of many classes at 1.5 mm and scans of 1 mm: the answer is made in strips that fit the memory budget, is the same
 //! whatever they are, and a plan tells beforehand what it takes. And cases beside one another, where the memory admits it.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,8 @@ use ossnet::rng::Rng;
 use ossnet::task::Task;
 use serde_json::Value;
 
-const CLASSES: usize = 117;
+/// Fewer than a whole body has: the cost of the last layers grows with their square.
+const CLASSES: usize = 40;
 
 /// A folder with a U-Net of made-up weights that was trained, so it says, at 1.5 mm in cubes of `side` voxels.
 fn place(side: usize) -> Place {
@@ -72,7 +73,7 @@ fn strips_that_fit_the_budget_change_nothing() {
     assert_eq!(whole["strips"], 1);
     assert_eq!(whole["network_shape"], serde_json::json!([28, 19, 20]));
     place.run(&format!("{INFER} --quiet --out whole")).succeeded();
-    // Sums of 116 classes in 8 of 28 planes are most of it.
+    // Sums of 39 classes in 8 of 28 planes are most of it.
     let budget = format!(" --memory-budget {}", number(&whole, "peak_bytes") * 2 / 3);
     let narrow = plan(&budget);
     assert!(number(&narrow, "strips") > 1, "{narrow}");
@@ -93,7 +94,7 @@ fn strips_that_fit_the_budget_change_nothing() {
     // The classes are many, and not those of the nearest voxel of the network's grid, which stand in runs.
     let labels = Labels::read(&Source::File(place.at("whole/s1.nii.gz")), Axes::Canonical).unwrap();
     assert_eq!(labels.shape, [42, 28, 30]);
-    assert!(labels.histogram().iter().filter(|&&count| count > 0).count() > 20);
+    assert!(labels.histogram().iter().filter(|&&count| count > 0).count() > 8);
     let nothing = place.run(&format!("{INFER} --quiet --plan --memory-budget 1MiB"));
     assert!(nothing.code == Some(1) && nothing.err.contains("--memory-budget"), "{}", nothing.err);
 }

@@ -24,6 +24,9 @@ fn the_resident_set_agrees_with_the_ledger() {
     }
 }
 
+/// What an optimised program holds before its first step: planned. Builds without optimisation have a larger one.
+const PROGRAM: u64 = 8 * MIB;
+
 /// Steps that are drawn: 200 with the feature `exhaustive`.
 const DRAWN: usize = if cfg!(feature = "exhaustive") { 200 } else { 5 };
 
@@ -59,7 +62,8 @@ fn no_step_holds_more_than_planned() {
         let json: serde_json::Value = serde_json::from_slice(&command.stdout).unwrap();
         assert!(json["events"]["first_difference"].is_null(), "{flags:?}: {json}");
         let bytes = |key: &str| json["resident_peak_bytes"][key].as_u64().unwrap();
-        let (planned, measured) = (bytes("planned_at_most"), bytes("measured"));
+        let larger_program = bytes("before_the_run").saturating_sub(PROGRAM);
+        let (planned, measured) = (bytes("planned_at_most") + larger_program, bytes("measured"));
         assert!(measured <= planned, "{flags:?}: {measured} bytes are resident, {planned} are planned at most");
         least_left = least_left.min(planned - measured);
         println!("{:6.1} MiB less than planned: {}", (planned - measured) as f64 / MIB as f64, flags.join(" "));

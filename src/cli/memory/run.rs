@@ -21,7 +21,7 @@ use crate::train::config::RunConfig;
 use crate::train::setup::Setup;
 
 /// What a run's own configuration says, and what asks for something else than a run.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 15] = [
     "volume",
     "batch",
     "channels",
@@ -33,6 +33,8 @@ const OTHERS: [&str; 13] = [
     "sweep",
     "fit",
     "compare_to",
+    "by_layer",
+    "snapshot",
     "csv",
     "trace",
 ];

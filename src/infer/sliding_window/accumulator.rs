@@ -11,7 +11,7 @@ use super::{Axis, line};
 use crate::device::cpu::{SharedMut, SimdLevel};
 use crate::device::{Device, Target};
 use crate::error::Result;
-use crate::memory::{Role, default_cpu_budget};
+use crate::memory::{GRANULE, Role, default_cpu_budget};
 use crate::tensor::Tensor;
 
 /// Weighted sums of probabilities, plane by plane.
@@ -65,7 +65,7 @@ fn maps_of(outputs: usize) -> usize {
 
 /// Bytes of the sums for some rows of planes of `shape`.
 pub(super) fn sum_bytes(shape: [usize; 3], outputs: usize, thickness: usize, rows: &Range<usize>) -> u64 {
-    4 * (thickness * rows.len() * shape[2] * maps_of(outputs)) as u64
+    (4 * (thickness * rows.len() * shape[2] * maps_of(outputs)) as u64).next_multiple_of(GRANULE)
 }
 
 impl<'a> Accumulator<'a> {

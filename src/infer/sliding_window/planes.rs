@@ -16,7 +16,7 @@ use crate::data::{CornerAlignment, Tap, taps_between};
 use crate::device::Device;
 use crate::device::cpu::SharedMut;
 use crate::error::Result;
-use crate::memory::Role;
+use crate::memory::{GRANULE, Role};
 use crate::ops::lattice;
 use crate::tensor::Tensor;
 
@@ -110,7 +110,7 @@ impl Planes {
     /// Bytes that are held for `rows` on the way.
     pub(super) fn held_bytes(&self, rows: &Range<usize>) -> u64 {
         match self.resampling {
-            Some(_) => 8 * (self.sources(rows).len() * self.shape[2] * self.outputs) as u64,
+            Some(_) => (8 * (self.sources(rows).len() * self.shape[2] * self.outputs) as u64).next_multiple_of(GRANULE),
             None => 0,
         }
     }

@@ -159,7 +159,8 @@ fn answers_on_the_scans_grid_are_those_of_interpolated_probabilities() {
             assert!(found.classes.iter().copied().eq(classes), "{scan:?} in {strips} strips");
             let (passes, _) = cost_of(&network, shape, &windows, destination).unwrap();
             assert_eq!(found.passes, passes, "{scan:?} in {strips} strips");
-            assert!(strips > 1 || passes == kept.passes);
+            // Windows of padding alone are not asked.
+            assert!(strips > 1 || passes <= kept.passes);
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::device::{Backend, Device, LaunchConfig, THREADS, Target};
 use crate::error::Result;
 use crate::memory::{Role, RoleBytes};
 use crate::nn::layers::EPSILON;
+use crate::ops::Grouping;
 use crate::ops::norm_act::{NormActArgs, ResidualPlace, norm_act};
-use crate::ops::{self, Grouping};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
@@ -150,7 +150,7 @@ impl Sum {
         if let Some(part) = tape.take_gradient(leaf) {
             self.0 = Some(match self.0.take() {
                 None => part,
-                Some(sum) => ops::add_gradients(tape.device(), sum, &part)?,
+                Some(sum) => sum.plus(&part)?,
             });
         }
         Ok(())

@@ -9,7 +9,7 @@ const WIDTH: usize = 110;
 
 /// `config` as a file; `heading` first, line by line, and above each key of `reasons` its reason.
 pub(super) fn commented(config: &RunConfig, heading: &str, reasons: &Reasons) -> Result<String> {
-    let mut out: String = heading.lines().flat_map(|line| wrapped(line)).collect();
+    let mut out: String = heading.lines().flat_map(wrapped).collect();
     out.push('\n');
     let mut section = String::new();
     for line in config.to_toml()?.lines() {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::{GridTransform, Preprocessing};
-use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats};
+use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats, validate};
 use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
 
@@ -129,6 +129,7 @@ impl Task {
         let mut largest = [0; 3];
         for case in &dataset.training {
             let (shape, geometry) = case.grid(self.preprocessing.axes)?;
+            validate::has_extent(shape, case.images[0].path())?;
             let shape = self.preprocessing.shape(shape, &geometry)?;
             largest = [0, 1, 2].map(|k| largest[k].max(shape[k]));
         }

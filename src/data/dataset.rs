@@ -328,7 +328,7 @@ impl Case {
     pub fn read_with(&self, classes: &[u8], axes: Axes, ignore_geometry: bool) -> Result<Scan> {
         let image = Volume::read_channels(&self.images, axes, ignore_geometry)?;
         let image_path = self.images[0].path();
-        validate::has_extent(&image, image_path)?;
+        validate::has_extent(image.shape, image_path)?;
         let mut warnings: Vec<Warning> = validate::geometry(&image.geometry.stored, image_path);
         for source in self.images.iter().skip(1).filter(|_| !ignore_geometry) {
             warnings.extend(validate::geometry(&nifti::read_header(source)?.grid, source.path()));

@@ -207,8 +207,8 @@ pub fn contrast(image: &Volume, path: &Path) -> Vec<Warning> {
 ///
 /// # Errors
 /// [`Error::Data`] if there is a single voxel.
-pub fn has_extent(image: &Volume, path: &Path) -> Result<()> {
-    if image.len() < 2 {
+pub fn has_extent(shape: [usize; 3], path: &Path) -> Result<()> {
+    if shape == [1; 3] {
         return Err(Error::data(path, "has one voxel, which cannot be normalised or segmented", "give a whole scan"));
     }
     Ok(())

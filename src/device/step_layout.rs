@@ -131,7 +131,7 @@ impl State {
         let (offsets, height) = self.layouts.maker.place(lifetimes);
         let room = self.arena.capacity().saturating_sub(base);
         if height > room {
-            let request = log.first_above(offsets, room);
+            let request = log.at_the_peak();
             return Err(Box::new(OutOfMemory {
                 op: request.map_or("", |request| request.op),
                 layer: request.map_or_else(|| "".into(), |request| request.layer.clone()),
@@ -206,8 +206,11 @@ impl Device {
             let base = state.arena.end();
             state.placing = match (self.is_plan(), foreseen.of_step(number)) {
                 (true, _) => Placing::Afterwards { log: Box::default(), base, first: state.ledger.recorded() },
-                (false, Some(layout)) => Placing::Ahead { layout: layout.clone(), base, next: 0 },
-                (false, None) => Placing::BestFit,
+                // A layout that does not fit is not followed: memory then runs out where most is live, not early on.
+                (false, Some(layout)) if base.saturating_add(layout.height) <= state.arena.capacity() => {
+                    Placing::Ahead { layout: layout.clone(), base, next: 0 }
+                }
+                (false, _) => Placing::BestFit,
             };
         }
         let result = work();

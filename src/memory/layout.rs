@@ -30,7 +30,11 @@ pub struct Layout {
 }
 
 /// Pairs of buffers looked at before the best layout so far is taken.
-const MOST_WORK: usize = 3 << 20;
+const MOST_WORK: usize = 16 << 20;
+
+/// Pairs after which a layout need not be the best: one above the bound by this share of it, 1/128, is taken.
+const ENOUGH_WORK: usize = 1 << 20;
+const ENOUGH: u64 = 128;
 
 /// Orders that are tried from each start.
 const ROUNDS: usize = 24;
@@ -73,7 +77,8 @@ pub fn place(buffers: &[Lifetime]) -> (Vec<u64>, u64) {
             if height < best.1 {
                 best = (offsets, height);
             }
-            if height <= bound {
+            let enough = if work > ENOUGH_WORK { bound.saturating_add(bound / ENOUGH) } else { bound };
+            if best.1 <= enough {
                 return best;
             }
             work += neighbours.list.len() + buffers.len();

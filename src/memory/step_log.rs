@@ -125,10 +125,11 @@ impl StepLog {
         Layout { requests: self.sequence.iter().map(request).collect(), height }
     }
 
-    /// The first request whose buffer at `offsets` would end above `room`.
-    pub fn first_above(&self, offsets: &[u64], room: u64) -> Option<&Request> {
-        let ends = |(request, offset): &(&Request, &u64)| offset.saturating_add(request.lifetime.bytes) > room;
-        self.requests.iter().zip(offsets).find(ends).map(|(request, _)| request)
+    /// The request at the peak: the one that makes most bytes live.
+    pub fn at_the_peak(&self) -> Option<&Request> {
+        let with = |request: &&Request| request.live.total().saturating_add(request.lifetime.bytes);
+        // The first of those that are equal.
+        self.requests.iter().rev().max_by_key(with)
     }
 }
 

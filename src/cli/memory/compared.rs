@@ -21,7 +21,13 @@ const LAYERS: usize = 15;
 const LONGEST: u64 = 64 << 20;
 
 /// Figures of both, and what they are called.
-type Pair = (String, u64, u64);
+struct Pair {
+    key: String,
+    /// In words.
+    name: String,
+    was: u64,
+    is: u64,
+}
 
 /// Prints both.
 pub(super) fn run(args: &MemoryArgs, path: &Path) -> Result<()> {
@@ -37,7 +43,7 @@ pub(super) fn run(args: &MemoryArgs, path: &Path) -> Result<()> {
     let (roles, layers, sums) = (by_role(&former, &now), by_layer(&former, &now), sums(&former, &now));
     if args.run.json {
         let object = |pairs: &[Pair]| -> Map<String, Value> {
-            let entry = |(name, was, is): &Pair| (name.clone(), json!({ "was": was, "is": is }));
+            let entry = |pair: &Pair| (pair.key.clone(), json!({ "was": pair.was, "is": pair.is }));
             pairs.iter().map(entry).collect()
         };
         return print_json(
@@ -57,7 +63,7 @@ pub(super) fn run(args: &MemoryArgs, path: &Path) -> Result<()> {
     text += &grid("", sums.iter().chain(&roles)).render();
     text += "\nLayers at the peak, those that changed most first\n";
     text += &grid("layer", layers.iter().take(LAYERS)).render();
-    let rest = layers.iter().skip(LAYERS).filter(|(_, was, is)| was != is).count();
+    let rest = layers.iter().skip(LAYERS).filter(|pair| pair.was != pair.is).count();
     if rest > 0 {
         text += &format!("{rest} more layers changed less (--json has all)\n");
     }
@@ -102,35 +108,38 @@ fn sums(former: &Value, now: &StepCost) -> Vec<Pair> {
         ("host_bytes", "host", now.aside.host()),
         ("total_bytes", "in all", now.total()),
     ];
-    let known = is.into_iter().filter_map(|(key, name, is)| Some((name.to_string(), former[key].as_u64()?, is)));
+    let known = is.into_iter().filter_map(|(key, name, is)| {
+        Some(Pair { key: key.to_string(), name: name.to_string(), was: former[key].as_u64()?, is })
+    });
     known.collect()
 }
 
 fn by_role(former: &Value, now: &StepCost) -> Vec<Pair> {
     let pair = |role: Role| {
         let was = former["by_role"][role.name()].as_u64().unwrap_or(0);
-        (format!("{} at the peak", role_name(role.name())), was, now.cost.peak.by_role.get(role))
+        let name = format!("{} at the peak", role_name(role.name()));
+        Pair { key: role.name().to_string(), name, was, is: now.cost.peak.by_role.get(role) }
     };
-    Role::ALL.into_iter().map(pair).filter(|(_, was, is)| was + is > 0).collect()
+    Role::ALL.into_iter().map(pair).filter(|pair| pair.was.max(pair.is) > 0).collect()
 }
 
 fn by_layer(former: &Value, now: &StepCost) -> Vec<Pair> {
-    let mut pairs: Vec<Pair> =
-        now.by_layer.iter().map(|(layer, bytes)| (layer_name(layer).to_string(), 0, *bytes)).collect();
+    let pair = |layer: &str, was, is| Pair { key: layer.to_string(), name: layer.to_string(), was, is };
+    let mut pairs: Vec<Pair> = now.by_layer.iter().map(|(layer, bytes)| pair(layer_name(layer), 0, *bytes)).collect();
     for (layer, was) in former["by_layer"].as_object().into_iter().flatten() {
         let was = was.as_u64().unwrap_or(0);
-        match pairs.iter_mut().find(|(name, _, _)| name == layer) {
-            Some(pair) => pair.1 = was,
-            None => pairs.push((layer.clone(), was, 0)),
+        match pairs.iter_mut().find(|pair| pair.key == *layer) {
+            Some(pair) => pair.was = was,
+            None => pairs.push(pair(layer, was, 0)),
         }
     }
-    pairs.sort_by_key(|(_, was, is)| std::cmp::Reverse(was.abs_diff(*is)));
+    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.was.abs_diff(pair.is)));
     pairs
 }
 
 fn grid<'a>(head: &str, pairs: impl Iterator<Item = &'a Pair>) -> TextTable {
     let mut grid = TextTable::new([head, "was, MiB", "is, MiB", "grew by", ""]);
-    for (name, was, is) in pairs {
+    for Pair { name, was, is, .. } in pairs {
         let sign = if is < was { "-" } else { "" };
         let share = match was {
             0 => "new".into(),

@@ -1,5 +1,5 @@
 //! Writes a checkpoint of a U-Net with 117 classes and made-up weights, which sees scans at 1.5 mm in cubes, and a CT-like scan of
-//! 1 mm: what docs/inference.md measures.
+//! 1 mm, to see what many classes take of a small machine (docs/inference.md).
 //!
 //! ```text
 //! cargo run --release --example whole_body -- FOLDER 630x420x420 64

@@ -158,8 +158,7 @@ fn a_shard_by_any_name() {
         ("--out d --shard slurm", &["SLURM_ARRAY_TASK_ID", "sbatch"]),
     ] {
         let before = place.files();
-        let outcome =
-            Command::from(place.command(&format!("{INFER} {flags}"))).env_remove("SLURM_ARRAY_TASK_ID").output();
+        let outcome = place.command(&format!("{INFER} {flags}")).env_remove("SLURM_ARRAY_TASK_ID").output();
         let outcome = crate::support::cli::Outcome::from(outcome.unwrap());
         outcome.refused(2, parts);
         assert_eq!(place.files(), before, "{flags}");

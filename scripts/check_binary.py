@@ -3,7 +3,7 @@
 
     scripts/check_binary.py
 
-Two builds: with default features below 12.3 MB (10⁶ bytes; 12 is the aim), and with `--no-default-features --features infer` below 7 MB. Each
+Two builds: with default features below 13.3 MB (10⁶ bytes; 12 is the aim), and with `--no-default-features --features infer` below 7 MB. Each
 may load glibc's own libraries and libgcc_s, and must print its version within 50 ms (the quickest of 20 starts, since other
 work may hold up any of them).
 """
@@ -16,7 +16,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target/release/ossnet"
-BUILDS = [([], 12_300_000), (["--no-default-features", "--features", "infer"], 7_000_000)]
+BUILDS = [([], 13_300_000), (["--no-default-features", "--features", "infer"], 7_000_000)]
 # glibc in its parts, the dynamic linker, what the kernel itself maps, and the unwinder.
 LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt|libgcc_s|linux-vdso|ld-linux[-\w]*)\.so(\.\d+)?")
 SLOWEST = 0.05

@@ -51,9 +51,12 @@ pub mod evaluate {
     pub mod statistics;
     pub mod wilcoxon;
 }
+// A build without commands leaves some of it unused.
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) mod files;
 #[cfg(feature = "infer")]
 pub mod infer;
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) mod interrupt;
 pub mod label_table;
 pub mod memory;

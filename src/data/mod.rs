@@ -40,6 +40,7 @@ pub(crate) use parallel::in_parallel;
 pub use point_sampling::{Sampling, SamplingRule};
 pub use preprocess::{GridTransform, Preprocessing};
 pub use resample::{CornerAlignment, Nearest};
+#[cfg(feature = "infer")]
 pub(crate) use resample::{Tap, taps_between};
 pub use slices::PlaneLayout;
 pub use source::{Folder, Source};

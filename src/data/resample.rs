@@ -30,6 +30,7 @@ pub enum Nearest {
 pub(crate) type Tap = (usize, usize, f32);
 
 /// The taps of each of `output` voxels along an axis of `input` voxels.
+#[cfg(feature = "infer")]
 pub(crate) fn taps_between(input: usize, output: usize, corners: CornerAlignment) -> Vec<Tap> {
     taps(input, output, scale(input, output, corners), corners)
 }

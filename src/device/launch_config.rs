@@ -12,6 +12,7 @@ pub struct LaunchConfig {
 }
 
 /// The most blocks along y, and along z.
+#[cfg(feature = "cuda")]
 pub const LONGEST: u32 = 65_535;
 
 /// Threads of a block of element-wise kernels.
@@ -37,6 +38,7 @@ impl LaunchConfig {
     }
 
     /// Says what no device takes of it.
+    #[cfg(feature = "cuda")]
     pub(super) fn check(&self) -> Result<(), String> {
         let (blocks, threads) = (self.blocks, self.threads);
         if blocks[0] > i32::MAX as u32 || blocks[1] > LONGEST || blocks[2] > LONGEST {

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::models::NetworkConfig;
 use crate::train::dry_run::StepKind;
 
-/// The program, its libraries and its stacks: 8 MiB before the first step, 12 MiB with a step's code, log and bookkeeping;
-/// rounded up, for the kernel counts resident pages in batches.
-const PROGRAM: u64 = 14 << 20;
+/// The program, its libraries and its stacks: 8 MiB before the first step; 12 to 19 MiB were measured with a step's code, log
+/// and bookkeeping. Rounded up: the kernel counts resident pages in batches.
+const PROGRAM: u64 = 24 << 20;
 
 /// What a thread holds beside the GEMM crate's slab: its stack and its share of the allocator. With a cache of 2 MiB,
 /// 2.8 to 3.6 MiB a thread were measured in all, from 1 to 16 threads.

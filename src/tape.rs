@@ -339,7 +339,7 @@ impl Tape {
         if slot.pending.get() > 0 {
             slot.mark_saved();
         }
-        // Inputs that were wanted for making it anew only are so no longer.
+        // Inputs that were kept only to recompute it are kept no longer.
         if let Some(node) =
             slot.producer.and_then(|producer| self.nodes.borrow().get(producer).map(Node::inputs_and_needs))
         {

@@ -49,7 +49,7 @@ pub(super) fn run(
         let begin = || begin().and_then(|()| fold_files::write(claimed.path(), folds, number, &part));
         all.push(compare_in(args, device, &part, &Place { folder: claimed.path(), again, begin: &begin })?);
     }
-    let results = together(&all);
+    let results = together(&all, folder)?;
     write_atomic(folder.join(RESULTS), stamped_results(&results, dataset)?.as_bytes())?;
     #[cfg(feature = "report")]
     super::compare_report::write_folds(folder, args, dataset, &results)?;
@@ -72,36 +72,66 @@ fn check_finished(results: &Results, args: &CompareArgs, networks: &[NetworkConf
 }
 
 /// The figures of several divisions as those of one: scores are over all cases, a peak is the highest, seconds in all and
-/// steps are sums, seconds a step and losses are means.
-fn together(folds: &[Results]) -> Results {
-    let Some(first) = folds.first() else { return Results::default() };
-    let mean = |of: &dyn Fn(&Results) -> f64| folds.iter().map(of).sum::<f64>() / folds.len() as f64;
-    let model = |(index, model): (usize, &ModelResult)| {
-        let of = |fold: &Results| fold.models[index].clone();
-        let highest = folds.iter().map(of).max_by_key(|model| model.peak_bytes).unwrap_or_default();
-        let cases: Vec<_> = folds.iter().flat_map(|fold| fold.models[index].cases.clone()).collect();
+/// steps are sums, seconds a step and losses are means. Trivial methods that a fold lacks are left out.
+///
+/// # Errors
+/// [`Error::Data`] if a fold compared other networks than the first.
+fn together(folds: &[Results], folder: &Path) -> Result<Results> {
+    let Some(first) = folds.first() else { return Ok(Results::default()) };
+    let models = first.models.iter().map(|model| {
+        let of_fold = |(number, fold): (usize, &Results)| {
+            let same = fold.models.iter().find(|other| other.name == model.name).cloned();
+            same.ok_or_else(|| {
+                let problem = format!("compares without {}, which fold 1 has", model.name);
+                let remedy = "give the flags of the comparison that it belongs to, or remove it";
+                Error::data(fold_files::folder_of(folder, number), problem, remedy)
+            })
+        };
+        let own: Vec<ModelResult> = (1..).zip(folds).map(of_fold).collect::<Result<_>>()?;
+        let mean = |of: fn(&ModelResult) -> f64| own.iter().map(of).sum::<f64>() / own.len() as f64;
+        let cases: Vec<_> = own.iter().flat_map(|model| model.cases.clone()).collect();
         let (dice, iou) = evaluate::means(&cases);
-        ModelResult {
+        let highest = own.iter().max_by_key(|model| model.peak_bytes).cloned().unwrap_or_default();
+        Ok(ModelResult {
             dice,
             iou,
             cases,
             peak_bytes: highest.peak_bytes,
             peak_by_role: highest.peak_by_role,
-            step_seconds: mean(&|fold| fold.models[index].step_seconds),
-            total_seconds: folds.iter().map(|fold| fold.models[index].total_seconds).sum(),
-            steps: folds.iter().map(|fold| fold.models[index].steps).sum(),
-            final_loss: mean(&|fold| fold.models[index].final_loss),
+            step_seconds: mean(|model| model.step_seconds),
+            total_seconds: own.iter().map(|model| model.total_seconds).sum(),
+            steps: own.iter().map(|model| model.steps).sum(),
+            final_loss: mean(|model| model.final_loss),
             ..model.clone()
-        }
-    };
-    let baseline = |(index, row): (usize, &BaselineResult)| {
-        let cases: Vec<_> = folds.iter().flat_map(|fold| fold.baselines[index].cases.clone()).collect();
+        })
+    });
+    let baselines = first.baselines.iter().filter_map(|row| {
+        let own = folds.iter().map(|fold| fold.baselines.iter().find(|other| other.name == row.name));
+        let cases: Vec<_> = own.collect::<Option<Vec<_>>>()?.into_iter().flat_map(|row| row.cases.clone()).collect();
         let (dice, iou) = evaluate::means(&cases);
-        BaselineResult { name: row.name.clone(), dice, iou, cases }
-    };
-    Results {
-        models: first.models.iter().enumerate().map(model).collect(),
-        baselines: first.baselines.iter().enumerate().map(baseline).collect(),
-        ..first.clone()
+        Some(BaselineResult { name: row.name.clone(), dice, iou, cases })
+    });
+    Ok(Results { models: models.collect::<Result<_>>()?, baselines: baselines.collect(), ..first.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixtures::results;
+
+    /// Networks are found by their names, in whatever order a fold compared them; nothing that a file says is out of bounds.
+    #[test]
+    fn folds_are_joined_by_name() {
+        let (first, mut second) = (results(), results());
+        second.models.reverse();
+        second.baselines.truncate(1);
+        let joined = together(&[first.clone(), second.clone()], Path::new("cv")).unwrap();
+        assert_eq!(joined.models[0].name, first.models[0].name);
+        assert_eq!(joined.models[0].dice, first.models[0].dice);
+        assert_eq!(joined.models[0].steps, 2 * first.models[0].steps);
+        assert_eq!(joined.baselines.len(), 1);
+        second.models.pop();
+        let error = together(&[first, second], Path::new("cv")).unwrap_err().to_string();
+        assert!(error.contains("fold-2") && error.contains("compares without"), "{error}");
     }
 }

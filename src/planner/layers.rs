@@ -1,4 +1,4 @@
-//! A step layer by layer: what each asks for on the way forward and back, and what of it is kept in between.
+//! A step layer by layer: what each allocates in the forward and in the backward pass, and what of it is kept in between.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::memory::{Event, EventKind, Phase, Role};
 pub struct LayerBytes {
     /// Its path.
     pub layer: Arc<str>,
-    /// Allocated on the way forward (in evaluation and inference: at all).
+    /// Allocated in the forward pass (in evaluation and inference: at all).
     pub forward: u64,
-    /// Allocated on the way back, recomputation included.
+    /// Allocated in the backward pass, recomputation included.
     pub backward: u64,
-    /// Of what was allocated on the way forward, what lives when the way back begins: saved activations.
+    /// Of what was allocated in the forward pass, what is live when the backward pass begins: saved activations.
     pub retained: u64,
     /// The most that lives at a time beside that: transient activations, gradients of activations and workspace.
     pub transient: u64,

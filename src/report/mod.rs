@@ -24,7 +24,7 @@ mod escape;
 #[cfg(all(feature = "report", feature = "train"))]
 mod evaluation;
 #[cfg(all(test, feature = "report"))]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(feature = "report")]
 mod html;
 #[cfg(feature = "report")]

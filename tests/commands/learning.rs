@@ -5,21 +5,11 @@ use std::collections::BTreeMap;
 use ossnet::data::{Axes, Labels, Source};
 use serde_json::Value;
 
-use crate::support::cli::Place;
+use crate::support::cli::json;
 use crate::support::cohort;
 
 /// Training cases of the cohort.
 const TRAINING: usize = 12;
-
-fn place() -> Place {
-    let place = Place::new();
-    cohort::write(&place.at("data"), TRAINING);
-    place
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
 
 /// Dice by case and class, as a command printed them.
 fn scores(result: &Value) -> BTreeMap<(String, String), f64> {
@@ -54,7 +44,7 @@ fn one_checkpoint_has_one_score() {
         ("oss-net-b-small", "--epochs 6 --points 256"),
         ("o-net-small", "--epochs 6 --points 256"),
     ] {
-        let place = place();
+        let place = cohort::place(TRAINING);
         let trained = json(
             &place.run(&format!("train --quiet --json --data data --model {model} {flags} --out run")).succeeded(),
         );
@@ -89,7 +79,7 @@ fn one_checkpoint_has_one_score() {
 /// quickest of them, without the feature `exhaustive`). What is stated leaves a third of what was seen as room.
 #[test]
 fn networks_learn() {
-    let place = place();
+    let place = cohort::place(TRAINING);
     let all: &[(&str, &str, f64)] = &[
         ("unet3d", "--epochs 25 --rate 3e-3", 0.5),
         ("oss-net-c-small", "--epochs 60 --points 256", 0.5),

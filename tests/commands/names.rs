@@ -9,16 +9,11 @@ use ossnet::planner::{Workload, this_cpu};
 use ossnet::train::config::RunConfig;
 use ossnet::train::dry_run::StepSizes;
 use ossnet::train::trainer::Trainer;
-use serde_json::Value;
 
-use crate::support::cli::{Place, data_set};
+use crate::support::cli::{Place, data_set, json};
 
 /// The smallest side that every published encoder admits.
 const SIDE: i64 = 32;
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap()
-}
 
 /// Every name is one network with one number of parameters, trained and planned. Names of one network have one title.
 #[test]

@@ -5,21 +5,11 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::cli::Place;
+use crate::support::cli::json;
 use crate::support::cohort;
 
 /// Training cases of the cohort.
 const TRAINING: usize = 5;
-
-fn place() -> Place {
-    let place = Place::new();
-    cohort::write(&place.at("data"), TRAINING);
-    place
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
 
 /// What `costs.json` and a forecast both say of bytes.
 fn bytes(costs: &Value) -> Vec<Value> {
@@ -29,7 +19,7 @@ fn bytes(costs: &Value) -> Vec<Value> {
 /// The files of a plan: a fingerprint of the cohort as it was drawn, and configurations that train as they are.
 #[test]
 fn a_plan_becomes_a_run_and_keeps_its_word() {
-    let place = place();
+    let place = cohort::place(TRAINING);
     let planned =
         place.run("plan --quiet --json --data data --epochs 1 --threads 2 --model o-net-small,unet3d --out plans");
     let planned = json(&planned.succeeded());
@@ -60,7 +50,7 @@ fn a_plan_becomes_a_run_and_keeps_its_word() {
 /// Runs of several networks, optimisers and sizes: `memory --run` and `--data` give the bytes of their `costs.json`.
 #[test]
 fn the_plan_of_a_run_is_what_it_cost() {
-    let place = place();
+    let place = cohort::place(TRAINING);
     for (name, flags, rest) in [
         ("oss-net-c-small", "--points 300 --batch-size 2", "--average-decay 0.9 --clip-norm 1 --validate-every 1"),
         ("unet3d", "", "--patch 16x16x16 --batch-size 3 --optimizer sgd"),
@@ -96,7 +86,7 @@ fn the_plan_of_a_run_is_what_it_cost() {
 /// The budget of bytes decides the sizes, and that of time the epochs.
 #[test]
 fn budgets_decide_sizes_and_epochs() {
-    let place = place();
+    let place = cohort::place(TRAINING);
     let plan = |flags: &str| {
         let out = format!("out-{}", flags.len());
         let said = place.run(&format!("plan --quiet --json --threads 1 --data data {flags} --out {out}")).succeeded();
@@ -126,7 +116,7 @@ fn budgets_decide_sizes_and_epochs() {
 /// `train --preset auto` is the plan and the run in one; what the flags say stays.
 #[test]
 fn a_run_configured_by_its_data() {
-    let place = place();
+    let place = cohort::place(TRAINING);
     let train = "train --threads 1 --preset auto --data data --model o-net-small --epochs 1 --points 96 --out run";
     let outcome = place.run(train);
     assert!(
@@ -142,7 +132,7 @@ fn a_run_configured_by_its_data() {
 
 #[test]
 fn what_cannot_be_planned() {
-    let place = place();
+    let place = cohort::place(TRAINING);
     place.refuses("plan --data nowhere", 1, &["nowhere"]);
     place.refuses("plan --data data --model resnet", 2, &["resnet", "oss-net-c"]);
     place.refuses("plan --data data --model full,oss-net-c", 2, &["oss-net-c", "twice"]);

@@ -14,6 +14,11 @@ pub struct Place {
     folder: tempfile::TempDir,
 }
 
+/// What a command printed with `--json`.
+pub fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 /// What a command said and how it ended.
 pub struct Outcome {
     pub code: Option<i32>,

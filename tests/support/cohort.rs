@@ -7,9 +7,17 @@ use std::path::Path;
 use ossnet::rng::Rng;
 
 use super::Nifti;
+use super::cli::Place;
 
 /// Shapes of the validation cases: some smaller than every training case, one larger than all along an axis.
 pub const VALIDATION: [[i64; 3]; 5] = [[24, 28, 20], [30, 26, 22], [22, 22, 22], [34, 24, 26], [27, 31, 17]];
+
+/// A place with such a cohort in `data`.
+pub fn place(training: usize) -> Place {
+    let place = Place::new();
+    write(&place.at("data"), training);
+    place
+}
 
 /// Writes `training` cases and five of [`VALIDATION`]'s shapes in nnU-Net's first layout. Class 1 is an ellipsoid of 5 to 7
 /// voxels, class 2 a brighter one beside it, absent in every fourth case. Intensities are arbitrary numbers, case by case.

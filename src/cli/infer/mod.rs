@@ -56,7 +56,7 @@ pub struct InferArgs {
     /// Skip the scans that are segmented in --out already
     #[arg(long)]
     resume: bool,
-    /// Segment scans anew whose segmentations are in --out already
+    /// Segment again the scans whose segmentations are in --out already
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 //! * Gradients: `da = dy`, `db = factor·dy`; a factor of 1 hands the same buffer to both.
 //! * Work: 1 FLOP an element (2 with a factor), bytes `12·|y|` forward; backward nothing, or one product of `|y|`.
 //!
-//! The output is kept if a later op needs it: making it anew would keep two inputs instead of one output.
+//! The output is kept if a later op needs it: recomputing it would keep two inputs instead of one output.
 
 mod cuda;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! * Work: 2 FLOPs an element of each window; bytes `4·(|x| + |y|)` either way.
 //!
 //! The output is kept rather than recomputed if a later op needs it: it is an eighth of the input for 2×2×2, and making it
-//! anew would bring back the whole input.
+//! again would bring back the whole input.
 
 mod cuda;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 `run` goes fold by fold, so that a stop leaves whole folds; called again it goes on. Every network sees the same number of scans.
 PYTHON is one that has torch, monai and nibabel; without it MONAI is left out. `write` makes docs/evidence.md of the folds that are
-finished; nothing in that page is written by hand but OUT/notes.md, which it quotes. Statistics are computed here anew, apart from those
+finished; nothing in that page is written by hand but OUT/notes.md, which it quotes. Statistics are computed here, apart from those
 of `ossnet compare`.
 """
 

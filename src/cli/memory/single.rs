@@ -140,7 +140,7 @@ fn layer_text(answer: &StepCost) -> String {
         let bytes = [layer.forward, layer.backward, layer.retained, layer.transient, layer.largest];
         grid.push(std::iter::once(layer_name(&layer.layer).to_string()).chain(bytes.map(mib)));
     }
-    let explained = "Forward and backward: allocated in all. Retained: saved for the way back. Transient: the most that lives at a time\n\
+    let explained = "Forward and backward: allocated in all. Retained: saved for the backward pass. Transient: the most that is live at a time\n\
                      beside that. What lives before the step (parameters, the optimiser's state, the batch) is not in it.";
     format!("{}\n\n{}\n{explained}\n", answer.setting(), grid.render())
 }

@@ -31,7 +31,10 @@ pub(super) fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
     }
     for (name, figure) in FIGURES {
         let of_class = |class: &ClassSummary| class.values.map(|value| figure(&value).map_or("–".into(), number));
-        if summary.iter().any(|class| class.values.iter().any(|value| figure(value).is_some())) {
+        // Of one case the mean says all.
+        if (cases.len() > 1 || name == "mean")
+            && summary.iter().any(|class| class.values.iter().any(|value| figure(value).is_some()))
+        {
             rows.extend(summary.iter().map(|class| (label(name, &class.class), of_class(class).to_vec())));
         }
     }

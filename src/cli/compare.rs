@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, ScoreRule};
 use crate::files::write_atomic;
 use crate::memory::Event;
-use crate::models::{NetworkConfig, RecomputeChoice};
+use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::planner::training::TrainingPlan;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::task::{PadTo, PreparedCase, Task};

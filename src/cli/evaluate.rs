@@ -94,14 +94,14 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     check_classes(&model, found)?;
     let mut failures = Failures::new(0);
     let cases = cases(&args, &model, found, problems, &mut failures)?;
-    let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if model.network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         run_sampled(&args, &model, &cases, rule)?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
     let again = "run the command again";
     let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
-    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let scored = score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
     let measured = cases
         .iter()
         .zip(&scored)
@@ -110,7 +110,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let summary = summarise(&measured);
     let scores: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
     let (dice, iou) = evaluate::means(&scores);
-    let title = model.network.config().title();
+    let title = model.network.architecture().title();
     let json = serde_json::json!({
         "model": title,
         "dice": dice,
@@ -174,7 +174,7 @@ fn cases(
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
+    let grid = if args.sampled { PadTo::of(model.network.architecture()) } else { PadTo::Own };
     // All headers before the first voxel.
     *failures = Failures::new(dataset.training.len() + dataset.validation.len() + problems.len());
     problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
@@ -211,13 +211,13 @@ fn run_sampled(args: &EvaluateArgs, model: &Model, cases: &[PreparedCase], rule:
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, &sampling, rule, args.seed)?);
+        scores.push(sampled::score(&**network, parameters, task, case, &sampling, rule, args.seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");
     let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let title = model.network.config().title();
+        let title = model.network.architecture().title();
         let points = sampling.points;
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");

@@ -1,4 +1,4 @@
-//! What a U-Net says of a volume, as a whole or in overlapping windows, upright or mirrored as well.
+//! What a dense network says of a volume, as a whole or in overlapping windows, upright or mirrored as well.
 //!
 //! Windows of one size stand at equal distances. Where they overlap, probabilities are averaged with weights
 //! `w(i) = Π_a exp(−½((i_a − c_a)/σ_a)²)` around the window's centre `c`, `σ` an eighth of its sides (Isensee et al. 2021).
@@ -23,7 +23,7 @@ use crate::data::{PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::models::UNet;
+use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::{copy_range, lattice};
 use crate::tape::{Mode, Tape};
@@ -52,7 +52,7 @@ impl Default for SlidingWindow {
     }
 }
 
-/// A U-Net's answer for a volume.
+/// A dense network's answer for a volume.
 pub struct VolumePrediction {
     /// The class of each voxel.
     pub classes: Vec<u8>,
@@ -80,12 +80,12 @@ impl SlidingWindow {
         Ok(())
     }
 
-    /// Sides of a window in a volume of `shape`, whose sides are multiples of the network's `multiple`.
-    fn sides(&self, network: &UNet, shape: [usize; 3]) -> [usize; 3] {
-        let config = network.config();
-        let Some(size) = self.size else { return shape };
-        let own = [0, 1, 2].map(|k| size[k].next_multiple_of(config.multiple()).min(shape[k]));
-        [0, 1, 2].map(|k| if config.dimensions == 2 && k == config.slice_axis { shape[k] } else { own[k] })
+    /// Sides of a window in a volume of `shape`, whose sides are multiples that the network admits.
+    fn sides(&self, network: &dyn Network, shape: [usize; 3]) -> [usize; 3] {
+        let (Some(size), architecture) = (self.size, network.architecture()) else { return shape };
+        let (multiples, planar) = (architecture.multiples(), architecture.supervision().slice_axis());
+        let own = [0, 1, 2].map(|k| size[k].next_multiple_of(multiples[k].max(1)).min(shape[k]));
+        [0, 1, 2].map(|k| if planar == Some(k) { shape[k] } else { own[k] })
     }
 }
 
@@ -134,7 +134,7 @@ pub struct Decision {
 /// # Errors
 /// Settings that make no sense, a volume that does not fit, an answer that is not finite, what `tick` reports, or no memory.
 pub fn predict(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     volume: &Volume,
     windows: &SlidingWindow,
@@ -145,16 +145,16 @@ pub fn predict(
     let (shape, device) = (volume.shape, parameters.device());
     let sides = windows.sides(network, shape);
     let axes = [0, 1, 2].map(|k| Axis::new(shape[k], sides[k], windows.overlap));
-    let planar = (network.config().dimensions == 2).then_some(network.config().slice_axis);
+    let (planar, outputs) = (network.architecture().supervision().slice_axis(), network.architecture().classes());
     let mirrors: Vec<[bool; 3]> = (0..if windows.mirror { 8 } else { 1 })
         .map(|bits: usize| [0, 1, 2].map(|k| bits >> k & 1 == 1))
         .filter(|mirror| planar.is_none_or(|axis| !mirror[axis]))
         .collect();
-    let whole = sides == shape && mirrors.len() == 1 && network.config().dimensions == 3;
+    let whole = sides == shape && mirrors.len() == 1 && planar.is_none();
     if whole {
         return at_once(network, parameters, volume, decision);
     }
-    let mut slab = Accumulator::new(device, shape, network.config().classes, &axes, decision)?;
+    let mut slab = Accumulator::new(device, shape, outputs, &axes, decision)?;
     let mut passes = 0;
     for &x in &axes[0].starts {
         slab.advance(x);
@@ -175,13 +175,18 @@ pub fn predict(
 }
 
 /// The answer of one pass over a whole volume. Its logits never leave the device, its probabilities do some planes at a time.
-fn at_once(network: &UNet, parameters: &Parameters, volume: &Volume, decision: Decision) -> Result<VolumePrediction> {
+fn at_once(
+    network: &dyn Network,
+    parameters: &Parameters,
+    volume: &Volume,
+    decision: Decision,
+) -> Result<VolumePrediction> {
     let threshold = decision.threshold;
     if !decision.keep {
         let classes = classify(network, parameters, volume, threshold)?;
         return Ok(VolumePrediction { classes, probabilities: None, passes: 1 });
     }
-    let (device, outputs) = (parameters.device(), network.config().classes);
+    let (device, outputs) = (parameters.device(), network.architecture().classes());
     let (mut classes, mut kept) = (Vec::with_capacity(volume.len()), Vec::with_capacity(volume.len() * outputs));
     ask(device, network, parameters, Cow::Borrowed(&volume.voxels), volume.shape, &mut |_, found| {
         classes.extend(found.chunks_exact(outputs).map(|row| lattice::class_of(row, threshold)));
@@ -191,13 +196,13 @@ fn at_once(network: &UNet, parameters: &Parameters, volume: &Volume, decision: D
 }
 
 /// The classes of a whole volume, whose logits never leave the device.
-fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<Vec<u8>> {
+fn classify(network: &dyn Network, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<Vec<u8>> {
     let (device, [x, y, z]) = (parameters.device(), volume.shape);
     let tape = Tape::new(device, Mode::Eval);
     let shape = [1, x, y, z, volume.channels];
     let logits = {
         let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
-        network.forward(&tape, parameters, &tape.constant(voxels))?
+        network.logits(&tape, parameters, &tape.constant(voxels), None)?
     };
     sound::check(&logits.tensor())?;
     lattice::classify(&logits.tensor(), threshold)?.to_typed()
@@ -234,21 +239,21 @@ fn lines(sides: [usize; 3], mirror: [bool; 3], part: Part) -> impl Iterator<Item
 /// a time.
 fn ask(
     device: &Device,
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     block: Cow<'_, [f32]>,
     sides: [usize; 3],
     found: &mut dyn FnMut(Part, &[f32]),
 ) -> Result<()> {
-    let config = network.config();
-    let (channels, outputs) = (config.image_channels, config.classes);
+    let architecture = network.architecture();
+    let (channels, outputs) = (architecture.image_channels(), architecture.classes());
     let tape = Tape::new(device, Mode::Eval);
     let pass = |shape: &[usize], voxels: Cow<'_, [f32]>| {
         let x = device.in_op("window", || Tensor::from_slice(device, shape, Role::Data, &voxels))?;
         drop(voxels);
-        network.forward(&tape, parameters, &tape.constant(x))
+        network.logits(&tape, parameters, &tape.constant(x), None)
     };
-    if config.dimensions == 3 {
+    let Some(axis) = architecture.supervision().slice_axis() else {
         let logits = pass(&[1, sides[0], sides[1], sides[2], channels], block)?.tensor();
         let plane = sides[1] * sides[2];
         let planes = (TOGETHER / plane).max(1);
@@ -260,8 +265,8 @@ fn ask(
             found(part, &probabilities(&tape, &tape.constant(logits))?);
         }
         return Ok(());
-    }
-    let (axis, depth) = (config.slice_axis, sides[config.slice_axis]);
+    };
+    let depth = sides[axis];
     let plane = PlaneLayout::new(sides, axis);
     for first in (0..depth).step_by(SLICES) {
         let range = first..(first + SLICES).min(depth);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS};
 use crate::models::recompute::{Recompute, kept_if};
+use crate::models::{Architecture, Network, NetworkConfig, Supervision};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
 use crate::ops::activation::Activation;
@@ -103,6 +104,82 @@ impl UNetConfig {
     }
 }
 
+impl Architecture for UNetConfig {
+    fn build(&self, parameters: &mut Parameters, rng: &mut Rng) -> Result<Box<dyn Network>> {
+        Ok(Box::new(UNet::new(self.clone(), parameters, rng)?))
+    }
+
+    fn title(&self) -> String {
+        format!("{}D residual U-Net", self.dimensions)
+    }
+
+    fn slug(&self) -> String {
+        format!("unet{}d", self.dimensions)
+    }
+
+    fn image_channels(&self) -> usize {
+        self.image_channels
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&NetworkConfig::UNet(self.clone()))
+    }
+
+    fn supervision(&self) -> Supervision {
+        match self.dimensions {
+            2 => Supervision::Slices { axis: self.slice_axis },
+            _ => Supervision::Voxels,
+        }
+    }
+
+    fn multiples(&self) -> [usize; 3] {
+        let mut multiples = [self.multiple(); 3];
+        if self.dimensions == 2 {
+            multiples[self.slice_axis] = 1;
+        }
+        multiples
+    }
+
+    /// There are no points to take in chunks.
+    fn levels(&self) -> &'static [Recompute] {
+        &Recompute::ALL[..3]
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+}
+
+impl Network for UNet {
+    fn architecture(&self) -> &dyn Architecture {
+        &self.config
+    }
+
+    fn logits(&self, tape: &Tape, parameters: &Parameters, volumes: &Var, points: Option<&Var>) -> Result<Var> {
+        match points {
+            None => self.forward(tape, parameters, volumes),
+            Some(_) => Err(Error::Model("a U-Net answers for all voxels, not at points".into())),
+        }
+    }
+
+    fn set_recompute(&mut self, level: Recompute) {
+        self.recompute = level;
+    }
+
+    /// What follows the last skip connection, of as many channels as there are classes, stays f32.
+    fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+}
+
 /// The network. Its weights live in a [`Parameters`].
 pub struct UNet {
     config: UNetConfig,
@@ -126,22 +203,6 @@ impl UNet {
     /// The configuration.
     pub fn config(&self) -> &UNetConfig {
         &self.config
-    }
-
-    /// From now on recomputes so much in its backward passes.
-    pub fn set_recompute(&mut self, level: Recompute) {
-        self.recompute = level;
-    }
-
-    /// From now on computes in this precision. What follows the last skip connection, of as many channels as there are
-    /// classes, stays f32.
-    pub fn set_precision(&mut self, precision: Precision) {
-        self.precision = precision;
-    }
-
-    /// What it computes in.
-    pub fn precision(&self) -> Precision {
-        self.precision
     }
 
     /// Logits `[batch, D, H, W, classes]` of volumes `[batch, D, H, W, channels]` whose sides are multiples of

@@ -16,11 +16,11 @@ pub use preset::Preset;
 use crate::data::{Augmentation, SamplingRule};
 use crate::error::{Error, Result};
 use crate::models::config::LARGEST_SIDE;
-use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
+use crate::models::loss::LossSettings;
+use crate::models::{Architecture, Family, NetworkConfig, OssNetConfig, RecomputeChoice};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::settings::{Augment, TrainSettings};
-use crate::train::step::LossSettings;
 
 /// Everything that a training run can be told. Names of the official options are the official ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,6 @@ pub mod presets;
 pub mod run;
 pub mod run_log;
 pub mod settings;
-pub mod step;
 pub mod tensorboard;
 pub mod trainer;
 pub mod training_state;

@@ -83,7 +83,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     model.network.set_precision(precision);
     let options = args.options(&model)?;
     // Checked before anything is written.
-    Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options.clone())?;
     let Inputs { cases, problems } = inputs::find(&args.input, &model.task.preprocessing.channels)?;
     let target = Target::of(&args, cases.len() + problems.len())?;
     let mut failures = Failures::new(cases.len() + problems.len());
@@ -185,7 +185,7 @@ fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[&Case], summa
     });
     let scans = scans.collect::<Result<Vec<_>>>()?;
     let mut tick = || interrupt::check(|| "all scans are segmented; report.html comes with --resume".into());
-    let title = model.network.config().title();
+    let title = model.network.architecture().title();
     let options = args.seen.shape.options();
     page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
 }
@@ -282,7 +282,7 @@ fn segment(
         warn(Warning::new(case.images[0].path(), problem));
     }
     let options = SegmenterOptions { shape: args.shape(&scan.image)?, ..options.clone() };
-    let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
+    let segmenter = Segmenter::new(&*model.network, &model.parameters, &model.task, options)?;
     let found = segmenter.segment(&case.name, scan.image, tick)?;
     if let (Some(path), Some(probabilities)) = (&outputs.probabilities, &found.probabilities) {
         nifti::write_volume(path, probabilities)?;

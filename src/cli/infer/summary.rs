@@ -11,7 +11,6 @@ use crate::data::{Case, Labels};
 use crate::error::{Error, Result};
 use crate::files::{read_text, write_atomic};
 use crate::infer::Segmentation;
-use crate::models::NetworkConfig;
 use crate::task::Task;
 use crate::text::visible_line;
 
@@ -24,9 +23,9 @@ pub(super) fn entry(
     seconds: f64,
 ) -> serde_json::Value {
     let points: u64 = found.evaluated.iter().sum();
-    let (evaluated, what) = match model.network.config() {
-        NetworkConfig::OssNet(_) => (&found.evaluated[..], "points"),
-        NetworkConfig::UNet(_) => (&[][..], "passes"),
+    let (evaluated, what) = match model.network.occupancy() {
+        Some(_) => (&found.evaluated[..], "points"),
+        None => (&[][..], "passes"),
     };
     let mut entry = of_labels(&model.task, case, outputs, &found.labels);
     entry["seconds"] = seconds.into();

@@ -23,7 +23,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, read_text, write_atomic};
 use crate::interrupt;
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
 use crate::task::{PadTo, Task};
@@ -262,7 +262,7 @@ struct Ended<'a> {
 fn finish(args: &TrainArgs, config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<()> {
     let Ended { trainer, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
-    let (costs, network) = (trainer.costs(), trainer.network().config());
+    let (costs, network) = (trainer.costs(), trainer.network().architecture());
     let best = validation::best(&trainer.history().validations);
     let summary = serde_json::json!({
         "model": network.title(),

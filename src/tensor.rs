@@ -3,6 +3,9 @@
 //! Elements lie in C order (last axis fastest). Activations are channels-last: `[batch, D, H, W, C]` for volumes,
 //! `[points, features]` for points. A tensor is shared by cloning (no copy); it can be written only while unshared.
 
+mod arithmetic;
+mod finite;
+
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -10,6 +13,7 @@ use bytemuck::Pod;
 use crate::device::{Buffer, Device, Later, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
+pub use finite::first_not_finite;
 
 /// Storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -32,9 +32,12 @@ pub struct Graph(Infallible);
 impl Graph {
     /// Does all of it.
     ///
+    /// # Safety
+    /// There is no graph.
+    ///
     /// # Errors
     /// None: there is no graph.
-    pub fn launch(&self) -> Result<()> {
+    pub unsafe fn launch(&self) -> Result<()> {
         match self.0 {}
     }
 }
@@ -99,7 +102,7 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub fn kernel_of(&self, _: &'static str, _: DType) -> Kernel<'_> {
+    pub(crate) fn kernel_of(&self, _: &'static str, _: DType) -> Kernel<'_> {
         match self.0 {}
     }
 
@@ -107,7 +110,7 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub fn kernel(&self, _: impl Into<Cow<'static, str>>) -> Kernel<'_> {
+    pub(crate) fn kernel(&self, _: impl Into<Cow<'static, str>>) -> Kernel<'_> {
         match self.0 {}
     }
 

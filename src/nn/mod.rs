@@ -7,11 +7,9 @@ pub mod layers;
 pub(crate) mod multi_tensor;
 #[cfg(feature = "train")]
 pub mod optim;
-mod parameters;
-mod running_stats;
 
 pub use chunked::blocks::{BlockLayers, chunked_block};
 pub use chunked::slabs::conv_norm_act_pool;
 pub use folding::folded_layer;
-pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
-pub(crate) use running_stats::RunningUpdate;
+
+pub use crate::tape::{BufferId, ParamId, Parameter, ParameterKind, Parameters};

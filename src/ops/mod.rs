@@ -15,7 +15,6 @@ pub mod conv_transpose3d;
 pub mod copy_range;
 pub(crate) mod cuda;
 pub mod dropout;
-mod finite;
 pub mod fourier_features;
 pub mod fused_decoder;
 pub mod lattice;
@@ -51,7 +50,6 @@ pub use concat::concat;
 pub use conv_transpose3d::conv_transpose3d;
 pub use conv3d::{conv3d, conv3d_with_stats};
 pub use dropout::dropout;
-pub use finite::first_not_finite;
 pub use fourier_features::fourier_features;
 pub use linear::{linear, linear_pair, linear_with_stats};
 pub use loss::{BinaryLoss, CrossEntropy, Prediction, SoftDice, binary_loss, cross_entropy, dice_loss};
@@ -70,107 +68,14 @@ pub use sigmoid::sigmoid;
 pub use softmax::{probabilities, softmax};
 pub use transpose_channels::transpose_channels;
 
-use crate::device::{Backend, Device, LaunchConfig, Target};
+use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::memory::Role;
-use crate::tape::Backward;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
-/// What a backward pass reads.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Needs {
-    /// Bit `i`: the value of input `i`.
-    pub inputs: u32,
-    /// The value of the output.
-    pub output: bool,
-}
-
-impl Needs {
-    /// The values of the inputs `which`.
-    pub fn inputs(which: &[usize]) -> Self {
-        Self { inputs: which.iter().fold(0, |bits, i| bits | 1 << i), output: false }
-    }
-
-    /// Nothing.
-    pub fn nothing() -> Self {
-        Self::default()
-    }
-
-    /// The value of the output.
-    pub fn output() -> Self {
-        Self { inputs: 0, output: true }
-    }
-
-    /// True if the value of input `i` is read.
-    pub fn input(self, i: usize) -> bool {
-        self.inputs >> i & 1 == 1
-    }
-}
-
-/// Work of one pass: floating-point operations (a fused multiply-add counts two) and the bytes that must move whatever
-/// the implementation (each input once, each output once).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Floating-point operations.
-    pub flops: u64,
-    /// Compulsory bytes.
-    pub bytes: u64,
-}
-
-impl From<Cost> for [u64; 2] {
-    fn from(cost: Cost) -> Self {
-        [cost.flops, cost.bytes]
-    }
-}
-
-impl std::iter::Sum for Cost {
-    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
-        costs.fold(Self::default(), |sum, cost| Self { flops: sum.flops + cost.flops, bytes: sum.bytes + cost.bytes })
-    }
-}
-
-/// A differentiable function of tensors.
-pub trait Op {
-    /// Name in the ledger and in errors.
-    fn name(&self) -> &'static str;
-
-    /// Shape of the output.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] that names the op and the shapes.
-    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape>;
-
-    /// Storage type of the output, by default that of the first input.
-    fn output_dtype(&self, inputs: &[DType]) -> DType {
-        inputs[0]
-    }
-
-    /// Fills `output`, whose contents are unspecified.
-    ///
-    /// # Errors
-    /// No memory for a workspace.
-    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()>;
-
-    /// Hands on the gradient.
-    ///
-    /// # Errors
-    /// No memory.
-    fn backward(&self, backward: &mut Backward<'_>) -> Result<()>;
-
-    /// What the backward pass reads.
-    fn needs(&self) -> Needs;
-
-    /// True if the output is cheaper to make again than to keep.
-    fn recompute(&self) -> bool {
-        false
-    }
-
-    /// Work of the forward pass for these input shapes.
-    fn forward_cost(&self, inputs: &[&[usize]]) -> Cost;
-
-    /// Work of the backward pass for these input shapes, if all gradients are wanted.
-    fn backward_cost(&self, inputs: &[&[usize]]) -> Cost;
-}
+pub(crate) use crate::device::cpu::loops::PIECE;
+pub use crate::tape::{Cost, Needs, Op};
+pub use crate::tensor::first_not_finite;
 
 /// Scratch of `len` floats for an op, with unspecified contents.
 ///
@@ -186,39 +91,4 @@ pub fn workspace(device: &Device, len: usize) -> Result<Tensor> {
 /// No memory.
 pub(crate) fn workspace_for(device: &Device, cpu: usize, cuda: usize) -> Result<Tensor> {
     workspace(device, if let Target::Cuda(_) = device.target() { cuda } else { cpu })
-}
-
-/// Elements that one piece of an element-wise loop handles.
-pub(crate) const PIECE: usize = 1 << 14;
-
-/// `a + b` into `a`'s buffer if it is unshared, else into a new one.
-pub(crate) fn add_gradients(device: &Device, a: Tensor, b: &Tensor) -> Result<Tensor> {
-    let mut sum = match a.is_unique() {
-        true => a,
-        false => a.copied(Role::Transient)?,
-    };
-    match device.backend() {
-        Backend::Cpu { pool, .. } => {
-            let b = b.data();
-            let len = b.len();
-            let out = crate::device::cpu::SharedMut::new(sum.data_mut());
-            pool.for_each(len.div_ceil(PIECE), |piece| {
-                let start = piece * PIECE;
-                let count = PIECE.min(len - start);
-                // SAFETY: pieces do not overlap.
-                let out = unsafe { out.slice(start, count) };
-                out.iter_mut().zip(&b[start..start + count]).for_each(|(a, b)| *a += b);
-            });
-        }
-        Backend::Cuda(cuda) => {
-            let len = sum.len();
-            cuda.kernel_of("add_in_place", sum.dtype())
-                .output(&mut sum)
-                .input(b)
-                .value(len as u64)
-                .launch(LaunchConfig::cover(len.div_ceil(4)))?;
-        }
-        Backend::Plan { .. } => {}
-    }
-    Ok(sum)
 }

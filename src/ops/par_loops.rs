@@ -1,30 +1,9 @@
 //! How ops cut their loops: by the problem, never by the number of threads.
 
-use super::PIECE;
-use crate::device::cpu::{Pool, SharedMut};
+use crate::device::cpu::Pool;
+use crate::device::cpu::loops::rows_in_piece;
+pub(crate) use crate::device::cpu::loops::{by_elements, by_rows};
 use crate::error::{Error, Result};
-
-/// Rows of `row` elements that make one piece: about [`PIECE`] elements, one row at least.
-fn rows_in_piece(row: usize) -> usize {
-    (PIECE / row.max(1)).max(1)
-}
-
-/// Cuts `out` into pieces of whole rows and runs `work(index of the first row, piece)` on each.
-pub(super) fn by_rows(pool: &Pool, out: &mut [f32], row: usize, work: impl Fn(usize, &mut [f32]) + Sync + Send) {
-    let (rows, step) = (out.len().checked_div(row).unwrap_or(0), rows_in_piece(row));
-    let out = SharedMut::new(out);
-    pool.for_each(rows.div_ceil(step), |piece| {
-        let first = piece * step;
-        // SAFETY: pieces are disjoint rows.
-        let part = unsafe { out.slice(first * row, step.min(rows - first) * row) };
-        work(first, part);
-    });
-}
-
-/// Cuts `out` into pieces of elements and runs `work(index of the first element, piece)` on each.
-pub(crate) fn by_elements(pool: &Pool, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync + Send) {
-    by_rows(pool, out, 1, work);
-}
 
 /// `Σ part(range)` over pieces of the rows `0..rows`, each piece a sum in f64, added in their order.
 pub(super) fn sum_rows(

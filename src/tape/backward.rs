@@ -4,8 +4,6 @@ use super::{Node, Tape};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
-use crate::ops;
-use crate::ops::cast::imitate;
 use crate::tensor::{DType, Tensor};
 
 /// What an op's backward works with.
@@ -44,7 +42,7 @@ impl Backward<'_> {
         gradient.copied(Role::Transient)
     }
 
-    /// The value of input `i` (which [`Op::needs`](crate::ops::Op::needs) must name).
+    /// The value of input `i` (which [`Op::needs`](super::Op::needs) must name).
     ///
     /// # Errors
     /// No memory to make it anew.
@@ -52,7 +50,7 @@ impl Backward<'_> {
         self.tape.materialise(&self.node.inputs[i])
     }
 
-    /// The value of the output (which [`Op::needs`](crate::ops::Op::needs) must name).
+    /// The value of the output (which [`Op::needs`](super::Op::needs) must name).
     ///
     /// # Errors
     /// No memory to make it anew.
@@ -111,9 +109,9 @@ impl Backward<'_> {
         let former = slot.gradient.take();
         let mut sum = match former {
             None => gradient.reshaped(&slot.shape)?,
-            Some(former) => ops::add_gradients(self.device(), former, &gradient)?,
+            Some(former) => former.plus(&gradient)?,
         };
-        imitate(&mut sum);
+        sum.imitate_bf16();
         if slot.parameter.is_some() {
             sum.retag(Role::Gradient);
         }
@@ -165,7 +163,7 @@ impl Backward<'_> {
 
     /// Hands back what [`Backward::open_gradient`] gave.
     pub fn close_gradient(&mut self, i: usize, mut gradient: Tensor) {
-        imitate(&mut gradient);
+        gradient.imitate_bf16();
         *self.node.inputs[i].gradient.borrow_mut() = Some(gradient);
     }
 }

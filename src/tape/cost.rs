@@ -1,7 +1,6 @@
 //! What a recorded tape amounts to in floating-point operations and bytes.
 
-use super::{Node, Tape};
-use crate::ops::Cost;
+use super::{Cost, Node, Tape};
 use crate::tensor::DType;
 
 /// Work of all recorded ops.

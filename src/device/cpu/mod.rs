@@ -1,5 +1,6 @@
 //! The CPU: a thread pool whose size never changes a result, and SIMD chosen at run time.
 
+pub(crate) mod loops;
 pub mod pool;
 pub mod simd;
 

@@ -60,9 +60,12 @@ impl Cuda {
 impl Graph {
     /// Does all of it.
     ///
+    /// # Safety
+    /// Every buffer that the captured work reads or writes must still be where it was.
+    ///
     /// # Errors
     /// What the driver says.
-    pub fn launch(&self) -> Result<()> {
+    pub unsafe fn launch(&self) -> Result<()> {
         self.0.launch().map_err(|e| driver::failed("launching a CUDA graph", e))
     }
 }

@@ -165,12 +165,12 @@ impl Cuda {
     }
 
     /// The kernel of this name, to be given its arguments.
-    pub fn kernel(&self, name: impl Into<Cow<'static, str>>) -> Kernel<'_> {
+    pub(crate) fn kernel(&self, name: impl Into<Cow<'static, str>>) -> Kernel<'_> {
         Kernel::new(self, name)
     }
 
     /// The kernel of this name for tensors stored as `dtype`: for bf16 it is called `NAME_bf16`.
-    pub fn kernel_of(&self, name: &'static str, dtype: DType) -> Kernel<'_> {
+    pub(crate) fn kernel_of(&self, name: &'static str, dtype: DType) -> Kernel<'_> {
         match dtype {
             DType::Bf16 => Kernel::new(self, format!("{name}_bf16")),
             _ => self.kernel(name),

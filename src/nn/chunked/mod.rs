@@ -125,7 +125,7 @@ impl Sum {
         if let Some(part) = tape.take_gradient(leaf) {
             self.0 = Some(match self.0.take() {
                 None => part,
-                Some(sum) => ops::add_gradients(tape.device(), sum, &part)?,
+                Some(sum) => sum.plus(&part)?,
             });
         }
         Ok(())

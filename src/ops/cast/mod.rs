@@ -8,8 +8,6 @@
 #[cfg(test)]
 mod tests;
 
-use half::bf16;
-
 use super::cuda::columns::{self, Columns};
 use super::par_loops::{by_elements, put_all};
 use crate::device::{Backend, Device};
@@ -43,19 +41,6 @@ fn convert(device: &Device, from: &Tensor, to: &mut Tensor, accumulate: bool) ->
         }
         Backend::Cuda(cuda) => columns::copy(cuda, (from, whole), (to, whole), [1, from.len()], accumulate),
         Backend::Plan { .. } => Ok(()),
-    }
-}
-
-/// Rounds the f32 that a CPU holds numbers of bf16 as. What is shared was rounded when it was made.
-pub(crate) fn imitate(tensor: &mut Tensor) {
-    if tensor.dtype() != DType::Bf16 || !tensor.is_unique() {
-        return;
-    }
-    let device = tensor.device().clone();
-    if let Backend::Cpu { pool, .. } = device.backend() {
-        by_elements(pool, tensor.data_mut(), |_, piece| {
-            piece.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
-        });
     }
 }
 

@@ -35,6 +35,17 @@ pub struct UNetConfig {
     /// Axis of the volume that a 2D network's slices are perpendicular to (2: axial slices of a canonical volume).
     #[serde(default = "axial")]
     pub slice_axis: usize,
+    /// Activation everywhere; MONAI's is PReLU, which checkpoints do not mention.
+    #[serde(default = "prelu", skip_serializing_if = "is_prelu")]
+    pub activation: Activation,
+}
+
+fn prelu() -> Activation {
+    Activation::PRelu
+}
+
+fn is_prelu(activation: &Activation) -> bool {
+    *activation == prelu()
 }
 
 fn axial() -> usize {
@@ -51,6 +62,7 @@ impl UNetConfig {
             channels: vec![16, 32, 64, 128, 256],
             strides: vec![2; 4],
             slice_axis: axial(),
+            activation: prelu(),
         }
     }
 
@@ -227,17 +239,17 @@ impl UNet {
     }
 }
 
-/// `conv → instance norm → PReLU`; the last one of a network is the convolution alone.
+/// `conv → instance norm → activation`; the last one of a network is the convolution alone.
 struct Stage {
     conv: Conv,
     act: Option<Act>,
 }
 
 impl Stage {
-    fn new(builder: &mut Builder<'_>, conv: Conv, bare: bool) -> Result<Self> {
-        let act = match bare {
-            true => None,
-            false => Some(Act::new(&mut builder.child("adn").child("A"), Activation::PRelu)?),
+    fn new(builder: &mut Builder<'_>, conv: Conv, act: Option<Activation>) -> Result<Self> {
+        let act = match act {
+            None => None,
+            Some(act) => Some(Act::new(&mut builder.child("adn").child("A"), act)?),
         };
         Ok(Self { conv, act })
     }
@@ -278,7 +290,8 @@ impl ResidualUnit {
                 let (inputs, stride) = if i == 0 { (inputs, stride) } else { (outputs, 1) };
                 let strides = config.sides(stride, 1);
                 let conv = Conv::new(&mut unit.child("conv"), inputs, outputs, kernel, strides, padding, true)?;
-                Stage::new(unit, conv, last_bare && i + 1 == stages)
+                let bare = last_bare && i + 1 == stages;
+                Stage::new(unit, conv, (!bare).then_some(config.activation))
             })
             .collect::<Result<Vec<_>>>()?;
         let residual = match (stride, inputs == outputs) {
@@ -356,7 +369,7 @@ impl Level {
             let (padding, extra) = (config.sides(1, 0), config.sides(stride - 1, 0));
             let inputs = channels + below_outputs;
             let conv = Conv::transposed(&mut builder.child("conv"), inputs, outputs, kernel, strides, padding, extra)?;
-            Stage::new(builder, conv, false)?
+            Stage::new(builder, conv, Some(config.activation))?
         };
         let unit = ResidualUnit::new(&mut builder.child(2).child(1), config, [outputs, outputs, 1, 1], top)?;
         Ok(Level::Between(Box::new(Between { top, down, below, up, unit })))

@@ -8,7 +8,8 @@ use ossnet::models::{Architecture, Family, NetworkConfig, Recompute};
 use ossnet::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
 use ossnet::rng::Rng;
 use ossnet::train::choose;
-use ossnet::train::dry_run::{StepKind, StepSizes, dry_run};
+use ossnet::train::config::RunConfig;
+use ossnet::train::dry_run::{StepKind, StepSizes, SyntheticStep, dry_run};
 
 fn optimizers() -> [OptimizerSettings; 4] {
     let plain = |rule| OptimizerSettings { rule, lookahead: None, rate: 1e-3, activation_rate: None };
@@ -102,6 +103,37 @@ fn plans_of_the_largest_volumes_take_no_time() {
             assert!(started.elapsed().as_secs_f64() < 2.0, "{name} level {recompute}: {:?}", started.elapsed());
         }
     }
+}
+
+/// Both kinds of network learn with every activation that flags name, as planned, and a checkpoint keeps it.
+#[test]
+fn any_activation_for_both_networks() {
+    let (volume, sizes) = ([16; 3], StepSizes { optimizer: optimizers()[1], ..StepSizes::new([16; 3], 2, 40) });
+    for name in ["oss-net-c", "unet3d"] {
+        let network = |activation: &str| {
+            let flags = format!("network_config = '{name}'\n[network]\nactivation = '{activation}'");
+            RunConfig::resolve(None, flags.parse().unwrap(), false)?.network(1, 1, volume)
+        };
+        let own = NetworkConfig::sample(name, 1, 1, volume).unwrap();
+        assert_eq!(network("").unwrap(), own);
+        assert!(network("gelu").unwrap_err().to_string().contains("leaky-relu"));
+        let mut losses = Vec::new();
+        for activation in ["pade-5/4", "pade-3/3", "pade-7/7", "relu", "leaky-relu-0.2", "prelu"] {
+            let config = network(activation).unwrap();
+            assert_eq!(serde_json::from_str::<NetworkConfig>(&config.to_json().unwrap()).unwrap(), config);
+            check(&config, sizes);
+            let mut step = SyntheticStep::new(&Device::cpu(1, 1 << 30).unwrap(), &config, sizes).unwrap();
+            let before = step.loss().unwrap();
+            (0..5).for_each(|_| step.step().unwrap());
+            assert!(step.loss().unwrap() < before, "{name} with {activation} does not learn");
+            losses.push((before, config == own));
+        }
+        assert_eq!(losses.iter().filter(|(_, own)| *own).count(), 1, "the network's own is among them");
+        losses.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(losses.windows(2).all(|pair| pair[0].0 != pair[1].0), "{name}: {losses:?}");
+    }
+    let unet = NetworkConfig::sample("unet3d", 1, 1, volume).unwrap().to_json().unwrap();
+    assert!(!unet.contains("activation"), "checkpoints keep their bytes: {unet}");
 }
 
 /// Sides, batches and points from nothing to what no machine addresses: an error or a plan, never a panic (the tests are

@@ -16,7 +16,7 @@ use ossnet::train::{presets, training_state};
 pub fn main() -> ossnet::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let epochs = arguments.next().and_then(|epochs| epochs.parse().ok()).unwrap_or(150);
-    train(epochs, arguments.next().map_or("o-net.safetensors".into(), PathBuf::from))
+    train(epochs, arguments.next().map_or("o-net-small.safetensors".into(), PathBuf::from))
 }
 
 /// Trains for so many epochs and saves to `file`.
@@ -25,7 +25,7 @@ pub fn train(epochs: u64, file: PathBuf) -> ossnet::Result<()> {
     // Any folder in a known layout will do: `Dataset::open(path, seed)`.
     let dataset = embedded::open("heads")?;
     let shape = [64, 80, 64];
-    let network = NetworkConfig::sample("o-net", dataset.channels.len(), 1, shape)?;
+    let network = NetworkConfig::sample("o-net-small", dataset.channels.len(), 1, shape)?;
     let task = Task::of(&dataset, network.multiples()).measured(&dataset)?;
     let cases = dataset
         .training

@@ -9,12 +9,13 @@
 // A function without learnt coefficients that f32 holds everywhere.
 struct Plain {
     static constexpr int COEFFICIENTS = 0;
-    static constexpr bool BOUNDED = false;
+    static constexpr bool BOUNDED = false, PADDED = false;
     __device__ Plain(const float*, const float*, float) {}
     __device__ static bool extreme(float) { return false; }
     __device__ float extreme_value(float x) const { return x; }
     __device__ float extreme_gradient(float, float g, float*) const { return g; }
     __device__ void finish(float*) const {}
+    __device__ int place(int k) const { return k; }
 };
 
 struct Identity : Plain {
@@ -93,16 +94,27 @@ struct Tanh : Plain {
 // Beyond |x| = 1024 powers could overflow: both polynomials are divided by powers of |x| and evaluated in 1/|x|, in f64,
 // where even the eighth power of the reciprocal of the largest f32 is still a number. Such arguments are rare: kernels only
 // note that there were some, and go over their elements once more if so.
-template <int N, int D> struct Pade {
+//
+// ANY: the unit may have fewer coefficients, and `given` says how many: 32 × the numerator's + the denominator's. The others
+// are zeros that change no bit of a sum.
+template <int N, int D, bool ANY = false> struct Pade {
     static constexpr int COEFFICIENTS = N + D;
-    static constexpr bool BOUNDED = true;
+    static constexpr bool BOUNDED = true, PADDED = ANY;
     const float *numerator, *denominator;
+    int numerators, denominators;
     float n[N], d[D]; // magnitudes
 
-    __device__ Pade(const float* numerator, const float* denominator, float)
-        : numerator(numerator), denominator(denominator) {
-        for (int i = 0; i < N; i++) n[i] = numerator[i];
-        for (int j = 0; j < D; j++) d[j] = fabsf(denominator[j]);
+    __device__ Pade(const float* numerator, const float* denominator, float given)
+        : numerator(numerator), denominator(denominator), numerators(ANY ? (int)given / 32 : N),
+          denominators(ANY ? (int)given % 32 : D) {
+        for (int i = 0; i < N; i++) n[i] = read_numerator(i);
+        for (int j = 0; j < D; j++) d[j] = fabsf(read_denominator(j));
+    }
+    __device__ float read_numerator(int i) const { return !ANY || i < numerators ? numerator[i] : 0.0f; }
+    __device__ float read_denominator(int j) const { return !ANY || j < denominators ? denominator[j] : 0.0f; }
+    // The place of the k-th sum among the unit's own coefficients; COEFFICIENTS if it is none of them.
+    __device__ int place(int k) const {
+        return k < numerators ? k : k >= N && k - N < denominators ? numerators + k - N : COEFFICIENTS;
     }
     __device__ static bool extreme(float x) { return !(fabsf(x) <= 1024.0f); }
 
@@ -144,7 +156,7 @@ template <int N, int D> struct Pade {
     // ∂F/∂d_j has the sign −sign(d_j), and sign(0) = 0.
     __device__ void finish(float* sums) const {
         for (int j = 0; j < D; j++) {
-            const float signed_d = denominator[j];
+            const float signed_d = read_denominator(j);
             sums[N + j] = signed_d > 0.0f ? -sums[N + j] : signed_d < 0.0f ? sums[N + j] : 0.0f;
         }
     }
@@ -153,9 +165,9 @@ template <int N, int D> struct Pade {
     // of those in registers would take as many more, all the time.
     __device__ void scaled(double sign, double t, double& p, double& q) const {
         p = 0.0;
-        for (int i = 0; i < N; i++) p = fma(p, t, i % 2 ? sign * numerator[i] : (double)numerator[i]);
+        for (int i = 0; i < N; i++) p = fma(p, t, i % 2 ? sign * read_numerator(i) : (double)read_numerator(i));
         q = 1.0;
-        for (int j = 0; j < D; j++) q = fma(q, t, (double)fabsf(denominator[j]));
+        for (int j = 0; j < D; j++) q = fma(q, t, (double)fabsf(read_denominator(j)));
     }
     __device__ float extreme_value(float x) const {
         const double a = fabs((double)x), sign = copysign(1.0, (double)x);
@@ -169,8 +181,8 @@ template <int N, int D> struct Pade {
         scaled(sign, t, p, q);
         const double growth = N == D + 2 ? a : 1.0, ratio = p / q, gq = (double)g / q;
         double dp = 0.0, dq = 0.0; // P'/a^(N−2) and |Q'|/a^(D−1)
-        for (int i = 1; i < N; i++) dp = fma(dp, t, i % 2 ? (double)i * numerator[i] : sign * i * numerator[i]);
-        for (int j = 0; j < D; j++) dq = fma(dq, t, (double)(j + 1) * fabsf(denominator[j]));
+        for (int i = 1; i < N; i++) dp = fma(dp, t, i % 2 ? (double)i * read_numerator(i) : sign * i * read_numerator(i));
+        for (int j = 0; j < D; j++) dq = fma(dq, t, (double)(j + 1) * fabsf(read_denominator(j)));
         // x^i/Q = sign^i·a^(i−D)/(Q/a^D), from i = N − 1 down.
         double term = gq * growth;
         for (int i = N - 1; i >= 0; i--) {
@@ -207,8 +219,8 @@ template <class F> __device__ inline Four gradients(const F& f, const Four& x, c
     return d;
 }
 
-// The block's sums of the coefficients' gradients, from the threads' own, to `out` [COEFFICIENTS, blocks]; all threads must take
-// part.
+// The block's sums of the coefficients' gradients, from the threads' own, to `out` [COEFFICIENTS, blocks] (of a padded unit
+// its own alone); all threads must take part.
 template <int BLOCK = THREADS, class F, int K> __device__ inline void leave_coefficients(const F& f, float (&sums)[K], float* out) {
     if constexpr (F::COEFFICIENTS > 0) {
         __shared__ float parts[BLOCK / WARP][WARP];
@@ -223,7 +235,8 @@ template <int BLOCK = THREADS, class F, int K> __device__ inline void leave_coef
             for (uint32_t w = 0; w < BLOCK / WARP; w++) sum += parts[w][threadIdx.x];
             const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
             const uint64_t block = ((uint64_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-            out[threadIdx.x * blocks + block] = (float)sum;
+            const uint32_t place = F::PADDED ? f.place(threadIdx.x) : threadIdx.x;
+            if (!F::PADDED || place < K) out[place * blocks + block] = (float)sum;
         }
     }
 }

@@ -126,19 +126,20 @@ __device__ void first(const real* dy, const real* x, const Vectors& vectors, con
     leave_coefficients(f, coefficients, coefficient_sums);
 }
 
-// `numerator` and `denominator`: the activation's learnt parameters, or null; `slope`: a leaky rectifier's given one.
+// `numerator` and `denominator`: the activation's learnt parameters, or null; `given`: a leaky rectifier's slope, or the
+// number of a Padé unit's coefficients.
 #define KERNELS(NAME, F)                                                                                               \
     extern "C" __global__ void __launch_bounds__(THREADS, 4)                                                           \
         KERNEL(norm_act_##NAME)(const real* x, const float* statistics, const float* gamma, const float* beta,         \
                                 Norm norm, const real* before, const float* numerator, const float* denominator,       \
-                                float slope, const real* after, real* y, Tiling t) {                                   \
-        forward(x, Vectors{statistics, gamma, beta, norm}, before, after, F(numerator, denominator, slope), y, t);     \
+                                float given, const real* after, real* y, Tiling t) {                                   \
+        forward(x, Vectors{statistics, gamma, beta, norm}, before, after, F(numerator, denominator, given), y, t);     \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
         KERNEL(norm_act_first_##NAME)(const real* x, const float* statistics, const float* gamma, const float* beta,   \
                                       Norm norm, const real* before, const float* numerator, const float* denominator, \
-                                      float slope, const real* dy, real* g, float* channel_sums,                       \
+                                      float given, const real* dy, real* g, float* channel_sums,                       \
                                       float* coefficient_sums, Tiling t) {                                             \
-        first(dy, x, Vectors{statistics, gamma, beta, norm}, before, F(numerator, denominator, slope), g, channel_sums, \
+        first(dy, x, Vectors{statistics, gamma, beta, norm}, before, F(numerator, denominator, given), g, channel_sums, \
               coefficient_sums, t);                                                                      \
     }

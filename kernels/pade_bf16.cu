@@ -1,4 +1,4 @@
-// Padé units of the other orders, stored in bf16.
+// Padé units of any order, stored in bf16.
 
 #define BF16
 #include "pade.cu"

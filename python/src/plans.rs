@@ -196,7 +196,7 @@ pub fn roofline<'py>(
     let value = run(py, |_| -> Result<Value> {
         workload.check()?;
         let [ours, peer] = models(&workload, &speed, launch)?;
-        Ok(json::roofline(&workload, &speed, [&ours, &peer], None))
+        json::roofline(&workload, &speed, [&ours, &peer], None)
     })?;
     Ok(pythonize(py, &value)?)
 }

@@ -171,6 +171,14 @@ pub fn is_reference(path: &Path) -> Result<bool> {
     }
 }
 
+/// The network that a checkpoint of this program says it holds; no weight is read.
+///
+/// # Errors
+/// An unreadable file, or one that does not say its network.
+pub fn network_of(path: &Path) -> Result<NetworkConfig> {
+    entry(&super::load_wanted(path, &|_| false)?, "network", path)
+}
+
 /// A value of a checkpoint's metadata.
 ///
 /// # Errors

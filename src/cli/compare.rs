@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, ScoreRule};
 use crate::files::write_atomic;
 use crate::memory::Event;
-use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
+use crate::models::{Architecture, Family, NetworkConfig, RecomputeChoice};
 use crate::planner::training::TrainingPlan;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::task::{PadTo, PreparedCase, Task};
@@ -33,7 +33,7 @@ use crate::train::training_state;
 use crate::{evaluate, interrupt};
 
 /// Models of the comparison if `--models` is not given.
-const MODELS: &str = "o-net,oss-net-c,unet3d";
+const MODELS: &str = "o-net-small,oss-net-c-small,unet3d";
 
 /// Flags of `ossnet compare`.
 #[derive(Args, Clone, Debug)]
@@ -159,7 +159,7 @@ fn networks(names: &[String], channels: usize, classes: usize, shape: [usize; 3]
     }
     let mut networks: Vec<NetworkConfig> = Vec::new();
     for name in names {
-        let network = NetworkConfig::sample(name, channels, classes, shape)?;
+        let network = NetworkConfig::official(name, Family::Brats)?.adapted(channels, classes, shape);
         if networks.iter().any(|known| known.slug() == network.slug()) {
             return Err(Error::Usage(format!("--models names {name} twice; name each model once")));
         }

@@ -44,7 +44,7 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         ("safetensors", false) => to_safetensors(load(input)?, output)?,
         ("pt" | "pth", false) => torch::write(output, &convert::to_torch(load(input)?).views())?,
         ("pt" | "pth", true) => {
-            return Err(Error::Usage("--network-config says what a .pt is; omit it to write one".into()));
+            return Err(Error::Usage("--model says what a .pt is; omit it to write one".into()));
         }
         _ => {
             return Err(Error::Usage(format!(

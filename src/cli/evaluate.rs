@@ -37,7 +37,7 @@ enum Part {
 /// Flags of `ossnet evaluate`.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The checkpoint (.safetensors, or an official .pt with --network-config)
+    /// The checkpoint (.safetensors, or an official .pt with --model)
     #[arg(short, long, value_name = "FILE")]
     load_model: PathBuf,
     #[command(flatten)]

@@ -37,7 +37,7 @@ Examples:
   ossnet train -m oss-net-c -d DATA -o run --epochs 100
   ossnet train --resume run
   ossnet train --config run.toml --device cuda --precision bf16
-  ossnet train --network-config full --dataset BraTS --dataset-path BraTS2020
+  ossnet train -m full --dataset BraTS --dataset-path BraTS2020
 
 An interrupt saves a checkpoint; --resume goes on from it to the same bits.";
 
@@ -84,7 +84,7 @@ Examples:
 
 pub const CONVERT: &str = "\
 Examples:
-  ossnet convert best_model.pt model.safetensors --network-config full
+  ossnet convert best_model.pt model.safetensors --model full
   ossnet convert model.safetensors model.pt";
 
 pub const COMPLETIONS: &str = "\

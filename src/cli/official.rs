@@ -17,18 +17,18 @@ use crate::task::Task;
 /// What an official `.pt` is.
 #[derive(Args, Clone, Debug)]
 pub struct OfficialArgs {
-    /// Network of an official or MONAI .pt, which does not say so itself: full, A, … or unet3d, unet2d
-    #[arg(long, value_name = "NAME")]
-    network_config: Option<String>,
+    /// Network of an official or MONAI .pt, which does not say so itself: oss-net-c, full, A, … or unet3d, unet2d
+    #[arg(short, long, alias = "network-config", value_name = "NAME")]
+    model: Option<String>,
     /// Data set that an official .pt belongs to: BraTS or LITS
-    #[arg(long, value_name = "NAME", default_value = "BraTS", requires = "network_config")]
+    #[arg(long, value_name = "NAME", default_value = "BraTS", requires = "model")]
     dataset: String,
 }
 
 impl OfficialArgs {
     /// True if the flags name a network.
     pub fn is_given(&self) -> bool {
-        self.network_config.is_some()
+        self.model.is_some()
     }
 
     /// The family of the official configurations.
@@ -49,7 +49,7 @@ impl OfficialArgs {
 /// # Errors
 /// An unreadable file, one of another network, or no memory.
 pub fn load(device: &Device, path: &Path, args: &OfficialArgs, dataset: Option<&Dataset>) -> Result<Model> {
-    let Some(name) = &args.network_config else {
+    let Some(name) = &args.model else {
         return model::load(device, path);
     };
     let family = args.family()?;

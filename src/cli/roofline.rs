@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use super::memory::DataArgs;
 use super::output::print;
 use super::provenance::print_json;
 use crate::device::Device;
@@ -43,6 +44,8 @@ pub struct RooflineArgs {
     /// Volumes (of a 2D network: slices) a step
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     batch: u64,
+    #[command(flatten)]
+    data: DataArgs,
     /// Number format of activations and products
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
@@ -79,13 +82,13 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
         precision: args.precision,
         ..StepSizes::new(args.volume, args.batch as usize, args.points as usize)
     };
-    let workload = Workload::official(&args.model, sizes)?;
+    let workload = args.data.of(Workload::official(&args.model, sizes)?);
     workload.check()?;
     let measured = if args.measure { Some(take(&workload)?) } else { None };
     let [ours, peer] = roofline::models(&workload, &args.device, args.launch / 1e6)?;
     let title = workload.network.title();
     match args.json {
-        true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref()), "steps"),
+        true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref())?, "steps"),
         false => print(as_text(args, &title, [&ours, &peer], measured.as_ref())),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::progress::{self, Verbosity};
+use crate::checkpoint::model;
 use crate::data::{Dataset, Labels, Scanned, Warning, embedded, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
@@ -168,9 +169,13 @@ fn lcm(a: usize, b: usize) -> usize {
     a / gcd(a, b) * b
 }
 
-/// The checkpoint of a model in a run's folder.
+/// The checkpoint of a model in a run's folder. An earlier version called that of a small variant by the published name.
 pub fn checkpoint_path(folder: &Path, network: &NetworkConfig) -> PathBuf {
-    folder.join(format!("{}.safetensors", network.slug()))
+    let slug = network.slug();
+    let [path, earlier] =
+        [&*slug, slug.trim_end_matches("-small")].map(|name| folder.join(format!("{name}.safetensors")));
+    let held = || model::network_of(&earlier).is_ok_and(|held| held.slug() == slug);
+    if path != earlier && !path.exists() && earlier.exists() && held() { earlier } else { path }
 }
 
 /// Refuses cases that a network learns nothing from.

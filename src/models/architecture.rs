@@ -88,8 +88,8 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         None
     }
 
-    /// The same network for volumes of `shape`, if it differs from this one.
-    fn for_volume(&self, _shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
+    /// The same network for images of other channels, classes and shape; `None` of a network that stays as it is.
+    fn for_data(&self, _channels: usize, _classes: usize, _shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
         None
     }
 

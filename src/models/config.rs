@@ -1,4 +1,4 @@
-//! The configurations of OSS-Net: the official twelve, their published names, and the small preset.
+//! The configurations of OSS-Net: the official twelve, their published names, and a small variant of each.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,14 @@ impl Family {
             Family::Lits => [512; 3],
         }
     }
+
+    /// Channels of the image, then those of each block of the encoder.
+    fn channels(self) -> &'static [usize] {
+        match self {
+            Family::Brats => &[4, 16, 32, 64, 128],
+            Family::Lits => &[1, 8, 16, 32, 64, 128],
+        }
+    }
 }
 
 /// Columns: name, published name, patches, mid-range, skip encoder, Fourier, auxiliary, width.
@@ -88,42 +96,55 @@ const TABLE: [Row; 12] = [
     ("full2", "oss-net-d", true, true, true, false, true, 512),
 ];
 
-/// Names that [`OssNetConfig::official`] knows, published names included.
+/// Small variants of the published networks.
+const SMALL: [&str; 5] = ["o-net-small", "oss-net-a-small", "oss-net-b-small", "oss-net-c-small", "oss-net-d-small"];
+
+/// What the name of a small variant ends in.
+const SMALL_ENDING: &str = "-small";
+
+/// Output channels of a small variant's encoder blocks; small volumes have the first of them only.
+const SMALL_CHANNELS: [usize; 3] = [16, 32, 64];
+
+/// Names that [`OssNetConfig::official`] knows: those of the official code, those published, and those of small variants.
+/// (`full-small` and the like are known too.)
 pub fn names() -> Vec<&'static str> {
-    TABLE.iter().flat_map(|row| [row.0, row.1]).filter(|name| !name.is_empty()).collect()
+    TABLE.iter().flat_map(|row| [row.0, row.1]).filter(|name| !name.is_empty()).chain(SMALL).collect()
 }
 
-/// The published name of a configuration, or its own if it was not published.
-pub fn published_name(name: &str) -> &str {
-    match TABLE.iter().find(|row| row.0 == name) {
-        Some(row) if !row.1.is_empty() => row.1,
-        _ => name,
-    }
+/// The row of a configuration by either name.
+fn row_of(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| !name.is_empty() && (row.0 == name || row.1.eq_ignore_ascii_case(name)))
+}
+
+/// The name without the ending of small variants, if it has that.
+fn without_ending(name: &str) -> Option<&str> {
+    let at = name.len().checked_sub(SMALL_ENDING.len()).filter(|&at| name.is_char_boundary(at))?;
+    name[at..].eq_ignore_ascii_case(SMALL_ENDING).then_some(&name[..at])
 }
 
 impl OssNetConfig {
-    /// An official configuration by its config name (`full`) or published name (`oss-net-c`).
+    /// A configuration by its config name (`full`) or published name (`oss-net-c`), at its published size; with `-small`
+    /// behind it, the small variant for the volumes of `family`.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the names.
     pub fn official(name: &str, family: Family) -> Result<Self> {
-        let row = TABLE.iter().find(|row| !name.is_empty() && (row.0 == name || row.1.eq_ignore_ascii_case(name)));
-        let Some(&(name, _, patches, mid_range, skip_encoder, fourier, auxiliary, width)) = row else {
+        if let Some(name) = without_ending(name) {
+            let channels = Self::official(name, family)?.image_channels;
+            return Self::sample(name, channels, family.volume_shape());
+        }
+        let Some(&(name, _, patches, mid_range, skip_encoder, fourier, auxiliary, width)) = row_of(name) else {
             return Err(Error::Usage(format!(
                 "unknown network configuration '{name}'; use one of {}",
                 names().join(", ")
             )));
         };
-        let (image_channels, channels): (_, &[usize]) = match family {
-            Family::Brats => (4, &[4, 16, 32, 64, 128]),
-            Family::Lits => (1, &[1, 8, 16, 32, 64, 128]),
-        };
         Ok(Self {
             name: name.into(),
-            image_channels,
+            image_channels: family.channels()[0],
             classes: 1,
             volume_shape: family.volume_shape(),
-            encoder_channels: pairs(channels),
+            encoder_channels: pairs(family.channels()),
             skip_encoder,
             encoder_output_shape: None,
             auxiliary,
@@ -131,28 +152,105 @@ impl OssNetConfig {
             mid_range,
             fourier,
             width,
-            blocks: 5,
+            blocks: BLOCKS,
             activation: Activation::PADE,
             dropout: 0.0,
             reference: false,
         })
     }
 
-    /// An official configuration shrunk to volumes of a few hundred thousand voxels, for the embedded sample.
+    /// The small variant of a configuration (with or without `-small` behind its name): for volumes of a few hundred thousand
+    /// voxels, as the embedded sample's.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the names.
     pub fn sample(name: &str, image_channels: usize, volume_shape: [usize; 3]) -> Result<Self> {
-        let official = Self::official(name, Family::Brats)?;
-        let blocks = usable_blocks(volume_shape.map(|side| side / 2), 3);
-        let channels: Vec<usize> = [image_channels, 16, 32, 64].into_iter().take(blocks + 1).collect();
-        Ok(Self {
-            image_channels,
-            volume_shape,
-            encoder_channels: pairs(&channels),
-            width: if official.width == 512 { 128 } else { 64 },
-            ..official
-        })
+        let official = Self::official(without_ending(name).unwrap_or(name), Family::Brats)?;
+        let width = small_width(official.width);
+        let encoder_channels = pairs(&[&[image_channels][..], &SMALL_CHANNELS].concat());
+        Ok(Self { width, encoder_channels, ..official }.adapted(image_channels, 1, volume_shape))
+    }
+
+    /// The same network for other channels, classes and volumes. Small variants have as many encoder blocks as the volume
+    /// admits, up to three; others keep theirs.
+    pub fn adapted(mut self, image_channels: usize, classes: usize, volume_shape: [usize; 3]) -> Self {
+        if self.is_small() {
+            let blocks = usable_blocks(volume_shape.map(|side| side / 2), SMALL_CHANNELS.len());
+            let channels = [&[image_channels][..], &SMALL_CHANNELS[..blocks]].concat();
+            self.encoder_channels = pairs(&channels);
+        }
+        if let Some(first) = self.encoder_channels.first_mut() {
+            first.0 = image_channels;
+        }
+        Self { image_channels, classes, volume_shape, ..self }
+    }
+
+    /// True if the network has the sizes of a small variant: its width, and all of its encoder's blocks or the first of them.
+    pub fn is_small(&self) -> bool {
+        let width = row_of(&self.name).map(|row| small_width(row.7));
+        width == Some(self.width)
+            && SMALL_CHANNELS.starts_with(&self.encoder_outputs())
+            && !self.encoder_channels.is_empty()
+    }
+
+    /// Output channels of each encoder block.
+    fn encoder_outputs(&self) -> Vec<usize> {
+        self.encoder_channels.iter().map(|pair| pair.1).collect()
+    }
+
+    /// The name for files and flags: the published one, else the official code's, with `-small` behind it for a small variant.
+    pub fn slug(&self) -> String {
+        let name = match row_of(&self.name) {
+            Some(row) if !row.1.is_empty() => row.1,
+            _ => &self.name,
+        };
+        format!("{name}{}", if self.is_small() { SMALL_ENDING } else { "" }).to_lowercase()
+    }
+
+    /// The name people know the network by, with the sizes that differ from those the name stands for:
+    /// `OSS-Net C (width 128)`. The volume, which the published code too takes from the data, is not among them.
+    pub fn title(&self) -> String {
+        let name = match self.name.as_str() {
+            "vanilla_o_net" => "O-Net (narrow)".into(),
+            "vanilla_o_net_wide" => "O-Net".into(),
+            "full" => "OSS-Net C".into(),
+            "full2" => "OSS-Net D".into(),
+            name @ ("A" | "B") => format!("OSS-Net {name}"),
+            name => format!("OSS-Net ({name})"),
+        };
+        let small = if self.is_small() { " small" } else { "" };
+        let sizes = self.changed_sizes();
+        let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
+        format!("{name}{small}{sizes}")
+    }
+
+    /// Sizes that differ from those that the name stands for.
+    fn changed_sizes(&self) -> Vec<String> {
+        let Some(row) = row_of(&self.name) else { return Vec::new() };
+        let (mut sizes, outputs) = (Vec::new(), self.encoder_outputs());
+        if self.is_small() {
+            if outputs.len() < SMALL_CHANNELS.len() {
+                let plural = if outputs.len() == 1 { "" } else { "s" };
+                sizes.push(format!("{} encoder block{plural}", outputs.len()));
+            }
+        } else {
+            if self.width != row.7 {
+                sizes.push(format!("width {}", self.width));
+            }
+            if ![Family::Brats, Family::Lits].iter().any(|family| family.channels()[1..] == outputs) {
+                sizes.push(format!("encoder {}", joined(&outputs)));
+            }
+        }
+        if self.activation != Activation::PADE {
+            sizes.push(format!("activation {}", self.activation));
+        }
+        if self.blocks != BLOCKS {
+            sizes.push(format!("{} decoder blocks", self.blocks));
+        }
+        if let (Some(grid), true) = (self.encoder_output_shape, self.skip_encoder) {
+            sizes.push(format!("latents {}", grid.map(|side| side.to_string()).join("×")));
+        }
+        sizes
     }
 
     /// Shape that the encoder sees: half of the volume's.
@@ -270,7 +368,7 @@ impl OssNetConfig {
         if self.last_grid().contains(&0) {
             return Err(Error::Model(format!(
                 "a volume of {:?} voxels is too small for {} encoder blocks; every side needs {smallest} voxels or more, \
-                 so resample it or use fewer blocks",
+                 so resample it, use fewer blocks ([network] encoder_channels) or a network that ends in -small",
                 self.volume_shape,
                 self.encoder_channels.len()
             )));
@@ -318,6 +416,19 @@ fn pairs(channels: &[usize]) -> Vec<(usize, usize)> {
     channels.windows(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
+/// Blocks of every published decoder.
+const BLOCKS: usize = 5;
+
+/// Width of the small variant of a network of that width.
+fn small_width(width: usize) -> usize {
+    if width == 512 { 128 } else { 64 }
+}
+
+/// `16-32-64`.
+pub(super) fn joined(channels: &[usize]) -> String {
+    channels.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+}
+
 /// Halvings, at most `most`, that leave every side at least 2 voxels, and at least one.
 fn usable_blocks(shape: [usize; 3], most: usize) -> usize {
     let side = shape.into_iter().min().unwrap_or(1).max(1);
@@ -330,7 +441,7 @@ mod tests {
 
     #[test]
     fn official_sizes() {
-        for name in names() {
+        for name in names().into_iter().filter(|name| without_ending(name).is_none()) {
             let brats = OssNetConfig::official(name, Family::Brats).unwrap();
             assert_eq!(brats.latent_grid(), [8, 8, 5]);
             assert_eq!(OssNetConfig::official(name, Family::Lits).unwrap().latent_features(), 512);
@@ -349,6 +460,25 @@ mod tests {
             let message = OssNetConfig::official(name, Family::Brats).unwrap_err().to_string();
             assert!(message.contains("oss-net-d") && message.contains("vanilla_o_net"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_title_states_the_sizes_that_its_name_does_not() {
+        let of = |name: &str| OssNetConfig::official(name, Family::Brats).unwrap();
+        let full = || of("full");
+        assert_eq!((full().title(), full().slug()), ("OSS-Net C".into(), "oss-net-c".into()));
+        assert_eq!(OssNetConfig::official("full", Family::Lits).unwrap().title(), "OSS-Net C");
+        assert_eq!(of("oss-net-c-small").title(), "OSS-Net C small");
+        assert_eq!(of("oss-net-c-small").slug(), "oss-net-c-small");
+        assert_eq!(of("o-net-small"), OssNetConfig::sample("o-net", 4, [256, 256, 160]).unwrap());
+        assert_eq!(OssNetConfig { width: 128, ..full() }.title(), "OSS-Net C (width 128)");
+        let encoder_channels = vec![(4, 16), (16, 32)];
+        let changed = OssNetConfig { encoder_channels, blocks: 3, ..full() };
+        assert_eq!(changed.title(), "OSS-Net C (encoder 16-32, 3 decoder blocks)");
+        assert_eq!(changed.slug(), "oss-net-c");
+        let flat = of("oss-net-c-small").adapted(1, 1, [64, 64, 16]);
+        assert_eq!(flat.title(), "OSS-Net C small (2 encoder blocks)");
+        assert_eq!(flat.adapted(1, 1, [64; 3]).title(), "OSS-Net C small");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub enum NetworkConfig {
     UNet(UNetConfig),
 }
 
-/// Names that [`NetworkConfig::sample`] and [`NetworkConfig::official`] know.
+/// Names that [`NetworkConfig::official`] knows.
 pub fn names() -> Vec<&'static str> {
     let mut names = crate::models::config::names();
     names.extend(["unet3d", "unet2d"]);
@@ -27,7 +27,8 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl NetworkConfig {
-    /// A network at its published size. U-Nets take the channels of `family`.
+    /// The network of a name: a published one at its published size, with `-small` behind it its small variant. Every command
+    /// builds networks by this, then [adapts](NetworkConfig::adapted) them to the data. U-Nets take the channels of `family`.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the names.
@@ -39,7 +40,8 @@ impl NetworkConfig {
         }
     }
 
-    /// A network for small volumes of `shape`, as the embedded sample's. U-Nets keep their published size.
+    /// The small variant (with or without `-small` behind the name) for volumes of `shape`. U-Nets have none: theirs is the
+    /// published size.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the names.
@@ -57,15 +59,7 @@ impl NetworkConfig {
     pub fn adapted(self, channels: usize, classes: usize, shape: [usize; 3]) -> Self {
         match self {
             Self::UNet(config) => Self::UNet(UNetConfig { image_channels: channels, classes, ..config }),
-            Self::OssNet(mut config) => {
-                config.image_channels = channels;
-                config.classes = classes;
-                config.volume_shape = shape;
-                if let Some(first) = config.encoder_channels.first_mut() {
-                    first.0 = channels;
-                }
-                Self::OssNet(config)
-            }
+            Self::OssNet(config) => Self::OssNet(config.adapted(channels, classes, shape)),
         }
     }
 
@@ -107,8 +101,8 @@ impl Architecture for NetworkConfig {
         self.architecture().classes()
     }
 
-    fn for_volume(&self, shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
-        self.architecture().for_volume(shape)
+    fn for_data(&self, channels: usize, classes: usize, shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
+        Some(Arc::new(self.clone().adapted(channels, classes, shape)))
     }
 
     fn to_json(&self) -> serde_json::Result<String> {

@@ -5,10 +5,12 @@
 //! a transposed convolution and one such stage with an identity residual. 2D networks run on volumes whose first axis is
 //! a stack of independent slices: kernels, strides and paddings of that axis are 1, 1 and 0, and each slice is a batch item.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS};
+use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS, joined};
 use crate::models::recompute::{Recompute, kept_if};
 use crate::models::{Architecture, Network, NetworkConfig, Supervision};
 use crate::nn::Parameters;
@@ -64,6 +66,23 @@ impl UNetConfig {
             slice_axis: axial(),
             activation: prelu(),
         }
+    }
+
+    /// `3D residual U-Net`, with the sizes that differ from [`UNetConfig::standard`].
+    pub fn title(&self) -> String {
+        let standard = Self::standard(self.dimensions, self.image_channels, self.classes);
+        let mut sizes = Vec::new();
+        if self.channels != standard.channels {
+            sizes.push(format!("channels {}", joined(&self.channels)));
+        }
+        if self.strides.iter().any(|&stride| stride != 2) {
+            sizes.push(format!("strides {}", joined(&self.strides)));
+        }
+        if self.activation != standard.activation {
+            sizes.push(format!("activation {}", self.activation));
+        }
+        let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
+        format!("{}D residual U-Net{sizes}", self.dimensions)
     }
 
     /// Voxels that every (in 2D: the last two) side must be a multiple of.
@@ -122,7 +141,7 @@ impl Architecture for UNetConfig {
     }
 
     fn title(&self) -> String {
-        format!("{}D residual U-Net", self.dimensions)
+        self.title()
     }
 
     fn slug(&self) -> String {
@@ -135,6 +154,10 @@ impl Architecture for UNetConfig {
 
     fn classes(&self) -> usize {
         self.classes
+    }
+
+    fn for_data(&self, channels: usize, classes: usize, _shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
+        Some(Arc::new(Self { image_channels: channels, classes, ..self.clone() }))
     }
 
     fn to_json(&self) -> serde_json::Result<String> {

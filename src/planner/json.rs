@@ -190,12 +190,15 @@ pub fn fit(room: &str, budget: u64, answers: &[FitResult]) -> Value {
 }
 
 /// The model of a step's time: this engine's kernels, and the same passes op by op; beside them what was measured.
+///
+/// # Errors
+/// An impossible network.
 pub fn roofline(
     workload: &Workload,
     speed: &Speed,
     [ours, peer]: [&Roofline; 2],
     measured: Option<&Measured>,
-) -> Value {
+) -> Result<Value> {
     let step = |model: &Roofline| {
         json!({
             "kernel_seconds": model.kernel_seconds(),
@@ -223,9 +226,10 @@ pub fn roofline(
     };
     let measured_step = measured
         .map(|measured| json!({ "device": measured.name, "seconds": measured.sum(), "host_seconds": measured.wall }));
-    json!({
+    Ok(json!({
         "what": "a model, not a measurement",
         "model": workload.network.title(),
+        "parameters": workload.parameters()?,
         "device": speed.name,
         "source": speed.source,
         "volume": workload.sizes.volume,
@@ -237,5 +241,5 @@ pub fn roofline(
         "unfused_step": step(peer),
         "measured_step": measured_step,
         "ops": ours.rows.iter().map(row).collect::<Vec<_>>(),
-    })
+    }))
 }

@@ -8,6 +8,8 @@ use crate::device::cpu::SimdLevel;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::{Architecture, Family, NetworkConfig, Recompute};
+use crate::nn::Parameters;
+use crate::rng::Rng;
 use crate::train::dry_run::{self, StepKind, StepProfile, StepSizes, SyntheticStep};
 
 /// A step that can be made again.
@@ -32,10 +34,16 @@ impl Workload {
         Ok(Self { network, sizes }.with_volume(sizes.volume))
     }
 
+    /// The same work on images of so many channels, with so many outputs.
+    pub fn with_data(&self, channels: usize, outputs: usize) -> Self {
+        let adapted = self.network.for_data(channels, outputs, self.sizes.volume);
+        Self { network: adapted.unwrap_or_else(|| self.network.clone()), ..self.clone() }
+    }
+
     /// The same work on volumes of another shape.
     pub fn with_volume(&self, volume: [usize; 3]) -> Self {
-        let network = self.network.for_volume(volume).unwrap_or_else(|| self.network.clone());
-        Self { network, sizes: StepSizes { volume, ..self.sizes } }
+        let sizes = StepSizes { volume, ..self.sizes };
+        Self { sizes, ..self.clone() }.with_data(self.network.image_channels(), self.network.classes())
     }
 
     /// The same work with another number of points.
@@ -59,6 +67,16 @@ impl Workload {
             StepKind::Train => self.network.levels().to_vec(),
             StepKind::Evaluate | StepKind::Infer => vec![Recompute::default()],
         }
+    }
+
+    /// Trainable scalars of the network.
+    ///
+    /// # Errors
+    /// An impossible network.
+    pub fn parameters(&self) -> Result<usize> {
+        let mut parameters = Parameters::new(&Device::plan(1, SimdLevel::Portable, UNLIMITED));
+        self.network.build(&mut parameters, &mut Rng::new(0))?;
+        Ok(parameters.count())
     }
 
     /// True if the network answers at points, so that their number matters.

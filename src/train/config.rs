@@ -29,8 +29,9 @@ use crate::train::settings::{Augment, TrainSettings};
 pub struct RunConfig {
     /// Where the defaults came from.
     pub preset: Preset,
-    /// Name of the network: a configuration of the official code, a published name, `unet3d` or `unet2d`.
-    pub network_config: String,
+    /// Name of the network: a configuration of the official code, a published name, one of a small variant, `unet3d` or
+    /// `unet2d`.
+    pub model: String,
     /// Folder of the data set, or `sample:TASK` for an embedded one.
     pub dataset_path: String,
     /// Checkpoint whose weights the run starts from; empty: fresh weights.
@@ -204,6 +205,7 @@ impl RunConfig {
         if let Some((path, text)) = file {
             let bad = |error: toml::de::Error| Error::data(path, one_line(&error), "see `ossnet train --dump-config`");
             given = text.parse().map_err(bad)?;
+            renamed(&mut given);
             check_keys(&given, path)?;
         }
         if flags.contains_key("augment") {
@@ -212,7 +214,7 @@ impl RunConfig {
         }
         overlay(&mut given, flags);
         let preset = Preset::of(&mut given, official)?;
-        let name = given.get("network_config").and_then(Value::as_str).unwrap_or(preset.default_network());
+        let name = given.get("model").and_then(Value::as_str).unwrap_or(preset.default_network());
         let defaults = preset.config(name)?;
         let mut table = Table::try_from(&defaults).map_err(unexpected)?;
         if let Some(name) = given.get("augment")
@@ -298,10 +300,8 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Usage`] that lists the known names; [`Error::Model`] if the sizes do not go together.
     pub fn network(&self, channels: usize, outputs: usize, shape: [usize; 3]) -> Result<NetworkConfig> {
-        let network = match self.preset.family() {
-            None => NetworkConfig::sample(&self.network_config, channels, outputs, shape)?,
-            Some(family) => NetworkConfig::official(&self.network_config, family)?.adapted(channels, outputs, shape),
-        };
+        let family = self.preset.family().unwrap_or(Family::Brats);
+        let network = NetworkConfig::official(&self.model, family)?.adapted(channels, outputs, shape);
         let (sizes, activation) = (&self.network, self.activation()?);
         let network = match network {
             NetworkConfig::UNet(mut unet) => {
@@ -414,6 +414,18 @@ fn overlay(lower: &mut Table, upper: Table) {
     }
 }
 
+/// Gives keys of earlier versions their present names. A file that an earlier version wrote has the key `network_config` beside
+/// `preset`; under the sample's it meant the small variants.
+fn renamed(file: &mut Table) {
+    let Some(name) = file.remove("network_config") else { return };
+    let small = file.get("preset").and_then(Value::as_str) == Some("sample");
+    let name = match name.as_str().filter(|_| small).map(|name| (name, format!("{name}-small"))) {
+        Some((_, small)) if NetworkConfig::official(&small, Family::Brats).is_ok() => Value::String(small),
+        _ => name,
+    };
+    file.entry("model").or_insert(name);
+}
+
 /// Refuses a file with a key that no configuration has, before flags or presets hide where it came from.
 fn check_keys(file: &Table, path: &Path) -> Result<()> {
     let known = Table::try_from(Preset::Sample.config(Preset::Sample.default_network())?).map_err(unexpected)?;
@@ -444,7 +456,7 @@ fn unexpected(error: toml::ser::Error) -> Error {
 }
 
 impl Preset {
-    /// The official family of the preset's networks, if they have the published size.
+    /// The data set whose official rules the preset has.
     pub fn family(self) -> Option<Family> {
         match self {
             Preset::Sample => None,
@@ -468,7 +480,7 @@ mod tests {
 
     #[test]
     fn the_official_defaults() {
-        let config = RunConfig::resolve(None, flags("network_config = 'full'"), true).unwrap();
+        let config = RunConfig::resolve(None, flags("model = 'full'"), true).unwrap();
         assert_eq!((config.epochs, config.batch_size, config.training_samples), (50, 8, 1 << 14));
         assert_eq!((config.segmentation_loss_factor, config.uniform_sampling), (0.1, false));
         assert_eq!((config.dataset_path.as_str(), config.load_model.as_str()), ("BraTS2020", ""));
@@ -478,8 +490,8 @@ mod tests {
 
     #[test]
     fn the_sample_preset_is_the_comparison_s() {
-        for name in ["o-net", "unet3d"] {
-            let config = RunConfig::resolve(None, flags(&format!("network_config = '{name}'")), false).unwrap();
+        for name in ["o-net-small", "unet3d"] {
+            let config = RunConfig::resolve(None, flags(&format!("model = '{name}'")), false).unwrap();
             let network = config.network(1, 1, [64, 80, 64]).unwrap();
             assert_eq!(network, NetworkConfig::sample(name, 1, 1, [64, 80, 64]).unwrap());
             assert_eq!(
@@ -491,7 +503,7 @@ mod tests {
 
     #[test]
     fn flags_override_the_file_which_overrides_the_preset() {
-        let text = "network_config = 'unet3d'\nepochs = 7\npatch = [32, 32, 32]\n[optimizer]\nname = 'sgd'\nrate = 1\n";
+        let text = "model = 'unet3d'\nepochs = 7\npatch = [32, 32, 32]\n[optimizer]\nname = 'sgd'\nrate = 1\n";
         let config = RunConfig::resolve(
             Some((Path::new("run.toml"), text)),
             flags("epochs = 9\noptimizer = { rate = 0.5 }"),
@@ -505,11 +517,20 @@ mod tests {
 
     #[test]
     fn what_is_dumped_is_read_back_whole() {
-        for preset in ["dataset = 'LITS'\nnetwork_config = 'full2'", "preset = 'sample'"] {
+        for preset in ["dataset = 'LITS'\nmodel = 'full2'", "preset = 'sample'"] {
             let config = file(preset).unwrap();
             let text = config.to_toml().unwrap();
             assert_eq!(file(&text).unwrap(), config);
         }
+    }
+
+    #[test]
+    fn files_of_earlier_versions_mean_what_they_meant() {
+        let model = |text: &str| file(text).unwrap().model;
+        assert_eq!(model("preset = 'sample'\nnetwork_config = 'oss-net-c'"), "oss-net-c-small");
+        assert_eq!(model("preset = 'sample'\nnetwork_config = 'unet3d'"), "unet3d");
+        assert_eq!(model("dataset = 'BraTS'\nnetwork_config = 'full'"), "full");
+        assert_eq!(model("preset = 'sample'\nmodel = 'oss-net-c'"), "oss-net-c");
     }
 
     #[test]
@@ -524,7 +545,7 @@ mod tests {
             ("dataset = 'ACDC'", "BraTS or LITS"),
             ("dataset = 'BraTS'\npreset = 'lits'", "dataset"),
             ("epochs = ", "run.toml"),
-            ("network_config = ''", "oss-net-d"),
+            ("model = ''", "oss-net-d"),
             ("recompute = '9'", "0, 1, 2, 3 or auto"),
         ];
         for (text, part) in table {

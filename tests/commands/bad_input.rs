@@ -14,7 +14,7 @@ use ossnet::checkpoint::{Array, safetensors, torch};
 const SIDE: i64 = 16;
 
 /// The flags of every training run here.
-const TRAIN: &str = "train --quiet --threads 1 --model o-net --points 64 --epochs 1";
+const TRAIN: &str = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1";
 
 /// A folder with a sound data set in `data`.
 fn place() -> Place {
@@ -29,15 +29,15 @@ fn checkpoint() -> &'static [u8] {
     BYTES.get_or_init(|| {
         let place = place();
         place.run(&format!("{TRAIN} --data data --out run")).succeeded();
-        fs::read(place.at("run/o-net.safetensors")).unwrap()
+        fs::read(place.at("run/o-net-small.safetensors")).unwrap()
     })
 }
 
-/// As [`place`], with that checkpoint in `run/o-net.safetensors` and a scan in `scan.nii.gz`.
+/// As [`place`], with that checkpoint in `run/o-net-small.safetensors` and a scan in `scan.nii.gz`.
 fn trained() -> Place {
     let place = place();
     fs::create_dir(place.at("run")).unwrap();
-    fs::write(place.at("run/o-net.safetensors"), checkpoint()).unwrap();
+    fs::write(place.at("run/o-net-small.safetensors"), checkpoint()).unwrap();
     ball(SIDE, 7)[0].write(&place.at("scan.nii.gz"));
     place
 }
@@ -61,7 +61,7 @@ fn data_sets_that_are_none() {
     fs::create_dir(place.at("strange")).unwrap();
     fs::write(place.at("strange/readme.txt"), "hello").unwrap();
     fs::write(place.at("file"), "hello").unwrap();
-    for command in [TRAIN, "compare --quiet --models o-net --epochs 1"] {
+    for command in [TRAIN, "compare --quiet --models o-net-small --epochs 1"] {
         place.refuses(&format!("{command} --data nowhere"), 1, &["nowhere", "No such file"]);
         place.refuses(&format!("{command} --data empty"), 1, &["empty folder"]);
         place.refuses(&format!("{command} --data strange"), 1, &["strange", "dataset.json"]);
@@ -156,11 +156,15 @@ fn cases_that_nothing_can_be_learned_from() {
     let place = Place::new();
     data_set(&place.at("data"), SIDE, &["a"], &["v"]);
     replace(2)(&place.at("data"));
-    let compare = "compare --quiet --models unet2d,o-net --epochs 1 --data data";
+    let compare = "compare --quiet --models unet2d,o-net-small --epochs 1 --data data";
     // The U-Net's sixteen-fold axes make the first two sides large enough; the third stays too small.
     place.refuses(compare, 1, &["too small"]);
     data_set(&place.at("lonely"), SIDE, &["a"], &[]);
-    place.refuses("compare --quiet --models o-net --epochs 1 --data lonely", 1, &["lonely", "no validation case"]);
+    place.refuses(
+        "compare --quiet --models o-net-small --epochs 1 --data lonely",
+        1,
+        &["lonely", "no validation case"],
+    );
     data_set(&place.at("untaught"), SIDE, &[], &["v"]);
     fs::remove_file(place.at("untaught/labelsTr/v.nii.gz")).unwrap();
     place.refuses(&format!("{TRAIN} --data untaught"), 1, &["untaught", "has no label labelsTr/v.nii.gz", "1 more"]);
@@ -183,7 +187,7 @@ fn flags_that_make_no_sense() {
         ("compare --models resnet", &["resnet", "oss-net-c", "unet3d"]),
         ("compare --models", &["--models"]),
         ("compare --models ,", &["--models", "oss-net-c"]),
-        ("compare --models o-net,unet3d,o-net", &["--models", "o-net", "twice"]),
+        ("compare --models o-net-small,unet3d,o-net-small", &["--models", "o-net-small", "twice"]),
         ("compare --epochs -1", &["--epochs", "-1"]),
         ("compare --epochs 0", &["--epochs", "0"]),
         ("compare --epochs abc", &["--epochs", "abc"]),
@@ -218,7 +222,7 @@ fn a_budget_that_the_job_exceeds() {
     }
     // Enough for the network, not for its activations.
     let command =
-        "train --quiet --threads 1 --model o-net --points 100000 --epochs 1 --data data --memory-budget 40MiB";
+        "train --quiet --threads 1 --model o-net-small --points 100000 --epochs 1 --data data --memory-budget 40MiB";
     place.refuses(command, 1, &["linear of decoder", "wants", "data", "--memory-budget"]);
     // Refused by the budget before anything of that size is computed.
     let memory = "memory --volume 65536x65536x65536 --points 4294967296 --memory-budget 8GiB";
@@ -233,8 +237,8 @@ fn folders_that_cannot_be_written_to() {
     fs::write(place.at("file"), "").unwrap();
     fs::create_dir(place.at("full")).unwrap();
     fs::write(place.at("full/thesis.tex"), "").unwrap();
-    let compare = "compare --quiet --models o-net --epochs 1 --data data";
-    let infer = "infer --quiet --load-model run/o-net.safetensors --input scan.nii.gz";
+    let compare = "compare --quiet --models o-net-small --epochs 1 --data data";
+    let infer = "infer --quiet --load-model run/o-net-small.safetensors --input scan.nii.gz";
     for command in [format!("{TRAIN} --data data"), compare.into(), infer.into()] {
         place.refuses(&format!("{command} --out file/run"), 1, &["file/run"]);
         place.refuses(&format!("{command} --out file"), 1, &["file"]);
@@ -242,7 +246,7 @@ fn folders_that_cannot_be_written_to() {
     for command in [format!("{TRAIN} --data data"), compare.into()] {
         place.refuses(&format!("{command} --out full"), 1, &["full", "not empty", "--out"]);
     }
-    place.refuses(&format!("{TRAIN} --data data --resume nowhere"), 1, &["nowhere", "o-net.safetensors"]);
+    place.refuses(&format!("{TRAIN} --data data --resume nowhere"), 1, &["nowhere", "o-net-small.safetensors"]);
     fs::write(place.at("runs"), "").unwrap();
     place.refuses(&format!("{TRAIN} --data data"), 1, &["runs"]);
 }
@@ -286,16 +290,16 @@ fn checkpoints_that_cannot_be_used() {
     let resume = |model: &str, more: &str| {
         format!("train --quiet --threads 1 --points 64 --epochs 1 --data data --resume run --model {model} {more}")
     };
-    place.refuses(&resume("o-net", "--seed 5"), 1, &["run/o-net.safetensors", "other settings"]);
+    place.refuses(&resume("o-net-small", "--seed 5"), 1, &["run/o-net-small.safetensors", "other settings"]);
     fs::write(place.at("run/unet3d.safetensors"), bytes).unwrap();
-    place.refuses(&resume("unet3d", ""), 1, &["run/unet3d.safetensors", "O-Net", "3D residual U-Net"]);
-    fs::write(place.at("run/o-net.safetensors"), &bytes[..bytes.len() - 1]).unwrap();
-    place.refuses(&resume("o-net", ""), 1, &["run/o-net.safetensors", "cut short or damaged"]);
+    place.refuses(&resume("unet3d", ""), 1, &["run/unet3d.safetensors", "O-Net small", "3D residual U-Net"]);
+    fs::write(place.at("run/o-net-small.safetensors"), &bytes[..bytes.len() - 1]).unwrap();
+    place.refuses(&resume("o-net-small", ""), 1, &["run/o-net-small.safetensors", "cut short or damaged"]);
     data_set(&place.at("other"), SIDE, &["a"], &["v"]);
     let json = fs::read_to_string(place.at("other/dataset.json")).unwrap().replace("balls", "cubes");
     fs::write(place.at("other/dataset.json"), json).unwrap();
-    fs::write(place.at("run/o-net.safetensors"), bytes).unwrap();
-    place.refuses(&resume("o-net", "").replace("--data data", "--data other"), 1, &["other data (balls)"]);
+    fs::write(place.at("run/o-net-small.safetensors"), bytes).unwrap();
+    place.refuses(&resume("o-net-small", "").replace("--data data", "--data other"), 1, &["other data (balls)"]);
 }
 
 #[test]
@@ -304,7 +308,7 @@ fn a_checkpoint_of_other_classes_is_not_scored() {
     let json = fs::read_to_string(place.at("data/dataset.json")).unwrap().replace(r#""1": "ball""#, r#""2": "ball""#);
     fs::write(place.at("data/dataset.json"), json).unwrap();
     place.refuses(
-        "evaluate --quiet --data data --load-model run/o-net.safetensors",
+        "evaluate --quiet --data data --load-model run/o-net-small.safetensors",
         1,
         &["data", "labels [0, 2]", "[0, 1]", "--data"],
     );
@@ -314,11 +318,11 @@ fn a_checkpoint_of_other_classes_is_not_scored() {
 #[test]
 fn numbers_that_run_away() {
     let place = place();
-    let train = "train --quiet --threads 1 --model o-net --points 64 --epochs 20 --data data --rate 1e30";
+    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 20 --data data --rate 1e30";
     // What was done until then is told, but no weights are kept.
     place.run(&format!("{train} --out run")).refused(1, &["not finite at step", "encoder", "lower the learning rate"]);
     assert!(fs::read_to_string(place.at("run/log.jsonl")).unwrap().contains("\"step\":1"));
-    assert!(!place.at("run/o-net.safetensors").exists());
+    assert!(!place.at("run/o-net-small.safetensors").exists());
 }
 
 /// A PyTorch archive whose pickle says `os.system("touch owned")`.
@@ -340,7 +344,7 @@ fn scans_that_cannot_be_segmented() {
     series.voxels.extend_from_within(..);
     series.write(&place.at("series.nii.gz"));
     ball(SIDE * 2, 1)[0].write(&place.at("large.nii.gz"));
-    let infer = "infer --quiet --threads 1 --load-model run/o-net.safetensors --out out --input";
+    let infer = "infer --quiet --threads 1 --load-model run/o-net-small.safetensors --out out --input";
     let table: [(&str, i32, &[&str]); 3] = [
         ("gone.nii.gz", 1, &["gone.nii.gz", "No such file"]),
         ("half.nii.gz", 1, &["half.nii.gz", "truncated"]),
@@ -364,10 +368,10 @@ fn a_disk_that_is_full() {
         assert_eq!(place.files(), before, "something was left behind: {}", outcome.err);
         outcome
     };
-    let infer = "infer --quiet --threads 1 --load-model run/o-net.safetensors --input scan.nii.gz";
+    let infer = "infer --quiet --threads 1 --load-model run/o-net-small.safetensors --input scan.nii.gz";
     limited(&format!("{TRAIN} --data data --out new")).refused(1, &["new/config.toml", "File too large"]);
-    limited("compare --quiet --models o-net --epochs 1 --data data --out new")
-        .refused(1, &["new/o-net.safetensors", "File too large"]);
+    limited("compare --quiet --models o-net-small --epochs 1 --data data --out new")
+        .refused(1, &["new/o-net-small.safetensors", "File too large"]);
     // Names and colours of the labels are written first.
     limited(&format!("{infer} --out new")).refused(1, &["new/labels.ctbl", "File too large"]);
     // What cannot be printed is an error too.
@@ -380,11 +384,11 @@ fn a_disk_that_is_full() {
 #[test]
 fn an_interrupt_in_the_middle_of_training() {
     let place = place();
-    let train = "train --threads 1 --model o-net --points 64 --epochs 2000 --data data";
+    let train = "train --threads 1 --model o-net-small --points 64 --epochs 2000 --data data";
     let mut child = place.command(&format!("{train} --out run")).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     // The first step is done; thousands are left.
-    lines.find(|line| line.starts_with("O-Net: 1/")).expect("training starts");
+    lines.find(|line| line.starts_with("O-Net small") && line.contains(": 1/")).expect("training starts");
     // SAFETY: sends a signal to a child that has not been waited for, so that the number is still its own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
     let said: Vec<String> = lines.collect();
@@ -398,8 +402,8 @@ fn an_interrupt_in_the_middle_of_training() {
         fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names.retain(|name| !name.starts_with("events.out.tfevents."));
-    assert_eq!(names, ["config.toml", "log.jsonl", "o-net.costs.json", "o-net.safetensors"]);
-    let (_, stored) = safetensors::read(place.at("run/o-net.safetensors")).unwrap();
+    assert_eq!(names, ["config.toml", "log.jsonl", "o-net-small.costs.json", "o-net-small.safetensors"]);
+    let (_, stored) = safetensors::read(place.at("run/o-net-small.safetensors")).unwrap();
     let steps: u64 = stored["steps"].parse().unwrap();
     assert!((1..2000).contains(&steps), "{steps}");
 }
@@ -409,7 +413,7 @@ fn an_interrupt_in_the_middle_of_training() {
 #[test]
 fn readers_that_go_away() {
     let place = trained();
-    let infer = "infer --quiet --threads 1 --load-model run/o-net.safetensors --input scan.nii.gz --out";
+    let infer = "infer --quiet --threads 1 --load-model run/o-net-small.safetensors --input scan.nii.gz --out";
     for (number, arguments) in
         ["licences", "--help", &format!("{infer} one"), &format!("{infer} two --json")].into_iter().enumerate()
     {

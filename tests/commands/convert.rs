@@ -35,18 +35,19 @@ fn official_weights_come_back_as_they_were() {
 fn networks_go_both_ways() {
     let place = Place::new();
     let original = fixture("tiny_unet2d.pt");
-    place.run(&format!("convert {original} own.safetensors --network-config unet2d")).succeeded();
+    place.run(&format!("convert {original} own.safetensors --model unet2d")).succeeded();
     assert!(load(place.at("own.safetensors")).unwrap().metadata["network"].contains(r#""channels":[4,6,8,10,12]"#));
     place.run("convert own.safetensors back.pt").succeeded();
     assert_eq!(sorted(&torch::read(&original).unwrap()), sorted(&torch::read(place.at("back.pt")).unwrap()));
 
     data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
-    let train =
-        "train --quiet --threads 1 --model o-net --points 64 --epochs 3 --data data --average-decay 0.5 --out run";
+    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 3 --data data --average-decay 0.5 --out run";
     place.run(train).succeeded();
-    place.run("convert run/o-net.safetensors o-net.pt").succeeded();
-    let (own, official) =
-        (load(place.at("run/o-net.safetensors")).unwrap().state, torch::read(place.at("o-net.pt")).unwrap());
+    place.run("convert run/o-net-small.safetensors o-net-small.pt").succeeded();
+    let (own, official) = (
+        load(place.at("run/o-net-small.safetensors")).unwrap().state,
+        torch::read(place.at("o-net-small.pt")).unwrap(),
+    );
     let names: Vec<&str> = official.iter().map(|(name, _)| name).collect();
     assert!(names.iter().all(|name| !name.starts_with("optimizer.") && !name.starts_with("average.")), "{names:?}");
     let (weight, count) = ("decoder.final_mapping.0.weight", "encoder.blocks.0.main_mapping.1.num_batches_tracked");
@@ -63,8 +64,8 @@ fn what_cannot_be_converted() {
     place.refuses(&format!("convert {original} there.pt"), 1, &["there.pt", "exists already"]);
     place.refuses(&format!("convert {original} weights.onnx"), 2, &["weights.onnx", ".safetensors or .pt"]);
     place.refuses("convert gone.pt x.safetensors", 1, &["gone.pt", "No such file"]);
-    place.refuses(&format!("convert {o_net} x.safetensors --network-config unet3d"), 1, &["no MONAI U-Net"]);
-    place.refuses(&format!("convert {o_net} x.safetensors --network-config full"), 1, &["another model"]);
-    place.refuses(&format!("convert {original} x.pt --network-config unet2d"), 2, &["--network-config"]);
+    place.refuses(&format!("convert {o_net} x.safetensors --model unet3d"), 1, &["no MONAI U-Net"]);
+    place.refuses(&format!("convert {o_net} x.safetensors --model full"), 1, &["another model"]);
+    place.refuses(&format!("convert {original} x.pt --model unet2d"), 2, &["--model"]);
     assert!(Path::new(&original).exists());
 }

@@ -17,7 +17,7 @@ fn place() -> Place {
     data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
     ball(SIDE, 7)[0].write(&place.at("scan.nii.gz"));
     let stored = CHECKPOINTS.get_or_init(|| {
-        ["o-net", "unet3d"].map(|model| {
+        ["o-net-small", "unet3d"].map(|model| {
             let train = "train --quiet --threads 1 --points 64 --epochs 1 --data data";
             place.run(&format!("{train} --model {model} --out {model}")).succeeded();
             let bytes = fs::read(place.at(&format!("{model}/{model}.safetensors"))).unwrap();
@@ -25,7 +25,7 @@ fn place() -> Place {
             bytes
         })
     });
-    for (model, bytes) in ["o-net", "unet3d"].iter().zip(stored) {
+    for (model, bytes) in ["o-net-small", "unet3d"].iter().zip(stored) {
         fs::write(place.at(&format!("{model}.safetensors")), bytes).unwrap();
     }
     place
@@ -61,13 +61,13 @@ const UNET: &str = "model.0.conv.unit0.conv.weight";
 #[test]
 fn weights_that_are_no_numbers_are_named() {
     let place = place();
-    let names = checkpoint::load(place.at("o-net.safetensors")).unwrap().state;
+    let names = checkpoint::load(place.at("o-net-small.safetensors")).unwrap().state;
     let last = names.iter().map(|(name, _)| name).filter(|name| name.starts_with("decoder.")).last().unwrap();
     let cases: [(&str, &str, f32); 4] = [
-        ("o-net", last, f32::NAN),
-        ("o-net", VARIANCE, -0.25),
+        ("o-net-small", last, f32::NAN),
+        ("o-net-small", VARIANCE, -0.25),
         ("unet3d", UNET, f32::INFINITY),
-        ("o-net", "optimizer.0", f32::NAN),
+        ("o-net-small", "optimizer.0", f32::NAN),
     ];
     for (model, name, value) in cases {
         with_changed(&place, model, name, |values| values[0] = value);
@@ -91,7 +91,7 @@ fn weights_that_are_no_numbers_are_named() {
 #[test]
 fn answers_that_are_no_numbers_are_errors() {
     let place = place();
-    for (model, name) in [("o-net", LAST), ("unet3d", UNET)] {
+    for (model, name) in [("o-net-small", LAST), ("unet3d", UNET)] {
         with_changed(&place, model, name, |values| values.iter_mut().for_each(|value| *value = 3e38));
         place.refuses(INFER, 1, &["scan", "NaN or infinity"]);
         place.refuses(&format!("{INFER} --probabilities"), 1, &["scan", "NaN or infinity"]);

@@ -21,9 +21,9 @@ fn place() -> Place {
     data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
     ball(SIDE, 7)[0].write(&place.at("scan.nii.gz"));
     let bytes = BYTES.get_or_init(|| {
-        let train = "train --quiet --threads 1 --points 64 --epochs 1 --data data --model o-net --out run";
+        let train = "train --quiet --threads 1 --points 64 --epochs 1 --data data --model o-net-small --out run";
         place.run(train).succeeded();
-        let bytes = fs::read(place.at("run/o-net.safetensors")).unwrap();
+        let bytes = fs::read(place.at("run/o-net-small.safetensors")).unwrap();
         fs::remove_dir_all(place.at("run")).unwrap();
         bytes
     });
@@ -232,14 +232,14 @@ fn names_with_control_characters() {
         "--data",
         "data",
         "--model",
-        "o-net",
+        "o-net-small",
         "--out",
         "run",
     ]);
-    let load = ["--load-model", "run/o-net.safetensors", "--data", "data"];
+    let load = ["--load-model", "run/o-net-small.safetensors", "--data", "data"];
     assert_eq!(run(&[&["evaluate", "--out", "scores"], &load[..]].concat()).code, Some(0));
     assert_eq!(run(&[&["evaluate", "--sampled"], &load[..]].concat()).code, Some(0));
-    run(&["compare", "--models", "o-net", "--epochs", "1", "--data", "data", "--out", "compared"]);
+    run(&["compare", "--models", "o-net-small", "--epochs", "1", "--data", "data", "--out", "compared"]);
 }
 
 /// A case called like a formula is text in the table.

@@ -38,7 +38,7 @@ fn a_tenth_of_the_official_memory() {
     let volume = Volume::new(shape, 4, voxels);
     let way = GridTransform { shape, geometry: volume.geometry, resampled: shape, padding: Padding::default() };
     let options = SegmenterOptions { threshold: 1.0, ..SegmenterOptions::default() };
-    let segmenter = Segmenter::new(&network, &parameters, &task, options).unwrap();
+    let segmenter = Segmenter::new(&*network, &parameters, &task, options).unwrap();
     let found = segmenter.prepared(volume, &way, &mut || Ok(())).unwrap();
     assert_eq!(found.evaluated, [20_480, 0, 0]);
     println!("peak {} MiB", found.peak_bytes >> 20);
@@ -74,7 +74,7 @@ fn a_tenth_of_the_official_memory_as_a_process() {
     let mut parameters = Parameters::new(&device);
     let config = NetworkConfig::official("full", Family::Brats).unwrap().adapted(4, 1, shape);
     let network = config.build(&mut parameters, &mut Rng::new(1)).unwrap();
-    Model::save(&network, &parameters, &Task::official_brats(), &place.at("full.safetensors")).unwrap();
+    Model::save(&*network, &parameters, &Task::official_brats(), &place.at("full.safetensors")).unwrap();
     for channel in ["flair", "t1", "t1ce", "t2"] {
         Nifti::new(shape.map(|side| side as i64)).write(&place.at(&format!("scan/scan_{channel}.nii.gz")));
     }

@@ -31,7 +31,9 @@ fn read_obj(path: &Path) -> Mesh {
 fn meshes_and_the_page() {
     let place = Place::new();
     data_set(&place.at("data"), SIDE, &["a", "b", "c", "d"], &["v"]);
-    place.run("train --quiet --threads 1 --data data --points 512 --epochs 60 --model oss-net-c --out run").succeeded();
+    place
+        .run("train --quiet --threads 1 --data data --points 512 --epochs 60 --model oss-net-c-small --out run")
+        .succeeded();
     // 2 mm, and the first voxel elsewhere than at the origin.
     for (name, seed) in [("one", 2), ("two", 3)] {
         let mut scan = ball(SIDE, seed).into_iter().next().unwrap();
@@ -39,7 +41,7 @@ fn meshes_and_the_page() {
         scan.pixdim[1..4].fill(2.0);
         scan.write(&place.at(&format!("{name}.nii.gz")));
     }
-    let infer = "infer --quiet --threads 1 --load-model run/oss-net-c.safetensors --out out --smallest 20 --mesh obj --report --input";
+    let infer = "infer --quiet --threads 1 --load-model run/oss-net-c-small.safetensors --out out --smallest 20 --mesh obj --report --input";
     let printed = place.run(&format!("{infer} one.nii.gz --json")).succeeded();
     let entries = serde_json::from_str::<Value>(&printed).unwrap()["cases"].clone();
     let stated = &entries[0]["meshes"][0];
@@ -77,7 +79,9 @@ fn meshes_and_the_page() {
     place.run(&format!("{infer} one.nii.gz two.nii.gz --resume")).succeeded();
     let page = fs::read_to_string(place.at("out/report.html")).unwrap();
     assert_eq!(page.matches("<canvas").count(), 2);
-    assert!(page.contains("2 scans were segmented by OSS-Net C in") && page.contains("ball, "));
+    assert!(
+        page.contains("2 scans were segmented by OSS-Net C small (2 encoder blocks) in") && page.contains("ball, ")
+    );
     // For scripts/check_pages.py, as in tests/engine/pages.rs.
     let pages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
     fs::create_dir_all(&pages).unwrap();

@@ -50,9 +50,9 @@ fn one_checkpoint_has_one_score() {
         ("unet3d", "--epochs 4"),
         ("unet3d", "--epochs 4 --patch 16,16,16"),
         ("unet2d", "--epochs 6"),
-        ("oss-net-c", "--epochs 6 --points 256"),
-        ("oss-net-b", "--epochs 6 --points 256"),
-        ("o-net", "--epochs 6 --points 256"),
+        ("oss-net-c-small", "--epochs 6 --points 256"),
+        ("oss-net-b-small", "--epochs 6 --points 256"),
+        ("o-net-small", "--epochs 6 --points 256"),
     ] {
         let place = place();
         let trained = json(
@@ -90,9 +90,9 @@ fn networks_learn() {
     let place = place();
     let all: &[(&str, &str, f64)] = &[
         ("unet3d", "--epochs 25 --rate 3e-3", 0.5),
-        ("oss-net-c", "--epochs 60 --points 256", 0.5),
+        ("oss-net-c-small", "--epochs 60 --points 256", 0.5),
         ("unet2d", "--epochs 40", 0.5),
-        ("o-net", "--epochs 100 --points 256", 0.3),
+        ("o-net-small", "--epochs 100 --points 256", 0.3),
     ];
     let (networks, seeds) = if cfg!(feature = "exhaustive") { (all, 3) } else { (&all[..2], 1) };
     for (model, flags, least) in networks {

@@ -17,7 +17,7 @@ fn place() -> Place {
     place
 }
 
-const TRAIN: &str = "train --threads 1 --points 64 --data data --model o-net";
+const TRAIN: &str = "train --threads 1 --points 64 --data data --model o-net-small";
 
 /// A training that takes long, started and past its first step.
 fn running(place: &Place, out: &str) -> Child {
@@ -48,13 +48,13 @@ fn dead() -> u32 {
 fn the_second_process_is_refused_and_the_first_goes_on() {
     let place = place();
     let mut first = running(&place, "run");
-    let temporary = format!("run/.o-net.safetensors.{}-7.tmp", first.id());
+    let temporary = format!("run/.o-net-small.safetensors.{}-7.tmp", first.id());
     fs::write(place.at(&temporary), "half").unwrap();
     let owner = format!("process {}", first.id());
     for command in [
         format!("{TRAIN} --quiet --epochs 1 --out run"),
         format!("{TRAIN} --quiet --epochs 100000 --resume run"),
-        "compare --quiet --models o-net --epochs 1 --data data --out run".into(),
+        "compare --quiet --models o-net-small --epochs 1 --data data --out run".into(),
         "inspect data --out run".into(),
     ] {
         place.run(&command).refused(1, &["run", "in use by", &owner]);
@@ -81,10 +81,10 @@ fn temporaries_of_the_dead_are_removed_by_every_command() {
     };
     for (folder, command) in [
         ("run", format!("{TRAIN} --quiet --epochs 1 --resume run")),
-        ("", "convert run/o-net.safetensors o-net.pt".into()),
+        ("", "convert run/o-net-small.safetensors o-net-small.pt".into()),
         ("", "mesh seg.nii.gz --quiet --out seg.ply".into()),
         ("data/bordersTr", "borders data --quiet".into()),
-        ("run", "infer --quiet --load-model run/o-net.safetensors --input seg.nii.gz --out run".into()),
+        ("run", "infer --quiet --load-model run/o-net-small.safetensors --input seg.nii.gz --out run".into()),
     ] {
         let folder = if folder.is_empty() { "." } else { folder };
         left(folder);
@@ -102,7 +102,7 @@ fn a_summary_is_completed() {
     for (name, number) in [("p", 1), ("q", 2)] {
         ball(SIDE, number)[0].write(&place.at(&format!("scans/{name}.nii.gz")));
     }
-    let infer = "infer --quiet --load-model run/o-net.safetensors --input scans --out out";
+    let infer = "infer --quiet --load-model run/o-net-small.safetensors --input scans --out out";
     place.run(infer).succeeded();
     let read = || -> Vec<Value> {
         let text = fs::read_to_string(place.at("out/inference.json")).unwrap();
@@ -128,7 +128,7 @@ fn a_summary_is_completed() {
 #[test]
 fn a_comparison_is_taken_up_at_any_moment() {
     let place = place();
-    let compare = "compare --quiet --threads 1 --models o-net,unet2d --epochs 1 --data data";
+    let compare = "compare --quiet --threads 1 --models o-net-small,unet2d --epochs 1 --data data";
     place.run(&format!("{compare} --out whole")).succeeded();
     let dice = |folder: &str| -> Vec<Value> {
         let text = fs::read_to_string(place.at(folder).join("results.json")).unwrap();
@@ -136,15 +136,21 @@ fn a_comparison_is_taken_up_at_any_moment() {
         results["models"].as_array().unwrap().iter().map(|model| model["dice"].clone()).collect()
     };
     // What lies there after a kill behind each file that is written, in their order.
-    let order =
-        ["", "o-net.safetensors", "o-net.costs.json", "unet2d.safetensors", "unet2d.costs.json", "results.json"];
+    let order = [
+        "",
+        "o-net-small.safetensors",
+        "o-net-small.costs.json",
+        "unet2d.safetensors",
+        "unet2d.costs.json",
+        "results.json",
+    ];
     for last in 0..order.len() {
         let folder = format!("left{last}");
         fs::create_dir(place.at(&folder)).unwrap();
         for file in &order[1..=last] {
             fs::copy(place.at(&format!("whole/{file}")), place.at(&format!("{folder}/{file}"))).unwrap();
         }
-        fs::write(place.at(&format!("{folder}/.o-net.safetensors.{}-3.tmp", dead())), "half").unwrap();
+        fs::write(place.at(&format!("{folder}/.o-net-small.safetensors.{}-3.tmp", dead())), "half").unwrap();
         fs::write(
             place.at(&format!("{folder}/.ossnet.lock")),
             format!("{{\"host\":\"x\",\"pid\":{},\"start\":1}}", dead()),
@@ -163,7 +169,7 @@ fn an_archive_that_does_not_fit_fails_once() {
     let place = place();
     place.run(&format!("{TRAIN} --quiet --epochs 1 --out run")).succeeded();
     // A limit on the size of files; the signal that comes with it is ignored, so that writing fails as on a full disk.
-    let outcome = place.shell("trap '' XFSZ; ulimit -f 64; exec $ossnet convert run/o-net.safetensors big.pt");
+    let outcome = place.shell("trap '' XFSZ; ulimit -f 64; exec $ossnet convert run/o-net-small.safetensors big.pt");
     outcome.refused_by_the_system(&["big.pt"]);
     assert!(!place.at("big.pt").exists() && hidden(place.path()).is_empty());
 }

@@ -23,6 +23,7 @@ mod inspect;
 mod learning;
 mod left_over;
 mod memory_command;
+mod names;
 mod out_of_memory;
 mod resident_memory;
 mod roofline;

@@ -11,7 +11,7 @@ use crate::support::cli::{Outcome, Place, data_set, earlier_version};
 const SIDE: i64 = 16;
 
 /// A run of 24 steps with everything that has a state: averages, validations, accumulated passes.
-const RUN: &str = "train --quiet --threads 1 --model o-net --points 64 --epochs 24 --batch-size 1 --accumulate 2 --data data \
+const RUN: &str = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 24 --batch-size 1 --accumulate 2 --data data \
     --average-decay 0.9 --clip-norm 1 --validate-every 5 --save-every 0";
 
 fn place() -> Place {
@@ -31,7 +31,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 fn a_run_of_an_earlier_version() {
     let place = place();
     place.run(&format!("{RUN} --out run")).succeeded();
-    earlier_version(&place.at("run/o-net.safetensors"), r#","trained_spacing":[1.0,1.0,1.0]"#);
+    earlier_version(&place.at("run/o-net-small.safetensors"), r#","trained_spacing":[1.0,1.0,1.0]"#);
     place.run("train --quiet --threads 1 --resume run").succeeded();
 }
 
@@ -51,7 +51,7 @@ fn a_run_that_is_killed_again_and_again() {
     }
     let outcome: Outcome = next(&place).output().unwrap().into();
     outcome.succeeded();
-    for file in ["o-net.safetensors", "o-net.best.safetensors", "config.toml"] {
+    for file in ["o-net-small.safetensors", "o-net-small.best.safetensors", "config.toml"] {
         assert!(bytes(&place.at(&format!("whole/{file}"))) == bytes(&place.at(&format!("killed/{file}"))), "{file}");
     }
     let log = fs::read_to_string(place.at("killed/log.jsonl")).unwrap();
@@ -88,18 +88,21 @@ fn a_file_says_the_same_as_flags_and_flags_override_it() {
 #[test]
 fn the_official_options() {
     let place = place();
-    let official = place.run("train --network-config full2 --dataset LITS --train --test --dump-config").succeeded();
+    let official = place.run("train --model full2 --dataset LITS --train --test --dump-config").succeeded();
     for part in ["preset = \"lits\"", "epochs = 50", "batch_size = 8", "training_samples = 16384", "validate_every = 5"]
     {
         assert!(official.contains(part), "{part}: {official}");
     }
-    place.refuses("train --network-config full", 1, &["BraTS2020", "No such file"]);
+    place.refuses("train --model full --preset brats", 1, &["BraTS2020", "No such file"]);
+    // The official name of the flag says no more than ours.
+    let dump = |flag: &str| place.run(&format!("train {flag} oss-net-c --dump-config")).succeeded();
+    assert_eq!(dump("--network-config"), dump("--model"));
     place.refuses("train --dataset BraTS", 2, &["vanilla_o_net", "oss-net-d"]);
-    place.refuses("train --network-config full --dataset ACDC", 2, &["acdc", "BraTS or LITS"]);
+    place.refuses("train --model full --dataset ACDC", 2, &["acdc", "BraTS or LITS"]);
     place.refuses("train --precision bf16 --data data", 2, &["--precision bf16", "CUDA device"]);
     place.refuses("train --cuda-devices 0,1 --data data", 2, &["--cuda-devices 0,1", "one device"]);
     place.refuses("train --cuda-devices x --data data", 2, &["--cuda-devices", "'x'"]);
-    place.refuses("train --model o-net --patch 16,16,16 --data data", 2, &["--patch", "O-Net"]);
+    place.refuses("train --model o-net-small --patch 16,16,16 --data data", 2, &["--patch", "O-Net small"]);
     place.refuses("train --model unet3d --patch 16,16,10 --data data", 2, &["--patch", "multiples of 16"]);
 }
 

@@ -87,10 +87,10 @@ fn arenas_of_every_kind_train_alike() {
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     let weights = |out: &str, variable: (&str, &str)| {
         let flags =
-            "train --data data --model o-net --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
+            "train --data data --model o-net-small --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
         let mut command = command(&place, &format!("{flags} --out {out}"));
         Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
-        std::fs::read(place.at(out).join("o-net.safetensors")).unwrap()
+        std::fs::read(place.at(out).join("o-net-small.safetensors")).unwrap()
     };
     let mapped = weights("mapped", ("OSSNET_ARENA", "mapped"));
     assert!(mapped == weights("one", ("OSSNET_ARENA", "one")));
@@ -157,20 +157,20 @@ fn a_comparison() {
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     let text = run(
         &place,
-        "compare --data data --models o-net,unet3d --epochs 1 --device cuda --memory-budget 1GiB --out result --quiet",
+        "compare --data data --models o-net-small,unet3d --epochs 1 --device cuda --memory-budget 1GiB --out result --quiet",
     );
-    assert!(text.contains("O-Net") && text.contains("3D residual U-Net"), "{text}");
+    assert!(text.contains("O-Net small") && text.contains("3D residual U-Net"), "{text}");
     let results = std::fs::read_to_string(place.at("result/results.json")).unwrap();
     let results: serde_json::Value = serde_json::from_str(&results).unwrap();
     assert!(results["device"].as_str().unwrap().starts_with("cuda"), "{}", results["device"]);
-    assert!(place.at("result/report.html").exists() && place.at("result/o-net.safetensors").exists());
+    assert!(place.at("result/report.html").exists() && place.at("result/o-net-small.safetensors").exists());
 }
 
 /// What a step costs on the device, launches included; its bytes are the plan's.
 #[test]
 fn a_step_is_measured() {
     let place = Place::new();
-    let flags = "--model o-net --volume 32x32x32 --points 64 --steps 1 --memory-budget 1GiB --json";
+    let flags = "--model o-net-small --volume 32x32x32 --points 64 --steps 1 --memory-budget 1GiB --json";
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     let measured = json(run(&place, &format!("memory {flags} --device cuda")));
     let planned = json(place.run(&format!("memory {flags} --plan-for sm_80")).succeeded());
@@ -186,8 +186,8 @@ fn a_step_is_measured() {
 fn a_scan_is_segmented() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
-    place.run("train --data data --model o-net --points 64 --epochs 3 --quiet --out run").succeeded();
-    let infer = "infer --quiet --load-model run/o-net.safetensors --input data/imagesTr/a.nii.gz --memory-budget 256MiB \
+    place.run("train --data data --model o-net-small --points 64 --epochs 3 --quiet --out run").succeeded();
+    let infer = "infer --quiet --load-model run/o-net-small.safetensors --input data/imagesTr/a.nii.gz --memory-budget 256MiB \
                  --resolution 6x5x7 --dense --threshold 0.3 --mesh obj --smallest 0 --refine 1 --json";
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     let cpu = json(place.run(&format!("{infer} --out cpu")).succeeded());
@@ -240,7 +240,7 @@ fn a_step_copies_nothing_to_the_host() {
 
 /// Losses of the first `epochs` passes over the embedded heads.
 fn losses(place: &Place, device: &str, epochs: usize) -> Vec<f64> {
-    let flags = "--model o-net --points 64 --quiet --memory-budget 1GiB";
+    let flags = "--model o-net-small --points 64 --quiet --memory-budget 1GiB";
     run(place, &format!("train {flags} --epochs {epochs} --device {device} --out {device}"));
     let log = std::fs::read_to_string(place.at(device).join("log.jsonl")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

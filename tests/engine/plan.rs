@@ -109,13 +109,14 @@ fn plans_of_the_largest_volumes_take_no_time() {
 #[test]
 fn any_activation_for_both_networks() {
     let (volume, sizes) = ([16; 3], StepSizes { optimizer: optimizers()[1], ..StepSizes::new([16; 3], 2, 40) });
-    for name in ["oss-net-c", "unet3d"] {
+    for name in ["oss-net-c-small", "unet3d"] {
         let network = |activation: &str| {
-            let flags = format!("network_config = '{name}'\n[network]\nactivation = '{activation}'");
+            let flags = format!("model = '{name}'\n[network]\nactivation = '{activation}'");
             RunConfig::resolve(None, flags.parse().unwrap(), false)?.network(1, 1, volume)
         };
-        let own = NetworkConfig::sample(name, 1, 1, volume).unwrap();
+        let own = NetworkConfig::official(name, Family::Brats).unwrap().adapted(1, 1, volume);
         assert_eq!(network("").unwrap(), own);
+        assert!(network("relu").unwrap().title().contains("activation relu"));
         assert!(network("gelu").unwrap_err().to_string().contains("leaky-relu"));
         let mut losses = Vec::new();
         for activation in ["pade-5/4", "pade-3/3", "pade-7/7", "relu", "leaky-relu-0.2", "prelu"] {

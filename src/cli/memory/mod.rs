@@ -107,6 +107,25 @@ enum CompareTo {
     Measured,
 }
 
+/// What a network is made for, apart from the volume.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Step")]
+pub(super) struct DataArgs {
+    /// Channels of the images (4: as BraTS)
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    channels: u16,
+    /// Outputs of the network: 1 for inside against outside, else one a class, background included
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    outputs: u16,
+}
+
+impl DataArgs {
+    /// The same work on such data.
+    pub(super) fn of(self, workload: Workload) -> Workload {
+        workload.with_data(usize::from(self.channels), usize::from(self.outputs))
+    }
+}
+
 /// Flags of `ossnet memory`.
 #[derive(Args, Clone, Debug)]
 pub struct MemoryArgs {
@@ -124,6 +143,8 @@ pub struct MemoryArgs {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     #[arg(help_heading = "Step")]
     batch: u64,
+    #[command(flatten)]
+    data: DataArgs,
     /// What is done
     #[arg(long, value_enum, default_value_t = StepName::Train, help_heading = "Step")]
     step: StepName,
@@ -226,7 +247,7 @@ impl MemoryArgs {
             optimizer: self.optimizer.settings(),
             ..StepSizes::new(self.volume, self.batch as usize, self.points() as usize)
         };
-        Workload::official(model, sizes)
+        Ok(self.data.of(Workload::official(model, sizes)?))
     }
 
     /// The workload of `--model`, its volume checked, with `--recompute auto` and `--on-oom adapt` settled for a budget;

@@ -17,13 +17,9 @@ use crate::train::settings::Augment;
 /// Values of a run's configuration. Everything else of it can be said in a file.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Flags {
-    /// Network: full, A, B, C1 … vanilla_o_net_wide, oss-net-a to -d, o-net, unet3d, unet2d [official option]
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    #[arg(help_heading = "Network")]
-    network_config: Option<String>,
-    /// Network, under a shorter flag [default: oss-net-c]
-    #[arg(short, long, value_name = "NAME")]
-    #[serde(skip)]
+    /// Network: o-net, oss-net-a to -d (published sizes), the same with -small, unet3d, unet2d, or a name of the official code
+    /// (full, A, B, C1 … vanilla_o_net_wide) [default: oss-net-c-small]
+    #[arg(short, long, alias = "network-config", value_name = "NAME")]
     #[arg(help_heading = "Network")]
     model: Option<String>,
     /// BraTS or LITS: the official defaults for that data set [official option]
@@ -39,7 +35,7 @@ pub struct Flags {
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     data: Option<String>,
-    /// Set of defaults [default: brats as soon as an official option names network or data, else sample]
+    /// Set of defaults [default: brats where an official option names the data, else sample]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]
     preset: Option<Preset>,
@@ -200,7 +196,7 @@ fn is_false(flag: &bool) -> bool {
 impl Flags {
     /// True if the caller speaks in the official options.
     pub fn are_official(&self) -> bool {
-        self.network_config.is_some() || self.dataset.is_some() || self.dataset_path.is_some()
+        self.dataset.is_some() || self.dataset_path.is_some()
     }
 
     /// What was said, under the keys of a configuration file.
@@ -210,10 +206,8 @@ impl Flags {
     pub fn table(&self) -> Result<Table> {
         let mut said = Table::try_from(self)
             .map_err(|error| Error::Usage(format!("the flags cannot be put together ({error}); report this")))?;
-        for (short, key) in [(&self.model, "network_config"), (&self.data, "dataset_path")] {
-            if let Some(value) = short {
-                said.insert(key.into(), Value::String(value.clone()));
-            }
+        if let Some(data) = &self.data {
+            said.insert("dataset_path".into(), Value::String(data.clone()));
         }
         if self.test && !said.contains_key("validate_every") {
             said.insert("validate_every".into(), Value::Integer(OFFICIAL_VALIDATION));

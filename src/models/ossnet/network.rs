@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::OssNet;
 use crate::error::{Error, Result};
-use crate::models::config::published_name;
 use crate::models::loss::{self, Batch, LossSettings, Targets};
 use crate::models::{Architecture, Network, NetworkConfig, OssNetConfig, Recompute, Supervision};
 use crate::nn::Parameters;
@@ -19,18 +18,11 @@ impl Architecture for OssNetConfig {
     }
 
     fn title(&self) -> String {
-        match self.name.as_str() {
-            "vanilla_o_net" => "O-Net (narrow)".into(),
-            "vanilla_o_net_wide" => "O-Net".into(),
-            "full" => "OSS-Net C".into(),
-            "full2" => "OSS-Net D".into(),
-            name @ ("A" | "B") => format!("OSS-Net {name}"),
-            name => format!("OSS-Net ({name})"),
-        }
+        self.title()
     }
 
     fn slug(&self) -> String {
-        published_name(&self.name).to_lowercase()
+        self.slug()
     }
 
     fn image_channels(&self) -> usize {
@@ -41,8 +33,8 @@ impl Architecture for OssNetConfig {
         self.classes
     }
 
-    fn for_volume(&self, shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
-        Some(Arc::new(Self { volume_shape: shape, ..self.clone() }))
+    fn for_data(&self, channels: usize, classes: usize, shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
+        Some(Arc::new(self.clone().adapted(channels, classes, shape)))
     }
 
     fn to_json(&self) -> serde_json::Result<String> {

@@ -19,8 +19,8 @@ use crate::device::{Backend, Device, LaunchConfig, THREADS, Target};
 use crate::error::Result;
 use crate::memory::Role;
 use crate::nn::layers::EPSILON;
+use crate::ops::Grouping;
 use crate::ops::norm_act::{NormActArgs, ResidualPlace, norm_act};
-use crate::ops::{self, Grouping};
 use crate::tape::{Mode, Tape, Var};
 use crate::tensor::{DType, Tensor};
 

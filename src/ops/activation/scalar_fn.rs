@@ -7,7 +7,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::Activation;
-use super::pade::Pade;
+use super::pade::{Fixed, Given, Pade};
 use super::standard::{Leaky, Selu, Sigmoid, Softplus, Swish, Tanh};
 use crate::ops::simd;
 
@@ -23,7 +23,9 @@ const LANE_TERMS: usize = 256;
 /// A function of one variable.
 pub(super) trait ScalarFn: Copy {
     /// Number of learnt coefficients.
-    const COEFFICIENTS: usize;
+    fn coefficients(self) -> usize {
+        0
+    }
 
     /// Arguments of larger magnitude, and NaN, go through the scalar functions in f64.
     const BOUND: f32 = f32::INFINITY;
@@ -114,14 +116,10 @@ impl BoundActivation {
             Activation::Tanh => simd.vectorize(Run(Tanh, kernel)),
             Activation::Sigmoid => simd.vectorize(Run(Sigmoid, kernel)),
             Activation::Pade { numerator, denominator } => match (numerator, denominator) {
-                (5, 4) => simd.vectorize(Run(Pade::<6, 4>::new(c), kernel)),
-                (3, 3) => simd.vectorize(Run(Pade::<4, 3>::new(c), kernel)),
-                (4, 4) => simd.vectorize(Run(Pade::<5, 4>::new(c), kernel)),
-                (5, 5) => simd.vectorize(Run(Pade::<6, 5>::new(c), kernel)),
-                (6, 6) => simd.vectorize(Run(Pade::<7, 6>::new(c), kernel)),
-                (7, 7) => simd.vectorize(Run(Pade::<8, 7>::new(c), kernel)),
-                (8, 8) => simd.vectorize(Run(Pade::<9, 8>::new(c), kernel)),
-                _ => unreachable!("Padé orders are checked when the op is recorded"),
+                (5, 4) => simd.vectorize(Run(Pade::new(Fixed::<6, 4>, c), kernel)),
+                (numerator, denominator) => {
+                    simd.vectorize(Run(Pade::new(Given(numerator + 1, denominator), c), kernel))
+                }
             },
         }
     }
@@ -214,7 +212,7 @@ impl Kernel for Differentiate<'_> {
         let Self { x, g, sums } = self;
         let zero = simd.splat_f32s(0.0);
         let mut terms = [zero; MAX_COEFFICIENTS];
-        for (terms, sums) in terms.iter_mut().zip(&sums.lanes[..C::COEFFICIENTS]) {
+        for (terms, sums) in terms.iter_mut().zip(&sums.lanes[..curve.coefficients()]) {
             *terms = S::as_simd_f32s(sums).0[0];
         }
         let totals = &mut sums.totals;
@@ -235,7 +233,7 @@ impl Kernel for Differentiate<'_> {
                 [curve.gradient(simd, x, g, &mut terms)]
             },
         );
-        for (&terms, sums) in terms.iter().zip(&mut sums.lanes[..C::COEFFICIENTS]) {
+        for (&terms, sums) in terms.iter().zip(&mut sums.lanes[..curve.coefficients()]) {
             S::as_mut_simd_f32s(sums).0[0] = terms;
         }
         sums.terms += x.len().div_ceil(S::F32_LANES);

@@ -9,7 +9,10 @@ use super::scalar_fn::{MAX_COEFFICIENTS, ScalarFn};
 pub(super) struct Leaky<const LEARNT: usize>(pub f32);
 
 impl<const LEARNT: usize> ScalarFn for Leaky<LEARNT> {
-    const COEFFICIENTS: usize = LEARNT;
+    #[inline(always)]
+    fn coefficients(self) -> usize {
+        LEARNT
+    }
 
     #[inline(always)]
     fn value<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
@@ -38,8 +41,6 @@ const SELU_SCALE: f32 = 1.050_701;
 const SELU_SCALE_ALPHA: f32 = 1.758_099_3;
 
 impl ScalarFn for Selu {
-    const COEFFICIENTS: usize = 0;
-
     #[inline(always)]
     fn value<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         let positive = simd.greater_than_f32s(x, simd.splat_f32s(0.0));
@@ -71,8 +72,6 @@ fn sigmoids<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
 }
 
 impl ScalarFn for Sigmoid {
-    const COEFFICIENTS: usize = 0;
-
     #[inline(always)]
     fn value<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         sigmoids(simd, x).0
@@ -90,8 +89,6 @@ impl ScalarFn for Sigmoid {
 pub(super) struct Swish;
 
 impl ScalarFn for Swish {
-    const COEFFICIENTS: usize = 0;
-
     #[inline(always)]
     fn value<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         simd.mul_f32s(x, sigmoids(simd, x).0)
@@ -110,8 +107,6 @@ impl ScalarFn for Swish {
 pub(super) struct Softplus;
 
 impl ScalarFn for Softplus {
-    const COEFFICIENTS: usize = 0;
-
     #[inline(always)]
     fn value<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         let zero = simd.splat_f32s(0.0);
@@ -146,8 +141,6 @@ impl Tanh {
 }
 
 impl ScalarFn for Tanh {
-    const COEFFICIENTS: usize = 0;
-
     #[inline(always)]
     fn value<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         let e = Self::exponential(simd, x).minus_one(simd);

@@ -11,7 +11,8 @@ use crate::ops::moments::Grouping;
 use crate::tape::Backward;
 use crate::tensor::{DType, Tensor};
 
-/// Forward and first backward kernel of an activation, and the slope of a rectifier that is given one.
+/// Forward and first backward kernel of an activation, and what it is given: a rectifier's slope, or how many coefficients a
+/// Padé unit has.
 fn kernels(activation: Activation) -> (&'static str, &'static str, f32) {
     let (forward, first) = match activation {
         Activation::Identity => ("norm_act_identity", "norm_act_first_identity"),
@@ -22,19 +23,15 @@ fn kernels(activation: Activation) -> (&'static str, &'static str, f32) {
         Activation::Softplus => ("norm_act_softplus", "norm_act_first_softplus"),
         Activation::Tanh => ("norm_act_tanh", "norm_act_first_tanh"),
         Activation::Sigmoid => ("norm_act_sigmoid", "norm_act_first_sigmoid"),
-        Activation::Pade { numerator, denominator } => match (numerator, denominator) {
-            (5, 4) => ("norm_act_pade54", "norm_act_first_pade54"),
-            (3, 3) => ("norm_act_pade33", "norm_act_first_pade33"),
-            (4, 4) => ("norm_act_pade44", "norm_act_first_pade44"),
-            (5, 5) => ("norm_act_pade55", "norm_act_first_pade55"),
-            (6, 6) => ("norm_act_pade66", "norm_act_first_pade66"),
-            (7, 7) => ("norm_act_pade77", "norm_act_first_pade77"),
-            (8, 8) => ("norm_act_pade88", "norm_act_first_pade88"),
-            _ => unreachable!("Padé orders are checked when the op is recorded"),
-        },
+        Activation::PADE => ("norm_act_pade54", "norm_act_first_pade54"),
+        Activation::Pade { .. } => ("norm_act_pade", "norm_act_first_pade"),
     };
-    let slope = if let Activation::LeakyRelu(slope) = activation { slope } else { 0.0 };
-    (forward, first, slope)
+    let given = match activation {
+        Activation::LeakyRelu(slope) => slope,
+        Activation::Pade { numerator, denominator } => (32 * (numerator + 1) + denominator) as f32,
+        _ => 0.0,
+    };
+    (forward, first, given)
 }
 
 /// How vectors are indexed by item and channel: the twin of `Norm` in the kernels' file.

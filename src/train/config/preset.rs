@@ -19,7 +19,7 @@ use crate::train::settings::Augment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// Small network, high rates: for volumes of some hundred thousand voxels.
+    /// High rates, few points: for volumes of some hundred thousand voxels.
     Sample,
     /// The official defaults for BraTS (four encoder blocks).
     Brats,
@@ -57,7 +57,7 @@ impl Preset {
     /// The network if none is named. The official default is none, which is an error there that lists the names.
     pub(super) fn default_network(self) -> &'static str {
         match self {
-            Preset::Sample => "oss-net-c",
+            Preset::Sample => "oss-net-c-small",
             Preset::Brats | Preset::Lits => "",
         }
     }
@@ -75,7 +75,7 @@ impl Preset {
         };
         Ok(RunConfig {
             preset: self,
-            network_config: name.into(),
+            model: name.into(),
             dataset_path: match self {
                 Preset::Sample => format!("{SAMPLE}heads"),
                 Preset::Brats => "BraTS2020".into(),

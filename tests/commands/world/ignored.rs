@@ -34,9 +34,12 @@ fn ignored_voxels_are_left_out_everywhere() {
     sparse(&place, r#"{"background": 0, "lesion": 1, "ignore": 2}"#);
     let text = place.run("inspect data --full").succeeded();
     assert!(text.contains("0 background, 1 lesion, 2 (ignored)") && text.contains("no problems found"), "{text}");
-    for (model, more) in
-        [("unet3d", ""), ("unet2d", ""), ("o-net", "--points 512"), ("oss-net-c", "--points 512 --sampling class")]
-    {
+    for (model, more) in [
+        ("unet3d", ""),
+        ("unet2d", ""),
+        ("o-net-small", "--points 512"),
+        ("oss-net-c-small", "--points 512 --sampling class"),
+    ] {
         let train = format!("train --quiet --threads 1 --data data --model {model} --epochs 8 {more} --out {model}");
         place.run(&train).succeeded();
         let weights = format!("{model}/{model}.safetensors");

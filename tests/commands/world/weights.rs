@@ -13,7 +13,7 @@ fn prefixes_of_weights_are_taken_off() {
     let plain = convert::to_torch(own);
     let scores = |file: &str| {
         let command = format!(
-            "evaluate --quiet --threads 1 --json --load-model {file} --network-config unet3d --data data --out scores-{file}"
+            "evaluate --quiet --threads 1 --json --load-model {file} --model unet3d --data data --out scores-{file}"
         );
         let scores: serde_json::Value = serde_json::from_str(&place.run(&command).succeeded()).unwrap();
         scores["dice"].as_f64().unwrap()
@@ -34,11 +34,11 @@ fn prefixes_of_weights_are_taken_off() {
             let dice = scores(file);
             assert_eq!(*expected.get_or_insert(dice), dice, "{prefix} in {file}");
         }
-        place.run("convert w.safetensors out.safetensors --network-config unet3d").succeeded();
+        place.run("convert w.safetensors out.safetensors --model unet3d").succeeded();
         std::fs::remove_file(place.at("out.safetensors")).unwrap();
     }
     // Nothing that fits is still an error.
     let names: Vec<(&str, _)> = plain.iter().take(1).map(|(_, array)| ("x.y", array.view())).collect();
     safetensors::write(place.at("other.safetensors"), &names, &Metadata::new()).unwrap();
-    place.refuses("convert other.safetensors o.safetensors --network-config unet3d", 1, &["no MONAI U-Net"]);
+    place.refuses("convert other.safetensors o.safetensors --model unet3d", 1, &["no MONAI U-Net"]);
 }

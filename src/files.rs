@@ -183,6 +183,16 @@ impl RunFolder {
         }
     }
 
+    /// The part of that name of a folder, whose other parts belong to others; the folder is created when missing.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when another process has the part, [`Error::File`] when the folder cannot be created or written to.
+    pub fn claim_part(folder: impl AsRef<Path>, part: &str) -> Result<Self> {
+        let mut folder = Self::create(folder.as_ref())?;
+        folder.lock = Some(Lock::take_part(&folder.path, part)?);
+        Ok(folder)
+    }
+
     /// A folder that others may write to meanwhile, created when missing.
     ///
     /// # Errors

@@ -13,13 +13,21 @@ const LISTED: usize = 10;
 pub struct Failures {
     /// Cases that there are.
     of: usize,
+    /// There is nothing but the one case that is asked for.
+    alone: bool,
     names: Vec<String>,
 }
 
 impl Failures {
     /// Of a batch of `of` cases.
     pub fn new(of: usize) -> Self {
-        Self { of, names: Vec::new() }
+        Self { of, alone: of <= 1, names: Vec::new() }
+    }
+
+    #[cfg(feature = "infer")]
+    /// Of a part of a batch, of `of` cases, whose others are elsewhere.
+    pub fn of_part(of: usize) -> Self {
+        Self { alone: false, ..Self::new(of) }
     }
 
     /// Says why a case is passed over.
@@ -27,7 +35,7 @@ impl Failures {
     /// # Errors
     /// `error` itself if there is nothing to go on with: a single case, or a fault that is none of the case's.
     pub fn pass_over(&mut self, name: &str, error: Error, is_the_cases: bool) -> Result<()> {
-        if self.of <= 1 || !is_the_cases {
+        if self.alone || !is_the_cases {
             return Err(error);
         }
         self.names.push(name.to_owned());
@@ -40,11 +48,7 @@ impl Failures {
     /// # Errors
     /// As there.
     pub fn pass_over_file(&mut self, problem: Error) -> Result<()> {
-        let name = match &problem {
-            Error::Data { path, .. } => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            _ => String::new(),
-        };
-        self.pass_over(&name, problem, true)
+        self.pass_over(&file_of(&problem), problem, true)
     }
 
     /// The last word on a batch whose results lie in `folder`, where `what` is what was done to each case.
@@ -52,7 +56,7 @@ impl Failures {
     /// # Errors
     /// [`Error::Data`] if cases failed, naming them.
     pub fn finish(self, folder: &Path, what: &str, remedy: &str) -> Result<()> {
-        let Self { of, names } = self;
+        let Self { of, names, .. } = self;
         if names.is_empty() {
             return Ok(());
         }
@@ -62,6 +66,14 @@ impl Failures {
         }
         let problem = format!("{} of {of} cases could not be {what} ({listed})", names.len());
         Err(Error::data(folder, problem, remedy))
+    }
+}
+
+/// The name of the file that makes no case.
+pub fn file_of(problem: &Error) -> String {
+    match problem {
+        Error::Data { path, .. } => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        _ => String::new(),
     }
 }
 

@@ -51,7 +51,9 @@ Examples:
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o seg.nii.gz
   ossnet infer -l model.safetensors -i SCANS -o segmentations --mesh ply --report
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
-  ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta";
+  ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta
+  ossnet infer -l model.safetensors -i cases.txt -o out --resume --shard 3/64
+  ossnet infer --merge out";
 
 pub const MEMORY: &str = "\
 Examples:

@@ -27,7 +27,18 @@ impl Lock {
     /// # Errors
     /// [`Error::Data`] that names the owner if another process has it; [`Error::File`] if the folder refuses.
     pub(super) fn take(folder: &Path) -> Result<Self> {
-        let path = folder.join(NAME);
+        Self::take_part(folder, "")
+    }
+
+    /// Takes the lock of a part of a folder, of which others take others; the part's name is in the lock's.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn take_part(folder: &Path, part: &str) -> Result<Self> {
+        let path = match part {
+            "" => folder.join(NAME),
+            part => folder.join(format!("{NAME}-{part}")),
+        };
         let named = |source: io::Error| match source.kind() {
             // Of a folder that refuses, the folder is what the user knows.
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::file(folder, source),
@@ -38,9 +49,9 @@ impl Lock {
             let mut file = options.open(&path).map_err(named)?;
             let locked = match file.try_lock() {
                 Ok(()) => true,
-                Err(TryLockError::WouldBlock) => return Err(in_use(folder, &mut file)),
+                Err(TryLockError::WouldBlock) => return Err(in_use(folder, part, &mut file)),
                 Err(TryLockError::Error(_)) => {
-                    refuse_owned(folder, &mut file)?;
+                    refuse_owned(folder, part, &mut file)?;
                     false
                 }
             };
@@ -86,24 +97,26 @@ fn owner(file: &mut File) -> Option<Owner> {
 }
 
 /// The error of a folder that belongs to somebody.
-fn in_use(folder: &Path, file: &mut File) -> Error {
+fn in_use(folder: &Path, part: &str, file: &mut File) -> Error {
     let whose = owner(file).map_or("another process".into(), |Owner { host, pid, .. }| {
         format!("process {pid} on {}", host.escape_debug())
     });
-    Error::data(folder, format!("is in use by {whose}"), "wait for its end, or name another folder")
+    let what = if part.is_empty() { "is in use".into() } else { format!("part {part} is in use") };
+    Error::data(folder, format!("{what} by {whose}"), "wait for its end, or name another folder")
 }
 
 /// Where the system knows no locks: refuses a folder whose owner lives, or whose owner nothing is known of.
-fn refuse_owned(folder: &Path, file: &mut File) -> Result<()> {
+fn refuse_owned(folder: &Path, part: &str, file: &mut File) -> Result<()> {
     let Some(owner) = owner(file).filter(|owner| owner != Owner::me()) else { return Ok(()) };
     match owner.lives() {
         Some(false) => Ok(()),
-        Some(true) => Err(in_use(folder, file)),
+        Some(true) => Err(in_use(folder, part, file)),
         None => {
             let Owner { host, pid, .. } = owner;
             let problem =
                 format!("was left by process {pid} on {}, of which nothing is known here", host.escape_debug());
-            Err(Error::data(folder, problem, format!("if it runs no more, remove {NAME} there")))
+            let dash = if part.is_empty() { "" } else { "-" };
+            Err(Error::data(folder, problem, format!("if it runs no more, remove {NAME}{dash}{part} there")))
         }
     }
 }
@@ -121,6 +134,17 @@ mod tests {
         drop(first);
         assert!(!folder.path().join(NAME).exists());
         drop(Lock::take(folder.path()).unwrap());
+    }
+
+    #[test]
+    fn parts_belong_to_different_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::take_part(folder.path(), "1-of-2").unwrap();
+        let _second = Lock::take_part(folder.path(), "2-of-2").unwrap();
+        let error = Lock::take_part(folder.path(), "1-of-2").unwrap_err().to_string();
+        assert!(error.contains("part 1-of-2 is in use by process"), "{error}");
+        drop(first);
+        drop(Lock::take_part(folder.path(), "1-of-2").unwrap());
     }
 
     #[test]
@@ -142,7 +166,7 @@ mod tests {
         let verdict = |owner: &Owner| {
             let path = folder.path().join(NAME);
             fs::write(&path, serde_json::to_string(owner).unwrap()).unwrap();
-            refuse_owned(folder.path(), &mut File::open(path).unwrap()).map_err(|error| error.to_string())
+            refuse_owned(folder.path(), "", &mut File::open(path).unwrap()).map_err(|error| error.to_string())
         };
         let me = Owner::me();
         verdict(me).unwrap();

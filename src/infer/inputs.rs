@@ -1,12 +1,16 @@
 //! From what a user names to cases: files, several files a case, folders.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::data::channels::group;
 use crate::data::nifti::{is_image, read_header, split_ending};
 use crate::data::{Case, Source, brats};
 use crate::error::{Error, Result};
+use crate::files::read_text;
+
+/// Most bytes of a list of scans.
+const LONGEST_LIST: u64 = 1 << 28;
 
 /// What `--input` names.
 #[derive(Debug, Default)]
@@ -32,6 +36,8 @@ pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
 /// The cases that `inputs` name, for a network of the given image channels:
 ///
 /// * a file is a case; so are several, joined by commas, one a channel in the network's order;
+/// * a file that ends in `.txt` is a list of any of these, one a line; empty lines and what follows a `#` at a line's beginning do
+///   not count, and relative paths are relative to the current folder;
 /// * a folder that holds a file ending in `_NAME` for each channel (a BraTS subject) is a case;
 /// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them, if the network
 ///   takes several; see [`group`]), subjects.
@@ -41,7 +47,14 @@ pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
 /// cases of one name.
 pub fn find(inputs: &[String], channels: &[String]) -> Result<Inputs> {
     let mut found = Inputs::default();
+    let mut named = Vec::new();
     for input in inputs {
+        match is_list(Path::new(input)) {
+            true => named.extend(listed(Path::new(input))?),
+            false => named.push(input.clone()),
+        }
+    }
+    for input in &named {
         let path = Path::new(input);
         match path.is_dir() {
             true => in_folder(path, channels, &mut found)?,
@@ -52,14 +65,31 @@ pub fn find(inputs: &[String], channels: &[String]) -> Result<Inputs> {
         }
     }
     name_by_folder(&mut found.cases);
-    for (i, case) in found.cases.iter().enumerate() {
-        if found.cases[..i].iter().any(|other| other.name == case.name) {
+    let mut seen = HashSet::new();
+    for case in &found.cases {
+        if !seen.insert(case.name.as_str()) {
             let problem =
                 format!("--input names two scans called {}, whose segmentations would be one file", case.name);
             return Err(Error::Usage(format!("{problem}; segment them one by one, each with its own --out")));
         }
     }
     Ok(found)
+}
+
+fn is_list(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt")) && !path.is_dir()
+}
+
+/// The lines of a list of scans.
+fn listed(path: &Path) -> Result<Vec<String>> {
+    let text = read_text(path, LONGEST_LIST)?;
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let named: Vec<String> =
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(String::from).collect();
+    match named.is_empty() {
+        true => Err(Error::data(path, "lists no scan", "write the path of a scan or a folder into each line")),
+        false => Ok(named),
+    }
 }
 
 /// Cases that are called alike and lie in different folders get the folder's name before their own.
@@ -245,6 +275,22 @@ mod tests {
         let twins = tree(&["p0/ct.nii.gz", "p1/ct.nii", "p1/mr.nii"]);
         let names = ["p0_ct", "p1_ct", "mr"].map(|name| (name.into(), 1));
         assert_eq!(found(&twins, &["p0", "p1"], &one).unwrap(), names);
+    }
+
+    #[test]
+    fn lists() {
+        let root = tree(&["a.nii.gz", "b.nii", "more/c.nii"]);
+        let at = |name: &str| root.path().join(name).display().to_string();
+        let text = format!("\u{feff}# of today\n{}\r\n\n  {}\n{}\n", at("b.nii"), at("a.nii.gz"), at("more"));
+        std::fs::write(root.path().join("cases.txt"), text).unwrap();
+        let names: Vec<String> =
+            found(&root, &["cases.txt"], &["CT"]).unwrap().into_iter().map(|case| case.0).collect();
+        // The order is of no account.
+        assert_eq!(names, ["a", "b", "c"]);
+        std::fs::write(root.path().join("cases.txt"), "# none\n").unwrap();
+        let message = found(&root, &["cases.txt"], &["CT"]).unwrap_err().to_string();
+        assert!(message.contains("cases.txt: lists no scan"), "{message}");
+        assert!(found(&root, &["gone.txt"], &["CT"]).unwrap_err().to_string().contains("gone.txt"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod hostile;
 mod infer;
 mod infer_memory;
 mod infer_meshes;
+mod infer_shards;
 mod inspect;
 mod learning;
 mod left_over;

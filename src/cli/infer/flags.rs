@@ -132,7 +132,7 @@ impl InferArgs {
         for (flags, whose) in [(others, whose), (of_one, "networks with one output")] {
             let given: Vec<&str> = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect();
             if !given.is_empty() {
-                let (file, outputs) = (self.load_model.display(), config.classes());
+                let (file, outputs) = (self.weights().display(), config.classes());
                 let network = format!("{file} holds {} with {outputs} output(s)", config.title());
                 let problem = format!("only {whose} know {}, and {network}", given.join(" and "));
                 return Err(Error::Usage(format!("{problem}; omit the flag")));

@@ -1,27 +1,25 @@
 //! What is said of each case: a line, and its entry of `inference.json`.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::Outputs;
+use super::outputs::Outputs;
+use super::shard::Shard;
 use crate::checkpoint::model::Model;
 use crate::cli::provenance::stamped;
 use crate::data::{Case, Labels};
 use crate::error::{Error, Result};
-use crate::files::{read_text, write_atomic};
+use crate::files::{self, read_text, write_atomic};
 use crate::infer::Segmentation;
 use crate::task::Task;
 use crate::text::visible_line;
 
 /// A case's line in the summary.
-pub(super) fn entry(
-    model: &Model,
-    case: &Case,
-    outputs: &Outputs,
-    found: &Segmentation,
-    seconds: f64,
-) -> serde_json::Value {
+pub(super) fn entry(model: &Model, case: &Case, outputs: &Outputs, found: &Segmentation, seconds: f64) -> Value {
     let points: u64 = found.evaluated.iter().sum();
     let (evaluated, what) = match model.network.occupancy() {
         Some(_) => (&found.evaluated[..], "points"),
@@ -36,19 +34,19 @@ pub(super) fn entry(
         entry["points_by_stage"] = evaluated.into();
     }
     if let Some(verification) = found.verification {
-        entry["verification"] = serde_json::json!(verification);
+        entry["verification"] = json!(verification);
     }
     entry
 }
 
 /// The part of a case's line that its segmentation tells: all that is known of one whose process was killed before it wrote
 /// the line.
-pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &Labels) -> serde_json::Value {
+pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &Labels) -> Value {
     let values = &task.preprocessing.classes;
     let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
     let counts = labels.histogram();
     let background = values.first().copied().unwrap_or(0);
-    let by_class: serde_json::Map<String, serde_json::Value> = values
+    let by_class: serde_json::Map<String, Value> = values
         .iter()
         .enumerate()
         .skip(1)
@@ -59,7 +57,7 @@ pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &La
         .collect();
     let foreground = labels.len() as u64 - counts[usize::from(background)];
     let inputs: Vec<String> = case.images.iter().map(|source| source.path().display().to_string()).collect();
-    serde_json::json!({
+    json!({
         "case": case.name,
         "input": inputs.join(","),
         "output": outputs.labels.display().to_string(),
@@ -70,8 +68,8 @@ pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &La
 }
 
 /// The same for a reader.
-pub(super) fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
-    let number = |value: &serde_json::Value| value.as_f64().unwrap_or(0.0);
+pub(super) fn line(entry: &Value, outputs: &Outputs) -> String {
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
     let mut line = format!(
         "{}: {:.1} ml of foreground, {:.1} s",
         outputs.labels.display(),
@@ -95,55 +93,144 @@ pub(super) fn line(entry: &serde_json::Value, outputs: &Outputs) -> String {
 /// Most bytes of a summary: a million scans.
 const MOST: u64 = 1 << 30;
 
+/// Least time between two writings of a summary. What a killed process did not write is read again from the segmentations.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The file's layouts: today's, and the bare list of version 0.1.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Known {
-    Stamped { cases: Vec<serde_json::Value> },
-    Bare(Vec<serde_json::Value>),
+    Stamped(Told),
+    Bare(Vec<Value>),
 }
 
-/// `inference.json`: what was found of each case in a folder, and what it cost.
+/// What a summary says.
+#[derive(Default, Deserialize)]
+pub(super) struct Told {
+    /// What was found of each case.
+    pub(super) cases: Vec<Value>,
+    /// The cases that could not be segmented, and why.
+    #[serde(default)]
+    pub(super) failed: Vec<Failed>,
+    /// Of a shard, the names of all its cases.
+    #[serde(default)]
+    pub(super) planned: Vec<String>,
+}
+
+/// A case that could not be segmented.
+#[derive(Clone, Deserialize, Serialize)]
+pub(super) struct Failed {
+    pub(super) case: String,
+    pub(super) problem: String,
+}
+
+impl Told {
+    /// Reads a summary.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Data`] that name it.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let text = read_text(path, MOST)?;
+        let remedy = "choose another --out, or remove it";
+        let known: Known = serde_json::from_str(&text)
+            .map_err(|error| Error::data(path, format!("is no list of segmentations ({error})"), remedy))?;
+        Ok(match known {
+            Known::Stamped(told) => told,
+            Known::Bare(cases) => Self { cases, ..Self::default() },
+        })
+    }
+}
+
+/// What the summary of a whole folder is called.
+pub(super) const WHOLE: &str = "inference.json";
+
+/// What the summary of a shard is called.
+pub(super) fn name_of(shard: Shard) -> String {
+    format!("inference-{}.json", shard.tag())
+}
+
+/// The shard whose summary is called so.
+pub(super) fn shard_of(name: &str) -> Option<Shard> {
+    Shard::from_tag(name.strip_prefix("inference-")?.strip_suffix(".json")?)
+}
+
+/// `inference.json`, or that of a shard: what was found of each case in a folder, and what it cost.
 pub(super) struct Summary {
     /// None is written beside a single file.
     path: Option<PathBuf>,
-    pub(super) entries: Vec<serde_json::Value>,
+    pub(super) entries: Vec<Value>,
+    failed: Vec<Failed>,
+    shard: Option<(Shard, Vec<String>)>,
+    written: Option<Instant>,
+    changed: bool,
 }
 
 impl Summary {
     /// One that is only printed.
     pub(super) fn unwritten() -> Self {
-        Self { path: None, entries: Vec::new() }
+        Self { path: None, entries: Vec::new(), failed: Vec::new(), shard: None, written: None, changed: false }
     }
 
-    /// That of earlier runs into the folder, if there is one.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("inference.json");
-        let entries = match path.exists() {
-            false => Vec::new(),
-            true => {
-                let text = read_text(&path, MOST)?;
-                let remedy = "choose another --out, or remove it";
-                let known: Known = serde_json::from_str(&text)
-                    .map_err(|error| Error::data(&path, format!("is no list of segmentations ({error})"), remedy))?;
-                match known {
-                    Known::Stamped { cases } | Known::Bare(cases) => cases,
-                }
-            }
-        };
-        Ok(Self { path: Some(path), entries })
+    /// That of earlier runs into the folder, if there is one. Of a shard with the names of its cases.
+    pub(super) fn open(folder: &Path, shard: Option<(Shard, Vec<String>)>) -> Result<Self> {
+        let path = folder.join(shard.as_ref().map_or(WHOLE.into(), |(shard, _)| name_of(*shard)));
+        let told = if path.exists() { Told::read(&path)? } else { Told::default() };
+        let changed = shard.is_some();
+        Ok(Self { path: Some(path), entries: told.cases, shard, changed, ..Self::unwritten() })
     }
 
-    /// Whether a case is in it.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|entry| entry["case"] == name)
+    /// What it says of a case.
+    pub(super) fn of(&self, name: &str) -> Option<&Value> {
+        self.entries.iter().find(|entry| entry["case"] == name)
     }
 
     /// One more case, or a case again.
-    pub(super) fn add(&mut self, name: &str, entry: serde_json::Value) -> Result<()> {
+    pub(super) fn add(&mut self, name: &str, entry: Value) -> Result<()> {
         self.entries.retain(|other| other["case"] != name);
         self.entries.push(entry);
-        let Some(path) = &self.path else { return Ok(()) };
-        write_atomic(path, format!("{:#}\n", stamped(self.entries.clone().into(), "cases")).as_bytes())
+        self.changed = true;
+        match self.written {
+            Some(written) if written.elapsed() < PAUSE => Ok(()),
+            _ => self.flush(),
+        }
+    }
+
+    /// A case that could not be segmented.
+    pub(super) fn fail(&mut self, name: &str, problem: String) {
+        self.failed.push(Failed { case: name.into(), problem });
+        self.changed = true;
+    }
+
+    /// Brings the file up to date.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return Ok(()) };
+        let mut all = json!({ "cases": self.entries, "failed": self.failed });
+        if let Some((shard, planned)) = &self.shard {
+            all["shard"] = shard.to_string().into();
+            all["planned"] = planned.clone().into();
+        }
+        write(path, all)?;
+        (self.written, self.changed) = (Some(Instant::now()), false);
+        Ok(())
+    }
+}
+
+/// Writes a summary.
+pub(super) fn write(path: &Path, summary: Value) -> Result<()> {
+    write_atomic(path, format!("{:#}\n", stamped(summary, "cases")).as_bytes())
+}
+
+/// What tells a checkpoint from another: the CRC-32 of its file.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) fn fingerprint(path: &Path) -> Result<String> {
+    let mut file = files::open(path)?;
+    let (mut crc, mut part) = (flate2::Crc::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut part).map_err(|error| Error::file(path, error))? {
+            0 => return Ok(format!("crc32:{:08x}", crc.sum())),
+            count => crc.update(&part[..count]),
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::interrupt;
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::plan::{self, Budget, Fingerprint, Fitted, Request};
 use crate::train::config::DataSource;
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::files::RunFolder;
 use crate::memory::format_bytes;
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase, Task};
@@ -272,7 +272,7 @@ impl Progress {
     /// Of `trainer` over `cases` cases, from where it stands.
     pub fn new(verbosity: Verbosity, trainer: &Trainer, cases: usize) -> Self {
         let (per_epoch, epochs) = (trainer.steps_per_epoch(cases), trainer.settings().epochs);
-        let mut bar = verbosity.task(&trainer.network().config().title(), trainer.total_steps(cases));
+        let mut bar = verbosity.task(&trainer.network().architecture().title(), trainer.total_steps(cases));
         bar.set_position(trainer.optimizer().steps());
         Self { verbosity, bar, per_epoch, epochs }
     }
@@ -300,14 +300,14 @@ impl RunObserver for Progress {
 /// # Errors
 /// [`Error::Interrupted`] between two cases, which says how to go on (`again`), a case that does not fit, or no memory.
 pub fn score_cases(
-    network: &Network,
+    network: &dyn Network,
     parameters: &Parameters,
     task: &Task,
     cases: &dyn CaseSource,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<Vec<(CaseScore, Labels)>> {
-    let rule = if network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     let mut scored = Vec::new();
     for index in 0..cases.len() {

@@ -125,7 +125,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     let model = args.load(&device)?;
     let options = args.options(&model)?;
     // Checked before anything is written.
-    Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options.clone())?;
     let Inputs { mut cases, mut problems } = inputs::find(&args.input, &model.task.preprocessing.channels)?;
     if let Some(shard) = shard {
         cases.retain(|case| shard.has(&case.name));
@@ -264,7 +264,7 @@ fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[&Case], summa
     });
     let scans = scans.collect::<Result<Vec<_>>>()?;
     let mut tick = || interrupt::check(|| "all scans are segmented; report.html comes with --resume".into());
-    let title = model.network.config().title();
+    let title = model.network.architecture().title();
     let options = args.seen.shape.options();
     page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
 }

@@ -140,6 +140,10 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL")]
     #[arg(help_heading = "Training")]
     recompute: Option<String>,
+    /// Activation of the network: pade-5/4, relu, leaky-relu, prelu, … [default: the network's own]
+    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Training")]
+    activation: Option<String>,
     /// Number format of the computation [default: f32]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Training")]
@@ -187,7 +191,8 @@ pub struct Flags {
 }
 
 /// Flags whose key lies in a section of the file: flag, section, key.
-const SECTIONS: [(&str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str); 9] = [
+    ("activation", "network", "activation"),
     ("optimizer", "optimizer", "name"),
     ("rate", "optimizer", "rate"),
     ("weight_decay", "optimizer", "weight_decay"),

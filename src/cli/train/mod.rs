@@ -27,7 +27,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
-use crate::models::NetworkConfig;
+use crate::models::{Architecture, NetworkConfig};
 use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
@@ -337,7 +337,7 @@ struct Ended<'a> {
 fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
     let Ended { trainer, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
-    let (costs, network) = (trainer.costs(), trainer.network().config());
+    let (costs, network) = (trainer.costs(), trainer.network().architecture());
     let best = validation::best(&trainer.history().validations);
     let summary = serde_json::json!({
         "model": network.title(),

@@ -15,6 +15,7 @@ pub use preset::Preset;
 
 use crate::data::{Augmentation, SamplingRule, folds};
 use crate::error::{Error, Result};
+use crate::files::name::path_of;
 use crate::models::config::LARGEST_SIDE;
 use crate::models::loss::LossSettings;
 use crate::models::{Architecture, Family, NetworkConfig, OssNetConfig, RecomputeChoice};
@@ -430,7 +431,7 @@ impl<'a> DataSource<'a> {
     pub fn of(path: &'a str) -> Self {
         match path.strip_prefix(SAMPLE) {
             Some(task) => DataSource::Embedded(task),
-            None => DataSource::Folder(PathBuf::from(path)),
+            None => DataSource::Folder(path_of(Path::new(""), path)),
         }
     }
 }

@@ -17,12 +17,12 @@ use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
 use self::outputs::{Outputs, Target};
 use self::shard::ShardArgs;
 use self::summary::{Summary, fingerprint, of_labels};
-use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
 use super::output::note;
 use super::provenance::print_json;
+use super::{RunArgs, path_text};
 use crate::checkpoint::model::{self, Model};
 use crate::data::{Axes, Case, Labels, Source};
 use crate::device::Device;
@@ -45,7 +45,7 @@ pub struct InferArgs {
     model: Option<String>,
     /// Scans (.nii, .nii.gz, .hdr), each with all channels or several files joined by commas; folders of them; or lists (.txt), one
     /// of these a line
-    #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN")]
+    #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN", value_parser = path_text())]
     input: Vec<String>,
     /// Folder for the segmentations; of one scan, a name that ends in .nii or .nii.gz is that of its segmentation
     #[arg(short, long, value_name = "DIR|FILE", required_unless_present_any = ["merge", "plan"])]

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::cli::path_text;
 use crate::data::ct_window::CtWindow;
 use crate::data::{Fold, SamplingRule};
 use crate::error::{Error, Result};
@@ -27,11 +28,11 @@ pub struct Flags {
     #[arg(help_heading = "Data")]
     dataset: Option<String>,
     /// Folder of the data set [official option; default: BraTS2020 or LITS]
-    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    #[arg(long, value_name = "DIR", conflicts_with = "data", value_parser = path_text())]
     #[arg(help_heading = "Data")]
     dataset_path: Option<String>,
     /// Folder of a data set of any layout, or sample:TASK for an embedded one [default: sample:heads]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = path_text())]
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     data: Option<String>,
@@ -49,7 +50,7 @@ pub struct Flags {
     #[arg(help_heading = "Data")]
     preset: Option<Preset>,
     /// Start from the weights of this checkpoint (.safetensors or official .pt) [official option]
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume", value_parser = path_text())]
     #[arg(help_heading = "Network")]
     load_model: Option<String>,
     /// Passes over the training cases [official option; default: 50, sample: 150]

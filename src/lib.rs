@@ -89,6 +89,7 @@ pub mod mesh;
 pub mod models;
 pub mod nn;
 pub mod ops;
+mod order;
 #[cfg(feature = "train")]
 pub mod plan;
 #[cfg(feature = "train")]

@@ -8,6 +8,7 @@ use crate::data::nifti::{is_image, read_header, split_ending};
 use crate::data::{Case, Source, brats};
 use crate::error::{Error, Result};
 use crate::files::read_text;
+use crate::order;
 
 /// Most bytes of a list of scans.
 const LONGEST_LIST: u64 = 1 << 28;
@@ -149,7 +150,7 @@ fn in_folder(folder: &Path, channels: &[String], found: &mut Inputs) -> Result<(
         );
         return Err(Error::data(folder, problem, "give scans, or a folder of them"));
     }
-    found.cases.sort_by(|a, b| a.name.cmp(&b.name));
+    order::by_name(&mut found.cases, |case| &case.name);
     Ok(())
 }
 
@@ -201,7 +202,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
             paths.push(entry.path());
         }
     }
-    paths.sort();
+    paths.sort_unstable();
     Ok(paths)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::arena::Block;
 use super::budget::format_bytes;
+use crate::order;
 use crate::rng::Rng;
 
 /// What a buffer is for.
@@ -393,7 +394,7 @@ impl Ledger {
             *sums.entry(entry.layer.clone()).or_default() += entry.block.bytes;
         }
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        order::by_key_descending(&mut sums, |(_, bytes)| (*bytes).into());
         sums
     }
 
@@ -457,7 +458,7 @@ impl std::fmt::Display for OutOfMemory {
         write!(f, "out of memory: {}{place} wants {}", self.op, format_bytes(self.requested))?;
         write!(f, " but {} of {} are in use (", format_bytes(self.live.total()), format_bytes(self.budget))?;
         let mut held: Vec<_> = self.live.iter().filter(|(_, bytes)| *bytes > 0).collect();
-        held.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        order::by_key_descending(&mut held, |(_, bytes)| (*bytes).into());
         for (i, (role, bytes)) in held.iter().take(4).enumerate() {
             write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, role.name(), format_bytes(*bytes))?;
         }

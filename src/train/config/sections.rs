@@ -60,7 +60,7 @@ pub struct ScheduleConfig {
     pub power: f32,
 }
 
-/// Courses of the rates; see [`Schedule`].
+/// Courses of the rates; see [`Schedule`](crate::nn::optim::Schedule).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {

@@ -6,10 +6,10 @@ mod norm_act;
 
 use crate::error::Result;
 use crate::nn::{BufferId, ParamId, ParameterKind, Parameters};
+use crate::ops;
 use crate::ops::activation::{self, Activation};
 use crate::ops::conv3d::ConvGeometry;
 use crate::ops::linear::WithStats;
-use crate::ops::{self};
 use crate::rng::Rng;
 use crate::tape::{Precision, Tape, Var};
 

@@ -3,11 +3,11 @@
 use super::{Act, Builder, EPSILON, Linear, MOMENTUM};
 use crate::error::Result;
 use crate::nn::{BufferId, ParamId, ParameterKind, Parameters};
+use crate::ops;
 use crate::ops::activation::Activation;
 use crate::ops::linear::WithStats;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
-use crate::ops::{self};
 use crate::tape::{Precision, Tape, Var};
 use crate::tensor::Tensor;
 

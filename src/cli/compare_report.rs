@@ -12,6 +12,7 @@ use crate::models::RecomputeChoice;
 use crate::report::{self, CaseFacts, CaseSlices, LossCurve, MemoryEvent, ReportData, Results, RunFacts, Timeline};
 use crate::tape::Precision;
 use crate::task::PreparedCase;
+use crate::train::config::Preset;
 
 /// Writes `report.html` into `folder`; `cases` are those for training and for validation.
 ///
@@ -27,7 +28,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let name = |model: &Compared| model.result.name.clone();
     let evidence = ReportData {
-        facts: facts(args, dataset, cases, compared),
+        facts: facts(args, dataset, cases, (results, compared)),
         losses: compared.iter().map(|model| loss_curve(&name(model), &model.losses)).collect(),
         timelines: compared.iter().map(|model| timeline(&name(model), &model.events)).collect(),
         resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
@@ -42,7 +43,7 @@ pub(super) fn write(
 /// A full disk.
 pub(super) fn write_folds(folder: &Path, args: &CompareArgs, dataset: &Dataset, results: &Results) -> Result<()> {
     let evidence = ReportData {
-        facts: facts(args, dataset, [&[], &[]], &[]),
+        facts: facts(args, dataset, [&[], &[]], (results, &[])),
         resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
         ..ReportData::default()
     };
@@ -59,8 +60,9 @@ fn facts(
     args: &CompareArgs,
     dataset: &Dataset,
     [training, validation]: [&[PreparedCase]; 2],
-    compared: &[Compared],
+    (results, compared): (&Results, &[Compared]),
 ) -> RunFacts {
+    let planned = !results.budget.is_empty();
     let case = |validation: bool| {
         move |case: &PreparedCase| CaseFacts {
             name: case.name.clone(),
@@ -76,8 +78,14 @@ fn facts(
     if args.precision.precision != Precision::default() {
         command += &format!(" --precision {}", args.precision.precision);
     }
-    if args.recompute != RecomputeChoice::default() {
-        command += &format!(" --recompute {}", args.recompute);
+    if let Some(recompute) = args.recompute.filter(|&recompute| planned || recompute != RecomputeChoice::default()) {
+        command += &format!(" --recompute {recompute}");
+    }
+    if let Some(preset) = args.preset {
+        command += &format!(" --preset {}", if preset == Preset::Auto { "auto" } else { "sample" });
+    }
+    if let Some(seconds) = args.time_budget {
+        command += &format!(" --time-budget {seconds}s");
     }
     if let Some(count) = args.folds {
         command += &format!(" --folds {count}");
@@ -85,7 +93,10 @@ fn facts(
     if let Some(fold) = args.fold {
         command += &format!(" --fold {fold}");
     }
-    command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
+    if !planned || args.epochs.is_some() {
+        command += &format!(" --epochs {}", args.sample_epochs());
+    }
+    command += &format!(" --seed {} --threads {}", args.seed, args.run.threads);
     let embedded = args.data.is_none();
     RunFacts {
         data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },
@@ -94,7 +105,7 @@ fn facts(
             false => format!("{} with classes {}.", dataset.path.display(), class_names(dataset)),
         },
         cases: training.iter().map(case(false)).chain(validation.iter().map(case(true))).collect(),
-        epochs: args.epochs,
+        epochs: args.sample_epochs(),
         command,
         caveats: if embedded { report::HEADS_CAVEATS.map(String::from).to_vec() } else { Vec::new() },
         warnings: dataset

@@ -21,7 +21,11 @@ pub fn table(results: &Results) -> String {
     }
     let threads = if results.threads == 1 { "1 thread".into() } else { format!("{} threads", results.threads) };
     let run = format!("{}, {threads}, seed {}, ossnet {}", results.device, results.seed, results.version);
-    format!("{text}\n{}\n{run}\n", wrapped(&conclusion(results)))
+    let budget = match results.budget.is_empty() {
+        true => String::new(),
+        false => format!("{}\n", wrapped(&format!("Equal budgets: {}.", results.budget))),
+    };
+    format!("{text}\n{}\n{budget}{run}\n", wrapped(&conclusion(results)))
 }
 
 fn scores(results: &Results, cases: &[&str]) -> TextTable {

@@ -18,7 +18,9 @@ fn place() -> Place {
 /// in it; times, which differ, lie in another file.
 fn checkpoint(place: &Place, model: &str, flags: &str) -> Vec<u8> {
     let name = format!("run{}", flags.replace(' ', ""));
-    let command = format!("train --quiet --model {model} --points 500 --epochs 3 --data data --out {name} {flags}");
+    let command = format!(
+        "train --preset sample --quiet --model {model} --points 500 --epochs 3 --data data --out {name} {flags}"
+    );
     place.run(&command).succeeded();
     fs::read(place.at(&name).join(format!("{model}.safetensors"))).unwrap()
 }
@@ -76,7 +78,8 @@ fn figures(folder: &Path) -> serde_json::Value {
 #[test]
 fn an_interrupted_comparison_ends_as_an_uninterrupted_one() {
     let place = place();
-    let compare = "compare --threads 1 --models o-net-small,oss-net-c-small --epochs 16 --data data --out";
+    let compare =
+        "compare --preset sample --threads 1 --models o-net-small,oss-net-c-small --epochs 16 --data data --out";
     place.run(&format!("{compare} whole --quiet")).succeeded();
     // Interrupted in the first model, then in the second.
     for model in ["O-Net small", "OSS-Net C small"] {

@@ -247,7 +247,7 @@ fn unusable_questions_are_refused() {
 fn training_over_budget_is_refused_with_remedies_or_adapts() {
     let place = Place::new();
     data_set(&place.at("data"), 48, &["a", "b", "c", "d"], &["v"]);
-    let train = "train --threads 2 --model oss-net-c-small --data data --epochs 1 --batch-size 4 --points 4096 --memory-budget 140MiB";
+    let train = "train --preset sample --threads 2 --model oss-net-c-small --data data --epochs 1 --batch-size 4 --points 4096 --memory-budget 140MiB";
     place.refuses(
         train,
         1,
@@ -258,7 +258,8 @@ fn training_over_budget_is_refused_with_remedies_or_adapts() {
     let summary: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
     assert!(bytes(&summary["peak_bytes"]) <= 140 << 20, "{summary}");
 
-    let compare = "compare --threads 2 --models oss-net-c-small --data data --epochs 1 --memory-budget 64MiB";
+    let compare =
+        "compare --preset sample --threads 2 --models oss-net-c-small --data data --epochs 1 --memory-budget 64MiB";
     place.refuses(compare, 1, &["out of memory: ", "it fits with --recompute ", "by --on-oom adapt ("]);
     let outcome = place.run(&format!("{compare} --on-oom adapt --json --out compared"));
     assert!(outcome.err.contains("as asked needs more than 64.0 MiB"), "{}", outcome.err);

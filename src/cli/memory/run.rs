@@ -6,18 +6,20 @@ use clap::Args;
 use toml::{Table, Value};
 
 use super::super::output::print;
+use super::super::plan;
 use super::super::provenance::print_json;
 use super::super::training::open_divided;
 use super::{MemoryArgs, Where, refuse};
 use crate::checkpoint::model;
-use crate::device::UNLIMITED;
+use crate::device::{Device, UNLIMITED};
 use crate::error::Result;
 use crate::files::read_text;
 use crate::memory::default_cpu_budget;
 use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
+use crate::plan::{Budget, Request};
 use crate::planner::json::target_text;
 use crate::report::{TextTable, count, mib, role_name};
-use crate::train::config::RunConfig;
+use crate::train::config::{Preset, RunConfig};
 use crate::train::setup::Setup;
 
 /// What a run's own configuration says, and what asks for something else than a run.
@@ -86,7 +88,10 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         }
         (None, None) => (of_data(args)?, None),
     };
-    let answer = planned(args, &config, checkpoint.as_deref())?;
+    let answer = match config.preset {
+        Preset::Auto if own.data.is_some() => by_data(args, &config)?,
+        _ => planned(args, &config, checkpoint.as_deref())?,
+    };
     match args.run.json {
         true => print_json(answer.json(), "runs"),
         false => print(text(&answer)),
@@ -101,6 +106,11 @@ fn read(path: &Path, flags: Table) -> Result<RunConfig> {
 
 /// The configuration of `train --model NAME --data DIR`.
 fn of_data(args: &MemoryArgs) -> Result<RunConfig> {
+    RunConfig::resolve(None, flags(args), false)
+}
+
+/// What the flags say, as `train`'s would.
+fn flags(args: &MemoryArgs) -> Table {
     let mut flags = Table::new();
     let mut say = |key: &str, value: Value| drop(flags.insert(key.into(), value));
     say("model", args.model.clone().into());
@@ -111,7 +121,27 @@ fn of_data(args: &MemoryArgs) -> Result<RunConfig> {
     if let Some(recompute) = args.recompute {
         say("recompute", recompute.to_string().into());
     }
-    RunConfig::resolve(None, flags, false)
+    flags
+}
+
+/// The run that `train` would make of the data, but for its epochs, which it chooses after some real steps: here one. Where time
+/// is so short that it takes fewer points a step, this has more.
+fn by_data(args: &MemoryArgs, config: &RunConfig) -> Result<RunForecast> {
+    let verbosity = args.run.verbosity();
+    let dataset = open_divided(config)?;
+    dataset.check_headers()?;
+    let fingerprint = plan::fingerprint(&dataset, verbosity)?;
+    let mut given = flags(args);
+    ["model", "dataset_path"].into_iter().for_each(|key| drop(given.remove(key)));
+    let request = Request {
+        model: &config.model,
+        data: &config.dataset_path,
+        seed: config.seed,
+        budget: Budget { seconds: 0.0, epochs: Some(1) },
+        given,
+    };
+    let device = Device::plan_for(args.target(), args.run.memory_budget.unwrap_or_else(default_cpu_budget));
+    Ok(plan::planned_run(&fingerprint, &dataset, &device, &request, verbosity)?.forecast)
 }
 
 fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> Result<RunForecast> {

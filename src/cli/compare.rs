@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
+use super::compare_command;
 use super::compare_plan::{self, Plans};
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::fold_files;
@@ -124,7 +125,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let folds = count.map(|count| Folds::of(&dataset, count, args.seed)).transpose()?;
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
-    let again = format!("run the same command with --out {} to go on", folder.display());
+    let again = compare_command::again(&args, folder);
     let whole = dataset.clone();
     if let Some(folds) = &folds {
         // Where every fold validates in turn, the first one's training cases make the settings of all.

@@ -8,9 +8,7 @@ use crate::error::Result;
 use crate::evaluate;
 use crate::files::write_atomic;
 use crate::memory::{Event, Role};
-use crate::models::RecomputeChoice;
 use crate::report::{self, CaseFacts, CaseSlices, LossCurve, MemoryEvent, ReportData, Results, RunFacts, Timeline};
-use crate::tape::Precision;
 use crate::task::PreparedCase;
 use crate::train::config::Preset;
 
@@ -28,7 +26,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let name = |model: &Compared| model.result.name.clone();
     let evidence = ReportData {
-        facts: facts(args, dataset, cases, (results, compared)),
+        facts: facts(args, dataset, cases, compared),
         losses: compared.iter().map(|model| loss_curve(&name(model), &model.losses)).collect(),
         timelines: compared.iter().map(|model| timeline(&name(model), &model.events)).collect(),
         resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
@@ -43,7 +41,7 @@ pub(super) fn write(
 /// A full disk.
 pub(super) fn write_folds(folder: &Path, args: &CompareArgs, dataset: &Dataset, results: &Results) -> Result<()> {
     let evidence = ReportData {
-        facts: facts(args, dataset, [&[], &[]], (results, &[])),
+        facts: facts(args, dataset, [&[], &[]], &[]),
         resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
         ..ReportData::default()
     };
@@ -60,9 +58,8 @@ fn facts(
     args: &CompareArgs,
     dataset: &Dataset,
     [training, validation]: [&[PreparedCase]; 2],
-    (results, compared): (&Results, &[Compared]),
+    compared: &[Compared],
 ) -> RunFacts {
-    let planned = !results.budget.is_empty();
     let case = |validation: bool| {
         move |case: &PreparedCase| CaseFacts {
             name: case.name.clone(),
@@ -71,32 +68,7 @@ fn facts(
             spacing: case.way.geometry.spacing(),
         }
     };
-    let mut command = format!("ossnet compare --models {}", args.models.join(","));
-    if let Some(data) = &args.data {
-        command += &format!(" --data {}", data.display());
-    }
-    if args.precision.precision != Precision::default() {
-        command += &format!(" --precision {}", args.precision.precision);
-    }
-    if let Some(recompute) = args.recompute.filter(|&recompute| planned || recompute != RecomputeChoice::default()) {
-        command += &format!(" --recompute {recompute}");
-    }
-    if let Some(preset) = args.preset {
-        command += &format!(" --preset {}", if preset == Preset::Auto { "auto" } else { "sample" });
-    }
-    if let Some(seconds) = args.time_budget {
-        command += &format!(" --time-budget {seconds}s");
-    }
-    if let Some(count) = args.folds {
-        command += &format!(" --folds {count}");
-    }
-    if let Some(fold) = args.fold {
-        command += &format!(" --fold {fold}");
-    }
-    if !planned || args.epochs.is_some() {
-        command += &format!(" --epochs {}", args.sample_epochs());
-    }
-    command += &format!(" --seed {} --threads {}", args.seed, args.run.threads);
+    let command = super::compare_command::of(args);
     let embedded = args.data.is_none();
     RunFacts {
         data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },

@@ -6,6 +6,8 @@ mod checkpoints;
 #[cfg(feature = "train")]
 mod compare;
 #[cfg(feature = "train")]
+mod compare_command;
+#[cfg(feature = "train")]
 mod compare_folds;
 #[cfg(feature = "train")]
 mod compare_plan;

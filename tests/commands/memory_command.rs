@@ -26,8 +26,22 @@ fn one_configuration_is_explained_and_the_sums_agree() {
         let peak = bytes(&answer["peak_bytes"]);
         let sum = |key: &str| answer[key].as_object().unwrap().values().map(bytes).sum::<u64>();
         assert_eq!((sum("by_role"), sum("by_layer")), (peak, peak), "{arguments}");
-        assert!(bytes(&answer["reserved_bytes"]) >= peak && bytes(&answer["host_bytes"]) > 0, "{arguments}");
-        assert!(bytes(&answer["overhead_bytes"]) > 0 && !answer["peak_op"].as_str().unwrap().is_empty(), "{arguments}");
+        // Two sums: of the device and of the host, which has the program itself.
+        assert!(bytes(&answer["reserved_bytes"]) >= peak && sum("host") == bytes(&answer["host_bytes"]), "{arguments}");
+        assert_eq!(answer["device_bytes"], answer["reserved_bytes"], "{arguments}");
+        let gpu = json(&place, &format!("{arguments} --plan-for sm_90"));
+        assert_eq!(bytes(&gpu["device_bytes"]), bytes(&gpu["reserved_bytes"]) + (512 << 20), "{arguments}");
+        assert!(gpu["total_bytes"].is_null() && sum("host") > bytes(&answer["host"]["cases"]), "{arguments}");
+        let text = place.run(&format!("memory {arguments} --plan-for sm_90")).succeeded();
+        let mib = |head: &str| {
+            let line = text.lines().find(|line| line.starts_with(head)).unwrap_or_else(|| panic!("{head}: {text}"));
+            line.split_whitespace().last().unwrap().parse::<f64>().unwrap()
+        };
+        // A tenth of a MiB is printed.
+        for (head, key) in [("device, in all", "device_bytes"), ("host, in all", "host_bytes")] {
+            assert!((mib(head) - bytes(&gpu[key]) as f64 / f64::from(1 << 20)).abs() <= 0.05 + 1e-9, "{head}: {text}");
+        }
+        assert!(!answer["peak_op"].as_str().unwrap().is_empty(), "{arguments}");
         let stretches = answer["timeline"].as_array().unwrap();
         let highest = stretches.iter().map(|stretch| bytes(&stretch["peak_bytes"])).max();
         // What lives across the step is live at its first event.

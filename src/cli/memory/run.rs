@@ -11,12 +11,13 @@ use super::super::provenance::print_json;
 use super::super::training::open_divided;
 use super::{MemoryArgs, Where, refuse};
 use crate::checkpoint::model;
-use crate::device::{Device, UNLIMITED};
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::files::read_text;
 use crate::memory::default_cpu_budget;
 use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
 use crate::plan::{Budget, Request};
+use crate::planner::HostOverhead;
 use crate::planner::json::target_text;
 use crate::report::{TextTable, count, mib, role_name};
 use crate::train::config::{Preset, RunConfig};
@@ -177,27 +178,40 @@ fn text(answer: &RunForecast) -> String {
     grid.push([format!("peak, {}", answer.costs.peak_op), mib(answer.costs.peak_bytes)]);
     grid.push(["highest sum of saved, transient and workspace".into(), mib(answer.costs.peak_activations)]);
     text += &grid.render();
-    let context = answer.host.on_device(answer.target);
     let mut grid = TextTable::new(["on the device", "MiB"]);
     grid.push(["reserved by training steps, holes included".into(), mib(answer.reserved)]);
     if let Some(bytes) = answer.validation {
         grid.push(["reserved by the validation of a case, about (not beside them)".into(), mib(bytes)]);
     }
-    if context > 0 {
-        grid.push(["CUDA context (assumed)".into(), mib(context)]);
-    }
-    grid.push(["device, in all".into(), mib(answer.device_bytes())]);
-    text += &format!("\n{}", grid.render());
-    let mut grid = TextTable::new(["on the host", "MiB"]);
     let cases = if answer.held {
         "volumes and labels of all cases"
     } else {
         "volumes and labels of a batch (the others stay on disk)"
     };
-    grid.push([cases.to_string(), mib(answer.host.cases)]);
-    grid.push(["the batch on its way".into(), mib(answer.host.staging)]);
-    grid.push(["program, stacks, packed products".into(), mib(answer.host.overhead - context)]);
-    grid.push(["host, in all".into(), mib(answer.host_bytes())]);
-    text += &format!("\n{}", grid.render());
+    device_and_host(grid, (&answer.host, answer.target), answer.device_bytes(), cases, &mut text);
     text + "\nBatches that are drawn ahead (train --prefetch) take what is left of the budget, up to 1 GiB.\n"
+}
+
+/// Ends the device's table and adds the host's: two sums, for on CUDA they are two memories.
+pub(super) fn device_and_host(
+    mut device: TextTable,
+    (host, target): (&HostOverhead, Target),
+    on_device: u64,
+    cases: &str,
+    text: &mut String,
+) {
+    let context = host.on_device(target);
+    if context > 0 {
+        device.push(["CUDA context (assumed)".into(), mib(context)]);
+    }
+    device.push(["device, in all".into(), mib(on_device)]);
+    let mut grid = TextTable::new(["on the host", "MiB"]);
+    grid.push([cases.to_string(), mib(host.cases)]);
+    grid.push(["the batch on its way".into(), mib(host.staging)]);
+    if host.results > 0 {
+        grid.push(["probabilities and labels".into(), mib(host.results)]);
+    }
+    grid.push(["program, stacks, packed products".into(), mib(host.machinery(target))]);
+    grid.push(["host, in all".into(), mib(host.all_host(target))]);
+    *text += &format!("\n{}\n{}", device.render(), grid.render());
 }

@@ -11,7 +11,6 @@ use super::segmenter::{Beside, Segmentation, Segmenter, Shape};
 use crate::data::{Geometry, Labels, Volume};
 use crate::error::{Error, Result};
 use crate::memory::GRANULE;
-use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::lattice::class_of;
 
@@ -43,7 +42,7 @@ impl<'a> Ensemble<'a> {
             if let Some(problem) = first.task.mismatch(other.task) {
                 return Err(Error::Usage(format!("network {number} {problem}; average networks of one task")));
             }
-            let outputs = [first, other].map(|member| member.network.config().classes());
+            let outputs = [first, other].map(|member| member.network.architecture().classes());
             if outputs[0] != outputs[1] {
                 let problem = format!("network {number} has {} output(s), the first {}", outputs[1], outputs[0]);
                 return Err(Error::Usage(format!("{problem}; average networks of one task")));
@@ -59,7 +58,7 @@ impl<'a> Ensemble<'a> {
                 "--verify compares one network with itself; name one checkpoint, or omit it".into(),
             ));
         }
-        let dense = keep || members.iter().any(|member| matches!(member.network, Network::UNet(_)));
+        let dense = keep || members.iter().any(|member| member.network.occupancy().is_none());
         let weights: Vec<u64> = members.iter().map(|member| bytes(member.parameters)).collect();
         let all = weights.iter().sum::<u64>();
         let outputs = first_outputs(&members);
@@ -182,7 +181,7 @@ impl<'a> Ensemble<'a> {
 
 /// Bytes of the probabilities of a voxel.
 fn first_outputs(members: &[Segmenter<'_>]) -> u64 {
-    members.first().map_or(0, |member| 4 * member.network.config().classes() as u64)
+    members.first().map_or(0, |member| 4 * member.network.architecture().classes() as u64)
 }
 
 /// The mean of `number` rows of values, of which `found` is the last. A value that comes again changes nothing.

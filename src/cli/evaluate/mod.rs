@@ -161,7 +161,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     let model = &models[0];
     let mut failures = Failures::new(0);
     let cases = cases(args, model, &mut found, problems, &mut failures)?;
-    let mut title = model.network.config().title();
+    let mut title = model.network.architecture().title();
     let mut source = checkpoint.display().to_string();
     if !others.is_empty() {
         together::warn_of_training(&files, &cases, &found, verbosity)?;
@@ -174,7 +174,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
         found.name,
         found.path.display()
     ));
-    let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if model.network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         let sampling = sampled::official(sampled_family(args, &found)?);
         run_sampled(args, model, &cases, rule, (&sampling, seed))?;
@@ -183,7 +183,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
     let again = "run the command again";
     let scored = match others {
-        [] => score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?,
+        [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?,
         _ => together::score(&models, &found, &cases, rule, verbosity)?,
     };
     let measured = cases
@@ -265,7 +265,7 @@ fn cases(
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
+    let grid = if args.sampled { PadTo::of(model.network.architecture()) } else { PadTo::Own };
     // All headers before the first voxel.
     *failures = Failures::new(dataset.training.len() + dataset.validation.len() + problems.len());
     problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
@@ -317,13 +317,13 @@ fn run_sampled(
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, sampling, rule, seed)?);
+        scores.push(sampled::score(&**network, parameters, task, case, sampling, rule, seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");
     let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let title = model.network.config().title();
+        let title = model.network.architecture().title();
         let points = sampling.points;
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");

@@ -27,8 +27,8 @@ pub(super) fn score(
     verbosity: Verbosity,
 ) -> Result<Vec<(CaseScore, Labels)>> {
     let members = models.iter().map(|model| {
-        let options = SegmenterOptions::of(&model.network.config());
-        Segmenter::new(&model.network, &model.parameters, &model.task, options)
+        let options = SegmenterOptions::of(model.network.architecture());
+        Segmenter::new(&*model.network, &model.parameters, &model.task, options)
     });
     let ensemble = Ensemble::new(members.collect::<Result<_>>()?)?;
     let task = models.first().map(|model| &model.task);

@@ -17,13 +17,13 @@ use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
 use self::outputs::{Outputs, Target};
 use self::shard::ShardArgs;
 use self::summary::{Summary, fingerprint, of_labels};
-use super::RunArgs;
 use super::checkpoints;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
 use super::output::note;
 use super::provenance::print_json;
+use super::{RunArgs, path_text};
 use crate::checkpoint::model::{self, Model};
 use crate::data::{Axes, Case, Labels, Source};
 use crate::device::Device;
@@ -48,7 +48,7 @@ pub struct InferArgs {
     model: Option<String>,
     /// Scans (.nii, .nii.gz, .hdr), each with all channels or several files joined by commas; folders of them; or lists (.txt), one
     /// of these a line
-    #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN")]
+    #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN", value_parser = path_text())]
     input: Vec<String>,
     /// Folder for the segmentations; of one scan, a name that ends in .nii or .nii.gz is that of its segmentation
     #[arg(short, long, value_name = "DIR|FILE", required_unless_present_any = ["merge", "plan"])]
@@ -256,7 +256,7 @@ impl Networks {
     /// What a page calls them.
     #[cfg(feature = "report")]
     fn title(&self) -> String {
-        let title = self.model().network.config().title();
+        let title = self.model().network.architecture().title();
         match self.others.len() {
             0 => title,
             others => format!("{title} (mean of {} checkpoints)", others + 1),
@@ -265,7 +265,7 @@ impl Networks {
 }
 
 fn segmenter(model: &Model, options: SegmenterOptions) -> Result<Segmenter<'_>> {
-    Segmenter::new(&model.network, &model.parameters, &model.task, options)
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options)
 }
 
 /// Scans to be segmented alike.

@@ -8,10 +8,11 @@ use super::train::MOST_CONFIG;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files::name::text_of;
 use crate::files::{read_text, write_atomic};
-use crate::models::NetworkConfig;
+use crate::models::{Architecture, NetworkConfig};
 use crate::plan::{Budget, Request, duration};
-use crate::train::config::{DataSource, Preset, RunConfig};
+use crate::train::config::{DataSource, Preset, RunConfig, SAMPLE};
 use toml::{Table, Value};
 
 /// The runs, in the order of `--models`.
@@ -26,7 +27,7 @@ pub(super) struct Plans {
 /// # Errors
 /// [`Error::Usage`] for presets that are no comparison's, and for a time that nothing is chosen for.
 pub(super) fn is_wanted(args: &CompareArgs) -> Result<bool> {
-    let path = args.data.as_deref().map(Path::to_string_lossy);
+    let path = args.data.as_deref().map(text_of);
     let own = path.is_some_and(|path| matches!(DataSource::of(&path), DataSource::Folder(_)));
     let wanted = match args.preset {
         None => own,
@@ -69,7 +70,7 @@ pub(super) fn of(
     dataset.check_headers()?;
     let fingerprint = plan::fingerprint(dataset, verbosity)?;
     let seconds = args.time_budget.unwrap_or_else(|| crate::plan::default_seconds(device.target()));
-    let path = dataset.path.display().to_string();
+    let path = args.data.as_deref().map_or(format!("{SAMPLE}heads"), text_of);
     let mut configs = Vec::new();
     for name in args.models.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
         // Each rehearsal has a device of its own: the runs' arena begins empty.

@@ -10,7 +10,6 @@ use crate::files::write_atomic;
 use crate::memory::{Event, Role};
 use crate::report::{self, CaseFacts, CaseSlices, LossCurve, MemoryEvent, ReportData, Results, RunFacts, Timeline};
 use crate::task::PreparedCase;
-use crate::train::config::Preset;
 
 /// Writes `report.html` into `folder`; `cases` are those for training and for validation.
 ///

@@ -30,6 +30,7 @@ Not a medical device: for research only.";
 pub const COMPARE: &str = "\
 Examples:
   ossnet compare -m o-net-small,unet3d -d DATA -o result
+  ossnet compare -d DATA --folds 5 --time-budget 30m
   ossnet compare --epochs 20 --seed 1";
 
 pub const PLAN: &str = "\
@@ -39,9 +40,9 @@ Examples:
 
 pub const TRAIN: &str = "\
 Examples:
-  ossnet train -m oss-net-c -d DATA -o run --epochs 100
+  ossnet train -m oss-net-c -d DATA -o run --epochs 100      configured by the data, as ossnet plan does
   ossnet train --resume run
-  ossnet train --preset auto -d DATA -m unet3d      configured by the data, as ossnet plan does
+  ossnet train -d DATA -m unet3d --time-budget 30m
   ossnet train --config run.toml --device cuda --precision bf16
   ossnet train -m full --dataset BraTS --dataset-path BraTS2020
 
@@ -57,6 +58,7 @@ Examples:
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o seg.nii.gz
   ossnet infer -l model.safetensors -i SCANS -o segmentations --mesh ply --report
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
+  ossnet infer -l cv/fold-1 cv/fold-2 -i SCAN.nii.gz -o seg.nii.gz      the mean of several
   ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta
   ossnet infer -l model.safetensors -i cases.txt -o out --resume --shard 3/64
   ossnet infer --merge out

@@ -73,7 +73,7 @@ fn files_hold_the_whole_step() {
         page.starts_with("<!DOCTYPE html>") && page.contains("decoder.blocks.4") && !page.contains("http"),
         "{page}"
     );
-    assert!(page.contains("class=\"area") && page.contains("overhead"));
+    assert!(page.contains("class=\"area") && page.contains("device, in all") && page.contains("host, in all"));
 }
 
 #[test]

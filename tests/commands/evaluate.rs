@@ -49,7 +49,11 @@ fn scores_of_a_network_in_every_form() {
         "{table}"
     );
     place.refuses(&format!("{evaluate} --tolerance=-1"), 2, &["--tolerance"]);
-    place.refuses(&format!("{evaluate} --out scores"), 1, &["scores", "not empty"]);
+    place.refuses(&format!("{evaluate} --out scores"), 1, &["scores.json: exists already", "--overwrite"]);
+    place.refuses(&format!("{evaluate} --out run --overwrite"), 1, &["run", "not empty"]);
+    fs::write(place.at("scores/scores.csv"), "").unwrap();
+    place.run(&format!("{evaluate} --out scores --overwrite")).succeeded();
+    assert_eq!(fs::read_to_string(place.at("scores/scores.csv")).unwrap(), csv);
 }
 
 /// The official evaluation draws points; the same seed gives the same ones, and a U-Net's are those of its dense answer.

@@ -45,7 +45,10 @@ fn scores_of_a_network_in_every_form() {
     assert!(page.contains("hd95") && page.contains("95 % interval") && !page.contains("http"));
     let table = place.run(evaluate).succeeded();
     assert!(
-        table.contains("surface dice") && table.contains("median") && table.contains("runs/001-evaluate"),
+        table.contains("surface")
+            && table.lines().all(|line| line.chars().count() <= 80)
+            && table.contains("median")
+            && table.contains("runs/001-evaluate"),
         "{table}"
     );
     place.refuses(&format!("{evaluate} --tolerance=-1"), 2, &["--tolerance"]);

@@ -41,7 +41,7 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         ("safetensors", true) => {
             let device = Device::cpu(1, default_cpu_budget())?;
             let model = official::load(&device, input, official, None)?;
-            Model::save(&model.network, &model.parameters, &model.task, output)?;
+            Model::save(&*model.network, &model.parameters, &model.task, output)?;
         }
         ("safetensors", false) => to_safetensors(load(input)?, output)?,
         ("pt" | "pth", false) => torch::write(output, &convert::to_torch(load(input)?).views())?,

@@ -12,6 +12,7 @@ use super::provenance::print_json;
 use crate::data::{Axes, Labels, Source, Volume, nifti, validate};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
+use crate::files::name::text_of;
 use crate::label_table::COLOURS;
 use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part, Space};
 
@@ -257,7 +258,7 @@ fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], classes: &[i64]) -> Res
 
 /// `liver.ply` of class 2 → `liver_2.ply`.
 fn of_class(path: &Path, class: i64) -> PathBuf {
-    let [stem, extension] = [path.file_stem(), path.extension()].map(|part| part.unwrap_or_default().to_string_lossy());
+    let [stem, extension] = [path.file_stem(), path.extension()].map(|part| text_of(part.unwrap_or_default()));
     path.with_file_name(format!("{stem}_{class}.{extension}"))
 }
 

@@ -47,12 +47,14 @@ mod training;
 use std::ffi::OsString;
 use std::time::Instant;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use output::note_after;
 use progress::Shown;
 
 use crate::error::Result;
+use crate::files::name;
 use crate::memory::{format_bytes, resident_peak};
 
 /// Version and the features built in, as `--version` prints them.
@@ -157,6 +159,11 @@ enum Command {
     /// Write the manual's pages
     #[command(after_help = help::MAN)]
     Man(completions::ManArgs),
+}
+
+/// Reads a path into text, also one that is none (see [`name::text_of`]).
+fn path_text() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(name::text_of)
 }
 
 /// Flags of every command that computes.

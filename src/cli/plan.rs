@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::interrupt;
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::plan::{self, Budget, Fingerprint, Fitted, Request};
 use crate::train::config::DataSource;
 
@@ -31,7 +31,7 @@ const FINGERPRINT: &str = "fingerprint.json";
 #[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
     /// A data set's folder of any layout, or sample:TASK for an embedded one
-    #[arg(short, long, visible_alias = "dataset-path", value_name = "DIR")]
+    #[arg(short, long, visible_alias = "dataset-path", value_name = "DIR", value_parser = super::path_text())]
     data: String,
     /// Networks, separated by commas
     #[arg(short, long, alias = "models", default_value = MODELS, value_delimiter = ',', value_name = "NAMES")]

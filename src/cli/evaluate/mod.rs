@@ -153,7 +153,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     check_classes(&model, &found)?;
     let mut failures = Failures::new(0);
     let cases = cases(args, &model, &mut found, problems, &mut failures)?;
-    let title = model.network.config().title();
+    let title = model.network.architecture().title();
     verbosity.say(format!(
         "scoring {title} ({}) on {} of {}{fold} ({})",
         checkpoint.display(),
@@ -161,7 +161,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
         found.name,
         found.path.display()
     ));
-    let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if model.network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         let sampling = sampled::official(sampled_family(args, &found)?);
         run_sampled(args, &model, &cases, rule, (&sampling, seed))?;
@@ -169,7 +169,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     }
     let folder = args.folder()?;
     let again = "run the command again";
-    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let scored = score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
     let measured = cases
         .iter()
         .zip(&scored)
@@ -249,7 +249,7 @@ fn cases(
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
+    let grid = if args.sampled { PadTo::of(model.network.architecture()) } else { PadTo::Own };
     // All headers before the first voxel.
     *failures = Failures::new(dataset.training.len() + dataset.validation.len() + problems.len());
     problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
@@ -301,13 +301,13 @@ fn run_sampled(
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, sampling, rule, seed)?);
+        scores.push(sampled::score(&**network, parameters, task, case, sampling, rule, seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");
     let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let title = model.network.config().title();
+        let title = model.network.architecture().title();
         let points = sampling.points;
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");

@@ -59,7 +59,7 @@ impl Batch {
             warn(Warning::new(case.images[0].path(), problem));
         }
         let options = SegmenterOptions { shape: args.shape(&scan.image.geometry)?, ..self.options.clone() };
-        let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
+        let segmenter = Segmenter::new(&*model.network, &model.parameters, &model.task, options)?;
         let found = segmenter.segment(&case.name, scan.image, tick)?;
         let InferArgs { seen, asked, .. } = args;
         let field = found.probabilities.as_ref().map(|volume| (volume, asked.threshold()));

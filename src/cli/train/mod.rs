@@ -25,9 +25,10 @@ use crate::checkpoint::model;
 use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files::name::path_of;
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
-use crate::models::NetworkConfig;
+use crate::models::{Architecture, NetworkConfig};
 use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
@@ -205,7 +206,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     if resumed {
         training_state::resume(&mut trainer, &task, &path)?;
     } else if !config.load_model.is_empty() {
-        model::load_weights(trainer.parameters_mut(), Path::new(&config.load_model))?;
+        model::load_weights(trainer.parameters_mut(), &path_of(Path::new(""), &config.load_model))?;
         trainer.restart_average()?;
     }
     if config.preset == Preset::Sample && matches!(config.data(), DataSource::Folder(_)) && !resumed {
@@ -299,8 +300,8 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
     check_reference(config)?;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
-    let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
-    let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
+    let loaded = Some(path_of(Path::new(""), &config.load_model)).filter(|path| !path.as_os_str().is_empty());
+    let reference = resumed.or(loaded.as_deref()).map_or(Ok(false), model::is_reference)?;
     let Setup { task, grid, network, settings, .. } = Setup::of(config, &dataset, reference)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
@@ -339,7 +340,7 @@ struct Ended<'a> {
 fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
     let Ended { trainer, dataset, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
-    let (costs, network) = (trainer.costs(), trainer.network().config());
+    let (costs, network) = (trainer.costs(), trainer.network().architecture());
     let best = validation::best(&trainer.history().validations);
     let summary = serde_json::json!({
         "model": network.title(),

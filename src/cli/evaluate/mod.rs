@@ -15,15 +15,15 @@ use crate::cli::checkpoints;
 use crate::cli::device_args::{DeviceArgs, PrecisionArgs};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::official::{self, OfficialArgs};
-use crate::cli::output::{plural, print};
+use crate::cli::output::{plural, print, result_folder};
 use crate::cli::provenance::{print_json, stamped_with};
-use crate::cli::training::{load_with, output_folder, scan_folder, score_cases};
+use crate::cli::training::{load_with, scan_folder, score_cases};
 use crate::data::{Dataset, Layout, Sampling, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::sampled;
 use crate::evaluate::scores::{CaseScores, left_out, summarise, to_csv};
-use crate::files::write_atomic;
+use crate::files::{RunFolder, write_atomic};
 use crate::models::Family;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
@@ -90,12 +90,25 @@ pub struct EvaluateArgs {
     /// Folder for scores.csv, scores.json and report.html [default: a new folder in runs/]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the scores that --out holds
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// What an evaluation leaves in its folder.
+const SCORES: &str = "scores.json";
+
+impl EvaluateArgs {
+    /// The folder for the scores: a new or empty one, or with --overwrite that of an earlier evaluation.
+    fn folder(&self) -> Result<RunFolder> {
+        result_folder(self.out.as_deref(), "evaluate", SCORES, self.overwrite)
+    }
 }
 
 /// Scores.
@@ -180,7 +193,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
         run_sampled(args, model, &cases, rule, (&sampling, seed))?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
-    let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let folder = args.folder()?;
     let again = "run the command again";
     let scored = match others {
         [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?,
@@ -221,7 +234,7 @@ fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> 
         "summary": summary,
     });
     let json = format!("{:#}\n", stamped_with(json, "scores", Some(dataset))?);
-    write_atomic(folder.join("scores.json"), json.as_bytes())?;
+    write_atomic(folder.join(SCORES), json.as_bytes())?;
     write_atomic(folder.join("scores.csv"), to_csv(measured).as_bytes())?;
     #[cfg(feature = "report")]
     {

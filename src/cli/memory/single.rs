@@ -104,15 +104,15 @@ impl Said for StepCost {
         text += &grid.render();
 
         text += "\nThe step from start to end\n";
-        let mut grid = TextTable::new(["stretch", "most MiB", "activations", "allocations and releases", "most in"]);
+        let mut grid = TextTable::new(["phase", "peak MiB", "activations", "allocations and releases"]);
         for stretch in &self.stretches {
             grid.push([
                 stretch_name(stretch),
                 mib(stretch.peak_bytes),
                 mib(stretch.peak_activations),
                 count(stretch.events as u64),
-                place(stretch.op, &stretch.layer, ""),
             ]);
+            grid.push([format!("  at {}", place(stretch.op, &stretch.layer, ""))]);
         }
         text += &grid.render();
         text += "\nHow the peak of activations grows\n";

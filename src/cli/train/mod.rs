@@ -17,7 +17,7 @@ use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print};
 use super::plan;
-use super::provenance::stamped;
+use super::provenance::stamped_with;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
     score_cases,
@@ -255,7 +255,8 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    let ended = Ended { trainer: &trainer, folder, checkpoint: &path, cases, changes: fitting.changes };
+    let ended =
+        Ended { trainer: &trainer, dataset: &dataset, folder, checkpoint: &path, cases, changes: fitting.changes };
     finish(config, ended, training.len())
 }
 
@@ -353,6 +354,7 @@ fn check_reference(config: &RunConfig) -> Result<()> {
 /// A run that came to its end.
 struct Ended<'a> {
     trainer: &'a Trainer,
+    dataset: &'a Dataset,
     folder: &'a Path,
     checkpoint: &'a Path,
     /// Scores of the validation cases.
@@ -363,7 +365,7 @@ struct Ended<'a> {
 
 /// Writes the page and, last of all, the summary, and says where the results are.
 fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
-    let Ended { trainer, folder, checkpoint, cases, changes } = ended;
+    let Ended { trainer, dataset, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
     let (costs, network) = (trainer.costs(), trainer.network().architecture());
     let best = validation::best(&trainer.history().validations);
@@ -384,7 +386,7 @@ fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Train
         "best": best,
         "validations": trainer.history().validations,
     });
-    let json = format!("{:#}\n", stamped(summary, "runs"));
+    let json = format!("{:#}\n", stamped_with(summary, "runs", Some(dataset))?);
     #[cfg(feature = "report")]
     report::write(folder, config, trainer, &cases)?;
     #[cfg(not(feature = "report"))]

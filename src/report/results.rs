@@ -26,6 +26,9 @@ pub struct Results {
     pub threads: usize,
     /// Seed of initialisation, order of the cases, sampling and augmentation.
     pub seed: u64,
+    /// The budget of training that all models had, in words; empty where they had the sample's settings.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub budget: String,
     /// Version of this program, with its features.
     pub version: String,
 }

@@ -102,8 +102,8 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// The configuration that `file` (the text of a TOML file and its path) and `flags` make of their preset. A key
-    /// `dataset` (`BraTS` or `LITS`, the official option) names the preset; without it and `preset`, `official` decides
-    /// between the official default (BraTS) and the sample's.
+    /// `dataset` (`BraTS` or `LITS`, the official option) names the preset. Without it and `preset` that is the official default
+    /// (BraTS) for a caller who speaks in `official` options; `auto` for a folder of data and no file; else the sample's.
     ///
     /// # Errors
     /// [`Error::Data`] naming the file and the key at fault, [`Error::Usage`] for values that cannot be.
@@ -120,7 +120,9 @@ impl RunConfig {
             given.remove("augmentation");
         }
         overlay(&mut given, flags);
-        let preset = Preset::of(&mut given, official)?;
+        let folder = |path: &str| matches!(DataSource::of(path), DataSource::Folder(_));
+        let own = file.is_none() && given.get("dataset_path").and_then(Value::as_str).is_some_and(folder);
+        let preset = Preset::of(&mut given, official, own)?;
         let name = given.get("model").and_then(Value::as_str).unwrap_or(preset.default_network());
         let defaults = preset.config(name)?;
         let table = over(&defaults, given)?;
@@ -369,6 +371,18 @@ mod tests {
                 crate::train::presets::sample(&network, crate::train::presets::SAMPLE_EPOCHS, 0)
             );
         }
+    }
+
+    #[test]
+    fn own_data_configure_themselves() {
+        let preset = |text: &str, official| RunConfig::resolve(None, flags(text), official).unwrap().preset;
+        assert_eq!(preset("dataset_path = 'some/folder'", false), Preset::Auto);
+        assert_eq!(preset("dataset_path = 'sample:heads'", false), Preset::Sample);
+        assert_eq!(preset("", false), Preset::Sample);
+        assert_eq!(preset("dataset_path = 'folder'\npreset = 'sample'", false), Preset::Sample);
+        assert_eq!(preset("dataset_path = 'folder'\nmodel = 'full'", true), Preset::Brats);
+        // A file is a configuration: what it leaves out has the defaults that it always had.
+        assert_eq!(file("dataset_path = 'folder'").unwrap().preset, Preset::Sample);
     }
 
     #[test]

@@ -11,6 +11,7 @@ from pathlib import Path
 # A module may use those of its own line and of the lines below.
 LAYERS = [
     {"cli"},
+    {"plan"},
     {"planner"},
     {"train", "infer", "evaluate", "report", "mesh"},
     {"models"},

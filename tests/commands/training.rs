@@ -114,7 +114,7 @@ fn a_file_says_the_same_as_flags_and_flags_override_it() {
         ("--focal -1", ["--focal", "0 or more"]),
         ("--hardest 0", ["--hardest", "above 0"]),
         ("--label-smoothing 1", ["--label-smoothing", "below 1"]),
-        ("--label-weights 1", ["loss", "label_weights"]),
+        ("--label-weights 1", ["--label-weights", "two numbers"]),
     ] {
         place.refuses(&format!("train --config run.toml {flag}"), 2, &parts);
     }

@@ -96,9 +96,9 @@ pub struct Flags {
     #[arg(help_heading = "Training")]
     label_smoothing: Option<f64>,
     /// One output: weights of the outside and of the inside in the loss, for example 1,2 [default: 1,1]
-    #[arg(long, value_name = "OUTSIDE,INSIDE", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "OUTSIDE,INSIDE", value_parser = pair, allow_hyphen_values = true)]
     #[arg(help_heading = "Training")]
-    label_weights: Option<Vec<f64>>,
+    label_weights: Option<[f64; 2]>,
     /// One output: share of the points or voxels that counts, those with the largest loss [default: 1]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     #[arg(help_heading = "Training")]
@@ -224,6 +224,12 @@ const SECTIONS: [(&str, &str, &str); 13] = [
     ("merge_classes", "preprocessing", "merge_classes"),
     ("ignore_geometry", "preprocessing", "ignore_geometry"),
 ];
+
+/// Two numbers.
+fn pair(text: &str) -> Result<[f64; 2], String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| "give two numbers, for example 1,2".into())
+}
 
 fn is_false(flag: &bool) -> bool {
     !flag

@@ -20,6 +20,7 @@ mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 mod failures;
+mod flag_values;
 #[cfg(feature = "train")]
 mod fold_files;
 mod help;

@@ -1,6 +1,5 @@
 //! Defaults of a run by purpose.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -17,7 +16,7 @@ use crate::train::run::SAVE_EVERY;
 use crate::train::settings::{Augment, TrainSettings};
 
 /// Where defaults come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// For data of one's own: `ossnet plan` makes the whole configuration of them.

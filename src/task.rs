@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::preprocess::{GridTransform, Preprocessing};
 use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats, validate};
 use crate::error::{Error, Result};
-use crate::models::NetworkConfig;
+use crate::models::Architecture;
 
 /// What a network is asked to do, stored in every checkpoint: how scans are prepared, and what its classes are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,11 +53,8 @@ pub enum PadTo {
 
 impl PadTo {
     /// The grid that a network's training cases need: latents belong to one shape.
-    pub fn of(network: &NetworkConfig) -> Self {
-        match network {
-            NetworkConfig::OssNet(config) => PadTo::Given(config.volume_shape),
-            NetworkConfig::UNet(_) => PadTo::Own,
-        }
+    pub fn of(network: &dyn Architecture) -> Self {
+        network.volume_shape().map_or(PadTo::Own, PadTo::Given)
     }
 
     /// The shape, where it does not depend on the case.
@@ -113,7 +110,7 @@ impl Task {
         if !seen.is_empty() {
             let median = |axis: usize| {
                 let mut sorted: Vec<f64> = seen.iter().map(|spacing| spacing[axis]).collect();
-                sorted.sort_by(f64::total_cmp);
+                sorted.sort_unstable_by(f64::total_cmp);
                 (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
             };
             self.preprocessing.trained_spacing = Some([0, 1, 2].map(median));
@@ -179,7 +176,7 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::Model`] that names what does not go together.
-    pub fn fits(&self, network: &NetworkConfig) -> Result<()> {
+    pub fn fits(&self, network: &dyn Architecture) -> Result<()> {
         let Preprocessing { channels, classes, .. } = &self.preprocessing;
         self.preprocessing.check()?;
         if self.class_names.len() != classes.len() {
@@ -197,6 +194,28 @@ impl Task {
             )));
         }
         Ok(())
+    }
+
+    /// What another task differs in so that answers to both cannot be put together, said of the other one: labels, channels, axes.
+    /// Spacing and intensities may differ, for each network's answer is brought to the scan's own grid.
+    pub fn mismatch(&self, other: &Self) -> Option<String> {
+        let (own, its) = (&self.preprocessing, &other.preprocessing);
+        match () {
+            () if own.classes != its.classes => {
+                Some(format!("has the labels {:?}, not {:?}", its.classes, own.classes))
+            }
+            () if self.class_names != other.class_names => {
+                Some(format!("calls its classes {}, not {}", other.class_names.join(", "), self.class_names.join(", ")))
+            }
+            () if self.outputs() != other.outputs() => {
+                Some(format!("has {} output(s), not {}", other.outputs(), self.outputs()))
+            }
+            () if own.channels != its.channels => {
+                Some(format!("takes the channels {}, not {}", its.channels.join(", "), own.channels.join(", ")))
+            }
+            () if own.axes != its.axes => Some(format!("sees {:?} axes, not {:?}", its.axes, own.axes)),
+            () => None,
+        }
     }
 
     /// Outputs a network needs: 1 for inside against outside, else one a class.

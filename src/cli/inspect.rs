@@ -7,19 +7,23 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 
-use super::output::print;
+use super::device_args::is_set;
+use super::output::{print, refuse_existing};
 use super::progress::Verbosity;
 use super::provenance::stamped_text;
 use crate::data::Dataset;
 use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
 use crate::files::{RunFolder, write_atomic};
+use crate::order;
 use crate::text::visible_line;
 
 /// Cases and problems of which the text lists each; `--json` and `--out` have all.
 const LISTED: usize = 20;
+
+/// The whole as a file.
+const INSPECTION: &str = "inspection.json";
 
 /// Flags of `ossnet inspect`.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +36,9 @@ pub struct InspectArgs {
     /// Folder for inspection.json and a montage of slices (montage.png)
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the inspection that --out holds
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     /// Do not compare where the files of a case lie in space
     #[arg(long)]
     ignore_geometry: bool,
@@ -42,7 +49,7 @@ pub struct InspectArgs {
     #[arg(long)]
     check: bool,
     /// Print errors and results only
-    #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(short, long)]
     quiet: bool,
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]
@@ -54,7 +61,8 @@ pub struct InspectArgs {
 /// # Errors
 /// A path that is no data set and no image, an output folder that cannot be written. Faults of single cases are results.
 pub fn run(args: InspectArgs) -> Result<()> {
-    let verbosity = Verbosity::detect(args.quiet);
+    let verbosity = Verbosity::detect(args.quiet || is_set("OSSNET_QUIET"));
+    refuse_existing(args.out.iter().map(|out| out.join(INSPECTION)), args.overwrite)?;
     let folder = args.out.as_ref().map(|out| RunFolder::claim(out, |_| true)).transpose()?;
     let options = InspectOptions { full: args.full, ignore_geometry: args.ignore_geometry, seed: args.seed };
     let started = Instant::now();
@@ -73,7 +81,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
     let json = stamped_text(&json, "cases", Some(&dataset))?;
     let mut shown = None;
     if let Some(folder) = &folder {
-        write_atomic(folder.path().join("inspection.json"), json.as_bytes())?;
+        write_atomic(folder.path().join(INSPECTION), json.as_bytes())?;
         shown = picture(&dataset, &found, folder)?;
     }
     let problems = found.problems.len() + found.cases.iter().map(|case| case.problems.len()).sum::<usize>();
@@ -203,7 +211,7 @@ fn tally(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> String) -
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     cases.iter().for_each(|case| *counts.entry(value(case)).or_default() += 1);
     let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    order::by_key_descending(&mut counts, |(_, count)| *count as u128);
     counts.iter().map(|(value, count)| format!("{value} ({count})")).collect::<Vec<_>>().join(", ")
 }
 
@@ -215,7 +223,7 @@ fn volumes(found: &Inspection, text: &mut String) {
     }
     let labelled = found.cases.iter().filter(|case| !case.labels.is_empty()).count();
     for (value, mut volumes) in by_value {
-        volumes.sort_by(f64::total_cmp);
+        volumes.sort_unstable_by(f64::total_cmp);
         let ignored = if found.ignore == Some(value) { "(ignored)" } else { "" };
         let name = found.classes.iter().find(|class| class.0 == value).map_or(ignored, |class| class.1.as_str());
         let name = visible_line(name);

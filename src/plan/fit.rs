@@ -6,7 +6,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::format_bytes;
-use crate::models::{NetworkConfig, RecomputeChoice};
+use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::planner::median;
 use crate::task::PreparedCase;
 use crate::train::config::RunConfig;
@@ -173,7 +173,7 @@ fn rehearsed(
 }
 
 /// `10 min`.
-pub(super) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),

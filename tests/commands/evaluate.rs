@@ -45,11 +45,18 @@ fn scores_of_a_network_in_every_form() {
     assert!(page.contains("hd95") && page.contains("95 % interval") && !page.contains("http"));
     let table = place.run(evaluate).succeeded();
     assert!(
-        table.contains("surface dice") && table.contains("median") && table.contains("runs/001-evaluate"),
+        table.contains("surface")
+            && table.lines().all(|line| line.chars().count() <= 80)
+            && table.contains("median")
+            && table.contains("runs/001-evaluate"),
         "{table}"
     );
     place.refuses(&format!("{evaluate} --tolerance=-1"), 2, &["--tolerance"]);
-    place.refuses(&format!("{evaluate} --out scores"), 1, &["scores", "not empty"]);
+    place.refuses(&format!("{evaluate} --out scores"), 1, &["scores.json: exists already", "--overwrite"]);
+    place.refuses(&format!("{evaluate} --out run --overwrite"), 1, &["run", "not empty"]);
+    fs::write(place.at("scores/scores.csv"), "").unwrap();
+    place.run(&format!("{evaluate} --out scores --overwrite")).succeeded();
+    assert_eq!(fs::read_to_string(place.at("scores/scores.csv")).unwrap(), csv);
 }
 
 /// The official evaluation draws points; the same seed gives the same ones, and a U-Net's are those of its dense answer.
@@ -119,7 +126,7 @@ fn scores_of_label_files() {
 fn a_checkpoint_knows_its_data() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a", "b", "c"], &["d"]);
-    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --fold 2/2 --out run";
+    let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --fold 2/2 --out run";
     let trained: Value = serde_json::from_str(&place.run(&format!("{train} --json")).succeeded()).unwrap();
     let outcome = place.run("evaluate run/o-net-small.safetensors --json --out scores");
     assert!(outcome.err.contains("2 validation cases of balls, fold 2/2"), "{}", outcome.err);

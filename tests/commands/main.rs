@@ -7,11 +7,13 @@ mod common;
 mod support;
 
 mod bad_input;
+mod command_line;
 mod compare;
 mod convert;
 #[cfg(feature = "exhaustive")]
 mod crash_loops;
 mod determinism;
+mod ensembles;
 mod evaluate;
 mod faults;
 mod feeds;
@@ -28,6 +30,7 @@ mod left_over;
 mod memory_command;
 mod names;
 mod out_of_memory;
+mod own_data;
 mod plan;
 mod resident_memory;
 mod roofline;

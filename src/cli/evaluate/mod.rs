@@ -3,6 +3,7 @@
 mod own_data;
 mod predictions;
 mod table;
+mod together;
 
 use std::path::{Path, PathBuf};
 
@@ -10,18 +11,19 @@ use clap::{Args, ValueEnum};
 
 use crate::checkpoint::model::Model;
 use crate::cli::RunArgs;
+use crate::cli::checkpoints;
 use crate::cli::device_args::{DeviceArgs, PrecisionArgs};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::official::{self, OfficialArgs};
-use crate::cli::output::{plural, print};
+use crate::cli::output::{plural, print, result_folder};
 use crate::cli::provenance::{print_json, stamped_with};
-use crate::cli::training::{load_with, output_folder, scan_folder, score_cases};
+use crate::cli::training::{load_with, scan_folder, score_cases};
 use crate::data::{Dataset, Layout, Sampling, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::sampled;
 use crate::evaluate::scores::{CaseScores, left_out, summarise, to_csv};
-use crate::files::write_atomic;
+use crate::files::{RunFolder, write_atomic};
 use crate::models::Family;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
@@ -53,13 +55,14 @@ impl Part {
 /// Flags of `ossnet evaluate`.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The checkpoint (.safetensors, or an official .pt with --model)
+    /// The checkpoint (.safetensors, or an official .pt with --model), or the folder of its run. Of several, or of a folder with
+    /// folds, probabilities are averaged
     #[arg(value_name = "CHECKPOINT", conflicts_with = "load_model")]
     #[arg(required_unless_present_any = ["load_model", "predictions"])]
-    checkpoint: Option<PathBuf>,
+    checkpoint: Vec<PathBuf>,
     /// The checkpoint, as a flag
-    #[arg(short, long, value_name = "FILE")]
-    load_model: Option<PathBuf>,
+    #[arg(short, long, visible_alias = "checkpoint", value_name = "FILE", num_args = 1..)]
+    load_model: Vec<PathBuf>,
     /// Score the label files of this folder, whatever made them, in the place of a checkpoint: CASE.nii.gz for each case
     #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "load_model", "model", "sampled"])]
     predictions: Option<PathBuf>,
@@ -87,12 +90,25 @@ pub struct EvaluateArgs {
     /// Folder for scores.csv, scores.json and report.html [default: a new folder in runs/]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the scores that --out holds
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// What an evaluation leaves in its folder.
+const SCORES: &str = "scores.json";
+
+impl EvaluateArgs {
+    /// The folder for the scores: a new or empty one, or with --overwrite that of an earlier evaluation.
+    fn folder(&self) -> Result<RunFolder> {
+        result_folder(self.out.as_deref(), "evaluate", SCORES, self.overwrite)
+    }
 }
 
 /// Scores.
@@ -104,21 +120,31 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         return Err(Error::Usage("--tolerance must be 0 mm or more, for example 1".into()));
     }
-    match (&args.predictions, args.load_model.as_deref().or(args.checkpoint.as_deref())) {
-        (Some(folder), _) => predictions::run(&args, folder),
-        (None, Some(checkpoint)) => run_checkpoint(&args, checkpoint),
-        (None, None) => Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into())),
+    if let Some(folder) = &args.predictions {
+        return predictions::run(&args, folder);
+    }
+    let files = checkpoints::files(&[&args.load_model[..], &args.checkpoint].concat())?;
+    match files.split_first() {
+        Some((first, others)) => run_checkpoint(&args, first, others),
+        None => Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into())),
     }
 }
 
-/// Segments and scores with a checkpoint.
-fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
+/// Segments and scores with a checkpoint, or with several together.
+fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) -> Result<()> {
+    if args.sampled && !others.is_empty() {
+        return Err(Error::Usage("--sampled scores one checkpoint; name one, or omit it".into()));
+    }
+    let files = [&[checkpoint.to_path_buf()], others].concat();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
     let precision = args.precision.on(&device)?;
     // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
     let early = (!args.official.is_given()).then(|| official::load(&device, checkpoint, &args.official, None));
     let early = early.transpose()?;
+    if args.data.is_none() {
+        together::check_data(&files)?;
+    }
     let own = own_data::of(checkpoint)?;
     let seed = args.seed.or(own.as_ref().map(|own| own.seed)).unwrap_or(0);
     let data = match (&args.data, &own) {
@@ -138,25 +164,41 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     };
     model.network.set_precision(precision);
     check_classes(&model, &found)?;
+    let mut models = vec![model];
+    for path in others {
+        let mut other = official::load(&device, path, &args.official, Some(&found))?;
+        other.network.set_precision(precision);
+        models.push(other);
+    }
+    checkpoints::check(&models, &files)?;
+    let model = &models[0];
     let mut failures = Failures::new(0);
-    let cases = cases(args, &model, &mut found, problems, &mut failures)?;
-    let title = model.network.config().title();
+    let cases = cases(args, model, &mut found, problems, &mut failures)?;
+    let mut title = model.network.architecture().title();
+    let mut source = checkpoint.display().to_string();
+    if !others.is_empty() {
+        together::warn_of_training(&files, &cases, &found, verbosity)?;
+        title = format!("{title} (mean of {} checkpoints)", files.len());
+        source = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    }
     verbosity.say(format!(
-        "scoring {title} ({}) on {} of {}{fold} ({})",
-        checkpoint.display(),
+        "scoring {title} ({source}) on {} of {}{fold} ({})",
         plural(cases.len(), args.part.of_cases()),
         found.name,
         found.path.display()
     ));
-    let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if model.network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         let sampling = sampled::official(sampled_family(args, &found)?);
-        run_sampled(args, &model, &cases, rule, (&sampling, seed))?;
+        run_sampled(args, model, &cases, rule, (&sampling, seed))?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
-    let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let folder = args.folder()?;
     let again = "run the command again";
-    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let scored = match others {
+        [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?,
+        _ => together::score(&models, &found, &cases, rule, verbosity)?,
+    };
     let measured = cases
         .iter()
         .zip(&scored)
@@ -192,7 +234,7 @@ fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> 
         "summary": summary,
     });
     let json = format!("{:#}\n", stamped_with(json, "scores", Some(dataset))?);
-    write_atomic(folder.join("scores.json"), json.as_bytes())?;
+    write_atomic(folder.join(SCORES), json.as_bytes())?;
     write_atomic(folder.join("scores.csv"), to_csv(measured).as_bytes())?;
     #[cfg(feature = "report")]
     {
@@ -236,7 +278,7 @@ fn cases(
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
+    let grid = if args.sampled { PadTo::of(model.network.architecture()) } else { PadTo::Own };
     // All headers before the first voxel.
     *failures = Failures::new(dataset.training.len() + dataset.validation.len() + problems.len());
     problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
@@ -288,13 +330,13 @@ fn run_sampled(
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, sampling, rule, seed)?);
+        scores.push(sampled::score(&**network, parameters, task, case, sampling, rule, seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");
     let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let title = model.network.config().title();
+        let title = model.network.architecture().title();
         let points = sampling.points;
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{AGAIN, EvaluateArgs, Part, Scored, write};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::output::plural;
-use crate::cli::training::{output_folder, scan_folder};
+use crate::cli::training::scan_folder;
 use crate::data::dataset::{Layout, Split};
 use crate::data::nifti::split_ending;
 use crate::data::{Axes, Case, Class, Dataset, Folder, Labels, Scanned, Source, validate};
@@ -50,7 +50,7 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
     let title = folder.display().to_string();
     let what = plural(cases.len(), args.part.of_cases());
     verbosity.say(format!("scoring {title} on {what} of {} ({})", dataset.name, dataset.path.display()));
-    let out = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let out = args.folder()?;
     let (mut scores, mut measured) = (Vec::new(), Vec::new());
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     for case in &cases {

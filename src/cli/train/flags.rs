@@ -19,7 +19,7 @@ use crate::train::settings::Augment;
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Flags {
     /// Network: o-net, oss-net-a to -d (published sizes), the same with -small, unet3d, unet2d, or a name of the official code
-    /// (full, A, B, C1 … vanilla_o_net_wide) [default: oss-net-c-small]
+    /// (full, A, B, C1 … vanilla_o_net_wide) [default: oss-net-c, on embedded data oss-net-c-small]
     #[arg(short, long, alias = "network-config", value_name = "NAME")]
     #[arg(help_heading = "Network")]
     model: Option<String>,
@@ -45,7 +45,8 @@ pub struct Flags {
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     fold: Option<Fold>,
-    /// Set of defaults [default: brats where an official option names the data, else sample]
+    /// Set of defaults [default: brats where an official option names the data, auto for other data of one's own without
+    /// --config, else sample]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]
     preset: Option<Preset>,
@@ -141,6 +142,10 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL")]
     #[arg(help_heading = "Training")]
     recompute: Option<String>,
+    /// Activation of the network: pade-5/4, relu, leaky-relu, prelu, … [default: the network's own]
+    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Training")]
+    activation: Option<String>,
     /// Number format of the computation [default: f32]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Training")]
@@ -188,7 +193,8 @@ pub struct Flags {
 }
 
 /// Flags whose key lies in a section of the file: flag, section, key.
-const SECTIONS: [(&str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str); 9] = [
+    ("activation", "network", "activation"),
     ("optimizer", "optimizer", "name"),
     ("rate", "optimizer", "rate"),
     ("weight_decay", "optimizer", "weight_decay"),

@@ -29,6 +29,7 @@ mod memory_command;
 mod names;
 mod out_of_memory;
 mod plan;
+mod profile;
 mod resident_memory;
 mod roofline;
 mod table1;

@@ -61,6 +61,7 @@ impl Batch {
         let options = SegmenterOptions { shape: args.shape(&scan.image.geometry)?, ..self.options.clone() };
         let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
         let found = segmenter.segment(&case.name, scan.image, tick)?;
+        model.parameters.device().read_profile()?;
         let InferArgs { seen, asked, .. } = args;
         let field = found.probabilities.as_ref().map(|volume| (volume, asked.threshold()));
         let refined = |mesh, refinement: &Refinement| {

@@ -16,6 +16,7 @@ use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print};
 use super::plan;
+use super::profile::ProfileArgs;
 use super::provenance::stamped;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
@@ -85,6 +86,8 @@ pub struct TrainArgs {
     device: DeviceArgs,
     #[command(flatten)]
     oom: OomArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -233,8 +236,10 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         oom_handler: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
+    args.profile.start(device);
     training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
     progress.finish(&trainer);
+    args.profile.finish(device, &args.run)?;
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)

@@ -10,7 +10,7 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_g
 
 use ossnet::device::Device;
 use ossnet::memory::default_cpu_budget;
-use ossnet::models::{Family, NetworkConfig};
+use ossnet::models::{Architecture, Family, NetworkConfig};
 use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 /// Times a step of the official network `name`.

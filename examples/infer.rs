@@ -11,7 +11,6 @@ use ossnet::device::Device;
 use ossnet::infer::occupancy::fitting_shape;
 use ossnet::infer::{Occupancy, QueryGrid, Segmenter, SegmenterOptions};
 use ossnet::memory::{Role, default_cpu_budget, format_bytes};
-use ossnet::models::Network;
 use ossnet::tensor::Tensor;
 
 /// The program; a test runs what it does.
@@ -31,7 +30,7 @@ pub fn infer(checkpoint: &Path, scan: &Path, out: &Path) -> ossnet::Result<()> {
 
     // The whole way: normalised, padded, evaluated where it is worth it, brought back to the scan's own grid.
     let options = SegmenterOptions { verify: true, ..SegmenterOptions::default() };
-    let segmenter = Segmenter::new(&network, &parameters, &task, options)?;
+    let segmenter = Segmenter::new(&*network, &parameters, &task, options)?;
     let found = segmenter.segment("scan", image.clone(), &mut || Ok(()))?;
     found.labels.write(out)?;
     println!("points at each stage: {:?} of {} voxels", found.evaluated, found.labels.len());
@@ -39,7 +38,7 @@ pub fn infer(checkpoint: &Path, scan: &Path, out: &Path) -> ossnet::Result<()> {
     println!("against every point evaluated: {:?}", found.verification);
 
     // The network itself, as a function of space.
-    let Network::OssNet(network) = &network else { return Ok(()) };
+    let Some(network) = network.occupancy() else { return Ok(()) };
     let (volume, way) =
         task.image("scan", image, |shape| Padding::to_shape(shape, fitting_shape(network.config(), shape)))?;
     let [x, y, z] = volume.shape;

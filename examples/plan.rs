@@ -5,7 +5,7 @@
 use ossnet::device::Device;
 use ossnet::device::cpu::SimdLevel;
 use ossnet::memory::format_bytes;
-use ossnet::models::{Family, NetworkConfig};
+use ossnet::models::{Architecture, Family, NetworkConfig};
 use ossnet::train::dry_run::{StepSizes, dry_run};
 
 /// The program; a test runs it too.

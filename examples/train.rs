@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ossnet::data::embedded;
 use ossnet::device::Device;
 use ossnet::memory::{default_cpu_budget, format_bytes};
-use ossnet::models::NetworkConfig;
+use ossnet::models::{Architecture, NetworkConfig};
 use ossnet::task::{PadTo, Task};
 use ossnet::train::trainer::Trainer;
 use ossnet::train::{presets, training_state};

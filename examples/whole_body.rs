@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ossnet::checkpoint::model::Model;
 use ossnet::data::{Axes, Preprocessing, Volume, nifti};
 use ossnet::device::Device;
-use ossnet::models::{Network, NetworkConfig, UNetConfig};
+use ossnet::models::{Architecture, UNetConfig};
 use ossnet::nn::Parameters;
 use ossnet::quantities::parse_shape;
 use ossnet::rng::Rng;
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let device = Device::cpu(1, 1 << 30)?;
     let mut parameters = Parameters::new(&device);
     let config = UNetConfig { channels: vec![16, 32, 64], strides: vec![2; 2], ..UNetConfig::standard(3, 1, CLASSES) };
-    let network = Network::new(&NetworkConfig::UNet(config), &mut parameters, &mut Rng::new(1))?;
+    let network = config.build(&mut parameters, &mut Rng::new(1))?;
     let preprocessing = Preprocessing {
         channels: vec!["CT".into()],
         classes: (0..CLASSES as u8).collect(),
@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     };
     let class_names = (0..CLASSES).map(|class| format!("class {class}")).collect();
     let task = Task { name: "whole body".into(), preprocessing, class_names };
-    Model::save(&network, &parameters, &task, &folder.join("body.safetensors"))?;
+    Model::save(&*network, &parameters, &task, &folder.join("body.safetensors"))?;
 
     // A body of two soft ellipsoids in air, with noise.
     let mut rng = Rng::new(2);

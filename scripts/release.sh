@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what a release holds, in target/release-VERSION: the stripped program with completions and man pages as an archive, the
-# wheel, a bill of materials (CycloneDX), and checksums of all.
+# wheel, a bill of materials (CycloneDX), and checksums of all. Program and wheel run wherever glibc is 2.28 or newer.
 #
 #     scripts/release.sh [--no-wheel]
 #
@@ -9,19 +9,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-target=$(rustc -vV | sed -n 's/^host: //p')
 OSSNET_COMMIT=${OSSNET_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || true)}
 [ -z "$OSSNET_COMMIT" ] || export OSSNET_COMMIT
-out=target/release-$version name=ossnet-$version-$target
+# shellcheck source=scripts/portable.sh
+source scripts/portable.sh
+out=target/release-$version name=ossnet-$version-$CARGO_BUILD_TARGET
 rm -rf "$out" && mkdir -p "$out/$name"
 
-cargo build --release --locked
-cp target/release/ossnet README.md CHANGELOG.md CITATION.cff LICENSE* "$out/$name"
+scripts/check_binary.py
+program=target/$CARGO_BUILD_TARGET/release/ossnet
+cp "$program" README.md CHANGELOG.md CITATION.cff LICENSE* "$out/$name"
 ! readelf --sections "$out/$name/ossnet" | grep -q '\.symtab' || { echo "the program is not stripped" >&2; exit 1; }
-target/release/ossnet man "$out/$name/man"
+"$program" man "$out/$name/man" > /dev/null
 mkdir "$out/$name/completions"
 for shell in bash zsh fish powershell elvish; do
-    target/release/ossnet completions "$shell" > "$out/$name/completions/ossnet.$shell"
+    "$program" completions "$shell" > "$out/$name/completions/ossnet.$shell"
 done
 # The same files give the same archive: sorted, without owners, dated as the commit.
 date=@$(git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -35,4 +37,5 @@ fi
 
 scripts/sbom.py > "$out/ossnet-$version.cdx.json"
 (cd "$out" && sha256sum -- * > SHA256SUMS && sha256sum --check --quiet SHA256SUMS)
+scripts/check_release.py "$out"
 ls -l "$out"

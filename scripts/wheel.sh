@@ -3,8 +3,8 @@
 #
 #     scripts/wheel.sh [--profile NAME]   # release by default; dev builds fast and makes a larger wheel
 #
-# PyPI gives the tools: maturin builds, zig links against glibc 2.28 (the system's own linker would ask for the system's own
-# glibc), auditwheel confirms the tag. The wheel lands in target/python/dist.
+# PyPI gives the tools: maturin builds, zig links (scripts/portable.sh), auditwheel confirms the tag. The wheel lands in
+# target/python/dist.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,14 +12,13 @@ profile=release
 [ "${1:-}" != --profile ] || profile=${2:?a profile, for example dev}
 most=12000000 # bytes
 home=target/python
-tools=$home/tools wheels=$home/wheels dist=$home/dist env=$home/env
-
-python=${PYTHON:-python3}
-[ -x "$tools/bin/maturin" ] || { "$python" -m venv "$tools" && "$tools/bin/pip" install --quiet 'maturin>=1.9,<2' ziglang auditwheel; }
+wheels=$home/wheels dist=$home/dist env=$home/env
+# shellcheck source=scripts/portable.sh
+source scripts/portable.sh
 
 rm -rf "$dist" "$env"
-PATH="$PWD/$tools/bin:$PATH" "$tools/bin/maturin" build --manifest-path python/Cargo.toml --profile "$profile" \
-    --locked --zig --compatibility manylinux_2_28 --out "$dist"
+"$tools/bin/maturin" build --manifest-path python/Cargo.toml --profile "$profile" --locked \
+    --target "$CARGO_BUILD_TARGET" --compatibility manylinux_2_28 --out "$dist"
 wheel=$(echo "$dist"/ossnet-*.whl)
 [[ $wheel == *-cp39-abi3-manylinux_2_28_x86_64.whl ]] || { echo "$wheel is no abi3 wheel for manylinux_2_28" >&2; exit 1; }
 "$tools/bin/auditwheel" show "$wheel" | tr '\n' ' ' | grep -q 'manylinux_2_28_x86_64' ||

@@ -5,6 +5,7 @@
 //! removed by the next (`temporary`), and a run's folder belongs to one process at a time (`lock`).
 
 mod lock;
+pub mod name;
 mod owner;
 mod temporary;
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::preprocess::{GridTransform, Preprocessing};
 use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats, validate};
 use crate::error::{Error, Result};
-use crate::models::NetworkConfig;
+use crate::models::Architecture;
 
 /// What a network is asked to do, stored in every checkpoint: how scans are prepared, and what its classes are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,11 +53,8 @@ pub enum PadTo {
 
 impl PadTo {
     /// The grid that a network's training cases need: latents belong to one shape.
-    pub fn of(network: &NetworkConfig) -> Self {
-        match network {
-            NetworkConfig::OssNet(config) => PadTo::Given(config.volume_shape),
-            NetworkConfig::UNet(_) => PadTo::Own,
-        }
+    pub fn of(network: &dyn Architecture) -> Self {
+        network.volume_shape().map_or(PadTo::Own, PadTo::Given)
     }
 
     /// The shape, where it does not depend on the case.
@@ -179,7 +176,7 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::Model`] that names what does not go together.
-    pub fn fits(&self, network: &NetworkConfig) -> Result<()> {
+    pub fn fits(&self, network: &dyn Architecture) -> Result<()> {
         let Preprocessing { channels, classes, .. } = &self.preprocessing;
         self.preprocessing.check()?;
         if self.class_names.len() != classes.len() {

@@ -12,7 +12,7 @@ use ossnet::data::Volume;
 use ossnet::device::Device;
 use ossnet::infer::{SegmenterOptions, Segmenter};
 use ossnet::memory::size::set_host_budget;
-use ossnet::models::{Network, NetworkConfig};
+use ossnet::models::{Architecture, NetworkConfig};
 use ossnet::nn::Parameters;
 use ossnet::rng::Rng;
 
@@ -28,10 +28,10 @@ fn fixtures() -> &'static (Device, Vec<Checkpoint>) {
             let (network, task) = text.split_once('\n').expect("two lines");
             let config: NetworkConfig = serde_json::from_str(network).expect("a network");
             let mut parameters = Parameters::new(&device);
-            let network = Network::new(&config, &mut parameters, &mut Rng::new(0)).expect("a network");
+            let network = config.build(&mut parameters, &mut Rng::new(0)).expect("a network");
             let file = tempfile::NamedTempFile::new().expect("a file");
             let task = serde_json::from_str(task).expect("a task");
-            Model::save(&network, &parameters, &task, file.path()).expect("saved");
+            Model::save(&*network, &parameters, &task, file.path()).expect("saved");
             checkpoint::load(file.path()).expect("loaded")
         });
         (device, stored.into())
@@ -49,7 +49,7 @@ fuzz_target!(|text: &str| {
         let channels = model.task.preprocessing.channels.len();
         let voxels = (0..4 * 5 * 6 * channels).map(|i| (i % 7) as f32).collect();
         let image = Volume::new([4, 5, 6], channels, voxels);
-        let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, SegmenterOptions::default());
+        let segmenter = Segmenter::new(&*model.network, &model.parameters, &model.task, SegmenterOptions::default());
         if let Ok(found) = segmenter.and_then(|segmenter| segmenter.segment("scan", image, &mut || Ok(()))) {
             assert_eq!(found.labels.shape, [4, 5, 6]);
         }

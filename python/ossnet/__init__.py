@@ -32,7 +32,15 @@ from ._view import Result
 __all__ = ["Result", "Segmentation", "Segmenter", "evaluate", "fit", "marching_cubes", "plan", "roofline", "sweep"]
 __version__: str = _ossnet.__version__
 
-Volume = Union[int, Sequence[int]]
+Volume = Union[int, str, Sequence[int]]
+
+
+def _bytes(memory_budget: Union[int, str, None]) -> Optional[int]:
+    if isinstance(memory_budget, str):
+        return _ossnet.read_bytes(memory_budget)
+    if memory_budget is not None and memory_budget <= 0:
+        raise ValueError(f"memory_budget {memory_budget} must be above 0 bytes")
+    return memory_budget
 
 
 def _step(
@@ -44,6 +52,8 @@ def _step(
     device: str,
     threads: int,
 ) -> dict[str, Any]:
+    if isinstance(volume, str):
+        volume = _ossnet.read_shape(volume)
     sides = [volume] * 3 if isinstance(volume, int) else [int(side) for side in volume]
     if len(sides) != 3:
         raise ValueError(f"volume {tuple(sides)} must have three sides, for example (256, 256, 160)")
@@ -79,7 +89,7 @@ def plan(
     precision: str = "f32",
     device: str = "cpu",
     threads: int = 0,
-    memory_budget: Optional[int] = None,
+    memory_budget: Union[int, str, None] = None,
 ) -> Result:
     """What one step of a network costs, without computing it.
 
@@ -88,7 +98,7 @@ def plan(
     model
         ``oss-net-c``, ``o-net``, ``unet3d``, … or an official name such as ``full``.
     volume
-        Voxels of the full-resolution volume along its axes, or one number for a cube.
+        Voxels of the full-resolution volume along its axes, ``(256, 256, 160)`` or ``"256x256x160"``, or one number for a cube.
     points
         Points a volume of a training step (16,384 if not given), or decoded at once in inference. U-Nets have none.
     batch
@@ -105,7 +115,7 @@ def plan(
     threads
         Threads of the CPU that is planned for (0: one for each core).
     memory_budget
-        Bytes that the engine may hold; ``MemoryError`` names the op that does not fit, and what would.
+        Bytes that the engine may hold, for example ``"8GiB"``; ``MemoryError`` names the op that does not fit, and what would.
 
     Returns
     -------
@@ -115,10 +125,8 @@ def plan(
         ``seconds`` (``None`` unless the device is a GPU that is known by name).
     """
     _levels(recompute)
-    if memory_budget is not None and memory_budget <= 0:
-        raise ValueError(f"memory_budget {memory_budget} must be above 0 bytes")
     asked = _step(volume, points, batch, step, precision, device, threads)
-    value, live, seconds = _ossnet.plan(model, asked, recompute, memory_budget)
+    value, live, seconds = _ossnet.plan(model, asked, recompute, _bytes(memory_budget))
     return Result(value, live_bytes=live, seconds=seconds)
 
 
@@ -232,7 +240,7 @@ class Segmenter:
     threads
         Threads of the CPU (0: one for each core). Results do not depend on them.
     memory_budget
-        Bytes that the engine may hold; by default 0.9 of what the machine, the container or the GPU has.
+        Bytes that the engine may hold, for example ``"8GiB"``; by default 0.9 of what the machine, the container or the GPU has.
     """
 
     def __init__(
@@ -241,11 +249,11 @@ class Segmenter:
         *,
         device: str = "cpu",
         threads: int = 0,
-        memory_budget: Optional[int] = None,
+        memory_budget: Union[int, str, None] = None,
     ) -> None:
         if threads < 0:
             raise ValueError(f"threads {threads} must not be negative")
-        self._inner = _ossnet.Segmenter(os.fspath(checkpoint), device, threads, memory_budget)
+        self._inner = _ossnet.Segmenter(os.fspath(checkpoint), device, threads, _bytes(memory_budget))
 
     @property
     def model(self) -> str:
@@ -346,7 +354,7 @@ def _labels(array: Any, what: str) -> Any:
 def evaluate(
     prediction: Any,
     label: Any,
-    spacing: Sequence[float],
+    spacing: Union[str, Sequence[float]],
     *,
     tolerance: float = 1.0,
     classes: Optional[Sequence[int]] = None,
@@ -358,7 +366,7 @@ def evaluate(
     prediction, label
         Arrays of one shape with label values from 0 to 255; 0 is background.
     spacing
-        Distance between voxels along the arrays' axes, in mm.
+        Distance between voxels along the arrays' axes, in mm: ``(1, 1, 3)`` or ``"1x1x3"``.
     tolerance
         Of the surface Dice, in mm.
     classes
@@ -376,7 +384,8 @@ def evaluate(
     prediction, label = _labels(prediction, "prediction"), _labels(label, "label")
     if classes is None:
         classes = [int(value) for value in np.union1d(np.unique(prediction), np.unique(label)) if value > 0]
-    scores = _ossnet.evaluate(prediction, label, [float(mm) for mm in spacing], tolerance, list(classes))
+    lengths = _ossnet.read_spacing(spacing) if isinstance(spacing, str) else [float(mm) for mm in spacing]
+    scores = _ossnet.evaluate(prediction, label, lengths, tolerance, list(classes))
     number = lambda value: float("nan") if value is None else value  # noqa: E731
     return {
         value: {

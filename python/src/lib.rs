@@ -10,7 +10,10 @@ mod segmenter;
 
 use std::ffi::OsString;
 
+use ossnet::quantities;
 use pyo3::prelude::*;
+
+use running::usage;
 
 /// Runs the command line with these arguments, the program's name first; its exit status.
 #[pyfunction]
@@ -18,10 +21,31 @@ fn command(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
     py.detach(|| ossnet::cli::main(arguments))
 }
 
+/// A shape as the command line takes it: `256x256x160`.
+#[pyfunction]
+fn read_shape(text: &str) -> PyResult<[usize; 3]> {
+    quantities::parse_shape(text).map_err(usage)
+}
+
+/// A spacing in mm as the command line takes it: `0.5`, `1x1x3`.
+#[pyfunction]
+fn read_spacing(text: &str) -> PyResult<[f64; 3]> {
+    quantities::parse_spacing(text).map_err(usage)
+}
+
+/// Bytes as the command line takes them: `8GiB`.
+#[pyfunction]
+fn read_bytes(text: &str) -> PyResult<u64> {
+    quantities::parse_bytes(text).map_err(usage)
+}
+
 #[pymodule]
 fn _ossnet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", ossnet::cli::VERSION)?;
     module.add_function(wrap_pyfunction!(command, module)?)?;
+    module.add_function(wrap_pyfunction!(read_shape, module)?)?;
+    module.add_function(wrap_pyfunction!(read_spacing, module)?)?;
+    module.add_function(wrap_pyfunction!(read_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(plans::plan, module)?)?;
     module.add_function(wrap_pyfunction!(plans::sweep, module)?)?;
     module.add_function(wrap_pyfunction!(plans::fit, module)?)?;

@@ -78,11 +78,11 @@ impl Segmenter {
                 model.task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"))
             };
             Ok(Self {
-                title: model.network.config().title(),
+                title: model.network.architecture().title(),
                 channels: preprocessing.channels.clone(),
                 classes: preprocessing.classes.iter().enumerate().map(|(i, &value)| (value, name(i, value))).collect(),
                 axes: preprocessing.axes,
-                usual: SegmenterOptions::of(&model.network.config()),
+                usual: SegmenterOptions::of(model.network.architecture()),
                 model: Mutex::new(model),
             })
         })
@@ -130,7 +130,7 @@ impl Segmenter {
             let Model { network, parameters, task } = &*model;
             task.check("array", &image)?;
             let warning = task.preprocessing.unusual_spacing(image.shape, &image.geometry)?;
-            let segmenter = infer::Segmenter::new(network, parameters, task, options)?;
+            let segmenter = infer::Segmenter::new(&**network, parameters, task, options)?;
             Ok((segmenter.segment("array", image, tick)?, warning))
         })?;
         let (axes, flips) = way_back(&orientation);

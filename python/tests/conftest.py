@@ -44,7 +44,7 @@ def scan():
     return path, nibabel.load(path), nibabel.load(HEADS / "labelsTr" / "pycortexS1.nii.gz")
 
 
-@pytest.fixture(scope="session", params=["unet3d", "o-net"])
+@pytest.fixture(scope="session", params=["unet3d", "o-net-small"])
 def checkpoint(request, command, tmp_path_factory):
     """A network of each kind after a little training."""
     folder = tmp_path_factory.mktemp(request.param) / "run"

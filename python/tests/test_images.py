@@ -74,6 +74,7 @@ def test_scores_by_hand():
     predicted[2:5, 1:3, 1:3] = 3
     scores = ossnet.evaluate(predicted, truth, (2, 2, 2))[3]
     assert scores["dice"] == 2 * 8 / 24 and scores["iou"] == 8 / 16 and scores["true_ml"] == pytest.approx(0.096)
+    assert ossnet.evaluate(predicted, truth, "2x2x2")[3] == scores
     # Nothing was found of what is there: no distance is large enough.
     assert np.isinf(ossnet.evaluate(predicted * 0, truth, (2, 2, 2))[3]["hd95"])
     with pytest.raises(ValueError, match="resample"):

@@ -81,6 +81,8 @@ def test_the_line_is_the_commands(command):
         ({"volume": 64, "device": "h1000"}, "h1000"),
         ({"volume": 64, "step": "walk"}, "walk"),
         ({"volume": 64, "precision": "bf16"}, "CUDA"),
+        ({"volume": "64x64"}, "256x256x160"),
+        ({"volume": 64, "memory_budget": "8 parsecs"}, "GiB"),
     ],
 )
 def test_bad_questions(asked, word):
@@ -91,3 +93,10 @@ def test_bad_questions(asked, word):
 def test_a_budget_that_does_not_suffice():
     with pytest.raises(MemoryError, match="wants .* in use .*choose a smaller network"):
         ossnet.plan("oss-net-c", (64, 64, 48), points=512, memory_budget=64 << 20)
+    with pytest.raises(MemoryError):
+        ossnet.plan("oss-net-c", (64, 64, 48), points=512, memory_budget="64MiB")
+
+
+def test_sizes_are_written_as_on_the_command_line():
+    as_text, as_numbers = (ossnet.plan("unet3d", volume) for volume in ["64×64x48", (64, 64, 48)])
+    assert as_text["peak_bytes"] == as_numbers["peak_bytes"]

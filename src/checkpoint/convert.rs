@@ -2,15 +2,13 @@
 
 use super::model::{AVERAGE, COURSE};
 use super::{Array, Checkpoint, Data, StateDict};
-use crate::models::{NetworkConfig, UNetConfig};
+use crate::models::{Architecture, NetworkConfig, UNetConfig};
 
 /// The state dictionary that PyTorch has of the network in `checkpoint`: averaged weights in the place of those that have
 /// averages, nothing of the run, counts of batches as 64-bit integers, and in 2D kernels without an axis of length 1.
 pub fn to_torch(checkpoint: Checkpoint) -> StateDict {
-    let planar =
-        checkpoint.metadata.get("network").and_then(|text| serde_json::from_str(text).ok()).is_some_and(
-            |config: NetworkConfig| matches!(config, NetworkConfig::UNet(config) if config.dimensions == 2),
-        );
+    let stored = checkpoint.metadata.get("network").and_then(|text| serde_json::from_str::<NetworkConfig>(text).ok());
+    let planar = stored.is_some_and(|config| config.supervision().slice_axis().is_some());
     let state = with_averages(checkpoint.state);
     let own = state.into_iter().filter(|(name, _)| !COURSE.iter().any(|prefix| name.starts_with(prefix)));
     own.map(|(name, array)| {

@@ -8,7 +8,7 @@ use super::prefix::fitting;
 use super::{Checkpoint, Metadata, StateDict, View, safetensors, sound};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::task::Task;
@@ -28,7 +28,7 @@ const PLAN_BYTES: u64 = 1 << 60;
 /// A network as inference needs it.
 pub struct Model {
     /// The network.
-    pub network: Network,
+    pub network: Box<dyn Network>,
     /// Its weights.
     pub parameters: Parameters,
     /// What it was trained for.
@@ -222,11 +222,11 @@ fn built(device: &Device, config: &NetworkConfig, task: Task, state: StateDict, 
     config.check().map_err(unusable)?;
     task.fits(config).map_err(unusable)?;
     let mut planned = Parameters::new(&Device::plan_for(device.target(), PLAN_BYTES));
-    Network::new(config, &mut planned, &mut Rng::new(0))?;
+    config.build(&mut planned, &mut Rng::new(0))?;
     let state = unwrapped(&planned, state);
     check(&planned, &state, path)?;
     let mut parameters = Parameters::new(device);
-    let network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+    let network = config.build(&mut parameters, &mut Rng::new(0))?;
     fill(&mut parameters, &state, path)?;
     Ok(Model { network, parameters, task })
 }
@@ -236,9 +236,9 @@ impl Model {
     ///
     /// # Errors
     /// A full disk or a folder that refuses.
-    pub fn save(network: &Network, parameters: &Parameters, task: &Task, path: &Path) -> Result<()> {
+    pub fn save(network: &dyn Network, parameters: &Parameters, task: &Task, path: &Path) -> Result<()> {
         let mut metadata = Metadata::new();
-        metadata.insert("network".into(), to_json("network", &network.config(), path)?);
+        metadata.insert("network".into(), network_json(network, path)?);
         metadata.insert("task".into(), to_json("task", task, path)?);
         let weights = named_weights(parameters)?;
         let views: Vec<(&str, View<'_>)> = weights
@@ -254,8 +254,19 @@ impl Model {
 /// # Errors
 /// [`Error::Data`] naming `path`; no value of the engine's makes it so.
 pub fn to_json(key: &str, value: &impl serde::Serialize, path: &Path) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::data(path, format!("cannot store its {key} ({error})"), "report this"))
+    serde_json::to_string(value).map_err(|error| unstored(key, &error, path))
+}
+
+/// The network's configuration as a checkpoint at `path` stores it.
+///
+/// # Errors
+/// As for [`to_json`].
+pub fn network_json(network: &dyn Network, path: &Path) -> Result<String> {
+    network.architecture().to_json().map_err(|error| unstored("network", &error, path))
+}
+
+fn unstored(key: &str, error: &serde_json::Error, path: &Path) -> Error {
+    Error::data(path, format!("cannot store its {key} ({error})"), "report this")
 }
 
 /// A network of the given configuration with the weights in an official `.pt` (or any other checkpoint of it), which says

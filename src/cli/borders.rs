@@ -17,6 +17,7 @@ use crate::data::border_file::{self, BorderFormat};
 use crate::data::{Axes, Case, Dataset, Labels, Scanned, Source};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
+use crate::files::name::{file_name, text_of};
 use crate::interrupt;
 use crate::memory::Role;
 use crate::ops;
@@ -74,7 +75,7 @@ pub fn run(args: BordersArgs) -> Result<()> {
         // Labels of one name in a folder a patient, and one folder for all maps.
         for (target, label) in targets.iter_mut().zip(&labels) {
             let [name, folder] = [target.file_name(), label.parent().and_then(Path::file_name)]
-                .map(|part| part.unwrap_or_default().to_string_lossy().into_owned());
+                .map(|part| text_of(part.unwrap_or_default()));
             target.set_file_name(format!("{folder}_{name}"));
         }
     }
@@ -91,7 +92,7 @@ pub fn run(args: BordersArgs) -> Result<()> {
             labels.voxels.iter_mut().filter(|value| ignore == Some(**value)).for_each(|value| *value = 0);
             border_file::write_map(target, &labels, border_map(&device, &labels)?, format)?;
         }
-        let name = label.file_name().unwrap_or_default().to_string_lossy();
+        let name = file_name(label);
         bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(&name);
         Ok(wanted)
     });
@@ -102,7 +103,7 @@ pub fn run(args: BordersArgs) -> Result<()> {
         match written {
             Ok(written) => made_of.push((label, target, written)),
             Err(error) => {
-                let name = label.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = file_name(label);
                 let case = Case { name: name.clone(), images: Vec::new(), label: Some(Source::File(label.clone())) };
                 let folder = target.parent().unwrap_or(Path::new(""));
                 let passed = is_of_case(&error, &case, folder);

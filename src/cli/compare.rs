@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, ScoreRule};
 use crate::files::{read_text, write_atomic};
 use crate::memory::Event;
-use crate::models::{Family, NetworkConfig, RecomputeChoice};
+use crate::models::{Architecture, Family, NetworkConfig, RecomputeChoice};
 use crate::planner::training::TrainingPlan;
 use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::task::{PadTo, PreparedCase, Task};

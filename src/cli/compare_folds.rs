@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::files::{RunFolder, read_text, write_atomic};
-use crate::models::NetworkConfig;
+use crate::models::{Architecture, NetworkConfig};
 use crate::report::{BaselineResult, ModelResult, Results};
 
 /// Compares on every fold that is not finished, and writes what all of them say together.

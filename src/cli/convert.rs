@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::official::{self, OfficialArgs};
-use super::output::print;
+use super::output::{print, refuse_existing};
+use super::provenance::print_json;
 use crate::checkpoint::{self, Checkpoint, CheckpointFormat, convert, model::Model, safetensors, sound, torch};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -23,6 +24,9 @@ pub struct ConvertArgs {
     overwrite: bool,
     #[command(flatten)]
     official: OfficialArgs,
+    /// Print the result as JSON on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
 }
 
 /// Converts.
@@ -30,16 +34,14 @@ pub struct ConvertArgs {
 /// # Errors
 /// An unreadable input, weights that are not finite, an output that exists or has another ending, a full disk.
 pub fn run(args: ConvertArgs) -> Result<()> {
-    let ConvertArgs { input, output, official, overwrite } = &args;
-    if output.exists() && !overwrite {
-        return Err(Error::data(output, "exists already", "choose another name, or replace it with --overwrite"));
-    }
+    let ConvertArgs { input, output, official, overwrite, json } = &args;
+    refuse_existing([output], *overwrite)?;
     let ending = output.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     match (ending, official.is_given()) {
         ("safetensors", true) => {
             let device = Device::cpu(1, default_cpu_budget())?;
             let model = official::load(&device, input, official, None)?;
-            Model::save(&model.network, &model.parameters, &model.task, output)?;
+            Model::save(&*model.network, &model.parameters, &model.task, output)?;
         }
         ("safetensors", false) => to_safetensors(load(input)?, output)?,
         ("pt" | "pth", false) => torch::write(output, &convert::to_torch(load(input)?).views())?,
@@ -53,7 +55,13 @@ pub fn run(args: ConvertArgs) -> Result<()> {
             )));
         }
     }
-    print(format!("{}", output.display()))
+    match json {
+        true => {
+            let [from, to] = [input, output].map(|path| path.display().to_string());
+            print_json(serde_json::json!({ "input": from, "output": to }), "files")
+        }
+        false => print(format!("{}", output.display())),
+    }
 }
 
 /// Reads weights, which must be ones that a network can compute with.

@@ -15,6 +15,12 @@ use crate::error::{Error, Result};
 use crate::memory::{default_cpu_budget, format_bytes, size};
 use crate::tape::Precision;
 
+/// True if a variable that stands for a flag is set to anything but nothing, `0`, `no`, `off` or `false`.
+pub fn is_set(variable: &str) -> bool {
+    let value = std::env::var(variable).unwrap_or_default().to_ascii_lowercase();
+    !["", "0", "no", "off", "false", "n", "f"].contains(&value.trim())
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -53,7 +59,7 @@ pub struct DeviceArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct PrecisionArgs {
     /// Number format of the network's activations and products; tf32 and bf16 on CUDA
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Run")]
     pub precision: Precision,
 }
 
@@ -96,7 +102,7 @@ impl RunArgs {
             let verbosity = self.verbosity();
             cuda.on_compiling(move |done, all| verbosity.compiling(done, all));
         }
-        if self.verbose {
+        if self.verbose() {
             let (name, threads, budget) = (device.name(), plural(device.threads(), "thread"), device.budget());
             let simd = format!("{:?}", device.simd()).to_lowercase();
             let budget = format_bytes(budget);
@@ -105,11 +111,21 @@ impl RunArgs {
         Ok(device)
     }
 
+    /// True if `--quiet` is given, or its variable is set and `--verbose` does not say otherwise.
+    fn quiet(&self) -> bool {
+        self.quiet || !self.verbose && is_set("OSSNET_QUIET")
+    }
+
+    /// True if `--verbose` is given, or its variable is set and nothing asks for quiet.
+    pub(super) fn verbose(&self) -> bool {
+        self.verbose || !self.quiet() && is_set("OSSNET_VERBOSE")
+    }
+
     /// How much is said.
     pub fn verbosity(&self) -> Verbosity {
-        match self.progress {
-            Shown::Json if !self.quiet => Verbosity::Json,
-            _ => Verbosity::detect(self.quiet),
+        match (self.progress, self.quiet()) {
+            (Shown::Json, false) => Verbosity::Json,
+            (_, quiet) => Verbosity::detect(quiet),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::output::note;
 use crate::data::Case;
 use crate::error::{Error, Result};
+use crate::files::name::file_name;
 
 /// Names that the last word of a batch lists.
 const LISTED: usize = 10;
@@ -72,7 +73,7 @@ impl Failures {
 /// The name of the file that makes no case.
 pub fn file_of(problem: &Error) -> String {
     match problem {
-        Error::Data { path, .. } => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        Error::Data { path, .. } => file_name(path),
         _ => String::new(),
     }
 }

@@ -14,18 +14,28 @@ pub const STYLES: Styles = Styles::styled()
 
 pub const TOP: &str = "\
 Examples:
-  ossnet                                              the comparison on the embedded head MRIs
-  ossnet memory -m oss-net-c --volume 256x256x160     what a training step costs, before you buy a GPU
-  ossnet train -m unet3d -d DATA -o run               one network on your data
+  ossnet                                             compares networks
+  ossnet memory -m oss-net-c --volume 256x256x160    what a training step costs
+  ossnet train -m unet3d -d DATA -o run              one network on your data
   ossnet infer -l run/unet3d.safetensors -i SCAN.nii.gz -o seg.nii.gz
 
 Exit status:
-  0 done   1 a file, the data, memory or a device   2 the command line   130 interrupted; what was done is saved
+  0 done   1 a file, the data, memory or a device   2 the command line
+  130 interrupted; what was done is saved
 
-Variables: OSSNET_THREADS, OSSNET_MEMORY_BUDGET, OSSNET_DEVICE, OSSNET_QUIET, OSSNET_VERBOSE and OSSNET_COLOR stand for
-the flags of these names; OSSNET_SIMD=avx2 or portable forces a level of CPU kernels; NO_COLOR is respected.
+Variables:
+  OSSNET_THREADS, OSSNET_MEMORY_BUDGET, OSSNET_DEVICE, OSSNET_QUIET,
+  OSSNET_VERBOSE and OSSNET_COLOR stand for the flags of these names;
+  OSSNET_SIMD=avx2 or portable forces a level of CPU kernels;
+  NO_COLOR is respected.
 
 Not a medical device: for research only.";
+
+/// What ends the help of every command.
+pub const STATUS: &str = "\
+Exit status:
+  0 done   1 a file, the data, memory or a device   2 the command line
+  130 interrupted";
 
 pub const COMPARE: &str = "\
 Examples:
@@ -41,7 +51,7 @@ pub const TRAIN: &str = "\
 Examples:
   ossnet train -m oss-net-c -d DATA -o run --epochs 100
   ossnet train --resume run
-  ossnet train --preset auto -d DATA -m unet3d      configured by the data, as ossnet plan does
+  ossnet train --preset auto -d DATA -m unet3d    sizes by the data, as planned
   ossnet train --config run.toml --device cuda --precision bf16
   ossnet train -m full --dataset BraTS --dataset-path BraTS2020
 
@@ -50,14 +60,15 @@ An interrupt saves a checkpoint; --resume goes on from it to the same bits.";
 pub const EVALUATE: &str = "\
 Examples:
   ossnet evaluate -l run/unet3d.safetensors -d DATA
-  ossnet evaluate -l run/unet3d.safetensors -d DATA --part all --tolerance 2 -o scores";
+  ossnet evaluate -l run/unet3d.safetensors --part all --tolerance 2 -o scores
+  ossnet evaluate --predictions SEGMENTATIONS -d DATA";
 
 pub const INFER: &str = "\
 Examples:
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o seg.nii.gz
-  ossnet infer -l model.safetensors -i SCANS -o segmentations --mesh ply --report
+  ossnet infer -l model.safetensors -i SCANS -o found --mesh ply --report
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
-  ossnet infer -l unet.safetensors -i SCAN.nii.gz -o out --window 128x128x128 --tta
+  ossnet infer -l unet.safetensors -i CT.nii.gz -o out --window 96x96x96 --tta
   ossnet infer -l model.safetensors -i cases.txt -o out --resume --shard 3/64
   ossnet infer --merge out
   ossnet infer -l model.safetensors -i SCANS --plan";
@@ -106,3 +117,12 @@ Examples:
 pub const MAN: &str = "\
 Examples:
   ossnet man ~/.local/share/man/man1";
+
+pub const DEVICES: &str = "\
+Examples:
+  ossnet devices
+  ossnet devices --kernels    loads every kernel on the first GPU";
+
+pub const LICENCES: &str = "\
+Examples:
+  ossnet licences";

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 
-use super::output::print;
+use super::device_args::is_set;
+use super::output::{print, refuse_existing};
 use super::progress::Verbosity;
 use super::provenance::stamped_text;
 use crate::data::Dataset;
@@ -20,6 +20,9 @@ use crate::text::visible_line;
 
 /// Cases and problems of which the text lists each; `--json` and `--out` have all.
 const LISTED: usize = 20;
+
+/// The whole as a file.
+const INSPECTION: &str = "inspection.json";
 
 /// Flags of `ossnet inspect`.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +35,9 @@ pub struct InspectArgs {
     /// Folder for inspection.json and a montage of slices (montage.png)
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the inspection that --out holds
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     /// Do not compare where the files of a case lie in space
     #[arg(long)]
     ignore_geometry: bool,
@@ -42,7 +48,7 @@ pub struct InspectArgs {
     #[arg(long)]
     check: bool,
     /// Print errors and results only
-    #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(short, long)]
     quiet: bool,
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]
@@ -54,7 +60,8 @@ pub struct InspectArgs {
 /// # Errors
 /// A path that is no data set and no image, an output folder that cannot be written. Faults of single cases are results.
 pub fn run(args: InspectArgs) -> Result<()> {
-    let verbosity = Verbosity::detect(args.quiet);
+    let verbosity = Verbosity::detect(args.quiet || is_set("OSSNET_QUIET"));
+    refuse_existing(args.out.iter().map(|out| out.join(INSPECTION)), args.overwrite)?;
     let folder = args.out.as_ref().map(|out| RunFolder::claim(out, |_| true)).transpose()?;
     let options = InspectOptions { full: args.full, ignore_geometry: args.ignore_geometry, seed: args.seed };
     let started = Instant::now();
@@ -73,7 +80,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
     let json = stamped_text(&json, "cases", Some(&dataset))?;
     let mut shown = None;
     if let Some(folder) = &folder {
-        write_atomic(folder.path().join("inspection.json"), json.as_bytes())?;
+        write_atomic(folder.path().join(INSPECTION), json.as_bytes())?;
         shown = picture(&dataset, &found, folder)?;
     }
     let problems = found.problems.len() + found.cases.iter().map(|case| case.problems.len()).sum::<usize>();

@@ -7,11 +7,12 @@ use clap::Args;
 
 use super::RunArgs;
 use super::device_args::DeviceArgs;
-use super::output::{note, plural, print};
+use super::output::{note, plural, print, refuse_existing};
 use super::provenance::print_json;
 use crate::data::{Axes, Labels, Source, Volume, nifti, validate};
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
+use crate::files::name::text_of;
 use crate::label_table::COLOURS;
 use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part, Space};
 
@@ -26,6 +27,9 @@ pub struct MeshArgs {
     /// The mesh: .obj, .ply, .stl, .glb or .pt; of several classes, one file each (NAME_CLASS.ply), or one .glb
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
+    /// Replace meshes that exist
+    #[arg(long)]
+    overwrite: bool,
     /// Mesh this class only [default: each that occurs, but 0]
     #[arg(short, long, value_name = "CLASS", allow_negative_numbers = true)]
     label: Option<i64>,
@@ -91,9 +95,10 @@ impl ShapeArgs {
 /// Meshes.
 ///
 /// # Errors
-/// An unusable file, a class that does not occur, an unknown extension, no memory, a full disk.
+/// An unusable file, a class that does not occur, an unknown extension, an output that exists, no memory, a full disk.
 pub fn run(args: MeshArgs) -> Result<()> {
-    MeshFormat::of(&args.out)?;
+    let format = MeshFormat::of(&args.out)?;
+    refuse_existing(format.files(&args.out), args.overwrite)?;
     if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
         return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
     }
@@ -127,18 +132,20 @@ pub fn run(args: MeshArgs) -> Result<()> {
     };
     let classes = found.chosen(&args.input, args.label)?;
     let mut labels = Labels { shape: volume.shape, voxels: Vec::new(), geometry: volume.geometry };
-    if MeshFormat::of(&args.out)? == MeshFormat::Glb {
+    if format == MeshFormat::Glb {
         let meshes = classes.iter().map(|&class| {
             labels.voxels = found.mask(&volume.voxels, class);
             mesh::of_labels(&device, &labels, 1, &options)
         });
         return report(&args, together(&args, &meshes.collect::<Result<Vec<_>>>()?, &classes)?);
     }
+    let path = |class: i64| if classes.len() == 1 { args.out.clone() } else { of_class(&args.out, class) };
+    refuse_existing(classes.iter().flat_map(|&class| format.files(&path(class))), args.overwrite)?;
     let mut written = Vec::new();
     for &class in &classes {
         labels.voxels = found.mask(&volume.voxels, class);
         let (mesh, dropped) = mesh::of_labels(&device, &labels, 1, &options)?;
-        let path = if classes.len() == 1 { args.out.clone() } else { of_class(&args.out, class) };
+        let path = path(class);
         written.push(write(&args, &path, &format!("class {class}: "), &mesh, dropped)?);
     }
     report(&args, written)
@@ -251,7 +258,7 @@ fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], classes: &[i64]) -> Res
 
 /// `liver.ply` of class 2 → `liver_2.ply`.
 fn of_class(path: &Path, class: i64) -> PathBuf {
-    let [stem, extension] = [path.file_stem(), path.extension()].map(|part| part.unwrap_or_default().to_string_lossy());
+    let [stem, extension] = [path.file_stem(), path.extension()].map(|part| text_of(part.unwrap_or_default()));
     path.with_file_name(format!("{stem}_{class}.{extension}"))
 }
 

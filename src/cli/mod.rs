@@ -49,13 +49,14 @@ mod training;
 use std::ffi::OsString;
 use std::time::Instant;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use output::note_after;
 use progress::Shown;
 
 use crate::error::Result;
+use crate::files::name;
 use crate::memory::{format_bytes, resident_peak};
 
 /// Version and the features built in, as `--version` prints them.
@@ -148,16 +149,23 @@ enum Command {
     #[command(after_help = help::CONVERT)]
     Convert(convert::ConvertArgs),
     /// List what there is to compute on, and why if there is no CUDA device
+    #[command(after_help = help::DEVICES)]
     Devices(devices::DevicesArgs),
     #[cfg(feature = "train")]
     /// Print the licences of the embedded data
-    Licences,
+    #[command(after_help = help::LICENCES)]
+    Licences(licences::LicencesArgs),
     /// Print completions for a shell
     #[command(after_help = help::COMPLETIONS)]
     Completions(completions::CompletionsArgs),
     /// Write the manual's pages
     #[command(after_help = help::MAN)]
     Man(completions::ManArgs),
+}
+
+/// Reads a path into text, also one that is none (see [`name::text_of`]).
+fn path_text() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(name::text_of)
 }
 
 /// Flags of every command that computes.
@@ -173,11 +181,10 @@ pub struct RunArgs {
     #[arg(env = "OSSNET_MEMORY_BUDGET", hide_env = true)]
     memory_budget: Option<u64>,
     /// Print errors and results only
-    #[arg(short, long, env = "OSSNET_QUIET", hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(short, long)]
     quiet: bool,
     /// Also say what is computed on, and at the end how long it took and what was resident
-    #[arg(short, long, env = "OSSNET_VERBOSE", hide_env = true, value_parser = FalseyValueParser::new())]
-    #[arg(conflicts_with = "quiet")]
+    #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
@@ -210,15 +217,23 @@ impl Command {
     }
 }
 
+/// The command line, with what the help of every command ends with.
+fn command_line() -> clap::Command {
+    Cli::command().mut_subcommands(|page| {
+        let examples = page.get_after_help().map(|text| format!("{text}\n\n")).unwrap_or_default();
+        page.after_help(format!("{examples}{}", help::STATUS))
+    })
+}
+
 /// Runs the program with these arguments, its own name first; prints the one error that there may be. Returns the exit status.
 /// Help and the version end the process at once.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = named(arguments.into_iter().collect());
     let colour = refusal::colour(&arguments);
-    let parsed = Cli::command().color(colour).try_get_matches_from(&arguments);
+    let parsed = command_line().color(colour).try_get_matches_from(&arguments);
     let failed = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
-            let verbose = cli.command.as_ref().and_then(Command::run_args).filter(|run| run.verbose);
+            let verbose = cli.command.as_ref().and_then(Command::run_args).filter(|run| run.verbose());
             let (verbosity, started) = (verbose.map(RunArgs::verbosity), Instant::now());
             let ended = run(cli);
             if let Some(verbosity) = verbosity {
@@ -273,9 +288,9 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Devices(args)) => devices::run(args),
         #[cfg(feature = "train")]
-        Some(Command::Licences) => licences::run(),
-        Some(Command::Completions(args)) => completions::completions(&args, Cli::command()),
-        Some(Command::Man(args)) => completions::man(&args, Cli::command()),
+        Some(Command::Licences(args)) => licences::run(&args),
+        Some(Command::Completions(args)) => completions::completions(&args, command_line()),
+        Some(Command::Man(args)) => completions::man(&args, command_line()),
     }
 }
 
@@ -308,18 +323,24 @@ mod tests {
         assert!(tried > 20, "{tried}");
     }
 
-    /// Nothing is cut inside a word, and no line is wider than the terminal that help is written for.
+    /// Nothing is cut inside a word, and no line is wider than the terminal that help is written for. Every page has examples
+    /// and exit statuses.
     #[test]
     fn help_fits_80_columns() {
-        for name in Cli::command().get_subcommands().map(|page| page.get_name().to_string()).collect::<Vec<_>>() {
-            let mut command = Cli::command().term_width(80);
+        let mut names: Vec<String> = command_line().get_subcommands().map(|page| page.get_name().to_string()).collect();
+        names.push("ossnet".into());
+        for name in names {
+            let mut command = command_line().term_width(80).max_term_width(80);
             command.build();
-            let page = command.find_subcommand_mut(&name).unwrap();
+            let page = match &*name {
+                "ossnet" => &mut command,
+                name => command.find_subcommand_mut(name).unwrap(),
+            };
+            let after = page.get_after_help().unwrap().to_string();
+            assert!(after.starts_with("Examples:\n") && after.contains("\n\nExit status:\n"), "{name}: {after}");
             let text = page.render_long_help().to_string();
-            let examples = text.find("\nExamples:").unwrap_or(text.len());
-            // The line of usage is never wrapped.
-            let lines = text[..examples].lines().filter(|line| !line.starts_with("Usage:"));
-            let widest = lines.max_by_key(|line| line.chars().count()).unwrap();
+            // Examples are written in lines that need no wrapping.
+            let widest = text.lines().chain(after.lines()).max_by_key(|line| line.chars().count()).unwrap();
             assert!(widest.chars().count() <= 80, "{name}: {widest}");
         }
     }

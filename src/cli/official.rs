@@ -11,7 +11,7 @@ use crate::checkpoint::{self};
 use crate::data::{Axes, Dataset, Preprocessing};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::task::Task;
 
 /// What an official `.pt` is.

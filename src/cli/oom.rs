@@ -25,7 +25,7 @@ pub enum OnOom {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OomArgs {
     /// Where the memory budget does not suffice, or the device refuses
-    #[arg(long, value_enum, default_value_t = OnOom::Fail)]
+    #[arg(long, value_enum, default_value_t = OnOom::Fail, help_heading = "Run")]
     on_oom: OnOom,
 }
 

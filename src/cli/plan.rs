@@ -8,27 +8,30 @@ use toml::Table;
 
 use super::RunArgs;
 use super::device_args::DeviceArgs;
-use super::output::print;
+use super::output::{print, result_folder};
 use super::progress::Verbosity;
 use super::provenance::print_json;
-use super::training::{open_dataset, output_folder};
+use super::training::open_dataset;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::interrupt;
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::plan::{self, Budget, Fingerprint, Fitted, Request};
 use crate::train::config::DataSource;
 
 /// Networks that are planned for if none is named.
 const MODELS: &str = "oss-net-c,unet3d";
 
+/// What was found of the data set.
+const FINGERPRINT: &str = "fingerprint.json";
+
 /// Flags of `ossnet plan`.
 #[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
     /// A data set's folder of any layout, or sample:TASK for an embedded one
-    #[arg(short, long, visible_alias = "dataset-path", value_name = "DIR")]
+    #[arg(short, long, visible_alias = "dataset-path", value_name = "DIR", value_parser = super::path_text())]
     data: String,
     /// Networks, separated by commas
     #[arg(short, long, alias = "models", default_value = MODELS, value_delimiter = ',', value_name = "NAMES")]
@@ -46,6 +49,9 @@ pub struct PlanArgs {
     /// Folder for NETWORK.toml and fingerprint.json [default: a new folder in runs/]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the plans that --out holds
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -70,7 +76,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let names = names(&args.model)?;
     let dataset = open_dataset(&DataSource::of(&args.data), args.seed)?;
     dataset.check_headers()?;
-    let folder = output_folder(args.out.as_deref(), "plan", |_| false)?;
+    let folder = result_folder(args.out.as_deref(), "plan", FINGERPRINT, args.overwrite)?;
     let fingerprint = fingerprint(&dataset, verbosity)?;
     let seconds = args.time_budget.unwrap_or_else(|| plan::default_seconds(device.target()));
     let mut planned = Vec::new();
@@ -86,7 +92,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
         planned.push((name, planned_run(&fingerprint, &dataset, &device, &request, verbosity)?));
     }
     // Nothing is written before all of it is known.
-    let written = folder.path().join("fingerprint.json");
+    let written = folder.path().join(FINGERPRINT);
     write_atomic(&written, fingerprint.to_json()?.as_bytes())?;
     let (mut text, mut answers) = (String::new(), Vec::new());
     for (name, fitted) in &planned {

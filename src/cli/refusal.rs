@@ -6,6 +6,14 @@ use std::io::IsTerminal;
 use clap::builder::styling::{AnsiColor, Style};
 use clap::{ColorChoice, CommandFactory, ValueEnum};
 
+/// What the standard library says of numbers, and how a reader is told.
+const NUMBERS: [(&str, &str); 4] = [
+    ("invalid digit found in string", "write a whole number"),
+    ("number too large to fit in target type", "write a smaller number"),
+    ("invalid float literal", "write a number, for example 0.5"),
+    ("cannot parse float from empty string", "write a number, for example 0.5"),
+];
+
 /// What the parser found wrong, what it thinks was meant, and where to read more.
 pub fn line(error: &clap::Error, arguments: &[OsString]) -> String {
     let text = error.render().to_string();
@@ -14,6 +22,7 @@ pub fn line(error: &clap::Error, arguments: &[OsString]) -> String {
     let problem = joined(parts.next().unwrap_or_default().trim_start_matches("error: "));
     let tips = parts.map(joined).filter_map(|part| Some(part.strip_prefix("tip: ")?.to_string()));
     let tips: String = tips.map(|tip| format!("; {}", tip.replace(" tip: ", "; "))).collect();
+    let problem = NUMBERS.iter().fold(problem, |text, (plain, better)| text.replace(plain, better));
     let known = super::Cli::command();
     let mut named = arguments.iter().skip(1).filter_map(|argument| known.find_subcommand(argument.to_str()?));
     let command = named.next().map_or(String::new(), |command| format!("{} ", command.get_name()));
@@ -69,6 +78,8 @@ mod tests {
         }
         assert!(said("ossnet mesh a --out b --labell 3").contains("'--label'"));
         assert!(said("ossnet mech").contains("'mesh'"));
+        assert!(said("ossnet mesh a --out b -j x").contains(": write a whole number (see"));
+        assert!(said("ossnet mesh a --out b --threshold x").contains(": write a number, for example 0.5 (see"));
         assert!(said("ossnet mesh").ends_with("(see ossnet mesh --help)"), "{}", said("ossnet mesh"));
     }
 

@@ -114,7 +114,7 @@ fn take(workload: &Workload) -> Result<Measured> {
         Error::Device(problem) => Error::Device(format!("{problem} (--measure needs a GPU)")),
         other => other,
     })?;
-    let (step, seconds) = dry_run_timed(&device, &workload.network, workload.sizes, 2)?;
+    let (step, seconds) = dry_run_timed(&device, &*workload.network, workload.sizes, 2)?;
     let name = devices()?.into_iter().next().map_or_else(String::new, |info| info.name);
     Ok(Measured::of_step(name, &step, &seconds))
 }

@@ -8,8 +8,9 @@ use crate::data::{Dataset, Folds, Labels, Scanned, Warning, embedded, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::files::RunFolder;
+use crate::files::name::text_of;
 use crate::memory::format_bytes;
-use crate::models::{Network, NetworkConfig};
+use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase, Task};
@@ -40,7 +41,7 @@ pub fn open_divided(config: &RunConfig) -> Result<Dataset> {
 
 /// As [`open_folder`], with the cases that are incomplete instead of an error of the first.
 pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
-    match DataSource::of(folder.map_or(format!("{SAMPLE}heads").into(), Path::to_string_lossy).as_ref()) {
+    match DataSource::of(folder.map_or(format!("{SAMPLE}heads").into(), text_of).as_ref()) {
         DataSource::Folder(folder) => Dataset::scan(&folder, seed),
         DataSource::Embedded(task) => Ok(Scanned { dataset: embedded::open(task)?, problems: Vec::new() }),
     }
@@ -49,7 +50,7 @@ pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
 /// The data set in `folder` (or the embedded `sample:TASK`), or the embedded heads.
 pub fn open_folder(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
     let heads = format!("{SAMPLE}heads");
-    open_dataset(&DataSource::of(folder.map_or(heads.into(), Path::to_string_lossy).as_ref()), seed)
+    open_dataset(&DataSource::of(folder.map_or(heads.into(), text_of).as_ref()), seed)
 }
 
 /// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next
@@ -272,7 +273,7 @@ impl Progress {
     /// Of `trainer` over `cases` cases, from where it stands.
     pub fn new(verbosity: Verbosity, trainer: &Trainer, cases: usize) -> Self {
         let (per_epoch, epochs) = (trainer.steps_per_epoch(cases), trainer.settings().epochs);
-        let mut bar = verbosity.task(&trainer.network().config().title(), trainer.total_steps(cases));
+        let mut bar = verbosity.task(&trainer.network().architecture().title(), trainer.total_steps(cases));
         bar.set_position(trainer.optimizer().steps());
         Self { verbosity, bar, per_epoch, epochs }
     }
@@ -300,14 +301,14 @@ impl RunObserver for Progress {
 /// # Errors
 /// [`Error::Interrupted`] between two cases, which says how to go on (`again`), a case that does not fit, or no memory.
 pub fn score_cases(
-    network: &Network,
+    network: &dyn Network,
     parameters: &Parameters,
     task: &Task,
     cases: &dyn CaseSource,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<Vec<(CaseScore, Labels)>> {
-    let rule = if network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     let mut scored = Vec::new();
     for index in 0..cases.len() {

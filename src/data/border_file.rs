@@ -11,6 +11,7 @@ use super::source::Source;
 use super::validate;
 use super::volume::{Axes, Labels};
 use crate::checkpoint::{Array, Data, torch};
+use crate::files::name::file_name;
 use crate::{Error, Result};
 
 /// How maps are stored.
@@ -37,7 +38,7 @@ impl BorderFormat {
 /// `S_border` for `S_seg.nii.gz` in the same folder (BraTS), `bordersTr/C` for `labelsTr/C.nii.gz`, `L_border` beside any
 /// other.
 pub fn place(label: &Path) -> PathBuf {
-    let name = label.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = file_name(label);
     let (stem, _) = split_ending(&name);
     let folder = label.parent().unwrap_or(Path::new(""));
     let beside = |sibling: &str| folder.with_file_name(sibling);

@@ -8,9 +8,10 @@
 use std::collections::BTreeSet;
 
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::nifti::{is_image, split_ending};
+use super::nifti::split_ending;
 use super::source::{Folder, Source};
 use super::validate::Warning;
+use crate::files::name::{file_name, path_of};
 use crate::{Error, Result};
 
 /// Modalities in channel order; until 2021 the file names end in `_` and these.
@@ -35,6 +36,14 @@ pub fn endings(modality: &str) -> Vec<String> {
     [format!("_{modality}")].into_iter().chain(later).collect()
 }
 
+/// What stands before the ending of a modality in a file's name.
+fn prefix(file: &str) -> String {
+    let stem = split_ending(file).0;
+    let endings = MODALITIES.iter().map(|name| format!("_{name}")).chain(LATER.map(String::from));
+    let prefix = endings.filter_map(|ending| stem.strip_suffix(ending.as_str())).next();
+    prefix.unwrap_or(stem).to_owned()
+}
+
 /// True if the names are BraTS's modalities, in any order and case.
 pub(super) fn are_modalities(names: &[String]) -> bool {
     let names: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
@@ -53,17 +62,18 @@ pub(super) fn classes() -> Vec<Class> {
 /// If a folder cannot be read.
 pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
     let Folder::Disk(root) = folder else { return Ok(None) };
-    let (mut cases, mut problems) = (Vec::new(), Vec::new());
+    let (mut cases, mut problems, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     let (mut is_brats, mut years) = (false, BTreeSet::new());
     for subject in subjects(folder)? {
-        let names = folder.list(&subject)?;
-        let find = |ending: &str| -> Option<Source> {
-            let is_it = |name: &&String| is_image(name) && split_ending(name).0.ends_with(ending);
-            Some(Source::File(root.join(&subject).join(names.iter().find(is_it)?)))
+        let names = folder.images(&subject)?;
+        let place = path_of(root, &subject);
+        let matching = |ending: &str| -> Vec<&String> {
+            names.iter().filter(|name| split_ending(name).0.ends_with(ending)).collect()
         };
-        let modality = |place: usize| find(&format!("_{}", MODALITIES[place])).or_else(|| find(LATER[place]));
+        let find = |ending: &str| Some(Source::File(path_of(&place, matching(ending).first()?)));
+        let modality = |channel: usize| find(&format!("_{}", MODALITIES[channel])).or_else(|| find(LATER[channel]));
         if modality(0).is_none() {
-            let others = (1..MODALITIES.len()).filter(|&place| modality(place).is_some()).count();
+            let others = (1..MODALITIES.len()).filter(|&channel| modality(channel).is_some()).count();
             // One other file may be anything; two are a subject that lost its first modality.
             if others < 2 {
                 continue;
@@ -75,17 +85,31 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
         let mut need = |part: &str, found: Option<Source>| {
             if found.is_none() {
                 let problem = format!("holds no file *{part}.nii or *{part}.nii.gz");
-                problems.push(Error::data(root.join(&subject), problem, "complete the subject, or move it elsewhere"));
+                problems.push(Error::data(&place, problem, "complete the subject, or move it elsewhere"));
             }
             found
         };
-        let name = |place: usize| if later { LATER[place].to_owned() } else { format!("_{}", MODALITIES[place]) };
+        let ending = |channel: usize| match later {
+            true => LATER[channel].to_owned(),
+            false => format!("_{}", MODALITIES[channel]),
+        };
         let images: Vec<Source> =
-            (0..MODALITIES.len()).filter_map(|place| need(&name(place), modality(place))).collect();
+            (0..MODALITIES.len()).filter_map(|channel| need(&ending(channel), modality(channel))).collect();
         // The segmentation of subject 355 was published under the name of its source.
         let label = find("_seg").or_else(|| find("-seg")).or_else(|| find("_Segm"));
         let label = need(if later { "-seg" } else { "_seg" }, label);
-        if images.len() == MODALITIES.len() && label.is_some() {
+        let endings = (0..MODALITIES.len()).map(ending).chain(["_seg", "-seg"].map(String::from));
+        if let Some(twice) = endings.map(|ending| matching(&ending)).find(|files| files.len() > 1) {
+            let problem = format!("and {} are both that image of the subject", twice[0]);
+            problems.push(Error::data(path_of(&place, twice[1]), problem, "remove one of them"));
+        } else if images.len() == MODALITIES.len() && label.is_some() {
+            // A folder is a subject; files of several are likely to have been mixed up.
+            let stems: BTreeSet<String> = images.iter().map(|image| prefix(&file_name(image.path()))).collect();
+            if stems.len() > 1 {
+                let named = stems.into_iter().collect::<Vec<_>>().join(", ");
+                let problem = format!("holds images called {named}: are they of one subject?");
+                warnings.push(Warning::new(&place, problem));
+            }
             let name = subject.rsplit('/').next().unwrap_or(&subject).to_owned();
             cases.push(Case { name, images, label });
         }
@@ -114,7 +138,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
         split,
         clip: None,
         ignore_geometry: false,
-        warnings: Vec::<Warning>::new(),
+        warnings,
     };
     dataset.warn_of_overlap();
     Ok(Some(Scanned { dataset, problems }))
@@ -122,7 +146,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
 
 /// Paths of the folders that may be subjects, below the data set's.
 fn subjects(folder: &Folder) -> Result<Vec<String>> {
-    let is_folder = |relative: &String| folder.path().join(relative).is_dir();
+    let is_folder = |relative: &String| path_of(folder.path(), relative).is_dir();
     let mut subjects: Vec<String> = folder.list("")?.into_iter().filter(is_folder).collect();
     for grade in ["HGG", "LGG"].map(String::from).into_iter().filter(is_folder) {
         let below = folder.list(&grade)?.into_iter().map(|subject| format!("{grade}/{subject}"));

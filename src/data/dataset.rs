@@ -8,6 +8,7 @@ use super::source::{Folder, Source};
 use super::validate::{self, Warning};
 use super::volume::{Axes, Labels, Volume};
 use super::{border_file, brats, ct_window, decathlon, lits, nifti};
+use crate::files::name::path_of;
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -173,7 +174,7 @@ impl Dataset {
         // The folder around a data set is what unpacking an archive leaves.
         let inner = names
             .iter()
-            .map(|name| path.join(name))
+            .map(|name| path_of(path, name))
             .filter(|inner| inner.is_dir())
             .find(|inner| scan_layouts(&Folder::Disk(inner.clone()), seed).is_ok_and(|found| found.is_some()));
         let remedy = match inner {

@@ -14,10 +14,11 @@ use serde_json::{Map, Value};
 
 use super::channels::{channel_of, group};
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::nifti::{is_image, read_header, split_ending};
+use super::nifti::{read_header, split_ending};
 use super::source::{Folder, Source};
 use super::validate::Warning;
 use super::{brats, ct_window};
+use crate::files::name::{file_name, path_of, text_of};
 use crate::{Error, Result};
 use lists::Entry;
 
@@ -71,7 +72,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Scanned> {
     };
     let test = description.test_cases(folder, &mut warnings)?;
     let name = description.json.get("name").and_then(Value::as_str).map(str::to_owned);
-    let name = name.or_else(|| Some(folder.path().file_name()?.to_string_lossy().into_owned()));
+    let name = name.or_else(|| Some(text_of(folder.path().file_name()?)));
     let clip = description.channels.iter().all(|name| ct_window::is_ct(name)).then(|| ct_window::limits("wide"));
     let mut dataset = Dataset {
         name: name.unwrap_or_default(),
@@ -256,8 +257,7 @@ impl Description {
             }
         }
         if entries.is_empty() {
-            let names: Vec<String> =
-                folder.list("imagesTs").unwrap_or_default().into_iter().filter(|name| is_image(name)).collect();
+            let names = folder.images("imagesTs").unwrap_or_default();
             let whole = |file: &str| {
                 let source = folder.file(&format!("imagesTs/{file}")).ok().flatten();
                 source.is_some_and(|source| read_header(&source).is_ok_and(|it| it.channels() == self.channels.len()))
@@ -325,11 +325,12 @@ fn divide_by_fold(cases: &[Case], folds: &[Option<u64>]) -> Option<(Vec<Case>, V
 /// with any of NIfTI's endings. A label without its images is a problem, and so is an image without its label.
 fn found_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> Result<Vec<Case>> {
     let (mut cases, mut paired) = (Vec::new(), BTreeMap::new());
-    for label in folder.list("labelsTr")?.into_iter().filter(|name| is_image(name)) {
+    for label in folder.images("labelsTr")? {
         let (stem, ending) = split_ending(&label);
         if let Some(first) = paired.insert(stem.to_owned(), label.clone()) {
             let problem = format!("and {first} are both the label of {stem}");
-            problems.push(Error::data(folder.path().join("labelsTr").join(&label), problem, "remove one of them"));
+            problems.push(Error::data(path_of(&folder.path().join("labelsTr"), &label), problem, "remove one of them"));
+            cases.retain(|case: &Case| case.name != stem);
             continue;
         }
         let find = |name: String| -> Result<Source> {
@@ -341,24 +342,27 @@ fn found_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> R
         let channel_files = || -> Result<Vec<Source>> {
             (0..channels).map(|channel| find(format!("imagesTr/{stem}_{channel:04}{ending}"))).collect()
         };
-        let images = match folder.image(&format!("imagesTr/{label}"))? {
-            Some(whole) => Ok(vec![whole]),
-            None => channel_files(),
-        };
-        match images {
+        let whole = folder.image(&format!("imagesTr/{label}"));
+        match whole.and_then(|whole| whole.map_or_else(channel_files, |whole| Ok(vec![whole]))) {
             Ok(images) => {
                 cases.push(Case { name: stem.to_owned(), images, label: Some(find(format!("labelsTr/{label}"))?) });
             }
             Err(problem) => problems.push(problem),
         }
     }
-    let mut told = BTreeSet::new();
-    for image in folder.list("imagesTr").unwrap_or_default().into_iter().filter(|name| is_image(name)) {
+    let (mut told, mut seen) = (BTreeSet::new(), BTreeMap::new());
+    for image in folder.images("imagesTr").unwrap_or_default() {
         let (stem, ending) = split_ending(&image);
+        if let Some(first) = seen.insert(stem.to_owned(), image.clone()) {
+            let problem = format!("and {first} are both the image {stem}");
+            problems.push(Error::data(path_of(&folder.path().join("imagesTr"), &image), problem, "remove one of them"));
+            let stem_of = |image: &Source| split_ending(&file_name(image.path())).0.to_owned();
+            cases.retain(|case: &Case| case.images.iter().all(|image| stem_of(image) != stem));
+        }
         let case = channel_of(stem, channels).map_or(stem, |(case, _)| case);
         if !paired.contains_key(case) && !paired.contains_key(stem) && told.insert(case.to_owned()) {
             let problem = format!("has no label labelsTr/{case}{ending}");
-            let path = folder.path().join("imagesTr").join(&image);
+            let path = path_of(&folder.path().join("imagesTr"), &image);
             problems.push(Error::data(path, problem, "add it, or move the image to imagesTs"));
         }
     }
@@ -370,11 +374,8 @@ fn unlisted<'a>(folder: &Folder, cases: impl Iterator<Item = &'a Case>) -> Vec<W
     let known: BTreeSet<&std::path::Path> =
         cases.flat_map(|case| case.images.iter().chain(&case.label)).map(Source::path).collect();
     let look = |below: &str| {
-        let names = folder.list(below).unwrap_or_default();
-        let files = names
-            .iter()
-            .filter(|name| is_image(name))
-            .filter_map(|name| folder.file(&format!("{below}/{name}")).ok()?);
+        let names = folder.images(below).unwrap_or_default();
+        let files = names.iter().filter_map(|name| folder.file(&format!("{below}/{name}")).ok()?);
         let mut odd = files.filter(|file| !known.contains(file.path()));
         let first = odd.next()?;
         let more = match odd.count() {

@@ -13,6 +13,7 @@ use super::parallel::in_parallel;
 use super::source::Source;
 use super::validate::{self, Warning};
 use super::volume::{Axes, Labels};
+use crate::files::name::file_name;
 use crate::{Error, Result};
 
 /// How thorough the look is.
@@ -169,7 +170,7 @@ pub fn inspect(
 fn single_file(path: &Path) -> Result<Dataset> {
     let source = Source::File(path.into());
     let header = nifti::read_header(&source)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = file_name(path);
     // Of a file that cannot hold what its header claims nothing is named: the case's own facts say what is wrong.
     let count = nifti::probe(&source).map_or(0, |_| header.channels());
     let channels = (0..count).map(|channel| format!("channel {channel}")).collect();

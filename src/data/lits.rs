@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::ct_window;
 use super::dataset::{Case, Class, Dataset, Layout, Scanned, Split, draw_split};
-use super::nifti::{is_image, split_ending};
+use super::nifti::split_ending;
 use super::source::Folder;
 use crate::{Error, Result};
 
@@ -109,10 +109,8 @@ fn flat_folders(folder: &Folder) -> Result<Vec<(String, String)>> {
 /// The files `below/{prefix}N.nii` or `.nii.gz`: paths by what stands for N.
 fn numbered(folder: &Folder, below: &str, prefix: &str) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
-    for name in folder.list(below)? {
-        let (stem, ending) = split_ending(&name);
-        let number = stem.strip_prefix(prefix).filter(|_| !ending.is_empty() && is_image(&name));
-        if let Some(number) = number {
+    for name in folder.images(below)? {
+        if let Some(number) = split_ending(&name).0.strip_prefix(prefix) {
             let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
             found.push((number.to_owned(), path));
         }

@@ -9,6 +9,7 @@ pub mod border;
 pub mod border_file;
 pub mod brats;
 pub mod channels;
+mod copies;
 pub mod ct_window;
 pub mod dataset;
 pub mod decathlon;

@@ -3,7 +3,9 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::copies::without_copies;
 use super::nifti::{is_image, split_ending};
+use crate::files::name::{path_of, text_of};
 use crate::files::open;
 use crate::{Error, Result};
 
@@ -131,7 +133,7 @@ impl Folder {
     /// endings, written in any case.
     ///
     /// # Errors
-    /// If `relative` leaves the folder.
+    /// If `relative` leaves the folder, or several files may be meant.
     pub fn image(&self, relative: &str) -> Result<Option<Source>> {
         if let Some(found) = self.file(relative)? {
             return Ok(Some(found));
@@ -139,12 +141,15 @@ impl Folder {
         let relative = relative.replace('\\', "/");
         let (below, name) = relative.rsplit_once('/').unwrap_or(("", &relative));
         let stem = split_ending(name).0;
-        let Ok(names) = self.list(below) else { return Ok(None) };
-        let of_stem = names.into_iter().find(|name| is_image(name) && split_ending(name).0 == stem);
-        match of_stem {
-            Some(name) if below.is_empty() => self.file(&name),
-            Some(name) => self.file(&format!("{below}/{name}")),
-            None => Ok(None),
+        let mut names = self.images(below).unwrap_or_default();
+        names.retain(|name| split_ending(name).0 == stem);
+        match &names[..] {
+            [] => Ok(None),
+            [name] => self.file(&format!("./{below}/{name}")),
+            [first, second, ..] => {
+                let problem = format!("and {second} may both be meant by {relative}");
+                Err(Error::data(self.path().join(below).join(first), problem, "remove one of them"))
+            }
         }
     }
 
@@ -156,7 +161,7 @@ impl Folder {
         }
         Ok(match self {
             Folder::Disk(path) => {
-                let path = parts.iter().fold(path.clone(), |path, part| path.join(part));
+                let path = parts.iter().fold(path.clone(), |path, part| path_of(&path, part));
                 path.is_file().then_some(Source::File(path))
             }
             Folder::Embedded { prefix, files } => {
@@ -166,18 +171,32 @@ impl Folder {
         })
     }
 
+    /// Names of the images and label files directly inside `relative`, as [`Folder::list`] gives them. Of a file that lies there
+    /// compressed and plain, the plain one.
+    ///
+    /// # Errors
+    /// If the folder does not exist or cannot be read.
+    pub fn images(&self, relative: &str) -> Result<Vec<String>> {
+        let mut names = self.list(relative)?;
+        names.retain(|name| is_image(name));
+        Ok(match self {
+            Folder::Disk(path) => without_copies(&path_of(path, relative), names),
+            Folder::Embedded { .. } => names,
+        })
+    }
+
     /// Names of the files and folders directly inside `relative` (empty for the folder itself), sorted; hidden ones left
-    /// out.
+    /// out. They are text as [`crate::files::name`] makes it, from which [`Folder::file`] finds the file again.
     ///
     /// # Errors
     /// If the folder does not exist or cannot be read.
     pub fn list(&self, relative: &str) -> Result<Vec<String>> {
         let mut names: Vec<String> = match self {
             Folder::Disk(path) => {
-                let path = if relative.is_empty() { path.clone() } else { path.join(relative) };
+                let path = path_of(path, relative);
                 let entries = path.read_dir().map_err(|e| Error::file(&path, e))?;
                 entries
-                    .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                    .map(|entry| Ok(text_of(entry?.file_name())))
                     .collect::<io::Result<_>>()
                     .map_err(|e| Error::file(&path, e))?
             }

@@ -32,7 +32,7 @@ pub fn official(family: Family) -> Sampling {
 /// # Errors
 /// A case without labels or one that does not fit the network; answers that are not finite; no memory.
 pub fn score(
-    network: &Network,
+    network: &dyn Network,
     parameters: &Parameters,
     task: &Task,
     case: &PreparedCase,
@@ -46,8 +46,8 @@ pub fn score(
     let shape = case.volume.shape;
     let points = sampling.draw(shape, Some(border), Some(labels), &mut Rng::named(seed, &case.name));
     let truth = labels.at(&points);
-    let predicted = match network {
-        Network::OssNet(network) => {
+    let predicted = match network.occupancy() {
+        Some(network) => {
             let device = parameters.device();
             let full = [1, shape[0], shape[1], shape[2], case.volume.channels];
             let volume = Tensor::from_slice(device, &full, Role::Data, &case.volume.voxels)?;
@@ -62,7 +62,7 @@ pub fn score(
             }
             predicted
         }
-        Network::UNet(network) => {
+        None => {
             let decision = Decision { threshold: 0.5, keep: false };
             let found = sliding_window::predict(
                 network,

@@ -1,12 +1,13 @@
 //! From what a user names to cases: files, several files a case, folders.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::data::channels::group;
-use crate::data::nifti::{is_image, read_header, split_ending};
-use crate::data::{Case, Source, brats};
+use crate::data::nifti::{read_header, split_ending};
+use crate::data::{Case, Folder, Source, brats};
 use crate::error::{Error, Result};
+use crate::files::name::{file_name, path_of, text_of};
 use crate::files::read_text;
 
 /// Most bytes of a list of scans.
@@ -49,19 +50,20 @@ pub fn find(inputs: &[String], channels: &[String]) -> Result<Inputs> {
     let mut found = Inputs::default();
     let mut named = Vec::new();
     for input in inputs {
-        match is_list(Path::new(input)) {
-            true => named.extend(listed(Path::new(input))?),
+        let path = path_of(Path::new(""), input);
+        match is_list(&path) {
+            true => named.extend(listed(&path)?),
             false => named.push(input.clone()),
         }
     }
     for input in &named {
-        let path = Path::new(input);
+        let path = path_of(Path::new(""), input);
         match path.is_dir() {
-            true => in_folder(path, channels, &mut found)?,
+            true => in_folder(&path, channels, &mut found)?,
             false if input.contains(',') && !path.exists() => {
-                found.cases.push(case(input.split(',').map(|part| PathBuf::from(part.trim())).collect()));
+                found.cases.push(case(input.split(',').map(|part| path_of(Path::new(""), part.trim())).collect()));
             }
-            false => found.cases.push(case(vec![path.into()])),
+            false => found.cases.push(case(vec![path])),
         }
     }
     name_by_folder(&mut found.cases);
@@ -99,7 +101,7 @@ fn name_by_folder(cases: &mut [Case]) {
     for case in cases.iter_mut().filter(|case| count[&case.name] > 1) {
         let folder = case.images.first().and_then(|image| image.path().parent()?.canonicalize().ok());
         if let Some(folder) = folder.as_deref().and_then(Path::file_name) {
-            case.name = format!("{}_{}", folder.to_string_lossy(), case.name);
+            case.name = format!("{}_{}", text_of(folder), case.name);
         }
     }
 }
@@ -117,29 +119,26 @@ fn in_folder(folder: &Path, channels: &[String], found: &mut Inputs) -> Result<(
         return Ok(());
     }
     let before = found.cases.len() + found.problems.len();
-    let mut names = Vec::new();
-    for path in entries(folder)? {
-        if path.is_dir() {
-            match subject(&path, channels) {
-                Ok(subject) => found.cases.extend(subject),
-                Err(problem @ Error::Data { .. }) => found.problems.push(problem),
-                Err(error) => return Err(error),
-            }
-        } else if is_scan(&path) {
-            names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let at = |name: &str| path_of(folder, name);
+    let below = Folder::Disk(folder.into());
+    for path in below.list("")?.iter().map(|name| at(name)).filter(|path| path.is_dir()) {
+        match subject(&path, channels) {
+            Ok(subject) => found.cases.extend(subject),
+            Err(problem @ Error::Data { .. }) => found.problems.push(problem),
+            Err(error) => return Err(error),
         }
     }
+    let mut names = below.images("")?;
+    names.retain(|name| !at(name).is_dir());
     let is_whole = |name: &str| {
-        let header = read_header(&Source::File(folder.join(name)));
+        let header = read_header(&Source::File(at(name)));
         header.is_ok_and(|header| header.channels() == channels.len())
     };
     // A network of one channel takes each file as it is called.
     let several = if channels.len() > 1 { channels.len() } else { 0 };
     let (cases, problems) = group(folder, &names, several, is_whole);
-    let named = |(name, files): (String, Vec<String>)| Case {
-        name,
-        ..case(files.into_iter().map(|file| folder.join(file)).collect())
-    };
+    let named =
+        |(name, files): (String, Vec<String>)| Case { name, ..case(files.iter().map(|file| at(file)).collect()) };
     found.cases.extend(cases.into_iter().map(named));
     found.problems.extend(problems);
     if found.cases.len() + found.problems.len() == before {
@@ -159,17 +158,20 @@ fn subject(folder: &Path, channels: &[String]) -> Result<Option<Case>> {
     if channels.len() < 2 {
         return Ok(None);
     }
-    let scans: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_scan(path)).collect();
-    let (mut images, mut missing) = (Vec::new(), Vec::new());
+    let scans = Folder::Disk(folder.into()).images("")?;
+    let (mut images, mut missing, mut patients) = (Vec::new(), Vec::new(), BTreeSet::new());
     for channel in channels {
         let endings = brats::endings(channel);
-        let is_it = |path: &&PathBuf| {
-            let stem = stem(path).to_lowercase();
-            endings.iter().any(|ending| stem.ends_with(ending.as_str()))
+        let before = |name: &String| {
+            let stem = split_ending(name).0.to_lowercase();
+            endings.iter().find_map(|ending| stem.strip_suffix(ending.as_str()).map(str::to_owned))
         };
-        let mut matching = scans.iter().filter(is_it);
+        let mut matching = scans.iter().filter_map(|name| Some((name, before(name)?)));
         match (matching.next(), matching.next()) {
-            (Some(path), None) => images.push(Source::File(path.clone())),
+            (Some((name, patient)), None) => {
+                images.push(Source::File(path_of(folder, name)));
+                patients.insert(patient);
+            }
             (Some(_), Some(_)) => return Ok(None),
             (None, _) => missing.push(endings.into_iter().next().unwrap_or_default()),
         }
@@ -186,32 +188,18 @@ fn subject(folder: &Path, channels: &[String]) -> Result<Option<Case>> {
             return Err(Error::data(folder, problem, "add it, or name other scans with --input"));
         }
     }
-    let name = folder.canonicalize().map_err(|error| Error::file(folder, error))?;
-    let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Some(Case { name, images, label: None }))
-}
-
-/// What a folder holds, sorted, without hidden files.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let named = |error| Error::file(folder, error);
-    let mut paths = Vec::new();
-    for entry in folder.read_dir().map_err(named)? {
-        let entry = entry.map_err(named)?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            paths.push(entry.path());
-        }
+    if patients.len() > 1 {
+        let named = patients.into_iter().collect::<Vec<_>>().join(", ");
+        let problem = format!("holds channels of {named}, which are not one subject by their names");
+        return Err(Error::data(folder, problem, "name the files of a case alike, or give them joined by commas"));
     }
-    paths.sort();
-    Ok(paths)
-}
-
-fn is_scan(path: &Path) -> bool {
-    is_image(&path.file_name().unwrap_or_default().to_string_lossy())
+    let name = folder.canonicalize().map_err(|error| Error::file(folder, error))?;
+    Ok(Some(Case { name: file_name(&name), images, label: None }))
 }
 
 /// The file's name without its ending.
 fn stem(path: &Path) -> String {
-    split_ending(&path.file_name().unwrap_or_default().to_string_lossy()).0.into()
+    split_ending(&file_name(path)).0.into()
 }
 
 #[cfg(test)]

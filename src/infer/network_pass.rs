@@ -1,27 +1,27 @@
-//! Passes of a U-Net, whose requests are known beforehand: their buffers are placed by their lifetimes.
+//! Passes of a dense network, whose requests are known beforehand: their buffers are placed by their lifetimes.
 
 use std::fmt::Debug;
 
 use crate::device::Foreseen;
 use crate::error::Result;
-use crate::models::UNet;
+use crate::models::Network;
 use crate::nn::Parameters;
 use crate::rng::Rng;
 
 /// Where the buffers of a pass will lie: `rehearse` makes it with the same network on a plan, as a step of it. Passes of one
 /// network that are called the same are taken to be alike.
 pub(crate) fn foreseen(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     name: impl Debug,
-    rehearse: impl Fn(&UNet, &Parameters) -> Result<()>,
+    rehearse: impl Fn(&dyn Network, &Parameters) -> Result<()>,
 ) -> Foreseen {
-    let (config, precision) = (network.config(), network.precision());
-    parameters.device().foresee(("pass", format!("{name:?} {config:?} {precision:?}")), |plan| {
+    let (architecture, precision) = (network.architecture(), network.precision());
+    parameters.device().foresee(("pass", format!("{name:?} {architecture:?} {precision:?}")), |plan| {
         let mut parameters = Parameters::new(plan);
-        let mut same = UNet::new(config.clone(), &mut parameters, &mut Rng::new(0))?;
+        let mut same = architecture.build(&mut parameters, &mut Rng::new(0))?;
         same.set_precision(precision);
-        rehearse(&same, &parameters)
+        rehearse(&*same, &parameters)
     })
 }
 
@@ -30,10 +30,10 @@ pub(crate) fn foreseen(
 /// # Errors
 /// Those of `work`.
 pub(crate) fn placed<T>(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     name: impl Debug,
-    work: impl Fn(&UNet, &Parameters) -> Result<T>,
+    work: impl Fn(&dyn Network, &Parameters) -> Result<T>,
 ) -> Result<T> {
     let foreseen = foreseen(network, parameters, name, |network, parameters| {
         rehearsed(parameters, || work(network, parameters).map(drop))

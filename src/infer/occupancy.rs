@@ -6,7 +6,7 @@ use super::{QueryGrid, sound};
 use crate::device::{Device, Foreseen};
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::models::{Encoding, OssNet, OssNetConfig};
+use crate::models::{Encoding, Network, OssNet, OssNetConfig};
 use crate::nn::Parameters;
 use crate::ops::fused_decoder::FoldedDecoder;
 use crate::ops::patch_conv::PatchSource;
@@ -176,9 +176,7 @@ fn encode(
 /// The probabilities of logits `[rows…, outputs]`, on the host.
 pub(super) fn probabilities(tape: &Tape, logits: &Var) -> Result<Vec<f32>> {
     sound::check(&logits.tensor())?;
-    let outputs = logits.shape()[logits.shape().len() - 1];
-    let found = if outputs == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
-    found.tensor().to_vec()
+    ops::probabilities(tape, logits)?.tensor().to_vec()
 }
 
 /// The shape that a volume of `shape` is padded to before a network sees it: the network's own if it fits, as in training,

@@ -9,7 +9,7 @@ use crate::data::{Geometry, Volume};
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::memory::{OutOfMemory, Remedy, Role};
-use crate::models::{Network, UNet};
+use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::lattice::BLOCK;
 use crate::rng::Rng;
@@ -20,7 +20,7 @@ use crate::tensor::{DType, Tensor};
 /// A volume on its way through a network, as far as its bytes depend on it.
 pub(super) struct InferenceOom<'a> {
     /// The network.
-    pub network: &'a Network,
+    pub network: &'a dyn Network,
     /// What it is asked.
     pub task: &'a Task,
     /// How.
@@ -60,22 +60,22 @@ impl InferenceOom<'_> {
         };
         let own = self.network.precision();
         if self.flags {
-            match self.network {
-                Network::UNet(network) => {
+            match self.network.occupancy() {
+                None => {
                     // From the largest cube down, each three quarters of the one before.
                     let now = self.options.windows.size.unwrap_or(self.shape);
                     let longest = (0..3).map(|k| now[k].min(self.shape[k])).max().unwrap_or(0);
-                    let mut size = smaller_window(network, longest);
+                    let mut size = smaller_window(self.network, longest);
                     while size > 0 {
                         let windows = SlidingWindow { size: Some([size; 3]), ..self.options.windows };
                         let options = SegmenterOptions { windows, ..self.options.clone() };
                         if consider(format!("--window {size}x{size}x{size}"), &options, own)? {
                             break;
                         }
-                        size = smaller_window(network, size);
+                        size = smaller_window(self.network, size);
                     }
                 }
-                Network::OssNet(_) => {
+                Some(_) => {
                     let mut points = self.options.most_points / 2;
                     while points >= BLOCK {
                         let options = SegmenterOptions { most_points: points, ..self.options.clone() };
@@ -100,11 +100,12 @@ impl InferenceOom<'_> {
     pub fn needs(&self, target: Target, options: &SegmenterOptions, precision: Precision) -> Result<u64> {
         let device = Device::plan_for(target, UNLIMITED);
         let mut parameters = Parameters::new(&device);
-        let mut network = Network::new(&self.network.config(), &mut parameters, &mut Rng::new(0))?;
+        let architecture = self.network.architecture();
+        let mut network = architecture.build(&mut parameters, &mut Rng::new(0))?;
         network.set_precision(precision);
-        let (shape, channels) = (self.shape, network.config().image_channels());
-        match &network {
-            Network::UNet(network) => {
+        let (shape, channels) = (self.shape, architecture.image_channels());
+        match network.occupancy() {
+            None => {
                 let voxels = vec![0.0; shape.iter().product::<usize>() * channels];
                 let volume = Volume { shape, channels, voxels, geometry: self.geometry };
                 let decision = Decision { threshold: options.threshold, keep: options.probabilities };
@@ -116,17 +117,17 @@ impl InferenceOom<'_> {
                 };
                 let destination = Destination { decision, way: self.way, strips: self.strips };
                 let windows = &options.windows;
-                match sliding_window::predict_on(network, &parameters, &volume, windows, destination, &mut enough) {
+                match sliding_window::predict_on(&*network, &parameters, &volume, windows, destination, &mut enough) {
                     Ok(_) | Err(Error::Interrupted(_)) => {}
                     Err(error) => return Err(error),
                 }
             }
-            Network::OssNet(inner) => {
+            Some(inner) => {
                 let [x, y, z] = shape;
                 let volume = Tensor::empty(&device, &[1, x, y, z, channels], DType::F32, Role::Data)?;
                 let points = if options.most_points == 0 { BLOCK } else { options.most_points };
                 let occupancy = Occupancy::new(inner, &parameters, volume, points)?;
-                let segmenter = Segmenter::new(&network, &parameters, self.task, options.clone())?;
+                let segmenter = Segmenter::new(&*network, &parameters, self.task, options.clone())?;
                 segmenter.ask(&occupancy, &self.grid, &options.search, options.probabilities, &mut || Ok(()))?;
             }
         }
@@ -135,7 +136,7 @@ impl InferenceOom<'_> {
 }
 
 /// Three quarters of a side or less, a multiple of the network's.
-fn smaller_window(network: &UNet, side: usize) -> usize {
-    let multiple = network.config().multiple();
+fn smaller_window(network: &dyn Network, side: usize) -> usize {
+    let multiple = network.architecture().multiples().into_iter().max().unwrap_or(1).max(1);
     side * 3 / 4 / multiple * multiple
 }

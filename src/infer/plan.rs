@@ -8,7 +8,6 @@ use crate::device::Target;
 use crate::error::Result;
 use crate::infer::occupancy::MOST_POINTS;
 use crate::memory::size::host_budget;
-use crate::models::Network;
 use crate::ops::lattice::BLOCK;
 
 /// What segmenting a scan takes.
@@ -58,11 +57,11 @@ impl Segmenter<'_> {
         let way = GridTransform { shape, geometry, resampled, padding };
         let network_shape = way.padding.outer(resampled);
         let strips = self.strips(network_shape, geometry, &way)?;
-        let passes = match self.network {
-            Network::OssNet(_) => 0,
-            Network::UNet(network) => {
+        let passes = match self.network.occupancy() {
+            Some(_) => 0,
+            None => {
                 let destination = self.destination(&way, strips);
-                sliding_window::cost_of(network, network_shape, &self.options.windows, destination)?.0
+                sliding_window::cost_of(self.network, network_shape, &self.options.windows, destination)?.0
             }
         };
         let channels = preprocessing.channels.len();
@@ -94,7 +93,7 @@ impl Segmenter<'_> {
     }
 
     fn outputs(&self) -> usize {
-        self.network.config().classes()
+        self.network.architecture().classes()
     }
 
     fn destination<'b>(&self, way: &'b GridTransform, strips: usize) -> Destination<'b> {
@@ -111,17 +110,17 @@ impl Segmenter<'_> {
             let options = SegmenterOptions { most_points, ..self.options.clone() };
             work.needs(target, &options, precision)
         };
-        match (self.network, self.options.most_points) {
+        match (self.network.occupancy(), self.options.most_points) {
             // As many points as the memory admits.
-            (Network::OssNet(_), 0) => {
+            (Some(_), 0) => {
                 let (most, least) = (of(MOST_POINTS)?, of(BLOCK)?);
                 Ok(most.min(device.budget().max(least)))
             }
-            (Network::OssNet(_), points) => of(points),
-            (Network::UNet(network), _) => {
+            (Some(_), points) => of(points),
+            (None, _) => {
                 let held = |strips| {
                     let destination = self.destination(way, strips);
-                    sliding_window::cost_of(network, shape, &self.options.windows, destination).map(|cost| cost.1)
+                    sliding_window::cost_of(self.network, shape, &self.options.windows, destination).map(|cost| cost.1)
                 };
                 // The widest strip, wherever it is. On CUDA sums are the host's.
                 let (whole, widest) = (held(1)?, held(strips)?);
@@ -138,9 +137,9 @@ impl Segmenter<'_> {
         let outputs = self.outputs();
         let kept = if self.options.probabilities { 4 * outputs } else { 0 };
         let of = |shape: Shape, each: usize| bytes(&[shape[0], shape[1], shape[2], each]);
-        match self.network {
-            Network::OssNet(_) => of(self.options.shape.unwrap_or(way.shape), 1 + kept),
-            Network::UNet(_) => {
+        match self.network.occupancy() {
+            Some(_) => of(self.options.shape.unwrap_or(way.shape), 1 + kept),
+            None => {
                 let volume = of(shape, 4 * self.task.preprocessing.channels.len());
                 let answer = match self.interpolated(way) {
                     Some(way) => of(way.shape, 1 + kept),
@@ -157,10 +156,12 @@ impl Segmenter<'_> {
     /// # Errors
     /// Settings that make no sense.
     pub(super) fn strips(&self, shape: Shape, geometry: Geometry, way: &GridTransform) -> Result<usize> {
-        let Network::UNet(network) = self.network else { return Ok(1) };
+        if self.network.occupancy().is_some() {
+            return Ok(1);
+        }
         let held = |strips| {
             let destination = self.destination(way, strips);
-            Ok::<u64, crate::Error>(sliding_window::cost_of(network, shape, &self.options.windows, destination)?.1)
+            Ok::<u64, crate::Error>(sliding_window::cost_of(self.network, shape, &self.options.windows, destination)?.1)
         };
         let whole = held(1)?;
         if whole == 0 {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Phase, Role, default_cpu_budget, format_bytes, size};
 use crate::mesh::Mesh;
 use crate::models::config::LARGEST_SIDE;
-use crate::models::{Network, NetworkConfig, OssNet, UNet, UNetConfig};
+use crate::models::{Architecture, Network, OssNet};
 use crate::nn::Parameters;
 use crate::ops::lattice::{self, Lattice};
 use crate::task::{PreparedCase, Task};
@@ -87,7 +87,7 @@ pub struct Segmentation {
 
 /// A network with a task and settings, ready for scans.
 pub struct Segmenter<'a> {
-    pub(super) network: &'a Network,
+    pub(super) network: &'a dyn Network,
     pub(super) parameters: &'a Parameters,
     pub(super) task: &'a Task,
     pub(super) options: SegmenterOptions,
@@ -111,7 +111,7 @@ pub(super) struct Answer {
 
 impl SegmenterOptions {
     /// The defaults for a network: official weights choose points as the official code does.
-    pub fn of(network: &NetworkConfig) -> Self {
+    pub fn of(network: &dyn Architecture) -> Self {
         let search = if network.is_reference() { Search::reference() } else { Search::hierarchical() };
         Self { search, ..Self::default() }
     }
@@ -124,35 +124,34 @@ impl<'a> Segmenter<'a> {
     /// # Errors
     /// [`Error::Usage`] that names the option, [`Error::Model`] for a trained shape that the network cannot have.
     pub fn new(
-        network: &'a Network,
+        network: &'a dyn Network,
         parameters: &'a Parameters,
         task: &'a Task,
         mut options: SegmenterOptions,
     ) -> Result<Self> {
         options.search.check()?;
         options.windows.check()?;
-        let frame = match network {
-            Network::UNet(network) if options.windows.size.is_none() => frame_of(network.config(), task)?,
+        let (architecture, occupancy) = (network.architecture(), network.occupancy());
+        let frame = match occupancy {
+            None if options.windows.size.is_none() => frame_of(architecture, task)?,
             _ => None,
         };
         options.windows.size = options.windows.size.or(frame);
         if options.threshold.is_nan() || options.seed_threshold.is_nan() {
             return Err(Error::Usage("a threshold that is no number; give for example 0.5".into()));
         }
-        if let Network::UNet(_) = network
-            && options.shape.is_some()
-        {
+        if occupancy.is_none() && options.shape.is_some() {
             return Err(Error::Usage(
                 "a U-Net answers on the scan's own grid; another resolution needs an occupancy network".into(),
             ));
         }
-        if let Network::OssNet(network) = network
+        if let Some(occupancy) = occupancy
             && options.search.seeded
-            && !network.config().has_auxiliary()
+            && !occupancy.config().has_auxiliary()
         {
             return Err(Error::Usage(format!(
                 "the encoder of {} gives no low-resolution segmentation to start from; omit --seeded",
-                NetworkConfig::OssNet(network.config().clone()).title()
+                architecture.title()
             )));
         }
         Ok(Self { network, parameters, task, options, frame, flags: true })
@@ -161,12 +160,12 @@ impl<'a> Segmenter<'a> {
     /// What is added around a volume of `shape` before the network sees it: up to what it saw in training, or the next
     /// multiple that it admits.
     pub(super) fn padding(&self, shape: Shape) -> Result<Padding> {
-        match (self.network, self.frame) {
-            (Network::OssNet(network), _) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
-            (Network::UNet(_), None) => {
+        match (self.network.occupancy(), self.frame) {
+            (Some(network), _) => Padding::to_shape(shape, fitting_shape(network.config(), shape)),
+            (None, None) => {
                 Ok(Padding::to_multiple(shape, self.task.preprocessing.multiple.map(|multiple| multiple.max(1))))
             }
-            (Network::UNet(_), Some(frame)) => Padding::to_shape(shape, [0, 1, 2].map(|k| shape[k].max(frame[k]))),
+            (None, Some(frame)) => Padding::to_shape(shape, [0, 1, 2].map(|k| shape[k].max(frame[k]))),
         }
     }
 
@@ -209,9 +208,9 @@ impl<'a> Segmenter<'a> {
         let (shape, geometry) = (volume.shape, volume.geometry);
         let answer = device.in_phase(Phase::Evaluate, || {
             device.ledger(|ledger| ledger.reset_peak());
-            match self.network {
-                Network::OssNet(network) => self.in_space(network, volume, way, tick),
-                Network::UNet(network) => self.on_grid(network, volume, way, tick),
+            match self.network.occupancy() {
+                Some(network) => self.in_space(network, volume, way, tick),
+                None => self.on_grid(volume, way, tick),
             }
         });
         answer.map_err(|error| match error {
@@ -231,14 +230,14 @@ impl<'a> Segmenter<'a> {
         way: &'b GridTransform,
         strips: usize,
     ) -> InferenceOom<'b> {
-        let Self { network, task, options, flags, .. } = self;
+        let &Self { network, task, ref options, flags, .. } = self;
         let (grid, way) = (self.grid(shape, way), self.interpolated(way));
-        InferenceOom { network, task, options, shape, geometry, grid, way, strips, flags: *flags }
+        InferenceOom { network, task, options, shape, geometry, grid, way, strips, flags }
     }
 
     /// The way to the scan's grid if a U-Net's probabilities are interpolated on it: wherever the scan was resampled.
     pub(super) fn interpolated<'b>(&self, way: &'b GridTransform) -> Option<&'b GridTransform> {
-        (matches!(self.network, Network::UNet(_)) && way.resampled != way.shape).then_some(way)
+        (self.network.occupancy().is_none() && way.resampled != way.shape).then_some(way)
     }
 
     /// The points that an occupancy network answers for: those of the scan's box. The official lattices begin at the padded
@@ -251,7 +250,7 @@ impl<'a> Segmenter<'a> {
     }
 
     fn on_padded_grid(&self) -> bool {
-        self.network.config().is_reference() && self.options.shape.is_none()
+        self.network.architecture().is_reference() && self.options.shape.is_none()
     }
 
     /// Moves a mesh of the image's segmentation, in millimetres, to where the network itself sees the surface. Returns the mesh
@@ -267,7 +266,7 @@ impl<'a> Segmenter<'a> {
         refinement: &Refinement,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<(Mesh, Vec<f64>)> {
-        let Network::OssNet(network) = self.network else {
+        let Some(network) = self.network.occupancy() else {
             return Err(Error::Usage(
                 "a U-Net knows nothing between voxels; refine meshes of occupancy networks".into(),
             ));
@@ -294,10 +293,9 @@ impl<'a> Segmenter<'a> {
         })
     }
 
-    /// A U-Net's answer.
+    /// A dense network's answer.
     fn on_grid(
         &self,
-        network: &UNet,
         volume: Volume,
         way: &GridTransform,
         tick: &mut dyn FnMut() -> Result<()>,
@@ -306,17 +304,19 @@ impl<'a> Segmenter<'a> {
             // On the scan's grid, and on the network's where they are brought from there as a whole.
             let ([x, y, z], whole) = (way.shape, usize::from(self.interpolated(way).is_none()));
             let voxels = (x * y * z).saturating_add(whole * volume.len());
-            size::within_host_budget(&[voxels, network.config().classes, size_of::<f32>()]).map_err(|told| {
-                let problem = format!("keeping the probabilities of {x}x{y}x{z} voxels {told}");
-                Error::Model(format!("{problem}; leave --probabilities away, or raise --memory-budget"))
-            })?;
+            size::within_host_budget(&[voxels, self.network.architecture().classes(), size_of::<f32>()]).map_err(
+                |told| {
+                    let problem = format!("keeping the probabilities of {x}x{y}x{z} voxels {told}");
+                    Error::Model(format!("{problem}; leave --probabilities away, or raise --memory-budget"))
+                },
+            )?;
         }
         let started = Instant::now();
         let decision = Decision { threshold: self.options.threshold, keep: self.options.probabilities };
         let strips = self.strips(volume.shape, volume.geometry, way)?;
         let destination = Destination { decision, way: self.interpolated(way), strips };
         let windows = &self.options.windows;
-        let found = sliding_window::predict_on(network, self.parameters, &volume, windows, destination, tick)?;
+        let found = sliding_window::predict_on(self.network, self.parameters, &volume, windows, destination, tick)?;
         let answer =
             Answer { classes: found.classes, probabilities: found.probabilities, evaluated: vec![found.passes] };
         let peak_bytes = self.peak_bytes();
@@ -384,7 +384,7 @@ impl<'a> Segmenter<'a> {
     fn afford(&self, grid: &QueryGrid) -> Result<()> {
         let device = self.parameters.device();
         let points = grid.len() as u64;
-        let kept = if self.options.probabilities { 4 * self.network.config().classes() as u64 } else { 0 };
+        let kept = if self.options.probabilities { 4 * self.network.architecture().classes() as u64 } else { 0 };
         let (lattices, host) = (2 * points + points / 4, points.saturating_mul(1 + kept));
         let (wanted, left) = match device.target() {
             Target::Cpu { .. } => {
@@ -448,7 +448,7 @@ impl<'a> Segmenter<'a> {
     fn restored(&self, answer: Answer, (shape, geometry): (Shape, Geometry), way: &GridTransform) -> Result<Placed> {
         let labels = Labels { shape, voxels: answer.classes, geometry };
         let labels = self.task.preprocessing.restore_labels(&labels, way)?;
-        let channels = self.network.config().classes();
+        let channels = self.network.architecture().classes();
         let volume = answer.probabilities.map(|voxels| Volume { shape, channels, voxels, geometry });
         Ok((labels, volume.map(|volume| way.restore(&volume)).transpose()?, answer.evaluated))
     }
@@ -459,7 +459,7 @@ impl<'a> Segmenter<'a> {
         let values = &self.task.preprocessing.classes;
         let value = |class: u8| values.get(usize::from(class)).copied().unwrap_or(0);
         let voxels = answer.classes.into_iter().map(value).collect();
-        let channels = self.network.config().classes();
+        let channels = self.network.architecture().classes();
         let probabilities = answer.probabilities.map(|voxels| Volume { shape, channels, voxels, geometry });
         (Labels { shape, voxels, geometry }, probabilities, answer.evaluated)
     }
@@ -469,19 +469,19 @@ impl<'a> Segmenter<'a> {
     }
 }
 
-/// The shape that a U-Net is asked in, if the checkpoint knows the one it was trained on. Slices of a 2D network are independent:
+/// The shape that a dense network is asked in, if the checkpoint knows the one it was trained on. Slices of a 2D network are independent:
 /// nothing is added across them.
-fn frame_of(config: &UNetConfig, task: &Task) -> Result<Option<Shape>> {
+fn frame_of(architecture: &dyn Architecture, task: &Task) -> Result<Option<Shape>> {
     let Some(mut frame) = task.preprocessing.trained_shape else { return Ok(None) };
-    let multiple = config.multiple();
-    let planar = (config.dimensions == 2).then_some(config.slice_axis);
-    if (0..3).any(|k| planar != Some(k) && !(1..=LARGEST_SIDE / multiple).contains(&(frame[k] / multiple))) {
+    let multiples = architecture.multiples().map(|multiple| multiple.max(1));
+    let planar = architecture.supervision().slice_axis();
+    if (0..3).any(|k| planar != Some(k) && !(1..=LARGEST_SIDE / multiples[k]).contains(&(frame[k] / multiples[k]))) {
         return Err(Error::Model(format!(
             "the checkpoint says that its U-Net was trained on {frame:?} voxels, which it does not admit; copy or make the \
              checkpoint again"
         )));
     }
-    frame = frame.map(|side| side / multiple * multiple);
+    frame = [0, 1, 2].map(|k| frame[k] / multiples[k] * multiples[k]);
     if let Some(axis) = planar {
         frame[axis] = 1;
     }
@@ -493,7 +493,7 @@ fn frame_of(config: &UNetConfig, task: &Task) -> Result<Option<Shape>> {
 ///
 /// # Errors
 /// No memory, or a case that does not fit the network.
-pub fn segment(network: &Network, parameters: &Parameters, task: &Task, case: &PreparedCase) -> Result<Labels> {
-    let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(&network.config()))?;
+pub fn segment(network: &dyn Network, parameters: &Parameters, task: &Task, case: &PreparedCase) -> Result<Labels> {
+    let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(network.architecture()))?;
     Ok(Segmenter { flags: false, ..segmenter }.case(case, &mut || Ok(()))?.labels)
 }

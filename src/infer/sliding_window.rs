@@ -1,4 +1,4 @@
-//! What a U-Net says of a volume, as a whole or in overlapping windows, upright or mirrored as well.
+//! What a dense network says of a volume, as a whole or in overlapping windows, upright or mirrored as well.
 //!
 //! Windows of one size stand at equal distances. Where they overlap, probabilities are averaged with weights
 //! `w(i) = Π_a exp(−½((i_a − c_a)/σ_a)²)` around the window's centre `c`, `σ` an eighth of its sides (Isensee et al. 2021).
@@ -27,7 +27,7 @@ use crate::data::{PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::models::UNet;
+use crate::models::Network;
 use crate::nn::Parameters;
 use crate::ops::{copy_range, lattice};
 use crate::tape::{Mode, Tape};
@@ -56,7 +56,7 @@ impl Default for SlidingWindow {
     }
 }
 
-/// A U-Net's answer for a volume.
+/// A dense network's answer for a volume.
 pub struct VolumePrediction {
     /// The class of each voxel.
     pub classes: Vec<u8>,
@@ -86,12 +86,12 @@ impl SlidingWindow {
         Ok(())
     }
 
-    /// Sides of a window in a volume of `shape`, whose sides are multiples of the network's `multiple`.
-    fn sides(&self, network: &UNet, shape: [usize; 3]) -> [usize; 3] {
-        let config = network.config();
-        let Some(size) = self.size else { return shape };
-        let own = [0, 1, 2].map(|k| size[k].next_multiple_of(config.multiple()).min(shape[k]));
-        [0, 1, 2].map(|k| if config.dimensions == 2 && k == config.slice_axis { shape[k] } else { own[k] })
+    /// Sides of a window in a volume of `shape`, whose sides are multiples that the network admits.
+    fn sides(&self, network: &dyn Network, shape: [usize; 3]) -> [usize; 3] {
+        let (Some(size), architecture) = (self.size, network.architecture()) else { return shape };
+        let (multiples, planar) = (architecture.multiples(), architecture.supervision().slice_axis());
+        let own = [0, 1, 2].map(|k| size[k].next_multiple_of(multiples[k].max(1)).min(shape[k]));
+        [0, 1, 2].map(|k| if planar == Some(k) { shape[k] } else { own[k] })
     }
 }
 
@@ -147,7 +147,7 @@ impl Decision {
 /// # Errors
 /// Settings that make no sense, a volume that does not fit, an answer that is not finite, what `tick` reports, or no memory.
 pub fn predict(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     volume: &Volume,
     windows: &SlidingWindow,
@@ -162,7 +162,7 @@ pub fn predict(
 /// # Errors
 /// As there.
 pub fn predict_on(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     volume: &Volume,
     windows: &SlidingWindow,
@@ -172,7 +172,7 @@ pub fn predict_on(
     let (shape, device) = (volume.shape, parameters.device());
     let course = Course::new(network, shape, windows)?;
     let Course { sides, axes, mirrors } = &course;
-    let outputs = network.config().classes;
+    let outputs = network.architecture().classes();
     let host = host_of(device)?;
     if course.is_whole(network, shape) {
         return at_once(network, parameters, volume, destination, &host);
@@ -215,11 +215,11 @@ struct Course {
 }
 
 impl Course {
-    fn new(network: &UNet, shape: [usize; 3], windows: &SlidingWindow) -> Result<Self> {
+    fn new(network: &dyn Network, shape: [usize; 3], windows: &SlidingWindow) -> Result<Self> {
         windows.check()?;
         let sides = windows.sides(network, shape);
         let axes = [0, 1, 2].map(|k| Axis::new(shape[k], sides[k], windows.overlap));
-        let planar = (network.config().dimensions == 2).then_some(network.config().slice_axis);
+        let planar = network.architecture().supervision().slice_axis();
         let mirrors = (0..if windows.mirror { 8 } else { 1 })
             .map(|bits: usize| [0, 1, 2].map(|k| bits >> k & 1 == 1))
             .filter(|mirror| planar.is_none_or(|axis| !mirror[axis]))
@@ -228,8 +228,8 @@ impl Course {
     }
 
     /// Whether there is one pass, over the whole volume.
-    fn is_whole(&self, network: &UNet, shape: [usize; 3]) -> bool {
-        self.sides == shape && self.mirrors.len() == 1 && network.config().dimensions == 3
+    fn is_whole(&self, network: &dyn Network, shape: [usize; 3]) -> bool {
+        self.sides == shape && self.mirrors.len() == 1 && network.architecture().supervision().slice_axis().is_none()
     }
 }
 
@@ -238,7 +238,7 @@ impl Course {
 /// # Errors
 /// Settings that make no sense.
 pub fn cost_of(
-    network: &UNet,
+    network: &dyn Network,
     shape: [usize; 3],
     windows: &SlidingWindow,
     destination: Destination<'_>,
@@ -248,21 +248,25 @@ pub fn cost_of(
         return Ok((1, 0));
     }
     let Course { sides, axes, mirrors } = &course;
-    let planes =
-        Planes::new(shape, network.config().classes, Destination { decision: Decision::class(), ..destination });
+    let planes = Planes::new(
+        shape,
+        network.architecture().classes(),
+        Destination { decision: Decision::class(), ..destination },
+    );
     let (mut passes, mut most) = (0, 0);
     for strip in planes.strips(destination.strips) {
         let rows = planes.sources(&strip);
         let starts = axes[1].starts.iter().filter(|&&y| y < rows.end && y + sides[1] > rows.start).count();
         passes += axes[0].starts.len() * starts * axes[2].starts.len() * mirrors.len();
-        most = most.max(sum_bytes(shape, network.config().classes, sides[0], &rows) + planes.held_bytes(&strip));
+        most =
+            most.max(sum_bytes(shape, network.architecture().classes(), sides[0], &rows) + planes.held_bytes(&strip));
     }
     Ok((passes as u64, most))
 }
 
 /// The answer of one pass over a whole volume. Its logits never leave the device, its probabilities do some planes at a time.
 fn at_once(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     volume: &Volume,
     destination: Destination<'_>,
@@ -273,7 +277,7 @@ fn at_once(
         let (classes, after) = classify(network, parameters, volume, decision.threshold)?;
         return Ok(VolumePrediction { classes, probabilities: None, passes: 1, after });
     }
-    let (device, outputs) = (parameters.device(), network.config().classes);
+    let (device, outputs) = (parameters.device(), network.architecture().classes());
     let [_, h, w] = volume.shape;
     let mut planes = Planes::new(volume.shape, outputs, destination);
     let rows = planes.strips(1).remove(0);
@@ -290,7 +294,12 @@ fn at_once(
 }
 
 /// The classes of a whole volume, whose logits never leave the device.
-fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold: f32) -> Result<(Vec<u8>, Duration)> {
+fn classify(
+    network: &dyn Network,
+    parameters: &Parameters,
+    volume: &Volume,
+    threshold: f32,
+) -> Result<(Vec<u8>, Duration)> {
     let [x, y, z] = volume.shape;
     let shape = [1, x, y, z, volume.channels];
     network_pass::placed(network, parameters, ("classes", shape), |network, parameters| {
@@ -298,7 +307,7 @@ fn classify(network: &UNet, parameters: &Parameters, volume: &Volume, threshold:
         let tape = Tape::new(device, Mode::Eval);
         let logits = {
             let voxels = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
-            network.forward(&tape, parameters, &tape.constant(voxels))?
+            network.logits(&tape, parameters, &tape.constant(voxels), None)?
         };
         let started = Instant::now();
         sound::check(&logits.tensor())?;
@@ -339,7 +348,7 @@ fn line(sides: [usize; 3], mirror: [bool; 3], part: Part, index: usize) -> [usiz
 /// a time. Returns how long what follows the network took.
 fn ask(
     device: &Device,
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     block: Cow<'_, [f32]>,
     sides: [usize; 3],
@@ -354,22 +363,22 @@ fn ask(
 
 /// See [`ask`].
 fn pass(
-    network: &UNet,
+    network: &dyn Network,
     parameters: &Parameters,
     block: Cow<'_, [f32]>,
     sides: [usize; 3],
     found: &mut dyn FnMut(Part, &[f32]),
 ) -> Result<Duration> {
     let device = parameters.device();
-    let config = network.config();
-    let (channels, outputs) = (config.image_channels, config.classes);
+    let architecture = network.architecture();
+    let (channels, outputs) = (architecture.image_channels(), architecture.classes());
     let tape = Tape::new(device, Mode::Eval);
     let pass = |shape: &[usize], voxels: Cow<'_, [f32]>| {
         let x = device.in_op("window", || Tensor::from_slice(device, shape, Role::Data, &voxels))?;
         drop(voxels);
-        network.forward(&tape, parameters, &tape.constant(x))
+        network.logits(&tape, parameters, &tape.constant(x), None)
     };
-    if config.dimensions == 3 {
+    let Some(axis) = architecture.supervision().slice_axis() else {
         let logits = pass(&[1, sides[0], sides[1], sides[2], channels], block)?.tensor();
         let started = Instant::now();
         let plane = sides[1] * sides[2];
@@ -382,8 +391,8 @@ fn pass(
             found(part, &probabilities(&tape, &tape.constant(logits))?);
         }
         return Ok(started.elapsed());
-    }
-    let (axis, depth) = (config.slice_axis, sides[config.slice_axis]);
+    };
+    let depth = sides[axis];
     let (plane, mut after) = (PlaneLayout::new(sides, axis), Duration::ZERO);
     for first in (0..depth).step_by(SLICES) {
         let range = first..(first + SLICES).min(depth);

@@ -241,6 +241,9 @@ impl OssNetConfig {
                 sizes.push(format!("encoder {}", joined(&outputs)));
             }
         }
+        if self.activation != Activation::PADE {
+            sizes.push(format!("activation {}", self.activation));
+        }
         if self.blocks != BLOCKS {
             sizes.push(format!("{} decoder blocks", self.blocks));
         }

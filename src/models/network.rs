@@ -1,14 +1,15 @@
-//! One type for every network, and its serialisable configuration.
+//! The configuration of the networks that the crate knows by name: what files and flags name, and checkpoints store.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::{Family, OssNet, OssNetConfig, Recompute, UNet, UNetConfig};
+use crate::models::{Architecture, Family, Network, OssNetConfig, Recompute, Supervision, UNetConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
-use crate::tape::Precision;
 
-/// The configuration of any network, as stored in checkpoints.
+/// The configuration of a network that the crate knows, as stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "architecture", rename_all = "snake_case")]
 pub enum NetworkConfig {
@@ -26,14 +27,6 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl NetworkConfig {
-    /// Share of the values that the network drops at random in training.
-    pub fn dropout(&self) -> f32 {
-        match self {
-            Self::OssNet(config) => config.dropout,
-            Self::UNet(_) => 0.0,
-        }
-    }
-
     /// The network of a name: a published one at its published size, with `-small` behind it its small variant. Every command
     /// builds networks by this, then [adapts](NetworkConfig::adapted) them to the data. U-Nets take the channels of `family`.
     ///
@@ -70,11 +63,6 @@ impl NetworkConfig {
         }
     }
 
-    /// True if the network behaves as the official code where the two differ.
-    pub fn is_reference(&self) -> bool {
-        matches!(self, Self::OssNet(config) if config.reference)
-    }
-
     /// The same network behaving as the official code where the two differ (U-Nets do not).
     pub fn into_reference(mut self) -> Self {
         if let Self::OssNet(config) = &mut self {
@@ -83,60 +71,70 @@ impl NetworkConfig {
         self
     }
 
-    /// The name people know the network by, with the sizes that differ from those the name stands for.
-    pub fn title(&self) -> String {
+    /// The architecture that is configured.
+    fn architecture(&self) -> &dyn Architecture {
         match self {
-            Self::UNet(config) => config.title(),
-            Self::OssNet(config) => config.title(),
+            Self::OssNet(config) => config,
+            Self::UNet(config) => config,
         }
     }
+}
 
-    /// The name for files and flags.
-    pub fn slug(&self) -> String {
-        match self {
-            Self::UNet(config) => format!("unet{}d", config.dimensions),
-            Self::OssNet(config) => config.slug(),
-        }
+impl Architecture for NetworkConfig {
+    fn build(&self, parameters: &mut Parameters, rng: &mut Rng) -> Result<Box<dyn Network>> {
+        self.architecture().build(parameters, rng)
     }
 
-    /// Channels of the volume.
-    pub fn image_channels(&self) -> usize {
-        match self {
-            Self::UNet(config) => config.image_channels,
-            Self::OssNet(config) => config.image_channels,
-        }
+    fn title(&self) -> String {
+        self.architecture().title()
     }
 
-    /// Outputs: 1 for inside against outside, else one a class.
-    pub fn classes(&self) -> usize {
-        match self {
-            Self::UNet(config) => config.classes,
-            Self::OssNet(config) => config.classes,
-        }
+    fn slug(&self) -> String {
+        self.architecture().slug()
     }
 
-    /// Checks that the network can be built, and admits the volumes it is meant for.
-    ///
-    /// # Errors
-    /// [`Error::Model`] that says what is missing.
-    pub fn check(&self) -> Result<()> {
-        match self {
-            Self::UNet(config) => config.check(),
-            Self::OssNet(config) => config.check(),
-        }
+    fn image_channels(&self) -> usize {
+        self.architecture().image_channels()
     }
 
-    /// Voxels that each side of a volume must be a multiple of.
-    pub fn multiples(&self) -> [usize; 3] {
-        match self {
-            Self::UNet(config) if config.dimensions == 2 => {
-                let mut multiples = [config.multiple(); 3];
-                multiples[config.slice_axis] = 1;
-                multiples
-            }
-            Self::UNet(config) => [config.multiple(); 3],
-            Self::OssNet(_) => [2; 3],
-        }
+    fn classes(&self) -> usize {
+        self.architecture().classes()
+    }
+
+    fn for_data(&self, channels: usize, classes: usize, shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
+        Some(Arc::new(self.clone().adapted(channels, classes, shape)))
+    }
+
+    fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    fn supervision(&self) -> Supervision {
+        self.architecture().supervision()
+    }
+
+    fn multiples(&self) -> [usize; 3] {
+        self.architecture().multiples()
+    }
+
+    fn volume_shape(&self) -> Option<[usize; 3]> {
+        self.architecture().volume_shape()
+    }
+
+    fn levels(&self) -> &'static [Recompute] {
+        self.architecture().levels()
+    }
+
+    fn dropout(&self) -> f32 {
+        self.architecture().dropout()
+    }
+
+    fn is_reference(&self) -> bool {
+        self.architecture().is_reference()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.architecture().check()
     }
 }
 
@@ -153,60 +151,4 @@ fn unknown(name: &str) -> Error {
         "unknown model '{name}'; {}",
         crate::suggest::remedy(name, names().iter().map(|known| &**known))
     ))
-}
-
-/// A network. Its weights live in a [`Parameters`].
-pub enum Network {
-    /// An occupancy network.
-    OssNet(Box<OssNet>),
-    /// A residual U-Net.
-    UNet(Box<UNet>),
-}
-
-impl Network {
-    /// A network with fresh weights, added to `parameters`.
-    ///
-    /// # Errors
-    /// An impossible configuration, or no memory.
-    pub fn new(config: &NetworkConfig, parameters: &mut Parameters, rng: &mut Rng) -> Result<Self> {
-        let device = parameters.device().clone();
-        device.in_op("initial weights", || {
-            Ok(match config {
-                NetworkConfig::OssNet(config) => Self::OssNet(Box::new(OssNet::new(config.clone(), parameters, rng)?)),
-                NetworkConfig::UNet(config) => Self::UNet(Box::new(UNet::new(config.clone(), parameters, rng)?)),
-            })
-        })
-    }
-
-    /// From now on recomputes so much in its backward passes; a new network is at level 0.
-    pub fn set_recompute(&mut self, level: Recompute) {
-        match self {
-            Self::OssNet(network) => network.set_recompute(level),
-            Self::UNet(network) => network.set_recompute(level),
-        }
-    }
-
-    /// From now on computes in this precision; a new network computes in f32.
-    pub fn set_precision(&mut self, precision: Precision) {
-        match self {
-            Self::OssNet(network) => network.set_precision(precision),
-            Self::UNet(network) => network.set_precision(precision),
-        }
-    }
-
-    /// What it computes in.
-    pub fn precision(&self) -> Precision {
-        match self {
-            Self::OssNet(network) => network.precision(),
-            Self::UNet(network) => network.precision(),
-        }
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> NetworkConfig {
-        match self {
-            Self::OssNet(network) => NetworkConfig::OssNet(network.config().clone()),
-            Self::UNet(network) => NetworkConfig::UNet(network.config().clone()),
-        }
-    }
 }

@@ -7,6 +7,7 @@
 
 mod folded;
 pub mod jets;
+mod network;
 
 use crate::error::{Error, Result};
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
@@ -54,21 +55,6 @@ impl OssNet {
     /// The configuration.
     pub fn config(&self) -> &OssNetConfig {
         &self.config
-    }
-
-    /// From now on recomputes so much in its backward passes.
-    pub fn set_recompute(&mut self, level: Recompute) {
-        self.recompute = level;
-    }
-
-    /// From now on computes in this precision. Latents and their share of the decoder, coordinates and logits stay f32.
-    pub fn set_precision(&mut self, precision: Precision) {
-        self.precision = precision;
-    }
-
-    /// What it computes in.
-    pub fn precision(&self) -> Precision {
-        self.precision
     }
 
     /// Encodes half-resolution volumes `[batch, D, H, W, channels]`.

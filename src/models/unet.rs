@@ -5,11 +5,14 @@
 //! a transposed convolution and one such stage with an identity residual. 2D networks run on volumes whose first axis is
 //! a stack of independent slices: kernels, strides and paddings of that axis are 1, 1 and 0, and each slice is a batch item.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS, joined};
 use crate::models::recompute::{Recompute, kept_if};
+use crate::models::{Architecture, Network, NetworkConfig, Supervision};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
 use crate::ops::activation::Activation;
@@ -34,6 +37,17 @@ pub struct UNetConfig {
     /// Axis of the volume that a 2D network's slices are perpendicular to (2: axial slices of a canonical volume).
     #[serde(default = "axial")]
     pub slice_axis: usize,
+    /// Activation everywhere; MONAI's is PReLU, which checkpoints do not mention.
+    #[serde(default = "prelu", skip_serializing_if = "is_prelu")]
+    pub activation: Activation,
+}
+
+fn prelu() -> Activation {
+    Activation::PRelu
+}
+
+fn is_prelu(activation: &Activation) -> bool {
+    *activation == prelu()
 }
 
 fn axial() -> usize {
@@ -50,6 +64,7 @@ impl UNetConfig {
             channels: vec![16, 32, 64, 128, 256],
             strides: vec![2; 4],
             slice_axis: axial(),
+            activation: prelu(),
         }
     }
 
@@ -62,6 +77,9 @@ impl UNetConfig {
         }
         if self.strides.iter().any(|&stride| stride != 2) {
             sizes.push(format!("strides {}", joined(&self.strides)));
+        }
+        if self.activation != standard.activation {
+            sizes.push(format!("activation {}", self.activation));
         }
         let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
         format!("{}D residual U-Net{sizes}", self.dimensions)
@@ -117,6 +135,86 @@ impl UNetConfig {
     }
 }
 
+impl Architecture for UNetConfig {
+    fn build(&self, parameters: &mut Parameters, rng: &mut Rng) -> Result<Box<dyn Network>> {
+        Ok(Box::new(UNet::new(self.clone(), parameters, rng)?))
+    }
+
+    fn title(&self) -> String {
+        self.title()
+    }
+
+    fn slug(&self) -> String {
+        format!("unet{}d", self.dimensions)
+    }
+
+    fn image_channels(&self) -> usize {
+        self.image_channels
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn for_data(&self, channels: usize, classes: usize, _shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
+        Some(Arc::new(Self { image_channels: channels, classes, ..self.clone() }))
+    }
+
+    fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&NetworkConfig::UNet(self.clone()))
+    }
+
+    fn supervision(&self) -> Supervision {
+        match self.dimensions {
+            2 => Supervision::Slices { axis: self.slice_axis },
+            _ => Supervision::Voxels,
+        }
+    }
+
+    fn multiples(&self) -> [usize; 3] {
+        let mut multiples = [self.multiple(); 3];
+        if self.dimensions == 2 {
+            multiples[self.slice_axis] = 1;
+        }
+        multiples
+    }
+
+    /// There are no points to take in chunks.
+    fn levels(&self) -> &'static [Recompute] {
+        &Recompute::ALL[..3]
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+}
+
+impl Network for UNet {
+    fn architecture(&self) -> &dyn Architecture {
+        &self.config
+    }
+
+    fn logits(&self, tape: &Tape, parameters: &Parameters, volumes: &Var, points: Option<&Var>) -> Result<Var> {
+        match points {
+            None => self.forward(tape, parameters, volumes),
+            Some(_) => Err(Error::Model("a U-Net answers for all voxels, not at points".into())),
+        }
+    }
+
+    fn set_recompute(&mut self, level: Recompute) {
+        self.recompute = level;
+    }
+
+    /// What follows the last skip connection, of as many channels as there are classes, stays f32.
+    fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+}
+
 /// The network. Its weights live in a [`Parameters`].
 pub struct UNet {
     config: UNetConfig,
@@ -142,22 +240,6 @@ impl UNet {
         &self.config
     }
 
-    /// From now on recomputes so much in its backward passes.
-    pub fn set_recompute(&mut self, level: Recompute) {
-        self.recompute = level;
-    }
-
-    /// From now on computes in this precision. What follows the last skip connection, of as many channels as there are
-    /// classes, stays f32.
-    pub fn set_precision(&mut self, precision: Precision) {
-        self.precision = precision;
-    }
-
-    /// What it computes in.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
     /// Logits `[batch, D, H, W, classes]` of volumes `[batch, D, H, W, channels]` whose sides are multiples of
     /// [`UNetConfig::multiple`]. A 2D network takes slices as batch items with `D = 1`.
     ///
@@ -180,17 +262,17 @@ impl UNet {
     }
 }
 
-/// `conv → instance norm → PReLU`; the last one of a network is the convolution alone.
+/// `conv → instance norm → activation`; the last one of a network is the convolution alone.
 struct Stage {
     conv: Conv,
     act: Option<Act>,
 }
 
 impl Stage {
-    fn new(builder: &mut Builder<'_>, conv: Conv, bare: bool) -> Result<Self> {
-        let act = match bare {
-            true => None,
-            false => Some(Act::new(&mut builder.child("adn").child("A"), Activation::PRelu)?),
+    fn new(builder: &mut Builder<'_>, conv: Conv, act: Option<Activation>) -> Result<Self> {
+        let act = match act {
+            None => None,
+            Some(act) => Some(Act::new(&mut builder.child("adn").child("A"), act)?),
         };
         Ok(Self { conv, act })
     }
@@ -231,7 +313,8 @@ impl ResidualUnit {
                 let (inputs, stride) = if i == 0 { (inputs, stride) } else { (outputs, 1) };
                 let strides = config.sides(stride, 1);
                 let conv = Conv::new(&mut unit.child("conv"), inputs, outputs, kernel, strides, padding, true)?;
-                Stage::new(unit, conv, last_bare && i + 1 == stages)
+                let bare = last_bare && i + 1 == stages;
+                Stage::new(unit, conv, (!bare).then_some(config.activation))
             })
             .collect::<Result<Vec<_>>>()?;
         let residual = match (stride, inputs == outputs) {
@@ -309,7 +392,7 @@ impl Level {
             let (padding, extra) = (config.sides(1, 0), config.sides(stride - 1, 0));
             let inputs = channels + below_outputs;
             let conv = Conv::transposed(&mut builder.child("conv"), inputs, outputs, kernel, strides, padding, extra)?;
-            Stage::new(builder, conv, false)?
+            Stage::new(builder, conv, Some(config.activation))?
         };
         let unit = ResidualUnit::new(&mut builder.child(2).child(1), config, [outputs, outputs, 1, 1], top)?;
         Ok(Level::Between(Box::new(Between { top, down, below, up, unit })))

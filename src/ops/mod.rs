@@ -65,7 +65,7 @@ pub use reshape::reshape;
 pub use resize::{AlignCorners, resize};
 pub use select::select;
 pub use sigmoid::sigmoid;
-pub use softmax::softmax;
+pub use softmax::{probabilities, softmax};
 pub use transpose_channels::transpose_channels;
 
 use crate::device::{Device, Target};

@@ -6,7 +6,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::format_bytes;
-use crate::models::{NetworkConfig, RecomputeChoice};
+use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::planner::median;
 use crate::task::PreparedCase;
 use crate::train::config::RunConfig;

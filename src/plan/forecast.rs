@@ -1,12 +1,14 @@
 //! What a run will cost in bytes: the trainer's own steps on a plan, on some of the run's own cases.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::data::Dataset;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::infer::sliding_window::SLICES;
-use crate::models::{NetworkConfig, RecomputeChoice};
+use crate::models::{Architecture, RecomputeChoice};
 use crate::planner::adjust::Adjustable;
 use crate::planner::training::TrainingPlan;
 use crate::planner::{HostOverhead, Workload};
@@ -119,7 +121,7 @@ pub fn forecast(
         optimizer: settings.optimizer,
         ..StepSizes::new(setup.shape, settings.batch_size.min(cases.len()), settings.points)
     };
-    let work = Workload { network: setup.network.clone(), sizes };
+    let work = Workload { network: Arc::new(setup.network.clone()), sizes };
     let mut host = HostOverhead::of(&work, target)?;
     let grid = setup.settings.patch.is_none().then_some(setup.shape);
     let (all, _) = setup.task.held_bytes(dataset, grid.or(setup.grid.shape()))?;
@@ -131,13 +133,11 @@ pub fn forecast(
         true => None,
         false => {
             let mut sizes = StepSizes { step: StepKind::Evaluate, batch: 1, points: 0, ..sizes };
-            if let NetworkConfig::UNet(config) = &setup.network
-                && config.dimensions == 2
-            {
+            if let Some(axis) = setup.network.supervision().slice_axis() {
                 // Some slices at a time; a plan's lie across the last axis.
                 let [x, y, z] = setup.shape;
-                sizes.batch = SLICES.min(setup.shape[config.slice_axis]);
-                sizes.volume = [[y, z, x], [x, z, y], [x, y, z]][config.slice_axis];
+                sizes.batch = SLICES.min(setup.shape[axis]);
+                sizes.volume = [[y, z, x], [x, z, y], [x, y, z]][axis];
             }
             let device = Device::plan_for(target, UNLIMITED);
             let work = Workload { sizes, ..work };

@@ -17,6 +17,7 @@ use toml::Table;
 use crate::data::Dataset;
 use crate::device::{Device, Target};
 use crate::error::Result;
+use crate::files::name::text_of;
 use crate::memory::format_bytes;
 use crate::models::NetworkConfig;
 use crate::report::count;
@@ -142,6 +143,6 @@ impl Fitted {
 pub fn stored_path(path: &str) -> String {
     match DataSource::of(path) {
         DataSource::Embedded(_) => path.into(),
-        DataSource::Folder(folder) => folder.canonicalize().unwrap_or(folder).display().to_string(),
+        DataSource::Folder(folder) => text_of(folder.canonicalize().unwrap_or(folder)),
     }
 }

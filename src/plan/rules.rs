@@ -7,7 +7,7 @@ use super::fingerprint::{Fingerprint, quantile};
 use crate::data::inspect::millimetres;
 use crate::data::{Augmentation, SamplingRule};
 use crate::error::Result;
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::train::config::{Preset, RunConfig};
 use crate::train::settings::Augment;
 

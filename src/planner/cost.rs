@@ -53,6 +53,13 @@ impl StepCost {
         self.cost.reserved.saturating_add(self.aside.host()).saturating_add(self.aside.overhead)
     }
 
+    /// Bytes of the device and of the host, where these are two: the reservation and the CUDA context, and all else.
+    pub fn apart(&self) -> Option<(u64, u64)> {
+        let context = self.aside.on_device(self.device.target());
+        let device = self.cost.reserved.saturating_add(context);
+        (context > 0).then(|| (device, self.total().saturating_sub(device)))
+    }
+
     /// Seconds of a step, the median.
     pub fn seconds(&self) -> f64 {
         median(&self.cost.seconds)

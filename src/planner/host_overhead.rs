@@ -6,7 +6,7 @@
 use super::workload::Workload;
 use crate::device::Target;
 use crate::error::{Error, Result};
-use crate::models::NetworkConfig;
+use crate::models::Supervision;
 use crate::train::dry_run::StepKind;
 
 /// The program, its libraries and its stacks: 8 MiB before the first step; 12 to 19 MiB were measured with a step's code, log
@@ -69,13 +69,14 @@ impl HostOverhead {
         let floats = voxels.checked_mul(channels)?.checked_mul(4)?;
         // Of every case: the volume, its first channel as read, its labels on the network's grid and as read.
         let labelled = floats.checked_add(voxels.checked_mul(4 + 2 + BORDER_BYTES_A_VOXEL)?)?;
-        let aside = match (sizes.step, &workload.network) {
-            (StepKind::Train, network) => {
+        let supervision = workload.network.supervision();
+        let aside = match sizes.step {
+            StepKind::Train => {
                 // An augmented copy of volume, labels and border positions; beside all of them all volumes, and all labels
                 // that the network learns from, in a row.
                 let copies = floats.checked_add(voxels.checked_mul(1 + BORDER_BYTES_A_VOXEL)?)?;
-                let dense = match network {
-                    NetworkConfig::OssNet(config) if !config.has_auxiliary() => 0,
+                let dense = match supervision {
+                    Supervision::Points { label_volumes: false, .. } => 0,
                     _ => voxels.checked_mul(4)?,
                 };
                 let answers = if workload.has_points() { points.checked_mul(4 * 4)? } else { 0 };
@@ -83,12 +84,12 @@ impl HostOverhead {
                 // Slices of a 2D network come from as many cases.
                 Self { cases: labelled.checked_mul(batch)?, staging: a_case.checked_mul(batch)?, ..Self::default() }
             }
-            (step, network) => {
-                // Classes on the network's grid and labels on the scan's; a U-Net's answer comes as probabilities.
+            step => {
+                // Classes on the network's grid and labels on the scan's; a dense answer comes as probabilities.
                 let labels = voxels.checked_mul(2)?;
-                let results = match network {
-                    NetworkConfig::OssNet(_) => labels,
-                    NetworkConfig::UNet(_) => voxels.checked_mul(classes)?.checked_mul(4)?.checked_add(labels)?,
+                let results = match supervision.at_points() {
+                    true => labels,
+                    false => voxels.checked_mul(classes)?.checked_mul(4)?.checked_add(labels)?,
                 };
                 Self {
                     cases: if step == StepKind::Evaluate { labelled } else { floats },

@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::infer::{Occupancy, QueryGrid, Search, network_pass};
 use crate::memory::{Phase, Role};
-use crate::models::{Network, NetworkConfig, UNet};
+use crate::models::{Architecture, Network};
 use crate::nn::Parameters;
 use crate::ops::{self, lattice};
 use crate::rng::Rng;
@@ -15,7 +15,7 @@ use crate::train::dry_run::{StepKind, StepSizes};
 /// A fresh network about to segment one made-up volume.
 pub(super) struct InferenceStep {
     parameters: Parameters,
-    network: Network,
+    network: Box<dyn Network>,
     volume: Tensor,
     search: Search,
     points: usize,
@@ -27,14 +27,14 @@ impl InferenceStep {
     ///
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
-    pub fn new(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<Self> {
+    pub fn new(device: &Device, architecture: &dyn Architecture, sizes: StepSizes) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let mut network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+        let mut network = architecture.build(&mut parameters, &mut Rng::new(0))?;
         network.set_precision(sizes.precision);
-        let ([d, h, w], channels) = (sizes.volume, config.image_channels());
-        let shape = match config {
-            NetworkConfig::UNet(config) if config.dimensions == 2 => [sizes.batch, 1, d, h, channels],
-            _ => [1, d, h, w, channels],
+        let ([d, h, w], channels) = (sizes.volume, architecture.image_channels());
+        let shape = match architecture.supervision().slice_axis() {
+            Some(_) => [sizes.batch, 1, d, h, channels],
+            None => [1, d, h, w, channels],
         };
         let mut rng = Rng::new(1);
         let volume = device.in_phase(Phase::Data, || match device.is_plan() {
@@ -60,8 +60,8 @@ impl InferenceStep {
     /// As [`InferenceStep::new`].
     pub fn step(&mut self) -> Result<()> {
         let device = self.parameters.device();
-        device.in_phase(Phase::Evaluate, || match &self.network {
-            Network::OssNet(network) => {
+        device.in_phase(Phase::Evaluate, || match self.network.occupancy() {
+            Some(network) => {
                 let occupancy = Occupancy::new(network, &self.parameters, self.volume.clone(), self.points)?;
                 let grid = QueryGrid::voxels(occupancy.shape());
                 let answer = |stride: usize, indices: &Tensor| {
@@ -71,17 +71,14 @@ impl InferenceStep {
                 let begin = |lattice: &mut lattice::Lattice| lattice.mark_all();
                 self.search.run(device, grid.shape, occupancy.most_points(), begin, answer).map(drop)
             }
-            Network::UNet(network) => {
-                let shape = self.volume.shape();
-                let pass = |network: &UNet, parameters: &Parameters, volume: Tensor| {
+            None => {
+                let (network, shape) = (&*self.network, self.volume.shape());
+                let pass = |network: &dyn Network, parameters: &Parameters, volume: Tensor| {
                     let tape = Tape::new(parameters.device(), Mode::Eval);
                     let x = tape.constant(volume);
-                    let logits = network.forward(&tape, parameters, &x)?;
+                    let logits = network.logits(&tape, parameters, &x, None)?;
                     drop(x);
-                    match network.config().classes {
-                        1 => ops::sigmoid(&tape, &logits).map(drop),
-                        _ => ops::softmax(&tape, &logits).map(drop),
-                    }
+                    ops::probabilities(&tape, &logits).map(drop)
                 };
                 let foreseen =
                     network_pass::foreseen(network, &self.parameters, ("volume", shape), |network, parameters| {

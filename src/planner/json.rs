@@ -59,6 +59,8 @@ pub fn step(answer: &StepCost) -> Value {
         "host": { "cases": aside.cases, "staging": aside.staging, "results": aside.results },
         "overhead_bytes": aside.overhead,
         "total_bytes": answer.total(),
+        "device_total_bytes": answer.apart().map(|(device, _)| device),
+        "host_total_bytes": answer.apart().map(|(_, host)| host),
         "timeline": answer.stretches.iter().map(stretch).collect::<Vec<_>>(),
         "slopes": answer.slopes.iter().map(slope).collect::<Vec<_>>(),
         "resident_peak_bytes": measured.then(resident_peak),

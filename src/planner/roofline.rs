@@ -18,7 +18,7 @@ use super::issue::instructions;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::memory::{OpCost, Phase};
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::nn::optim::OptimizerSettings;
 use crate::tape::Precision;
 use crate::train::dry_run::{StepKind, StepProfile};

@@ -3,9 +3,8 @@
 use super::adjust::{Adjustable, Quantity};
 use crate::device::Device;
 use crate::error::Result;
-use crate::models::{NetworkConfig, Recompute, RecomputeChoice};
+use crate::models::{Architecture, Recompute, RecomputeChoice};
 use crate::train::case_source::CaseSource;
-use crate::train::dry_run::StepKind;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
 
@@ -13,7 +12,7 @@ use crate::train::trainer::Trainer;
 #[derive(Clone)]
 pub struct TrainingPlan<'a> {
     /// The network.
-    pub network: &'a NetworkConfig,
+    pub network: &'a dyn Architecture,
     /// How it is trained.
     pub settings: TrainSettings,
     /// The training cases.
@@ -61,7 +60,7 @@ impl Adjustable for TrainingPlan<'_> {
     }
 
     fn levels(&self) -> Vec<Recompute> {
-        super::workload::levels(StepKind::Train, self.network)
+        self.network.levels().to_vec()
     }
 
     fn level(&self) -> Recompute {
@@ -73,7 +72,7 @@ impl Adjustable for TrainingPlan<'_> {
     }
 
     fn quantity(&self, quantity: Quantity) -> Option<usize> {
-        let points = matches!(self.network, NetworkConfig::OssNet(_));
+        let points = self.network.supervision().at_points();
         match quantity {
             Quantity::Side => None,
             Quantity::Points => points.then_some(self.settings.points),

@@ -1,11 +1,13 @@
 //! A step of work, and what it costs on a target.
 
+use std::sync::Arc;
+
 use super::host_overhead::HostOverhead;
 use super::inference_step::InferenceStep;
 use crate::device::cpu::SimdLevel;
 use crate::device::{Device, Profile, Target, UNLIMITED};
 use crate::error::{Error, Result};
-use crate::models::{Family, Network, NetworkConfig, Recompute};
+use crate::models::{Architecture, Family, NetworkConfig, Recompute};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::train::dry_run::{self, StepKind, StepProfile, StepSizes, SyntheticStep};
@@ -17,7 +19,7 @@ type Step = Box<dyn FnMut() -> Result<()>>;
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The network, made for volumes of `sizes.volume`.
-    pub network: NetworkConfig,
+    pub network: Arc<dyn Architecture>,
     /// What is done with how much; in inference the points are those that are decoded at once.
     pub sizes: StepSizes,
 }
@@ -28,20 +30,20 @@ impl Workload {
     /// # Errors
     /// As [`NetworkConfig::official`].
     pub fn official(name: &str, sizes: StepSizes) -> Result<Self> {
-        let network = NetworkConfig::official(name, Family::Brats)?;
+        let network = Arc::new(NetworkConfig::official(name, Family::Brats)?);
         Ok(Self { network, sizes }.with_volume(sizes.volume))
     }
 
     /// The same work on images of so many channels, with so many outputs.
     pub fn with_data(&self, channels: usize, outputs: usize) -> Self {
-        Self { network: self.network.clone().adapted(channels, outputs, self.sizes.volume), ..self.clone() }
+        let adapted = self.network.for_data(channels, outputs, self.sizes.volume);
+        Self { network: adapted.unwrap_or_else(|| self.network.clone()), ..self.clone() }
     }
 
     /// The same work on volumes of another shape.
     pub fn with_volume(&self, volume: [usize; 3]) -> Self {
-        let (channels, classes) = (self.network.image_channels(), self.network.classes());
-        let network = self.network.clone().adapted(channels, classes, volume);
-        Self { network, sizes: StepSizes { volume, ..self.sizes } }
+        let sizes = StepSizes { volume, ..self.sizes };
+        Self { sizes, ..self.clone() }.with_data(self.network.image_channels(), self.network.classes())
     }
 
     /// The same work with another number of points.
@@ -61,7 +63,10 @@ impl Workload {
 
     /// Levels of recomputation that differ for this step, the fastest first.
     pub fn levels(&self) -> Vec<Recompute> {
-        levels(self.sizes.step, &self.network)
+        match self.sizes.step {
+            StepKind::Train => self.network.levels().to_vec(),
+            StepKind::Evaluate | StepKind::Infer => vec![Recompute::default()],
+        }
     }
 
     /// Trainable scalars of the network.
@@ -70,21 +75,18 @@ impl Workload {
     /// An impossible network.
     pub fn parameters(&self) -> Result<usize> {
         let mut parameters = Parameters::new(&Device::plan(1, SimdLevel::Portable, UNLIMITED));
-        Network::new(&self.network, &mut parameters, &mut Rng::new(0))?;
+        self.network.build(&mut parameters, &mut Rng::new(0))?;
         Ok(parameters.count())
     }
 
     /// True if the network answers at points, so that their number matters.
     pub fn has_points(&self) -> bool {
-        matches!(self.network, NetworkConfig::OssNet(_))
+        self.network.supervision().at_points()
     }
 
     /// Voxels of one batch item: of the volume, or of the slice that a 2D network sees.
     pub fn voxels(&self) -> u128 {
-        let own = match &self.network {
-            NetworkConfig::UNet(config) if config.dimensions == 2 => &self.sizes.volume[..2],
-            _ => &self.sizes.volume[..],
-        };
+        let own = &self.sizes.volume[..if self.network.supervision().slice_axis().is_some() { 2 } else { 3 }];
         own.iter().map(|&side| side as u128).product()
     }
 
@@ -149,24 +151,14 @@ impl Workload {
     fn stage(&self, device: &Device) -> Result<(usize, Step)> {
         Ok(match self.sizes.step {
             StepKind::Train => {
-                let mut stage = SyntheticStep::new(device, &self.network, self.sizes)?;
+                let mut stage = SyntheticStep::new(device, &*self.network, self.sizes)?;
                 (stage.parameters(), Box::new(move || stage.step()))
             }
             StepKind::Evaluate | StepKind::Infer => {
-                let mut stage = InferenceStep::new(device, &self.network, self.sizes)?;
+                let mut stage = InferenceStep::new(device, &*self.network, self.sizes)?;
                 (stage.parameters(), Box::new(move || stage.step()))
             }
         })
-    }
-}
-
-/// Levels of recomputation that differ for a step of a network, the fastest first.
-pub(super) fn levels(step: StepKind, network: &NetworkConfig) -> Vec<Recompute> {
-    match (step, network) {
-        (StepKind::Train, NetworkConfig::OssNet(_)) => Recompute::ALL.to_vec(),
-        // U-Nets have no points to take in chunks.
-        (StepKind::Train, NetworkConfig::UNet(_)) => Recompute::ALL[..3].to_vec(),
-        _ => vec![Recompute::default()],
     }
 }
 

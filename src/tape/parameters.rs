@@ -161,7 +161,8 @@ impl Parameters {
     /// Asks for the memory before any value exists, so that the budget is what refuses an absurd size.
     fn filled(&self, name: &str, shape: &[usize], role: Role, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
         let device = &self.device;
-        let mut tensor = device.in_layer(module_of(name), || Tensor::empty(device, shape, DType::F32, role))?;
+        let empty = || device.in_op("initial weights", || Tensor::empty(device, shape, DType::F32, role));
+        let mut tensor = device.in_layer(module_of(name), empty)?;
         match device.backend() {
             Backend::Cpu { .. } => fill(tensor.data_mut()),
             Backend::Cuda(_) => {

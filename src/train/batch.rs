@@ -8,12 +8,12 @@ use crate::data::{Labels, Padding, PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
-use crate::models::NetworkConfig;
+use crate::models::Supervision;
+use crate::models::loss::{Batch, IGNORED, Targets};
 use crate::rng::Rng;
 use crate::task::PreparedCase;
 use crate::tensor::Tensor;
 use crate::train::settings::TrainSettings;
-use crate::train::step::{self, Batch, Targets};
 
 /// The order of the training cases in an epoch.
 pub fn order(cases: usize, seed: u64, epoch: u64) -> Vec<usize> {
@@ -62,9 +62,9 @@ impl HostArray {
 }
 
 impl HostBatch {
-    /// A batch that a U-Net learns from.
+    /// A batch with a label for every voxel.
     fn dense(volumes: HostArray, labels: HostArray, ignoring: bool) -> Self {
-        let known = labels.values.iter().filter(|&&label| label != step::IGNORED).count();
+        let known = labels.values.iter().filter(|&&label| label != IGNORED).count();
         let share = known as f32 / labels.values.len().max(1) as f32;
         Self { volumes, targets: HostTargets::Dense(labels), known: ignoring.then_some(share) }
     }
@@ -112,7 +112,7 @@ impl HostBatch {
 /// # Errors
 /// Cases without labels or of different shapes.
 pub fn draw(
-    network: &NetworkConfig,
+    supervision: Supervision,
     settings: &TrainSettings,
     cases: &[&PreparedCase],
     pass: u64,
@@ -130,9 +130,7 @@ pub fn draw(
             return Err(Error::Model(format!("{problem}; leave it out, or annotate a part of it")));
         }
         let border = change.apply_border(border, &labels);
-        if let (NetworkConfig::UNet(config), Some(patch)) = (network, settings.patch)
-            && config.dimensions == 3
-        {
+        if let (Supervision::Voxels, Some(patch)) = (supervision, settings.patch) {
             let mut rng = Rng::named(settings.seed, "patches").split(pass).split(i as u64);
             (volume, labels) = cut_patch(&volume, &labels, patch, settings.foreground_share, &mut rng);
         }
@@ -147,11 +145,10 @@ pub fn draw(
     }
     let ignoring = cases.iter().any(|case| case.ignore.is_some());
     let mut rng = Rng::named(settings.seed, "points").split(pass);
-    match network {
-        NetworkConfig::OssNet(config) => {
+    match supervision {
+        Supervision::Points { label_volumes, last_index } => {
             let mut sampling = settings.sampling.sampling(settings.points, settings.border_share);
-            if config.reference {
-                // The official code never draws the last index of an axis.
+            if !last_index {
                 sampling.reach = Reach::Reference;
             }
             let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
@@ -164,14 +161,12 @@ pub fn draw(
             let targets = HostTargets::Points(
                 HostArray { shape: vec![count, 3], values: coordinates },
                 HostArray { shape: vec![count, 1], values: classes },
-                config.has_auxiliary().then(|| label_array(&items)),
+                label_volumes.then(|| label_array(&items)),
             );
             Ok(HostBatch { volumes: volume_array(&items), targets, known: ignoring.then_some(1.0) })
         }
-        NetworkConfig::UNet(config) if config.dimensions == 2 => {
-            Ok(slices(config.slice_axis, settings.slices, &items, ignoring, &mut rng))
-        }
-        NetworkConfig::UNet(_) => Ok(HostBatch::dense(volume_array(&items), label_array(&items), ignoring)),
+        Supervision::Slices { axis } => Ok(slices(axis, settings.slices, &items, ignoring, &mut rng)),
+        Supervision::Voxels => Ok(HostBatch::dense(volume_array(&items), label_array(&items), ignoring)),
     }
 }
 
@@ -185,9 +180,9 @@ fn volume_array<B>(items: &[Item<B>]) -> HostArray {
     HostArray { shape: vec![items.len(), d, h, w, channels], values }
 }
 
-/// A class as losses take it; [`step::IGNORED`] where nobody has looked.
+/// A class as losses take it; [`IGNORED`] where nobody has looked.
 fn target(class: u8) -> f32 {
-    if class == Labels::IGNORED { step::IGNORED } else { f32::from(class) }
+    if class == Labels::IGNORED { IGNORED } else { f32::from(class) }
 }
 
 fn label_array<B>(items: &[Item<B>]) -> HostArray {

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::models::{NetworkConfig, Recompute, RecomputeChoice};
+use crate::models::{Architecture, Recompute};
 use crate::train::dry_run::{StepProfile, StepSizes, dry_run};
 
 /// Steps of a plan: after the first, everything that lives across steps exists.
@@ -16,36 +16,20 @@ pub struct Choice {
     pub plan: StepProfile,
 }
 
-/// The fastest level at which the step `sizes` of `config` fits the budget of `device`, fragmentation included;
+/// The fastest level at which the step `sizes` of `architecture` fits the budget of `device`, fragmentation included;
 /// `sizes.recompute` is ignored. The plan is made for `device`'s kind, threads and instruction set, so the answer is that
 /// of a run.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] of the strictest level if none fits, or sizes that the network does not admit.
-pub fn cheapest_that_fits(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<Choice> {
+pub fn cheapest_that_fits(device: &Device, architecture: &dyn Architecture, sizes: StepSizes) -> Result<Choice> {
     let mut refused = None;
-    for recompute in Recompute::ALL {
-        match dry_run(&device.planned(), config, StepSizes { recompute, ..sizes }, STEPS) {
+    for &recompute in architecture.levels() {
+        match dry_run(&device.planned(), architecture, StepSizes { recompute, ..sizes }, STEPS) {
             Ok(plan) => return Ok(Choice { recompute, plan }),
             Err(error @ Error::OutOfMemory(_)) => refused = Some(error),
             Err(error) => return Err(error),
         }
     }
     Err(refused.unwrap_or_else(|| Error::Model("there are no recompute levels".into())))
-}
-
-/// The level that `choice` names, or the cheapest that fits.
-///
-/// # Errors
-/// As [`cheapest_that_fits`], if it is asked.
-pub fn resolve(
-    choice: RecomputeChoice,
-    device: &Device,
-    config: &NetworkConfig,
-    sizes: StepSizes,
-) -> Result<Recompute> {
-    match choice {
-        RecomputeChoice::Level(level) => Ok(level),
-        RecomputeChoice::Auto => cheapest_that_fits(device, config, sizes).map(|choice| choice.recompute),
-    }
 }

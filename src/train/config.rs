@@ -15,12 +15,14 @@ pub use preset::Preset;
 
 use crate::data::{Augmentation, SamplingRule, folds};
 use crate::error::{Error, Result};
+use crate::files::name::path_of;
 use crate::models::config::LARGEST_SIDE;
-use crate::models::{Family, NetworkConfig, OssNetConfig, RecomputeChoice};
+use crate::models::loss::LossSettings;
+use crate::models::{Architecture, Family, NetworkConfig, OssNetConfig, RecomputeChoice};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
+use crate::ops::Activation;
 use crate::tape::Precision;
 use crate::train::settings::{Augment, TrainSettings};
-use crate::train::step::LossSettings;
 
 /// Everything that a training run can be told. Names of the official options are the official ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -194,6 +196,8 @@ pub struct SizesConfig {
     pub width: usize,
     /// OSS-Net: dropout probability.
     pub dropout: f32,
+    /// Activation, for example `pade-5/4` or `relu`; empty for the network's own.
+    pub activation: String,
 }
 
 impl RunConfig {
@@ -285,6 +289,7 @@ impl RunConfig {
         if let Some((key, _, rule)) = rules.iter().find(|(_, holds, _)| !holds) {
             return Err(Error::Usage(format!("--{} must be {rule}", key.replace('_', "-"))));
         }
+        self.activation()?;
         self.augmentation.check()?;
         self.recompute.parse::<RecomputeChoice>().map_err(|error| Error::Usage(format!("--recompute: {error}")))?;
         Ok(())
@@ -306,6 +311,12 @@ impl RunConfig {
         self
     }
 
+    /// The activation that takes the place of the network's own, if one is named.
+    fn activation(&self) -> Result<Option<Activation>> {
+        let name = &self.network.activation;
+        if name.is_empty() { Ok(None) } else { name.parse().map(Some) }
+    }
+
     /// The configured level of recomputation.
     pub fn recompute(&self) -> RecomputeChoice {
         self.recompute.parse().unwrap_or_default()
@@ -323,10 +334,11 @@ impl RunConfig {
     pub fn network(&self, channels: usize, outputs: usize, shape: [usize; 3]) -> Result<NetworkConfig> {
         let family = self.preset.family().unwrap_or(Family::Brats);
         let network = NetworkConfig::official(&self.model, family)?.adapted(channels, outputs, shape);
-        let sizes = &self.network;
+        let (sizes, activation) = (&self.network, self.activation()?);
         let network = match network {
             NetworkConfig::UNet(mut unet) => {
                 unet.slice_axis = self.slice_axis;
+                unet.activation = activation.unwrap_or(unet.activation);
                 if !sizes.channels.is_empty() {
                     unet.strides = vec![2; sizes.channels.len().saturating_sub(1)];
                     unet.channels = sizes.channels.clone();
@@ -336,6 +348,7 @@ impl RunConfig {
             NetworkConfig::OssNet(oss) => NetworkConfig::OssNet(OssNetConfig {
                 width: if sizes.width > 0 { sizes.width } else { oss.width },
                 dropout: sizes.dropout,
+                activation: activation.unwrap_or(oss.activation),
                 encoder_channels: match sizes.encoder_channels.is_empty() {
                     true => oss.encoder_channels,
                     false => {
@@ -418,7 +431,7 @@ impl<'a> DataSource<'a> {
     pub fn of(path: &'a str) -> Self {
         match path.strip_prefix(SAMPLE) {
             Some(task) => DataSource::Embedded(task),
-            None => DataSource::Folder(PathBuf::from(path)),
+            None => DataSource::Folder(path_of(Path::new(""), path)),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::dry_run::{StepSizes, SyntheticStep};
 use crate::device::Device;
-use crate::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
+use crate::models::{Architecture, NetworkConfig, OssNetConfig, Recompute, UNetConfig};
 use crate::ops::testing::{assert_clean, cuda_device, oss_nets};
 use crate::tape::Precision;
 

@@ -9,9 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::device::{Backend, Graph};
 use crate::error::Result;
+use crate::models::loss::{Batch, Targets};
 use crate::nn::Parameters;
 use crate::tensor::Tensor;
-use crate::train::step::{Batch, Targets};
 
 /// Passes of a process before one is captured: modules are then loaded, and what lives across steps exists.
 const WARM: u64 = 2;

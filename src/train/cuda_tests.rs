@@ -2,7 +2,7 @@
 
 use super::dry_run::{StepSizes, SyntheticStep};
 use crate::device::Device;
-use crate::models::{NetworkConfig, OssNetConfig, Recompute, UNetConfig};
+use crate::models::{Architecture, NetworkConfig, OssNetConfig, Recompute, UNetConfig};
 use crate::ops::testing::{assert_clean, cuda_device, oss_nets};
 
 /// Of the largest element of each parameter's gradient. Both devices compute in f32 with sums in different orders: errors

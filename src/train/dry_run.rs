@@ -5,15 +5,14 @@ use std::time::Instant;
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Event, OpCost, Peak, Phase, Role};
-use crate::models::{Network, NetworkConfig, Recompute};
+use crate::models::loss::{Batch, LossSettings, Targets};
+use crate::models::{Architecture, Network, Recompute, Supervision};
 use crate::nn::Parameters;
 use crate::nn::optim::{Optimizer, OptimizerSettings};
-use crate::ops::patch_conv::PatchSource;
-use crate::ops::{self};
+use crate::ops;
 use crate::rng::Rng;
-use crate::tape::{Mode, Precision, Tape, Var};
+use crate::tape::{Mode, Precision, Tape};
 use crate::tensor::Tensor;
-use crate::train::step::{self, Batch, LossSettings, Targets};
 
 /// What is rehearsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,11 +92,10 @@ impl StepProfile {
 pub struct SyntheticStep {
     device: Device,
     parameters: Parameters,
-    network: Network,
+    network: Box<dyn Network>,
     /// Of training steps.
     optimizer: Option<Optimizer>,
     batch: Batch,
-    config: NetworkConfig,
     sizes: StepSizes,
     steps: usize,
 }
@@ -110,18 +108,17 @@ impl SyntheticStep {
     ///
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
-    pub fn new(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<Self> {
+    pub fn new(device: &Device, architecture: &dyn Architecture, sizes: StepSizes) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let mut network = Network::new(config, &mut parameters, &mut Rng::new(0))?;
+        let mut network = architecture.build(&mut parameters, &mut Rng::new(0))?;
         network.set_recompute(sizes.recompute);
         network.set_precision(sizes.precision);
         let optimizer = match sizes.step {
             StepKind::Train => Some(Optimizer::new(sizes.optimizer, &parameters)?),
             StepKind::Evaluate | StepKind::Infer => None,
         };
-        let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, config, sizes)))?;
-        let (device, config) = (device.clone(), config.clone());
-        Ok(Self { device, parameters, network, optimizer, batch, config, sizes, steps: 0 })
+        let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, architecture, sizes)))?;
+        Ok(Self { device: device.clone(), parameters, network, optimizer, batch, sizes, steps: 0 })
     }
 
     /// Trainable scalars.
@@ -134,9 +131,9 @@ impl SyntheticStep {
     /// # Errors
     /// Sizes that the network does not admit, or no memory.
     pub fn step(&mut self) -> Result<()> {
-        let (device, config, sizes) = (self.device.clone(), &self.config, self.sizes);
-        let foreseen = device.foresee(("synthetic step", format!("{config:?} {sizes:?}")), |plan| {
-            let mut same = Self::new(plan, config, sizes)?;
+        let (device, architecture, sizes) = (self.device.clone(), self.network.architecture(), self.sizes);
+        let foreseen = device.foresee(("synthetic step", format!("{architecture:?} {sizes:?}")), |plan| {
+            let mut same = Self::new(plan, architecture, sizes)?;
             (0..DIFFERENT_STEPS).try_for_each(|_| same.step())
         });
         let number = self.steps;
@@ -150,8 +147,7 @@ impl SyntheticStep {
         match sizes.step {
             StepKind::Train => {
                 let tape = Tape::new(device, Mode::Train);
-                let loss =
-                    device.in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, settings))?;
+                let loss = device.in_phase(Phase::Forward, || network.loss(&tape, parameters, batch, settings))?;
                 tape.backward(loss, parameters)?;
                 if let Some(optimizer) = optimizer {
                     optimizer.step(parameters, 1.0)?;
@@ -160,11 +156,11 @@ impl SyntheticStep {
             }
             StepKind::Evaluate => {
                 let tape = Tape::new(device, Mode::Eval);
-                device.in_phase(Phase::Evaluate, || step::loss(&tape, parameters, network, batch, settings))?;
+                device.in_phase(Phase::Evaluate, || network.loss(&tape, parameters, batch, settings))?;
             }
             StepKind::Infer => {
                 let tape = Tape::new(device, Mode::Eval);
-                device.in_phase(Phase::Evaluate, || probabilities(&tape, parameters, network, batch))?;
+                device.in_phase(Phase::Evaluate, || probabilities(&tape, parameters, &**network, batch))?;
             }
         }
         Ok(())
@@ -176,7 +172,7 @@ impl SyntheticStep {
     /// Sizes that the network does not admit, or no memory.
     pub fn loss(&self) -> Result<f32> {
         let tape = Tape::new(&self.device, Mode::Train);
-        let loss = step::loss(&tape, &self.parameters, &self.network, &self.batch, LossSettings::default())?;
+        let loss = self.network.loss(&tape, &self.parameters, &self.batch, LossSettings::default())?;
         Ok(loss.tensor().to_vec()?.first().copied().unwrap_or(f32::NAN))
     }
 
@@ -187,8 +183,8 @@ impl SyntheticStep {
     pub fn gradients(&mut self) -> Result<Vec<(String, Vec<f32>)>> {
         let Self { device, parameters, network, batch, .. } = self;
         let tape = Tape::new(device, Mode::Train);
-        let loss = device
-            .in_phase(Phase::Forward, || step::loss(&tape, parameters, network, batch, LossSettings::default()))?;
+        let loss =
+            device.in_phase(Phase::Forward, || network.loss(&tape, parameters, batch, LossSettings::default()))?;
         tape.backward(loss, parameters)?;
         let mut gradients = Vec::new();
         for parameter in parameters.iter() {
@@ -205,8 +201,13 @@ impl SyntheticStep {
 ///
 /// # Errors
 /// Sizes that the network does not admit, or no memory.
-pub fn dry_run(device: &Device, config: &NetworkConfig, sizes: StepSizes, steps: usize) -> Result<StepProfile> {
-    let mut stage = SyntheticStep::new(device, config, sizes)?;
+pub fn dry_run(
+    device: &Device,
+    architecture: &dyn Architecture,
+    sizes: StepSizes,
+    steps: usize,
+) -> Result<StepProfile> {
+    let mut stage = SyntheticStep::new(device, architecture, sizes)?;
     let parameters = stage.parameters.count();
     observe(device, parameters, steps, || stage.step())
 }
@@ -218,11 +219,11 @@ pub fn dry_run(device: &Device, config: &NetworkConfig, sizes: StepSizes, steps:
 /// As [`dry_run`].
 pub fn dry_run_timed(
     device: &Device,
-    config: &NetworkConfig,
+    architecture: &dyn Architecture,
     sizes: StepSizes,
     steps: usize,
 ) -> Result<(StepProfile, Vec<f64>)> {
-    let mut stage = SyntheticStep::new(device, config, sizes)?;
+    let mut stage = SyntheticStep::new(device, architecture, sizes)?;
     let parameters = stage.parameters.count();
     observe(device, parameters, steps, || stage.step())?;
     device.start_clock();
@@ -275,33 +276,19 @@ fn since(before: &[(&'static str, u64)], now: Vec<(&'static str, u64)>) -> Vec<(
 }
 
 /// What inference computes: of an occupancy network the encoding and one chunk of points.
-fn probabilities(tape: &Tape, parameters: &Parameters, network: &Network, batch: &Batch) -> Result<Var> {
+fn probabilities(tape: &Tape, parameters: &Parameters, network: &dyn Network, batch: &Batch) -> Result<()> {
     let volumes = tape.constant(batch.volumes.clone());
-    let logits = match (network, &batch.targets) {
-        (Network::OssNet(network), Targets::Points { coordinates, .. }) => {
-            let half = ops::avg_pool(tape, &volumes, [2; 3], [2; 3])?;
-            let encoding = network.encode(tape, parameters, &half)?;
-            drop(half);
-            let coordinates = tape.constant(coordinates.clone());
-            let config = network.config();
-            let source = config.patches.then_some(PatchSource::Volume {
-                volume: &volumes,
-                coordinates: &coordinates,
-                options: config.patch_options(false),
-            });
-            network.decode(tape, parameters, &encoding, &coordinates, source)?
-        }
-        (Network::UNet(network), Targets::Dense(_)) => network.forward(tape, parameters, &volumes)?,
-        _ => return Err(crate::Error::Model("the batch was made for another kind of network".into())),
+    let points = match &batch.targets {
+        Targets::Points { coordinates, .. } => Some(tape.constant(coordinates.clone())),
+        Targets::Dense(_) => None,
     };
-    match network.config().classes() {
-        1 => ops::sigmoid(tape, &logits),
-        _ => ops::softmax(tape, &logits),
-    }
+    let logits = network.logits(tape, parameters, &volumes, points.as_ref())?;
+    drop((volumes, points));
+    ops::probabilities(tape, &logits).map(drop)
 }
 
 /// Noise as a volume, noise as its label.
-fn made_up(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<Batch> {
+fn made_up(device: &Device, architecture: &dyn Architecture, sizes: StepSizes) -> Result<Batch> {
     let StepSizes { volume: [d, h, w], batch, points, .. } = sizes;
     let mut rng = Rng::new(1);
     let mut tensor = |shape: &[usize], draw: &mut dyn FnMut(&mut Rng) -> f32| {
@@ -312,32 +299,25 @@ fn made_up(device: &Device, config: &NetworkConfig, sizes: StepSizes) -> Result<
         }
         Ok::<_, crate::Error>(tensor)
     };
-    let channels = config.image_channels();
+    let channels = architecture.image_channels();
     let mut noise = |rng: &mut Rng| rng.uniform() * 2.0 - 1.0;
     let mut coin = |rng: &mut Rng| f32::from(rng.uniform() < 0.3);
-    match config {
-        NetworkConfig::UNet(config) => {
-            let [d, h, w] = if config.dimensions == 2 { [1, d, h] } else { [d, h, w] };
-            let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
-            Ok(Batch { volumes, targets: Targets::Dense(tensor(&[batch, d, h, w, 1], &mut coin)?), known: None })
-        }
-        NetworkConfig::OssNet(config) => {
-            let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
-            let mut axis = 0;
-            let mut index = |rng: &mut Rng| {
-                axis = (axis + 1) % 3;
-                (rng.uniform() * [w, d, h][axis] as f32).floor()
-            };
-            let all = batch.checked_mul(points).ok_or_else(|| {
-                crate::Error::shape("batch", format!("{batch} volumes of {points} points are too many"))
-            })?;
-            let coordinates = tensor(&[all, 3], &mut index)?;
-            let labels = tensor(&[all, 1], &mut coin)?;
-            let label_volumes = match config.has_auxiliary() {
-                true => Some(tensor(&[batch, d, h, w, 1], &mut coin)?),
-                false => None,
-            };
-            Ok(Batch { volumes, targets: Targets::Points { coordinates, labels, label_volumes }, known: None })
-        }
-    }
+    let supervision = architecture.supervision();
+    let [d, h, w] = if supervision.slice_axis().is_some() { [1, d, h] } else { [d, h, w] };
+    let volumes = tensor(&[batch, d, h, w, channels], &mut noise)?;
+    let Supervision::Points { label_volumes, .. } = supervision else {
+        return Ok(Batch { volumes, targets: Targets::Dense(tensor(&[batch, d, h, w, 1], &mut coin)?), known: None });
+    };
+    let mut axis = 0;
+    let mut index = |rng: &mut Rng| {
+        axis = (axis + 1) % 3;
+        (rng.uniform() * [w, d, h][axis] as f32).floor()
+    };
+    let all = batch
+        .checked_mul(points)
+        .ok_or_else(|| crate::Error::shape("batch", format!("{batch} volumes of {points} points are too many")))?;
+    let coordinates = tensor(&[all, 3], &mut index)?;
+    let labels = tensor(&[all, 1], &mut coin)?;
+    let label_volumes = label_volumes.then(|| tensor(&[batch, d, h, w, 1], &mut coin)).transpose()?;
+    Ok(Batch { volumes, targets: Targets::Points { coordinates, labels, label_volumes }, known: None })
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::models::NetworkConfig;
+use crate::models::Supervision;
 use crate::task::PreparedCase;
 use crate::train::batch::{self, HostBatch};
 use crate::train::case_source::CaseSource;
@@ -12,8 +12,8 @@ use crate::train::settings::TrainSettings;
 
 /// Everything that the batches of a run depend on.
 pub struct MicroBatches<'a> {
-    /// The network that they are for.
-    pub network: NetworkConfig,
+    /// Where the network learns.
+    pub supervision: Supervision,
     /// What the run was told.
     pub settings: TrainSettings,
     /// The cases.
@@ -43,7 +43,7 @@ impl MicroBatches<'_> {
         let first = (within * self.parts + part) * self.size;
         let chosen: Vec<Cow<'_, PreparedCase>> =
             (first..first + self.size).map(|i| self.cases.case(order[i % order.len()])).collect::<Result<_>>()?;
-        batch::draw(&self.network, &self.settings, &chosen.iter().map(Cow::as_ref).collect::<Vec<_>>(), pass)
+        batch::draw(self.supervision, &self.settings, &chosen.iter().map(Cow::as_ref).collect::<Vec<_>>(), pass)
     }
 
     /// The most bytes that a batch and its making take: the changed cases, the batch that is put together from them, what

@@ -16,7 +16,6 @@ pub mod run;
 pub mod run_log;
 pub mod settings;
 pub mod setup;
-pub mod step;
 pub mod tensorboard;
 pub mod trainer;
 pub mod training_state;

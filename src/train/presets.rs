@@ -1,11 +1,11 @@
 //! Training settings by purpose.
 
 use crate::data::{Augmentation, SamplingRule};
-use crate::models::{NetworkConfig, Recompute};
+use crate::models::loss::LossSettings;
+use crate::models::{Architecture, Recompute};
 use crate::nn::optim::{OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::settings::TrainSettings;
-use crate::train::step::LossSettings;
 
 /// Epochs of the comparison on the embedded sample.
 pub const SAMPLE_EPOCHS: u64 = 150;
@@ -16,8 +16,8 @@ pub const OFFICIAL_EPOCHS: u64 = 50;
 /// For a few small volumes, as the embedded sample's: high rates, strong augmentation. Occupancy networks take four cases
 /// a step, since their batch norms' running statistics must fit scans of different machines; U-Nets, which normalise each
 /// scan by itself, take one, and Adam at the rate that MONAI's users know.
-pub fn sample(network: &NetworkConfig, epochs: u64, seed: u64) -> TrainSettings {
-    let occupancy = matches!(network, NetworkConfig::OssNet(_));
+pub fn sample(network: &dyn Architecture, epochs: u64, seed: u64) -> TrainSettings {
+    let occupancy = network.supervision().at_points();
     let optimizer = match occupancy {
         true => OptimizerSettings { rate: 3e-3, ..OptimizerSettings::default() },
         false => OptimizerSettings { rule: UpdateRule::adam(), lookahead: None, rate: 1e-3, activation_rate: None },

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Augmentation, SamplingRule};
 use crate::models::Recompute;
+use crate::models::loss::LossSettings;
 use crate::nn::optim::{OptimizerSettings, Schedule};
 use crate::tape::Precision;
-use crate::train::step::LossSettings;
 
 /// Everything that, with the data and the network, determines a training run's result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

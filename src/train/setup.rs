@@ -4,7 +4,7 @@
 
 use crate::data::{Axes, Dataset, SamplingRule};
 use crate::error::{Error, Result};
-use crate::models::{Family, NetworkConfig};
+use crate::models::{Architecture, Family, NetworkConfig};
 use crate::task::{PadTo, Task};
 use crate::train::config::RunConfig;
 use crate::train::settings::TrainSettings;

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Role;
 use crate::memory::{Event, Phase};
-use crate::models::{Network, NetworkConfig};
+use crate::models::loss::{Batch, Targets};
+use crate::models::{Architecture, Network};
 use crate::nn::optim::Optimizer;
 use crate::nn::{Parameter, Parameters};
 use crate::ops::{self, first_not_finite};
@@ -25,7 +26,6 @@ use crate::train::ema::Ema;
 use crate::train::grad_clip;
 use crate::train::micro_batches::MicroBatches;
 use crate::train::settings::TrainSettings;
-use crate::train::step::{self, Batch, Targets};
 use crate::train::validation::Validation;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
@@ -56,7 +56,7 @@ pub struct History {
 /// A network in training.
 pub struct Trainer {
     device: Device,
-    network: Network,
+    network: Box<dyn Network>,
     parameters: Parameters,
     optimizer: Optimizer,
     average: Option<Ema>,
@@ -86,12 +86,16 @@ impl Trainer {
     /// A fresh network and optimiser on `device`.
     ///
     /// # Errors
-    /// An impossible configuration, or no memory.
-    pub fn new(device: &Device, config: &NetworkConfig, settings: TrainSettings) -> Result<Self> {
+    /// An impossible configuration, a precision that the network does not compute in, or no memory.
+    pub fn new(device: &Device, architecture: &dyn Architecture, settings: TrainSettings) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let mut network = Network::new(config, &mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        let mut network = architecture.build(&mut parameters, &mut Rng::named(settings.seed, "weights"))?;
         network.set_recompute(settings.recompute);
         network.set_precision(settings.precision);
+        if network.precision() != settings.precision {
+            let (title, own) = (architecture.title(), network.precision());
+            return Err(Error::Usage(format!("{title} computes in {own} only; choose that precision")));
+        }
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
         let average = settings.average_decay.map(|decay| Ema::new(decay, &parameters)).transpose()?;
         device.ledger(|ledger| ledger.reset_peak());
@@ -113,8 +117,8 @@ impl Trainer {
     }
 
     /// The network.
-    pub fn network(&self) -> &Network {
-        &self.network
+    pub fn network(&self) -> &dyn Network {
+        &*self.network
     }
 
     /// Its weights.
@@ -206,7 +210,7 @@ impl Trainer {
         if !matches!(self.device.target(), Target::Cuda(_)) {
             return Err(Error::Usage("--graph needs a CUDA device; omit it on the CPU".into()));
         }
-        if self.network.config().dropout() > 0.0 {
+        if self.network.architecture().dropout() > 0.0 {
             let why = "dropout draws new numbers in every pass, and a CUDA graph repeats the same";
             return Err(Error::Usage(format!("--graph: {why}; omit it for this network")));
         }
@@ -322,7 +326,7 @@ impl Trainer {
     /// The passes over `cases`, whatever step they are of.
     fn passes<'a>(&self, cases: &'a dyn CaseSource) -> MicroBatches<'a> {
         MicroBatches {
-            network: self.network.config(),
+            supervision: self.network.architecture().supervision(),
             settings: self.settings.clone(),
             cases,
             size: self.batch_size(cases.len()),
@@ -423,10 +427,10 @@ impl Trainer {
 
     /// Where the buffers of steps on batches like `first` will lie.
     fn foresee(&self, first: &HostBatch) -> Foreseen {
-        let (config, settings, graph) = (self.network.config(), &self.settings, self.graph.is_some());
-        let of = format!("{config:?} {settings:?} {graph} {:?}", first.shapes());
+        let (architecture, settings, graph) = (self.network.architecture(), &self.settings, self.graph.is_some());
+        let of = format!("{architecture:?} {settings:?} {graph} {:?}", first.shapes());
         self.device.foresee(("training step", of), |plan| {
-            let mut same = Self::new(plan, &config, settings.clone())?;
+            let mut same = Self::new(plan, architecture, settings.clone())?;
             if graph {
                 same.use_graphs()?;
             }
@@ -520,7 +524,7 @@ impl Trainer {
         let Self { network, parameters, settings, graph, .. } = self;
         let value = match graph {
             None => {
-                let loss = share_of_loss(&tape, parameters, network, batch, settings)?;
+                let loss = share_of_loss(&tape, parameters, &**network, batch, settings)?;
                 // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
                 // forward pass only. Nothing of a pass whose loss is not finite is used.
                 let value = loss.tensor().fetch()?;
@@ -539,7 +543,7 @@ impl Trainer {
             }
             Some(InGraph { replay, loss }) => {
                 replay.run(parameters, batch, loss, |parameters, loss| {
-                    let share = share_of_loss(&tape, parameters, network, batch, settings)?;
+                    let share = share_of_loss(&tape, parameters, &**network, batch, settings)?;
                     loss.copy_from(&share.tensor())?;
                     tape.backward(share, parameters)
                 })?;
@@ -558,7 +562,7 @@ impl Trainer {
     fn find_non_finite(&self, batch: &Batch) -> Error {
         let tape = self.tape();
         tape.check_finite();
-        let again = step::loss(&tape, &self.parameters, &self.network, batch, self.settings.loss);
+        let again = self.network.loss(&tape, &self.parameters, batch, self.settings.loss);
         let op = match again {
             Ok(_) => tape.first_not_finite().unwrap_or_else(|| "the loss".into()),
             Err(error) => return error,
@@ -571,13 +575,13 @@ impl Trainer {
 fn share_of_loss(
     tape: &Tape,
     parameters: &Parameters,
-    network: &Network,
+    network: &dyn Network,
     batch: &Batch,
     settings: &TrainSettings,
 ) -> Result<Var> {
     let device = tape.device();
     device.in_phase(Phase::Forward, || {
-        let loss = step::loss(tape, parameters, network, batch, settings.loss)?;
+        let loss = network.loss(tape, parameters, batch, settings.loss)?;
         let parts = settings.accumulate.max(1);
         if parts == 1 {
             return Ok(loss);

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::model::{AVERAGE, entry, fill, named_weights, to_json};
+use crate::checkpoint::model::{AVERAGE, entry, fill, named_weights, network_json, to_json};
 use crate::checkpoint::{self, Metadata, View, safetensors};
 use crate::error::{Error, Result};
-use crate::models::NetworkConfig;
+use crate::models::{Architecture, NetworkConfig};
 use crate::task::Task;
 use crate::tensor::Tensor;
 use crate::train::costs::Costs;
@@ -25,7 +25,7 @@ use crate::train::trainer::{History, Trainer};
 /// A full disk or a folder that refuses; an older checkpoint of that name then survives.
 pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     let mut metadata = Metadata::new();
-    metadata.insert("network".into(), to_json("network", &trainer.network().config(), path)?);
+    metadata.insert("network".into(), network_json(trainer.network(), path)?);
     metadata.insert("task".into(), to_json("task", task, path)?);
     metadata.insert("settings".into(), to_json("settings", trainer.asked(), path)?);
     metadata.insert("losses".into(), to_json("losses", &trainer.losses(), path)?);
@@ -70,13 +70,16 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
         Err(Error::data(path, problem, "give the data and flags of the run that it belongs to, or another folder"))
     };
     let checkpoint = checkpoint::load(path)?;
-    let config: NetworkConfig = entry(&checkpoint, "network", path)?;
-    let wanted = trainer.network().config();
-    if config != wanted {
-        return other_run(match config.title() == wanted.title() {
-            true => format!("holds another size of {}", wanted.title()),
-            false => format!("holds {}, not {}", config.title(), wanted.title()),
-        });
+    let (wanted, own) = (trainer.network().architecture(), network_json(trainer.network(), path)?);
+    if checkpoint.metadata.get("network") != Some(&own) {
+        // Written differently by an earlier version, or another network.
+        let config: NetworkConfig = entry(&checkpoint, "network", path)?;
+        if to_json("network", &config, path)? != own {
+            return other_run(match config.title() == wanted.title() {
+                true => format!("holds another size of {}", wanted.title()),
+                false => format!("holds {}, not {}", config.title(), wanted.title()),
+            });
+        }
     }
     let mut stored: Task = entry(&checkpoint, "task", path)?;
     // Earlier versions did not note these.

@@ -36,7 +36,7 @@ pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn CaseSource, epoc
     let step = trainer.optimizer().steps();
     let scores: Vec<CaseScore> = trainer.with_best_weights(|trainer| {
         let (network, parameters) = (trainer.network(), trainer.parameters());
-        let rule = if network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+        let rule = if network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
         let score = |case: &PreparedCase| {
             interrupt::check(|| format!("{step} steps are done"))?;
             let predicted = infer::segment(network, parameters, task, case)?;

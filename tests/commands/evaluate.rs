@@ -45,11 +45,18 @@ fn scores_of_a_network_in_every_form() {
     assert!(page.contains("hd95") && page.contains("95 % interval") && !page.contains("http"));
     let table = place.run(evaluate).succeeded();
     assert!(
-        table.contains("surface dice") && table.contains("median") && table.contains("runs/001-evaluate"),
+        table.contains("surface")
+            && table.lines().all(|line| line.chars().count() <= 80)
+            && table.contains("median")
+            && table.contains("runs/001-evaluate"),
         "{table}"
     );
     place.refuses(&format!("{evaluate} --tolerance=-1"), 2, &["--tolerance"]);
-    place.refuses(&format!("{evaluate} --out scores"), 1, &["scores", "not empty"]);
+    place.refuses(&format!("{evaluate} --out scores"), 1, &["scores.json: exists already", "--overwrite"]);
+    place.refuses(&format!("{evaluate} --out run --overwrite"), 1, &["run", "not empty"]);
+    fs::write(place.at("scores/scores.csv"), "").unwrap();
+    place.run(&format!("{evaluate} --out scores --overwrite")).succeeded();
+    assert_eq!(fs::read_to_string(place.at("scores/scores.csv")).unwrap(), csv);
 }
 
 /// The official evaluation draws points; the same seed gives the same ones, and a U-Net's are those of its dense answer.

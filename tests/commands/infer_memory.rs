@@ -13,7 +13,7 @@ use ossnet::device::Device;
 use ossnet::device::cpu::SimdLevel;
 use ossnet::infer::{Occupancy, QueryGrid, Segmenter, SegmenterOptions};
 use ossnet::memory::Role;
-use ossnet::models::{Family, Network, NetworkConfig, OssNet, OssNetConfig};
+use ossnet::models::{Architecture, Family, NetworkConfig, OssNet, OssNetConfig};
 use ossnet::nn::Parameters;
 use ossnet::ops::lattice::{self, Lattice};
 use ossnet::rng::Rng;
@@ -31,14 +31,14 @@ fn a_tenth_of_the_official_memory() {
     let device = Device::cpu(2, 4 << 30).unwrap();
     let mut parameters = Parameters::new(&device);
     let config = NetworkConfig::official("full", Family::Brats).unwrap().adapted(4, 1, shape);
-    let network = Network::new(&config, &mut parameters, &mut Rng::new(1)).unwrap();
+    let network = config.build(&mut parameters, &mut Rng::new(1)).unwrap();
     let official = Task::official_brats();
     let task = Task { preprocessing: Preprocessing { multiple: [2; 3], ..official.preprocessing }, ..official };
     let voxels: Vec<f32> = (0..shape.iter().product::<usize>() * 4).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
     let volume = Volume::new(shape, 4, voxels);
     let way = GridTransform { shape, geometry: volume.geometry, resampled: shape, padding: Padding::default() };
     let options = SegmenterOptions { threshold: 1.0, ..SegmenterOptions::default() };
-    let segmenter = Segmenter::new(&network, &parameters, &task, options).unwrap();
+    let segmenter = Segmenter::new(&*network, &parameters, &task, options).unwrap();
     let found = segmenter.prepared(volume, &way, &mut || Ok(())).unwrap();
     assert_eq!(found.evaluated, [20_480, 0, 0]);
     println!("peak {} MiB", found.peak_bytes >> 20);
@@ -73,8 +73,8 @@ fn a_tenth_of_the_official_memory_as_a_process() {
     let device = Device::cpu(2, 4 << 30).unwrap();
     let mut parameters = Parameters::new(&device);
     let config = NetworkConfig::official("full", Family::Brats).unwrap().adapted(4, 1, shape);
-    let network = Network::new(&config, &mut parameters, &mut Rng::new(1)).unwrap();
-    Model::save(&network, &parameters, &Task::official_brats(), &place.at("full.safetensors")).unwrap();
+    let network = config.build(&mut parameters, &mut Rng::new(1)).unwrap();
+    Model::save(&*network, &parameters, &Task::official_brats(), &place.at("full.safetensors")).unwrap();
     for channel in ["flair", "t1", "t1ce", "t2"] {
         Nifti::new(shape.map(|side| side as i64)).write(&place.at(&format!("scan/scan_{channel}.nii.gz")));
     }

@@ -10,7 +10,7 @@ use crate::support::cli::Place;
 use ossnet::checkpoint::model::Model;
 use ossnet::data::{Axes, Labels, Preprocessing, Source};
 use ossnet::device::Device;
-use ossnet::models::{Network, NetworkConfig, UNetConfig};
+use ossnet::models::{Architecture, UNetConfig};
 use ossnet::nn::Parameters;
 use ossnet::rng::Rng;
 use ossnet::task::Task;
@@ -25,7 +25,7 @@ fn place(side: usize) -> Place {
     let device = Device::cpu(1, 1 << 30).unwrap();
     let mut parameters = Parameters::new(&device);
     let config = UNetConfig { channels: vec![4, 8], strides: vec![2], ..UNetConfig::standard(3, 1, CLASSES) };
-    let network = Network::new(&NetworkConfig::UNet(config), &mut parameters, &mut Rng::new(5)).unwrap();
+    let network = config.build(&mut parameters, &mut Rng::new(5)).unwrap();
     let preprocessing = Preprocessing {
         channels: vec!["CT".into()],
         classes: (0..CLASSES as u8).collect(),
@@ -40,7 +40,7 @@ fn place(side: usize) -> Place {
     };
     let class_names = (0..CLASSES).map(|class| format!("class{class}")).collect();
     let task = Task { name: "body".into(), preprocessing, class_names };
-    Model::save(&network, &parameters, &task, &place.at("body.safetensors")).unwrap();
+    Model::save(&*network, &parameters, &task, &place.at("body.safetensors")).unwrap();
     place
 }
 

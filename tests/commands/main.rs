@@ -7,6 +7,7 @@ mod common;
 mod support;
 
 mod bad_input;
+mod command_line;
 mod compare;
 mod convert;
 #[cfg(feature = "exhaustive")]

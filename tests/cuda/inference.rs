@@ -6,7 +6,7 @@ use ossnet::data::{Axes, Padding, Preprocessing, Volume};
 use ossnet::device::Device;
 use ossnet::infer::{Search, SearchRule, Segmentation, Segmenter, SegmenterOptions, SlidingWindow};
 use ossnet::mesh;
-use ossnet::models::{Network, NetworkConfig, OssNetConfig, UNetConfig};
+use ossnet::models::{Architecture, NetworkConfig, OssNetConfig, UNetConfig};
 use ossnet::nn::Parameters;
 use ossnet::rng::Rng;
 use ossnet::task::Task;
@@ -39,9 +39,9 @@ fn task(classes: usize) -> Task {
 
 fn segment(device: &Device, config: &NetworkConfig, options: &SegmenterOptions) -> Segmentation {
     let mut parameters = Parameters::new(device);
-    let network = Network::new(config, &mut parameters, &mut Rng::new(3)).unwrap();
+    let network = config.build(&mut parameters, &mut Rng::new(3)).unwrap();
     let task = task(config.classes().max(2));
-    let segmenter = Segmenter::new(&network, &parameters, &task, options.clone()).unwrap();
+    let segmenter = Segmenter::new(&*network, &parameters, &task, options.clone()).unwrap();
     let volume = volume();
     let way = GridTransform {
         shape: volume.shape,

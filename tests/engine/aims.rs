@@ -3,7 +3,7 @@
 
 use ossnet::device::cpu::SimdLevel;
 use ossnet::device::{CudaTarget, Device, Target};
-use ossnet::models::{Family, NetworkConfig, Recompute};
+use ossnet::models::{Architecture, Family, NetworkConfig, Recompute};
 use ossnet::tape::Precision;
 use ossnet::train::dry_run::{StepSizes, dry_run};
 

@@ -6,6 +6,9 @@ use crate::support::Nifti;
 mod custom_op;
 #[path = "../../examples/infer.rs"]
 mod infer;
+#[path = "../../examples/own_network.rs"]
+#[allow(dead_code)] // `main`
+mod own_network;
 #[path = "../../examples/plan.rs"]
 mod plan;
 #[path = "../../examples/train.rs"]
@@ -20,6 +23,15 @@ fn a_plan() {
 #[test]
 fn an_op_of_ones_own() {
     custom_op::main().unwrap();
+}
+
+/// It learns, and its steps reserve what the plan said, to the byte.
+#[test]
+fn a_network_of_ones_own() {
+    let (losses, [planned, reserved]) = own_network::run(3).unwrap();
+    let (first, last) = (losses.iter().take(4).sum::<f32>(), losses.iter().rev().take(4).sum::<f32>());
+    assert!(last < first, "the last epoch is no better than the first: {losses:?}");
+    assert_eq!(planned, reserved);
 }
 
 #[test]

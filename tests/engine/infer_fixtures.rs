@@ -7,7 +7,7 @@ use ossnet::data::preprocess::GridTransform;
 use ossnet::data::{Padding, Preprocessing, Volume};
 use ossnet::device::Device;
 use ossnet::infer::{Search, Segmentation, Segmenter, SegmenterOptions};
-use ossnet::models::Network;
+use ossnet::models::OssNet;
 use ossnet::nn::Parameters;
 use ossnet::task::Task;
 
@@ -17,7 +17,7 @@ const TIE: f32 = 1e-5;
 /// A golden file of inference with its network and volume.
 struct Case {
     fixture: Fixture,
-    network: Network,
+    network: OssNet,
     parameters: Parameters,
     task: Task,
     volume: Volume,
@@ -37,7 +37,6 @@ fn cases() -> Vec<Case> {
             let model = Fixture::open(&fixture::path(&format!("{name}_brats.npz")));
             let device = Device::cpu(2, 2 << 30).unwrap();
             let (network, parameters) = official(&device, configuration(&model), &fixture.path.with_extension("pt"));
-            let network = Network::OssNet(Box::new(network));
             let threshold = fixture.f64("threshold")[0] as f32;
             let official = Task::official_brats();
             let preprocessing = Preprocessing { multiple: [1; 3], ..official.preprocessing };

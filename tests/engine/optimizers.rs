@@ -5,7 +5,7 @@ use crate::common::dot::dot;
 use crate::common::fixture::{self, Fixture};
 use ossnet::device::Device;
 use ossnet::memory::Role;
-use ossnet::models::{Family, Network, NetworkConfig};
+use ossnet::models::{Architecture, Family, NetworkConfig};
 use ossnet::nn::optim::{Lookahead, Optimizer, OptimizerSettings, UpdateRule};
 use ossnet::nn::{ParamId, ParameterKind, Parameters};
 use ossnet::rng::Rng;
@@ -211,7 +211,7 @@ fn only_pade_coefficients_have_a_rate_of_their_own() {
     for name in ["unet3d", "unet2d", "full", "vanilla_o_net"] {
         let mut parameters = Parameters::new(&device);
         let config = NetworkConfig::official(name, Family::Brats).unwrap();
-        Network::new(&config, &mut parameters, &mut Rng::new(0)).unwrap();
+        config.build(&mut parameters, &mut Rng::new(0)).unwrap();
         let pade = |name: &str| name.ends_with(".weight_numerator") || name.ends_with(".weight_denominator");
         for parameter in parameters.iter() {
             let wanted = if pade(parameter.name()) { ParameterKind::Pade } else { ParameterKind::Weight };

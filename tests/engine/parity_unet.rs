@@ -31,7 +31,7 @@ fn configuration(fixture: &Fixture) -> UNetConfig {
     }
     channels.push(gradients[format!("{path}.conv.unit0.conv.weight").as_str()].shape()[0]);
     let strides = vec![2; channels.len() - 1];
-    UNetConfig { dimensions: input.len() - 2, image_channels: input[1], classes: 1, channels, strides, slice_axis: 2 }
+    UNetConfig { channels, strides, ..UNetConfig::standard(input.len() - 2, input[1], 1) }
 }
 
 /// `[batch, channels, (D,) H, W]` → `[batch, D, H, W, channels]`, `D` 1 in 2D.

@@ -2,7 +2,7 @@
 
 use ossnet::device::Device;
 use ossnet::device::cpu::{Pool, SimdLevel};
-use ossnet::models::{Family, NetworkConfig, Recompute};
+use ossnet::models::{Architecture, Family, NetworkConfig, Recompute};
 use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 type Gradients = Vec<(String, Vec<f32>)>;

@@ -2,7 +2,9 @@
 
 use crate::{allocator, alone};
 use ossnet::data::embedded;
-use ossnet::models::NetworkConfig;
+use std::sync::Arc;
+
+use ossnet::models::{Architecture, NetworkConfig};
 use ossnet::planner::{HostOverhead, Workload, this_cpu};
 use ossnet::task::{PreparedCase, Task};
 use ossnet::train::dry_run::StepSizes;
@@ -25,7 +27,7 @@ fn cases_and_batches_take_what_is_planned() {
 
         let settings = ossnet::train::settings::TrainSettings { batch_size: 2, ..presets::sample(&network, 1, 0) };
         let sizes = StepSizes::new([64, 80, 64], 2, settings.points);
-        let aside = HostOverhead::of(&Workload { network: network.clone(), sizes }, this_cpu(1)).unwrap();
+        let aside = HostOverhead::of(&Workload { network: Arc::new(network.clone()), sizes }, this_cpu(1)).unwrap();
         let check = |what: &str, measured: usize, planned: u64| {
             println!("{name}: {what} take {measured} bytes, {planned} are planned");
             // The plan takes three quarters of the voxels to lie near a border; here 0.57 to 0.64 do, in lists that may have
@@ -36,7 +38,7 @@ fn cases_and_batches_take_what_is_planned() {
         check("cases", held, aside.cases);
 
         let live = allocator::forget();
-        let drawn = batch::draw(&network, &settings, &cases.iter().collect::<Vec<_>>(), 0).unwrap();
+        let drawn = batch::draw(network.supervision(), &settings, &cases.iter().collect::<Vec<_>>(), 0).unwrap();
         check("batches", allocator::most() - live, aside.staging);
         drop(drawn);
     }

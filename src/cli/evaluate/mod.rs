@@ -13,15 +13,15 @@ use crate::cli::RunArgs;
 use crate::cli::device_args::{DeviceArgs, PrecisionArgs};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::official::{self, OfficialArgs};
-use crate::cli::output::{plural, print};
+use crate::cli::output::{plural, print, result_folder};
 use crate::cli::provenance::{print_json, stamped_with};
-use crate::cli::training::{load_with, output_folder, scan_folder, score_cases};
+use crate::cli::training::{load_with, scan_folder, score_cases};
 use crate::data::{Dataset, Layout, Sampling, Scanned, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::sampled;
 use crate::evaluate::scores::{CaseScores, left_out, summarise, to_csv};
-use crate::files::write_atomic;
+use crate::files::{RunFolder, write_atomic};
 use crate::models::Family;
 use crate::report::CaseScore;
 use crate::task::{PadTo, PreparedCase};
@@ -87,12 +87,25 @@ pub struct EvaluateArgs {
     /// Folder for scores.csv, scores.json and report.html [default: a new folder in runs/]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the scores that --out holds
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// What an evaluation leaves in its folder.
+const SCORES: &str = "scores.json";
+
+impl EvaluateArgs {
+    /// The folder for the scores: a new or empty one, or with --overwrite that of an earlier evaluation.
+    fn folder(&self) -> Result<RunFolder> {
+        result_folder(self.out.as_deref(), "evaluate", SCORES, self.overwrite)
+    }
 }
 
 /// Scores.
@@ -140,7 +153,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     check_classes(&model, &found)?;
     let mut failures = Failures::new(0);
     let cases = cases(args, &model, &mut found, problems, &mut failures)?;
-    let title = model.network.config().title();
+    let title = model.network.architecture().title();
     verbosity.say(format!(
         "scoring {title} ({}) on {} of {}{fold} ({})",
         checkpoint.display(),
@@ -148,15 +161,15 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
         found.name,
         found.path.display()
     ));
-    let rule = if model.network.config().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
+    let rule = if model.network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         let sampling = sampled::official(sampled_family(args, &found)?);
         run_sampled(args, &model, &cases, rule, (&sampling, seed))?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
-    let folder = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let folder = args.folder()?;
     let again = "run the command again";
-    let scored = score_cases(&model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let scored = score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
     let measured = cases
         .iter()
         .zip(&scored)
@@ -192,7 +205,7 @@ fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> 
         "summary": summary,
     });
     let json = format!("{:#}\n", stamped_with(json, "scores", Some(dataset))?);
-    write_atomic(folder.join("scores.json"), json.as_bytes())?;
+    write_atomic(folder.join(SCORES), json.as_bytes())?;
     write_atomic(folder.join("scores.csv"), to_csv(measured).as_bytes())?;
     #[cfg(feature = "report")]
     {
@@ -236,7 +249,7 @@ fn cases(
         Part::Training => dataset.validation.clear(),
         Part::All => {}
     }
-    let grid = if args.sampled { PadTo::of(&model.network.config()) } else { PadTo::Own };
+    let grid = if args.sampled { PadTo::of(model.network.architecture()) } else { PadTo::Own };
     // All headers before the first voxel.
     *failures = Failures::new(dataset.training.len() + dataset.validation.len() + problems.len());
     problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
@@ -288,13 +301,13 @@ fn run_sampled(
     for case in cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
         let Model { network, parameters, task } = model;
-        scores.push(sampled::score(network, parameters, task, case, sampling, rule, seed)?);
+        scores.push(sampled::score(&**network, parameters, task, case, sampling, rule, seed)?);
         bar.advance(&case.name);
     }
     bar.finish("done");
     let (dice, iou) = evaluate::means(&scores);
     if args.run.json {
-        let title = model.network.config().title();
+        let title = model.network.architecture().title();
         let points = sampling.points;
         let json = serde_json::json!({ "model": title, "points": points, "dice": dice, "iou": iou, "cases": scores });
         return print_json(json, "cases");

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use super::{AGAIN, EvaluateArgs, Part, Scored, write};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::output::plural;
-use crate::cli::training::{output_folder, scan_folder};
+use crate::cli::training::scan_folder;
 use crate::data::dataset::{Layout, Split};
-use crate::data::nifti::{is_image, split_ending};
-use crate::data::{Axes, Case, Class, Dataset, Labels, Scanned, Source, validate};
+use crate::data::nifti::split_ending;
+use crate::data::{Axes, Case, Class, Dataset, Folder, Labels, Scanned, Source, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::CaseScores;
+use crate::files::name::{file_name, path_of};
 use crate::report::CaseScore;
 use crate::task::Task;
 use crate::{evaluate, interrupt};
@@ -49,12 +50,13 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
     let title = folder.display().to_string();
     let what = plural(cases.len(), args.part.of_cases());
     verbosity.say(format!("scoring {title} on {what} of {} ({})", dataset.name, dataset.path.display()));
-    let out = output_folder(args.out.as_deref(), "evaluate", |_| false)?;
+    let out = args.folder()?;
     let (mut scores, mut measured) = (Vec::new(), Vec::new());
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     for case in &cases {
         interrupt::check(|| format!("{} of {} cases are scored; run the command again", scores.len(), cases.len()))?;
-        match one(case, &dataset, &task, &files, folder, args.tolerance) {
+        let file = file_of(case, &cases, &files, folder);
+        match file.and_then(|file| one(case, &dataset, &task, file, args.tolerance)) {
             Ok((score, all)) => {
                 scores.push(score);
                 measured.push(all);
@@ -81,22 +83,10 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
 }
 
 /// The scores of one case.
-fn one(
-    case: &Case,
-    dataset: &Dataset,
-    task: &Task,
-    files: &BTreeMap<String, PathBuf>,
-    folder: &Path,
-    tolerance: f64,
-) -> Result<(CaseScore, CaseScores)> {
-    let names = names_of(case);
-    let Some(path) = names.iter().find_map(|name| files.get(name)) else {
-        let problem = format!("holds no label file of case {}", case.name);
-        return Err(Error::data(folder, problem, format!("name it {}.nii.gz", names[0])));
-    };
+fn one(case: &Case, dataset: &Dataset, task: &Task, path: &Path, tolerance: f64) -> Result<(CaseScore, CaseScores)> {
     let prepared = task.prepare(dataset.read(case, Axes::Canonical)?, None)?;
     let truth = evaluate::truth_of(&prepared)?;
-    let mut found = Labels::read(&Source::File(path.clone()), Axes::Canonical)?;
+    let mut found = Labels::read(&Source::File(path.into()), Axes::Canonical)?;
     let beside = case.label.as_ref().map_or(dataset.path.as_path(), Source::path);
     if dataset.ignore_geometry {
         found.geometry = truth.geometry;
@@ -117,12 +107,35 @@ fn aliased(dataset: &Dataset) -> [u8; 256] {
     table
 }
 
+/// The prediction of a case. A name that several of `cases` may have is nobody's but the case's that is called so.
+///
+/// # Errors
+/// [`Error::Data`] if there is none, or more than one of that name.
+fn file_of<'a>(
+    case: &Case,
+    cases: &[Case],
+    files: &'a BTreeMap<String, Vec<PathBuf>>,
+    folder: &Path,
+) -> Result<&'a Path> {
+    let mut names = names_of(case);
+    let is_others = |name: &String| cases.iter().any(|other| other.name != case.name && names_of(other).contains(name));
+    names.retain(|name| *name == case.name || !is_others(name));
+    match names.iter().find_map(|name| files.get(name)).map(Vec::as_slice) {
+        Some([path]) => Ok(path),
+        Some([first, second, ..]) => {
+            let problem = format!("and {} are both called as the case {}", second.display(), case.name);
+            Err(Error::data(first, problem, "remove one of them"))
+        }
+        _ => {
+            let problem = format!("holds no label file of case {}", case.name);
+            Err(Error::data(folder, problem, format!("name it {}.nii.gz", case.name)))
+        }
+    }
+}
+
 /// What the prediction of a case may be called, without its ending: as the case, its label file or its first image.
 fn names_of(case: &Case) -> Vec<String> {
-    let stem = |source: &Source| {
-        let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        split_ending(&name).0.to_owned()
-    };
+    let stem = |source: &Source| split_ending(&file_name(source.path())).0.to_owned();
     let mut names = vec![case.name.clone()];
     names.extend(case.label.as_ref().map(stem));
     names.extend(case.images.first().map(stem));
@@ -133,15 +146,10 @@ fn names_of(case: &Case) -> Vec<String> {
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Data`] if it holds none.
-fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let named = |source| Error::file(folder, source);
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(named)? {
-        let path = entry.map_err(named)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if is_image(&name) && !name.starts_with('.') {
-            files.insert(split_ending(&name).0.to_owned(), path);
-        }
+fn label_files(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let mut files = BTreeMap::<String, Vec<PathBuf>>::new();
+    for name in Folder::Disk(folder.into()).images("")? {
+        files.entry(split_ending(&name).0.to_owned()).or_default().push(path_of(folder, &name));
     }
     match files.is_empty() {
         true => Err(Error::data(folder, "holds no label file", "give a folder of files called CASE.nii.gz")),
@@ -152,8 +160,13 @@ fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
 /// A folder of label files as a data set without images, whose classes are the values that they hold.
 fn of_labels(folder: &Path) -> Result<Scanned> {
     let (mut cases, mut values, mut problems) = (Vec::new(), BTreeSet::from([0u8]), Vec::new());
-    for (name, path) in label_files(folder)? {
-        let source = Source::File(path);
+    for (name, paths) in label_files(folder)? {
+        if let [first, second, ..] = &paths[..] {
+            let problem = format!("and {} are both called {name}", first.display());
+            problems.push(Error::data(second, problem, "remove one of them"));
+            continue;
+        }
+        let source = Source::File(paths.into_iter().next().unwrap_or_default());
         match Labels::read(&source, Axes::Canonical) {
             Ok(labels) => {
                 values.extend((0..=255u8).filter(|value| labels.histogram()[usize::from(*value)] > 0));
@@ -165,7 +178,7 @@ fn of_labels(folder: &Path) -> Result<Scanned> {
     let class =
         |value: u8| Class { value, name: if value == 0 { "background".into() } else { format!("class {value}") } };
     let dataset = Dataset {
-        name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        name: file_name(folder),
         path: folder.into(),
         layout: Layout::LitsFlat,
         channels: vec!["labels".into()],

@@ -2,7 +2,7 @@
 
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, Scores};
 use crate::evaluate::statistics::Summary;
-use crate::text::visible_line;
+use crate::report::TextTable;
 
 /// A figure of a summary.
 type Figure = fn(&Summary) -> Option<f64>;
@@ -19,10 +19,7 @@ const FIGURES: [(&str, Figure); 5] = [
 /// A row a case and class, then means, their 95 % intervals where there are cases enough, medians and deviations.
 pub(super) fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
     let several = summary.len() > 1;
-    let label = |name: &str, class: &str| {
-        let label = if several { format!("{name} {class}") } else { name.to_string() };
-        visible_line(&label).into_owned()
-    };
+    let label = |name: &str, class: &str| if several { format!("{name} {class}") } else { name.to_string() };
     let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "–".into() };
     let mut rows = Vec::new();
     for case in cases {
@@ -38,18 +35,13 @@ pub(super) fn table(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
             rows.extend(summary.iter().map(|class| (label(name, &class.class), of_class(class).to_vec())));
         }
     }
-    let first = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(4);
     let heads = NAMES.map(|(name, unit)| match (name, unit) {
+        ("precision", _) => "prec.".to_string(),
         ("relative_volume_error", _) => "rel. error".to_string(),
         (name, "") => name.replace('_', " "),
         (name, unit) => format!("{} {unit}", name.replace('_', " ")),
     });
-    let widths: Vec<usize> = (0..NAMES.len())
-        .map(|k| rows.iter().map(|(_, cells)| cells[k].chars().count()).max().unwrap_or(0).max(heads[k].len()))
-        .collect();
-    let line = |name: &str, cells: &[String]| {
-        let cells: String = cells.iter().zip(&widths).map(|(cell, width)| format!("  {cell:>width$}")).collect();
-        format!("{name:<first$}{cells}\n")
-    };
-    line("case", &heads) + &rows.iter().map(|(name, cells)| line(name, cells)).collect::<String>()
+    let mut grid = TextTable::new(std::iter::once("case".to_string()).chain(heads));
+    rows.into_iter().for_each(|(name, cells)| grid.push(std::iter::once(name).chain(cells)));
+    grid.render()
 }

@@ -59,7 +59,7 @@ impl Batch {
             warn(Warning::new(case.images[0].path(), problem));
         }
         let options = SegmenterOptions { shape: args.shape(&scan.image.geometry)?, ..self.options.clone() };
-        let segmenter = Segmenter::new(&model.network, &model.parameters, &model.task, options)?;
+        let segmenter = Segmenter::new(&*model.network, &model.parameters, &model.task, options)?;
         let found = segmenter.segment(&case.name, scan.image, tick)?;
         model.parameters.device().read_profile()?;
         let InferArgs { seen, asked, .. } = args;

@@ -7,7 +7,7 @@ use crate::checkpoint::model::Model;
 use crate::data::Geometry;
 use crate::error::{Error, Result};
 use crate::infer::{Search, SearchRule, SegmenterOptions, SlidingWindow};
-use crate::models::NetworkConfig;
+use crate::models::Architecture;
 use crate::quantities::{parse_shape, parse_spacing};
 
 /// What is written.
@@ -119,11 +119,11 @@ fn parse_probability(text: &str) -> Result<f32, String> {
 
 impl InferArgs {
     /// Refuses flags that say nothing to a network of this kind.
-    fn check(&self, config: &NetworkConfig) -> Result<()> {
+    fn check(&self, config: &dyn Architecture) -> Result<()> {
         let refine = ("--refine", self.seen.refines());
-        let (others, whose) = match config {
-            NetworkConfig::OssNet(_) => (self.windows.flags(), "U-Nets"),
-            NetworkConfig::UNet(_) => ([&self.space.flags()[..], &[refine]].concat(), "occupancy networks"),
+        let (others, whose) = match config.supervision().at_points() {
+            true => (self.windows.flags(), "U-Nets"),
+            false => ([&self.space.flags()[..], &[refine]].concat(), "occupancy networks"),
         };
         let of_one = match config.classes() {
             1 => Vec::new(),
@@ -143,16 +143,16 @@ impl InferArgs {
 
     /// The settings for a network.
     pub(super) fn options(&self, model: &Model) -> Result<SegmenterOptions> {
-        let config = model.network.config();
+        let config = model.network.architecture();
         let (space, asked) = (&self.space, &self.asked);
-        self.check(&config)?;
+        self.check(config)?;
         let staged = space.stages.is_some() || space.reference_rule || space.seeded;
         if asked.probabilities && staged {
             return Err(Error::Usage(
                 "--probabilities evaluates every voxel; omit --stages, --reference-rule and --seeded".into(),
             ));
         }
-        let usual = SegmenterOptions::of(&config).search;
+        let usual = SegmenterOptions::of(config).search;
         let search = match space.dense || asked.probabilities {
             true => Search::dense(),
             false => Search {

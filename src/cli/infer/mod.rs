@@ -17,7 +17,6 @@ use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
 use self::outputs::{Outputs, Target};
 use self::shard::ShardArgs;
 use self::summary::{Summary, fingerprint, of_labels};
-use super::RunArgs;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
@@ -25,6 +24,7 @@ use super::output::note;
 #[cfg(feature = "train")]
 use super::profile::ProfileArgs;
 use super::provenance::print_json;
+use super::{RunArgs, path_text};
 use crate::checkpoint::model::{self, Model};
 use crate::data::{Axes, Case, Labels, Source};
 use crate::device::Device;
@@ -47,7 +47,7 @@ pub struct InferArgs {
     model: Option<String>,
     /// Scans (.nii, .nii.gz, .hdr), each with all channels or several files joined by commas; folders of them; or lists (.txt), one
     /// of these a line
-    #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN")]
+    #[arg(short, long, required_unless_present = "merge", num_args = 1.., value_name = "SCAN", value_parser = path_text())]
     input: Vec<String>,
     /// Folder for the segmentations; of one scan, a name that ends in .nii or .nii.gz is that of its segmentation
     #[arg(short, long, value_name = "DIR|FILE", required_unless_present_any = ["merge", "plan"])]
@@ -130,7 +130,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     let model = args.load(&device)?;
     let options = args.options(&model)?;
     // Checked before anything is written.
-    Segmenter::new(&model.network, &model.parameters, &model.task, options.clone())?;
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options.clone())?;
     let Inputs { mut cases, mut problems } = inputs::find(&args.input, &model.task.preprocessing.channels)?;
     if let Some(shard) = shard {
         cases.retain(|case| shard.has(&case.name));
@@ -273,7 +273,7 @@ fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[&Case], summa
     });
     let scans = scans.collect::<Result<Vec<_>>>()?;
     let mut tick = || interrupt::check(|| "all scans are segmented; report.html comes with --resume".into());
-    let title = model.network.config().title();
+    let title = model.network.architecture().title();
     let options = args.seen.shape.options();
     page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
 }

@@ -6,6 +6,7 @@ use super::InferArgs;
 use crate::checkpoint::{Array, Data, torch};
 use crate::data::{Labels, Source, nifti};
 use crate::error::{Error, Result};
+use crate::files::name::file_name;
 use crate::task::Task;
 
 /// Where segmentations go.
@@ -19,7 +20,7 @@ impl Target {
     /// What `--out` means for so many cases.
     pub(super) fn of(args: &InferArgs, cases: usize, sharded: bool) -> Result<Self> {
         let out = args.out();
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let name = file_name(out);
         if !(name.ends_with(".nii") || name.ends_with(".nii.gz")) || out.is_dir() {
             return Ok(Self { folder: out.into(), file: None });
         }
@@ -40,7 +41,7 @@ impl Target {
     /// What a case's files are called.
     fn stem(&self, name: &str) -> String {
         let Some(file) = &self.file else { return name.into() };
-        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        let file = file_name(file);
         file.trim_end_matches(".gz").trim_end_matches(".nii").into()
     }
 }

@@ -141,7 +141,7 @@ impl Batch {
         let verbosity = self.args.run.verbosity();
         let beside = self.beside(pending);
         let (ahead, behind) = (count(&beside, |beside| beside.next), count(&beside, |beside| beside.last));
-        if self.args.run.verbose {
+        if self.args.run.verbose() {
             let scans = plural(pending.len(), "scan");
             verbosity.say(format!(
                 "of {scans} {ahead} are read ahead, and {behind} computed while the one before is written"

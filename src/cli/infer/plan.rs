@@ -74,7 +74,7 @@ pub(super) fn of_case(
 ) -> Result<InferencePlan> {
     let (shape, geometry) = case.grid(model.task.preprocessing.axes)?;
     let options = SegmenterOptions { shape: args.shape(&geometry)?, ..options.clone() };
-    Segmenter::new(&model.network, &model.parameters, &model.task, options)?.plan(shape, geometry)
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options)?.plan(shape, geometry)
 }
 
 fn line(name: &str, plan: &InferencePlan) -> String {

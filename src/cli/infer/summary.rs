@@ -15,16 +15,15 @@ use crate::data::{Case, Labels};
 use crate::error::{Error, Result};
 use crate::files::{self, read_text, write_atomic};
 use crate::infer::Segmentation;
-use crate::models::NetworkConfig;
 use crate::task::Task;
 use crate::text::visible_line;
 
 /// A case's line in the summary.
 pub(super) fn entry(model: &Model, case: &Case, outputs: &Outputs, found: &Segmentation, seconds: f64) -> Value {
     let points: u64 = found.evaluated.iter().sum();
-    let (evaluated, what) = match model.network.config() {
-        NetworkConfig::OssNet(_) => (&found.evaluated[..], "points"),
-        NetworkConfig::UNet(_) => (&[][..], "passes"),
+    let (evaluated, what) = match model.network.occupancy() {
+        Some(_) => (&found.evaluated[..], "points"),
+        None => (&[][..], "passes"),
     };
     let mut entry = of_labels(&model.task, case, outputs, &found.labels);
     entry["seconds"] = seconds.into();

@@ -294,7 +294,7 @@ impl MemoryArgs {
         workload.check()?;
         if self.recompute == Some(RecomputeChoice::Auto) {
             let chosen =
-                choose::cheapest_that_fits(&Device::plan_for(target, budget), &workload.network, workload.sizes);
+                choose::cheapest_that_fits(&Device::plan_for(target, budget), &*workload.network, workload.sizes);
             let leanest = workload.levels().last().copied().unwrap_or_default();
             workload = match (chosen, self.on_oom) {
                 (Ok(chosen), _) => workload.with_recompute(chosen.recompute),

@@ -92,7 +92,13 @@ impl Said for StepCost {
             grid.push(["host: probabilities and labels".into(), mib(aside.results)]);
         }
         grid.push([HostOverhead::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
-        grid.push(["in all".into(), mib(self.total())]);
+        match self.apart() {
+            Some((device, host)) => {
+                grid.push(["on the device: reserved, CUDA context".into(), mib(device)]);
+                grid.push(["on the host: all else".into(), mib(host)]);
+            }
+            None => grid.push(["total".into(), mib(self.total())]),
+        }
         text += &grid.render();
 
         text += "\nLayers at the peak\n";
@@ -107,15 +113,15 @@ impl Said for StepCost {
         text += &grid.render();
 
         text += "\nThe step from start to end\n";
-        let mut grid = TextTable::new(["stretch", "most MiB", "activations", "allocations and releases", "most in"]);
+        let mut grid = TextTable::new(["phase", "peak MiB", "activations", "allocations and releases"]);
         for stretch in &self.stretches {
             grid.push([
                 stretch_name(stretch),
                 mib(stretch.peak_bytes),
                 mib(stretch.peak_activations),
                 count(stretch.events as u64),
-                place(stretch.op, &stretch.layer, ""),
             ]);
+            grid.push([format!("  at {}", place(stretch.op, &stretch.layer, ""))]);
         }
         text += &grid.render();
         text += "\nHow the peak of activations grows\n";

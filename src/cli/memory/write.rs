@@ -46,11 +46,18 @@ mod page {
         memory_page(&MemoryPage {
             title: format!("Memory of {name}"),
             conclusion: format!(
-                "The peak is {} in {}. {} are reserved, fragmentation included; with host data and overhead {} in all.",
+                "The peak is {} in {}. {} are reserved, fragmentation included; {}.",
                 format_bytes(cost.peak.by_role.total()),
                 answer.place(),
                 format_bytes(cost.reserved),
-                format_bytes(answer.total())
+                match answer.apart() {
+                    Some((device, host)) => format!(
+                        "with the CUDA context {} on the device, and {} on the host",
+                        format_bytes(device),
+                        format_bytes(host)
+                    ),
+                    None => format!("with host data and overhead {} in all", format_bytes(answer.total())),
+                }
             ),
             run: format!("{}, ossnet {}", answer.setting(), crate::cli::VERSION),
             timeline: Some(timeline(&name, &cost.events)),

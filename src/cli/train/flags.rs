@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::cli::path_text;
 use crate::data::ct_window::CtWindow;
 use crate::data::{Fold, SamplingRule};
 use crate::error::{Error, Result};
@@ -27,11 +28,11 @@ pub struct Flags {
     #[arg(help_heading = "Data")]
     dataset: Option<String>,
     /// Folder of the data set [official option; default: BraTS2020 or LITS]
-    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    #[arg(long, value_name = "DIR", conflicts_with = "data", value_parser = path_text())]
     #[arg(help_heading = "Data")]
     dataset_path: Option<String>,
     /// Folder of a data set of any layout, or sample:TASK for an embedded one [default: sample:heads]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = path_text())]
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     data: Option<String>,
@@ -49,7 +50,7 @@ pub struct Flags {
     #[arg(help_heading = "Data")]
     preset: Option<Preset>,
     /// Start from the weights of this checkpoint (.safetensors or official .pt) [official option]
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume", value_parser = path_text())]
     #[arg(help_heading = "Network")]
     load_model: Option<String>,
     /// Passes over the training cases [official option; default: 50, sample: 150]
@@ -140,6 +141,10 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL")]
     #[arg(help_heading = "Training")]
     recompute: Option<String>,
+    /// Activation of the network: pade-5/4, relu, leaky-relu, prelu, … [default: the network's own]
+    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Training")]
+    activation: Option<String>,
     /// Number format of the computation [default: f32]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Training")]
@@ -187,7 +192,8 @@ pub struct Flags {
 }
 
 /// Flags whose key lies in a section of the file: flag, section, key.
-const SECTIONS: [(&str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str); 9] = [
+    ("activation", "network", "activation"),
     ("optimizer", "optimizer", "name"),
     ("rate", "optimizer", "rate"),
     ("weight_decay", "optimizer", "weight_decay"),

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{CONFIG, MOST_CONFIG, Place, SUMMARY, TrainArgs, train_in};
 use crate::cli::fold_files;
 use crate::cli::output::{plural, print};
-use crate::cli::provenance::stamped;
+use crate::cli::provenance::stamped_with;
 use crate::cli::training::open_dataset;
-use crate::data::Folds;
+use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate;
@@ -51,7 +51,7 @@ pub(super) fn run(args: &TrainArgs, config: &RunConfig, device: &Device, folder:
     }
     // Where all folds came from elsewhere, nothing has begun here yet.
     begin()?;
-    let (json, text) = summarised(&summaries, folder)?;
+    let (json, text) = summarised(&summaries, folder, &dataset)?;
     write_atomic(folder.join(SUMMARY), json.as_bytes())?;
     print(if args.run.json { json } else { text })
 }
@@ -71,7 +71,7 @@ fn parsed(path: &Path, text: &str) -> Result<Value> {
 }
 
 /// The cases of all folds together, as JSON and for people.
-fn summarised(summaries: &[Value], folder: &Path) -> Result<(String, String)> {
+fn summarised(summaries: &[Value], folder: &Path, dataset: &Dataset) -> Result<(String, String)> {
     let (mut cases, mut text): (Vec<CaseScore>, _) = (Vec::new(), String::from("fold   cases    Dice     IoU\n"));
     for (number, summary) in (1..).zip(summaries) {
         let own: Vec<CaseScore> = serde_json::from_value(summary["cases"].clone()).map_err(|error| {
@@ -91,12 +91,12 @@ fn summarised(summaries: &[Value], folder: &Path) -> Result<(String, String)> {
     );
     let runs: Vec<Value> = summaries.iter().map(without_cases).collect();
     let json = json!({ "model": model, "dice": dice, "iou": iou, "cases": cases, "folds": runs });
-    Ok((format!("{:#}\n", stamped(json, "runs")), text))
+    Ok((format!("{:#}\n", stamped_with(json, "runs", Some(dataset))?), text))
 }
 
 /// What a fold cost, without the scores that stand beside it.
 fn without_cases(summary: &Value) -> Value {
-    let keep = |key: &&String| !["cases", "schema_version", "made_by", "validations"].contains(&key.as_str());
+    let keep = |key: &&String| !["cases", "schema_version", "made_by", "data", "validations"].contains(&key.as_str());
     let entries = summary.as_object().into_iter().flatten().filter(|(key, _)| keep(key));
     Value::Object(entries.map(|(key, value)| (key.clone(), value.clone())).collect())
 }

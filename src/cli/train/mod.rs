@@ -17,7 +17,7 @@ use super::oom::OomArgs;
 use super::output::{plural, print};
 use super::plan;
 use super::profile::ProfileArgs;
-use super::provenance::stamped;
+use super::provenance::stamped_with;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
     score_cases,
@@ -26,9 +26,10 @@ use crate::checkpoint::model;
 use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files::name::path_of;
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
-use crate::models::NetworkConfig;
+use crate::models::{Architecture, NetworkConfig};
 use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
@@ -208,7 +209,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     if resumed {
         training_state::resume(&mut trainer, &task, &path)?;
     } else if !config.load_model.is_empty() {
-        model::load_weights(trainer.parameters_mut(), Path::new(&config.load_model))?;
+        model::load_weights(trainer.parameters_mut(), &path_of(Path::new(""), &config.load_model))?;
         trainer.restart_average()?;
     }
     if config.preset == Preset::Sample && matches!(config.data(), DataSource::Folder(_)) && !resumed {
@@ -245,7 +246,8 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    let ended = Ended { trainer: &trainer, folder, checkpoint: &path, cases, changes: fitting.changes };
+    let ended =
+        Ended { trainer: &trainer, dataset: &dataset, folder, checkpoint: &path, cases, changes: fitting.changes };
     finish(config, ended, training.len())
 }
 
@@ -303,8 +305,8 @@ fn prepare(args: &TrainArgs, config: &RunConfig, device: &Device, resumed: Optio
     dataset.ignore_geometry = config.preprocessing.ignore_geometry;
     check_reference(config)?;
     // Weights of the official code want its preprocessing and rules; a run that started from them goes on with them.
-    let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
-    let reference = resumed.or(loaded).map_or(Ok(false), model::is_reference)?;
+    let loaded = Some(path_of(Path::new(""), &config.load_model)).filter(|path| !path.as_os_str().is_empty());
+    let reference = resumed.or(loaded.as_deref()).map_or(Ok(false), model::is_reference)?;
     let Setup { task, grid, network, settings, .. } = Setup::of(config, &dataset, reference)?;
     let (training, validation) = open_feeds(&dataset, &task, grid, device.budget() / 2, verbosity)?;
     check_trainable(&dataset, &task, &*training, verbosity)?;
@@ -330,6 +332,7 @@ fn check_reference(config: &RunConfig) -> Result<()> {
 /// A run that came to its end.
 struct Ended<'a> {
     trainer: &'a Trainer,
+    dataset: &'a Dataset,
     folder: &'a Path,
     checkpoint: &'a Path,
     /// Scores of the validation cases.
@@ -340,9 +343,9 @@ struct Ended<'a> {
 
 /// Writes the page and, last of all, the summary, and says where the results are.
 fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
-    let Ended { trainer, folder, checkpoint, cases, changes } = ended;
+    let Ended { trainer, dataset, folder, checkpoint, cases, changes } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
-    let (costs, network) = (trainer.costs(), trainer.network().config());
+    let (costs, network) = (trainer.costs(), trainer.network().architecture());
     let best = validation::best(&trainer.history().validations);
     let summary = serde_json::json!({
         "model": network.title(),
@@ -361,7 +364,7 @@ fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Train
         "best": best,
         "validations": trainer.history().validations,
     });
-    let json = format!("{:#}\n", stamped(summary, "runs"));
+    let json = format!("{:#}\n", stamped_with(summary, "runs", Some(dataset))?);
     #[cfg(feature = "report")]
     report::write(folder, config, trainer, &cases)?;
     #[cfg(not(feature = "report"))]

@@ -15,7 +15,7 @@ use crate::train::validation::Validation;
 /// A full disk.
 pub fn write(folder: &Path, config: &RunConfig, trainer: &Trainer, cases: &[CaseScore]) -> Result<()> {
     let (dice, iou) = crate::evaluate::means(cases);
-    let (costs, title) = (trainer.costs(), trainer.network().config().title());
+    let (costs, title) = (trainer.costs(), trainer.network().architecture().title());
     let curve = |name: &str, of: fn(&Validation) -> f64| LossCurve {
         model: name.into(),
         points: trainer.history().validations.iter().map(|found| (found.step, of(found))).collect(),

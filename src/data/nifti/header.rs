@@ -269,7 +269,9 @@ impl Raw {
         let grid = StoredGrid { shape: [0, 1, 2].map(|k| dims.get(k).copied().unwrap_or(1)), ..self.grid };
         let grid = grid.in_millimetres();
         let affine = grid.affine();
-        if !affine.is_valid() {
+        // What is made of it is written as NIfTI-1, whose numbers are f32.
+        let written = Affine(affine.0.map(|row| row.map(|number| f64::from(number as f32))));
+        if !affine.is_valid() || !written.is_valid() {
             let source = if grid.sform_code > 0 { "sform" } else { "qform or pixdim" };
             let problem = format!("has a {source} that does not span space ({affine})");
             return fail(problem, "repair the header's geometry (for example with fslorient or nibabel)");

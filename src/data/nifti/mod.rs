@@ -11,7 +11,7 @@ mod read;
 mod write;
 
 pub use header::{Datatype, Header};
-pub use read::{Image, MAX_CHANNELS, MAX_ELEMENTS, probe, read, read_header, read_wide};
+pub use read::{Image, MAX_CHANNELS, MAX_ELEMENTS, probe, read, read_header, read_wide, same_bytes};
 pub use write::{write_labels, write_volume};
 
 /// True for a name that is read as an image (of a pair, its header's), whatever the case of its ending.

@@ -7,6 +7,7 @@ use flate2::bufread::GzDecoder;
 
 use super::header::{Datatype, Header, SIZE_2};
 use crate::data::source::Source;
+use crate::files::name::file_name;
 use crate::memory::size;
 use crate::{Error, Result};
 
@@ -91,6 +92,23 @@ pub fn read_wide(source: &Source) -> Result<Vec<f64>> {
     stream.voxels(&header, elements, |value| value)
 }
 
+/// True if both files can be read and hold the same bytes, once unpacked.
+pub fn same_bytes(a: &Source, b: &Source) -> bool {
+    let part = |reader: &mut Box<dyn Read>| {
+        let mut part = Vec::with_capacity(CHUNK);
+        reader.take(CHUNK as u64).read_to_end(&mut part).map(|_| part)
+    };
+    let (Ok(mut a), Ok(mut b)) = (Stream::new(a.clone()), Stream::new(b.clone())) else { return false };
+    loop {
+        match (part(&mut a.reader), part(&mut b.reader)) {
+            (Ok(a), Ok(b)) if a != b => return false,
+            (Ok(a), Ok(_)) if a.is_empty() => return true,
+            (Ok(_), Ok(_)) => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Refuses voxels that the memory budget does not hold, before they are unpacked: a file of a megabyte may make gigabytes.
 fn afford(header: &Header, elements: u64, bytes_each: usize, source: &Source) -> Result<()> {
     let told = size::within_host_budget(&[elements as usize, bytes_each]).err();
@@ -141,7 +159,7 @@ fn mate(source: &Source, extension: &str) -> Result<Source> {
     match found.or_else(|| in_any_case(&candidates)) {
         Some(found) => Ok(Source::File(found)),
         None => {
-            let wanted = candidates[0].file_name().unwrap_or_default().to_string_lossy();
+            let wanted = file_name(&candidates[0]);
             let problem = format!("is one half of a pair whose other half '{wanted}' is missing");
             Err(Error::data(path, problem, "put both files into one folder"))
         }
@@ -150,12 +168,11 @@ fn mate(source: &Source, extension: &str) -> Result<Source> {
 
 /// A file beside `candidates` that differs from one of them in the case of letters alone.
 fn in_any_case(candidates: &[PathBuf]) -> Option<PathBuf> {
-    let wanted: Vec<String> =
-        candidates.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    let wanted: Vec<String> = candidates.iter().map(|path| file_name(path)).collect();
     let folder = candidates.first()?.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut entries = folder.unwrap_or(Path::new(".")).read_dir().ok()?.flatten().map(|entry| entry.path());
     entries.find(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = file_name(path);
         wanted.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)) && path.is_file()
     })
 }

@@ -109,8 +109,10 @@ fn header(
     floats(268, &grid.offset);
     (0..3).for_each(|r| floats(280 + 16 * r, &grid.sform.0[r]));
     put(123, &[grid.units]);
-    put(252, &(grid.qform_code as i16).to_le_bytes());
-    put(254, &(grid.sform_code as i16).to_le_bytes());
+    // NIfTI-2's codes are wider; only their sign tells what is used.
+    let code = |code: i32| code.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+    put(252, &code(grid.qform_code).to_le_bytes());
+    put(254, &code(grid.sform_code).to_le_bytes());
     put(344, b"n+1\0");
     Ok(bytes)
 }

@@ -1,7 +1,7 @@
 use super::accumulator::{Accumulator, Part, Place};
 use super::*;
 use crate::data::{Affine, Geometry, GridTransform, Padding};
-use crate::models::UNetConfig;
+use crate::models::{UNet, UNetConfig};
 use crate::rng::Rng;
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod cpu;
 mod derivatives;
+mod name;
 mod pade;
 mod scalar_fn;
 mod standard;

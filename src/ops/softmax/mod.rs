@@ -9,11 +9,22 @@ pub(super) mod cuda;
 use super::par_loops::by_rows;
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::{Cost, Needs, Op};
+use crate::ops::{Cost, Needs, Op, sigmoid};
 use crate::tape::{Backward, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
 struct Softmax;
+
+/// The probabilities of logits `[…, outputs]`: sigmoids of one output, the softmax of several.
+///
+/// # Errors
+/// As for [`softmax`].
+pub fn probabilities(tape: &Tape, logits: &Var) -> Result<Var> {
+    match logits.shape().last() {
+        Some(1) => sigmoid(tape, logits),
+        _ => softmax(tape, logits),
+    }
+}
 
 /// Softmax over the last axis.
 ///

@@ -37,7 +37,7 @@ fn models() -> &'static Place {
     })
 }
 
-fn place() -> Place {
+pub fn place() -> Place {
     let place = Place::new();
     for name in ["one.safetensors", "two.safetensors"] {
         fs::copy(models().at(name), place.at(name)).unwrap();
@@ -45,7 +45,7 @@ fn place() -> Place {
     place
 }
 
-fn segmented(place: &Place, out: &str) -> Vec<String> {
+pub fn segmented(place: &Place, out: &str) -> Vec<String> {
     let Ok(folder) = fs::read_dir(place.at(out)) else { return Vec::new() };
     let mut names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.ends_with(".nii.gz"));

@@ -52,6 +52,31 @@ fn lengths_are_in_mm_whatever_the_unit() {
     }
 }
 
+/// Numbers of NIfTI-2 that NIfTI-1 has no room for: a grid that f32 cannot hold is refused, wide codes keep their meaning.
+#[test]
+fn what_is_read_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::File(folder.path().join("a.nii"));
+    for factor in [1e-60, 1e60] {
+        in_units(2, factor, 2).write(source.path());
+        let message = Volume::read(&source, Axes::Canonical).unwrap_err().to_string();
+        assert!(message.contains("sform that does not span space"), "{factor}: {message}");
+    }
+    // Cut to 16 bits, the first would be 0 and the second positive.
+    for (sform_code, qform_code) in [(1 << 16, 1), (i32::MIN + 1, 1)] {
+        let mut file = in_units(2, 1.0, 2);
+        (file.sform_code, file.qform_code) = (sform_code, qform_code);
+        file.quaternion[3] += 5.0;
+        file.write(source.path());
+        let volume = Volume::read(&source, Axes::Canonical).unwrap();
+        let out = folder.path().join("out.nii");
+        let labels = Labels { geometry: volume.geometry, ..Labels::new(volume.shape, vec![1; 120]) };
+        labels.write(&out).unwrap();
+        let again = Labels::read(&Source::File(out), Axes::Canonical).unwrap().geometry.affine.apply([0.0; 3]);
+        assert_eq!(again, volume.geometry.affine.apply([0.0; 3]), "{sform_code}");
+    }
+}
+
 /// An image in mm and a label in microns of the same place belong together.
 #[test]
 fn units_may_differ_within_a_case() {

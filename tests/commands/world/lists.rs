@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 use crate::support::Nifti;
 use crate::support::cli::Place;
 
-fn image(root: &Path, name: &str, value: u8) {
+pub fn image(root: &Path, name: impl AsRef<Path>, value: u8) {
     let mut file = Nifti::new([4, 4, 4]);
     file.voxels[0] = value;
     file.write(&root.join(name));
 }
 
-fn label(root: &Path, name: &str, value: u8) {
+pub fn label(root: &Path, name: impl AsRef<Path>, value: u8) {
     Nifti::filled([4, 4, 4], value).write(&root.join(name));
 }
 
-fn describe(root: &Path, description: &Value) -> ossnet::Result<Dataset> {
+pub fn describe(root: &Path, description: &Value) -> ossnet::Result<Dataset> {
     fs::write(root.join("dataset.json"), description.to_string()).unwrap();
     Dataset::open(root, 0)
 }
@@ -120,8 +120,8 @@ fn no_case_is_lost_without_a_word() {
         assert!(message.contains(&format!("{orphan}.nii.gz: has no label")), "{orphan}: {message}");
         fs::remove_file(root.join(path)).unwrap();
     }
-    // A label that lies there twice.
-    label(root, "labelsTr/a.nii", 1);
+    // Two labels of one case.
+    label(root, "labelsTr/a.nii", 0);
     let message = describe(root, &description).unwrap_err().to_string();
     assert!(message.contains("both the label of a"), "{message}");
     fs::remove_file(root.join("labelsTr/a.nii")).unwrap();

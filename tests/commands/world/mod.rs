@@ -3,6 +3,8 @@
 
 mod batches;
 mod containers;
+#[cfg(unix)]
+mod file_names;
 mod headers;
 mod ignored;
 mod label_maps;

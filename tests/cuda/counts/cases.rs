@@ -320,7 +320,7 @@ fn clip_and_average(b: &Bench) -> Result<()> {
 fn encoder_in_slabs(b: &Bench) -> Result<()> {
     let sizes = StepSizes { recompute: Recompute::Blocks, ..StepSizes::new([32; 3], 1, 32) };
     let workload = Workload::official("oss-net-c", sizes)?;
-    let mut stage = SyntheticStep::new(&b.device, &workload.network, sizes)?;
+    let mut stage = SyntheticStep::new(&b.device, &*workload.network, sizes)?;
     b.start();
     stage.step()
 }

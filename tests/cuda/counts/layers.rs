@@ -1,7 +1,7 @@
 //! Layers as they run: measured, fused, pooled, of a few rows, on tensor cores, folded for inference.
 
 use ossnet::error::Result;
-use ossnet::models::{Encoding, OssNet, OssNetConfig};
+use ossnet::models::{Encoding, Network, OssNet, OssNetConfig};
 use ossnet::nn::layers::{self, Act, Builder, Conv};
 use ossnet::nn::{Parameters, conv_norm_act_pool};
 use ossnet::ops::conv3d::ConvGeometry;

@@ -23,7 +23,7 @@ pub fn measure() -> Vec<Row> {
     let row = |model: &&str| {
         let workload = Workload::official(model, StepSizes::new([32; 3], 1, 32)).unwrap();
         let device = Device::cuda(0, 1 << 30).unwrap();
-        let mut stage = SyntheticStep::new(&device, &workload.network, workload.sizes).unwrap();
+        let mut stage = SyntheticStep::new(&device, &*workload.network, workload.sizes).unwrap();
         stage.step().unwrap();
         device.synchronize().unwrap();
         emulator.reset();

@@ -1,10 +1,7 @@
-//! One training step's forward pass: from a batch to the loss, for every network.
+//! Batches, and the losses that networks make of their logits.
 
 use crate::error::Result;
 use crate::memory::Role;
-use crate::models::Network;
-use crate::nn::Parameters;
-use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction, SoftDice};
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Tensor};
@@ -55,69 +52,9 @@ impl Default for LossSettings {
     }
 }
 
-/// The step's loss, one element.
-///
-/// # Errors
-/// Shapes that do not fit, or no memory.
-pub fn loss(
-    tape: &Tape,
-    parameters: &Parameters,
-    network: &Network,
-    batch: &Batch,
-    settings: LossSettings,
-) -> Result<Var> {
-    let volumes = tape.constant(batch.volumes.clone());
-    match (network, &batch.targets) {
-        (Network::OssNet(network), Targets::Points { coordinates, labels, label_volumes }) => {
-            let config = network.config();
-            // One pass over the volumes away from them: not worth its bytes while the decoder works.
-            let half = tape.recomputed(|| ops::avg_pool(tape, &volumes, [2; 3], [2; 3]))?;
-            let encoding = network.encode(tape, parameters, &half)?;
-            drop(half);
-            let auxiliary = match (&encoding.auxiliary, label_volumes) {
-                (Some(logits), Some(labels)) if settings.segmentation_factor != 0.0 => {
-                    let labels = tape.constant(labels.clone());
-                    Some(auxiliary_loss(tape, logits, labels, config.classes, settings, batch.known.map(|_| 1.0))?)
-                }
-                _ => None,
-            };
-            let coordinates = tape.constant(coordinates.clone());
-            let source = config.patches.then_some(PatchSource::Volume {
-                volume: &volumes,
-                coordinates: &coordinates,
-                options: config.patch_options(true),
-            });
-            let logits = network.decode(tape, parameters, &encoding, &coordinates, source)?;
-            drop(encoding);
-            let labels = tape.constant(labels.clone());
-            // Points are drawn where somebody has looked.
-            let dice = SoftDice::default();
-            let loss = classification_loss(tape, &logits, &labels, config.classes, settings, dice, None)?;
-            match auxiliary {
-                Some(auxiliary) => ops::scale_add(tape, &loss, &auxiliary, settings.segmentation_factor),
-                None => Ok(loss),
-            }
-        }
-        (Network::UNet(network), Targets::Dense(labels)) => {
-            let logits = network.forward(tape, parameters, &volumes)?;
-            drop(volumes);
-            let labels = tape.constant(labels.clone());
-            let config = network.config();
-            let dice = SoftDice { background: false, over_batch: config.dimensions == 2 };
-            classification_loss(tape, &logits, &labels, config.classes, settings, dice, batch.known)
-        }
-        (Network::OssNet(_), Targets::Dense(_)) => {
-            Err(crate::Error::Model("an occupancy network learns from points, not from dense labels".into()))
-        }
-        (Network::UNet(_), Targets::Points { .. }) => {
-            Err(crate::Error::Model("a U-Net learns from dense labels, not from points".into()))
-        }
-    }
-}
-
 /// Cross entropy (binary or over classes), plus soft Dice if wished. With `known`, labels may be [`IGNORED`], and the cross
 /// entropy is the mean over that share of them which is not.
-fn classification_loss(
+pub(super) fn classification(
     tape: &Tape,
     logits: &Var,
     labels: &Var,
@@ -189,14 +126,14 @@ fn plain_loss(
     if settings.dice_factor == 0.0 {
         return Ok(entropy);
     }
-    let probabilities = if classes == 1 { ops::sigmoid(tape, logits)? } else { ops::softmax(tape, logits)? };
+    let probabilities = ops::probabilities(tape, logits)?;
     let dice = ops::dice_loss(tape, &probabilities, labels, dice)?;
     ops::scale_add(tape, &entropy, &dice, settings.dice_factor * factors[1])
 }
 
 /// The low-resolution segmentation against the labels, max-pooled to its grid: of a cell with a known voxel the known ones
 /// count. With `known`, cells without one add nothing to the mean over all cells.
-fn auxiliary_loss(
+pub(super) fn auxiliary(
     tape: &Tape,
     logits: &Var,
     labels: Var,
@@ -208,13 +145,14 @@ fn auxiliary_loss(
     let target = ops::adaptive_max_pool(tape, &labels, grid)?;
     drop(labels);
     let (settings, dice) = (LossSettings { dice_factor: 0.0, ..settings }, SoftDice::default());
-    classification_loss(tape, logits, &target, classes, settings, dice, known)
+    classification(tape, logits, &target, classes, settings, dice, known)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::Device;
+    use crate::nn::Parameters;
     use crate::ops::testing::{Array, assert_clean, every_device};
     use crate::tape::Mode;
 
@@ -232,7 +170,7 @@ mod tests {
         let tape = Tape::new(device, Mode::Train);
         let (x, y) = (tape.input(tensor(classes, logits)), tape.constant(tensor(1, labels)));
         let settings = LossSettings { dice_factor: 0.7, ..LossSettings::default() };
-        let loss = classification_loss(&tape, &x, &y, classes, settings, dice, known).unwrap();
+        let loss = classification(&tape, &x, &y, classes, settings, dice, known).unwrap();
         let value = loss.tensor().to_vec().unwrap()[0];
         tape.backward(loss, &mut Parameters::new(device)).unwrap();
         (value, tape.gradient(&x).unwrap().to_vec().unwrap())

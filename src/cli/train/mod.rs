@@ -81,7 +81,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
     time_budget: Option<f64>,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, conflicts_with = "profile", help_heading = "Run")]
     graph: bool,
     #[command(flatten)]
     device: DeviceArgs,

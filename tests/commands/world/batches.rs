@@ -29,7 +29,7 @@ fn models() -> &'static Place {
         let json = r#"{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "x": 1}, "file_ending": ".nii.gz"}"#;
         fs::write(place.at("pairs/dataset.json"), json).unwrap();
         for (data, name) in [("data", "one"), ("pairs", "two")] {
-            let train = format!("train --quiet --threads 1 --data {data} --model unet3d --epochs 1 --out {name}");
+            let train = format!("train --preset sample --quiet --threads 1 --data {data} --model unet3d --epochs 1 --out {name}");
             place.run(&train).succeeded();
             fs::rename(place.at(&format!("{name}/unet3d.safetensors")), place.at(&format!("{name}.safetensors"))).unwrap();
         }
@@ -111,6 +111,16 @@ fn blank_scans_and_odd_headers_are_told_of() {
     assert!(outcome.err.contains("which may exchange left and right"), "{}", outcome.err);
     let entries: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
     assert_eq!(entries["cases"][0]["warnings"].as_array().unwrap().len(), 2);
+    // Commands that read a data set tell it once.
+    data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
+    blank.write(&place.at("data/imagesTr/a.nii.gz"));
+    let (plan, train) =
+        ("plan --data data --model o-net-small --epochs 1", "train --data data --model o-net-small --epochs 1");
+    for command in [format!("{plan} --out plans"), format!("{train} --points 64 --threads 1 --out run")] {
+        let outcome = place.run(&command);
+        assert_eq!(outcome.err.matches("a.nii.gz: is 0 everywhere").count(), 1, "{command}: {}", outcome.err);
+        outcome.succeeded();
+    }
 }
 
 /// Channels complete, distinct and of one patient; nothing else is a case.
@@ -171,6 +181,6 @@ fn evaluation_and_borders_go_on() {
     );
     // Training stops, before it has read a voxel.
     place
-        .run("train --quiet --threads 1 --data data --model unet3d --epochs 1 --out run")
+        .run("train --preset sample --quiet --threads 1 --data data --model unet3d --epochs 1 --out run")
         .refused(1, &["b.nii.gz: is empty"]);
 }

@@ -105,16 +105,22 @@ fn take(workload: &Workload) -> Result<Measured> {
 }
 
 fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> String {
-    let Speed { source, bandwidth, .. } = args.device;
+    let Speed { source, bandwidth, f32, tf32, bf16, .. } = args.device;
     let volume = args.volume.map(|side| side.to_string()).join("×");
     let mut text = format!(
-        "{title}, {volume}, batch {}, {} points, {}\n{source}: {:.0} GB/s\nA model (roofline), not a measurement.\n\n",
+        "{title}, {volume}, batch {}, {} points, {}\n{source}: {:.0} GB/s; TFLOP/s: {:.0} in f32, on tensor cores {:.0} in tf32, {:.0} in bf16\n\
+         Below {:.0} FLOP/B (f32) an op is bound by memory. A model (roofline), not a measurement.\n\n",
         args.batch,
         args.points,
         args.precision,
         bandwidth / 1e9,
+        f32 / 1e12,
+        tf32 / 1e12,
+        bf16 / 1e12,
+        f32 / bandwidth,
     );
-    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by", "ms to issue", "ms expected", "for"];
+    let heads =
+        ["op", "passes", "GB", "TFLOP", "FLOP/B", "ms at best", "bound by", "ms to issue", "ms expected", "for"];
     let mut grid = TextTable::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
     for row in &ours.rows {
         let mut cells = vec![
@@ -122,6 +128,7 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
             row.passes.to_string(),
             format!("{:.3}", row.bytes / 1e9),
             format!("{:.4}", row.flops / 1e12),
+            if row.bytes > 0.0 { format!("{:.0}", row.flops / row.bytes) } else { String::new() },
             milliseconds(row.seconds),
             if row.memory_seconds > 0.5 * row.seconds { "memory" } else { "arithmetic" }.to_string(),
             if row.issue_seconds > 0.0 { milliseconds(row.issue_seconds) } else { String::new() },

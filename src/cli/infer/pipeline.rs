@@ -168,7 +168,12 @@ impl Batch {
                         course.settle(&mut behind)?;
                     }
                     let read = queue.next().flatten().unwrap_or_else(|| case::read(task, case));
-                    let (mut warnings, mut tick) = (Vec::new(), || interrupt::check_now(String::new));
+                    let (mut warnings, mut passes) = (Vec::new(), 0);
+                    let mut tick = || {
+                        passes += 1;
+                        course.bar.within(&format!("{}, pass {passes}", case.name));
+                        interrupt::check_now(String::new)
+                    };
                     let mut warn = |warning| warnings.push(warning);
                     let answer = read.and_then(|read| self.answer(case, outputs, read, &mut tick, &mut warn));
                     // The last case ends before this one is heard of.

@@ -43,7 +43,7 @@ def run(args):
         folder = os.path.join(args.out, "ossnet", f"fold-{fold}")
         seconds = os.path.join(args.out, f"ossnet-{fold}.seconds")
         if not os.path.exists(seconds):
-            command = [args.ossnet, "compare", "--models", MODELS, "--data", args.data, "--fold", f"{fold}/{FOLDS}"]
+            command = [args.ossnet, "compare", "--preset", "sample", "--models", MODELS, "--data", args.data, "--fold", f"{fold}/{FOLDS}"]
             command += ["--epochs", str(args.epochs), "--seed", "0", "--threads", str(args.threads), "--out", folder]
             spent = timed(command, os.path.join(args.out, f"ossnet-{fold}.log"))
             with open(seconds, "w") as file:

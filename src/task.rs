@@ -110,7 +110,7 @@ impl Task {
         if !seen.is_empty() {
             let median = |axis: usize| {
                 let mut sorted: Vec<f64> = seen.iter().map(|spacing| spacing[axis]).collect();
-                sorted.sort_by(f64::total_cmp);
+                sorted.sort_unstable_by(f64::total_cmp);
                 (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
             };
             self.preprocessing.trained_spacing = Some([0, 1, 2].map(median));
@@ -194,6 +194,28 @@ impl Task {
             )));
         }
         Ok(())
+    }
+
+    /// What another task differs in so that answers to both cannot be put together, said of the other one: labels, channels, axes.
+    /// Spacing and intensities may differ, for each network's answer is brought to the scan's own grid.
+    pub fn mismatch(&self, other: &Self) -> Option<String> {
+        let (own, its) = (&self.preprocessing, &other.preprocessing);
+        match () {
+            () if own.classes != its.classes => {
+                Some(format!("has the labels {:?}, not {:?}", its.classes, own.classes))
+            }
+            () if self.class_names != other.class_names => {
+                Some(format!("calls its classes {}, not {}", other.class_names.join(", "), self.class_names.join(", ")))
+            }
+            () if self.outputs() != other.outputs() => {
+                Some(format!("has {} output(s), not {}", other.outputs(), self.outputs()))
+            }
+            () if own.channels != its.channels => {
+                Some(format!("takes the channels {}, not {}", its.channels.join(", "), own.channels.join(", ")))
+            }
+            () if own.axes != its.axes => Some(format!("sees {:?} axes, not {:?}", its.axes, own.axes)),
+            () => None,
+        }
     }
 
     /// Outputs a network needs: 1 for inside against outside, else one a class.

@@ -89,7 +89,7 @@ train() {
     local name=$1
     shift
     rm -rf "${OUT:?}/$name"
-    step "$name" 120 "$ossnet" train --quiet --seed 1 ${DATA:+--data "$DATA"} --points "$points" --epochs "$epochs" --out "$OUT/$name" "$@"
+    step "$name" 120 "$ossnet" train --quiet --seed 1 --preset sample ${DATA:+--data "$DATA"} --points "$points" --epochs "$epochs" --out "$OUT/$name" "$@"
 }
 
 weights() { echo "$OUT/$1/$2.safetensors"; }

@@ -6,14 +6,17 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
+use super::compare_command;
+use super::compare_plan::{self, Plans};
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::fold_files;
 use super::oom::{Fitting, OomArgs};
 use super::output::{plural, print};
+use super::progress::Verbosity;
 use super::provenance::stamped_with;
 use super::training::{
-    check_trainable, checkpoint_path, common_multiples, load_cases, open_folder, output_folder, score_cases,
-    train_to_end,
+    Progress, check_trainable, checkpoint_path, common_multiples, load_cases, open_feeds, open_folder, output_folder,
+    score_cases, train_to_end,
 };
 use crate::data::{Dataset, Fold, Folds, Labels, Volume, folds};
 use crate::device::Device;
@@ -27,8 +30,10 @@ use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
 use crate::task::{PadTo, PreparedCase, Task};
 use crate::train::baseline::{MeanMask, Threshold};
 use crate::train::case_source::CaseSource;
+use crate::train::config::Preset;
 use crate::train::presets;
 use crate::train::settings::TrainSettings;
+use crate::train::setup::Setup;
 use crate::train::trainer::Trainer;
 use crate::train::training_state;
 use crate::{evaluate, interrupt};
@@ -45,10 +50,16 @@ pub struct CompareArgs {
     /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
     #[arg(short, long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Passes over the training cases
-    #[arg(short, long, default_value_t = presets::SAMPLE_EPOCHS, value_name = "N", allow_negative_numbers = true,
+    /// How the networks are set up: auto, by the data, or sample, as for the embedded ones [default: auto for --data of one's own]
+    #[arg(long, value_enum)]
+    pub(super) preset: Option<Preset>,
+    /// Passes over the training cases [default: 150; of one's own data as many as --time-budget holds]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(super) epochs: u64,
+    pub(super) epochs: Option<u64>,
+    /// Time of training for each network, with --preset auto [default: 10m on the CPU, 1h on CUDA]
+    #[arg(long, value_name = "TIME", value_parser = super::plan::parse_time, conflicts_with = "epochs")]
+    pub(super) time_budget: Option<f64>,
     /// Seed of initial weights, order, points and augmentation
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     pub(super) seed: u64,
@@ -63,16 +74,24 @@ pub struct CompareArgs {
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceArgs,
+    pub(super) device: DeviceArgs,
     #[command(flatten)]
     pub(super) precision: PrecisionArgs,
     /// Recompute level of every network: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the memory budget
-    #[arg(long, default_value = "0", value_name = "LEVEL")]
-    pub(super) recompute: RecomputeChoice,
+    /// [default: 0; of one's own data auto]
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) recompute: Option<RecomputeChoice>,
     #[command(flatten)]
     oom: OomArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+impl CompareArgs {
+    /// Passes over the training cases, where the data do not make the settings.
+    pub(super) fn sample_epochs(&self) -> u64 {
+        self.epochs.unwrap_or(presets::SAMPLE_EPOCHS)
+    }
 }
 
 /// A trained and scored model. All but the result is for the page.
@@ -98,6 +117,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
     let device = args.device.open(&args.run)?;
     args.precision.on(&device)?;
+    let planned = compare_plan::is_wanted(&args)?;
     let mut dataset = open_folder(args.data.as_deref(), args.seed)?;
     // Unknown names are an error before anything is read or written.
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
@@ -105,15 +125,28 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let folds = count.map(|count| Folds::of(&dataset, count, args.seed)).transpose()?;
     let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
     let folder = folder.path();
-    let again = format!("run the same command with --out {} to go on", folder.display());
+    let again = compare_command::again(&args, folder);
+    let whole = dataset.clone();
+    if let Some(folds) = &folds {
+        // Where every fold validates in turn, the first one's training cases make the settings of all.
+        folds.apply(&mut dataset, args.fold.map_or(1, |fold| fold.number));
+    }
+    let plans = planned.then(|| compare_plan::of(&args, &probe, &dataset, &device, folder)).transpose()?;
+    let plans = plans.as_ref();
+    let begin = || plans.map_or(Ok(()), Plans::write);
     let results = match (&folds, args.fold) {
-        (Some(folds), None) => super::compare_folds::run(&args, &device, &dataset, folds, folder, &again)?,
+        (Some(folds), None) => super::compare_folds::run(
+            &args,
+            (&device, plans),
+            &whole,
+            folds,
+            &Place { folder, again: &again, begin: &begin },
+        )?,
         (Some(folds), Some(fold)) => {
-            folds.apply(&mut dataset, fold.number);
-            let begin = || fold_files::write(folder, folds, fold.number, &dataset);
-            compare_in(&args, &device, &dataset, &Place { folder, again: &again, begin: &begin })?
+            let begin = || begin().and_then(|()| fold_files::write(folder, folds, fold.number, &dataset));
+            compare_in(&args, (&device, plans), &dataset, &Place { folder, again: &again, begin: &begin })?
         }
-        (None, _) => compare_in(&args, &device, &dataset, &Place { folder, again: &again, begin: &|| Ok(()) })?,
+        (None, _) => compare_in(&args, (&device, plans), &dataset, &Place { folder, again: &again, begin: &begin })?,
     };
     match args.run.json {
         true => print(read_text(folder.join(RESULTS), MOST_RESULTS)?),
@@ -144,28 +177,36 @@ pub(super) fn stamped_results(results: &Results, dataset: &Dataset) -> Result<St
 }
 
 /// Compares on one division of a data set, in one folder.
-pub(super) fn compare_in(args: &CompareArgs, device: &Device, dataset: &Dataset, place: &Place<'_>) -> Result<Results> {
+pub(super) fn compare_in(
+    args: &CompareArgs,
+    (device, plans): (&Device, Option<&Plans>),
+    dataset: &Dataset,
+    place: &Place<'_>,
+) -> Result<Results> {
     let Place { folder, .. } = *place;
     let (verbosity, precision) = (args.run.verbosity(), args.precision.on(device)?);
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
-    let mut task = Task::of(dataset, common_multiples(&probe)).measured(dataset)?;
-    let (training, validation) = load_cases(dataset, &task, PadTo::Largest, verbosity)?;
+    let of_plan = |config| Setup::of(config, dataset, false);
+    let planned = plans.map(|plans| plans.configs.iter().map(of_plan).collect::<Result<Vec<_>>>()).transpose()?;
+    let mut task = match planned.iter().flatten().next() {
+        // Spacing and clip, which the data say alike for all networks.
+        Some(setup) => setup.task.clone(),
+        None => Task::of(dataset, [1; 3]).measured(dataset)?,
+    };
+    task.preprocessing.multiple = common_multiples(&probe);
+    let (mut training, validation) = load_cases(dataset, &task, PadTo::Largest, verbosity)?;
     check_trainable(dataset, &task, &training, verbosity)?;
     if validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
     }
     let shape = training[0].volume.shape;
     task.preprocessing.trained_shape = Some(shape);
-    let networks = networks(&args.models, dataset.channels.len(), task.outputs(), shape)?;
+    let networks = match &planned {
+        Some(setups) => setups.iter().map(|setup| setup.network.clone()).collect(),
+        None => networks(&args.models, dataset.channels.len(), task.outputs(), shape)?,
+    };
     networks.iter().try_for_each(NetworkConfig::check)?;
-    // What does not fit is an error before the first network is trained.
-    let settled = networks.iter().map(|network| {
-        let settings = TrainSettings { precision, ..presets::sample(network, args.epochs, args.seed) };
-        let run = TrainingPlan { network, settings, cases: &training, flags: false, graph: false };
-        args.oom.settle(run.at(args.recompute, device)?, device, verbosity)
-    });
-    let fittings = settled.collect::<Result<Vec<_>>>()?;
-    verbosity.say(format!(
+    let said = format!(
         "comparing {} on {} ({} training, {}) with {}; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
         dataset.name,
@@ -173,24 +214,72 @@ pub(super) fn compare_in(args: &CompareArgs, device: &Device, dataset: &Dataset,
         plural(validation.len(), "validation case"),
         plural(device.threads(), "thread"),
         folder.display()
-    ));
-    (place.begin)()?;
+    );
+    let baselines = baselines(&task, &training, &validation)?;
     let mut compared = Vec::new();
-    for (network, fitting) in networks.iter().zip(fittings) {
-        compared.push(compare_one(args, device, (network, fitting), &task, &training, &validation, place)?);
+    match &planned {
+        None => {
+            // What does not fit is an error before the first network is trained.
+            let settled = networks.iter().map(|network| {
+                let settings = TrainSettings { precision, ..presets::sample(network, args.sample_epochs(), args.seed) };
+                let run = TrainingPlan { network, settings, cases: &training, flags: false, graph: false };
+                args.oom.settle(run.at(args.recompute.unwrap_or_default(), device)?, device, verbosity)
+            });
+            let fittings = settled.collect::<Result<Vec<_>>>()?;
+            verbosity.say(said);
+            (place.begin)()?;
+            for (network, fitting) in networks.iter().zip(fittings) {
+                compared.push(compare_one(
+                    args,
+                    device,
+                    (network, fitting, false),
+                    &task,
+                    [&training, &validation],
+                    place,
+                )?);
+            }
+        }
+        Some(setups) => {
+            verbosity.say(format!("{said}\nequal budgets: {}", compare_plan::budget(args, device, true)));
+            // Each network has its own grid; of these cases only the baselines needed voxels.
+            training.iter_mut().for_each(forget_voxels);
+            (place.begin)()?;
+            for (setup, config) in setups.iter().zip(plans.iter().flat_map(|plans| &plans.configs)) {
+                let Setup { network, settings, task, grid, .. } = setup;
+                let (training, validation) = open_feeds(dataset, task, *grid, device.budget() / 2, Verbosity::Quiet)?;
+                let run =
+                    TrainingPlan { network, settings: settings.clone(), cases: &*training, flags: false, graph: false };
+                let fitting = args.oom.settle(run.at(config.recompute(), device)?, device, verbosity)?;
+                compared.push(compare_one(
+                    args,
+                    device,
+                    (network, fitting, true),
+                    task,
+                    [&*training, &*validation],
+                    place,
+                )?);
+            }
+        }
     }
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
-        baselines: baselines(&task, &training, &validation)?,
+        baselines,
         device: format!("{} ({:?})", device.name(), device.simd()).to_lowercase(),
         threads: device.threads(),
         seed: args.seed,
+        budget: compare_plan::budget(args, device, planned.is_some()),
         version: format!("{} ({})", super::VERSION, super::features()),
     };
     write_atomic(folder.join(RESULTS), stamped_results(&results, dataset)?.as_bytes())?;
     #[cfg(feature = "report")]
     super::compare_report::write(folder, args, dataset, [&training, &validation], &results, &compared)?;
     Ok(results)
+}
+
+/// Drops what takes memory; name, shape and spacing stay.
+fn forget_voxels(case: &mut PreparedCase) {
+    (case.volume.voxels, case.image) = (Vec::new(), Vec::new());
+    (case.labels, case.truth, case.border) = (None, None, None);
 }
 
 /// The configurations named by `--models`.
@@ -236,7 +325,8 @@ pub(super) fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
         .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
         .collect();
     let known: Vec<PathBuf> = networks.iter().map(|network| checkpoint_path(folder, network)).collect();
-    (!checkpoints.is_empty() || fold_files::are_in(folder))
+    let planned = || networks.iter().any(|network| compare_plan::file_of(folder, network).exists());
+    (!checkpoints.is_empty() || fold_files::are_in(folder) || planned())
         && checkpoints.iter().all(|checkpoint| known.contains(checkpoint))
         && !folder.join(LAST).exists()
 }
@@ -245,10 +335,9 @@ pub(super) fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
 fn compare_one(
     args: &CompareArgs,
     device: &Device,
-    (network, mut fitting): (&NetworkConfig, Fitting<'_>),
+    (network, mut fitting, planned): (&NetworkConfig, Fitting<'_>, bool),
     task: &Task,
-    training: &dyn CaseSource,
-    validation: &dyn CaseSource,
+    [training, validation]: [&dyn CaseSource; 2],
     place: &Place<'_>,
 ) -> Result<Compared> {
     let (verbosity, Place { folder, again, .. }) = (args.run.verbosity(), place);
@@ -259,7 +348,11 @@ fn compare_one(
         training_state::resume(&mut trainer, task, &path)?;
     }
     let oom_handler = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
-    train_to_end(&mut trainer, training, task, &path, oom_handler, verbosity, again)?;
+    let mut progress = Progress::new(verbosity, &trainer, training.len());
+    if planned {
+        progress.foretell();
+    }
+    train_to_end(&mut trainer, training, task, &path, oom_handler, progress, again)?;
     let started = Instant::now();
     let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, again)?;
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
@@ -275,7 +368,7 @@ fn compare_one(
         peak_by_role: costs.peak_by_role.iter().cloned().collect(),
         step_seconds: costs.median_step_seconds(),
         total_seconds: costs.training_seconds() + started.elapsed().as_secs_f64(),
-        epochs: args.epochs,
+        epochs: trainer.settings().epochs,
         steps: trainer.optimizer().steps(),
         final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
     };

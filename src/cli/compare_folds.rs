@@ -5,6 +5,7 @@ use std::path::Path;
 use super::compare::{
     CompareArgs, LAST, MOST_RESULTS, Place, RESULTS, compare_in, is_unfinished, networks, stamped_results,
 };
+use super::compare_plan::Plans;
 use super::fold_files;
 use super::training::checkpoint_path;
 use crate::data::{Dataset, Folds};
@@ -21,23 +22,23 @@ use crate::report::{BaselineResult, ModelResult, Results};
 /// As for a single comparison.
 pub(super) fn run(
     args: &CompareArgs,
-    device: &Device,
+    (device, plans): (&Device, Option<&Plans>),
     dataset: &Dataset,
     folds: &Folds,
-    folder: &Path,
-    again: &str,
+    place: &Place<'_>,
 ) -> Result<Results> {
+    let Place { folder, again, .. } = *place;
     fold_files::check(folder, folds)?;
     let (verbosity, count) = (args.run.verbosity(), folds.folds.len());
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
-    let begin = || fold_files::write(folder, folds, 0, dataset);
+    let begin = || (place.begin)().and_then(|()| fold_files::write(folder, folds, 0, dataset));
     let mut all = Vec::new();
     for number in 1..=count {
         let path = fold_files::folder_of(folder, number);
         if path.join(LAST).exists() {
             let found = path.join(RESULTS);
             let results = Results::from_json(&found, &read_text(&found, MOST_RESULTS)?)?;
-            check_finished(&results, args, &probe, &path)?;
+            check_finished(&results, (args, plans), &probe, &path)?;
             verbosity.say(format!("fold {number}/{count}: was finished before"));
             all.push(results);
             continue;
@@ -47,7 +48,7 @@ pub(super) fn run(
         let mut part = dataset.clone();
         folds.apply(&mut part, number);
         let begin = || begin().and_then(|()| fold_files::write(claimed.path(), folds, number, &part));
-        all.push(compare_in(args, device, &part, &Place { folder: claimed.path(), again, begin: &begin })?);
+        all.push(compare_in(args, (device, plans), &part, &Place { folder: claimed.path(), again, begin: &begin })?);
     }
     let results = together(&all, folder)?;
     write_atomic(folder.join(RESULTS), stamped_results(&results, dataset)?.as_bytes())?;
@@ -57,15 +58,22 @@ pub(super) fn run(
 }
 
 /// Refuses results of another comparison.
-fn check_finished(results: &Results, args: &CompareArgs, networks: &[NetworkConfig], folder: &Path) -> Result<()> {
+fn check_finished(
+    results: &Results,
+    (args, plans): (&CompareArgs, Option<&Plans>),
+    networks: &[NetworkConfig],
+    folder: &Path,
+) -> Result<()> {
     let missing = networks.iter().find(|network| !checkpoint_path(folder, network).exists());
-    let epochs = results.models.first().map_or(args.epochs, |model| model.epochs);
+    let wanted_epochs =
+        plans.and_then(|plans| plans.configs.first()).map_or(args.sample_epochs(), |config| config.epochs);
+    let epochs = results.models.first().map_or(wanted_epochs, |model| model.epochs);
     let (models, wanted) = (results.models.len(), networks.len());
     let problem = match missing {
         Some(network) => format!("compares without {}", network.title()),
         None if models != wanted => format!("compares {models} networks, not {wanted}"),
         None if results.seed != args.seed => format!("was made with seed {}, not {}", results.seed, args.seed),
-        None if epochs != args.epochs => format!("was made with {epochs} epochs, not {}", args.epochs),
+        None if epochs != wanted_epochs => format!("was made with {epochs} epochs, not {wanted_epochs}"),
         None => return Ok(()),
     };
     Err(Error::data(folder, problem, "give the flags of the comparison that it belongs to, or another folder"))

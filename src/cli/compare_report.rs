@@ -8,9 +8,7 @@ use crate::error::Result;
 use crate::evaluate;
 use crate::files::write_atomic;
 use crate::memory::{Event, Role};
-use crate::models::RecomputeChoice;
 use crate::report::{self, CaseFacts, CaseSlices, LossCurve, MemoryEvent, ReportData, Results, RunFacts, Timeline};
-use crate::tape::Precision;
 use crate::task::PreparedCase;
 
 /// Writes `report.html` into `folder`; `cases` are those for training and for validation.
@@ -69,23 +67,7 @@ fn facts(
             spacing: case.way.geometry.spacing(),
         }
     };
-    let mut command = format!("ossnet compare --models {}", args.models.join(","));
-    if let Some(data) = &args.data {
-        command += &format!(" --data {}", data.display());
-    }
-    if args.precision.precision != Precision::default() {
-        command += &format!(" --precision {}", args.precision.precision);
-    }
-    if args.recompute != RecomputeChoice::default() {
-        command += &format!(" --recompute {}", args.recompute);
-    }
-    if let Some(count) = args.folds {
-        command += &format!(" --folds {count}");
-    }
-    if let Some(fold) = args.fold {
-        command += &format!(" --fold {fold}");
-    }
-    command += &format!(" --epochs {} --seed {} --threads {}", args.epochs, args.seed, args.run.threads);
+    let command = super::compare_command::of(args);
     let embedded = args.data.is_none();
     RunFacts {
         data_set: if embedded { "heads (embedded sample)".into() } else { dataset.name.clone() },
@@ -94,7 +76,7 @@ fn facts(
             false => format!("{} with classes {}.", dataset.path.display(), class_names(dataset)),
         },
         cases: training.iter().map(case(false)).chain(validation.iter().map(case(true))).collect(),
-        epochs: args.epochs,
+        epochs: args.sample_epochs(),
         command,
         caveats: if embedded { report::HEADS_CAVEATS.map(String::from).to_vec() } else { Vec::new() },
         warnings: dataset

@@ -40,6 +40,7 @@ Exit status:
 pub const COMPARE: &str = "\
 Examples:
   ossnet compare -m o-net-small,unet3d -d DATA -o result
+  ossnet compare -d DATA --folds 5 --time-budget 30m
   ossnet compare --epochs 20 --seed 1";
 
 pub const PLAN: &str = "\
@@ -51,7 +52,7 @@ pub const TRAIN: &str = "\
 Examples:
   ossnet train -m oss-net-c -d DATA -o run --epochs 100
   ossnet train --resume run
-  ossnet train --preset auto -d DATA -m unet3d    sizes by the data, as planned
+  ossnet train -d DATA -m unet3d --time-budget 30m    set up by the data
   ossnet train --config run.toml --device cuda --precision bf16
   ossnet train -m full --dataset BraTS --dataset-path BraTS2020
 
@@ -68,6 +69,7 @@ Examples:
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o seg.nii.gz
   ossnet infer -l model.safetensors -i SCANS -o found --mesh ply --report
   ossnet infer -l model.safetensors -i SCAN.nii.gz -o fine --spacing 0.5
+  ossnet infer -l cv/fold-1 cv/fold-2 -i SCAN.nii.gz -o seg.nii.gz
   ossnet infer -l unet.safetensors -i CT.nii.gz -o out --window 96x96x96 --tta
   ossnet infer -l model.safetensors -i cases.txt -o out --resume --shard 3/64
   ossnet infer --merge out

@@ -1,10 +1,16 @@
 //! The command line: one file a subcommand.
 
 mod borders;
+#[cfg(feature = "infer")]
+mod checkpoints;
 #[cfg(feature = "train")]
 mod compare;
 #[cfg(feature = "train")]
+mod compare_command;
+#[cfg(feature = "train")]
 mod compare_folds;
+#[cfg(feature = "train")]
+mod compare_plan;
 #[cfg(all(feature = "train", feature = "report"))]
 mod compare_report;
 mod completions;

@@ -1,6 +1,7 @@
 //! What the training commands share: cases in memory, a run to its end, the scores.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::progress::{self, Verbosity};
 use crate::checkpoint::model;
@@ -12,7 +13,8 @@ use crate::files::name::text_of;
 use crate::memory::format_bytes;
 use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
-use crate::report::CaseScore;
+use crate::plan::duration;
+use crate::report::{CaseScore, count};
 use crate::task::{PadTo, PreparedCase, Task};
 use crate::train::case_source::{CaseSource, OnDisk};
 use crate::train::config::{DataSource, RunConfig, SAMPLE};
@@ -233,7 +235,7 @@ pub fn train_to_end(
     task: &Task,
     path: &Path,
     oom_handler: OomHandler<'_>,
-    verbosity: Verbosity,
+    mut progress: Progress,
     again: &str,
 ) -> Result<()> {
     let none = Vec::new();
@@ -247,7 +249,6 @@ pub fn train_to_end(
         journal: None,
         oom_handler,
     };
-    let mut progress = Progress::new(verbosity, trainer, training.len());
     interruptible(run.to_end(trainer, &mut progress), again)?;
     progress.finish(trainer);
     Ok(())
@@ -267,7 +268,12 @@ pub struct Progress {
     bar: progress::ProgressTask,
     per_epoch: u64,
     epochs: u64,
+    /// Steps that are waited for before the end is foretold, and when they began.
+    foretelling: Option<(u64, Instant)>,
 }
+
+/// Steps after which a run's end is foretold; the first touches every page and is not among them.
+const FORETOLD_AFTER: u64 = 5;
 
 impl Progress {
     /// Of `trainer` over `cases` cases, from where it stands.
@@ -275,7 +281,29 @@ impl Progress {
         let (per_epoch, epochs) = (trainer.steps_per_epoch(cases), trainer.settings().epochs);
         let mut bar = verbosity.task(&trainer.network().architecture().title(), trainer.total_steps(cases));
         bar.set_position(trainer.optimizer().steps());
-        Self { verbosity, bar, per_epoch, epochs }
+        Self { verbosity, bar, per_epoch, epochs, foretelling: None }
+    }
+
+    /// Says after the first steps when the last is expected.
+    pub fn foretell(&mut self) {
+        self.foretelling = Some((FORETOLD_AFTER + 1, Instant::now()));
+    }
+
+    fn expect(&mut self, trainer: &Trainer) {
+        let Some((waiting, since)) = &mut self.foretelling else { return };
+        *waiting -= 1;
+        if *waiting == FORETOLD_AFTER {
+            *since = Instant::now();
+        }
+        if *waiting > 0 {
+            return;
+        }
+        let each = since.elapsed().as_secs_f64() / FORETOLD_AFTER as f64;
+        let (done, all) = (trainer.optimizer().steps(), self.epochs.saturating_mul(self.per_epoch));
+        let left = duration(each * all.saturating_sub(done) as f64);
+        let line = format!("expected end  in {left}: {each:.3} s a step, {done} of {} done", count(all));
+        self.bar.suspend(|| self.verbosity.say(line));
+        self.foretelling = None;
     }
 
     /// The last word.
@@ -286,6 +314,7 @@ impl Progress {
 
 impl RunObserver for Progress {
     fn stepped(&mut self, trainer: &Trainer) {
+        self.expect(trainer);
         self.bar.advance(&format!("loss {:.4}", trainer.recent_loss(self.per_epoch)));
     }
 

@@ -105,7 +105,7 @@ impl Segmenter<'_> {
     fn engine_bytes(&self, shape: Shape, way: &GridTransform, strips: usize) -> Result<u64> {
         let device = self.parameters.device();
         let (target, precision) = (device.target(), self.network.precision());
-        let work = self.work(shape, way.geometry, way, 1);
+        let (work, beside) = (self.work(shape, way.geometry, way, 1), self.beside.device);
         let of = |most_points| {
             let options = SegmenterOptions { most_points, ..self.options.clone() };
             work.needs(target, &options, precision)
@@ -113,10 +113,10 @@ impl Segmenter<'_> {
         match (self.network.occupancy(), self.options.most_points) {
             // As many points as the memory admits.
             (Some(_), 0) => {
-                let (most, least) = (of(MOST_POINTS)?, of(BLOCK)?);
+                let (most, least) = (of(MOST_POINTS)? + beside, of(BLOCK)? + beside);
                 Ok(most.min(device.budget().max(least)))
             }
-            (Some(_), points) => of(points),
+            (Some(_), points) => Ok(of(points)? + beside),
             (None, _) => {
                 let held = |strips| {
                     let destination = self.destination(way, strips);
@@ -125,8 +125,8 @@ impl Segmenter<'_> {
                 // The widest strip, wherever it is. On CUDA sums are the host's.
                 let (whole, widest) = (held(1)?, held(strips)?);
                 match target {
-                    Target::Cpu { .. } => Ok(of(0)?.saturating_sub(whole).saturating_add(widest)),
-                    Target::Cuda(_) => of(0),
+                    Target::Cpu { .. } => Ok(of(0)?.saturating_sub(whole).saturating_add(widest) + beside),
+                    Target::Cuda(_) => Ok(of(0)? + beside),
                 }
             }
         }
@@ -137,8 +137,11 @@ impl Segmenter<'_> {
         let outputs = self.outputs();
         let kept = if self.options.probabilities { 4 * outputs } else { 0 };
         let of = |shape: Shape, each: usize| bytes(&[shape[0], shape[1], shape[2], each]);
-        match self.network.occupancy() {
-            Some(_) => of(self.options.shape.unwrap_or(way.shape), 1 + kept),
+        let (beside, answer) = (self.beside, self.options.shape.unwrap_or(way.shape));
+        let others =
+            of(way.shape, beside.scan as usize).saturating_add(of(answer, beside.answer as usize) + beside.fixed);
+        let own = match self.network.occupancy() {
+            Some(_) => of(answer, 1 + kept),
             None => {
                 let volume = of(shape, 4 * self.task.preprocessing.channels.len());
                 let answer = match self.interpolated(way) {
@@ -148,7 +151,8 @@ impl Segmenter<'_> {
                 };
                 volume.saturating_add(answer)
             }
-        }
+        };
+        own.saturating_add(others)
     }
 
     /// The fewest strips in which a U-Net's answer fits the memory budget, for a volume of `shape` on the network's grid.
@@ -173,7 +177,7 @@ impl Segmenter<'_> {
         };
         let host = self.host_bytes(shape, way);
         let (others, budget) = match device.target() {
-            Target::Cpu { .. } => (needs(1)?.saturating_sub(whole), device.budget()),
+            Target::Cpu { .. } => (needs(1)?.saturating_sub(whole) + self.beside.device, device.budget()),
             // Sums are on the host, and nothing else of the engine is.
             Target::Cuda(_) => (0, host_budget()),
         };

@@ -95,6 +95,21 @@ pub struct Segmenter<'a> {
     frame: Option<Shape>,
     /// The command has flags for windows and points.
     pub(super) flags: bool,
+    /// What is held beside this network's work.
+    pub(super) beside: Beside,
+}
+
+/// What other networks and their answers hold while one is at work.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Beside {
+    /// Bytes on the device: weights.
+    pub device: u64,
+    /// On the host for each voxel of the scan.
+    pub scan: u64,
+    /// On the host for each voxel of the answer.
+    pub answer: u64,
+    /// On the host, whatever the scan.
+    pub fixed: u64,
 }
 
 pub(super) type Shape = [usize; 3];
@@ -107,6 +122,19 @@ pub(super) struct Answer {
     classes: Vec<u8>,
     probabilities: Option<Vec<f32>>,
     evaluated: Vec<u64>,
+}
+
+impl Segmentation {
+    /// Adds what another network's answer took.
+    pub(super) fn add(&mut self, other: &Self) {
+        let stages = self.evaluated.len().max(other.evaluated.len());
+        self.evaluated.resize(stages, 0);
+        self.evaluated.iter_mut().zip(&other.evaluated).for_each(|(own, other)| *own += other);
+        self.seconds += other.seconds;
+        let after = [self.after_network_seconds, other.after_network_seconds];
+        self.after_network_seconds = after.iter().any(Option::is_some).then(|| after.iter().flatten().sum());
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+    }
 }
 
 impl SegmenterOptions {
@@ -154,7 +182,7 @@ impl<'a> Segmenter<'a> {
                 architecture.title()
             )));
         }
-        Ok(Self { network, parameters, task, options, frame, flags: true })
+        Ok(Self { network, parameters, task, options, frame, flags: true, beside: Beside::default() })
     }
 
     /// What is added around a volume of `shape` before the network sees it: up to what it saw in training, or the next
@@ -274,11 +302,7 @@ impl<'a> Segmenter<'a> {
         let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
         let device = self.parameters.device();
         device.in_phase(Phase::Evaluate, || {
-            let ([x, y, z], channels) = (volume.shape, volume.channels);
-            let shape = [1, x, y, z, channels];
-            let tensor = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
-            drop(volume);
-            let occupancy = Occupancy::new(network, self.parameters, tensor, self.options.most_points)?;
+            let occupancy = self.encoded(network, volume)?;
             // From voxels of the network's volume over those of the scan to millimetres.
             let grid = QueryGrid::over(&way, way.shape);
             let start = [0, 1, 2].map(|k| -grid.start[k] / grid.step[k]);
@@ -291,6 +315,51 @@ impl<'a> Segmenter<'a> {
             mesh.vertices = positions.iter().map(|position| position.map(|x| x as f32)).collect();
             Ok((mesh.transformed(&affine), losses))
         })
+    }
+
+    /// An occupancy network that has seen a volume.
+    fn encoded<'n>(&'n self, network: &'n OssNet, volume: Volume) -> Result<Occupancy<'n>> {
+        let (device, [x, y, z]) = (self.parameters.device(), volume.shape);
+        let shape = [1, x, y, z, volume.channels];
+        let tensor = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
+        drop(volume);
+        Occupancy::new(network, self.parameters, tensor, self.options.most_points)
+    }
+
+    /// The probabilities `[voxels, outputs]` of some voxels of the answer, by their places in it; the seconds and the most bytes
+    /// that it took.
+    ///
+    /// # Errors
+    /// As for [`Segmenter::segment`]; a U-Net, which answers for whole volumes.
+    pub(super) fn probabilities_at(
+        &self,
+        name: &str,
+        image: Volume,
+        voxels: &[usize],
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<(Vec<f32>, f64, u64)> {
+        let Some(network) = self.network.occupancy() else {
+            return Err(Error::Model("a U-Net is asked about single voxels; report this".into()));
+        };
+        let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
+        let (device, started) = (self.parameters.device(), Instant::now());
+        let grid = QueryGrid::over(&way, self.options.shape.unwrap_or(way.shape));
+        let [_, h, w] = grid.shape;
+        let found = device.in_phase(Phase::Evaluate, || {
+            device.ledger(|ledger| ledger.reset_peak());
+            let occupancy = self.encoded(network, volume)?;
+            let mut found = Vec::with_capacity(voxels.len() * self.network.architecture().classes());
+            for part in voxels.chunks(occupancy.most_points().max(1)) {
+                tick()?;
+                let indices: Vec<f32> =
+                    part.iter().flat_map(|at| [at / (h * w), at / w % h, at % w]).map(|index| index as f32).collect();
+                let indices = Tensor::from_slice(device, &[part.len(), 3], Role::Data, &indices)?;
+                found.extend(occupancy.probabilities(&occupancy.logits(&grid, indices)?)?);
+            }
+            Ok(found)
+        });
+        let found = found.map_err(|error: Error| error.of_case(name))?;
+        Ok((found, started.elapsed().as_secs_f64(), self.peak_bytes()))
     }
 
     /// A dense network's answer.
@@ -346,13 +415,8 @@ impl<'a> Segmenter<'a> {
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Segmentation> {
         let (started, options) = (Instant::now(), &self.options);
-        let Volume { shape, channels, geometry, voxels } = volume;
-        let tensor = {
-            let (device, [x, y, z]) = (self.parameters.device(), shape);
-            device.in_op("volume", || Tensor::from_slice(device, &[1, x, y, z, channels], Role::Data, &voxels))?
-        };
-        drop(voxels);
-        let occupancy = Occupancy::new(network, self.parameters, tensor, options.most_points)?;
+        let (shape, geometry) = (volume.shape, volume.geometry);
+        let occupancy = self.encoded(network, volume)?;
         let grid = self.grid(shape, way);
         self.afford(&grid)?;
         let answer = self.ask(&occupancy, &grid, &options.search, options.probabilities, tick)?;

@@ -176,7 +176,7 @@ impl Spread {
         let values: Vec<[f64; 3]> = values.collect();
         let sorted = |axis: usize| {
             let mut sorted: Vec<f64> = values.iter().map(|value| value[axis]).collect();
-            sorted.sort_by(f64::total_cmp);
+            sorted.sort_unstable_by(f64::total_cmp);
             sorted
         };
         let of = |pick: &dyn Fn(&[f64]) -> f64| [0, 1, 2].map(|axis| pick(&sorted(axis)));
@@ -190,7 +190,7 @@ impl Spread {
 
 impl Intensities {
     fn of(mut values: Vec<f32>) -> Self {
-        values.sort_by(f32::total_cmp);
+        values.sort_unstable_by(f32::total_cmp);
         let of = |share: f64| {
             let last = values.len().saturating_sub(1);
             values.get((share * last as f64).round() as usize).copied().unwrap_or(0.0)

@@ -168,8 +168,7 @@ impl RunForecast {
 
     /// Bytes of the host beside the device's.
     pub fn host_bytes(&self) -> u64 {
-        let machinery = self.host.overhead.saturating_sub(self.host.on_device(self.target));
-        self.host.host().saturating_add(machinery)
+        self.host.all_host(self.target)
     }
 
     /// Steps of the whole run.
@@ -204,7 +203,7 @@ impl RunForecast {
                 "cases": self.host.cases,
                 "cases_are_held": self.held,
                 "staging": self.host.staging,
-                "program": self.host.overhead - self.host.on_device(self.target),
+                "program": self.host.machinery(self.target),
             },
         })
     }

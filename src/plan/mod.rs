@@ -10,7 +10,7 @@ mod rules;
 mod toml_file;
 
 pub use fingerprint::Fingerprint;
-pub use fit::{Budget, Fitted};
+pub use fit::{Budget, Fitted, duration};
 pub use rules::{Draft, Reasons, draft};
 use toml::Table;
 

@@ -48,16 +48,14 @@ impl StepCost {
         })
     }
 
-    /// The ledger's reservation and what lies beside it, in bytes.
-    pub fn total(&self) -> u64 {
-        self.cost.reserved.saturating_add(self.aside.host()).saturating_add(self.aside.overhead)
+    /// Bytes on the device: the ledger's reservation, and on CUDA the context.
+    pub fn device_bytes(&self) -> u64 {
+        self.cost.reserved.saturating_add(self.aside.on_device(self.device.target()))
     }
 
-    /// Bytes of the device and of the host, where these are two: the reservation and the CUDA context, and all else.
-    pub fn apart(&self) -> Option<(u64, u64)> {
-        let context = self.aside.on_device(self.device.target());
-        let device = self.cost.reserved.saturating_add(context);
-        (context > 0).then(|| (device, self.total().saturating_sub(device)))
+    /// Bytes of the host beside the device's. On the CPU both lie in the same memory.
+    pub fn host_bytes(&self) -> u64 {
+        self.aside.all_host(self.device.target())
     }
 
     /// Seconds of a step, the median.
@@ -69,6 +67,6 @@ impl StepCost {
 /// The median without the first, which touches every page for the first time.
 pub fn median(seconds: &[f64]) -> f64 {
     let mut later = seconds[seconds.len().min(2) - 1..].to_vec();
-    later.sort_by(f64::total_cmp);
+    later.sort_unstable_by(f64::total_cmp);
     later[later.len() / 2]
 }

@@ -103,19 +103,21 @@ impl HostOverhead {
         Some(aside)
     }
 
+    /// The part of the overhead that lies on the host: program, stacks, packed products.
+    pub fn machinery(&self, target: Target) -> u64 {
+        self.overhead.saturating_sub(self.on_device(target))
+    }
+
+    /// All bytes on the host: data and machinery.
+    pub fn all_host(&self, target: Target) -> u64 {
+        self.host().saturating_add(self.machinery(target))
+    }
+
     /// The part of the overhead that lies on the device itself.
     pub fn on_device(&self, target: Target) -> u64 {
         match target {
             Target::Cpu { .. } => 0,
             Target::Cuda(_) => CONTEXT,
-        }
-    }
-
-    /// What the overhead is, in words.
-    pub fn overhead_name(target: Target) -> &'static str {
-        match target {
-            Target::Cpu { .. } => "overhead: program, stacks, packed products",
-            Target::Cuda(_) => "overhead: CUDA context (512 MiB, assumed), program",
         }
     }
 

@@ -56,6 +56,7 @@ pub fn results() -> Results {
         device: "cpu (AVX-512)".into(),
         threads: 2,
         seed: 7,
+        budget: String::new(),
         version: "0.1.0 (train, report)".into(),
     }
 }

@@ -302,9 +302,17 @@ fn run_section(results: &Results, facts: &RunFacts) -> String {
     }
     let names = results.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ");
     let epochs = if facts.epochs == 1 { "1 epoch".into() } else { format!("{} epochs", count(facts.epochs)) };
+    let (trained, again) = match results.budget.as_str() {
+        "" => (format!("trained from scratch for {epochs} on the training cases and scored"), ""),
+        budget => {
+            let settings = "set up by the data and trained from scratch on the training cases under equal budgets";
+            let again = if budget.contains("measured") { " with the planned runs in its folder" } else { "" };
+            (format!("{settings} ({budget}), and scored"), again)
+        }
+    };
     let what = format!(
-        "{names}: each trained from scratch for {epochs} on the training cases and scored on the validation cases, on {}. \
-         The same command on the same machine gives the same bits, whatever the number of threads; times vary.",
+        "{names}: each {trained} on the validation cases, on {}. \
+         The same command{again} on the same machine gives the same bits, whatever the number of threads; times vary.",
         run_line(results)
     );
     let _ = writeln!(html, "<p>{}</p>", Escaped(what));

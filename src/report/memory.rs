@@ -1,5 +1,7 @@
 //! The page of `ossnet memory`: one step's bytes, and how they grow.
 
+use crate::order;
+
 use std::fmt::Write;
 
 use super::escape::Escaped;
@@ -23,8 +25,10 @@ pub struct MemoryPage {
     pub timeline: Option<Timeline>,
     /// Layers' shares of the peak, largest first.
     pub by_layer: Vec<(String, u64)>,
-    /// Reserved bytes, and what lies beside the ledger.
-    pub beside: Vec<(String, u64)>,
+    /// What lies on the device: reserved bytes, and what lies beside the ledger.
+    pub device: Vec<(String, u64)>,
+    /// What lies on the host beside it.
+    pub host: Vec<(String, u64)>,
     /// How the peak grows: a table.
     pub growth: Option<TextTable>,
     /// Memory against resolution.
@@ -85,7 +89,7 @@ fn step_section(page: &MemoryPage, timeline: &Timeline) -> String {
     html + &glossary() + "</section>\n"
 }
 
-/// Roles at the peak, then what is reserved and what lies beside the ledger.
+/// Roles at the peak, then what the device and what the host holds: two sums, for on CUDA they are two memories.
 fn role_table(timeline: &Timeline, page: &MemoryPage) -> String {
     let events = &timeline.events;
     // The first of equals, as on the chart.
@@ -93,7 +97,7 @@ fn role_table(timeline: &Timeline, page: &MemoryPage) -> String {
     let mut html = head("Role");
     let mut held: Vec<(&String, u64)> = timeline.roles.iter().zip(events[peak].bytes.iter().copied()).collect();
     held.retain(|(_, bytes)| *bytes > 0);
-    held.sort_by_key(|(role, _)| roles::rank(role));
+    order::by_key(&mut held, |(role, _)| roles::rank(role) as u128);
     for (role, bytes) in held {
         let swatch = swatch(&format!("area c{}", roles::rank(role)));
         row(&mut html, &format!("{swatch}{}", Escaped(roles::display(role))), bytes);
@@ -103,11 +107,14 @@ fn role_table(timeline: &Timeline, page: &MemoryPage) -> String {
         "<tr class=\"total\"><th scope=\"row\">peak</th>{}</tr>",
         cell(&mib(events[peak].total()), false)
     );
-    for (name, bytes) in page.beside.iter().filter(|(_, bytes)| *bytes > 0) {
-        row(&mut html, &Escaped(name).to_string(), *bytes);
+    for (place, held) in [("device", &page.device), ("host", &page.host)] {
+        for (name, bytes) in held.iter().filter(|(_, bytes)| *bytes > 0) {
+            row(&mut html, &Escaped(format!("{place}: {name}")).to_string(), *bytes);
+        }
+        let all = held.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let all = cell(&mib(all), false);
+        let _ = writeln!(html, "<tr class=\"total\"><th scope=\"row\">{place}, in all</th>{all}</tr>");
     }
-    let all = page.beside.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    let _ = writeln!(html, "<tr class=\"total\"><th scope=\"row\">in all</th>{}</tr>", cell(&mib(all), false));
     html + "</tbody></table></div>\n"
 }
 

@@ -1,5 +1,7 @@
 //! The tables on the terminal.
 
+use crate::order;
+
 use super::number_format::{MISSING, count, duration, mib, score};
 use super::results::{CaseScore, Results, score_of};
 use super::statistics::Statistics;
@@ -21,7 +23,11 @@ pub fn table(results: &Results) -> String {
     }
     let threads = if results.threads == 1 { "1 thread".into() } else { format!("{} threads", results.threads) };
     let run = format!("{}, {threads}, seed {}, ossnet {}", results.device, results.seed, results.version);
-    format!("{text}\n{}\n{run}\n", wrapped(&conclusion(results)))
+    let budget = match results.budget.is_empty() {
+        true => String::new(),
+        false => format!("{}\n", wrapped(&format!("Equal budgets: {}.", results.budget))),
+    };
+    format!("{text}\n{}\n{budget}{run}\n", wrapped(&conclusion(results)))
 }
 
 fn scores(results: &Results, cases: &[&str]) -> TextTable {
@@ -68,7 +74,7 @@ pub(super) fn role_names(results: &Results) -> Vec<&str> {
         }
     }
     names.retain(|role| results.models.iter().any(|model| model.peak_by_role.get(role) > 0));
-    names.sort_by_key(|role| roles::rank(role));
+    order::by_key(&mut names, |role| roles::rank(role) as u128);
     names
 }
 

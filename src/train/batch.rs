@@ -3,8 +3,9 @@
 //! Every random choice depends on the seed and the pass's number alone, so that a resumed run goes on exactly as an
 //! uninterrupted one would, and any thread may draw any batch ahead of its time.
 
+use crate::data::augment::Change;
 use crate::data::point_sampling::Reach;
-use crate::data::{Labels, Padding, PlaneLayout, Volume};
+use crate::data::{BorderPoints, Labels, Padding, PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -124,17 +125,26 @@ pub fn draw(
         let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
             return Err(Error::Model(format!("case {} has no labels to train on", case.name)));
         };
-        let (mut volume, mut labels) = (change.apply(&case.volume), change.apply_labels(labels));
         if case.ignore.is_some() && labels.voxels.iter().all(|&class| class == Labels::IGNORED) {
             let problem = format!("case {} has no voxel that somebody has looked at", case.name);
             return Err(Error::Model(format!("{problem}; leave it out, or annotate a part of it")));
         }
-        let border = change.apply_border(border, &labels);
-        if let (Supervision::Voxels, Some(patch)) = (supervision, settings.patch) {
-            let mut rng = Rng::named(settings.seed, "patches").split(pass).split(i as u64);
-            (volume, labels) = cut_patch(&volume, &labels, patch, settings.foreground_share, &mut rng);
-        }
-        items.push((volume, labels, border));
+        items.push(match (supervision, settings.patch) {
+            (Supervision::Voxels, Some(patch)) => {
+                let mut rng = Rng::named(settings.seed, "patches").split(pass).split(i as u64);
+                changed_patch(&change, (&case.volume, labels), patch, settings.foreground_share, &mut rng)
+            }
+            // Nothing is asked near borders.
+            (Supervision::Voxels | Supervision::Slices { .. }, _) => {
+                let nowhere = BorderPoints { shape: labels.shape, voxels: Vec::new() };
+                (change.apply(&case.volume), change.apply_labels(labels), nowhere)
+            }
+            (Supervision::Points { .. }, _) => {
+                let (volume, labels) = (change.apply(&case.volume), change.apply_labels(labels));
+                let border = change.apply_border(border, &labels);
+                (volume, labels, border)
+            }
+        });
     }
     let shape = items[0].0.shape;
     if let Some(odd) = items.iter().position(|item| item.0.shape != shape) {
@@ -192,6 +202,28 @@ fn label_array<B>(items: &[Item<B>]) -> HostArray {
     HostArray { shape: vec![items.len(), d, h, w, 1], values }
 }
 
+/// A random patch with `change`. What turns, scales and bends is done to the whole volume, since a patch comes from places
+/// around it; then the patch is cut, and the rest is done to that alone: a flipped patch is a patch of a flipped volume, and a
+/// shifted one is another patch, which is drawn anyway.
+fn changed_patch(
+    change: &Change,
+    (volume, labels): (&Volume, &Labels),
+    patch: [usize; 3],
+    foreground_share: f32,
+    rng: &mut Rng,
+) -> Item<BorderPoints> {
+    let (volume, labels) = match change.spatial {
+        None => cut_patch(volume, labels, patch, foreground_share, rng),
+        spatial => {
+            let warp = Change { spatial, ..Change::default() };
+            cut_patch(&warp.apply(volume), &warp.apply_labels(labels), patch, foreground_share, rng)
+        }
+    };
+    let rest = Change { spatial: None, shift: [0; 3], ..*change };
+    let nowhere = BorderPoints { shape: patch, voxels: Vec::new() };
+    (rest.apply(&volume), rest.apply_labels(&labels), nowhere)
+}
+
 /// A random patch of `patch` voxels; a share of them is centred on foreground, as far as the volume's faces allow.
 /// Volumes that are smaller than the patch are padded first.
 fn cut_patch(
@@ -201,12 +233,10 @@ fn cut_patch(
     foreground_share: f32,
     rng: &mut Rng,
 ) -> (Volume, Labels) {
-    let (mut volume, mut labels) = (volume.clone(), labels.clone());
-    let shape = volume.shape;
-    let missing = [0, 1, 2].map(|k| patch[k].saturating_sub(shape[k]));
+    let missing = [0, 1, 2].map(|k| patch[k].saturating_sub(volume.shape[k]));
     if missing != [0; 3] {
         let padding = Padding { before: missing.map(|n| n.div_ceil(2)), after: missing.map(|n| n / 2) };
-        (volume, labels) = (volume.pad(&padding, 0.0), labels.pad(&padding));
+        return cut_patch(&volume.pad(&padding, 0.0), &labels.pad(&padding), patch, foreground_share, rng);
     }
     let shape = volume.shape;
     let uniform = [0, 1, 2].map(|k| rng.below((shape[k] - patch[k]) as u64 + 1) as usize);
@@ -277,5 +307,29 @@ mod tests {
         }
         let (image, _) = cut_patch(&volume, &labels, [8, 8, 10], 0.0, &mut Rng::new(1));
         assert_eq!(image.voxels.iter().filter(|&&v| v == 0.0).count(), 8 * 2 * 10);
+    }
+
+    /// A changed patch is a patch of the changed volume: the same voxels, mirrored, with their labels, and nothing that moved in
+    /// from outside; where the change knows no other voxel than its own it has the same values.
+    #[test]
+    fn patches_are_cut_before_they_are_changed() {
+        let shape = [9, 7, 11];
+        let volume = Volume::new(shape, 1, (0..693).map(|i| i as f32 + 1.0).collect());
+        let labels = Labels::new(shape, (0..693).map(|i| (i % 5 == 0) as u8).collect());
+        let change = Change { flips: [true, false, true], shift: [3, 3, 3], contrast: Some(2.0), ..Change::default() };
+        for seed in 0..20 {
+            let patch = [4, 3, 6];
+            let (plain, classes) = cut_patch(&volume, &labels, patch, 0.5, &mut Rng::new(seed));
+            let (found, answer, _) = changed_patch(&change, (&volume, &labels), patch, 0.5, &mut Rng::new(seed));
+            for (at, value) in found.voxels.iter().enumerate() {
+                let [x, y, z] = [at / 18, at / 6 % 3, at % 6];
+                let from = ((3 - x) * 3 + y) * 6 + 5 - z;
+                assert_eq!(
+                    (*value, answer.voxels[at]),
+                    (2.0 * plain.voxels[from], classes.voxels[from]),
+                    "{seed} {at}"
+                );
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use ossnet::checkpoint::{Array, safetensors, torch};
 const SIDE: i64 = 16;
 
 /// The flags of every training run here.
-const TRAIN: &str = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1";
+const TRAIN: &str = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 1";
 
 /// A folder with a sound data set in `data`.
 fn place() -> Place {
@@ -61,7 +61,7 @@ fn data_sets_that_are_none() {
     fs::create_dir(place.at("strange")).unwrap();
     fs::write(place.at("strange/readme.txt"), "hello").unwrap();
     fs::write(place.at("file"), "hello").unwrap();
-    for command in [TRAIN, "compare --quiet --models o-net-small --epochs 1"] {
+    for command in [TRAIN, "compare --preset sample --quiet --models o-net-small --epochs 1"] {
         place.refuses(&format!("{command} --data nowhere"), 1, &["nowhere", "No such file"]);
         place.refuses(&format!("{command} --data empty"), 1, &["empty folder"]);
         place.refuses(&format!("{command} --data strange"), 1, &["strange", "dataset.json"]);
@@ -156,12 +156,12 @@ fn cases_that_nothing_can_be_learned_from() {
     let place = Place::new();
     data_set(&place.at("data"), SIDE, &["a"], &["v"]);
     replace(2)(&place.at("data"));
-    let compare = "compare --quiet --models unet2d,o-net-small --epochs 1 --data data";
+    let compare = "compare --preset sample --quiet --models unet2d,o-net-small --epochs 1 --data data";
     // The U-Net's sixteen-fold axes make the first two sides large enough; the third stays too small.
     place.refuses(compare, 1, &["too small"]);
     data_set(&place.at("lonely"), SIDE, &["a"], &[]);
     place.refuses(
-        "compare --quiet --models o-net-small --epochs 1 --data lonely",
+        "compare --preset sample --quiet --models o-net-small --epochs 1 --data lonely",
         1,
         &["lonely", "no validation case"],
     );
@@ -221,8 +221,7 @@ fn a_budget_that_the_job_exceeds() {
         place.refuses(&command, 1, &["out of memory", op, "parameter", "--memory-budget"]);
     }
     // Enough for the network, not for its activations.
-    let command =
-        "train --quiet --threads 1 --model o-net-small --points 100000 --epochs 1 --data data --memory-budget 40MiB";
+    let command = "train --preset sample --quiet --threads 1 --model o-net-small --points 100000 --epochs 1 --data data --memory-budget 40MiB";
     place.refuses(command, 1, &["linear of decoder", "wants", "data", "--memory-budget"]);
     // Refused by the budget before anything of that size is computed.
     let memory = "memory --volume 65536x65536x65536 --points 4294967296 --memory-budget 8GiB";
@@ -237,7 +236,7 @@ fn folders_that_cannot_be_written_to() {
     fs::write(place.at("file"), "").unwrap();
     fs::create_dir(place.at("full")).unwrap();
     fs::write(place.at("full/thesis.tex"), "").unwrap();
-    let compare = "compare --quiet --models o-net-small --epochs 1 --data data";
+    let compare = "compare --preset sample --quiet --models o-net-small --epochs 1 --data data";
     let infer = "infer --quiet --load-model run/o-net-small.safetensors --input scan.nii.gz";
     for command in [format!("{TRAIN} --data data"), compare.into(), infer.into()] {
         place.refuses(&format!("{command} --out file/run"), 1, &["file/run"]);
@@ -262,9 +261,11 @@ fn checkpoints_that_cannot_be_used() {
     fs::write(place.at("nothing.safetensors"), "").unwrap();
     torch::write(place.at("official.pt"), &[("weight", weights.view())]).unwrap();
     safetensors::write(place.at("foreign.safetensors"), &[("weight", weights.view())], &Default::default()).unwrap();
+    let own = [("network".into(), r#"{"architecture":"two_layers","features":8}"#.into())].into();
+    safetensors::write(place.at("own.safetensors"), &[("weight", weights.view())], &own).unwrap();
     fs::write(place.at("evil.pt"), evil_archive()).unwrap();
 
-    let table: [(&str, &[&str]); 9] = [
+    let table: [(&str, &[&str]); 10] = [
         ("gone.safetensors", &["No such file"]),
         ("data", &["directory"]),
         ("half.safetensors", &["cut short or damaged"]),
@@ -273,6 +274,7 @@ fn checkpoints_that_cannot_be_used() {
         ("nothing.safetensors", &["empty"]),
         ("official.pt", &["does not say its network"]),
         ("foreign.safetensors", &["does not say its network"]),
+        ("own.safetensors", &["no name for (two_layers)", "the program that made it"]),
         ("evil.pt", &["system"]),
     ];
     for (file, parts) in table {
@@ -318,7 +320,8 @@ fn a_checkpoint_of_other_classes_is_not_scored() {
 #[test]
 fn numbers_that_run_away() {
     let place = place();
-    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 20 --data data --rate 1e30";
+    let train =
+        "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 20 --data data --rate 1e30";
     // What was done until then is told, but no weights are kept.
     place.run(&format!("{train} --out run")).refused(1, &["not finite at step", "encoder", "lower the learning rate"]);
     assert!(fs::read_to_string(place.at("run/log.jsonl")).unwrap().contains("\"step\":1"));
@@ -384,7 +387,7 @@ fn a_disk_that_is_full() {
 #[test]
 fn an_interrupt_in_the_middle_of_training() {
     let place = place();
-    let train = "train --threads 1 --model o-net-small --points 64 --epochs 2000 --data data";
+    let train = "train --preset sample --threads 1 --model o-net-small --points 64 --epochs 2000 --data data";
     let mut child = place.command(&format!("{train} --out run")).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     // The first step is done; thousands are left.
@@ -421,7 +424,10 @@ fn readers_that_go_away() {
         assert_eq!(outcome.err, "0\n", "{number}: {arguments}");
     }
     for stderr in ["2>&-", "2>/dev/full"] {
-        assert_eq!(place.shell(&format!("exec \"$ossnet\" train --data nowhere {stderr}")).code, Some(1));
+        assert_eq!(
+            place.shell(&format!("exec \"$ossnet\" train --preset sample --data nowhere {stderr}")).code,
+            Some(1)
+        );
         assert_eq!(
             place.shell(&format!("exec \"$ossnet\" {TRAIN} --data data --out \"of {stderr}\" {stderr}")).code,
             Some(0)

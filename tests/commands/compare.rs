@@ -128,8 +128,9 @@ fn the_report_needs_no_network() {
 fn json_is_the_results_file_and_nothing_else() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
-    let outcome =
-        place.run("compare --json --models o-net-small,oss-net-c-small --epochs 1 --data data --out a/new/folder");
+    let outcome = place.run(
+        "compare --preset sample --json --models o-net-small,oss-net-c-small --epochs 1 --data data --out a/new/folder",
+    );
     let file = fs::read_to_string(place.at("a/new/folder/results.json")).unwrap();
     assert_eq!(outcome.succeeded(), file);
     assert!(fs::read_to_string(place.at("a/new/folder/report.html")).unwrap().contains("balls"));
@@ -166,7 +167,8 @@ fn a_segmentation_lies_where_its_scan_does() {
     data_set(&place.at("data"), 24, &["a", "b"], &["v"]);
     for (model, flags) in [("unet3d", ""), ("oss-net-a-small", "--points 500")] {
         let out = format!("runs/{model}");
-        let train = format!("train --quiet --json --data data --epochs 2 --model {model} --out {out} {flags}");
+        let train =
+            format!("train --preset sample --quiet --json --data data --epochs 2 --model {model} --out {out} {flags}");
         let summary: Value = serde_json::from_str(&place.run(&train).succeeded()).unwrap();
         assert_eq!(summary, results(&place.at(&out).join("summary.json")));
 

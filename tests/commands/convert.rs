@@ -41,7 +41,7 @@ fn networks_go_both_ways() {
     assert_eq!(sorted(&torch::read(&original).unwrap()), sorted(&torch::read(place.at("back.pt")).unwrap()));
 
     data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
-    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 3 --data data --average-decay 0.5 --out run";
+    let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 3 --data data --average-decay 0.5 --out run";
     place.run(train).succeeded();
     place.run("convert run/o-net-small.safetensors o-net-small.pt").succeeded();
     let (own, official) = (

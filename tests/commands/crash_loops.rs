@@ -89,7 +89,7 @@ fn no_leftovers(folder: &Path) {
 #[test]
 fn trainings() {
     let (place, mut draw, mut kills, mut runs) = (place(), Draw(1), 0, 0);
-    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 12 --validate-every 3 --save-every 0 --data data";
+    let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 12 --validate-every 3 --save-every 0 --data data";
     let whole = undisturbed(&place, &format!("{train} --out whole"));
     let weights = |folder: &str| lasting(&place.at(folder), &|name| name.ends_with(".safetensors"));
     let expected = weights("whole");
@@ -124,7 +124,10 @@ fn trainings() {
 #[test]
 fn inferences() {
     let (place, mut draw, mut kills, mut runs) = (place(), Draw(2), 0, 0);
-    undisturbed(&place, "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --out net");
+    undisturbed(
+        &place,
+        "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --out net",
+    );
     let infer = "infer --quiet --threads 1 --load-model net/o-net-small.safetensors --input scans --mesh ply --resolution 48x48x48 --resume";
     let whole = undisturbed(&place, &format!("{infer} --out whole"));
     let found = |folder: &str| lasting(&place.at(folder), &|name| !name.starts_with('.') && name != "inference.json");
@@ -152,7 +155,7 @@ fn inferences() {
 #[test]
 fn comparisons() {
     let (place, mut draw, mut kills, mut runs) = (place(), Draw(3), 0, 0);
-    let compare = "compare --quiet --threads 1 --models o-net-small,unet2d --epochs 2 --data data";
+    let compare = "compare --preset sample --quiet --threads 1 --models o-net-small,unet2d --epochs 2 --data data";
     let whole = undisturbed(&place, &format!("{compare} --out whole"));
     let weights = |folder: &str| lasting(&place.at(folder), &|name| name.ends_with(".safetensors"));
     let dice = |folder: &str| -> Vec<Value> {

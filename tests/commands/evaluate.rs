@@ -126,7 +126,7 @@ fn scores_of_label_files() {
 fn a_checkpoint_knows_its_data() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a", "b", "c"], &["d"]);
-    let train = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --fold 2/2 --out run";
+    let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 1 --data data --fold 2/2 --out run";
     let trained: Value = serde_json::from_str(&place.run(&format!("{train} --json")).succeeded()).unwrap();
     let outcome = place.run("evaluate run/o-net-small.safetensors --json --out scores");
     assert!(outcome.err.contains("2 validation cases of balls, fold 2/2"), "{}", outcome.err);

@@ -18,7 +18,7 @@ fn place() -> Place {
     ball(SIDE, 7)[0].write(&place.at("scan.nii.gz"));
     let stored = CHECKPOINTS.get_or_init(|| {
         ["o-net-small", "unet3d"].map(|model| {
-            let train = "train --quiet --threads 1 --points 64 --epochs 1 --data data";
+            let train = "train --preset sample --quiet --threads 1 --points 64 --epochs 1 --data data";
             place.run(&format!("{train} --model {model} --out {model}")).succeeded();
             let bytes = fs::read(place.at(&format!("{model}/{model}.safetensors"))).unwrap();
             fs::remove_dir_all(place.at(model)).unwrap();

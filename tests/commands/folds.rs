@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::support::cli::{Place, data_set};
 
 /// Small enough for a second a run.
-const TRAIN: &str = "train --threads 1 --model o-net-small --points 64 --epochs 2 --batch-size 2 --data data";
+const TRAIN: &str =
+    "train --preset sample --threads 1 --model o-net-small --points 64 --epochs 2 --batch-size 2 --data data";
 
 /// Seven cases, two of which the data set declares to be for validation.
 fn place() -> Place {
@@ -74,7 +75,8 @@ fn all_folds_are_trained_and_resumed() {
 #[test]
 fn a_comparison_over_folds_scores_every_case_once() {
     let place = place();
-    let compare = "compare --threads 1 --models o-net-small,unet3d --epochs 1 --data data --folds 3 --out cv";
+    let compare =
+        "compare --preset sample --threads 1 --models o-net-small,unet3d --epochs 1 --data data --folds 3 --out cv";
     place.run(&format!("{compare} --quiet")).succeeded();
     let results = json(&place, "cv/results.json");
     for row in ["models", "baselines"].iter().flat_map(|part| results[part].as_array().unwrap()) {
@@ -103,8 +105,8 @@ fn refused_folds() {
     place.refuses(&format!("{TRAIN} --folds 8"), 1, &["7 labelled cases", "8 folds"]);
     place.refuses(&format!("{TRAIN} --folds 1"), 2, &["--folds", "2 to 1000"]);
     place.refuses(&format!("{TRAIN} --fold 4/3"), 2, &["--fold", "2/5"]);
-    place.refuses("compare --data data --folds 1", 2, &["--folds"]);
-    place.refuses("compare --data data --fold 2", 2, &["--fold", "2/5"]);
+    place.refuses("compare --preset sample --data data --folds 1", 2, &["--folds"]);
+    place.refuses("compare --preset sample --data data --fold 2", 2, &["--fold", "2/5"]);
     place.run(&format!("{TRAIN} --folds 2 --out cv --quiet")).succeeded();
     // Another case makes other folds.
     data_set(&place.at("data"), 16, &["c1", "c2", "c3", "c4", "c5", "c6", "c7"], &["c8"]);

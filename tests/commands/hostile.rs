@@ -21,7 +21,7 @@ fn place() -> Place {
     data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
     ball(SIDE, 7)[0].write(&place.at("scan.nii.gz"));
     let bytes = BYTES.get_or_init(|| {
-        let train = "train --quiet --threads 1 --points 64 --epochs 1 --data data --model o-net-small --out run";
+        let train = "train --preset sample --quiet --threads 1 --points 64 --epochs 1 --data data --model o-net-small --out run";
         place.run(train).succeeded();
         let bytes = fs::read(place.at("run/o-net-small.safetensors")).unwrap();
         fs::remove_dir_all(place.at("run")).unwrap();
@@ -105,7 +105,7 @@ fn flags_that_ask_for_the_moon() {
     place.refuses(&format!("{infer} --mesh ply --refine {huge}"), 2, &["--refine"]);
     for flags in [format!("--patch {huge},16,16"), "--resize 64".into(), format!("--resize {huge},1,1")] {
         let flag = flags.split(' ').next().unwrap();
-        place.refuses(&format!("train --quiet --data data --model unet3d {flags}"), 2, &[flag]);
+        place.refuses(&format!("train --preset sample --quiet --data data --model unet3d {flags}"), 2, &[flag]);
     }
     place.run(&format!("{infer} --margin {huge} --points-at-once {huge}")).succeeded();
     let outcome =

@@ -32,7 +32,7 @@ fn models() -> &'static Place {
         }
         let json = fs::read_to_string(place.at("data/dataset.json")).unwrap();
         fs::write(place.at("data/dataset.json"), json.replace(r#""1": "ball""#, r#""3": "ball""#)).unwrap();
-        let train = "train --quiet --threads 1 --data data --points 512 --epochs";
+        let train = "train --preset sample --quiet --threads 1 --data data --points 512 --epochs";
         place.run(&format!("{train} 60 --model oss-net-c-small --out one")).succeeded();
         place.run(&format!("{train} 40 --model unet3d --out two")).succeeded();
         fs::rename(place.at("one/oss-net-c-small.safetensors"), place.at("occupancy.safetensors")).unwrap();

@@ -32,7 +32,7 @@ fn meshes_and_the_page() {
     let place = Place::new();
     data_set(&place.at("data"), SIDE, &["a", "b", "c", "d"], &["v"]);
     place
-        .run("train --quiet --threads 1 --data data --points 512 --epochs 60 --model oss-net-c-small --out run")
+        .run("train --preset sample --quiet --threads 1 --data data --points 512 --epochs 60 --model oss-net-c-small --out run")
         .succeeded();
     // 2 mm, and the first voxel elsewhere than at the origin.
     for (name, seed) in [("one", 2), ("two", 3)] {

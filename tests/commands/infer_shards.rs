@@ -21,7 +21,7 @@ fn model() -> &'static Place {
     PLACE.get_or_init(|| {
         let place = Place::new();
         data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
-        let train = "train --quiet --threads 1 --model o-net-small --points 64 --data data --epochs";
+        let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --data data --epochs";
         place.run(&format!("{train} 4 --out one")).succeeded();
         place.run(&format!("{train} 5 --out two")).succeeded();
         place

@@ -46,7 +46,9 @@ fn one_checkpoint_has_one_score() {
     ] {
         let place = cohort::place(TRAINING);
         let trained = json(
-            &place.run(&format!("train --quiet --json --data data --model {model} {flags} --out run")).succeeded(),
+            &place
+                .run(&format!("train --preset sample --quiet --json --data data --model {model} {flags} --out run"))
+                .succeeded(),
         );
         let trained = scores(&trained);
         assert_eq!(trained.len(), 2 * cohort::VALIDATION.len());
@@ -90,8 +92,9 @@ fn networks_learn() {
     for (model, flags, least) in networks {
         for seed in 0..seeds {
             let out = format!("{model}-{seed}");
-            let command =
-                format!("train --quiet --json --data data --model {model} {flags} --augment none --seed {seed}");
+            let command = format!(
+                "train --preset sample --quiet --json --data data --model {model} {flags} --augment none --seed {seed}"
+            );
             let result = json(&place.run(&format!("{command} --out {out}")).succeeded());
             let dice = result["dice"].as_f64().unwrap();
             println!("{model}, seed {seed}: Dice {dice:.3}");

@@ -17,7 +17,7 @@ fn place() -> Place {
     place
 }
 
-const TRAIN: &str = "train --threads 1 --points 64 --data data --model o-net-small";
+const TRAIN: &str = "train --preset sample --threads 1 --points 64 --data data --model o-net-small";
 
 /// A training that takes long, started and past its first step.
 fn running(place: &Place, out: &str) -> Child {
@@ -54,7 +54,7 @@ fn the_second_process_is_refused_and_the_first_goes_on() {
     for command in [
         format!("{TRAIN} --quiet --epochs 1 --out run"),
         format!("{TRAIN} --quiet --epochs 100000 --resume run"),
-        "compare --quiet --models o-net-small --epochs 1 --data data --out run".into(),
+        "compare --preset sample --quiet --models o-net-small --epochs 1 --data data --out run".into(),
         "inspect data --out run".into(),
     ] {
         place.run(&command).refused(1, &["run", "in use by", &owner]);
@@ -128,7 +128,7 @@ fn a_summary_is_completed() {
 #[test]
 fn a_comparison_is_taken_up_at_any_moment() {
     let place = place();
-    let compare = "compare --quiet --threads 1 --models o-net-small,unet2d --epochs 1 --data data";
+    let compare = "compare --preset sample --quiet --threads 1 --models o-net-small,unet2d --epochs 1 --data data";
     place.run(&format!("{compare} --out whole")).succeeded();
     let dice = |folder: &str| -> Vec<Value> {
         let text = fs::read_to_string(place.at(folder).join("results.json")).unwrap();

@@ -13,6 +13,7 @@ mod convert;
 #[cfg(feature = "exhaustive")]
 mod crash_loops;
 mod determinism;
+mod ensembles;
 mod evaluate;
 mod faults;
 mod feeds;
@@ -29,6 +30,7 @@ mod left_over;
 mod memory_command;
 mod names;
 mod out_of_memory;
+mod own_data;
 mod plan;
 mod resident_memory;
 mod roofline;

@@ -26,8 +26,22 @@ fn one_configuration_is_explained_and_the_sums_agree() {
         let peak = bytes(&answer["peak_bytes"]);
         let sum = |key: &str| answer[key].as_object().unwrap().values().map(bytes).sum::<u64>();
         assert_eq!((sum("by_role"), sum("by_layer")), (peak, peak), "{arguments}");
-        assert!(bytes(&answer["reserved_bytes"]) >= peak && bytes(&answer["host_bytes"]) > 0, "{arguments}");
-        assert!(bytes(&answer["overhead_bytes"]) > 0 && !answer["peak_op"].as_str().unwrap().is_empty(), "{arguments}");
+        // Two sums: of the device and of the host, which has the program itself.
+        assert!(bytes(&answer["reserved_bytes"]) >= peak && sum("host") == bytes(&answer["host_bytes"]), "{arguments}");
+        assert_eq!(answer["device_bytes"], answer["reserved_bytes"], "{arguments}");
+        let gpu = json(&place, &format!("{arguments} --plan-for sm_90"));
+        assert_eq!(bytes(&gpu["device_bytes"]), bytes(&gpu["reserved_bytes"]) + (512 << 20), "{arguments}");
+        assert!(gpu["total_bytes"].is_null() && sum("host") > bytes(&answer["host"]["cases"]), "{arguments}");
+        let text = place.run(&format!("memory {arguments} --plan-for sm_90")).succeeded();
+        let mib = |head: &str| {
+            let line = text.lines().find(|line| line.starts_with(head)).unwrap_or_else(|| panic!("{head}: {text}"));
+            line.split_whitespace().last().unwrap().parse::<f64>().unwrap()
+        };
+        // A tenth of a MiB is printed.
+        for (head, key) in [("device, in all", "device_bytes"), ("host, in all", "host_bytes")] {
+            assert!((mib(head) - bytes(&gpu[key]) as f64 / f64::from(1 << 20)).abs() <= 0.05 + 1e-9, "{head}: {text}");
+        }
+        assert!(!answer["peak_op"].as_str().unwrap().is_empty(), "{arguments}");
         let stretches = answer["timeline"].as_array().unwrap();
         let highest = stretches.iter().map(|stretch| bytes(&stretch["peak_bytes"])).max();
         // What lives across the step is live at its first event.
@@ -59,7 +73,7 @@ fn files_hold_the_whole_step() {
         page.starts_with("<!DOCTYPE html>") && page.contains("decoder.blocks.4") && !page.contains("http"),
         "{page}"
     );
-    assert!(page.contains("class=\"area") && page.contains("overhead"));
+    assert!(page.contains("class=\"area") && page.contains("device, in all") && page.contains("host, in all"));
 }
 
 #[test]
@@ -247,7 +261,7 @@ fn unusable_questions_are_refused() {
 fn training_over_budget_is_refused_with_remedies_or_adapts() {
     let place = Place::new();
     data_set(&place.at("data"), 48, &["a", "b", "c", "d"], &["v"]);
-    let train = "train --threads 2 --model oss-net-c-small --data data --epochs 1 --batch-size 4 --points 4096 --memory-budget 140MiB";
+    let train = "train --preset sample --threads 2 --model oss-net-c-small --data data --epochs 1 --batch-size 4 --points 4096 --memory-budget 140MiB";
     place.refuses(
         train,
         1,
@@ -258,7 +272,8 @@ fn training_over_budget_is_refused_with_remedies_or_adapts() {
     let summary: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
     assert!(bytes(&summary["peak_bytes"]) <= 140 << 20, "{summary}");
 
-    let compare = "compare --threads 2 --models oss-net-c-small --data data --epochs 1 --memory-budget 64MiB";
+    let compare =
+        "compare --preset sample --threads 2 --models oss-net-c-small --data data --epochs 1 --memory-budget 64MiB";
     place.refuses(compare, 1, &["out of memory: ", "it fits with --recompute ", "by --on-oom adapt ("]);
     let outcome = place.run(&format!("{compare} --on-oom adapt --json --out compared"));
     assert!(outcome.err.contains("as asked needs more than 64.0 MiB"), "{}", outcome.err);

@@ -39,7 +39,9 @@ fn commands_agree_on_a_name() {
     data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
     let mut counts = Vec::new();
     for name in ["o-net", "o-net-small", "unet3d", "vanilla_o_net_wide"] {
-        let train = format!("train --quiet --json --data data --epochs 1 --points 32 --model {name} --out {name}");
+        let train = format!(
+            "train --preset sample --quiet --json --data data --epochs 1 --points 32 --model {name} --out {name}"
+        );
         let trained = json(&place.run(&train).succeeded());
         let step = format!("--model {name} --channels 1 --volume {SIDE}x{SIDE}x{SIDE} --points 32 --json");
         for command in ["memory", "roofline"] {
@@ -61,7 +63,7 @@ fn commands_agree_on_a_name() {
 fn runs_of_the_earlier_names_go_on() {
     let place = Place::new();
     data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
-    let train = "train --quiet --json --data data --epochs 2 --points 32 --model o-net-small --out run";
+    let train = "train --preset sample --quiet --json --data data --epochs 2 --points 32 --model o-net-small --out run";
     let scored = json(&place.run(train).succeeded());
     for ending in ["safetensors", "costs.json"] {
         fs::rename(place.at(&format!("run/o-net-small.{ending}")), place.at(&format!("run/o-net.{ending}"))).unwrap();

@@ -89,7 +89,7 @@ fn inference_names_its_own_remedies() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     data_set(&place.at("large"), 80, &["a"], &["v"]);
-    let train = "train --quiet --threads 1 --data data --epochs 1 --points 64";
+    let train = "train --preset sample --quiet --threads 1 --data data --epochs 1 --points 64";
     place.run(&format!("{train} --model unet3d --out unet")).succeeded();
     place.run(&format!("{train} --model o-net-small --out onet")).succeeded();
     let unet = "--quiet --threads 1 --load-model unet/unet3d.safetensors";
@@ -159,7 +159,7 @@ mod refused {
     fn training() {
         let place = Place::new();
         data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
-        let train = "train --data data --model o-net-small --batch-size 2 --points 1536 --epochs 1";
+        let train = "train --preset sample --data data --model o-net-small --batch-size 2 --points 1536 --epochs 1";
         let Some(refused) = run(&place, 20, &format!("{train} --quiet --out refused")) else { return };
         let parts = ["out of memory: ", " wants ", " of 20.0 MiB are in use (", "it fits with "];
         refused.refused(1, &parts);
@@ -185,7 +185,7 @@ mod refused {
     fn comparing() {
         let place = Place::new();
         data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
-        let compare = "compare --data data --models o-net-small --epochs 1";
+        let compare = "compare --preset sample --data data --models o-net-small --epochs 1";
         let Some(refused) = run(&place, 20, &format!("{compare} --quiet --out refused")) else { return };
         refused.refused(
             1,

@@ -11,7 +11,7 @@ use crate::support::cli::{Outcome, Place, data_set, earlier_version};
 const SIDE: i64 = 16;
 
 /// A run of 24 steps with everything that has a state: averages, validations, accumulated passes.
-const RUN: &str = "train --quiet --threads 1 --model o-net-small --points 64 --epochs 24 --batch-size 1 --accumulate 2 --data data \
+const RUN: &str = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 24 --batch-size 1 --accumulate 2 --data data \
     --average-decay 0.9 --clip-norm 1 --validate-every 5 --save-every 0";
 
 fn place() -> Place {
@@ -41,7 +41,7 @@ fn a_run_of_an_earlier_version() {
 #[test]
 fn a_run_that_goes_on_for_longer() {
     let place = place();
-    let train = "train --quiet --threads 1 --model o-net-small --points 64 --batch-size 1 --data data";
+    let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --batch-size 1 --data data";
     place.run(&format!("{train} --epochs 3 --out a-run")).succeeded();
     let said = place.run("train --resume a-run").succeeded();
     assert!(said.contains("finished before: mean Dice") && said.contains("--epochs"), "{said}");
@@ -124,8 +124,16 @@ fn the_official_options() {
     place.refuses("train --precision bf16 --data data", 2, &["--precision bf16", "CUDA device"]);
     place.refuses("train --cuda-devices 0,1 --data data", 2, &["--cuda-devices 0,1", "one device"]);
     place.refuses("train --cuda-devices x --data data", 2, &["--cuda-devices", "'x'"]);
-    place.refuses("train --model o-net-small --patch 16,16,16 --data data", 2, &["--patch", "O-Net small"]);
-    place.refuses("train --model unet3d --patch 16,16,10 --data data", 2, &["--patch", "multiples of 16"]);
+    place.refuses(
+        "train --preset sample --model o-net-small --patch 16,16,16 --data data",
+        2,
+        &["--patch", "O-Net small"],
+    );
+    place.refuses(
+        "train --preset sample --model unet3d --patch 16,16,10 --data data",
+        2,
+        &["--patch", "multiples of 16"],
+    );
     let reference = place.run("train --preset brats --model full --reference --dump-config").succeeded();
     assert!(reference.contains("reference = true") && official.contains("reference = false"));
     place.refuses(

@@ -86,8 +86,7 @@ fn arenas_of_every_kind_train_alike() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     let weights = |out: &str, variable: (&str, &str)| {
-        let flags =
-            "train --data data --model o-net-small --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
+        let flags = "train --preset sample --data data --model o-net-small --points 32 --epochs 2 --quiet --memory-budget 64MiB --device cuda";
         let mut command = command(&place, &format!("{flags} --out {out}"));
         Outcome::from(command.env(variable.0, variable.1).output().unwrap()).succeeded();
         std::fs::read(place.at(out).join("o-net-small.safetensors")).unwrap()
@@ -134,8 +133,8 @@ fn a_machine_without_a_driver() {
     }
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
-    place.refuses("compare --data data --device cuda --out x", 1, &["libcuda.so", "--device cpu"]);
-    place.refuses("compare --data data --device cudA --out x", 2, &["cudA", "cuda:1"]);
+    place.refuses("compare --preset sample --data data --device cuda --out x", 1, &["libcuda.so", "--device cpu"]);
+    place.refuses("compare --preset sample --data data --device cudA --out x", 2, &["cudA", "cuda:1"]);
     place.refuses("roofline --measure", 1, &["libcuda.so", "--measure needs a GPU"]);
     let text = place.run("devices").succeeded();
     assert!(text.contains("none: no CUDA driver"), "{text}");
@@ -146,7 +145,7 @@ fn a_machine_without_a_driver() {
 fn a_device_that_is_not_there() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
-    let outcome = command(&place, "compare --data data --device cuda:63 --out x").output().unwrap();
+    let outcome = command(&place, "compare --preset sample --data data --device cuda:63 --out x").output().unwrap();
     Outcome::from(outcome).refused(1, &["no CUDA device 63"]);
 }
 
@@ -157,7 +156,7 @@ fn a_comparison() {
     data_set(&place.at("data"), 16, &["a"], &["v"]);
     let text = run(
         &place,
-        "compare --data data --models o-net-small,unet3d --epochs 1 --device cuda --memory-budget 1GiB --out result --quiet",
+        "compare --preset sample --data data --models o-net-small,unet3d --epochs 1 --device cuda --memory-budget 1GiB --out result --quiet",
     );
     assert!(text.contains("O-Net small") && text.contains("3D residual U-Net"), "{text}");
     let results = std::fs::read_to_string(place.at("result/results.json")).unwrap();
@@ -186,7 +185,9 @@ fn a_step_is_measured() {
 fn a_scan_is_segmented() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a"], &["v"]);
-    place.run("train --data data --model o-net-small --points 64 --epochs 3 --quiet --out run").succeeded();
+    place
+        .run("train --preset sample --data data --model o-net-small --points 64 --epochs 3 --quiet --out run")
+        .succeeded();
     let infer = "infer --quiet --load-model run/o-net-small.safetensors --input data/imagesTr/a.nii.gz --memory-budget 256MiB \
                  --resolution 6x5x7 --dense --threshold 0.3 --mesh obj --smallest 0 --refine 1 --json";
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();

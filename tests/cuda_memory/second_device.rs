@@ -35,7 +35,8 @@ fn flags_name_the_device() {
         command.env("LD_PRELOAD", cuemu::library().unwrap()).env("CUEMU_DEVICES", "2");
         command.output().unwrap().into()
     };
-    let train = "train --quiet --model o-net-small --points 32 --epochs 1 --data data --memory-budget 64MiB";
+    let train =
+        "train --preset sample --quiet --model o-net-small --points 32 --epochs 1 --data data --memory-budget 64MiB";
     run(&format!("{train} --cuda-devices 1 --out second")).succeeded();
     run(&format!("{train} --device cuda:0 --out first")).succeeded();
     let weights = |folder: &str| std::fs::read(place.at(folder).join("o-net-small.safetensors")).unwrap();

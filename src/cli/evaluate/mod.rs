@@ -3,6 +3,7 @@
 mod own_data;
 mod predictions;
 mod table;
+mod together;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::checkpoint::model::Model;
 use crate::cli::RunArgs;
+use crate::cli::checkpoints;
 use crate::cli::device_args::{DeviceArgs, PrecisionArgs};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::official::{self, OfficialArgs};
@@ -53,13 +55,14 @@ impl Part {
 /// Flags of `ossnet evaluate`.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The checkpoint (.safetensors, or an official .pt with --model)
+    /// The checkpoint (.safetensors, or an official .pt with --model), or the folder of its run. Of several, or of a folder with
+    /// folds, probabilities are averaged
     #[arg(value_name = "CHECKPOINT", conflicts_with = "load_model")]
     #[arg(required_unless_present_any = ["load_model", "predictions"])]
-    checkpoint: Option<PathBuf>,
+    checkpoint: Vec<PathBuf>,
     /// The checkpoint, as a flag
-    #[arg(short, long, value_name = "FILE")]
-    load_model: Option<PathBuf>,
+    #[arg(short, long, visible_alias = "checkpoint", value_name = "FILE", num_args = 1..)]
+    load_model: Vec<PathBuf>,
     /// Score the label files of this folder, whatever made them, in the place of a checkpoint: CASE.nii.gz for each case
     #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "load_model", "model", "sampled"])]
     predictions: Option<PathBuf>,
@@ -117,21 +120,31 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         return Err(Error::Usage("--tolerance must be 0 mm or more, for example 1".into()));
     }
-    match (&args.predictions, args.load_model.as_deref().or(args.checkpoint.as_deref())) {
-        (Some(folder), _) => predictions::run(&args, folder),
-        (None, Some(checkpoint)) => run_checkpoint(&args, checkpoint),
-        (None, None) => Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into())),
+    if let Some(folder) = &args.predictions {
+        return predictions::run(&args, folder);
+    }
+    let files = checkpoints::files(&[&args.load_model[..], &args.checkpoint].concat())?;
+    match files.split_first() {
+        Some((first, others)) => run_checkpoint(&args, first, others),
+        None => Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into())),
     }
 }
 
-/// Segments and scores with a checkpoint.
-fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
+/// Segments and scores with a checkpoint, or with several together.
+fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) -> Result<()> {
+    if args.sampled && !others.is_empty() {
+        return Err(Error::Usage("--sampled scores one checkpoint; name one, or omit it".into()));
+    }
+    let files = [&[checkpoint.to_path_buf()], others].concat();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
     let precision = args.precision.on(&device)?;
     // Weights that describe themselves are read before the data set: a broken checkpoint is the first thing to say.
     let early = (!args.official.is_given()).then(|| official::load(&device, checkpoint, &args.official, None));
     let early = early.transpose()?;
+    if args.data.is_none() {
+        together::check_data(&files)?;
+    }
     let own = own_data::of(checkpoint)?;
     let seed = args.seed.or(own.as_ref().map(|own| own.seed)).unwrap_or(0);
     let data = match (&args.data, &own) {
@@ -151,12 +164,25 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     };
     model.network.set_precision(precision);
     check_classes(&model, &found)?;
+    let mut models = vec![model];
+    for path in others {
+        let mut other = official::load(&device, path, &args.official, Some(&found))?;
+        other.network.set_precision(precision);
+        models.push(other);
+    }
+    checkpoints::check(&models, &files)?;
+    let model = &models[0];
     let mut failures = Failures::new(0);
-    let cases = cases(args, &model, &mut found, problems, &mut failures)?;
-    let title = model.network.architecture().title();
+    let cases = cases(args, model, &mut found, problems, &mut failures)?;
+    let mut title = model.network.architecture().title();
+    let mut source = checkpoint.display().to_string();
+    if !others.is_empty() {
+        together::warn_of_training(&files, &cases, &found, verbosity)?;
+        title = format!("{title} (mean of {} checkpoints)", files.len());
+        source = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    }
     verbosity.say(format!(
-        "scoring {title} ({}) on {} of {}{fold} ({})",
-        checkpoint.display(),
+        "scoring {title} ({source}) on {} of {}{fold} ({})",
         plural(cases.len(), args.part.of_cases()),
         found.name,
         found.path.display()
@@ -164,12 +190,15 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path) -> Result<()> {
     let rule = if model.network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
     if args.sampled {
         let sampling = sampled::official(sampled_family(args, &found)?);
-        run_sampled(args, &model, &cases, rule, (&sampling, seed))?;
+        run_sampled(args, model, &cases, rule, (&sampling, seed))?;
         return failures.finish(&found.path, "scored", AGAIN);
     }
     let folder = args.folder()?;
     let again = "run the command again";
-    let scored = score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?;
+    let scored = match others {
+        [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?,
+        _ => together::score(&models, &found, &cases, rule, verbosity)?,
+    };
     let measured = cases
         .iter()
         .zip(&scored)

@@ -27,7 +27,7 @@ pub struct OwnData {
 /// Most bytes of a file that is looked into.
 const MOST: u64 = 1 << 28;
 
-fn folder_of(checkpoint: &Path) -> &Path {
+pub(super) fn folder_of(checkpoint: &Path) -> &Path {
     checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::outputs::{Outputs, write_occupancy};
 use super::summary::entry;
-use super::{Batch, InferArgs};
+use super::{Batch, InferArgs, segmenter};
 use crate::data::{Case, Labels, Scan, Volume, Warning, nifti};
 use crate::error::Result;
-use crate::infer::{Refinement, Segmenter, SegmenterOptions};
+use crate::infer::{Refinement, SegmenterOptions};
 use crate::label_table;
 use crate::task::Task;
 
@@ -42,7 +42,7 @@ impl Batch {
     /// Segments one case and writes its meshes. `warn` hears what is odd about the scan.
     ///
     /// # Errors
-    /// Those of [`Segmenter::segment`] and of files.
+    /// Those of [`crate::infer::Ensemble::segment`] and of files.
     pub(super) fn answer(
         &self,
         case: &Case,
@@ -51,28 +51,32 @@ impl Batch {
         tick: &mut dyn FnMut() -> Result<()>,
         warn: &mut dyn FnMut(Warning),
     ) -> Result<Answer> {
-        let Self { args, model, .. } = self;
+        let Self { args, networks, .. } = self;
+        let (model, several) = (networks.model(), !networks.others.is_empty());
         let started = Instant::now();
         let Read { scan, seconds } = read;
         scan.warnings.into_iter().for_each(&mut *warn);
         if let Some(problem) = model.task.preprocessing.unusual_spacing(scan.image.shape, &scan.image.geometry)? {
             warn(Warning::new(case.images[0].path(), problem));
         }
-        let options = SegmenterOptions { shape: args.shape(&scan.image.geometry)?, ..self.options.clone() };
-        let segmenter = Segmenter::new(&*model.network, &model.parameters, &model.task, options)?;
-        let found = segmenter.segment(&case.name, scan.image, tick)?;
+        let shape = args.shape(&scan.image.geometry)?;
+        let found = networks.ensemble(shape)?.segment(&case.name, scan.image, tick)?;
         let InferArgs { seen, asked, .. } = args;
         let field = found.probabilities.as_ref().map(|volume| (volume, asked.threshold()));
         let refined = |mesh, refinement: &Refinement| {
             // Read again: the image is not held while the network runs.
             let image = case.read(&[], model.task.preprocessing.axes)?.image;
             let refinement = Refinement { threshold: f64::from(asked.threshold()), ..*refinement };
-            segmenter.refine(&case.name, image, mesh, &refinement, tick)
+            let options = SegmenterOptions { shape, ..networks.first.1.clone() };
+            segmenter(model, options)?.refine(&case.name, image, mesh, &refinement, tick)
         };
         let place = (model.parameters.device(), outputs.folder(), outputs.name.as_str());
         let meshes = seen.write(place, &model.task, &found.labels, field, refined)?;
         let mut entry = entry(model, case, outputs, &found, seconds + started.elapsed().as_secs_f64());
         entry["weights"] = self.weights.clone().into();
+        if several {
+            entry["checkpoints"] = (networks.others.len() + 1).into();
+        }
         if !meshes.is_empty() {
             entry["meshes"] = meshes.into();
         }

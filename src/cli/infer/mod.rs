@@ -17,6 +17,7 @@ use self::flags::{OutputArgs, SpaceArgs, WindowArgs};
 use self::outputs::{Outputs, Target};
 use self::shard::ShardArgs;
 use self::summary::{Summary, fingerprint, of_labels};
+use super::checkpoints;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
@@ -29,7 +30,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
 use crate::infer::inputs::{self, Inputs};
-use crate::infer::{Segmenter, SegmenterOptions};
+use crate::infer::{Ensemble, Segmenter, SegmenterOptions};
 use crate::interrupt;
 use crate::models::{Family, NetworkConfig};
 use crate::task::Task;
@@ -37,9 +38,11 @@ use crate::task::Task;
 /// Flags of `ossnet infer`.
 #[derive(Args, Clone, Debug)]
 pub struct InferArgs {
-    /// The checkpoint (.safetensors, or an official .pt together with --model)
-    #[arg(short, long, value_name = "FILE", required_unless_present = "merge")]
-    load_model: Option<PathBuf>,
+    /// The checkpoint (.safetensors, or an official .pt together with --model), or the folder of its run. Of several, or of a
+    /// folder with folds, probabilities are averaged
+    #[arg(short, long, visible_alias = "checkpoint", value_name = "FILE", required_unless_present = "merge")]
+    #[arg(num_args = 1..)]
+    load_model: Vec<PathBuf>,
     /// The network of an official .pt: one for BraTS, by its name
     #[arg(short, long, value_name = "NAME")]
     model: Option<String>,
@@ -82,9 +85,9 @@ pub struct InferArgs {
 }
 
 impl InferArgs {
-    /// The checkpoint, which the parser asks for.
+    /// The first checkpoint, which the parser asks for.
     fn weights(&self) -> &Path {
-        self.load_model.as_deref().unwrap_or(Path::new(""))
+        self.load_model.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
     /// Where results go, which the parser asks for.
@@ -92,17 +95,23 @@ impl InferArgs {
         self.out.as_deref().unwrap_or(Path::new(""))
     }
 
-    fn load(&self, device: &Device) -> Result<Model> {
+    /// The networks in these files, whose answers can be averaged.
+    fn load(&self, device: &Device, files: &[PathBuf]) -> Result<Vec<Model>> {
         let precision = self.precision.on(device)?;
-        let mut model = match &self.model {
-            None => model::load(device, self.weights())?,
-            Some(name) => {
-                let config = NetworkConfig::official(name, Family::Brats)?.into_reference();
-                model::load_official(device, self.weights(), config, Task::official_brats())?
-            }
+        let load = |path: &PathBuf| {
+            let mut model = match &self.model {
+                None => model::load(device, path)?,
+                Some(name) => {
+                    let config = NetworkConfig::official(name, Family::Brats)?.into_reference();
+                    model::load_official(device, path, config, Task::official_brats())?
+                }
+            };
+            model.network.set_precision(precision);
+            Ok(model)
         };
-        model.network.set_precision(precision);
-        Ok(model)
+        let models = files.iter().map(load).collect::<Result<Vec<_>>>()?;
+        checkpoints::check(&models, files)?;
+        Ok(models)
     }
 }
 
@@ -122,18 +131,17 @@ pub fn run(args: InferArgs) -> Result<()> {
         return Err(Error::Usage(format!("{problem}; add it with --resume and without --shard when all are done")));
     }
     let device = args.device.open(&args.run)?;
-    let model = args.load(&device)?;
-    let options = args.options(&model)?;
-    // Checked before anything is written.
-    Segmenter::new(&*model.network, &model.parameters, &model.task, options.clone())?;
-    let Inputs { mut cases, mut problems } = inputs::find(&args.input, &model.task.preprocessing.channels)?;
+    let files = checkpoints::files(&args.load_model)?;
+    let networks = Networks::of(&args, args.load(&device, &files)?)?;
+    let task = networks.task();
+    let Inputs { mut cases, mut problems } = inputs::find(&args.input, &task.preprocessing.channels)?;
     if let Some(shard) = shard {
         cases.retain(|case| shard.has(&case.name));
         problems.retain(|problem| shard.has(&file_of(problem)));
     }
     let count = cases.len() + problems.len();
     if args.plan {
-        return plan::run(&args, &model, options, &cases, problems);
+        return plan::run(&args, &networks, &cases, problems);
     }
     let target = Target::of(&args, count, shard.is_some())?;
     let mut failures = if shard.is_some() { Failures::of_part(count) } else { Failures::new(count) };
@@ -148,7 +156,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     let mut sound = Vec::new();
     for case in &cases {
         planned.push(case.name.clone());
-        let checked = case.check_headers(false).and_then(|channels| model.task.check_channels(&case.name, channels));
+        let checked = case.check_headers(false).and_then(|channels| task.check_channels(&case.name, channels));
         match checked {
             Ok(()) => sound.push(case),
             Err(error) => {
@@ -171,8 +179,8 @@ pub fn run(args: InferArgs) -> Result<()> {
         None => Summary::open(folder.path(), shard.map(|shard| (shard, planned)))?,
     };
     unsound.into_iter().for_each(|(name, problem)| summary.fail(&name, problem));
-    let mut batch = Batch { args, model, options, target, weights: String::new() };
-    batch.weights = fingerprint(batch.args.weights())?;
+    let weights = files.iter().map(|path| fingerprint(path)).collect::<Result<Vec<_>>>()?.join("+");
+    let batch = Batch { args, networks, target, weights };
     let pending = batch.pending(&sound, &mut summary)?;
     if shard.is_some() {
         // From now on a merge knows what the shard has to do.
@@ -184,14 +192,14 @@ pub fn run(args: InferArgs) -> Result<()> {
     let flushed = summary.flush();
     ended?;
     flushed?;
-    let Batch { args, model, target, .. } = &batch;
+    let Batch { args, networks, target, .. } = &batch;
     #[cfg(feature = "report")]
     if args.seen.report {
         let shown: Vec<&Case> = sound.into_iter().filter(|case| !broken.contains(&case.name)).collect();
-        page(args, model, target, &shown, &summary)?;
+        page(args, networks, target, &shown, &summary)?;
     }
     #[cfg(not(feature = "report"))]
-    let _ = (model, target);
+    let _ = (networks, target);
     if args.run.json {
         print_json(summary.entries.into(), "cases")?;
     }
@@ -201,23 +209,81 @@ pub fn run(args: InferArgs) -> Result<()> {
 /// What to do about scans that were passed over.
 const AGAIN: &str = "mend those scans and go on with --resume";
 
+/// The networks that answer together, one or several, each with its settings.
+struct Networks {
+    first: (Model, SegmenterOptions),
+    others: Vec<(Model, SegmenterOptions)>,
+}
+
+impl Networks {
+    /// Checked before anything is written.
+    fn of(args: &InferArgs, models: Vec<Model>) -> Result<Self> {
+        let (several, mut all) = (models.len() > 1, Vec::new());
+        for model in models {
+            let options = args.options(&model)?;
+            all.push((model, options));
+        }
+        if several && args.seen.refines() {
+            return Err(Error::Usage("--refine follows one network; name one checkpoint, or omit it".into()));
+        }
+        let mut all = all.into_iter();
+        let first = all.next().ok_or_else(|| Error::Usage("no checkpoint is named; give --load-model".into()))?;
+        let networks = Self { first, others: all.collect() };
+        networks.ensemble(None)?;
+        Ok(networks)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(Model, SegmenterOptions)> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// All of them for one answer, of `shape` if that is not the scan's.
+    fn ensemble(&self, shape: Option<[usize; 3]>) -> Result<Ensemble<'_>> {
+        let members =
+            self.all().map(|(model, options)| segmenter(model, SegmenterOptions { shape, ..options.clone() }));
+        Ensemble::new(members.collect::<Result<_>>()?)
+    }
+
+    /// The first, which tells what all have in common.
+    fn model(&self) -> &Model {
+        &self.first.0
+    }
+
+    fn task(&self) -> &Task {
+        &self.first.0.task
+    }
+
+    /// What a page calls them.
+    #[cfg(feature = "report")]
+    fn title(&self) -> String {
+        let title = self.model().network.architecture().title();
+        match self.others.len() {
+            0 => title,
+            others => format!("{title} (mean of {} checkpoints)", others + 1),
+        }
+    }
+}
+
+fn segmenter(model: &Model, options: SegmenterOptions) -> Result<Segmenter<'_>> {
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options)
+}
+
 /// Scans to be segmented alike.
 struct Batch {
     args: InferArgs,
-    model: Model,
-    options: SegmenterOptions,
+    networks: Networks,
     target: Target,
-    /// What tells the checkpoint from another.
+    /// What tells the checkpoints from others.
     weights: String,
 }
 
 impl Batch {
     /// The cases that are not done, with their files. What is done is completed in the summary.
     fn pending<'a>(&self, sound: &[&'a Case], summary: &mut Summary) -> Result<Vec<(&'a Case, Outputs)>> {
-        let Self { args, model, target, weights, .. } = self;
-        let mut pending = Vec::new();
+        let Self { args, target, weights, .. } = self;
+        let (task, mut pending) = (self.networks.task(), Vec::new());
         for &case in sound {
-            let outputs = Outputs::of(args, target, &case.name, &model.task);
+            let outputs = Outputs::of(args, target, &case.name, task);
             match outputs.all().iter().find(|path| path.exists()) {
                 Some(path) if args.resume && outputs.are_there() => {
                     let known = summary.of(&case.name).map(|entry| entry["weights"].as_str().map(str::to_owned));
@@ -231,7 +297,7 @@ impl Batch {
                         // Killed between the last file and the line that tells of it.
                         None => match Labels::read(&Source::File(outputs.labels.clone()), Axes::Canonical) {
                             Ok(labels) => {
-                                summary.add(&case.name, of_labels(&model.task, case, &outputs, &labels))?;
+                                summary.add(&case.name, of_labels(task, case, &outputs, &labels))?;
                             }
                             Err(error) => {
                                 note(format!("warning: {error} (segmented anew)"));
@@ -253,18 +319,18 @@ impl Batch {
 
 /// Writes `report.html` of all scans, those of earlier runs included.
 #[cfg(feature = "report")]
-fn page(args: &InferArgs, model: &Model, target: &Target, cases: &[&Case], summary: &Summary) -> Result<()> {
+fn page(args: &InferArgs, networks: &Networks, target: &Target, cases: &[&Case], summary: &Summary) -> Result<()> {
     use super::mesh_output::page::{self, Segmented};
     let folder = target.folder.as_path();
 
     let scans = cases.iter().map(|&case| {
         let entry = summary.of(&case.name);
-        let labels = Outputs::of(args, target, &case.name, &model.task).labels;
+        let labels = Outputs::of(args, target, &case.name, networks.task()).labels;
         Ok(Segmented { case, labels, entry: entry.ok_or_else(|| page::missing(folder, &case.name))? })
     });
     let scans = scans.collect::<Result<Vec<_>>>()?;
     let mut tick = || interrupt::check(|| "all scans are segmented; report.html comes with --resume".into());
-    let title = model.network.architecture().title();
+    let title = networks.title();
     let options = args.seen.shape.options();
-    page::write(model.parameters.device(), folder, &title, &model.task, options, &scans, &mut tick)
+    page::write(networks.model().parameters.device(), folder, &title, networks.task(), options, &scans, &mut tick)
 }

@@ -149,7 +149,7 @@ impl Batch {
         }
         let bar = verbosity.task("segmenting", pending.len() as u64);
         let mut course = Course { batch: self, pending, folder, summary, failures, broken, bar, done: 0 };
-        let task = &self.model.task;
+        let task = self.networks.task();
         let made = |index: u64| {
             let index = index as usize;
             let early = index > 0 && beside[index - 1].next;
@@ -181,7 +181,7 @@ impl Batch {
                     course.bar.suspend(|| warnings.iter().for_each(|warning| verbosity.warn(warning)));
                     match answer {
                         Ok(answer) => {
-                            let written = written(scope, &self.model.task, outputs, answer);
+                            let written = written(scope, task, outputs, answer);
                             behind = Some(Behind { index, warnings, written });
                         }
                         Err(error) => course.fail(index, error)?,
@@ -200,17 +200,19 @@ impl Batch {
         if pending.len() < 2 {
             return vec![Beside { next: false, last: false }; pending.len()];
         }
-        let on_host = matches!(self.model.parameters.device().target(), Target::Cpu { .. });
+        let on_host = matches!(self.networks.model().parameters.device().target(), Target::Cpu { .. });
         let mut known: Vec<(_, Option<InferencePlan>)> = Vec::new();
         let plans: Vec<_> = pending
             .iter()
             .map(|(case, _)| {
-                let key =
-                    case.grid(self.model.task.preprocessing.axes).ok().map(|(shape, grid)| (shape, grid.spacing()));
+                let key = case
+                    .grid(self.networks.task().preprocessing.axes)
+                    .ok()
+                    .map(|(shape, grid)| (shape, grid.spacing()));
                 if let Some((_, plan)) = known.iter().find(|(other, _)| *other == key) {
                     return plan.clone();
                 }
-                let plan = plan::of_case(&self.args, &self.model, &self.options, case).ok();
+                let plan = plan::of_case(&self.args, &self.networks, case).ok();
                 known.push((key, plan.clone()));
                 plan
             })

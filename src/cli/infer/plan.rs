@@ -2,14 +2,13 @@
 
 use serde_json::json;
 
-use super::InferArgs;
-use crate::checkpoint::model::Model;
+use super::{InferArgs, Networks};
 use crate::cli::failures::Failures;
 use crate::cli::output::print;
 use crate::cli::provenance::print_json;
 use crate::data::Case;
 use crate::error::{Error, Result};
-use crate::infer::{InferencePlan, Segmenter, SegmenterOptions};
+use crate::infer::InferencePlan;
 use crate::memory::format_bytes;
 use crate::memory::size::host_budget;
 use crate::text::visible_line;
@@ -18,21 +17,15 @@ use crate::text::visible_line;
 ///
 /// # Errors
 /// [`Error::Data`] if a case cannot be used or does not fit the memory budget.
-pub(super) fn run(
-    args: &InferArgs,
-    model: &Model,
-    options: SegmenterOptions,
-    cases: &[Case],
-    problems: Vec<Error>,
-) -> Result<()> {
+pub(super) fn run(args: &InferArgs, networks: &Networks, cases: &[Case], problems: Vec<Error>) -> Result<()> {
     let mut failures = Failures::of_part(cases.len() + problems.len());
     problems.into_iter().try_for_each(|problem| failures.pass_over_file(problem))?;
     let mut entries = Vec::new();
     for case in cases {
         let planned = case
             .check_headers(false)
-            .and_then(|channels| model.task.check_channels(&case.name, channels))
-            .and_then(|()| of_case(args, model, &options, case));
+            .and_then(|channels| networks.task().check_channels(&case.name, channels))
+            .and_then(|()| of_case(args, networks, case));
         let plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
@@ -66,15 +59,9 @@ pub(super) fn run(
 ///
 /// # Errors
 /// A header that cannot be read, a scan that does not fit the network.
-pub(super) fn of_case(
-    args: &InferArgs,
-    model: &Model,
-    options: &SegmenterOptions,
-    case: &Case,
-) -> Result<InferencePlan> {
-    let (shape, geometry) = case.grid(model.task.preprocessing.axes)?;
-    let options = SegmenterOptions { shape: args.shape(&geometry)?, ..options.clone() };
-    Segmenter::new(&*model.network, &model.parameters, &model.task, options)?.plan(shape, geometry)
+pub(super) fn of_case(args: &InferArgs, networks: &Networks, case: &Case) -> Result<InferencePlan> {
+    let (shape, geometry) = case.grid(networks.task().preprocessing.axes)?;
+    networks.ensemble(args.shape(&geometry)?)?.plan(shape, geometry)
 }
 
 fn line(name: &str, plan: &InferencePlan) -> String {

@@ -10,6 +10,7 @@ use super::{MemoryArgs, refuse};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::memory::{Role, format_bytes};
+use crate::order;
 use crate::planner::StepCost;
 use crate::planner::json::layer_name;
 use crate::report::{TextTable, mib, role_name};
@@ -105,13 +106,15 @@ fn sums(former: &Value, now: &StepCost) -> Vec<Pair> {
         ("peak_bytes", "peak", now.cost.peak.by_role.total()),
         ("peak_activation_bytes", "saved, transient and workspace", now.cost.peak_activations),
         ("reserved_bytes", "reserved", now.cost.reserved),
-        ("host_bytes", "host", now.aside.host()),
-        ("total_bytes", "in all", now.total()),
+        ("device_bytes", "device, in all", now.device_bytes()),
     ];
-    let known = is.into_iter().filter_map(|(key, name, is)| {
-        Some(Pair { key: key.to_string(), name: name.to_string(), was: former[key].as_u64()?, is })
-    });
-    known.collect()
+    let pair = |(key, name, was, is): (&str, &str, Option<u64>, u64)| {
+        Some(Pair { key: key.to_string(), name: name.to_string(), was: was?, is })
+    };
+    // Files of earlier versions have a host sum without the program under the same name.
+    let host = former["device_bytes"].as_u64().and(former["host_bytes"].as_u64());
+    let known = is.into_iter().map(|(key, name, is)| (key, name, former[key].as_u64(), is));
+    known.chain([("host_bytes", "host, in all", host, now.host_bytes())]).filter_map(pair).collect()
 }
 
 fn by_role(former: &Value, now: &StepCost) -> Vec<Pair> {
@@ -133,7 +136,7 @@ fn by_layer(former: &Value, now: &StepCost) -> Vec<Pair> {
             None => pairs.push(pair(layer, was, 0)),
         }
     }
-    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.was.abs_diff(pair.is)));
+    order::by_key_descending(&mut pairs, |pair| pair.was.abs_diff(pair.is).into());
     pairs
 }
 

@@ -6,18 +6,21 @@ use clap::Args;
 use toml::{Table, Value};
 
 use super::super::output::print;
+use super::super::plan;
 use super::super::provenance::print_json;
 use super::super::training::open_divided;
 use super::{MemoryArgs, Where, refuse};
 use crate::checkpoint::model;
-use crate::device::UNLIMITED;
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::files::read_text;
 use crate::memory::default_cpu_budget;
 use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
+use crate::plan::{Budget, Request};
+use crate::planner::HostOverhead;
 use crate::planner::json::target_text;
 use crate::report::{TextTable, count, mib, role_name};
-use crate::train::config::RunConfig;
+use crate::train::config::{Preset, RunConfig};
 use crate::train::setup::Setup;
 
 /// What a run's own configuration says, and what asks for something else than a run.
@@ -86,7 +89,10 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         }
         (None, None) => (of_data(args)?, None),
     };
-    let answer = planned(args, &config, checkpoint.as_deref())?;
+    let answer = match config.preset {
+        Preset::Auto if own.data.is_some() => by_data(args, &config)?,
+        _ => planned(args, &config, checkpoint.as_deref())?,
+    };
     match args.run.json {
         true => print_json(answer.json(), "runs"),
         false => print(text(&answer)),
@@ -101,6 +107,11 @@ fn read(path: &Path, flags: Table) -> Result<RunConfig> {
 
 /// The configuration of `train --model NAME --data DIR`.
 fn of_data(args: &MemoryArgs) -> Result<RunConfig> {
+    RunConfig::resolve(None, flags(args), false)
+}
+
+/// What the flags say, as `train`'s would.
+fn flags(args: &MemoryArgs) -> Table {
     let mut flags = Table::new();
     let mut say = |key: &str, value: Value| drop(flags.insert(key.into(), value));
     say("model", args.model.clone().into());
@@ -111,7 +122,27 @@ fn of_data(args: &MemoryArgs) -> Result<RunConfig> {
     if let Some(recompute) = args.recompute {
         say("recompute", recompute.to_string().into());
     }
-    RunConfig::resolve(None, flags, false)
+    flags
+}
+
+/// The run that `train` would make of the data, but for its epochs, which it chooses after some real steps: here one. Where time
+/// is so short that it takes fewer points a step, this has more.
+fn by_data(args: &MemoryArgs, config: &RunConfig) -> Result<RunForecast> {
+    let verbosity = args.run.verbosity();
+    let dataset = open_divided(config)?;
+    dataset.check_headers()?;
+    let fingerprint = plan::fingerprint(&dataset, verbosity)?;
+    let mut given = flags(args);
+    ["model", "dataset_path"].into_iter().for_each(|key| drop(given.remove(key)));
+    let request = Request {
+        model: &config.model,
+        data: &config.dataset_path,
+        seed: config.seed,
+        budget: Budget { seconds: 0.0, epochs: Some(1) },
+        given,
+    };
+    let device = Device::plan_for(args.target(), args.run.memory_budget.unwrap_or_else(default_cpu_budget));
+    Ok(plan::planned_run(&fingerprint, &dataset, &device, &request, verbosity)?.forecast)
 }
 
 fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> Result<RunForecast> {
@@ -147,27 +178,40 @@ fn text(answer: &RunForecast) -> String {
     grid.push([format!("peak, {}", answer.costs.peak_op), mib(answer.costs.peak_bytes)]);
     grid.push(["highest sum of saved, transient and workspace".into(), mib(answer.costs.peak_activations)]);
     text += &grid.render();
-    let context = answer.host.on_device(answer.target);
     let mut grid = TextTable::new(["on the device", "MiB"]);
     grid.push(["reserved by training steps, holes included".into(), mib(answer.reserved)]);
     if let Some(bytes) = answer.validation {
         grid.push(["reserved by the validation of a case, about (not beside them)".into(), mib(bytes)]);
     }
-    if context > 0 {
-        grid.push(["CUDA context (assumed)".into(), mib(context)]);
-    }
-    grid.push(["device, in all".into(), mib(answer.device_bytes())]);
-    text += &format!("\n{}", grid.render());
-    let mut grid = TextTable::new(["on the host", "MiB"]);
     let cases = if answer.held {
         "volumes and labels of all cases"
     } else {
         "volumes and labels of a batch (the others stay on disk)"
     };
-    grid.push([cases.to_string(), mib(answer.host.cases)]);
-    grid.push(["the batch on its way".into(), mib(answer.host.staging)]);
-    grid.push(["program, stacks, packed products".into(), mib(answer.host.overhead - context)]);
-    grid.push(["host, in all".into(), mib(answer.host_bytes())]);
-    text += &format!("\n{}", grid.render());
+    device_and_host(grid, (&answer.host, answer.target), answer.device_bytes(), cases, &mut text);
     text + "\nBatches that are drawn ahead (train --prefetch) take what is left of the budget, up to 1 GiB.\n"
+}
+
+/// Ends the device's table and adds the host's: two sums, for on CUDA they are two memories.
+pub(super) fn device_and_host(
+    mut device: TextTable,
+    (host, target): (&HostOverhead, Target),
+    on_device: u64,
+    cases: &str,
+    text: &mut String,
+) {
+    let context = host.on_device(target);
+    if context > 0 {
+        device.push(["CUDA context (assumed)".into(), mib(context)]);
+    }
+    device.push(["device, in all".into(), mib(on_device)]);
+    let mut grid = TextTable::new(["on the host", "MiB"]);
+    grid.push([cases.to_string(), mib(host.cases)]);
+    grid.push(["the batch on its way".into(), mib(host.staging)]);
+    if host.results > 0 {
+        grid.push(["probabilities and labels".into(), mib(host.results)]);
+    }
+    grid.push(["program, stacks, packed products".into(), mib(host.machinery(target))]);
+    grid.push(["host, in all".into(), mib(host.all_host(target))]);
+    *text += &format!("\n{}\n{}", device.render(), grid.render());
 }

@@ -5,11 +5,12 @@ use super::super::provenance::print_json;
 use super::{MemoryArgs, shape_text, write};
 use crate::error::Result;
 use crate::memory::{format_bytes, resident_peak};
+use crate::order;
 use crate::planner::json::{self, layer_name, target_text};
 use crate::planner::layers;
 use crate::planner::slopes::Slope;
 use crate::planner::timeline::Segment;
-use crate::planner::{HostOverhead, StepCost, Workload};
+use crate::planner::{StepCost, Workload};
 use crate::report::{TextTable, count, mib, role_name};
 use crate::train::dry_run::{StepKind, StepProfile};
 
@@ -81,21 +82,16 @@ impl Said for StepCost {
         grid.push([format!("peak, {}", self.place()), mib(peak.by_role.total())]);
         grid.push(["highest sum of saved, transient and workspace".into(), mib(cost.peak_activations)]);
         let holes = 100.0 * (cost.reserved as f64 / peak.by_role.total().max(1) as f64 - 1.0);
-        grid.push([format!("reserved; the peak is the least, {holes:.1} % are on top"), mib(cost.reserved)]);
-        grid.push(["host: volumes and labels of the cases".into(), mib(aside.cases)]);
-        grid.push(["host: the batch on its way".into(), mib(aside.staging)]);
-        if aside.results > 0 {
-            grid.push(["host: probabilities and labels".into(), mib(aside.results)]);
-        }
-        grid.push([HostOverhead::overhead_name(self.device.target()).into(), mib(aside.overhead)]);
-        match self.apart() {
-            Some((device, host)) => {
-                grid.push(["on the device: reserved, CUDA context".into(), mib(device)]);
-                grid.push(["on the host: all else".into(), mib(host)]);
-            }
-            None => grid.push(["total".into(), mib(self.total())]),
-        }
         text += &grid.render();
+        let (target, mut grid) = (self.device.target(), TextTable::new(["on the device", "MiB"]));
+        grid.push([format!("reserved; the peak is the least, {holes:.1} % are on top"), mib(cost.reserved)]);
+        super::run::device_and_host(
+            grid,
+            (aside, target),
+            self.device_bytes(),
+            "volumes and labels of the cases",
+            &mut text,
+        );
 
         text += "\nLayers at the peak\n";
         let mut grid = TextTable::new(["layer", "MiB"]);
@@ -154,7 +150,7 @@ fn layer_text(answer: &StepCost) -> String {
 /// Launches of each kernel, most first.
 fn launch_grid(cost: &StepProfile) -> TextTable {
     let mut launches = cost.launches.clone();
-    launches.sort_by_key(|(_, launches)| std::cmp::Reverse(*launches));
+    order::by_key_descending(&mut launches, |(_, launches)| (*launches).into());
     let mut grid = TextTable::new(["kernel", "launches"]);
     launches.into_iter().for_each(|(kernel, launches)| grid.push([kernel.to_string(), launches.to_string()]));
     grid

@@ -35,39 +35,35 @@ mod page {
     use crate::cli::compare_report::timeline;
     use crate::cli::memory::single::slope_grid;
     use crate::memory::format_bytes;
-    use crate::planner::HostOverhead;
     use crate::planner::json::layer_name;
     use crate::report::{MemoryPage, memory_page};
 
     /// The page of one step.
     pub(super) fn step(answer: &StepCost) -> String {
-        let cost = &answer.cost;
+        let (cost, target) = (&answer.cost, answer.device.target());
         let name = answer.workload.network.title();
         memory_page(&MemoryPage {
             title: format!("Memory of {name}"),
             conclusion: format!(
-                "The peak is {} in {}. {} are reserved, fragmentation included; {}.",
+                "The peak is {} in {}. {} are reserved, fragmentation included: {} on the device in all, and {} on the host.",
                 format_bytes(cost.peak.by_role.total()),
                 answer.place(),
                 format_bytes(cost.reserved),
-                match answer.apart() {
-                    Some((device, host)) => format!(
-                        "with the CUDA context {} on the device, and {} on the host",
-                        format_bytes(device),
-                        format_bytes(host)
-                    ),
-                    None => format!("with host data and overhead {} in all", format_bytes(answer.total())),
-                }
+                format_bytes(answer.device_bytes()),
+                format_bytes(answer.host_bytes())
             ),
             run: format!("{}, ossnet {}", answer.setting(), crate::cli::VERSION),
             timeline: Some(timeline(&name, &cost.events)),
             by_layer: answer.by_layer.iter().map(|(layer, bytes)| (layer_name(layer).into(), *bytes)).collect(),
-            beside: vec![
+            device: vec![
                 ("reserved by the arena".into(), cost.reserved),
-                ("host: volumes and labels of the cases".into(), answer.aside.cases),
-                ("host: the batch on its way".into(), answer.aside.staging),
-                ("host: probabilities and labels".into(), answer.aside.results),
-                (HostOverhead::overhead_name(answer.device.target()).into(), answer.aside.overhead),
+                ("CUDA context (assumed)".into(), answer.aside.on_device(target)),
+            ],
+            host: vec![
+                ("volumes and labels of the cases".into(), answer.aside.cases),
+                ("the batch on its way".into(), answer.aside.staging),
+                ("probabilities and labels".into(), answer.aside.results),
+                ("program, stacks, packed products".into(), answer.aside.machinery(target)),
             ],
             growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),

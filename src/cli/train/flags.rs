@@ -19,7 +19,7 @@ use crate::train::settings::Augment;
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Flags {
     /// Network: o-net, oss-net-a to -d (published sizes), the same with -small, unet3d, unet2d, or a name of the official code
-    /// (full, A, B, C1 … vanilla_o_net_wide) [default: oss-net-c-small]
+    /// (full, A, B, C1 … vanilla_o_net_wide) [default: oss-net-c, on embedded data oss-net-c-small]
     #[arg(short, long, alias = "network-config", value_name = "NAME")]
     #[arg(help_heading = "Network")]
     model: Option<String>,
@@ -45,7 +45,8 @@ pub struct Flags {
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     fold: Option<Fold>,
-    /// Set of defaults [default: brats where an official option names the data, else sample]
+    /// Set of defaults [default: brats where an official option names the data, auto for other data of one's own without
+    /// --config, else sample]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]
     preset: Option<Preset>,

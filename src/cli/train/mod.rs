@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use toml::Table;
 
 use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
@@ -48,7 +49,7 @@ use flags::Flags;
 pub(super) const CONFIG: &str = "config.toml";
 
 /// Most bytes of one.
-const MOST_CONFIG: u64 = 1 << 20;
+pub(super) const MOST_CONFIG: u64 = 1 << 20;
 
 /// What a run writes last.
 const SUMMARY: &str = "summary.json";
@@ -76,7 +77,7 @@ pub struct TrainArgs {
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
     #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB", help_heading = "Run")]
     prefetch: u64,
-    /// Time of training that epochs are chosen for, with --preset auto [default: 10m on the CPU, 1h on CUDA]
+    /// Time of training that epochs are chosen for, of one's own data [default: 10m on the CPU, 1h on CUDA]
     #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
     time_budget: Option<f64>,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
@@ -118,9 +119,19 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.dump_config && !of_the_data {
         return print(config.to_toml()?);
     }
+    if args.time_budget.is_some() && !of_the_data {
+        let problem = "--time-budget chooses the epochs of a run that the data make";
+        return Err(Error::Usage(format!("{problem} (--preset auto, no --config); give --epochs instead")));
+    }
     if of_the_data {
-        // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
-        config = by_data(&args, config, &device(&args)?)?;
+        // An unknown network is an error before any case is read.
+        config.network(1, 1, [256; 3])?;
+        config.precision.check(device(&args)?.target(), "--device cuda")?;
+        config = match planned_before(&args)? {
+            Some(config) => config,
+            // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
+            None => by_data(&args, config, &device(&args)?)?,
+        };
         if args.dump_config {
             return print(config.to_toml()?);
         }
@@ -234,6 +245,9 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         oom_handler: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
+    if config.preset == Preset::Auto {
+        progress.foretell();
+    }
     training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
     progress.finish(&trainer);
     drop(run);
@@ -254,6 +268,19 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     let text = text.transpose()?;
     let file = path.as_deref().zip(text.as_deref());
     RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
+}
+
+/// The configuration of the folds in `--out`, which are gone on with as they were planned: seconds are measured anew each time.
+fn planned_before(args: &TrainArgs) -> Result<Option<RunConfig>> {
+    let Some(path) = args.out.as_ref().map(|folder| folder.join(CONFIG)).filter(|path| path.exists()) else {
+        return Ok(None);
+    };
+    let config = RunConfig::resolve(Some((&path, &read_text(&path, MOST_CONFIG)?)), Table::new(), false)?;
+    let mut flags = args.flags.table()?;
+    if let Some(toml::Value::String(path)) = flags.get_mut("dataset_path") {
+        *path = crate::plan::stored_path(path);
+    }
+    Ok(Some(config.overlaid(flags)?))
 }
 
 /// The configuration that the data make of `asked`: what `ossnet plan` writes, with the flags over it. It is said in lines.

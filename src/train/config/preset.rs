@@ -31,13 +31,24 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// The data set whose official rules the preset has.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Preset::Auto | Preset::Sample => None,
+            Preset::Brats => Some(Family::Brats),
+            Preset::Lits => Some(Family::Lits),
+        }
+    }
+
     /// The preset that a configuration names, by `preset` or by the official `dataset` (which is taken out). If it names
-    /// none: the official default, BraTS, if the caller speaks in `official` options, else the sample's.
-    pub(super) fn of(given: &mut Table, official: bool) -> Result<Self> {
+    /// none: the official default, BraTS, if the caller speaks in `official` options; what the data make of it for data of one's
+    /// `own`; else the sample's.
+    pub(super) fn of(given: &mut Table, official: bool, own: bool) -> Result<Self> {
         let named = given.get("preset").and_then(Value::as_str).map(str::to_owned);
         let dataset = given.remove("dataset").map(|value| value.as_str().unwrap_or_default().to_lowercase());
         let preset = match (named.as_deref(), dataset.as_deref()) {
             (None, None) if official => Self::Brats,
+            (None, None) if own => Self::Auto,
             (None, None) => Self::Sample,
             (Some("sample"), None) => Self::Sample,
             (Some("auto"), None) => Self::Auto,

@@ -29,7 +29,7 @@ fn models() -> &'static Place {
         let json = r#"{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "x": 1}, "file_ending": ".nii.gz"}"#;
         fs::write(place.at("pairs/dataset.json"), json).unwrap();
         for (data, name) in [("data", "one"), ("pairs", "two")] {
-            let train = format!("train --quiet --threads 1 --data {data} --model unet3d --epochs 1 --out {name}");
+            let train = format!("train --preset sample --quiet --threads 1 --data {data} --model unet3d --epochs 1 --out {name}");
             place.run(&train).succeeded();
             fs::rename(place.at(&format!("{name}/unet3d.safetensors")), place.at(&format!("{name}.safetensors"))).unwrap();
         }
@@ -171,6 +171,6 @@ fn evaluation_and_borders_go_on() {
     );
     // Training stops, before it has read a voxel.
     place
-        .run("train --quiet --threads 1 --data data --model unet3d --epochs 1 --out run")
+        .run("train --preset sample --quiet --threads 1 --data data --model unet3d --epochs 1 --out run")
         .refused(1, &["b.nii.gz: is empty"]);
 }

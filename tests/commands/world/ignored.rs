@@ -40,7 +40,9 @@ fn ignored_voxels_are_left_out_everywhere() {
         ("o-net-small", "--points 512"),
         ("oss-net-c-small", "--points 512 --sampling class"),
     ] {
-        let train = format!("train --quiet --threads 1 --data data --model {model} --epochs 8 {more} --out {model}");
+        let train = format!(
+            "train --preset sample --quiet --threads 1 --data data --model {model} --epochs 8 {more} --out {model}"
+        );
         place.run(&train).succeeded();
         let weights = format!("{model}/{model}.safetensors");
         let infer =
@@ -78,13 +80,13 @@ fn ignored_voxels_are_left_out_everywhere() {
 fn several_classes_and_cases_without_a_known_voxel() {
     let place = Place::new();
     sparse(&place, r#"{"background": 0, "lesion": 1, "oedema": 3, "ignore": 2}"#);
-    let outcome = place.run("train --threads 1 --data data --model unet3d --epochs 2 --out run");
+    let outcome = place.run("train --preset sample --threads 1 --data data --model unet3d --epochs 2 --out run");
     assert!(outcome.err.contains("no training case holds the class oedema"), "{}", outcome.err);
     outcome.succeeded();
     // Nothing but what is ignored: there is nothing to learn or score.
     crate::support::Nifti::filled([SIDE; 3], 2).write(&place.at("data/labelsTr/b.nii.gz"));
     place
-        .run("train --quiet --threads 1 --data data --model unet3d --epochs 1 --out again")
+        .run("train --preset sample --quiet --threads 1 --data data --model unet3d --epochs 1 --out again")
         .refused(1, &["b.nii.gz", "nothing but the value 2, which is ignored"]);
     let text = place.run("borders data --quiet --threads 1").succeeded();
     assert!(text.contains("3 border maps written"), "{text}");

@@ -8,7 +8,7 @@ use crate::support::cli::{Place, data_set};
 fn prefixes_of_weights_are_taken_off() {
     let place = Place::new();
     data_set(&place.at("data"), 16, &["a", "b"], &["c"]);
-    place.run("train --quiet --threads 1 --data data --model unet3d --epochs 1 --out run").succeeded();
+    place.run("train --preset sample --quiet --threads 1 --data data --model unet3d --epochs 1 --out run").succeeded();
     let own = checkpoint::load(place.at("run/unet3d.safetensors")).unwrap();
     let plain = convert::to_torch(own);
     let scores = |file: &str| {

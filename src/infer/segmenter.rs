@@ -552,12 +552,19 @@ fn frame_of(architecture: &dyn Architecture, task: &Task) -> Result<Option<Shape
     Ok(Some(frame))
 }
 
-/// The labels that a network gives to a prepared case, with the stored label values: the same that [`Segmenter`] with the
-/// network's default options gives to the scan.
+/// The labels that a network gives to a prepared case, with the stored label values: the same that [`Segmenter`] with these
+/// options gives to the scan. `tick` is called after each piece of work and may stop it.
 ///
 /// # Errors
-/// No memory, or a case that does not fit the network.
-pub fn segment(network: &dyn Network, parameters: &Parameters, task: &Task, case: &PreparedCase) -> Result<Labels> {
-    let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(network.architecture()))?;
-    Ok(Segmenter { flags: false, ..segmenter }.case(case, &mut || Ok(()))?.labels)
+/// No memory, a case that does not fit the network, or what `tick` reports.
+pub fn segment(
+    network: &dyn Network,
+    parameters: &Parameters,
+    task: &Task,
+    case: &PreparedCase,
+    options: SegmenterOptions,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<Labels> {
+    let segmenter = Segmenter::new(network, parameters, task, options)?;
+    Ok(Segmenter { flags: false, ..segmenter }.case(case, tick)?.labels)
 }

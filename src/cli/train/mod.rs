@@ -252,7 +252,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     progress.finish(&trainer);
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
-        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
+        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
     let ended =

@@ -98,7 +98,12 @@ impl Device {
     /// [`Error::Usage`] if the address range cannot be reserved.
     pub fn cpu_with_pool(pool: Pool, budget: u64) -> Result<Self> {
         let length = usize::try_from(budget).unwrap_or(usize::MAX).max(1);
-        let memory = MmapOptions::new().len(length).no_reserve_swap().map_anon().map_err(|error| {
+        let mut options = MmapOptions::new();
+        options.len(length);
+        // Miri, which has no swap either, does not know the flag.
+        #[cfg(not(miri))]
+        options.no_reserve_swap();
+        let memory = options.map_anon().map_err(|error| {
             Error::Usage(format!("cannot reserve {budget} bytes of address space ({error}); lower --memory-budget"))
         })?;
         Ok(Self::with_backend(Backend::Cpu { pool, memory: memory.into() }, budget))

@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::memory::{OpCost, Phase};
 use crate::models::{Architecture, Family, NetworkConfig};
 use crate::nn::optim::OptimizerSettings;
+use crate::order;
 use crate::tape::Precision;
 use crate::train::dry_run::{StepKind, StepProfile};
 
@@ -276,7 +277,7 @@ pub fn roofline(
             [(0..3).fold(0, |best, i| if row.shares[i] > row.shares[best] { i } else { best })];
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
-    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    order::by_key_descending(&mut rows, |row| order::of_number(row.seconds));
     let launches = launches.map_or(passes, |counted| counted.max(passes));
     Roofline { rows, launches, launch_seconds: launches as f64 * launch }
 }

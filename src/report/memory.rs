@@ -1,5 +1,7 @@
 //! The page of `ossnet memory`: one step's bytes, and how they grow.
 
+use crate::order;
+
 use std::fmt::Write;
 
 use super::escape::Escaped;
@@ -95,7 +97,7 @@ fn role_table(timeline: &Timeline, page: &MemoryPage) -> String {
     let mut html = head("Role");
     let mut held: Vec<(&String, u64)> = timeline.roles.iter().zip(events[peak].bytes.iter().copied()).collect();
     held.retain(|(_, bytes)| *bytes > 0);
-    held.sort_by_key(|(role, _)| roles::rank(role));
+    order::by_key(&mut held, |(role, _)| roles::rank(role) as u128);
     for (role, bytes) in held {
         let swatch = swatch(&format!("area c{}", roles::rank(role)));
         row(&mut html, &format!("{swatch}{}", Escaped(roles::display(role))), bytes);

@@ -20,8 +20,8 @@ use ossnet::train::trainer::Trainer;
 
 /// `conv3 → instance norm → PReLU → conv3`: from one channel to the logits of one class.
 #[derive(Clone, Debug)]
-struct TwoLayers {
-    features: usize,
+pub struct TwoLayers {
+    pub features: usize,
 }
 
 struct TwoLayersNetwork {
@@ -55,7 +55,7 @@ impl Architecture for TwoLayers {
     }
 
     fn to_json(&self) -> serde_json::Result<String> {
-        serde_json::to_string(&serde_json::json!({ "architecture": "two_layers", "features": self.features }))
+        Ok(serde_json::json!({ "architecture": "two_layers", "features": self.features }).to_string())
     }
 }
 
@@ -92,8 +92,7 @@ pub fn run(epochs: u64) -> ossnet::Result<(Vec<f32>, [u64; 2])> {
     println!("planned {}, reserved {}; losses {:.3?}", format_bytes(planned), format_bytes(reserved), trainer.losses());
 
     let scan = dataset.read(&dataset.validation[0], task.preprocessing.axes)?.image;
-    let options = SegmenterOptions::of(&network);
-    let segmenter = Segmenter::new(trainer.network(), trainer.parameters(), &task, options)?;
+    let segmenter = Segmenter::new(trainer.network(), trainer.parameters(), &task, SegmenterOptions::of(&network))?;
     let labels = segmenter.segment("scan", scan, &mut || Ok(()))?.labels;
     println!("{} of {} voxels are inside", labels.voxels.iter().filter(|&&label| label > 0).count(), labels.len());
     Ok((trainer.losses().to_vec(), [planned, reserved]))

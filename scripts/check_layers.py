@@ -38,8 +38,6 @@ EXCEPTIONS = {
     ("device", "tensor"): "a kernel's arguments are tensors; they would have to be traits of a pointer",
     ("tape", "clap"): "a precision is a value of flags; parsing belongs into cli",
     ("train", "clap"): "names of configuration files are values of flags; parsing belongs into cli",
-    ("evaluate", "report"): "the scores of a case live with the results file, which is written without training too",
-    ("report", "evaluate"): "the page of an evaluation draws its scores",
     ("data", "checkpoint"): "border maps of official data are PyTorch files",
     ("data", "ops"): "borders are found by the op's CPU twin",
 }

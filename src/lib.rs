@@ -73,6 +73,7 @@ pub mod evaluate;
 /// What the tables of a report are made of; scoring itself belongs to the feature `train`.
 #[cfg(not(feature = "train"))]
 pub mod evaluate {
+    pub mod case_score;
     pub mod statistics;
     pub mod wilcoxon;
 }
@@ -89,6 +90,7 @@ pub mod mesh;
 pub mod models;
 pub mod nn;
 pub mod ops;
+mod order;
 #[cfg(feature = "train")]
 pub mod plan;
 #[cfg(feature = "train")]

@@ -15,6 +15,7 @@ mod op;
 mod parameters;
 mod precision;
 mod running_stats;
+mod var;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,37 +25,15 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::rng::Rng;
-use crate::tensor::{DType, Shape, Tensor, first_not_finite};
+use crate::tensor::{DType, Tensor, first_not_finite};
 pub use backward::Backward;
 pub use cost::TapeCost;
 pub use op::{Cost, Needs, Op};
 pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
 pub use precision::Precision;
 pub(crate) use running_stats::RunningUpdate;
-
-/// A tensor-to-be: see the module's page.
-#[derive(Clone)]
-pub struct Var(Rc<Handle>);
-
-/// Dropped when the user holds no more clones of a [`Var`].
-struct Handle(Rc<Slot>);
-
-struct Slot {
-    shape: Shape,
-    /// Of value and gradient.
-    dtype: DType,
-    value: RefCell<Option<Tensor>>,
-    gradient: RefCell<Option<Tensor>>,
-    needs_gradient: bool,
-    /// The node that made this value; `None` for leaves and for values that no gradient flows through.
-    producer: Option<usize>,
-    /// Backward passes (or recomputations) that will still read the value.
-    pending: Cell<usize>,
-    /// Recompute the value instead of keeping it.
-    recompute: Cell<bool>,
-    held: Cell<bool>,
-    parameter: Option<ParamId>,
-}
+pub use var::Var;
+use var::{Handle, Slot};
 
 struct Node {
     op: Box<dyn Op>,
@@ -93,69 +72,6 @@ pub struct Tape {
     precision: Cell<Precision>,
     /// Seed of the tape's random ops, and how many were handed out.
     seeds: Cell<(u64, u64)>,
-}
-
-impl Var {
-    /// Lengths of the axes.
-    pub fn shape(&self) -> &[usize] {
-        &self.0.0.shape
-    }
-
-    /// Storage type.
-    pub fn dtype(&self) -> DType {
-        self.0.0.dtype
-    }
-
-    /// The tensor.
-    pub fn tensor(&self) -> Tensor {
-        self.0.0.value.borrow().clone().expect("a var holds its tensor while its handle lives")
-    }
-
-    /// True if both are one var.
-    pub fn is(&self, other: &Var) -> bool {
-        Rc::ptr_eq(&self.0.0, &other.0.0)
-    }
-
-    /// True if gradients flow to this var.
-    pub fn needs_gradient(&self) -> bool {
-        self.0.0.needs_gradient
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.0.held.set(false);
-        if self.0.pending.get() == 0 || self.0.recompute.get() {
-            self.0.value.take();
-        }
-    }
-}
-
-impl Slot {
-    /// One more backward pass will read the value.
-    fn add_reader(&self) {
-        self.pending.set(self.pending.get() + 1);
-        if !self.recompute.get() {
-            self.mark_saved();
-        }
-    }
-
-    fn mark_saved(&self) {
-        if self.parameter.is_none()
-            && self.producer.is_some()
-            && let Some(value) = self.value.borrow().as_ref()
-        {
-            value.retag(Role::Saved);
-        }
-    }
-
-    /// One reader is done.
-    fn remove_reader(&self) {
-        self.pending.set(self.pending.get() - 1);
-        if self.pending.get() == 0 && !self.held.get() {
-            self.value.take();
-        }
-    }
 }
 
 impl Tape {

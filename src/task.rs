@@ -110,7 +110,7 @@ impl Task {
         if !seen.is_empty() {
             let median = |axis: usize| {
                 let mut sorted: Vec<f64> = seen.iter().map(|spacing| spacing[axis]).collect();
-                sorted.sort_by(f64::total_cmp);
+                sorted.sort_unstable_by(f64::total_cmp);
                 (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
             };
             self.preprocessing.trained_spacing = Some([0, 1, 2].map(median));

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::convert::with_averages;
 use super::prefix::fitting;
 use super::{Checkpoint, Metadata, StateDict, View, safetensors, sound};
@@ -24,6 +26,9 @@ const OPTIMIZER: &str = "optimizer.";
 
 /// The budget of a plan that only asks what a network would hold.
 const PLAN_BYTES: u64 = 1 << 60;
+
+/// Letters of a foreign name that a message shows.
+const LONGEST_NAME: usize = 40;
 
 /// A network as inference needs it.
 pub struct Model {
@@ -165,9 +170,24 @@ pub fn is_reference(path: &Path) -> Result<bool> {
     match checkpoint.format {
         super::CheckpointFormat::Torch => Ok(true),
         super::CheckpointFormat::Safetensors if !checkpoint.metadata.contains_key("network") => Ok(false),
-        super::CheckpointFormat::Safetensors => {
-            Ok(entry::<NetworkConfig>(&checkpoint, "network", path)?.is_reference())
+        super::CheckpointFormat::Safetensors => Ok(config_of(&checkpoint, path)?.is_reference()),
+    }
+}
+
+/// What a checkpoint says its network is, if the crate has a name for it.
+///
+/// # Errors
+/// [`Error::Data`] if it says nothing, or a network that only the program knows that made the file.
+pub fn config_of(checkpoint: &Checkpoint, path: &Path) -> Result<NetworkConfig> {
+    let stored = checkpoint.metadata.get("network").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let name = stored.as_ref().and_then(|stored| stored.get("architecture")?.as_str());
+    match name.filter(|name| !NetworkConfig::ARCHITECTURES.contains(name)) {
+        Some(name) => {
+            let name: String = name.escape_debug().take(LONGEST_NAME).collect();
+            let problem = format!("holds a network that ossnet has no name for ({name})");
+            Err(Error::data(path, problem, "use the program that made it, or another checkpoint"))
         }
+        None => entry(checkpoint, "network", path),
     }
 }
 
@@ -176,7 +196,7 @@ pub fn is_reference(path: &Path) -> Result<bool> {
 /// # Errors
 /// An unreadable file, or one that does not say its network.
 pub fn network_of(path: &Path) -> Result<NetworkConfig> {
-    entry(&super::load_wanted(path, &|_| false)?, "network", path)
+    config_of(&super::load_wanted(path, &|_| false)?, path)
 }
 
 /// A value of a checkpoint's metadata.
@@ -205,28 +225,48 @@ pub fn load(device: &Device, path: &Path) -> Result<Model> {
 /// # Errors
 /// As for [`load`].
 pub fn of(device: &Device, checkpoint: Checkpoint, path: &Path) -> Result<Model> {
-    let config: NetworkConfig = entry(&checkpoint, "network", path)?;
+    let config = config_of(&checkpoint, path)?;
     let task: Task = entry(&checkpoint, "task", path)?;
     built(device, &config, task, with_averages(checkpoint.state), path)
 }
 
+/// A network of one's own with its weights and its task, from a checkpoint that [`Model::save`] or
+/// [`training_state::save`](crate::train::training_state::save) made of it.
+///
+/// # Errors
+/// As for [`load`], and a file of another network than `architecture` describes.
+pub fn load_as(device: &Device, architecture: &dyn Architecture, path: &Path) -> Result<Model> {
+    let checkpoint = super::load_wanted(path, &|name| !name.starts_with(OPTIMIZER))?;
+    let own = architecture.to_json().map_err(|error| unstored("network", &error, path))?;
+    if entry::<Value>(&checkpoint, "network", path)? != serde_json::from_str::<Value>(&own).unwrap_or_default() {
+        let problem = format!("holds another network than {}", architecture.title());
+        return Err(Error::data(
+            path,
+            problem,
+            "describe the network that it was saved from, or give another checkpoint",
+        ));
+    }
+    let task: Task = entry(&checkpoint, "task", path)?;
+    built(device, architecture, task, with_averages(checkpoint.state), path)
+}
+
 /// The network of a configuration and a task that nobody has vouched for, with the weights of `state`. Memory is taken only
 /// for weights that are there.
-fn built(device: &Device, config: &NetworkConfig, task: Task, state: StateDict, path: &Path) -> Result<Model> {
+fn built(device: &Device, architecture: &dyn Architecture, task: Task, state: StateDict, path: &Path) -> Result<Model> {
     let unusable = |error: Error| match error {
         Error::Model(problem) | Error::Usage(problem) => {
             Error::data(path, format!("describes no usable network: {problem}"), "use another checkpoint")
         }
         other => other,
     };
-    config.check().map_err(unusable)?;
-    task.fits(config).map_err(unusable)?;
+    architecture.check().map_err(unusable)?;
+    task.fits(architecture).map_err(unusable)?;
     let mut planned = Parameters::new(&Device::plan_for(device.target(), PLAN_BYTES));
-    config.build(&mut planned, &mut Rng::new(0))?;
+    architecture.build(&mut planned, &mut Rng::new(0))?;
     let state = unwrapped(&planned, state);
     check(&planned, &state, path)?;
     let mut parameters = Parameters::new(device);
-    let network = config.build(&mut parameters, &mut Rng::new(0))?;
+    let network = architecture.build(&mut parameters, &mut Rng::new(0))?;
     fill(&mut parameters, &state, path)?;
     Ok(Model { network, parameters, task })
 }

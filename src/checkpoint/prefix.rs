@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Array, StateDict};
+use crate::order;
 
 /// What PyTorch itself puts before every name.
 const MODULE: &str = "module.";
@@ -42,7 +43,7 @@ pub fn fitting(state: StateDict, fits: impl Fn(&StateDict) -> bool) -> StateDict
     };
     let prefixes: BTreeSet<String> = state.iter().flat_map(|(name, _)| prefixes_of(name)).collect();
     let mut prefixes: Vec<&String> = prefixes.iter().collect();
-    prefixes.sort_by_key(|prefix| prefix.len());
+    order::by_key(&mut prefixes, |prefix| prefix.len() as u128);
     for prefix in prefixes {
         let own = state.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix.as_str())?, array)));
         let own: StateDict = own.map(|(name, array): (&str, &Array)| (name.to_owned(), array.clone())).collect();

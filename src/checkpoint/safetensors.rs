@@ -10,7 +10,6 @@
 //! that has checksums is held to them: every flipped bit is found. Files without (of earlier versions, of other tools) are
 //! read as they are.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -22,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Array, DAMAGED, Data, Dtype, FORMAT, Metadata, StateDict, View};
 use crate::files::{open, write_atomic_with};
+use crate::order;
 use crate::{Error, Result};
 
 /// The header's one name that is not a tensor's.
@@ -44,7 +44,7 @@ type Checksums = BTreeMap<String, String>;
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Metadata) -> Result<()> {
     let path = path.as_ref();
     let mut by_size: Vec<usize> = (0..tensors.len()).collect();
-    by_size.sort_by_key(|&index| Reverse(tensors[index].1.dtype.size()));
+    order::by_key_descending(&mut by_size, |&index| tensors[index].1.dtype.size() as u128);
     let mut starts = vec![0; tensors.len()];
     let mut end = 0;
     for &index in &by_size {

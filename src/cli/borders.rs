@@ -162,7 +162,7 @@ fn labels(path: &Path) -> Result<Found> {
     let mut files: Vec<PathBuf> =
         dataset.cases().filter_map(|(_, case)| Some(case.label.as_ref()?.path().to_path_buf())).collect();
     // A data set of one case trains and validates on it.
-    files.sort();
+    files.sort_unstable();
     files.dedup();
     if files.is_empty() {
         return Err(Error::data(path, "has no labelled case", "give a data set with labels"));

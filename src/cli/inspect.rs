@@ -16,6 +16,7 @@ use crate::data::Dataset;
 use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
 use crate::files::{RunFolder, write_atomic};
+use crate::order;
 use crate::text::visible_line;
 
 /// Cases and problems of which the text lists each; `--json` and `--out` have all.
@@ -210,7 +211,7 @@ fn tally(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> String) -
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     cases.iter().for_each(|case| *counts.entry(value(case)).or_default() += 1);
     let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    order::by_key_descending(&mut counts, |(_, count)| *count as u128);
     counts.iter().map(|(value, count)| format!("{value} ({count})")).collect::<Vec<_>>().join(", ")
 }
 
@@ -222,7 +223,7 @@ fn volumes(found: &Inspection, text: &mut String) {
     }
     let labelled = found.cases.iter().filter(|case| !case.labels.is_empty()).count();
     for (value, mut volumes) in by_value {
-        volumes.sort_by(f64::total_cmp);
+        volumes.sort_unstable_by(f64::total_cmp);
         let ignored = if found.ignore == Some(value) { "(ignored)" } else { "" };
         let name = found.classes.iter().find(|class| class.0 == value).map_or(ignored, |class| class.1.as_str());
         let name = visible_line(name);

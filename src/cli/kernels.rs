@@ -10,6 +10,7 @@ use super::provenance::print_json;
 use crate::device::{Backend, Device, KernelInfo};
 use crate::error::{Error, Result};
 use crate::memory::format_bytes;
+use crate::order;
 use crate::report::TextTable;
 
 /// Address space that loading needs: none but the engine's own.
@@ -78,7 +79,7 @@ fn in_text(kernels: &[KernelInfo], seconds: f64, expected: &dyn Fn(&str) -> Opti
         spilling.join(", "),
     );
     let mut slowest: Vec<&KernelInfo> = kernels.iter().collect();
-    slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    order::by_key_descending(&mut slowest, |kernel| order::of_number(kernel.seconds));
     let mut grid = TextTable::new(["slowest kernels", "seconds", "registers", "of ptxas", "shared", "local"]);
     for kernel in slowest.into_iter().take(SHOWN) {
         grid.push([

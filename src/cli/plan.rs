@@ -12,7 +12,7 @@ use super::output::{print, result_folder};
 use super::progress::Verbosity;
 use super::provenance::print_json;
 use super::training::open_dataset;
-use crate::data::Dataset;
+use crate::data::{Dataset, validate};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -138,14 +138,18 @@ fn names(given: &[String]) -> Result<Vec<&str>> {
 /// A case that cannot be read.
 pub(super) fn fingerprint(dataset: &Dataset, verbosity: Verbosity) -> Result<Fingerprint> {
     let bar = std::sync::Mutex::new(verbosity.task("looking at the cases", dataset.training.len() as u64));
-    let found = Fingerprint::of(dataset, |name| {
-        if let Ok(mut bar) = bar.lock() {
+    let odd = std::sync::Mutex::new(dataset.warnings.clone());
+    let found = Fingerprint::of(dataset, |name, mut warnings| {
+        if let (Ok(mut bar), Ok(mut odd)) = (bar.lock(), odd.lock()) {
             bar.advance(name);
+            odd.append(&mut warnings);
         }
     })?;
     if let Ok(bar) = bar.into_inner() {
         bar.finish("done");
     }
+    let odd = odd.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    validate::grouped(odd).iter().for_each(|warning| verbosity.warn(warning));
     Ok(found)
 }
 

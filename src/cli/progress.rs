@@ -1,6 +1,8 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log, JSON for programs, nothing when quiet.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write as _};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -56,8 +58,12 @@ impl Verbosity {
         }
     }
 
-    /// Something to look at that does not stop the work.
+    /// Something to look at that does not stop the work. Two steps of a command may find it; it is told once.
     pub fn warn(self, warning: &Warning) {
+        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        if !TOLD.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(warning.to_string()) {
+            return;
+        }
         match self {
             Self::Json => note(json!({ "warning": warning.to_string() }).to_string()),
             _ => self.say(format!("warning: {warning}")),

@@ -77,7 +77,7 @@ pub fn group(
             [] => {}
         }
     }
-    cases.sort();
+    cases.sort_unstable();
     (cases, problems)
 }
 

@@ -108,6 +108,15 @@ mod tests {
         for text in ["abdomen", "lung", "none", "-3,4.5"] {
             assert_eq!(text.parse::<CtWindow>().unwrap().to_string(), text);
         }
-        assert!(WINDOWS.iter().all(|(_, [low, high])| low < high));
+        // As documented (docs/data.md); runs that name one mean these numbers.
+        let known = [
+            ("abdomen", -200.0, 300.0),
+            ("liver", -100.0, 250.0),
+            ("lung", -1000.0, 400.0),
+            ("bone", -500.0, 1800.0),
+            ("brain", -20.0, 100.0),
+            ("wide", -1024.0, 1024.0),
+        ];
+        assert_eq!(known.map(|(name, low, high)| (name, [low, high])), WINDOWS);
     }
 }

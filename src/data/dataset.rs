@@ -9,6 +9,7 @@ use super::validate::{self, Warning};
 use super::volume::{Axes, Labels, Volume};
 use super::{border_file, brats, ct_window, decathlon, lits, nifti};
 use crate::files::name::path_of;
+use crate::order;
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -365,7 +366,7 @@ impl Case {
 /// least one) validates. The same cases and seed give the same division on any machine. A single case does both, which
 /// [`Dataset::warnings`] says.
 pub fn draw_split(mut cases: Vec<Case>, seed: u64) -> (Vec<Case>, Vec<Case>) {
-    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    order::by_name(&mut cases, |case| &case.name);
     if cases.len() == 1 {
         return (cases.clone(), cases);
     }

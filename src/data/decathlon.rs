@@ -152,7 +152,7 @@ impl Description {
                 _ => return Err(self.wrong(format!("has a modality {key}: {name} that is not number: name"), remedy)),
             }
         }
-        numbered.sort();
+        numbered.sort_unstable();
         if numbered.is_empty() || numbered.iter().enumerate().any(|(i, (number, _))| i != *number) {
             return Err(self.wrong("does not number its modalities 0, 1, 2, …", remedy));
         }

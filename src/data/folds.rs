@@ -98,7 +98,7 @@ impl Folds {
                 fold.extend(names.into_iter().map(String::from));
             }
         }
-        folds.iter_mut().for_each(|fold| fold.sort());
+        folds.iter_mut().for_each(|fold| fold.sort_unstable());
         Self { seed, grouped_by, folds }
     }
 

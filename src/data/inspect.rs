@@ -314,7 +314,7 @@ fn odd_ones(facts: &[CaseInspection]) -> Vec<String> {
     if volumes.len() < 3 {
         return Vec::new();
     }
-    volumes.sort_by(f64::total_cmp);
+    volumes.sort_unstable_by(f64::total_cmp);
     let median: f64 = volumes[volumes.len() / 2];
     let far = |case: &&CaseInspection| {
         let ratio = case.spacing.iter().product::<f64>() / median;

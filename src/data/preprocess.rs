@@ -229,17 +229,17 @@ impl Preprocessing {
         let spacing = geometry.spacing();
         let mut resampled = [0; 3];
         for k in 0..3 {
-            let length = (shape[k] as f64 * spacing[k] / target[k]).round().max(1.0);
-            // Also refuses a spacing that is no number.
-            if !(target[k] > 0.0 && length <= LONGEST) {
+            let length = (shape[k] as f64 * spacing[k] / target[k]).round();
+            // Also refuses a spacing that is no number. A single slice may be thinner than the spacing, a volume may not.
+            if !(target[k] > 0.0 && length <= LONGEST && (length >= 1.0 || shape[k] == 1)) {
                 let problem =
                     format!("a spacing of {target:?} mm makes {length:.2e} voxels of {} along axis {k}", shape[k]);
                 return Err(Error::Usage(format!("{problem}; choose a spacing near the scan's own, {spacing:?}")));
             }
-            resampled[k] = length as usize;
+            resampled[k] = length.max(1.0) as usize;
         }
-        let elements = resampled.iter().product::<usize>() * self.channels.len();
-        if elements as u64 > MAX_ELEMENTS {
+        let [x, y, z] = resampled;
+        if size::within(&[x, y, z, self.channels.len()], MAX_ELEMENTS).is_err() {
             let problem =
                 format!("a spacing of {target:?} mm makes {resampled:?} voxels, more than {MAX_ELEMENTS} in all");
             return Err(Error::Usage(format!("{problem}; choose a spacing near the scan's own, {spacing:?}")));

@@ -1,5 +1,6 @@
 //! Dense scores of segmentations against labels, over all voxels of each scan's own grid.
 
+pub mod case_score;
 pub mod edt;
 pub mod metrics;
 pub mod sampled;
@@ -13,8 +14,8 @@ use std::borrow::Cow;
 
 use crate::data::Labels;
 use crate::error::{Error, Result};
-use crate::report::{CaseScore, ClassScore};
 use crate::task::{PreparedCase, Task};
+pub use case_score::{CaseScore, ClassScore};
 use metrics::{Confusion, ScoreRule};
 use scores::{CaseScores, Measure};
 

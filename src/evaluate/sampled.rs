@@ -4,6 +4,7 @@
 //! Published figures are of this kind. The official points are unseeded; ours follow from seed and case.
 
 use super::metrics::{Confusion, ScoreRule};
+use super::{CaseScore, ClassScore};
 use crate::data::Sampling;
 use crate::data::point_sampling::{Reach, ravel};
 use crate::error::{Error, Result};
@@ -12,7 +13,6 @@ use crate::infer::{Occupancy, SlidingWindow};
 use crate::memory::Role;
 use crate::models::{Family, Network};
 use crate::nn::Parameters;
-use crate::report::{CaseScore, ClassScore};
 use crate::rng::Rng;
 use crate::task::{PreparedCase, Task};
 use crate::tensor::Tensor;

@@ -90,6 +90,9 @@ impl Measure {
         let millilitres = masks.map(|mask| mask.iter().filter(|&&inside| inside).count() as f64 * voxel);
         let error = millilitres[1] - millilitres[0];
         let rule = &self.rule;
+        // A distance needs two surfaces, and nothing can be recalled where there is nothing.
+        let if_defined = |value: f64, defined: bool| if defined { value } else { f64::NAN };
+        let [truth, found] = millilitres.map(|volume| volume > 0.0);
         Scores {
             class: class.into(),
             true_ml: millilitres[0],
@@ -98,12 +101,12 @@ impl Measure {
                 confusion.dice(rule),
                 confusion.iou(rule),
                 confusion.precision(rule),
-                confusion.recall(rule),
-                surfaces.hausdorff(0.95),
-                surfaces.average(),
+                if_defined(confusion.recall(rule), truth || !found),
+                if_defined(surfaces.hausdorff(0.95), truth || found),
+                if_defined(surfaces.average(), truth || found),
                 surfaces.dice(self.tolerance),
                 error,
-                if millilitres[0] > 0.0 { error / millilitres[0] } else { f64::NAN },
+                if_defined(error / millilitres[0], truth),
             ],
         }
     }
@@ -198,7 +201,11 @@ mod tests {
         assert_eq!(missing.values[0], 0.0);
         assert!(missing.values[4].is_infinite() && missing.values[5].is_infinite() && missing.values[8].is_nan());
         let absent = MEASURE.class("absent", 3, &predicted, &truth);
-        assert_eq!(absent.values[..8], [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!((&absent.values[..4], &absent.values[6..8]), (&[1.0; 4][..], &[1.0, 0.0][..]));
+        // Distances of nothing to nothing; what is recalled of a structure that is not there.
+        assert!(absent.values[4].is_nan() && absent.values[5].is_nan());
+        let alarm = MEASURE.class("absent", 3, &[3; 8], &truth);
+        assert!(alarm.values[3].is_nan() && alarm.values[2] == 0.0, "{:?}", alarm.values);
     }
 
     #[test]

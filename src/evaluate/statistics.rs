@@ -37,7 +37,7 @@ impl Summary {
         let scores: Vec<f64> = scores.into_iter().filter(|score| score.is_finite()).collect();
         let Some(mean) = mean(&scores) else { return Self::default() };
         let mut sorted = scores.clone();
-        sorted.sort_by(f64::total_cmp);
+        sorted.sort_unstable_by(f64::total_cmp);
         let square = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>();
         Self {
             count: scores.len(),
@@ -99,7 +99,7 @@ fn bootstrap(values: &[f64]) -> Option<[f64; 2]> {
     let count = values.len();
     let mut resample = || (0..count).map(|_| values[rng.below(count as u64) as usize]).sum::<f64>() / count as f64;
     let mut means: Vec<f64> = (0..RESAMPLES).map(|_| resample()).collect();
-    means.sort_by(f64::total_cmp);
+    means.sort_unstable_by(f64::total_cmp);
     // Rounding may carry a mean of equal values a last bit beyond them.
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
     Some([0.025, 0.975].map(|share| percentile(&means, share).clamp(low, high)))

@@ -39,7 +39,7 @@ impl Surfaces {
                 .filter(|(code, _)| is_border(**code))
                 .map(|(&code, &square)| (square.sqrt(), areas[usize::from(code)]))
                 .collect();
-            elements.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            elements.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
             elements
         };
         Self { truth: elements(0), predicted: elements(1) }

@@ -1,5 +1,7 @@
 //! Wilcoxon's signed-rank test: whether the differences of pairs lie around zero.
 
+use crate::order;
+
 /// Pairs that differ up to which the distribution is computed exactly.
 pub const EXACT: usize = 25;
 
@@ -10,7 +12,7 @@ pub const EXACT: usize = 25;
 /// and without a correction for continuity, as in `scipy.stats.wilcoxon`.
 pub fn p_value(differences: &[f64]) -> Option<f64> {
     let mut sorted: Vec<f64> = differences.iter().copied().filter(|d| *d != 0.0 && d.is_finite()).collect();
-    sorted.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    order::by_key(&mut sorted, |difference| order::of_number(difference.abs()));
     if sorted.is_empty() {
         return None;
     }

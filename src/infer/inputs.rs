@@ -9,6 +9,7 @@ use crate::data::{Case, Folder, Source, brats};
 use crate::error::{Error, Result};
 use crate::files::name::{file_name, path_of, text_of};
 use crate::files::read_text;
+use crate::order;
 
 /// Most bytes of a list of scans.
 const LONGEST_LIST: u64 = 1 << 28;
@@ -148,7 +149,7 @@ fn in_folder(folder: &Path, channels: &[String], found: &mut Inputs) -> Result<(
         );
         return Err(Error::data(folder, problem, "give scans, or a folder of them"));
     }
-    found.cases.sort_by(|a, b| a.name.cmp(&b.name));
+    order::by_name(&mut found.cases, |case| &case.name);
     Ok(())
 }
 

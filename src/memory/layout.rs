@@ -7,7 +7,7 @@
 //! that live together, go to the front of the next. The work is limited by a count, not by a clock: the same lifetimes
 //! always give the same offsets.
 
-use std::cmp::Reverse;
+use crate::order;
 
 /// A buffer of a step, and the events between which it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ pub fn place(buffers: &[Lifetime]) -> (Vec<u64>, u64) {
     for start in 0..3 {
         let mut order: Vec<u32> = (0..buffers.len() as u32).collect();
         match start {
-            0 => order.sort_by_key(|&i| Reverse(bytes(i))),
-            1 => order.sort_by_key(|&i| Reverse(u128::from(bytes(i)) * u128::from(life(i)))),
-            _ => order.sort_by_key(|&i| Reverse(life(i))),
+            0 => order::by_key_descending(&mut order, |&i| bytes(i).into()),
+            1 => order::by_key_descending(&mut order, |&i| u128::from(bytes(i)) * u128::from(life(i))),
+            _ => order::by_key_descending(&mut order, |&i| life(i).into()),
         }
         for round in 0..ROUNDS {
             let (offsets, height) = neighbours.as_low_as_possible(buffers, &order);
@@ -100,7 +100,7 @@ struct Neighbours {
 impl Neighbours {
     fn of(buffers: &[Lifetime]) -> Self {
         let mut order: Vec<u32> = (0..buffers.len() as u32).collect();
-        order.sort_by_key(|&i| buffers[i as usize].from);
+        order::by_key(&mut order, |&i| buffers[i as usize].from.into());
         // Twice through the step: to count, and to write.
         let through = |meet: &mut dyn FnMut(u32, u32)| {
             let mut live: Vec<u32> = Vec::new();

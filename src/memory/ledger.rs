@@ -4,135 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arena::Block;
-use super::budget::format_bytes;
+use super::role::{Phase, Role, RoleBytes};
+use crate::order;
 use crate::rng::Rng;
-
-/// What a buffer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Trainable weights.
-    Parameter,
-    /// Gradients of the weights.
-    Gradient,
-    /// What the optimiser remembers of each weight.
-    OptimizerState,
-    /// Running statistics of normalisations.
-    NormBuffer,
-    /// Activations that the backward pass will read.
-    Saved,
-    /// Activations and gradients that live for a few ops.
-    Transient,
-    /// An op's scratch.
-    Workspace,
-    /// Volumes, labels, coordinates.
-    Data,
-    /// Host memory on its way to a device.
-    Staging,
-    /// Results kept after the step.
-    Output,
-}
-
-impl Role {
-    /// Every role, in the order of reports.
-    pub const ALL: [Role; 10] = [
-        Role::Parameter,
-        Role::Gradient,
-        Role::OptimizerState,
-        Role::NormBuffer,
-        Role::Saved,
-        Role::Transient,
-        Role::Workspace,
-        Role::Data,
-        Role::Staging,
-        Role::Output,
-    ];
-
-    /// The name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Parameter => "parameter",
-            Role::Gradient => "gradient",
-            Role::OptimizerState => "optimizer_state",
-            Role::NormBuffer => "norm_buffer",
-            Role::Saved => "saved",
-            Role::Transient => "transient",
-            Role::Workspace => "workspace",
-            Role::Data => "data",
-            Role::Staging => "staging",
-            Role::Output => "output",
-        }
-    }
-
-    /// True for what a step's activations cost: saved, transient and workspace.
-    pub fn is_activation(self) -> bool {
-        matches!(self, Role::Saved | Role::Transient | Role::Workspace)
-    }
-}
-
-/// Part of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Building models and optimisers.
-    Setup,
-    /// Loading and preparing volumes.
-    Data,
-    /// Forward pass.
-    Forward,
-    /// Backward pass.
-    Backward,
-    /// Weight update.
-    Optimizer,
-    /// Validation and inference.
-    Evaluate,
-}
-
-impl Phase {
-    /// The name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Setup => "setup",
-            Phase::Data => "data",
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            Phase::Optimizer => "optimizer",
-            Phase::Evaluate => "evaluate",
-        }
-    }
-}
-
-/// Granted bytes by role.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RoleBytes([u64; Role::ALL.len()]);
-
-impl RoleBytes {
-    /// Bytes of one role.
-    pub fn get(&self, role: Role) -> u64 {
-        self.0[role as usize]
-    }
-
-    /// The same with nothing of one role.
-    pub fn without(mut self, role: Role) -> Self {
-        self.0[role as usize] = 0;
-        self
-    }
-
-    /// Sum over all roles.
-    pub fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-
-    /// Saved, transient and workspace bytes.
-    pub fn activations(&self) -> u64 {
-        Role::ALL.into_iter().filter(|role| role.is_activation()).map(|role| self.get(role)).sum()
-    }
-
-    /// Roles and bytes, in the order of reports.
-    pub fn iter(&self) -> impl Iterator<Item = (Role, u64)> + '_ {
-        Role::ALL.into_iter().map(|role| (role, self.get(role)))
-    }
-}
 
 /// Identity of a buffer in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -393,7 +267,7 @@ impl Ledger {
             *sums.entry(entry.layer.clone()).or_default() += entry.block.bytes;
         }
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        order::by_key_descending(&mut sums, |(_, bytes)| (*bytes).into());
         sums
     }
 
@@ -411,82 +285,6 @@ impl Ledger {
                 offset: entry.block.offset,
                 live,
             });
-        }
-    }
-}
-
-/// A request that does not fit in the budget.
-#[derive(Debug)]
-pub struct OutOfMemory {
-    /// The op that asked.
-    pub op: &'static str,
-    /// Its layer.
-    pub layer: Arc<str>,
-    /// Its phase.
-    pub phase: Phase,
-    /// Bytes it asked for.
-    pub requested: u64,
-    /// The device's budget in bytes.
-    pub budget: u64,
-    /// The budget that the device was given, where it turned out to have less: its driver refused.
-    pub promised: Option<u64>,
-    /// The largest free piece.
-    pub largest_hole: u64,
-    /// Live bytes by role.
-    pub live: RoleBytes,
-    /// What would fit, where someone who knows the model has asked a plan.
-    pub remedies: Vec<Remedy>,
-    /// The budget that would do, where it was asked of a plan.
-    pub needs: Option<u64>,
-}
-
-/// A change that would fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remedy {
-    /// The flags that ask for it.
-    pub change: String,
-    /// Bytes that it would reserve.
-    pub needs: u64,
-}
-
-impl std::error::Error for OutOfMemory {}
-
-impl std::fmt::Display for OutOfMemory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place = if self.layer.is_empty() { String::new() } else { format!(" of {}", self.layer) };
-        write!(f, "out of memory: {}{place} wants {}", self.op, format_bytes(self.requested))?;
-        write!(f, " but {} of {} are in use (", format_bytes(self.live.total()), format_bytes(self.budget))?;
-        let mut held: Vec<_> = self.live.iter().filter(|(_, bytes)| *bytes > 0).collect();
-        held.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        for (i, (role, bytes)) in held.iter().take(4).enumerate() {
-            write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, role.name(), format_bytes(*bytes))?;
-        }
-        if let Some(promised) = self.promised {
-            write!(f, "; the device has no more, whatever the budget of {}", format_bytes(promised))?;
-        }
-        write!(f, "); ")?;
-        if self.remedies.is_empty() {
-            // Of what is there before the first step, and of inference, no setting takes less.
-            match self.phase {
-                Phase::Setup => write!(f, "choose a smaller network, or ")?,
-                Phase::Evaluate => {}
-                _ => write!(f, "use fewer points, a smaller batch or volume, or ")?,
-            }
-            return match (self.promised, self.needs) {
-                (Some(_), _) => write!(f, "free memory that other programs hold"),
-                (None, None) => write!(f, "raise --memory-budget"),
-                (None, Some(bytes)) => write!(f, "raise --memory-budget to {}MiB", bytes.div_ceil(1 << 20)),
-            };
-        }
-        write!(f, "it fits with ")?;
-        for (i, remedy) in self.remedies.iter().enumerate() {
-            let between = if i == 0 { "" } else { ", or with " };
-            write!(f, "{between}{} ({})", remedy.change, format_bytes(remedy.needs))?;
-        }
-        match (self.promised, self.needs) {
-            (_, None) => Ok(()),
-            (None, Some(bytes)) => write!(f, "; as it is it needs --memory-budget {}MiB", bytes.div_ceil(1 << 20)),
-            (Some(_), Some(bytes)) => write!(f, "; as it is it needs {}", format_bytes(bytes)),
         }
     }
 }

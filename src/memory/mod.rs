@@ -10,11 +10,15 @@ pub mod export;
 pub mod layout;
 mod ledger;
 mod op_cost;
+mod out_of_memory;
+mod role;
 pub mod size;
 mod step_log;
 
 pub use arena::{Arena, Block, GRANULE};
 pub use budget::{default_cpu_budget, format_bytes, resident_peak};
-pub use ledger::{EntryId, Event, EventKind, Ledger, OutOfMemory, Peak, Phase, Remedy, Role, RoleBytes};
+pub use ledger::{EntryId, Event, EventKind, Ledger, Peak};
 pub use op_cost::{OpCost, OpCostLog};
+pub use out_of_memory::{OutOfMemory, Remedy};
+pub use role::{Phase, Role, RoleBytes};
 pub(crate) use step_log::{LayoutMaker, Request, StepLog};

@@ -45,7 +45,8 @@ impl Supervision {
     }
 }
 
-/// The description of a network, which builds it on any device; a plan builds many.
+/// The description of a network, which builds it on any device; a plan builds many. Layouts of steps are kept under its `Debug`
+/// text, which must therefore show every number that decides about a buffer.
 pub trait Architecture: fmt::Debug + Send + Sync {
     /// The network with fresh weights, added to `parameters`.
     ///

@@ -27,6 +27,9 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl NetworkConfig {
+    /// What checkpoints call the kinds of networks.
+    pub(crate) const ARCHITECTURES: [&str; 2] = ["oss_net", "u_net"];
+
     /// The network of a name: a published one at its published size, with `-small` behind it its small variant. Every command
     /// builds networks by this, then [adapts](NetworkConfig::adapted) them to the data. U-Nets take the channels of `family`.
     ///

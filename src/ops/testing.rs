@@ -87,6 +87,9 @@ impl Array {
     }
 }
 
+/// Bytes of a device. Miri fills them, and is slow.
+const BUDGET: u64 = if cfg!(miri) { 1 << 22 } else { 1 << 30 };
+
 /// Every CPU device that tests run on: each instruction set, with one and with two threads. None if
 /// `OSSNET_TEST_DEVICES=cuda` leaves CUDA only, for a machine with a GPU or a change of kernels.
 pub fn devices() -> Vec<Device> {
@@ -96,7 +99,7 @@ pub fn devices() -> Vec<Device> {
     }
     for simd in SimdLevel::available() {
         for threads in [1, 2] {
-            devices.push(Device::cpu_with_pool(Pool::start_with_simd(threads, simd).unwrap(), 1 << 30).unwrap());
+            devices.push(Device::cpu_with_pool(Pool::start_with_simd(threads, simd).unwrap(), BUDGET).unwrap());
         }
     }
     devices
@@ -194,7 +197,7 @@ pub fn check_cuda(
 }
 
 fn check_on_cuda(inputs: &[Array], differentiable: &[usize], tolerance: Tolerance, op: Op) {
-    let cpu = Device::cpu(1, 1 << 30).unwrap();
+    let cpu = Device::cpu(1, BUDGET).unwrap();
     let mut earlier: Option<Run> = None;
     for seed in [0, 1] {
         let Some(device) = cuda_device(seed) else { return };
@@ -202,7 +205,7 @@ fn check_on_cuda(inputs: &[Array], differentiable: &[usize], tolerance: Toleranc
         let mut weights = Array { shape: Vec::new(), data: Vec::new() };
         let mut pass = |device: &Device| {
             if weights.data.is_empty() {
-                let tape = Tape::new(&Device::plan_for(device.target(), 1 << 30), Mode::Train);
+                let tape = Tape::new(&Device::plan_for(device.target(), BUDGET), Mode::Train);
                 let zeros = |array: &Array| Tensor::zeros(tape.device(), &array.shape, Role::Data).unwrap();
                 let vars: Vec<Var> = inputs.iter().map(|array| tape.input(zeros(array))).collect();
                 weights = Array::random(op(&tape, &vars).unwrap().shape(), 0xC0FFEE);
@@ -271,7 +274,7 @@ fn check_in_bf16(inputs: &[Array], stored: &[usize], differentiable: &[usize], t
         }
         Ok(results)
     };
-    let expected = pass(&Device::cpu(1, 1 << 30).unwrap(), Precision::F32).unwrap();
+    let expected = pass(&Device::cpu(1, BUDGET).unwrap(), Precision::F32).unwrap();
     let mut earlier = None;
     for seed in [0, 1] {
         let Some(device) = cuda_device(seed) else { return };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::geometry::Orientation;
 
-use crate::data::{Axes, Case, Dataset, ct_window, in_parallel, nifti};
+use crate::data::{Axes, Case, Dataset, Warning, ct_window, in_parallel, nifti};
 use crate::error::{Error, Result};
 
 /// Version of the form below.
@@ -102,19 +102,19 @@ pub struct CaseFacts {
 }
 
 impl Fingerprint {
-    /// Reads every training case. `progress` hears of each that is done.
+    /// Reads every training case. `progress` hears of each that is done, and of what is odd about it.
     ///
     /// # Errors
     /// The first case that cannot be read, or that there is none.
-    pub fn of(dataset: &Dataset, progress: impl Fn(&str) + Sync) -> Result<Self> {
+    pub fn of(dataset: &Dataset, progress: impl Fn(&str, Vec<Warning>) + Sync) -> Result<Self> {
         let cases = &dataset.training;
         if cases.is_empty() {
             return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
         }
         let read = in_parallel(cases.len(), 0, |index| {
-            let facts = look(dataset, &cases[index]);
-            progress(&cases[index].name);
-            facts
+            let (facts, values, warnings) = look(dataset, &cases[index])?;
+            progress(&cases[index].name, warnings);
+            Ok((facts, values))
         });
         let (facts, values): (Vec<CaseFacts>, Vec<Vec<Vec<f32>>>) =
             read.into_iter().collect::<Result<Vec<_>>>()?.into_iter().unzip();
@@ -176,7 +176,7 @@ impl Spread {
         let values: Vec<[f64; 3]> = values.collect();
         let sorted = |axis: usize| {
             let mut sorted: Vec<f64> = values.iter().map(|value| value[axis]).collect();
-            sorted.sort_by(f64::total_cmp);
+            sorted.sort_unstable_by(f64::total_cmp);
             sorted
         };
         let of = |pick: &dyn Fn(&[f64]) -> f64| [0, 1, 2].map(|axis| pick(&sorted(axis)));
@@ -190,7 +190,7 @@ impl Spread {
 
 impl Intensities {
     fn of(mut values: Vec<f32>) -> Self {
-        values.sort_by(f32::total_cmp);
+        values.sort_unstable_by(f32::total_cmp);
         let of = |share: f64| {
             let last = values.len().saturating_sub(1);
             values.get((share * last as f64).round() as usize).copied().unwrap_or(0.0)
@@ -210,8 +210,8 @@ pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[low] + part * (sorted[(low + 1).min(last)] - sorted[low])
 }
 
-/// One case, with some of its foreground's values by channel.
-fn look(dataset: &Dataset, case: &Case) -> Result<(CaseFacts, Vec<Vec<f32>>)> {
+/// One case, with some of its foreground's values by channel, and what is odd about it.
+fn look(dataset: &Dataset, case: &Case) -> Result<(CaseFacts, Vec<Vec<f32>>, Vec<Warning>)> {
     let orientation = match case.images.first() {
         Some(source) => Orientation::letters(&nifti::probe(source)?.grid.affine()),
         None => String::new(),
@@ -240,7 +240,7 @@ fn look(dataset: &Dataset, case: &Case) -> Result<(CaseFacts, Vec<Vec<f32>>)> {
         orientation,
         voxels: dataset.classes.iter().map(|class| counts[usize::from(class.value)]).collect(),
     };
-    Ok((facts, values))
+    Ok((facts, values, scan.warnings))
 }
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn the_embedded_heads() {
         let dataset = embedded::open("heads").unwrap();
-        let found = Fingerprint::of(&dataset, |_| {}).unwrap();
+        let found = Fingerprint::of(&dataset, |_, _| {}).unwrap();
         assert_eq!((found.cases.len(), found.channels.len(), found.classes.len()), (4, 1, 2));
         assert!(found.spacing.median.iter().all(|mm| (mm - 2.75).abs() < 0.01), "{:?}", found.spacing);
         assert_eq!(found.classes[1].cases, 4);

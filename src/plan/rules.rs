@@ -68,7 +68,7 @@ pub fn draft(fingerprint: &Fingerprint, model: &str, data: &str, seed: u64) -> R
     let side = |share: f64| {
         [0, 1, 2].map(|k| {
             let mut sides: Vec<f64> = shapes.iter().map(|shape| shape[k] as f64).collect();
-            sides.sort_by(f64::total_cmp);
+            sides.sort_unstable_by(f64::total_cmp);
             quantile(&sides, share).round() as usize
         })
     };
@@ -101,7 +101,7 @@ fn spacing(fingerprint: &Fingerprint, config: &mut RunConfig, reasons: &mut Reas
     let others = (0..3).filter(|&k| k != coarse).map(|k| target[k]).fold(0.0, f64::max);
     if target[coarse] >= SLICES * others {
         let mut own: Vec<f64> = fingerprint.cases.iter().map(|case| case.spacing[coarse]).collect();
-        own.sort_by(f64::total_cmp);
+        own.sort_unstable_by(f64::total_cmp);
         target[coarse] = quantile(&own, 0.1);
         said += &format!("; along axis {coarse}, a stack of thick slices, the tenth percentile, as nnU-Net does");
     }

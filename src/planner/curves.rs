@@ -80,7 +80,7 @@ pub struct Intersection {
 /// straight.
 pub fn crossings(first: &[(f64, f64)], second: &[(f64, f64)]) -> Vec<Intersection> {
     let mut sides: Vec<f64> = first.iter().chain(second).map(|point| point.0).collect();
-    sides.sort_by(f64::total_cmp);
+    sides.sort_unstable_by(f64::total_cmp);
     sides.dedup();
     let known: Vec<(f64, f64, f64)> =
         sides.into_iter().filter_map(|side| Some((side, at(first, side)?, at(second, side)?))).collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::memory::{Event, EventKind, Phase};
+use crate::order;
 
 /// A run of events of one phase in one part of the network.
 #[derive(Clone, Debug)]
@@ -96,6 +97,6 @@ pub fn rolled_up(by_layer: &[(Arc<str>, u64)], events: &[Event]) -> Vec<(Arc<str
         *sums.entry(home(path)).or_default() += bytes;
     }
     let mut sums: Vec<(Arc<str>, u64)> = sums.into_iter().map(|(path, bytes)| (path.into(), bytes)).collect();
-    sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    order::by_key_descending(&mut sums, |(_, bytes)| (*bytes).into());
     sums
 }

@@ -8,6 +8,7 @@ use super::results::{ModelResult, Results, score_of};
 use super::roles;
 use super::svg::{ChartAxis, Frame, Svg};
 use crate::memory::format_bytes;
+use crate::order;
 
 const WIDTH: f64 = 820.0;
 const MIB: f64 = (1 << 20) as f64;
@@ -134,7 +135,7 @@ pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
 
     let mut below = vec![0u64; columns.len()];
     let mut order: Vec<(usize, &String)> = timeline.roles.iter().enumerate().collect();
-    order.sort_by_key(|(_, role)| roles::rank(role));
+    order::by_key(&mut order, |(_, role)| roles::rank(role) as u128);
     for (number, role) in order {
         let held = |event: usize| events[event].bytes.get(number).copied().unwrap_or(0);
         let above: Vec<u64> =
@@ -253,7 +254,7 @@ pub(super) fn peaks(models: &[ModelResult]) -> Option<String> {
         svg.text("label", "end", [frame.left - 8.0, top + 15.0], &model.name);
         let mut sum = 0u64;
         let mut roles: Vec<_> = model.peak_by_role.0.iter().filter(|(_, bytes)| *bytes > 0).collect();
-        roles.sort_by_key(|(role, _)| roles::rank(role));
+        order::by_key(&mut roles, |(role, _)| roles::rank(role) as u128);
         for (role, bytes) in roles {
             let start = frame.x(axis.share(sum as f64 / MIB));
             sum = sum.saturating_add(*bytes);
@@ -322,7 +323,7 @@ pub(super) fn roles_in_use(models: &[ModelResult], timelines: &[Timeline]) -> Ve
             used.push(entry);
         }
     }
-    used.sort_by_key(|(_, colour)| *colour);
+    order::by_key(&mut used, |(_, colour)| *colour as u128);
     used
 }
 

@@ -10,6 +10,7 @@ use super::html::{figure, legend};
 use super::number_format::short;
 use super::svg::{ChartAxis, Frame, Svg};
 use crate::memory::format_bytes;
+use crate::order;
 
 /// Curves of one setting.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -123,7 +124,7 @@ fn chart(setting: &Resolution) -> Option<String> {
     }
     // Transparent columns tell every curve's figure at a side.
     let mut sides: Vec<f64> = points().map(|point| point.0).collect();
-    sides.sort_by(f64::total_cmp);
+    sides.sort_unstable_by(f64::total_cmp);
     sides.dedup();
     let edges: Vec<f64> = std::iter::once(left)
         .chain(sides.windows(2).map(|pair| (pair[0] * pair[1]).sqrt()))
@@ -147,7 +148,7 @@ const CLOSE: f64 = 0.12;
 /// One label for meetings that are close to each other: text, side and bytes of the first.
 fn labels(meetings: &[Crossover]) -> Vec<(String, f64, f64)> {
     let mut sorted: Vec<&Crossover> = meetings.iter().collect();
-    sorted.sort_by(|a, b| a.side.total_cmp(&b.side));
+    order::by_key(&mut sorted, |meeting| order::of_number(meeting.side));
     let mut groups: Vec<Vec<&Crossover>> = Vec::new();
     for meeting in sorted {
         match groups.last_mut() {

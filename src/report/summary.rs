@@ -6,6 +6,7 @@ use super::statistics::Statistics;
 use super::statistics_table::{signed, two};
 use crate::evaluate::statistics::{FEWEST, Paired};
 use crate::memory::format_bytes;
+use crate::order;
 
 /// The comparison's outcome: accuracy, memory, and what the networks are worth beside the best baseline.
 pub fn conclusion(results: &Results) -> String {
@@ -46,7 +47,7 @@ fn alone(model: &ModelResult, statistics: &Statistics) -> String {
 /// The means, and which of them differ.
 fn accuracy(best: &ModelResult, scored: &[&ModelResult], statistics: &Statistics) -> String {
     let mut ranked = scored.to_vec();
-    ranked.sort_by(|a, b| b.dice.total_cmp(&a.dice));
+    order::by_key_descending(&mut ranked, |model| order::of_number(model.dice));
     let means: Vec<String> = ranked.iter().map(|model| format!("{} {}", model.name, score(model.dice))).collect();
     let text = format!("Mean Dice on {}: {}.", cases(statistics.cases), means.join(", "));
     if statistics.pairs.iter().all(|pair| pair.dice.is_none_or(|dice| dice.pairs < FEWEST)) {

@@ -1,5 +1,7 @@
 //! The tables on the terminal.
 
+use crate::order;
+
 use super::number_format::{MISSING, count, duration, mib, score};
 use super::results::{CaseScore, Results, score_of};
 use super::statistics::Statistics;
@@ -72,7 +74,7 @@ pub(super) fn role_names(results: &Results) -> Vec<&str> {
         }
     }
     names.retain(|role| results.models.iter().any(|model| model.peak_by_role.get(role) > 0));
-    names.sort_by_key(|role| roles::rank(role));
+    order::by_key(&mut names, |role| roles::rank(role) as u128);
     names
 }
 

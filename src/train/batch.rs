@@ -8,7 +8,7 @@ use crate::data::point_sampling::Reach;
 use crate::data::{BorderPoints, Labels, Padding, PlaneLayout, Volume};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::memory::Role;
+use crate::memory::{Role, size};
 use crate::models::Supervision;
 use crate::models::loss::{Batch, IGNORED, Targets};
 use crate::rng::Rng;
@@ -118,6 +118,7 @@ pub fn draw(
     cases: &[&PreparedCase],
     pass: u64,
 ) -> Result<HostBatch> {
+    afford(settings, cases)?;
     let mut items = Vec::new();
     for (i, case) in cases.iter().enumerate() {
         let mut rng = Rng::named(settings.seed, "augment").split(pass).split(i as u64);
@@ -178,6 +179,21 @@ pub fn draw(
         Supervision::Slices { axis } => Ok(slices(axis, settings.slices, &items, ignoring, &mut rng)),
         Supervision::Voxels => Ok(HostBatch::dense(volume_array(&items), label_array(&items), ignoring)),
     }
+}
+
+/// Refuses a batch that the memory for data does not hold, before it is made.
+fn afford(settings: &TrainSettings, cases: &[&PreparedCase]) -> Result<()> {
+    let Some(volume) = cases.first().map(|case| &case.volume) else { return Ok(()) };
+    let [x, y, z] = settings.patch.unwrap_or(volume.shape);
+    let voxels = [x, y, z, volume.channels + 1, size_of::<f32>(), cases.len()];
+    let points = [settings.points, 4 * size_of::<f32>(), cases.len()];
+    let told = [&voxels[..], &points].iter().find_map(|factors| size::within_host_budget(factors).err());
+    told.map_or(Ok(()), |told| {
+        let problem = format!("a batch of {} cases on the host {told}", cases.len());
+        Err(Error::Usage(format!(
+            "{problem}; choose a smaller --patch, --batch-size or --training-samples, or raise --memory-budget"
+        )))
+    })
 }
 
 /// An augmented case: image, labels, and what is near their border.

@@ -3,15 +3,18 @@
 //! A run's configuration is a preset's, overlaid by a file's, overlaid by the command line's. The result has every key, is
 //! what `--dump-config` prints and lies in the run's folder. "Off" is 0 or an empty list.
 
+mod file;
 mod preset;
+mod sections;
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use file::{check_keys, one_line, over, overlay, renamed, unexpected};
 pub use preset::Preset;
+pub use sections::{OptimizerConfig, OptimizerName, PreprocessingConfig, ScheduleConfig, ScheduleName, SizesConfig};
 
 use crate::data::{Augmentation, SamplingRule, folds};
 use crate::error::{Error, Result};
@@ -95,109 +98,6 @@ pub struct RunConfig {
     pub augmentation: Augmentation,
     /// Sizes of the network that differ from the named one's.
     pub network: SizesConfig,
-}
-
-/// Section `[optimizer]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// The rule.
-    pub name: OptimizerName,
-    /// Learning rate of the weights.
-    pub rate: f32,
-    /// Learning rate of the Padé coefficients; 0: the weights'.
-    pub activation_rate: f32,
-    /// Decay rates of the two moments (Adam, RAdam).
-    pub betas: [f32; 2],
-    /// Added to the denominator (Adam, RAdam).
-    pub epsilon: f32,
-    /// μ of SGD.
-    pub momentum: f32,
-    /// Weight decay (SGD, Adam: added to the gradient; AdamW: decoupled).
-    pub weight_decay: f32,
-    /// Steps between two corrections of Lookahead; 0: no Lookahead.
-    pub lookahead_every: u64,
-    /// Share of the way that Lookahead keeps.
-    pub lookahead_alpha: f32,
-}
-
-/// Rules of optimisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lowercase")]
-pub enum OptimizerName {
-    /// Stochastic gradient descent with momentum.
-    Sgd,
-    /// Kingma & Ba 2015.
-    Adam,
-    /// Loshchilov & Hutter 2019.
-    AdamW,
-    /// Liu et al. 2020.
-    RAdam,
-}
-
-/// Section `[schedule]`; which numbers count depends on the name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
-    /// The course.
-    pub name: ScheduleName,
-    /// multi_step: epochs (from 0) at whose start the rates are multiplied.
-    pub milestones: Vec<u64>,
-    /// multi_step: by this.
-    pub factor: f32,
-    /// cosine: share of the run over which the rates rise from 0.
-    pub warm_up: f32,
-    /// cosine: factor at the end.
-    pub last: f32,
-    /// poly: exponent.
-    pub power: f32,
-}
-
-/// Courses of the rates; see [`Schedule`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum ScheduleName {
-    /// Always the same.
-    Constant,
-    /// In steps at epochs.
-    MultiStep,
-    /// Half a cosine after a rise.
-    Cosine,
-    /// nnU-Net's.
-    Poly,
-}
-
-/// Section `[preprocessing]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PreprocessingConfig {
-    /// Lowest and highest value that is kept (Hounsfield units for CT); empty: what the data set's layout says.
-    pub clip: Vec<f32>,
-    /// Spacing in mm to resample to; empty: each scan's own.
-    pub spacing: Vec<f64>,
-    /// Shape in voxels to resample to; empty: as the spacing says.
-    pub resize: Vec<usize>,
-    /// Every class but background becomes one.
-    pub merge_classes: bool,
-    /// Files of a case are taken to lie on one grid, whatever their headers say.
-    pub ignore_geometry: bool,
-}
-
-/// Section `[network]`; empty lists and zeros leave the named network's sizes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SizesConfig {
-    /// U-Net: channels of each level.
-    pub channels: Vec<usize>,
-    /// OSS-Net: output channels of each encoder block.
-    pub encoder_channels: Vec<usize>,
-    /// OSS-Net: features of the decoder's blocks.
-    pub width: usize,
-    /// OSS-Net: dropout probability.
-    pub dropout: f32,
-    /// Activation, for example `pade-5/4` or `relu`; empty for the network's own.
-    pub activation: String,
 }
 
 impl RunConfig {
@@ -434,80 +334,6 @@ impl<'a> DataSource<'a> {
         match path.strip_prefix(SAMPLE) {
             Some(task) => DataSource::Embedded(task),
             None => DataSource::Folder(path_of(Path::new(""), path)),
-        }
-    }
-}
-
-/// A configuration's table with `given` over it; a name of `augment` stands for all changes that it makes.
-fn over(config: &RunConfig, given: Table) -> Result<Table> {
-    let mut table = Table::try_from(config).map_err(unexpected)?;
-    if let Some(name) = given.get("augment")
-        && let Ok(named) = name.clone().try_into::<Augment>()
-    {
-        table.insert("augmentation".into(), Value::try_from(named.changes()).map_err(unexpected)?);
-    }
-    overlay(&mut table, given);
-    Ok(table)
-}
-
-/// Puts the values of `upper` over those of `lower`, table by table.
-fn overlay(lower: &mut Table, upper: Table) {
-    for (key, value) in upper {
-        match (lower.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => overlay(below, above),
-            (_, value) => drop(lower.insert(key, value)),
-        }
-    }
-}
-
-/// Gives keys of earlier versions their present names. A file that an earlier version wrote has the key `network_config` beside
-/// `preset`; under the sample's it meant the small variants.
-fn renamed(file: &mut Table) {
-    let Some(name) = file.remove("network_config") else { return };
-    let small = file.get("preset").and_then(Value::as_str) == Some("sample");
-    let name = match name.as_str().filter(|_| small).map(|name| (name, format!("{name}-small"))) {
-        Some((_, small)) if NetworkConfig::official(&small, Family::Brats).is_ok() => Value::String(small),
-        _ => name,
-    };
-    file.entry("model").or_insert(name);
-}
-
-/// Refuses a file with a key that no configuration has, before flags or presets hide where it came from.
-fn check_keys(file: &Table, path: &Path) -> Result<()> {
-    let known = Table::try_from(Preset::Sample.config(Preset::Sample.default_network())?).map_err(unexpected)?;
-    let unknown = |table: &Table, known: &Table, section: &str| {
-        let official = |key: &str| section.is_empty() && key == "dataset";
-        let key = table.keys().find(|key| !(known.contains_key(*key) || official(key)))?;
-        let names: Vec<&str> = known.keys().map(String::as_str).collect();
-        Some(format!("unknown key {section}{key}: {}", crate::suggest::remedy(key, names.iter().copied())))
-    };
-    let sections = file.iter().filter_map(|(key, value)| match (value, known.get(key)) {
-        (Value::Table(table), Some(Value::Table(known))) => unknown(table, known, &format!("{key}.")),
-        _ => None,
-    });
-    match unknown(file, &known, "").into_iter().chain(sections).next() {
-        Some(problem) => Err(Error::data(path, problem, "see `ossnet train --dump-config`")),
-        None => Ok(()),
-    }
-}
-
-/// A parser's message without its line breaks.
-fn one_line(error: &toml::de::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Serialising these types does not fail; if it did, this says so.
-fn unexpected(error: toml::ser::Error) -> Error {
-    Error::Usage(format!("the configuration cannot be written ({error}); report this"))
-}
-
-impl Preset {
-    /// The data set whose official rules the preset has.
-    pub fn family(self) -> Option<Family> {
-        match self {
-            Preset::Auto | Preset::Sample => None,
-            Preset::Brats => Some(Family::Brats),
-            Preset::Lits => Some(Family::Lits),
         }
     }
 }

@@ -49,7 +49,7 @@ impl Costs {
     /// Median seconds of a step; NaN before the first.
     pub fn median_step_seconds(&self) -> f64 {
         let mut seconds = self.step_seconds.clone();
-        seconds.sort_by(f32::total_cmp);
+        seconds.sort_unstable_by(f32::total_cmp);
         seconds.get(seconds.len() / 2).map_or(f64::NAN, |&s| f64::from(s))
     }
 

@@ -70,6 +70,13 @@ mod tests {
                 assert!(gradient.to_vec().unwrap().iter().all(|&value| value == expected), "{device:?}");
             }
             assert!((clip(&mut parameters, 6.0, 1).unwrap() - 5.0).abs() < 1e-5);
+            // A norm just above the limit is shortened as one far above it is, to f32's rounding of 13098 values.
+            for limit in [57.0, 40.0] {
+                set(&mut parameters, 0.5);
+                assert!((clip(&mut parameters, limit, 1).unwrap() - norm).abs() < 1e-9);
+                let left = clip(&mut parameters, f32::MAX, 1).unwrap();
+                assert!((left - f64::from(limit)).abs() < 1e-5, "{device:?}: {left}");
+            }
             set(&mut parameters, f32::INFINITY);
             let error = clip(&mut parameters, 5.0, 7).unwrap_err().to_string();
             assert!(error.contains("a.w") && error.contains('7'), "{error}");

@@ -1,5 +1,7 @@
 //! The training loop.
 
+mod passes;
+
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -10,20 +12,17 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Role;
 use crate::memory::{Event, Phase};
-use crate::models::loss::{Batch, Targets};
 use crate::models::{Architecture, Network};
+use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
-use crate::nn::{Parameter, Parameters};
-use crate::ops::{self, first_not_finite};
+use crate::ops::first_not_finite;
 use crate::rng::Rng;
-use crate::tape::{Mode, RunningUpdate, Tape, Var};
 use crate::tensor::Tensor;
 use crate::train::batch::HostBatch;
 use crate::train::case_source::CaseSource;
 use crate::train::costs::Costs;
 use crate::train::cuda_graph::StepGraph;
 use crate::train::ema::Ema;
-use crate::train::grad_clip;
 use crate::train::micro_batches::MicroBatches;
 use crate::train::settings::TrainSettings;
 use crate::train::validation::Validation;
@@ -422,7 +421,7 @@ impl Trainer {
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
-        Ok(())
+        self.device.read_profile()
     }
 
     /// Where the buffers of steps on batches like `first` will lie.
@@ -446,25 +445,6 @@ impl Trainer {
     fn take<'a>(&mut self, factor: f32, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
         let loss = self.gradients(next)?;
         self.update(factor)?;
-        Ok(loss)
-    }
-
-    /// The passes of a step: gradients, shortened if that is asked for, in the parameters; the loss. Nothing else is changed
-    /// until all of it has been done.
-    fn gradients<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
-        self.begin_gradients()?;
-        let (mut loss, mut updates) = (0.0, Vec::new());
-        for _ in 0..self.accumulate() {
-            let batch = next(self)?;
-            let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
-            let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
-            loss += self.forward_and_backward(&batch, &mut updates)?;
-        }
-        if let Some(limit) = self.settings.clip_norm {
-            let step = self.optimizer.steps() + 1;
-            self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
-        }
-        self.parameters.update_running(&updates)?;
         Ok(loss)
     }
 
@@ -503,90 +483,8 @@ impl Trainer {
     /// The next batch, on the host.
     fn next_batch(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<HostBatch> {
         let before = queue.waited();
-        let batch = queue.next();
+        let batch = self.device.in_phase(Phase::Data, || queue.next());
         self.waited += queue.waited() - before;
         batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))?
     }
-
-    /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.
-    fn begin_gradients(&mut self) -> Result<()> {
-        if self.graph.is_none() {
-            self.parameters.clear_gradients();
-            return Ok(());
-        }
-        self.parameters.iter_mut().filter_map(Parameter::gradient_mut).try_for_each(Tensor::zero)
-    }
-
-    /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters. The running
-    /// statistics that it updates are added to `updates`; in a graph it does so itself.
-    fn forward_and_backward(&mut self, batch: &Batch, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
-        let tape = self.tape();
-        let Self { network, parameters, settings, graph, .. } = self;
-        let value = match graph {
-            None => {
-                let loss = share_of_loss(&tape, parameters, &**network, batch, settings)?;
-                // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
-                // forward pass only. Nothing of a pass whose loss is not finite is used.
-                let value = loss.tensor().fetch()?;
-                let updated = tape.take_buffer_updates();
-                tape.backward(loss, parameters)?;
-                let value = value.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
-                if value.is_finite() {
-                    updates.extend(updated);
-                }
-                value
-            }
-            // Nothing that the host would wait for may lie between the two.
-            Some(_) if batch.known.is_some() && matches!(batch.targets, Targets::Dense(_)) => {
-                let why = "each batch of a data set with ignored voxels is weighed by those that are known";
-                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; leave --graph away")));
-            }
-            Some(InGraph { replay, loss }) => {
-                replay.run(parameters, batch, loss, |parameters, loss| {
-                    let share = share_of_loss(&tape, parameters, &**network, batch, settings)?;
-                    loss.copy_from(&share.tensor())?;
-                    tape.backward(share, parameters)
-                })?;
-                loss.to_vec()?[0]
-            }
-        };
-        if value.is_finite() { Ok(value) } else { Err(self.find_non_finite(batch)) }
-    }
-
-    fn tape(&self) -> Tape {
-        Tape::new(&self.device, Mode::Train)
-            .with_seed(Rng::named(self.settings.seed, "dropout").split(self.optimizer.steps()).next_u64())
-    }
-
-    /// Runs the forward pass again, looking at every op, to name the first whose output is not finite.
-    fn find_non_finite(&self, batch: &Batch) -> Error {
-        let tape = self.tape();
-        tape.check_finite();
-        let again = self.network.loss(&tape, &self.parameters, batch, self.settings.loss);
-        let op = match again {
-            Ok(_) => tape.first_not_finite().unwrap_or_else(|| "the loss".into()),
-            Err(error) => return error,
-        };
-        Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
-    }
-}
-
-/// The loss of `batch` over the number of passes that make a step.
-fn share_of_loss(
-    tape: &Tape,
-    parameters: &Parameters,
-    network: &dyn Network,
-    batch: &Batch,
-    settings: &TrainSettings,
-) -> Result<Var> {
-    let device = tape.device();
-    device.in_phase(Phase::Forward, || {
-        let loss = network.loss(tape, parameters, batch, settings.loss)?;
-        let parts = settings.accumulate.max(1);
-        if parts == 1 {
-            return Ok(loss);
-        }
-        let nothing = tape.constant(Tensor::from_slice(device, loss.shape(), Role::Transient, &[0.0])?);
-        ops::scale_add(tape, &nothing, &loss, 1.0 / parts as f32)
-    })
 }

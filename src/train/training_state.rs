@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::model::{AVERAGE, entry, fill, named_weights, network_json, to_json};
+use crate::checkpoint::model::{AVERAGE, config_of, entry, fill, named_weights, network_json, to_json};
 use crate::checkpoint::{self, Metadata, View, safetensors};
 use crate::error::{Error, Result};
-use crate::models::{Architecture, NetworkConfig};
+use crate::models::Architecture;
 use crate::task::Task;
 use crate::tensor::Tensor;
 use crate::train::costs::Costs;
@@ -73,7 +73,7 @@ pub fn resume(trainer: &mut Trainer, task: &Task, path: &Path) -> Result<()> {
     let (wanted, own) = (trainer.network().architecture(), network_json(trainer.network(), path)?);
     if checkpoint.metadata.get("network") != Some(&own) {
         // Written differently by an earlier version, or another network.
-        let config: NetworkConfig = entry(&checkpoint, "network", path)?;
+        let config = config_of(&checkpoint, path)?;
         if to_json("network", &config, path)? != own {
             return other_run(match config.title() == wanted.title() {
                 true => format!("holds another size of {}", wanted.title()),

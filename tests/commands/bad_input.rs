@@ -261,9 +261,11 @@ fn checkpoints_that_cannot_be_used() {
     fs::write(place.at("nothing.safetensors"), "").unwrap();
     torch::write(place.at("official.pt"), &[("weight", weights.view())]).unwrap();
     safetensors::write(place.at("foreign.safetensors"), &[("weight", weights.view())], &Default::default()).unwrap();
+    let own = [("network".into(), r#"{"architecture":"two_layers","features":8}"#.into())].into();
+    safetensors::write(place.at("own.safetensors"), &[("weight", weights.view())], &own).unwrap();
     fs::write(place.at("evil.pt"), evil_archive()).unwrap();
 
-    let table: [(&str, &[&str]); 9] = [
+    let table: [(&str, &[&str]); 10] = [
         ("gone.safetensors", &["No such file"]),
         ("data", &["holds no checkpoint"]),
         ("half.safetensors", &["cut short or damaged"]),
@@ -272,6 +274,7 @@ fn checkpoints_that_cannot_be_used() {
         ("nothing.safetensors", &["empty"]),
         ("official.pt", &["does not say its network"]),
         ("foreign.safetensors", &["does not say its network"]),
+        ("own.safetensors", &["no name for (two_layers)", "the program that made it"]),
         ("evil.pt", &["system"]),
     ];
     for (file, parts) in table {

@@ -103,6 +103,12 @@ fn flags_that_ask_for_the_moon() {
     let infer = "infer --quiet --threads 1 --input scan.nii.gz --out out --load-model net.safetensors";
     place.refuses(&format!("mesh scan.nii.gz --out m.ply --smooth {huge}"), 2, &["--smooth"]);
     place.refuses(&format!("{infer} --mesh ply --refine {huge}"), 2, &["--refine"]);
+    // Taubin's filter lets long waves grow: where many iterations would make a ball of millilitres one of litres.
+    place.refuses("mesh scan.nii.gz --out m.ply --smooth 101", 2, &["--smooth"]);
+    // A patch of 2⁴⁸ voxels, and a spacing at which nothing is left of a scan.
+    let train = "train --quiet --memory-budget 2GiB --data data --model unet3d --out run";
+    place.refuses(&format!("{train} --patch 65536x65536x65536"), 2, &["--patch", "batch of 1 cases"]);
+    place.refuses(&format!("{train} --spacing 1e30"), 2, &["spacing", "makes 0.00e0 voxels"]);
     for flags in [format!("--patch {huge},16,16"), "--resize 64".into(), format!("--resize {huge},1,1")] {
         let flag = flags.split(' ').next().unwrap();
         place.refuses(&format!("train --preset sample --quiet --data data --model unet3d {flags}"), 2, &[flag]);

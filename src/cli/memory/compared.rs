@@ -10,6 +10,7 @@ use super::{MemoryArgs, refuse};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::memory::{Role, format_bytes};
+use crate::order;
 use crate::planner::StepCost;
 use crate::planner::json::layer_name;
 use crate::report::{TextTable, mib, role_name};
@@ -135,7 +136,7 @@ fn by_layer(former: &Value, now: &StepCost) -> Vec<Pair> {
             None => pairs.push(pair(layer, was, 0)),
         }
     }
-    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.was.abs_diff(pair.is)));
+    order::by_key_descending(&mut pairs, |pair| pair.was.abs_diff(pair.is).into());
     pairs
 }
 

@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceChoice;
 use super::oom::OnOom;
+use super::profile::ProfileArgs;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
@@ -227,6 +228,8 @@ pub struct MemoryArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"], help_heading = "Files")]
     snapshot: Option<PathBuf>,
     #[command(flatten)]
+    profile: ProfileArgs,
+    #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
@@ -239,6 +242,12 @@ pub fn run(args: MemoryArgs) -> Result<()> {
         Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
         Where::On(DeviceChoice::Cuda(_)) => {}
+    }
+    let single = args.sweep.is_none() && args.fit.is_none() && args.compare_to.is_none() && !args.own.is_given();
+    if args.profile.profile.is_some() && !(single && matches!(args.device, Where::On(_))) {
+        return Err(Error::Usage(
+            "--profile takes the time of one step that runs; add --device cpu or --device cuda".into(),
+        ));
     }
     if args.own.is_given() {
         return run::run(&args);

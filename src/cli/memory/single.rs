@@ -5,6 +5,7 @@ use super::super::provenance::print_json;
 use super::{MemoryArgs, shape_text, write};
 use crate::error::Result;
 use crate::memory::{format_bytes, resident_peak};
+use crate::order;
 use crate::planner::json::{self, layer_name, target_text};
 use crate::planner::layers;
 use crate::planner::slopes::Slope;
@@ -30,6 +31,10 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         (true, _) => print_json(json::step(&answer), "steps"),
         (false, true) => print(layer_text(&answer)),
         (false, false) => print(answer.text()),
+    }?;
+    match args.profile.profile {
+        Some(_) => args.profile.tell(&answer.workload.profile(&answer.device, steps)?, &answer.device, &args.run),
+        None => Ok(()),
     }
 }
 
@@ -149,7 +154,7 @@ fn layer_text(answer: &StepCost) -> String {
 /// Launches of each kernel, most first.
 fn launch_grid(cost: &StepProfile) -> TextTable {
     let mut launches = cost.launches.clone();
-    launches.sort_by_key(|(_, launches)| std::cmp::Reverse(*launches));
+    order::by_key_descending(&mut launches, |(_, launches)| (*launches).into());
     let mut grid = TextTable::new(["kernel", "launches"]);
     launches.into_iter().for_each(|(kernel, launches)| grid.push([kernel.to_string(), launches.to_string()]));
     grid

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::data::dataset::Class;
+use crate::order;
 
 /// What nnU-Net calls voxels that are neither trained on nor scored.
 const IGNORE: &str = "ignore";
@@ -42,7 +43,7 @@ pub fn parse(entries: &Map<String, Value>) -> Result<(Vec<Class>, Option<u8>), S
             classes.push(region);
         }
     }
-    classes.sort_by_key(|class| class.value);
+    order::by_key(&mut classes, |class| class.value.into());
     if classes.len() < 2 || classes[0].value != 0 || classes.windows(2).any(|pair| pair[0].value == pair[1].value) {
         return Err("does not declare background (0) and at least one class, each value once".into());
     }

@@ -269,15 +269,25 @@ impl Raw {
         let grid = StoredGrid { shape: [0, 1, 2].map(|k| dims.get(k).copied().unwrap_or(1)), ..self.grid };
         let grid = grid.in_millimetres();
         let affine = grid.affine();
-        // What is made of it is written as NIfTI-1, whose numbers are f32.
-        let written = Affine(affine.0.map(|row| row.map(|number| f64::from(number as f32))));
-        if !affine.is_valid() || !written.is_valid() {
+        if !affine.is_valid() || !as_written(&grid).affine().is_valid() {
             let source = if grid.sform_code > 0 { "sform" } else { "qform or pixdim" };
             let problem = format!("has a {source} that does not span space ({affine})");
             return fail(problem, "repair the header's geometry (for example with fslorient or nibabel)");
         }
         let scaling = scaling.filter(|&scaling| scaling != (1.0, 0.0));
         Ok(Header { version, big_endian, dims, datatype, single_file, offset: offset as u64, scaling, grid })
+    }
+}
+
+/// The grid as NIfTI-1 holds it, in which everything is written that is made of a scan: its numbers are f32.
+fn as_written(grid: &StoredGrid) -> StoredGrid {
+    let narrow = |number: f64| f64::from(number as f32);
+    StoredGrid {
+        pixdim: grid.pixdim.map(narrow),
+        quaternion: grid.quaternion.map(narrow),
+        offset: grid.offset.map(narrow),
+        sform: Affine(grid.sform.0.map(|row| row.map(narrow))),
+        ..*grid
     }
 }
 

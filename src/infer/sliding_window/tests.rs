@@ -18,6 +18,18 @@ fn windows_cover_an_axis_and_overlap_as_asked() {
     }
 }
 
+/// Weights fall as a Gaussian with an eighth of the side as its standard deviation, as those of MONAI and nnU-Net do.
+#[test]
+fn weights_of_a_window() {
+    let weights = Axis::new(40, 16, 0.5).weights;
+    // exp(−(d/2)²/2) at the distances 0.5, 2.5 and 7.5 from the centre; f32 keeps seven digits.
+    for (at, expected) in [(7, 0.969_233_2), (8, 0.969_233_2), (5, 0.457_833_4), (0, 0.000_883_83), (15, 0.000_883_83)]
+    {
+        assert!((weights[at] / expected - 1.0).abs() < 1e-5, "{at}: {}", weights[at]);
+    }
+    assert_eq!(Axis::new(16, 16, 0.5).weights, [1.0; 16], "one window needs no weights");
+}
+
 /// A "network" that answers with the voxels themselves, part by part: whatever the windows, the volume comes back.
 #[test]
 fn averages_of_equal_answers_are_the_answers() {

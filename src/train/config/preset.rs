@@ -31,6 +31,15 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// The data set whose official rules the preset has.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Preset::Auto | Preset::Sample => None,
+            Preset::Brats => Some(Family::Brats),
+            Preset::Lits => Some(Family::Lits),
+        }
+    }
+
     /// The preset that a configuration names, by `preset` or by the official `dataset` (which is taken out). If it names
     /// none: the official default, BraTS, if the caller speaks in `official` options; what the data make of it for data of one's
     /// `own`; else the sample's.

@@ -111,6 +111,16 @@ fn blank_scans_and_odd_headers_are_told_of() {
     assert!(outcome.err.contains("which may exchange left and right"), "{}", outcome.err);
     let entries: Value = serde_json::from_str(&outcome.succeeded()).unwrap();
     assert_eq!(entries["cases"][0]["warnings"].as_array().unwrap().len(), 2);
+    // Commands that read a data set tell it once.
+    data_set(&place.at("data"), SIDE, &["a", "b"], &["v"]);
+    blank.write(&place.at("data/imagesTr/a.nii.gz"));
+    let (plan, train) =
+        ("plan --data data --model o-net-small --epochs 1", "train --data data --model o-net-small --epochs 1");
+    for command in [format!("{plan} --out plans"), format!("{train} --points 64 --threads 1 --out run")] {
+        let outcome = place.run(&command);
+        assert_eq!(outcome.err.matches("a.nii.gz: is 0 everywhere").count(), 1, "{command}: {}", outcome.err);
+        outcome.succeeded();
+    }
 }
 
 /// Channels complete, distinct and of one patient; nothing else is a case.

@@ -62,6 +62,11 @@ fn what_is_read_can_be_written() {
         let message = Volume::read(&source, Axes::Canonical).unwrap_err().to_string();
         assert!(message.contains("sform that does not span space"), "{factor}: {message}");
     }
+    let mut turned = in_units(2, 1.0, 2);
+    (turned.sform_code, turned.quaternion[0]) = (0, 1e60);
+    turned.write(source.path());
+    let message = Volume::read(&source, Axes::Canonical).unwrap_err().to_string();
+    assert!(message.contains("qform or pixdim that does not span space"), "{message}");
     // Cut to 16 bits, the first would be 0 and the second positive.
     for (sform_code, qform_code) in [(1 << 16, 1), (i32::MIN + 1, 1)] {
         let mut file = in_units(2, 1.0, 2);

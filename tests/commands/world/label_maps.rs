@@ -1,5 +1,7 @@
 //! Label maps as they are stored: scaled, above 255, below 0; and what is no label map.
 
+use std::fs;
+
 use ossnet::data::{Axes, Labels, Source};
 
 use crate::support::Nifti;
@@ -119,6 +121,14 @@ fn scans_are_no_segmentations() {
     Nifti::new([20; 3]).typed(4, 2, words).write(&place.at("mr.nii"));
     place.refuses("mesh mr.nii --out b.ply", 1, &["mr.nii", "more than 512 different values", "--threshold"]);
     place.run("mesh mr.nii --out c.ply --label 1999").succeeded();
+    // Few values, but noise; an atlas of as many areas is one.
+    Nifti { voxels: (0..8000u32).map(|i| (i * i % 251) as u8).collect(), ..Nifti::new([20; 3]) }
+        .write(&place.at("us.nii"));
+    place.refuses("mesh us.nii --out b.ply", 1, &["us.nii", "neighbours are seldom alike", "--threshold"]);
+    Nifti { voxels: (0..8000u32).map(|i| (i / 40) as u8).collect(), ..Nifti::new([20; 3]) }
+        .write(&place.at("atlas.nii"));
+    place.run("mesh atlas.nii --out atlas/a.ply --smallest 0").succeeded();
+    assert_eq!(fs::read_dir(place.at("atlas")).unwrap().count(), 199);
     let floats: Vec<u8> = (0..8000).flat_map(|i| (i as f32 / 1000.0).to_le_bytes()).collect();
     Nifti::new([20; 3]).typed(16, 4, floats).write(&place.at("field.nii"));
     place.refuses("mesh field.nii --out d.ply", 1, &["field.nii", "from 0 to 7.999", "probabilities"]);

@@ -1,0 +1,120 @@
+//! The forward and backward passes of a training step.
+
+use std::borrow::Cow;
+
+use super::{InGraph, NextBatch, Trainer};
+use crate::error::{Error, Result};
+use crate::memory::{Phase, Role};
+use crate::models::Network;
+use crate::models::loss::{Batch, Targets};
+use crate::nn::{Parameter, Parameters};
+use crate::ops;
+use crate::rng::Rng;
+use crate::tape::{Mode, RunningUpdate, Tape, Var};
+use crate::tensor::Tensor;
+use crate::train::batch::HostBatch;
+use crate::train::grad_clip;
+use crate::train::settings::TrainSettings;
+
+impl Trainer {
+    /// The passes of a step: gradients, shortened if that is asked for, in the parameters; the loss. Nothing else is changed
+    /// until all of it has been done.
+    pub(super) fn gradients<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
+        self.begin_gradients()?;
+        let (mut loss, mut updates) = (0.0, Vec::new());
+        for _ in 0..self.accumulate() {
+            let batch = next(self)?;
+            let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
+            let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
+            loss += self.forward_and_backward(&batch, &mut updates)?;
+        }
+        if let Some(limit) = self.settings.clip_norm {
+            let step = self.optimizer.steps() + 1;
+            self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
+        }
+        self.parameters.update_running(&updates)?;
+        Ok(loss)
+    }
+
+    /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.
+    fn begin_gradients(&mut self) -> Result<()> {
+        if self.graph.is_none() {
+            self.parameters.clear_gradients();
+            return Ok(());
+        }
+        self.parameters.iter_mut().filter_map(Parameter::gradient_mut).try_for_each(Tensor::zero)
+    }
+
+    /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters. The running
+    /// statistics that it updates are added to `updates`; in a graph it does so itself.
+    fn forward_and_backward(&mut self, batch: &Batch, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
+        let tape = self.tape();
+        let Self { network, parameters, settings, graph, .. } = self;
+        let value = match graph {
+            None => {
+                let loss = share_of_loss(&tape, parameters, &**network, batch, settings)?;
+                // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
+                // forward pass only. Nothing of a pass whose loss is not finite is used.
+                let value = loss.tensor().fetch()?;
+                let updated = tape.take_buffer_updates();
+                tape.backward(loss, parameters)?;
+                let value = value.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
+                if value.is_finite() {
+                    updates.extend(updated);
+                }
+                value
+            }
+            // Nothing that the host would wait for may lie between the two.
+            Some(_) if batch.known.is_some() && matches!(batch.targets, Targets::Dense(_)) => {
+                let why = "each batch of a data set with ignored voxels is weighed by those that are known";
+                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; leave --graph away")));
+            }
+            Some(InGraph { replay, loss }) => {
+                replay.run(parameters, batch, loss, |parameters, loss| {
+                    let share = share_of_loss(&tape, parameters, &**network, batch, settings)?;
+                    loss.copy_from(&share.tensor())?;
+                    tape.backward(share, parameters)
+                })?;
+                loss.to_vec()?[0]
+            }
+        };
+        if value.is_finite() { Ok(value) } else { Err(self.find_non_finite(batch)) }
+    }
+
+    fn tape(&self) -> Tape {
+        Tape::new(&self.device, Mode::Train)
+            .with_seed(Rng::named(self.settings.seed, "dropout").split(self.optimizer.steps()).next_u64())
+    }
+
+    /// Runs the forward pass again, looking at every op, to name the first whose output is not finite.
+    fn find_non_finite(&self, batch: &Batch) -> Error {
+        let tape = self.tape();
+        tape.check_finite();
+        let again = self.network.loss(&tape, &self.parameters, batch, self.settings.loss);
+        let op = match again {
+            Ok(_) => tape.first_not_finite().unwrap_or_else(|| "the loss".into()),
+            Err(error) => return error,
+        };
+        Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
+    }
+}
+
+/// The loss of `batch` over the number of passes that make a step.
+fn share_of_loss(
+    tape: &Tape,
+    parameters: &Parameters,
+    network: &dyn Network,
+    batch: &Batch,
+    settings: &TrainSettings,
+) -> Result<Var> {
+    let device = tape.device();
+    device.in_phase(Phase::Forward, || {
+        let loss = network.loss(tape, parameters, batch, settings.loss)?;
+        let parts = settings.accumulate.max(1);
+        if parts == 1 {
+            return Ok(loss);
+        }
+        let nothing = tape.constant(Tensor::from_slice(device, loss.shape(), Role::Transient, &[0.0])?);
+        ops::scale_add(tape, &nothing, &loss, 1.0 / parts as f32)
+    })
+}

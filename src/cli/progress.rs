@@ -143,13 +143,19 @@ impl ProgressTask {
         }
     }
 
-    /// Says what is done within a step that takes long: on a bar at once, in a log every few seconds.
-    pub fn within(&mut self, message: &str) {
-        self.bar.set_message(visible_line(message).into_owned());
-        let silent = matches!(self.verbosity, Verbosity::Quiet | Verbosity::Bars);
-        if !silent && self.said.unwrap_or(self.started).elapsed() >= LOG_EVERY {
-            self.said = Some(Instant::now());
-            self.line(message);
+    /// To be called after each piece of a step that takes long, `name`, so that it is seen to move: tells how many there were.
+    pub fn within<'a>(&'a mut self, name: &'a str) -> impl FnMut() + 'a {
+        let mut pieces = 0u64;
+        move || {
+            pieces += 1;
+            let message = format!("{name}, {pieces} passes");
+            self.bar.set_message(visible_line(&message).into_owned());
+            self.bar.tick();
+            let spoken = matches!(self.verbosity, Verbosity::Lines | Verbosity::Json);
+            if spoken && self.said.unwrap_or(self.started).elapsed() >= LOG_EVERY {
+                self.said = Some(Instant::now());
+                self.line(&message);
+            }
         }
     }
 
@@ -187,5 +193,21 @@ impl ProgressTask {
             return note(line.to_string());
         }
         note(format!("{}: {}/{} after {seconds:.0} s, {message}", self.name, self.position, self.length));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_step_is_seen_to_move() {
+        let mut task = Verbosity::Quiet.task("evaluating", 3);
+        task.advance("case_0");
+        {
+            let mut pulse = task.within("case_1");
+            (0..2).for_each(|_| pulse());
+        }
+        assert_eq!((task.position, task.bar.position(), task.bar.message().as_str()), (1, 1, "case_1, 2 passes"));
     }
 }

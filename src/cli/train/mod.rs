@@ -118,7 +118,9 @@ struct Prepared {
 pub fn run(args: TrainArgs) -> Result<()> {
     interrupt::listen();
     let mut config = configuration(&args)?;
-    let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && args.resume.is_none();
+    // A run that was stopped before its configuration was written begins anew.
+    let resumed = args.resume.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());
+    let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && !resumed;
     if args.dump_config && !of_the_data {
         return print(config.to_toml()?);
     }
@@ -257,7 +259,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     args.profile.finish(device, &args.run)?;
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
-        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
+        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
     let ended =

@@ -354,7 +354,7 @@ fn compare_one(
     }
     train_to_end(&mut trainer, training, task, &path, oom_handler, progress, again)?;
     let started = Instant::now();
-    let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, verbosity, again)?;
+    let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, false, verbosity, again)?;
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
     let (dice, iou) = evaluate::means(&cases);
     let costs = trainer.costs();

@@ -40,6 +40,8 @@ mod oom;
 mod output;
 #[cfg(feature = "train")]
 mod plan;
+#[cfg(feature = "train")]
+mod profile;
 mod progress;
 mod provenance;
 mod refusal;

@@ -1,5 +1,8 @@
 //! `ossnet roofline`: the model of a step's time.
 
+#[cfg(feature = "report")]
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use super::memory::DataArgs;
@@ -8,12 +11,16 @@ use super::provenance::print_json;
 use crate::device::Device;
 use crate::device::cuda::devices;
 use crate::error::{Error, Result};
+#[cfg(feature = "report")]
+use crate::files::write_atomic;
 use crate::planner::Workload;
 use crate::planner::gpus::Speed;
 use crate::planner::json;
 use crate::planner::roofline::{self, EFFICIENCY, LAUNCH, Measured, Roofline};
 use crate::quantities::parse_shape;
 use crate::report::TextTable;
+#[cfg(feature = "report")]
+use crate::report::{RooflineMark, RooflinePage, roofline_page};
 use crate::tape::Precision;
 use crate::train::dry_run::{StepKind, StepSizes, dry_run_timed};
 
@@ -22,7 +29,7 @@ use crate::train::dry_run::{StepKind, StepSizes, dry_run_timed};
 enum StepName {
     /// Loss, gradients, update
     Train,
-    /// The encoding, and probabilities of the points
+    /// The segmentation of a scan by the hierarchical search, at worst: every voxel is asked
     Infer,
 }
 
@@ -58,6 +65,10 @@ pub struct RooflineArgs {
     /// Run the step on CUDA device 0 as well, and print beside the model how long each op took between two events
     #[arg(long)]
     measure: bool,
+    /// Write a page with the roofline plot, one file
+    #[cfg(feature = "report")]
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print the model as JSON on standard output, and nothing else there
     #[arg(long)]
     json: bool,
@@ -87,6 +98,10 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
     let measured = if args.measure { Some(take(&workload)?) } else { None };
     let [ours, peer] = roofline::models(&workload, &args.device, args.launch / 1e6)?;
     let title = workload.network.title();
+    #[cfg(feature = "report")]
+    if let Some(path) = &args.html {
+        write_atomic(path, page(args, &title, &ours, measured.as_ref()).as_bytes())?;
+    }
     match args.json {
         true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref())?, "steps"),
         false => print(as_text(args, &title, [&ours, &peer], measured.as_ref())),
@@ -104,36 +119,69 @@ fn take(workload: &Workload) -> Result<Measured> {
     Ok(Measured::of_step(name, &step, &seconds))
 }
 
-fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> String {
-    let Speed { source, bandwidth, .. } = args.device;
+/// What is modelled: network, sizes, precision.
+fn setting(args: &RooflineArgs, title: &str) -> String {
     let volume = args.volume.map(|side| side.to_string()).join("×");
-    let mut text = format!(
-        "{title}, {volume}, batch {}, {} points, {}\n{source}: {:.0} GB/s\nA model (roofline), not a measurement.\n\n",
-        args.batch,
-        args.points,
-        args.precision,
-        bandwidth / 1e9,
-    );
-    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by", "ms to issue", "ms expected", "for"];
-    let mut grid = TextTable::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
+    format!("{title}, {volume}, batch {}, {} points, {}", args.batch, args.points, args.precision)
+}
+
+/// The page with the plot: rates that are expected, and measured ones beside them.
+#[cfg(feature = "report")]
+fn page(args: &RooflineArgs, title: &str, ours: &Roofline, measured: Option<&Measured>) -> String {
+    let Speed { source, bandwidth, f32, tf32, bf16, .. } = args.device;
+    let tensor = match args.precision {
+        Precision::F32 => None,
+        Precision::Tf32 => Some(("tf32 on tensor cores".into(), tf32)),
+        Precision::Bf16 => Some(("bf16 on tensor cores".into(), bf16)),
+    };
+    let mut marks = Vec::new();
     for row in &ours.rows {
-        let mut cells = vec![
-            format!("{}, {}", row.op, row.phase.name()),
-            row.passes.to_string(),
-            format!("{:.3}", row.bytes / 1e9),
-            format!("{:.4}", row.flops / 1e12),
-            milliseconds(row.seconds),
-            if row.memory_seconds > 0.5 * row.seconds { "memory" } else { "arithmetic" }.to_string(),
-            if row.issue_seconds > 0.0 { milliseconds(row.issue_seconds) } else { String::new() },
-            milliseconds(row.expected_seconds),
-            row.limit.name().to_string(),
-        ];
-        if let Some(measured) = measured {
-            cells.push(measured.of(row.op, row.phase.name()).map_or_else(String::new, milliseconds));
+        let name = format!("{}, {}", row.op, row.phase.name());
+        let mut mark = |series, seconds: f64, all: f64| {
+            let (intensity, rate, name) = (row.flops / row.bytes, row.flops / seconds, name.clone());
+            marks.push(RooflineMark { series, name, intensity, rate, share: seconds / all });
+        };
+        mark(0, row.expected_seconds, ours.expected_kernel_seconds());
+        if let Some((measured, seconds)) =
+            measured.and_then(|measured| Some((measured, measured.of(row.op, row.phase.name())?)))
+        {
+            mark(1, seconds, measured.sum());
         }
-        grid.push(cells);
     }
-    text += &grid.render();
+    let mut conclusion = format!(
+        "At best {} ms a step, expected {} ms",
+        milliseconds(ours.seconds()),
+        milliseconds(ours.expected_seconds()),
+    );
+    if let Some(measured) = measured {
+        conclusion += &format!(", measured {} ms on {}", milliseconds(measured.wall), measured.name);
+    }
+    let assumed = "Expected times rest on assumed efficiencies, not on measurements.";
+    roofline_page(&RooflinePage {
+        title: format!("Roofline of {title}"),
+        conclusion: conclusion + ".",
+        run: format!("{}; {source}. {assumed} ossnet {}", setting(args, title), super::VERSION),
+        bandwidth,
+        ceilings: tensor.into_iter().chain([("f32".to_string(), f32)]).collect(),
+        series: ["expected"].into_iter().chain(measured.map(|_| "measured")).map(String::from).collect(),
+        marks,
+        table: rows(ours, measured),
+    })
+}
+
+fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> String {
+    let Speed { source, bandwidth, f32, tf32, bf16, .. } = args.device;
+    let mut text = format!(
+        "{}\n{source}: {:.0} GB/s; TFLOP/s: {:.0} in f32, on tensor cores {:.0} in tf32, {:.0} in bf16\n\
+         Below {:.0} FLOP/B (f32) an op is bound by memory. A model (roofline), not a measurement.\n\n",
+        setting(args, title),
+        bandwidth / 1e9,
+        f32 / 1e12,
+        tf32 / 1e12,
+        bf16 / 1e12,
+        f32 / bandwidth,
+    );
+    text += &rows(ours, measured).render();
     if let Some(measured) = measured {
         text += &format!(
             "\nMeasured on {} between the events of one step: {} ms in all, {} ms of it in the update and between ops; by the host's clock {} ms.\n",
@@ -164,6 +212,30 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
     }
     text.push('\n');
     text + &grid.render()
+}
+
+/// The ops of a step with what bounds them.
+fn rows(ours: &Roofline, measured: Option<&Measured>) -> TextTable {
+    let heads = ["op", "passes", "GB", "TFLOP", "ms at best", "bound by", "ms to issue", "ms expected", "for"];
+    let mut grid = TextTable::new(heads.into_iter().chain(measured.map(|_| "ms measured")));
+    for row in &ours.rows {
+        let mut cells = vec![
+            format!("{}, {}", row.op, row.phase.name()),
+            row.passes.to_string(),
+            format!("{:.3}", row.bytes / 1e9),
+            format!("{:.4}", row.flops / 1e12),
+            milliseconds(row.seconds),
+            if row.memory_seconds > 0.5 * row.seconds { "memory" } else { "arithmetic" }.to_string(),
+            if row.issue_seconds > 0.0 { milliseconds(row.issue_seconds) } else { String::new() },
+            milliseconds(row.expected_seconds),
+            row.limit.name().to_string(),
+        ];
+        if let Some(measured) = measured {
+            cells.push(measured.of(row.op, row.phase.name()).map_or_else(String::new, milliseconds));
+        }
+        grid.push(cells);
+    }
+    grid
 }
 
 fn milliseconds(seconds: f64) -> String {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::files::RunFolder;
 use crate::files::name::text_of;
+use crate::infer::{Search, SegmenterOptions};
 use crate::memory::format_bytes;
 use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
@@ -43,7 +44,7 @@ pub fn open_divided(config: &RunConfig) -> Result<Dataset> {
 
 /// As [`open_folder`], with the cases that are incomplete instead of an error of the first.
 pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
-    match DataSource::of(folder.map_or(format!("{SAMPLE}heads").into(), text_of).as_ref()) {
+    match DataSource::of(&folder.map_or(format!("{SAMPLE}heads"), text_of)) {
         DataSource::Folder(folder) => Dataset::scan(&folder, seed),
         DataSource::Embedded(task) => Ok(Scanned { dataset: embedded::open(task)?, problems: Vec::new() }),
     }
@@ -52,7 +53,7 @@ pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
 /// The data set in `folder` (or the embedded `sample:TASK`), or the embedded heads.
 pub fn open_folder(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
     let heads = format!("{SAMPLE}heads");
-    open_dataset(&DataSource::of(folder.map_or(heads.into(), text_of).as_ref()), seed)
+    open_dataset(&DataSource::of(&folder.map_or(heads, text_of)), seed)
 }
 
 /// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next
@@ -325,15 +326,17 @@ impl RunObserver for Progress {
     }
 }
 
-/// Segments and scores labelled cases, with a progress bar: scores and predictions, case by case.
+/// Segments and scores labelled cases, with a progress bar that moves within a case too: scores and predictions, case by case.
+/// With `dense` every voxel is asked.
 ///
 /// # Errors
-/// [`Error::Interrupted`] between two cases, which says how to go on (`again`), a case that does not fit, or no memory.
+/// [`Error::Interrupted`], which says how to go on (`again`), a case that does not fit, or no memory.
 pub fn score_cases(
     network: &dyn Network,
     parameters: &Parameters,
     task: &Task,
     cases: &dyn CaseSource,
+    dense: bool,
     verbosity: Verbosity,
     again: &str,
 ) -> Result<Vec<(CaseScore, Labels)>> {
@@ -341,12 +344,27 @@ pub fn score_cases(
     let mut bar = verbosity.task("evaluating", cases.len() as u64);
     let mut scored = Vec::new();
     for index in 0..cases.len() {
-        interrupt::check(|| format!("{} of {} cases are scored; {again}", scored.len(), cases.len()))?;
+        let done = scored.len();
+        let told = || format!("{done} of {} cases are scored; {again}", cases.len());
+        interrupt::check(told)?;
         let case = cases.case(index)?;
-        let predicted = infer::segment(network, parameters, task, &case)?;
+        let predicted = {
+            let mut pulse = bar.within(&case.name);
+            let mut tick = || {
+                pulse();
+                interrupt::check(told)
+            };
+            infer::segment(network, parameters, task, &case, scoring(network, dense), &mut tick)?
+        };
         scored.push((evaluate::score(task, &case, &predicted, rule)?, predicted));
         bar.advance(&case.name);
     }
     bar.finish("done");
     Ok(scored)
+}
+
+/// How a network answers for its score.
+pub fn scoring(network: &dyn Network, dense: bool) -> SegmenterOptions {
+    let usual = SegmenterOptions::of(network.architecture());
+    SegmenterOptions { search: if dense { Search::dense() } else { usual.search.clone() }, ..usual }
 }

@@ -70,6 +70,10 @@ impl Cuda {
         match self.0 {}
     }
 
+    pub fn ordinal(&self) -> usize {
+        match self.0 {}
+    }
+
     pub(super) fn budget(&self) -> u64 {
         match self.0 {}
     }

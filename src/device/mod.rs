@@ -13,6 +13,7 @@ pub mod cuda;
 pub(crate) mod cudnn_desc;
 mod device_info;
 mod launch_config;
+mod profile;
 mod step_layout;
 mod target;
 
@@ -25,6 +26,7 @@ use cpu::{Pool, SimdLevel};
 pub use cuda::{Cuda, Graph};
 pub use device_info::{DeviceInfo, KernelInfo, LEAST_CUDA, LEAST_DRIVER, Observer};
 pub use launch_config::{LaunchConfig, MANY_BLOCKS, THREADS};
+pub use profile::{MOST_PASSES, Pass, Profile, ProfileRow};
 pub use step_layout::Foreseen;
 use step_layout::{Layouts, Placing};
 use target::TICKET_BYTES;
@@ -71,6 +73,7 @@ struct State {
     layouts: Layouts,
     ledger: Ledger,
     work: OpCostLog,
+    profile: Option<profile::Recording>,
 }
 
 /// A handle of a device; cheap to clone.
@@ -164,6 +167,7 @@ impl Device {
             layouts: Layouts::default(),
             ledger: Ledger::default(),
             work: OpCostLog::default(),
+            profile: None,
         };
         let on_cuda = matches!(backend, Backend::Cuda(_) | Backend::Plan { target: Target::Cuda(_) });
         if let Some(block) = on_cuda.then(|| state.arena.allocate(TICKET_BYTES)).flatten() {
@@ -315,12 +319,22 @@ impl Device {
         access(&mut self.state().work)
     }
 
-    /// Notes what the running layer's `op` does, if that is recorded: floating-point operations and bytes.
+    /// Notes what the running layer's `op` has done, if that is recorded or profiled: floating-point operations and bytes.
     pub fn record_cost(&self, op: &'static str, cost: impl FnOnce() -> [u64; 2]) {
-        if self.cost_log(|log| log.is_on()) {
+        let (recorded, profiled) = {
+            let state = self.state();
+            (state.work.is_on(), state.profile.is_some())
+        };
+        if recorded || profiled {
             let [flops, bytes] = cost();
             let (layer, phase) = self.ledger(|ledger| (ledger.layer(), ledger.phase()));
-            self.cost_log(|log| log.note(OpCost { op, layer, phase, flops, bytes }));
+            let cost = OpCost { op, layer, phase, flops, bytes };
+            if recorded {
+                self.cost_log(|log| log.note(cost.clone()));
+            }
+            if profiled {
+                self.profile_cost(cost);
+            }
             if let Backend::Cuda(cuda) = self.backend() {
                 cuda.mark();
             }
@@ -383,8 +397,10 @@ impl Device {
 
     /// Runs `work` in a phase.
     pub fn in_phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        self.note_rest();
         let former = self.ledger(|ledger| ledger.set_phase(phase));
         let result = work();
+        self.note_rest();
         self.ledger(|ledger| ledger.set_phase(former));
         result
     }

@@ -5,6 +5,7 @@
 //! a volume as a whole or in overlapping [`SlidingWindow`]. Nothing holds the probabilities of all classes for all
 //! voxels unless asked to.
 
+mod at_points;
 mod ensemble;
 pub mod inputs;
 pub(crate) mod network_pass;

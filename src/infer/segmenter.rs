@@ -5,19 +5,17 @@ use std::time::Instant;
 use super::occupancy::fitting_shape;
 use super::oom::InferenceOom;
 use super::sliding_window::{self, Decision, Destination};
-use super::{Occupancy, QueryGrid, Refinement, Search, SlidingWindow, refine, seeding, sound};
+use super::{Occupancy, QueryGrid, Search, SlidingWindow, seeding, sound};
 use crate::data::preprocess::{self, GridTransform};
 use crate::data::{Geometry, Labels, Padding, Volume};
 use crate::device::Target;
 use crate::error::{Error, Result};
-use crate::memory::{Phase, Role, default_cpu_budget, format_bytes, size};
-use crate::mesh::Mesh;
+use crate::memory::{Phase, default_cpu_budget, format_bytes, size};
 use crate::models::config::LARGEST_SIDE;
 use crate::models::{Architecture, Network, OssNet};
 use crate::nn::Parameters;
 use crate::ops::lattice::{self, Lattice};
 use crate::task::{PreparedCase, Task};
-use crate::tensor::Tensor;
 
 /// How scans are segmented.
 #[derive(Clone, Debug, PartialEq)]
@@ -281,87 +279,6 @@ impl<'a> Segmenter<'a> {
         self.network.architecture().is_reference() && self.options.shape.is_none()
     }
 
-    /// Moves a mesh of the image's segmentation, in millimetres, to where the network itself sees the surface. Returns the mesh
-    /// and the loss of each step.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a network that is no function of space or has several outputs; as for [`Segmenter::segment`].
-    pub fn refine(
-        &self,
-        name: &str,
-        image: Volume,
-        mesh: Mesh,
-        refinement: &Refinement,
-        tick: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<(Mesh, Vec<f64>)> {
-        let Some(network) = self.network.occupancy() else {
-            return Err(Error::Usage(
-                "a U-Net knows nothing between voxels; refine meshes of occupancy networks".into(),
-            ));
-        };
-        let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
-        let device = self.parameters.device();
-        device.in_phase(Phase::Evaluate, || {
-            let occupancy = self.encoded(network, volume)?;
-            // From voxels of the network's volume over those of the scan to millimetres.
-            let grid = QueryGrid::over(&way, way.shape);
-            let start = [0, 1, 2].map(|k| -grid.start[k] / grid.step[k]);
-            let affine = way.geometry.affine.regrid(start, grid.step.map(f64::recip));
-            let mut mesh = mesh.transformed(&affine.inverse());
-            let mut positions: Vec<[f64; 3]> = mesh.vertices.iter().map(|vertex| vertex.map(f64::from)).collect();
-            let field = |points: &[[f64; 3]]| occupancy.jets_at(points);
-            let losses = refine::refine(&mut positions, &mesh.triangles, refinement, field, tick);
-            let losses = losses.map_err(|error| error.of_case(name))?;
-            mesh.vertices = positions.iter().map(|position| position.map(|x| x as f32)).collect();
-            Ok((mesh.transformed(&affine), losses))
-        })
-    }
-
-    /// An occupancy network that has seen a volume.
-    fn encoded<'n>(&'n self, network: &'n OssNet, volume: Volume) -> Result<Occupancy<'n>> {
-        let (device, [x, y, z]) = (self.parameters.device(), volume.shape);
-        let shape = [1, x, y, z, volume.channels];
-        let tensor = device.in_op("volume", || Tensor::from_slice(device, &shape, Role::Data, &volume.voxels))?;
-        drop(volume);
-        Occupancy::new(network, self.parameters, tensor, self.options.most_points)
-    }
-
-    /// The probabilities `[voxels, outputs]` of some voxels of the answer, by their places in it; the seconds and the most bytes
-    /// that it took.
-    ///
-    /// # Errors
-    /// As for [`Segmenter::segment`]; a U-Net, which answers for whole volumes.
-    pub(super) fn probabilities_at(
-        &self,
-        name: &str,
-        image: Volume,
-        voxels: &[usize],
-        tick: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<(Vec<f32>, f64, u64)> {
-        let Some(network) = self.network.occupancy() else {
-            return Err(Error::Model("a U-Net is asked about single voxels; report this".into()));
-        };
-        let (volume, way) = self.task.image(name, image, |shape| self.padding(shape))?;
-        let (device, started) = (self.parameters.device(), Instant::now());
-        let grid = QueryGrid::over(&way, self.options.shape.unwrap_or(way.shape));
-        let [_, h, w] = grid.shape;
-        let found = device.in_phase(Phase::Evaluate, || {
-            device.ledger(|ledger| ledger.reset_peak());
-            let occupancy = self.encoded(network, volume)?;
-            let mut found = Vec::with_capacity(voxels.len() * self.network.architecture().classes());
-            for part in voxels.chunks(occupancy.most_points().max(1)) {
-                tick()?;
-                let indices: Vec<f32> =
-                    part.iter().flat_map(|at| [at / (h * w), at / w % h, at % w]).map(|index| index as f32).collect();
-                let indices = Tensor::from_slice(device, &[part.len(), 3], Role::Data, &indices)?;
-                found.extend(occupancy.probabilities(&occupancy.logits(&grid, indices)?)?);
-            }
-            Ok(found)
-        });
-        let found = found.map_err(|error: Error| error.of_case(name))?;
-        Ok((found, started.elapsed().as_secs_f64(), self.peak_bytes()))
-    }
-
     /// A dense network's answer.
     fn on_grid(
         &self,
@@ -528,7 +445,7 @@ impl<'a> Segmenter<'a> {
         (Labels { shape, voxels, geometry }, probabilities, answer.evaluated)
     }
 
-    fn peak_bytes(&self) -> u64 {
+    pub(super) fn peak_bytes(&self) -> u64 {
         self.parameters.device().ledger(|ledger| ledger.peak().by_role.total())
     }
 }
@@ -552,12 +469,19 @@ fn frame_of(architecture: &dyn Architecture, task: &Task) -> Result<Option<Shape
     Ok(Some(frame))
 }
 
-/// The labels that a network gives to a prepared case, with the stored label values: the same that [`Segmenter`] with the
-/// network's default options gives to the scan.
+/// The labels that a network gives to a prepared case, with the stored label values: the same that [`Segmenter`] with these
+/// options gives to the scan. `tick` is called after each piece of work and may stop it.
 ///
 /// # Errors
-/// No memory, or a case that does not fit the network.
-pub fn segment(network: &dyn Network, parameters: &Parameters, task: &Task, case: &PreparedCase) -> Result<Labels> {
-    let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(network.architecture()))?;
-    Ok(Segmenter { flags: false, ..segmenter }.case(case, &mut || Ok(()))?.labels)
+/// No memory, a case that does not fit the network, or what `tick` reports.
+pub fn segment(
+    network: &dyn Network,
+    parameters: &Parameters,
+    task: &Task,
+    case: &PreparedCase,
+    options: SegmenterOptions,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<Labels> {
+    let segmenter = Segmenter::new(network, parameters, task, options)?;
+    Ok(Segmenter { flags: false, ..segmenter }.case(case, tick)?.labels)
 }

@@ -15,6 +15,7 @@ mod inference_step;
 mod issue;
 pub mod json;
 pub mod layers;
+pub mod peaks;
 pub mod pytorch_baseline;
 pub mod remedies;
 pub mod roofline;

@@ -30,10 +30,20 @@ pub const LAUNCH: f64 = 2.5e-6;
 
 /// Operations a second that `op` can make at most. The few products that stay f32 (of latents and logits) are taken for others.
 fn peak(op: &str, speed: &Speed, precision: Precision) -> f64 {
-    match (PRODUCTS.contains(&op), precision) {
-        (false, _) | (true, Precision::F32) => speed.f32,
+    match (on_tensor_cores(op, precision), precision) {
         (true, Precision::Tf32) => speed.tf32,
         (true, Precision::Bf16) => speed.bf16,
+        _ => speed.f32,
+    }
+}
+
+/// True if tensor cores make the products of `op`.
+fn on_tensor_cores(op: &str, precision: Precision) -> bool {
+    match precision {
+        Precision::F32 => false,
+        Precision::Tf32 => PRODUCTS.contains(&op),
+        // The folded decoder of inference has kernels in f32 and bf16.
+        Precision::Bf16 => op == "occupancy" || PRODUCTS.contains(&op),
     }
 }
 
@@ -81,7 +91,7 @@ impl Limit {
 const PRODUCTS: [&str; 4] = ["conv3d", "conv_transpose3d", "linear", "norm_act_linear"];
 
 /// Ops that are made of other ops, whose passes are in the record as well.
-const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
+pub const COMPOSITES: [&str; 2] = ["slabs", "chunked_block"];
 
 /// Seconds that each op took in each phase, in the order of first appearance, from those of each entry of `work` and of the rest
 /// of the step; and those of what is neither an op's alone nor an op at all.
@@ -248,8 +258,7 @@ pub fn roofline(
         let (bytes, flops) = (*bytes as f64 * times, *flops as f64);
         let (memory, compute) = (bytes / speed.bandwidth, flops / peak(op, speed, precision));
         let issue = instructions(op, precision, flops, bytes).unwrap_or(0.0) / speed.issue;
-        let on_tensor_cores = PRODUCTS.contains(op) && precision != Precision::F32;
-        let arithmetic = if on_tensor_cores { EFFICIENCY.tensor } else { EFFICIENCY.f32 };
+        let arithmetic = if on_tensor_cores(op, precision) { EFFICIENCY.tensor } else { EFFICIENCY.f32 };
         let expected = [memory / EFFICIENCY.memory, compute / arithmetic, issue / EFFICIENCY.issue];
         let longest = (0..3).fold(0, |best, i| if expected[i] > expected[best] { i } else { best });
         let row = rows.entry((op, phase.name())).or_insert(Row {

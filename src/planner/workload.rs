@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::host_overhead::HostOverhead;
 use super::inference_step::InferenceStep;
 use crate::device::cpu::SimdLevel;
-use crate::device::{Device, Target, UNLIMITED};
+use crate::device::{Device, Profile, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::{Architecture, Family, NetworkConfig, Recompute};
 use crate::nn::Parameters;
@@ -114,6 +114,21 @@ impl Workload {
     pub fn dry_run(&self, device: &Device, steps: usize) -> Result<StepProfile> {
         let (parameters, step) = self.stage(device)?;
         dry_run::observe(device, parameters, steps, step)
+    }
+
+    /// Takes `steps` steps as [`Workload::dry_run`] does, after two others, and tells where their time went.
+    ///
+    /// # Errors
+    /// As there, and what the driver says.
+    pub fn profile(&self, device: &Device, steps: usize) -> Result<Profile> {
+        let (_, mut step) = self.stage(device)?;
+        (0..PLANNED_STEPS).try_for_each(|_| step())?;
+        device.start_profile();
+        for _ in 0..steps {
+            step()?;
+            device.read_profile()?;
+        }
+        device.take_profile()
     }
 
     /// Takes the steps of a plan without a log, until one leaves everything as it was; the bytes that they reserve.

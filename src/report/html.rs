@@ -8,6 +8,7 @@ use super::report_data::{CaseFacts, CaseSlices, ReportData, RunFacts, Timeline};
 use super::results::{CaseScore, Results, score_of};
 use super::statistics::Statistics;
 use super::table::role_names;
+use super::text_table::TextTable;
 use super::{charts, conclusion, image, resolution, roles, statistics_table};
 use crate::Result;
 use crate::memory::format_bytes;
@@ -360,6 +361,26 @@ pub(super) fn figure(heading: &str, legend: &str, chart: &str, caption: &str) ->
     let caption =
         if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", Escaped(caption)) };
     format!("{heading}<figure>\n{legend}<div class=\"scroll\">\n{chart}</div>\n{caption}</figure>\n")
+}
+
+/// A table as it is on the terminal, with its caption; the first column names the rows.
+pub(super) fn table(table: &TextTable, caption: &str) -> String {
+    let (heads, rows) = table.cells();
+    let cells = |tag: &str, row: &[String]| {
+        let text = |(i, text): (usize, &String)| match (i, tag) {
+            (0, _) | (_, "th") => {
+                format!("<th scope=\"{}\">{}</th>", if tag == "th" { "col" } else { "row" }, Escaped(text))
+            }
+            _ => cell(text, false),
+        };
+        row.iter().enumerate().map(text).collect::<String>()
+    };
+    let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+    format!(
+        "<div class=\"scroll\"><table>\n<caption>{}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
+        Escaped(caption),
+        cells("th", heads)
+    )
 }
 
 pub(super) fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {

@@ -5,7 +5,7 @@ use crate::order;
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::html::{cell, figure, filled, glossary, legend, swatch};
+use super::html::{cell, figure, filled, glossary, legend, swatch, table};
 use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
@@ -46,23 +46,8 @@ pub fn memory_page(page: &MemoryPage) -> String {
     }
     sections.push_str(&resolution::section(&page.resolution));
     if let Some(growth) = &page.growth {
-        let (heads, rows) = growth.cells();
-        let cells = |tag: &str, row: &[String]| {
-            let text = |(i, text): (usize, &String)| match (i, tag) {
-                (0, _) | (_, "th") => {
-                    format!("<th scope=\"{}\">{}</th>", if tag == "th" { "col" } else { "row" }, Escaped(text))
-                }
-                _ => cell(text, false),
-            };
-            row.iter().enumerate().map(text).collect::<String>()
-        };
-        let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
-        let _ = write!(
-            sections,
-            "<section>\n<h2>How the peak grows</h2>\n<div class=\"scroll\"><table>\n<caption>Straight lines fitted to \
-             plans.</caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n</section>\n",
-            cells("th", heads)
-        );
+        let table = table(growth, "Straight lines fitted to plans.");
+        let _ = write!(sections, "<section>\n<h2>How the peak grows</h2>\n{table}</section>\n");
     }
     let values = [
         ("title", Escaped(&page.title).to_string()),

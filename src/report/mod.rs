@@ -41,6 +41,8 @@ mod resolution;
 mod results;
 mod roles;
 #[cfg(feature = "report")]
+mod roofline;
+#[cfg(feature = "report")]
 mod scans;
 mod statistics;
 mod statistics_table;
@@ -72,6 +74,8 @@ pub use report_data::{
 pub use resolution::{Crossover, Growth, Resolution};
 pub use results::{BaselineResult, CaseScore, ClassScore, ModelResult, Results, RoleBytes};
 pub use roles::display as role_name;
+#[cfg(feature = "report")]
+pub use roofline::{RooflineMark, RooflinePage, roofline_page};
 #[cfg(feature = "report")]
 pub use scans::{SegmentedClass, SegmentedScan, scans_page};
 pub use statistics::{ClassStatistics, MethodStatistics, PairStatistics, Statistics};

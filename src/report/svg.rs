@@ -43,9 +43,14 @@ impl Svg {
     }
 
     /// A dot.
-    pub fn dot(&mut self, class: &str, [x, y]: [f64; 2], radius: f64) {
+    pub fn dot(&mut self, class: &str, centre: [f64; 2], radius: f64) {
+        self.titled_dot(class, centre, radius, "");
+    }
+
+    /// A dot with a text that appears under the pointer.
+    pub fn titled_dot(&mut self, class: &str, [x, y]: [f64; 2], radius: f64, title: &str) {
         let [x, y, radius] = [x, y, radius].map(short);
-        let _ = writeln!(self.text, "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"/>");
+        self.element(&format!("circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\""), title);
     }
 
     /// Text whose `anchor` (`start`, `middle` or `end`) lies at a point of the baseline.

@@ -421,7 +421,7 @@ impl Trainer {
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
-        Ok(())
+        self.device.read_profile()
     }
 
     /// Where the buffers of steps on batches like `first` will lie.
@@ -483,7 +483,7 @@ impl Trainer {
     /// The next batch, on the host.
     fn next_batch(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<HostBatch> {
         let before = queue.waited();
-        let batch = queue.next();
+        let batch = self.device.in_phase(Phase::Data, || queue.next());
         self.waited += queue.waited() - before;
         batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))?
     }

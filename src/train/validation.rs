@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::evaluate::metrics::ScoreRule;
+use crate::infer::SegmenterOptions;
 use crate::report::CaseScore;
 use crate::task::{PreparedCase, Task};
 use crate::train::case_source::CaseSource;
@@ -31,15 +32,17 @@ pub fn best(validations: &[Validation]) -> Option<&Validation> {
 /// Segments and scores `cases` with the weights that count (see [`Trainer::with_best_weights`]).
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) between two cases, a case that does not fit, or no memory.
+/// [`Error::Interrupted`](crate::Error::Interrupted), a case that does not fit, or no memory.
 pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn CaseSource, epoch: u64) -> Result<Validation> {
     let step = trainer.optimizer().steps();
     let scores: Vec<CaseScore> = trainer.with_best_weights(|trainer| {
         let (network, parameters) = (trainer.network(), trainer.parameters());
         let rule = if network.architecture().is_reference() { ScoreRule::REFERENCE } else { ScoreRule::DEFAULT };
         let score = |case: &PreparedCase| {
-            interrupt::check(|| format!("{step} steps are done"))?;
-            let predicted = infer::segment(network, parameters, task, case)?;
+            let mut tick = || interrupt::check(|| format!("{step} steps are done"));
+            tick()?;
+            let options = SegmenterOptions::of(network.architecture());
+            let predicted = infer::segment(network, parameters, task, case, options, &mut tick)?;
             evaluate::score(task, case, &predicted, rule)
         };
         (0..cases.len()).map(|index| score(&*cases.case(index)?)).collect::<Result<_>>()

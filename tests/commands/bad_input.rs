@@ -267,7 +267,7 @@ fn checkpoints_that_cannot_be_used() {
 
     let table: [(&str, &[&str]); 10] = [
         ("gone.safetensors", &["No such file"]),
-        ("data", &["directory"]),
+        ("data", &["holds no checkpoint"]),
         ("half.safetensors", &["cut short or damaged"]),
         ("header.safetensors", &["cut short or damaged"]),
         ("noise.safetensors", &["neither a safetensors file nor a PyTorch archive"]),
@@ -290,7 +290,9 @@ fn checkpoints_that_cannot_be_used() {
 
     // A run that is gone on with must be the same run.
     let resume = |model: &str, more: &str| {
-        format!("train --quiet --threads 1 --points 64 --epochs 1 --data data --resume run --model {model} {more}")
+        format!(
+            "train --preset sample --quiet --threads 1 --points 64 --epochs 1 --data data --resume run --model {model} {more}"
+        )
     };
     place.refuses(&resume("o-net-small", "--seed 5"), 1, &["run/o-net-small.safetensors", "seed 0, not 5"]);
     fs::write(place.at("run/unet3d.safetensors"), bytes).unwrap();
@@ -373,7 +375,7 @@ fn a_disk_that_is_full() {
     };
     let infer = "infer --quiet --threads 1 --load-model run/o-net-small.safetensors --input scan.nii.gz";
     limited(&format!("{TRAIN} --data data --out new")).refused(1, &["new/config.toml", "File too large"]);
-    limited("compare --quiet --models o-net-small --epochs 1 --data data --out new")
+    limited("compare --preset sample --quiet --models o-net-small --epochs 1 --data data --out new")
         .refused(1, &["new/o-net-small.safetensors", "File too large"]);
     // Names and colours of the labels are written first.
     limited(&format!("{infer} --out new")).refused(1, &["new/labels.ctbl", "File too large"]);

@@ -143,3 +143,22 @@ fn a_checkpoint_knows_its_data() {
     fs::copy(place.at("run/o-net-small.safetensors"), place.at("alone/o-net-small.safetensors")).unwrap();
     place.refuses("evaluate alone/o-net-small.safetensors", 1, &["alone/o-net-small.safetensors", "--data"]);
 }
+
+/// Every voxel on request: the scores of the files that `infer --dense` writes.
+#[test]
+fn dense_scores() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b", "c"], &["v", "w"]);
+    let train = "train --preset sample --quiet --threads 1 --data data --points 256";
+    place.run(&format!("{train} --model o-net-small --epochs 40 --out run")).succeeded();
+    let infer = "infer --quiet --threads 1 --checkpoint run --dense --out found --input";
+    place.run(&format!("{infer} data/imagesTr/v.nii.gz data/imagesTr/w.nii.gz")).succeeded();
+    let files = place.run("evaluate --quiet --json --predictions found --data data --out files").succeeded();
+    let dense = place.run("evaluate run --quiet --json --dense --out dense").succeeded();
+    let cases = |text: &str| serde_json::from_str::<Value>(text).unwrap()["cases"].clone();
+    assert_eq!(cases(&files), cases(&dense));
+    fs::write(place.at("net.toml"), "[network]\nchannels = [4, 8]\n").unwrap();
+    place.run(&format!("{train} --model unet3d --epochs 1 --config net.toml --out unet")).succeeded();
+    place.refuses("evaluate unet --quiet --dense", 2, &["--dense", "every voxel anyway"]);
+    place.refuses("evaluate run --quiet --dense --sampled", 2, &["--dense", "--sampled"]);
+}

@@ -80,8 +80,9 @@ fn weights_that_are_no_numbers_are_named() {
         // A run does not go on from it either.
         fs::create_dir_all(place.at("run")).unwrap();
         fs::copy(place.at("bad.safetensors"), place.at(&format!("run/{model}.safetensors"))).unwrap();
-        let resume =
-            format!("train --quiet --threads 1 --points 64 --epochs 1 --data data --model {model} --resume run");
+        let resume = format!(
+            "train --preset sample --quiet --threads 1 --points 64 --epochs 1 --data data --model {model} --resume run"
+        );
         place.refuses(&resume, 1, &[name, &value.to_string()]);
         fs::remove_dir_all(place.at("run")).unwrap();
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::surface::assert_closed;
-use crate::support::cli::{Place, ball, data_set};
+use crate::support::cli::{Place, ball, data_set, keep_page};
 use ossnet::data::{Axes, Labels, Source};
 use ossnet::mesh::Mesh;
 use serde_json::Value;
@@ -82,10 +82,7 @@ fn meshes_and_the_page() {
     assert!(
         page.contains("2 scans were segmented by OSS-Net C small (2 encoder blocks) in") && page.contains("ball, ")
     );
-    // For scripts/check_pages.py, as in tests/engine/pages.rs.
-    let pages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
-    fs::create_dir_all(&pages).unwrap();
-    fs::write(pages.join("infer.html"), page).unwrap();
+    keep_page("infer", page);
 }
 
 #[test]

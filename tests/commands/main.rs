@@ -32,6 +32,7 @@ mod names;
 mod out_of_memory;
 mod own_data;
 mod plan;
+mod profile;
 mod resident_memory;
 mod roofline;
 mod table1;

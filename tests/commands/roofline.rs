@@ -2,10 +2,13 @@
 #![cfg(feature = "train")]
 
 use crate::support::cli::Place;
+#[cfg(feature = "report")]
+use crate::support::cli::keep_page;
 use serde_json::Value;
 
 fn json(place: &Place, flags: &str) -> Value {
-    let text = place.run(&format!("roofline --model o-net --volume 32x32x32 --points 64 --json {flags}")).succeeded();
+    let flags = if flags.contains("--volume") { flags.to_string() } else { format!("--volume 32x32x32 {flags}") };
+    let text = place.run(&format!("roofline --model o-net --points 64 --json {flags}")).succeeded();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -25,8 +28,33 @@ fn the_model_adds_up() {
     assert!(seconds("--device a100") > kernels && seconds("--device L4") > seconds("--device a100"));
     assert!(seconds("--device h100 --precision bf16") < kernels);
     assert!(seconds("--device h100 --batch 2") > kernels);
-    assert!(seconds("--device h100 --step infer") < kernels);
+    // At worst each voxel of a scan is decoded, by ten hidden layers of 256 × 256 weights.
+    let decoded = |volume: &str| {
+        let step = json(&place, &format!("--step infer --volume {volume}"));
+        let ops = step["ops"].as_array().unwrap().iter();
+        ops.filter(|op| op["op"] == "occupancy").map(|op| number(&op["flops"])).sum::<f64>()
+    };
+    for side in [32u64, 64] {
+        let least = (side.pow(3) * 10 * 2 * 256 * 256) as f64;
+        assert!(decoded(&format!("{side}x{side}x{side}")) >= least, "{side}");
+    }
     assert_eq!(number(&json(&place, "--launch 0")["step"]["launch_seconds"]), 0.0);
+}
+
+/// A page has a mark for each op that computes, and the ceilings that its precision uses.
+#[test]
+#[cfg(feature = "report")]
+fn a_page_is_written() {
+    let place = Place::new();
+    let step = json(&place, "--device h100 --precision bf16 --html page.html");
+    let page = std::fs::read_to_string(place.at("page.html")).unwrap();
+    let computing = step["ops"].as_array().unwrap().iter().filter(|op| op["flops"].as_f64().unwrap() > 0.0).count();
+    assert_eq!(page.matches("<circle class=\"dot faint m0\"").count(), computing);
+    for part in ["bf16 on tensor cores, 989", "f32, 67 TFLOP/s", "memory, 3350 GB/s", "not on measurements"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("<script") && !page.contains("http://") && !page.contains("https://"));
+    keep_page("roofline", &page);
 }
 
 #[test]

@@ -179,6 +179,21 @@ fn a_step_is_measured() {
     }
 }
 
+/// A profile by events: each op that was run has a time, and all times are the whole.
+#[test]
+fn a_step_is_profiled() {
+    let place = Place::new();
+    let flags = "--model o-net-small --volume 32x32x32 --points 64 --steps 1 --memory-budget 1GiB --device cuda";
+    run(&place, &format!("memory {flags} --profile step.json"));
+    let profile: serde_json::Value = serde_json::from_slice(&std::fs::read(place.at("step.json")).unwrap()).unwrap();
+    let rows = profile["rows"].as_array().unwrap();
+    let ops = |phase: &str| rows.iter().filter(|row| row["phase"] == phase && row["op"] != "").count();
+    assert!(ops("forward") > 10 && ops("backward") > 10, "{profile:#}");
+    let seconds: f64 = rows.iter().map(|row| row["seconds"].as_f64().unwrap()).sum();
+    assert!((seconds - profile["seconds"].as_f64().unwrap()).abs() <= 1e-9 * seconds, "{profile:#}");
+    assert!(rows.iter().all(|row| row["seconds"].as_f64().unwrap() >= 0.0), "{profile:#}");
+}
+
 /// A scan is segmented and meshed on the device, and the mesh refined: the answer is the CPU's, where a network that has
 /// hardly been trained is at no voxel so undecided that rounding could tell.
 #[test]

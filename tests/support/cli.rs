@@ -19,6 +19,13 @@ pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// Leaves a page in the build's folder for temporary files, where `scripts/check_pages.py` opens it in a browser.
+pub fn keep_page(name: &str, page: impl AsRef<[u8]>) {
+    let pages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
+    std::fs::create_dir_all(&pages).unwrap();
+    std::fs::write(pages.join(format!("{name}.html")), page).unwrap();
+}
+
 /// What a command said and how it ended.
 pub struct Outcome {
     pub code: Option<i32>,

@@ -84,6 +84,9 @@ pub struct EvaluateArgs {
     /// Tolerance of the surface Dice in mm
     #[arg(long, default_value_t = 1.0, value_name = "MM", allow_negative_numbers = true)]
     tolerance: f64,
+    /// Ask occupancy networks about every voxel, instead of those that a search finds worth it
+    #[arg(long, conflicts_with_all = ["predictions", "sampled"])]
+    dense: bool,
     /// Score random points as the official code does, not all voxels: Dice and IoU only
     #[arg(long)]
     sampled: bool,
@@ -172,6 +175,10 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     }
     checkpoints::check(&models, &files)?;
     let model = &models[0];
+    if args.dense && models.iter().all(|model| model.network.occupancy().is_none()) {
+        let problem = format!("--dense: {} answers for every voxel anyway", model.network.architecture().title());
+        return Err(Error::Usage(format!("{problem}; omit it")));
+    }
     let mut failures = Failures::new(0);
     let cases = cases(args, model, &mut found, problems, &mut failures)?;
     let mut title = model.network.architecture().title();
@@ -196,8 +203,8 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     let folder = args.folder()?;
     let again = "run the command again";
     let scored = match others {
-        [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, verbosity, again)?,
-        _ => together::score(&models, &found, &cases, rule, verbosity)?,
+        [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, args.dense, verbosity, again)?,
+        _ => together::score(&models, &found, &cases, (rule, args.dense), verbosity)?,
     };
     let measured = cases
         .iter()

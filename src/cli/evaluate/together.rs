@@ -7,10 +7,11 @@ use super::own_data;
 use crate::checkpoint::model::Model;
 use crate::cli::fold_files;
 use crate::cli::progress::Verbosity;
+use crate::cli::training::scoring;
 use crate::data::{Case, Dataset, Labels, Warning};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
-use crate::infer::{Ensemble, Segmenter, SegmenterOptions};
+use crate::infer::{Ensemble, Segmenter};
 use crate::report::CaseScore;
 use crate::task::PreparedCase;
 use crate::{evaluate, interrupt};
@@ -23,11 +24,11 @@ pub(super) fn score(
     models: &[Model],
     dataset: &Dataset,
     cases: &[PreparedCase],
-    rule: ScoreRule,
+    (rule, dense): (ScoreRule, bool),
     verbosity: Verbosity,
 ) -> Result<Vec<(CaseScore, Labels)>> {
     let members = models.iter().map(|model| {
-        let options = SegmenterOptions::of(model.network.architecture());
+        let options = scoring(&*model.network, dense);
         Segmenter::new(&*model.network, &model.parameters, &model.task, options)
     });
     let ensemble = Ensemble::new(members.collect::<Result<_>>()?)?;
@@ -36,12 +37,20 @@ pub(super) fn score(
     let all: Vec<&Case> = dataset.training.iter().chain(&dataset.validation).collect();
     let (mut bar, mut scored) = (verbosity.task("evaluating", cases.len() as u64), Vec::new());
     for case in cases {
-        let told = || format!("{} of {} cases are scored; run the command again", scored.len(), cases.len());
+        let done = scored.len();
+        let told = || format!("{done} of {} cases are scored; run the command again", cases.len());
         interrupt::check(told)?;
         let stored = all.iter().find(|stored| stored.name == case.name);
         let stored = stored.ok_or_else(|| Error::Model(format!("case {} is no more to be found", case.name)))?;
         let image = dataset.read(stored, task.preprocessing.axes)?.image;
-        let predicted = ensemble.segment(&case.name, image, &mut || interrupt::check(told))?.labels;
+        let predicted = {
+            let mut pulse = bar.within(&case.name);
+            let mut tick = || {
+                pulse();
+                interrupt::check(told)
+            };
+            ensemble.segment(&case.name, image, &mut tick)?.labels
+        };
         scored.push((evaluate::score(task, case, &predicted, rule)?, predicted));
         bar.advance(&case.name);
     }

@@ -61,6 +61,7 @@ impl Batch {
         }
         let shape = args.shape(&scan.image.geometry)?;
         let found = networks.ensemble(shape)?.segment(&case.name, scan.image, tick)?;
+        model.parameters.device().read_profile()?;
         let InferArgs { seen, asked, .. } = args;
         let field = found.probabilities.as_ref().map(|volume| (volume, asked.threshold()));
         let refined = |mesh, refinement: &Refinement| {

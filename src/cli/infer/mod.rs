@@ -22,6 +22,8 @@ use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
 use super::output::note;
+#[cfg(feature = "train")]
+use super::profile::ProfileArgs;
 use super::provenance::print_json;
 use super::{RunArgs, path_text};
 use crate::checkpoint::model::{self, Model};
@@ -80,6 +82,9 @@ pub struct InferArgs {
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
+    #[cfg(feature = "train")]
+    #[command(flatten)]
+    profile: ProfileArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -187,12 +192,16 @@ pub fn run(args: InferArgs) -> Result<()> {
         summary.flush()?;
     }
     let mut broken = Vec::new();
+    #[cfg(feature = "train")]
+    batch.args.profile.start(&device);
     let ended = batch.segment(&pending, folder.path(), &mut summary, &mut failures, &mut broken);
     // Whatever ended the work, the summary tells what was done.
     let flushed = summary.flush();
     ended?;
     flushed?;
     let Batch { args, networks, target, .. } = &batch;
+    #[cfg(feature = "train")]
+    args.profile.finish(&device, &args.run)?;
     #[cfg(feature = "report")]
     if args.seen.report {
         let shown: Vec<&Case> = sound.into_iter().filter(|case| !broken.contains(&case.name)).collect();

@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceChoice;
 use super::oom::OnOom;
+use super::profile::ProfileArgs;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
@@ -184,9 +185,9 @@ pub struct MemoryArgs {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     #[arg(help_heading = "Where")]
     steps: u64,
-    /// Memory against resolution: cubes of sides LOW..HIGH, for example 32..1024
-    #[arg(long, value_name = "LOW..HIGH", value_parser = sweep::parse_range, group = "question", help_heading = "Other questions")]
-    sweep: Option<(usize, usize)>,
+    /// Memory against resolution: cubes of these sides, a range or a list, for example 32..1024 or 64,96,224
+    #[arg(long, value_name = "SIDES", group = "question", help_heading = "Other questions")]
+    sweep: Option<sweep::Sides>,
     /// Models of the sweep, separated by commas
     #[arg(
         long,
@@ -227,6 +228,8 @@ pub struct MemoryArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sweep", "fit"], help_heading = "Files")]
     snapshot: Option<PathBuf>,
     #[command(flatten)]
+    profile: ProfileArgs,
+    #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
@@ -240,11 +243,17 @@ pub fn run(args: MemoryArgs) -> Result<()> {
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
         Where::On(DeviceChoice::Cuda(_)) => {}
     }
+    let single = args.sweep.is_none() && args.fit.is_none() && args.compare_to.is_none() && !args.own.is_given();
+    if args.profile.profile.is_some() && !(single && matches!(args.device, Where::On(_))) {
+        return Err(Error::Usage(
+            "--profile takes the time of one step that runs; add --device cpu or --device cuda".into(),
+        ));
+    }
     if args.own.is_given() {
         return run::run(&args);
     }
-    if let Some((low, high)) = args.sweep {
-        return sweep::run(&args, low, high);
+    if let Some(sides) = &args.sweep {
+        return sweep::run(&args, sides);
     }
     if let Some(room) = args.fit {
         return fit::run(&args, room);

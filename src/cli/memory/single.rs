@@ -31,6 +31,10 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         (true, _) => print_json(json::step(&answer), "steps"),
         (false, true) => print(layer_text(&answer)),
         (false, false) => print(answer.text()),
+    }?;
+    match args.profile.profile {
+        Some(_) => args.profile.tell(&answer.workload.profile(&answer.device, steps)?, &answer.device, &args.run),
+        None => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print};
 use super::plan;
+use super::profile::ProfileArgs;
 use super::provenance::stamped_with;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
@@ -81,12 +82,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
     time_budget: Option<f64>,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, conflicts_with = "profile", help_heading = "Run")]
     graph: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     oom: OomArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -115,7 +118,9 @@ struct Prepared {
 pub fn run(args: TrainArgs) -> Result<()> {
     interrupt::listen();
     let mut config = configuration(&args)?;
-    let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && args.resume.is_none();
+    // A run that was stopped before its configuration was written begins anew.
+    let resumed = args.resume.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());
+    let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && !resumed;
     if args.dump_config && !of_the_data {
         return print(config.to_toml()?);
     }
@@ -248,11 +253,13 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     if config.preset == Preset::Auto {
         progress.foretell();
     }
+    args.profile.start(device);
     training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
     progress.finish(&trainer);
+    args.profile.finish(device, &args.run)?;
     drop(run);
     let scored = trainer.with_best_weights(|trainer| {
-        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, verbosity, again)
+        score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
     let ended =

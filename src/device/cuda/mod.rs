@@ -198,6 +198,11 @@ impl Cuda {
         self.lock_range().back(&self.context, bytes, self.observer.as_deref())
     }
 
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
+    }
+
     /// A buffer comes to lie at `offset`.
     pub(super) fn allocated(&self, offset: u64, bytes: u64) -> Result<()> {
         let address = self.lock_range().come(&self.context, offset, bytes)?;

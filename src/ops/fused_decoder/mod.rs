@@ -304,6 +304,7 @@ impl FoldedDecoder {
                 Backend::Cuda(cuda) => cuda::forward(cuda, self, x, &mut logits)?,
                 Backend::Plan { .. } => {}
             }
+            device.record_cost(NAME, || self.cost(x.rows()).into());
             Ok(logits)
         })
     }

@@ -30,9 +30,9 @@ fn a_folder_a_patient() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for number in 0..3u8 {
-        image(root, &format!("p{number}/ct.nii.gz"), 10 + number);
-        image(root, &format!("p{number}/ct2.nii.gz"), 20 + number);
-        label(root, &format!("p{number}/seg.nii.gz"), 1);
+        image(root, format!("p{number}/ct.nii.gz"), 10 + number);
+        image(root, format!("p{number}/ct2.nii.gz"), 20 + number);
+        label(root, format!("p{number}/seg.nii.gz"), 1);
     }
     let names = |dataset: &Dataset| {
         let mut names: Vec<String> = dataset.cases().map(|(_, case)| case.name.clone()).collect();
@@ -109,8 +109,8 @@ fn no_case_is_lost_without_a_word() {
     let description =
         json!({"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": 1}, "file_ending": ".nii.gz"});
     for name in ["a", "b"] {
-        image(root, &format!("imagesTr/{name}.nii.gz"), 1);
-        label(root, &format!("labelsTr/{name}.nii.gz"), 1);
+        image(root, format!("imagesTr/{name}.nii.gz"), 1);
+        label(root, format!("labelsTr/{name}.nii.gz"), 1);
     }
     assert_eq!(describe(root, &description).unwrap().cases().count(), 2);
     for orphan in ["c", "größe_0000", "c_0000", "amos_0507", "a_0001", "x y"] {
@@ -166,11 +166,11 @@ fn test_cases_have_their_own_names() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for name in ["a", "b"] {
-        image(root, &format!("imagesTr/{name}_0000.nii.gz"), 1);
-        label(root, &format!("labelsTr/{name}.nii.gz"), 1);
+        image(root, format!("imagesTr/{name}_0000.nii.gz"), 1);
+        label(root, format!("labelsTr/{name}.nii.gz"), 1);
     }
     for name in ["amos_0101", "amos_0102", "c_0000"] {
-        image(root, &format!("imagesTs/{name}.nii.gz"), 1);
+        image(root, format!("imagesTs/{name}.nii.gz"), 1);
     }
     let description = json!({"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": 1}});
     let dataset = describe(root, &description).unwrap();
@@ -225,8 +225,8 @@ fn lits_in_training_batches() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for (batch, number) in [(1, 0), (1, 1), (2, 28), (2, 29)] {
-        image(root, &format!("Training Batch {batch}/volume-{number}.nii"), 1);
-        label(root, &format!("Training Batch {batch}/segmentation-{number}.nii"), 1);
+        image(root, format!("Training Batch {batch}/volume-{number}.nii"), 1);
+        label(root, format!("Training Batch {batch}/segmentation-{number}.nii"), 1);
     }
     let dataset = Dataset::open(root, 0).unwrap();
     assert_eq!((dataset.layout, dataset.cases().count()), (Layout::LitsFlat, 4));

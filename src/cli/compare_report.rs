@@ -49,7 +49,7 @@ pub(super) fn write_folds(folder: &Path, args: &CompareArgs, dataset: &Dataset, 
 
 /// The embedded sample, and what a step is on it.
 const HEADS: &str = "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain. Occupancy networks \
-    train on four scans a step with 1,536 points each (half of them near the border), U-Nets on one whole scan a step: the \
+    train on four scans per step with 1,536 points each (half of them near the border), U-Nets on one whole scan per step: the \
     bytes and seconds of a step are those of these settings.";
 
 /// What was run, and how to repeat it.

@@ -178,6 +178,11 @@ fn text(found: &Inspection, seconds: f64) -> String {
     let read: Vec<&CaseInspection> = found.cases.iter().filter(|case| case.channels > 0).collect();
     line("shapes", extent(&read, |case| case.shape.map(|n| n as f64)));
     line("spacings", format!("{} mm", extent(&read, |case| case.spacing)));
+    if let Some(usual) = usual_spacing(&read) {
+        let asked = usual.map(|mm| mm.to_string()).join("x");
+        let what = format!("spacings differ: train --preset auto, or --spacing {asked}, resamples all scans");
+        line("", what);
+    }
     line("orientations", tally(&read, |case| case.orientation.clone()));
     line("types", tally(&read, |case| case.datatype.into()));
     if found.full {
@@ -204,6 +209,23 @@ fn extent(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> [f64; 3]
         if low == high { format!("{low}") } else { format!("{low}–{high}") }
     };
     [0, 1, 2].map(axis).join(" × ")
+}
+
+/// Scans whose spacings differ by more than this share are no longer of one kind to a network.
+const SPACINGS_APART: f64 = 0.1;
+
+/// The median spacing along each axis in hundredths of a mm, where the spacings differ.
+fn usual_spacing(cases: &[&CaseInspection]) -> Option<[f64; 3]> {
+    let axes = [0, 1, 2].map(|axis| {
+        let mut found: Vec<f64> = cases.iter().map(|case| case.spacing[axis]).collect();
+        found.sort_by(f64::total_cmp);
+        found
+    });
+    let apart = axes.iter().any(|found| match found[..] {
+        [low, .., high] => high > low * (1.0 + SPACINGS_APART),
+        _ => false,
+    });
+    apart.then(|| axes.map(|found| (found[found.len() / 2] * 100.0).round() / 100.0))
 }
 
 /// How many cases have which value: `RAS (3), LPS (1)`.

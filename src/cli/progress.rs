@@ -1,12 +1,13 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log, JSON for programs, nothing when quiet.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{IsTerminal, Write as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::json;
 
 use super::output::note;
@@ -15,6 +16,9 @@ use crate::text::visible_line;
 
 /// Seconds between plain lines in a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Between two looks at the clock of a bar.
+const TICK: Duration = Duration::from_millis(500);
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +94,18 @@ impl Verbosity {
             Self::Bars => ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()),
             _ => ProgressBar::hidden(),
         };
-        let style =
-            ProgressStyle::with_template("{prefix:>18} {bar:20} {pos:>5}/{len} {elapsed} (left {eta}) {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style);
+        let style = ProgressStyle::with_template("{prefix:>18} {bar:20} {pos:>5}/{len} {elapsed} {left}{wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        // Before the first step nobody knows how long one takes.
+        let left = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let unknown = state.pos() == 0;
+            let _ = if unknown { Ok(()) } else { write!(out, "(left {:#}) ", HumanDuration(state.eta())) };
+        };
+        bar.set_style(style.with_key("left", left));
         bar.set_prefix(visible_line(name).into_owned());
+        if self == Self::Bars {
+            bar.enable_steady_tick(TICK);
+        }
         ProgressTask {
             verbosity: self,
             name: name.into(),
@@ -140,7 +151,8 @@ impl ProgressTask {
             let message = format!("{name}, {pieces} passes");
             self.bar.set_message(visible_line(&message).into_owned());
             self.bar.tick();
-            if self.verbosity == Verbosity::Lines && self.said.unwrap_or(self.started).elapsed() >= LOG_EVERY {
+            let spoken = matches!(self.verbosity, Verbosity::Lines | Verbosity::Json);
+            if spoken && self.said.unwrap_or(self.started).elapsed() >= LOG_EVERY {
                 self.said = Some(Instant::now());
                 self.line(&message);
             }

@@ -170,11 +170,16 @@ fn page(args: &RooflineArgs, title: &str, ours: &Roofline, measured: Option<&Mea
 }
 
 fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> String {
-    let Speed { source, bandwidth, .. } = args.device;
+    let Speed { source, bandwidth, f32, tf32, bf16, .. } = args.device;
     let mut text = format!(
-        "{}\n{source}: {:.0} GB/s\nA model (roofline), not a measurement.\n\n",
+        "{}\n{source}: {:.0} GB/s; TFLOP/s: {:.0} in f32, on tensor cores {:.0} in tf32, {:.0} in bf16\n\
+         Below {:.0} FLOP/B (f32) an op is bound by memory. A model (roofline), not a measurement.\n\n",
         setting(args, title),
         bandwidth / 1e9,
+        f32 / 1e12,
+        tf32 / 1e12,
+        bf16 / 1e12,
+        f32 / bandwidth,
     );
     text += &rows(ours, measured).render();
     if let Some(measured) = measured {

@@ -44,7 +44,7 @@ pub fn open_divided(config: &RunConfig) -> Result<Dataset> {
 
 /// As [`open_folder`], with the cases that are incomplete instead of an error of the first.
 pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
-    match DataSource::of(folder.map_or(format!("{SAMPLE}heads"), text_of).as_ref()) {
+    match DataSource::of(&folder.map_or(format!("{SAMPLE}heads"), text_of)) {
         DataSource::Folder(folder) => Dataset::scan(&folder, seed),
         DataSource::Embedded(task) => Ok(Scanned { dataset: embedded::open(task)?, problems: Vec::new() }),
     }
@@ -53,7 +53,7 @@ pub fn scan_folder(folder: Option<&Path>, seed: u64) -> Result<Scanned> {
 /// The data set in `folder` (or the embedded `sample:TASK`), or the embedded heads.
 pub fn open_folder(folder: Option<&Path>, seed: u64) -> Result<Dataset> {
     let heads = format!("{SAMPLE}heads");
-    open_dataset(&DataSource::of(folder.map_or(heads, text_of).as_ref()), seed)
+    open_dataset(&DataSource::of(&folder.map_or(heads, text_of)), seed)
 }
 
 /// The folder of a run: `out`, which must be new, empty or (`is_unfinished`) hold a run to go on with; without it the next

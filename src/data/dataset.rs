@@ -254,8 +254,10 @@ impl Dataset {
         let both: Vec<&str> =
             self.validation.iter().map(|case| case.name.as_str()).filter(|name| training.contains(name)).collect();
         if !both.is_empty() {
-            let problem =
-                format!("trains and validates on the same case ({}): its scores are too good", both.join(", "));
+            let problem = format!(
+                "trains and validates on the same case ({}): its scores will be optimistically biased",
+                both.join(", ")
+            );
             self.warnings.push(Warning::of_the_division(&self.path, problem));
         }
     }

@@ -15,6 +15,8 @@ pub struct CurvePoint {
     pub peak_bytes: u64,
     /// Bytes that the arena reserves, fragmentation included.
     pub reserved: u64,
+    /// Parameters, of which an occupancy network's encoder has more in larger volumes.
+    pub parameters: u64,
 }
 
 /// A model's memory against the side of its volume.
@@ -60,6 +62,7 @@ pub fn curve(name: &str, workload: &Workload, target: Target, sides: &[usize]) -
             peak_activations: cost.peak_activations,
             peak_bytes: cost.peak.by_role.total(),
             reserved: cost.reserved,
+            parameters: cost.parameters as u64,
         });
     }
     Ok(MemoryCurve { name: name.into(), points })

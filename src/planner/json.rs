@@ -145,6 +145,7 @@ fn level(sweep: &Sweep) -> Value {
                 "peak_activation_bytes": point.peak_activations,
                 "peak_bytes": point.peak_bytes,
                 "reserved_bytes": point.reserved,
+                "parameters": point.parameters,
             })
         };
         json!({ "model": curve.name, "points": curve.points.iter().map(point).collect::<Vec<_>>() })

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::Nifti;
-use crate::support::cli::Place;
+use crate::support::cli::{Place, ball, data_set};
 use serde_json::Value;
 
 fn phantoms(part: &str) -> String {
@@ -32,9 +32,12 @@ fn a_decathlon_task_in_words_and_as_json() {
     }
     let picture = fs::read(place.at("look/montage.png")).unwrap();
     assert_eq!(&picture[1..4], b"PNG");
-    let printed: Value =
+    let mut printed: Value =
         serde_json::from_str(&place.run(&format!("inspect {path} --full --json")).succeeded()).unwrap();
-    let written: Value = serde_json::from_slice(&fs::read(place.at("look/inspection.json")).unwrap()).unwrap();
+    let mut written: Value = serde_json::from_slice(&fs::read(place.at("look/inspection.json")).unwrap()).unwrap();
+    // They were made at two times.
+    printed["made_by"]["date"].take();
+    written["made_by"]["date"].take();
     assert_eq!(printed, written);
     let case = printed["cases"].as_array().unwrap().iter().find(|case| case["name"] == "BRATS_002").unwrap();
     assert_eq!(case["orientation"], "RAS");
@@ -43,6 +46,20 @@ fn a_decathlon_task_in_words_and_as_json() {
     // 22 voxels of one millilitre.
     assert_eq!((enhancing["voxels"].as_u64(), enhancing["millilitres"].as_f64()), (Some(22), Some(22.0)));
     assert_eq!(case["intensities"].as_array().unwrap().len(), 4);
+}
+
+/// Scans of several spacings want one of them before training, and the text says how.
+#[test]
+fn spacings_that_differ_are_told_of() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
+    assert!(!place.run("inspect data").succeeded().contains("spacings differ"));
+    for (mut file, folder) in ball(16, 2).into_iter().zip(["imagesTr", "labelsTr"]) {
+        file.sform[2][2] = 2.5;
+        file.write(&place.at(&format!("data/{folder}/v.nii.gz")));
+    }
+    let text = place.run("inspect data").succeeded();
+    assert!(text.contains("spacings differ: train --preset auto, or --spacing 1x1x1, resamples all"), "{text}");
 }
 
 #[test]

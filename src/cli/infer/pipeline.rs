@@ -168,9 +168,15 @@ impl Batch {
                         course.settle(&mut behind)?;
                     }
                     let read = queue.next().flatten().unwrap_or_else(|| case::read(task, case));
-                    let (mut warnings, mut tick) = (Vec::new(), || interrupt::check_now(String::new));
+                    let mut warnings = Vec::new();
+                    let mut passed = course.bar.within(&case.name);
+                    let mut tick = || {
+                        passed();
+                        interrupt::check_now(String::new)
+                    };
                     let mut warn = |warning| warnings.push(warning);
                     let answer = read.and_then(|read| self.answer(case, outputs, read, &mut tick, &mut warn));
+                    drop(passed);
                     // The last case ends before this one is heard of.
                     course.settle(&mut behind)?;
                     course.bar.suspend(|| warnings.iter().for_each(|warning| verbosity.warn(warning)));

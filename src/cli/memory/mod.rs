@@ -185,9 +185,9 @@ pub struct MemoryArgs {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     #[arg(help_heading = "Where")]
     steps: u64,
-    /// Memory against resolution: cubes of sides LOW..HIGH, for example 32..1024
-    #[arg(long, value_name = "LOW..HIGH", value_parser = sweep::parse_range, group = "question", help_heading = "Other questions")]
-    sweep: Option<(usize, usize)>,
+    /// Memory against resolution: cubes of these sides, a range or a list, for example 32..1024 or 64,96,224
+    #[arg(long, value_name = "SIDES", group = "question", help_heading = "Other questions")]
+    sweep: Option<sweep::Sides>,
     /// Models of the sweep, separated by commas
     #[arg(
         long,
@@ -252,8 +252,8 @@ pub fn run(args: MemoryArgs) -> Result<()> {
     if args.own.is_given() {
         return run::run(&args);
     }
-    if let Some((low, high)) = args.sweep {
-        return sweep::run(&args, low, high);
+    if let Some(sides) = &args.sweep {
+        return sweep::run(&args, sides);
     }
     if let Some(room) = args.fit {
         return fit::run(&args, room);

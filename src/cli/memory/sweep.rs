@@ -1,6 +1,7 @@
 //! Memory against resolution: curves, crossings, slopes.
 
 use std::fmt::Write;
+use std::str::FromStr;
 
 use super::super::output::print;
 use super::super::provenance::print_json;
@@ -15,30 +16,44 @@ use crate::planner::json;
 use crate::planner::pytorch_baseline;
 use crate::planner::slopes::slopes;
 use crate::planner::sweep::{Crossover, Sweep, sweep};
-use crate::report::{TextTable, mib};
+use crate::report::{TextTable, count, mib};
 
-/// Reads `32..1024`.
-pub(super) fn parse_range(text: &str) -> Result<(usize, usize), String> {
-    let range =
-        text.split_once("..").and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
-    range
-        .filter(|&(low, high)| (16..=4096).contains(&low) && low <= high && high <= 4096)
-        .ok_or_else(|| format!("'{text}' is no range of sides from 16 to 4096; write for example 32..1024"))
+/// The sides of a sweep, rising.
+#[derive(Clone, Debug)]
+pub(super) struct Sides(Vec<usize>);
+
+impl FromStr for Sides {
+    type Err = String;
+
+    /// Reads `32..1024`, or sides: `64,96,224`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let side = |text: &str| text.trim().parse().ok().filter(|side| (16..=4096).contains(side));
+        let range = text.split_once("..").and_then(|(low, high)| Some((side(low)?, side(high)?)));
+        let found = match range {
+            Some((low, high)) => (low <= high).then(|| sides(low, high)),
+            None => text.split(',').map(side).collect(),
+        };
+        let mut found: Vec<usize> = found.ok_or_else(|| {
+            format!("'{text}' are no sides from 16 to 4096; write for example 32..1024, or 64,96,224")
+        })?;
+        found.sort_unstable();
+        found.dedup();
+        Ok(Self(found))
+    }
 }
 
 /// Prints the curves of `--models`.
-pub(super) fn run(args: &MemoryArgs, low: usize, high: usize) -> Result<()> {
+pub(super) fn run(args: &MemoryArgs, Sides(sides): &Sides) -> Result<()> {
     refuse(args.device != Where::Plan, "--device", "--sweep, which plans")?;
     let target = args.target();
     let workloads = workloads(&args.models, |name| args.workload(name))?;
-    let sides = sides(low, high);
     let sweeps = levels(args, &workloads)?
         .into_iter()
-        .map(|level| sweep(&workloads, level, target, &sides))
+        .map(|level| sweep(&workloads, level, target, sides))
         .collect::<Result<Vec<_>>>()?;
     if let Some(empty) = sweeps[0].curves.iter().find(|curve| curve.points.is_empty()) {
         return Err(Error::Usage(format!(
-            "--sweep {low}..{high} has no side that {} admits; take larger ones",
+            "--sweep has no side that {} admits; take larger ones, multiples of 16 (or 32)",
             empty.name
         )));
     }
@@ -89,11 +104,13 @@ fn levels(args: &MemoryArgs, workloads: &[Workload]) -> Result<Vec<Recompute>> {
 fn text(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<String> {
     let (first, rest) = (&sweeps[0], if sweeps.len() > 1 { "; --json, --csv and --html have all levels" } else { "" });
     let mut text = format!(
-        "{}, planned for {}.\nPeak of saved and transient activations and workspace in MiB at recompute level {}{rest}.\n\n",
+        "{}, planned for {}.\n\nReserved in MiB (parameters, optimiser state and holes included) at recompute level {}{rest}\n",
         json::setting(&workloads[0]),
         json::target_text(target),
         first.recompute
     );
+    text += &reserved_grid(first).render();
+    text += "\nOf it the highest sum of saved and transient activations and workspace\n";
     text += &curves_grid(first).render();
     let crossings = crossings_grid(sweeps);
     if let Some(crossings) = crossings {
@@ -108,16 +125,35 @@ fn text(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Stri
     Ok(text)
 }
 
+/// The sides that some curve has.
+fn all_sides(sweep: &Sweep) -> Vec<usize> {
+    let mut sides: Vec<usize> =
+        sweep.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.side)).collect();
+    sides.sort_unstable();
+    sides.dedup();
+    sides
+}
+
+/// Sides as rows; of each model what is reserved and its parameters.
+fn reserved_grid(sweep: &Sweep) -> TextTable {
+    let heads = sweep.curves.iter().flat_map(|curve| [curve.name.clone(), "parameters".into()]);
+    let mut grid = TextTable::new(std::iter::once("side".to_string()).chain(heads));
+    for side in all_sides(sweep) {
+        let cells = sweep.curves.iter().flat_map(|curve| {
+            let point = curve.points.iter().find(|point| point.side == side);
+            point.map_or([const { String::new() }; 2], |point| [mib(point.reserved), count(point.parameters)])
+        });
+        grid.push(std::iter::once(format!("{side}³")).chain(cells));
+    }
+    grid
+}
+
 /// Sides as rows, models and what was recorded of their peers as columns.
 fn curves_grid(sweep: &Sweep) -> TextTable {
     let names = sweep.curves.iter().map(|curve| curve.name.clone());
     let recorded = sweep.recorded.iter().map(|(_, curve)| curve.name.to_string());
     let mut grid = TextTable::new(std::iter::once("side".to_string()).chain(names).chain(recorded));
-    let mut sides: Vec<usize> =
-        sweep.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.side)).collect();
-    sides.sort_unstable();
-    sides.dedup();
-    for side in sides {
+    for side in all_sides(sweep) {
         let planned = sweep.curves.iter().map(|curve| {
             let point = curve.points.iter().find(|point| point.side == side);
             point.map_or(String::new(), |point| mib(point.peak_activations))
@@ -175,20 +211,22 @@ fn recorded_text() -> String {
 
 /// A line a point.
 fn csv(sweeps: &[Sweep]) -> String {
-    let mut text = String::from("model,recorded,recompute,side,peak_activation_bytes,peak_bytes,reserved_bytes\n");
+    let mut text =
+        String::from("model,recorded,recompute,side,peak_activation_bytes,peak_bytes,reserved_bytes,parameters\n");
     for sweep in sweeps {
         let level = sweep.recompute;
         for curve in &sweep.curves {
             for point in &curve.points {
                 let (side, activations, peak) = (point.side, point.peak_activations, point.peak_bytes);
-                let _ = writeln!(text, "\"{}\",no,{level},{side},{activations},{peak},{}", curve.name, point.reserved);
+                let rest = format!("{},{}", point.reserved, point.parameters);
+                let _ = writeln!(text, "\"{}\",no,{level},{side},{activations},{peak},{rest}", curve.name);
             }
         }
     }
     // The peers recompute nothing: once is enough.
     for (_, curve) in sweeps.first().iter().flat_map(|sweep| &sweep.recorded) {
         for (side, bytes) in curve.points() {
-            let _ = writeln!(text, "\"{}\",yes,,{side},{bytes},,", curve.name);
+            let _ = writeln!(text, "\"{}\",yes,,{side},{bytes},,,", curve.name);
         }
     }
     text

@@ -59,7 +59,7 @@ pub struct Flags {
         value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     #[arg(help_heading = "Training")]
     epochs: Option<i64>,
-    /// Cases a forward and backward pass [official option; default: 8, sample: 4 or 1]
+    /// Cases per forward and backward pass [official option; default: 8, sample: 4 or 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(i64).range(1..=4096))]
     #[arg(help_heading = "Sampling")]
@@ -126,7 +126,7 @@ pub struct Flags {
     #[arg(long, value_name = "XxYxZ")]
     #[arg(help_heading = "Data")]
     patch: Option<Three<usize>>,
-    /// Slices a pass (2D U-Net) [default: 16]
+    /// Slices per pass (2D U-Net) [default: 16]
     #[arg(long, value_name = "N")]
     #[arg(help_heading = "Data")]
     slices: Option<u32>,

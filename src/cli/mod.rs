@@ -56,6 +56,7 @@ mod training;
 use std::ffi::OsString;
 use std::time::Instant;
 
+#[cfg(feature = "infer")]
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -63,6 +64,7 @@ use output::note_after;
 use progress::Shown;
 
 use crate::error::Result;
+#[cfg(feature = "infer")]
 use crate::files::name;
 use crate::memory::{format_bytes, resident_peak};
 
@@ -171,6 +173,7 @@ enum Command {
 }
 
 /// Reads a path into text, also one that is none (see [`name::text_of`]).
+#[cfg(feature = "infer")]
 fn path_text() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(name::text_of)
 }

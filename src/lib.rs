@@ -18,7 +18,7 @@
 //! let segmenter = Segmenter::new(trainer.network(), trainer.parameters(), &task, SegmenterOptions::of(&network))?;
 //! let scan = data.read(&data.validation[0], task.preprocessing.axes)?.image;
 //! let labels = segmenter.segment("scan", scan, &mut || Ok(()))?.labels;
-//! assert_eq!(labels.len(), labels.shape.iter().product());
+//! assert_eq!(labels.len(), labels.shape.iter().product::<usize>());
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "train"))]

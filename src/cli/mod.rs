@@ -62,6 +62,7 @@ use output::note_after;
 use progress::Shown;
 
 use crate::error::Result;
+#[cfg(feature = "infer")]
 use crate::files::name;
 use crate::memory::{format_bytes, resident_peak};
 
@@ -170,6 +171,7 @@ enum Command {
 }
 
 /// Reads a path into text, also one that is none (see [`name::text_of`]).
+#[cfg(feature = "infer")]
 fn path_text() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(name::text_of)
 }

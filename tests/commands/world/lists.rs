@@ -88,9 +88,9 @@ fn a_list_of_brats_subjects() {
     for number in 0..2 {
         let file = |part: &str| format!("TrainingData/B_{number}/B_{number}_{part}.nii.gz");
         for part in ["flair", "t1ce", "t1", "t2"] {
-            image(root, &file(part), 9);
+            image(root, file(part), 9);
         }
-        label(root, &file("seg"), 4);
+        label(root, file("seg"), 4);
         let images = ["flair", "t1ce", "t1", "t2"].map(file);
         training.push(json!({"fold": number, "image": images, "label": file("seg")}));
     }

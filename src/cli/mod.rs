@@ -20,6 +20,7 @@ mod devices;
 #[cfg(feature = "train")]
 mod evaluate;
 mod failures;
+mod flag_values;
 #[cfg(feature = "train")]
 mod fold_files;
 mod help;
@@ -55,6 +56,7 @@ mod training;
 use std::ffi::OsString;
 use std::time::Instant;
 
+#[cfg(feature = "infer")]
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
+use ossnet::models::Architecture;
 use ossnet::train::config::RunConfig;
 
 fuzz_target!(|text: &str| {

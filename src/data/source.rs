@@ -186,7 +186,7 @@ impl Folder {
     }
 
     /// Names of the files and folders directly inside `relative` (empty for the folder itself), sorted; hidden ones left
-    /// out. They are text as [`crate::files::name`] makes it, from which [`Folder::file`] finds the file again.
+    /// out. They are text as `crate::files::name` makes it, from which [`Folder::file`] finds the file again.
     ///
     /// # Errors
     /// If the folder does not exist or cannot be read.

@@ -59,7 +59,7 @@ impl LaunchConfig {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda"))]
 mod tests {
     use super::*;
 

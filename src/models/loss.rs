@@ -1,6 +1,6 @@
 //! Batches, and the losses that networks make of their logits.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::ops::{self, BinaryLoss, CrossEntropy, Prediction, SoftDice};
 use crate::tape::{Tape, Var};
@@ -44,11 +44,62 @@ pub struct LossSettings {
     pub dice_factor: f32,
     /// The official loss: cross entropy on clamped probabilities.
     pub reference: bool,
+    /// Which cross entropy.
+    #[serde(default, skip_serializing_if = "EntropyTerms::is_plain")]
+    pub entropy: EntropyTerms,
+}
+
+/// Variants of the cross entropy, section `[loss]` of configuration files; the default is the plain one.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EntropyTerms {
+    /// Exponent of the focal factor `(1 − p)^γ`; 0: none.
+    pub focal: f32,
+    /// One output: how far labels move from 0 and 1.
+    pub label_smoothing: f32,
+    /// One output: weights of what is outside and of what is inside.
+    pub label_weights: [f32; 2],
+    /// One output: the share of the points or voxels that counts, those with the largest loss.
+    pub hardest: f64,
+}
+
+impl Default for EntropyTerms {
+    fn default() -> Self {
+        Self { focal: 0.0, label_smoothing: 0.0, label_weights: [1.0; 2], hardest: 1.0 }
+    }
+}
+
+impl EntropyTerms {
+    fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Refuses what the loss of a network of `outputs` outputs cannot be; `ignored` if labels may be [`IGNORED`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the flags.
+    pub fn check(&self, outputs: usize, ignored: bool) -> Result<()> {
+        let focal_alone = *self == Self { focal: self.focal, ..Self::default() };
+        if outputs > 1 && !focal_alone {
+            let problem = "--label-smoothing, --label-weights and --hardest are for one output";
+            return Err(Error::Usage(format!(
+                "{problem}, and this network has {outputs}; omit them, or add --merge-classes"
+            )));
+        }
+        if ignored && !self.is_plain() {
+            let problem =
+                "the data mark voxels that nobody has looked at, which only the plain cross entropy leaves out";
+            return Err(Error::Usage(format!(
+                "{problem}; omit --focal, --label-smoothing, --label-weights and --hardest"
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl Default for LossSettings {
     fn default() -> Self {
-        Self { segmentation_factor: 0.1, dice_factor: 0.0, reference: false }
+        Self { segmentation_factor: 0.1, dice_factor: 0.0, reference: false, entropy: EntropyTerms::default() }
     }
 }
 
@@ -63,6 +114,7 @@ pub(super) fn classification(
     dice: SoftDice,
     known: Option<f32>,
 ) -> Result<Var> {
+    settings.entropy.check(classes, known.is_some())?;
     let Some(known) = known else { return plain_loss(tape, logits, labels, classes, settings, (dice, [1.0; 2])) };
     let (logits, labels) = without_ignored(tape, logits, labels, classes)?;
     // The class of what is ignored is always met.
@@ -106,15 +158,17 @@ fn plain_loss(
     settings: LossSettings,
     (dice, factors): (SoftDice, [f32; 2]),
 ) -> Result<Var> {
-    let entropy = match (classes, settings.reference) {
-        (1, false) => ops::binary_loss(tape, logits, labels, BinaryLoss::default())?,
+    let LossSettings { reference, entropy, .. } = settings;
+    let EntropyTerms { focal: gamma, label_smoothing, label_weights, hardest: keep } = entropy;
+    let binary = BinaryLoss { gamma, label_weights, label_smoothing, keep, reference, ..BinaryLoss::default() };
+    let entropy = match (classes, reference) {
+        (1, false) => ops::binary_loss(tape, logits, labels, binary)?,
         (1, true) => {
             let probabilities = ops::sigmoid(tape, logits)?;
-            let options =
-                BinaryLoss { prediction: Prediction::Probabilities, reference: true, ..BinaryLoss::default() };
+            let options = BinaryLoss { prediction: Prediction::Probabilities, ..binary };
             ops::binary_loss(tape, &probabilities, labels, options)?
         }
-        _ => ops::cross_entropy(tape, logits, labels, CrossEntropy::default())?,
+        _ => ops::cross_entropy(tape, logits, labels, CrossEntropy { gamma, ..CrossEntropy::default() })?,
     };
     let entropy = match factors[0] {
         1.0 => entropy,
@@ -131,8 +185,8 @@ fn plain_loss(
     ops::scale_add(tape, &entropy, &dice, settings.dice_factor * factors[1])
 }
 
-/// The low-resolution segmentation against the labels, max-pooled to its grid: of a cell with a known voxel the known ones
-/// count. With `known`, cells without one add nothing to the mean over all cells.
+/// The low-resolution segmentation against the labels, max-pooled to its grid, by the plain cross entropy: of a cell with a
+/// known voxel the known ones count. With `known`, cells without one add nothing to the mean over all cells.
 pub(super) fn auxiliary(
     tape: &Tape,
     logits: &Var,
@@ -144,8 +198,8 @@ pub(super) fn auxiliary(
     let grid = [logits.shape()[1], logits.shape()[2], logits.shape()[3]];
     let target = ops::adaptive_max_pool(tape, &labels, grid)?;
     drop(labels);
-    let (settings, dice) = (LossSettings { dice_factor: 0.0, ..settings }, SoftDice::default());
-    classification(tape, logits, &target, classes, settings, dice, known)
+    let plain = LossSettings { dice_factor: 0.0, entropy: EntropyTerms::default(), ..settings };
+    classification(tape, logits, &target, classes, plain, SoftDice::default(), known)
 }
 
 #[cfg(test)]
@@ -174,6 +228,61 @@ mod tests {
         let value = loss.tensor().to_vec().unwrap()[0];
         tape.backward(loss, &mut Parameters::new(device)).unwrap();
         (value, tape.gradient(&x).unwrap().to_vec().unwrap())
+    }
+
+    /// Loss of each variant by its formula in f64, on every device.
+    #[test]
+    fn each_variant_of_cross_entropy_is_its_formula() {
+        let logits: Vec<f32> = Array::random(&[300], 7).data.iter().map(|&x| (3.0 * x) as f32).collect();
+        let labels: Vec<f32> = (0..300).map(|i| (i % 3 == 0) as u8 as f32).collect();
+        let plain = EntropyTerms::default();
+        let variants = [
+            plain,
+            EntropyTerms { focal: 2.0, ..plain },
+            EntropyTerms { label_smoothing: 0.2, ..plain },
+            EntropyTerms { label_weights: [0.5, 3.0], ..plain },
+            EntropyTerms { hardest: 0.25, ..plain },
+            EntropyTerms { focal: 1.5, label_smoothing: 0.1, label_weights: [2.0, 1.0], hardest: 0.5 },
+        ];
+        for terms in variants {
+            let EntropyTerms { focal, label_smoothing, label_weights: [outside, inside], hardest } = terms;
+            let mut losses: Vec<f64> = logits
+                .iter()
+                .zip(&labels)
+                .map(|(&x, &y)| {
+                    let (p, smoothing) = (1.0 / (1.0 + (-f64::from(x)).exp()), f64::from(label_smoothing));
+                    let y = (1.0 - smoothing) * f64::from(y) + smoothing / 2.0;
+                    let missed = y * (1.0 - p) + (1.0 - y) * p;
+                    let entropy = f64::from(inside) * y * p.ln() + f64::from(outside) * (1.0 - y) * (1.0 - p).ln();
+                    -missed.powf(focal.into()) * entropy
+                })
+                .collect();
+            losses.sort_by(|a, b| b.total_cmp(a));
+            losses.truncate((hardest * 300.0) as usize);
+            let expected = losses.iter().sum::<f64>() / losses.len() as f64;
+            for device in every_device() {
+                let tensor = |values: &[f32]| Tensor::from_slice(&device, &[300, 1], Role::Data, values).unwrap();
+                let tape = Tape::new(&device, Mode::Train);
+                let (x, y) = (tape.input(tensor(&logits)), tape.constant(tensor(&labels)));
+                let settings = LossSettings { entropy: terms, ..LossSettings::default() };
+                let loss = classification(&tape, &x, &y, 1, settings, SoftDice::default(), None).unwrap();
+                let value = f64::from(loss.tensor().to_vec().unwrap()[0]);
+                assert_clean();
+                // A few f32 roundings an element and of their mean.
+                assert!((value / expected - 1.0).abs() < 1e-5, "{terms:?}: {value}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn variants_that_the_loss_cannot_have_are_refused() {
+        let smoothed = EntropyTerms { label_smoothing: 0.1, ..EntropyTerms::default() };
+        let focal = EntropyTerms { focal: 2.0, ..EntropyTerms::default() };
+        assert!(smoothed.check(3, false).unwrap_err().to_string().contains("--merge-classes"));
+        assert!(focal.check(1, true).unwrap_err().to_string().contains("nobody has looked at"));
+        for (terms, outputs, ignored) in [(smoothed, 1, false), (focal, 3, false), (EntropyTerms::default(), 3, true)] {
+            terms.check(outputs, ignored).unwrap();
+        }
     }
 
     /// Loss and gradient are those of the known rows alone, and no ignored row has a gradient, whatever the network says there.

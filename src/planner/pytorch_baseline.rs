@@ -49,7 +49,7 @@ impl Recorded {
     }
 }
 
-/// What was recorded of the peers of a model (its [`slug`](crate::models::NetworkConfig::slug)) with so many points.
+/// What was recorded of the peers of a model (its [`slug`](crate::models::Architecture::slug)) with so many points.
 pub fn beside(model: &str, points: usize) -> Vec<Recorded> {
     let wanted = |curve: &&Recorded| curve.model == model && curve.points.is_none_or(|recorded| recorded == points);
     CURVES.iter().filter(wanted).copied().collect()

@@ -20,7 +20,7 @@ use crate::data::{Augmentation, SamplingRule, folds};
 use crate::error::{Error, Result};
 use crate::files::name::path_of;
 use crate::models::config::LARGEST_SIDE;
-use crate::models::loss::LossSettings;
+use crate::models::loss::{EntropyTerms, LossSettings};
 use crate::models::{Architecture, Family, NetworkConfig, OssNetConfig, RecomputeChoice};
 use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
 use crate::ops::Activation;
@@ -88,6 +88,8 @@ pub struct RunConfig {
     pub recompute: String,
     /// Number format of the computation: f32 or bf16.
     pub precision: Precision,
+    /// Which cross entropy.
+    pub loss: EntropyTerms,
     /// How a step moves the weights.
     pub optimizer: OptimizerConfig,
     /// Course of the rates.
@@ -163,7 +165,8 @@ impl RunConfig {
         let three = |length: usize| matches!(length, 0 | 3);
         let sides = |sides: &[usize]| three(sides.len()) && sides.iter().all(|side| (1..=LARGEST_SIDE).contains(side));
         let spacings = |mm: &[f64]| three(mm.len()) && mm.iter().all(|mm| *mm > 0.0 && mm.is_finite());
-        let rules: [(&str, bool, &str); 23] = [
+        let weights = |weights: [f32; 2]| weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite());
+        let rules: [(&str, bool, &str); 27] = [
             ("folds", self.folds == 0 || (2..=folds::MOST).contains(&self.folds), "2 to 1000, for example 5"),
             ("fold", self.fold <= self.folds, "one of the folds, for example 2/5"),
             ("epochs", (1..=1_000_000).contains(&self.epochs), "1 to 1000000"),
@@ -178,6 +181,18 @@ impl RunConfig {
             ("foreground_share", share(self.foreground_share), "a share of 0 to 1"),
             ("segmentation_loss_factor", self.segmentation_loss_factor.is_finite(), "a number"),
             ("dice_factor", self.dice_factor >= 0.0 && self.dice_factor.is_finite(), "0 or more"),
+            ("focal", self.loss.focal >= 0.0 && self.loss.focal.is_finite(), "0 or more, for example 2"),
+            (
+                "label_smoothing",
+                (0.0..1.0).contains(&self.loss.label_smoothing),
+                "0 or more and below 1, for example 0.1",
+            ),
+            ("label_weights", weights(self.loss.label_weights), "two numbers of 0 or more, for example 1,2"),
+            (
+                "hardest",
+                self.loss.hardest > 0.0 && self.loss.hardest <= 1.0,
+                "a share above 0 and up to 1, for example 0.25",
+            ),
             ("clip_norm", self.clip_norm >= 0.0 && self.clip_norm.is_finite(), "0 or more"),
             ("average_decay", (0.0..1.0).contains(&self.average_decay), "0 or more and below 1, for example 0.999"),
             ("rate", positive(optimizer.rate), "a positive number, for example 3e-4"),
@@ -306,6 +321,7 @@ impl RunConfig {
                 segmentation_factor: self.segmentation_loss_factor,
                 dice_factor: self.dice_factor,
                 reference: false,
+                entropy: self.loss,
             },
             recompute: Default::default(),
             precision: self.precision,

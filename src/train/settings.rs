@@ -1,6 +1,5 @@
 //! What a training run is told.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Augmentation, SamplingRule};
@@ -65,7 +64,7 @@ fn one() -> usize {
 }
 
 /// Random changes to training cases, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
     /// None.

@@ -77,6 +77,7 @@ impl Setup {
             settings.optimizer.activation_rate = None;
         }
         check_patch(&settings, &network)?;
+        settings.loss.entropy.check(network.classes(), dataset.ignore.is_some())?;
         Ok(Self { task, grid, shape, network, settings })
     }
 }

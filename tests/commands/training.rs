@@ -102,6 +102,22 @@ fn a_file_says_the_same_as_flags_and_flags_override_it() {
     assert!(stored.contains("epochs = 2") && stored.contains("channels = [4, 8]"), "{stored}");
     place.run("train --quiet --threads 1 --config file/config.toml --out again").succeeded();
     assert!(bytes(&place.at("file/unet3d.safetensors")) == bytes(&place.at("again/unet3d.safetensors")));
+    // The loss as well.
+    let focal = "train --quiet --threads 1 --config run.toml --epochs 2 --focal 2 --hardest 0.5 --label-weights 1,2";
+    place.run(&format!("{focal} --out focal")).succeeded();
+    let stored = fs::read_to_string(place.at("focal/config.toml")).unwrap();
+    for part in ["[loss]", "focal = 2.0", "hardest = 0.5", "label_weights = [1.0, 2.0]", "label_smoothing = 0.0"] {
+        assert!(stored.contains(part), "{part}: {stored}");
+    }
+    assert!(bytes(&place.at("focal/unet3d.safetensors")) != bytes(&place.at("file/unet3d.safetensors")));
+    for (flag, parts) in [
+        ("--focal -1", ["--focal", "0 or more"]),
+        ("--hardest 0", ["--hardest", "above 0"]),
+        ("--label-smoothing 1", ["--label-smoothing", "below 1"]),
+        ("--label-weights 1", ["--label-weights", "two numbers"]),
+    ] {
+        place.refuses(&format!("train --config run.toml {flag}"), 2, &parts);
+    }
     fs::write(place.at("bad.toml"), "[schedule]\nwarmup = 0.1\n").unwrap();
     place.refuses("train --config bad.toml", 1, &["bad.toml", "schedule.warmup", "warm_up"]);
     place.refuses("train --config gone.toml", 1, &["gone.toml", "No such file"]);

@@ -87,6 +87,22 @@ pub struct Flags {
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     #[arg(help_heading = "Training")]
     segmentation_loss_factor: Option<f64>,
+    /// Exponent of the focal loss; 0: cross entropy [default: 0]
+    #[arg(long, value_name = "GAMMA", allow_negative_numbers = true)]
+    #[arg(help_heading = "Training")]
+    focal: Option<f64>,
+    /// One output: how far labels move from 0 and 1 [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(help_heading = "Training")]
+    label_smoothing: Option<f64>,
+    /// One output: weights of the outside and of the inside in the loss, for example 1,2 [default: 1,1]
+    #[arg(long, value_name = "OUTSIDE,INSIDE", value_parser = pair, allow_hyphen_values = true)]
+    #[arg(help_heading = "Training")]
+    label_weights: Option<[f64; 2]>,
+    /// One output: share of the points or voxels that counts, those with the largest loss [default: 1]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(help_heading = "Training")]
+    hardest: Option<f64>,
     /// Train: accepted because the official code asks for it; this command always does [official option]
     #[arg(long)]
     #[serde(skip)]
@@ -193,7 +209,11 @@ pub struct Flags {
 }
 
 /// Flags whose key lies in a section of the file: flag, section, key.
-const SECTIONS: [(&str, &str, &str); 9] = [
+const SECTIONS: [(&str, &str, &str); 13] = [
+    ("focal", "loss", "focal"),
+    ("label_smoothing", "loss", "label_smoothing"),
+    ("label_weights", "loss", "label_weights"),
+    ("hardest", "loss", "hardest"),
     ("activation", "network", "activation"),
     ("optimizer", "optimizer", "name"),
     ("rate", "optimizer", "rate"),
@@ -204,6 +224,12 @@ const SECTIONS: [(&str, &str, &str); 9] = [
     ("merge_classes", "preprocessing", "merge_classes"),
     ("ignore_geometry", "preprocessing", "ignore_geometry"),
 ];
+
+/// Two numbers.
+fn pair(text: &str) -> Result<[f64; 2], String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| "give two numbers, for example 1,2".into())
+}
 
 fn is_false(flag: &bool) -> bool {
     !flag

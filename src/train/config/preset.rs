@@ -1,6 +1,5 @@
 //! Defaults of a run by purpose.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -17,7 +16,7 @@ use crate::train::run::SAVE_EVERY;
 use crate::train::settings::{Augment, TrainSettings};
 
 /// Where defaults come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// For data of one's own: `ossnet plan` makes the whole configuration of them.
@@ -130,6 +129,7 @@ impl Preset {
             save_every: SAVE_EVERY.as_secs(),
             recompute: settings.recompute.to_string(),
             precision: Precision::F32,
+            loss: settings.loss.entropy,
             optimizer: OptimizerConfig::of(&settings.optimizer),
             schedule: ScheduleConfig::of(&settings.schedule),
             preprocessing: match self {

@@ -1,6 +1,5 @@
 //! The sections of a configuration.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Section `[optimizer]`.
@@ -28,9 +27,8 @@ pub struct OptimizerConfig {
 }
 
 /// Rules of optimisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[value(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// Stochastic gradient descent with momentum.
     Sgd,
@@ -61,7 +59,7 @@ pub struct ScheduleConfig {
 }
 
 /// Courses of the rates; see [`Schedule`](crate::nn::optim::Schedule).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {
     /// Always the same.

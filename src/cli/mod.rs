@@ -57,8 +57,6 @@ use std::ffi::OsString;
 use std::time::Instant;
 
 #[cfg(feature = "infer")]
-use clap::builder::FalseyValueParser;
-#[cfg(feature = "infer")]
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 

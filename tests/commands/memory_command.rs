@@ -100,7 +100,7 @@ fn a_sweep_gives_curves_crossings_and_slopes() {
         assert!((64.0..256.0).contains(&side), "{side}");
     }
     let rows = std::fs::read_to_string(place.at("curves.csv")).unwrap();
-    assert!(rows.lines().all(|row| row.split(',').count() == 7), "{rows}");
+    assert!(rows.lines().all(|row| row.split(',').count() == 8), "{rows}");
     assert!(rows.contains("PyTorch") && rows.contains(",yes,"));
     assert!(std::fs::read_to_string(place.at("curves.html")).unwrap().contains("class=\"meeting\""));
 }
@@ -228,7 +228,7 @@ fn unusable_questions_are_refused() {
     let place = Place::new();
     let refusals: [(&str, &[&str]); 13] = [
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
-        ("--sweep 32", &["--sweep", "32..1024"]),
+        ("--sweep 8", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
         ("--sweep 32..64 --fit 8GiB", &["--sweep", "--fit"]),
         ("--sweep 32..64 --models nothing", &["unknown model 'nothing'"]),

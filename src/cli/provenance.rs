@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::output::print;
-use crate::data::Dataset;
+use crate::data::{Case, Dataset};
 use crate::error::{Error, Result};
 
 /// Version of the JSON layouts: it grows when a key changes its meaning or goes; new keys may come at any time.
@@ -38,7 +38,7 @@ pub fn stamped_with(result: Value, list: &str, data: Option<&Dataset>) -> Result
         stamped["data"] = json!({
             "name": dataset.name,
             "path": dataset.path.display().to_string(),
-            "hash": data_hash(dataset)?,
+            "hash": data_hash(dataset.training.iter().chain(&dataset.validation))?,
         });
     }
     Ok(stamped)
@@ -57,10 +57,13 @@ pub fn stamped_text(json: &str, list: &str, data: Option<&Dataset>) -> Result<St
 /// Bytes of each file that [`data_hash`] reads.
 const HEAD: u64 = 1 << 16;
 
-/// SHA-256 over name, length and first 64 KiB of each image and label: tells data sets apart without reading all of them.
-fn data_hash(dataset: &Dataset) -> Result<String> {
+/// SHA-256 over name, length and first 64 KiB of each image and label: tells data apart without reading all of them.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn data_hash<'a>(cases: impl Iterator<Item = &'a Case>) -> Result<String> {
     let mut hash = Sha256::new();
-    for case in dataset.training.iter().chain(&dataset.validation) {
+    for case in cases {
         hash.update(case.name.as_bytes());
         for source in case.images.iter().chain(&case.label) {
             let mut head = Vec::new();

@@ -69,6 +69,9 @@ fn summary(folder: &Path) -> BTreeMap<String, Value> {
     let all: Value = serde_json::from_str(&fs::read_to_string(folder.join("inference.json")).unwrap()).unwrap();
     assert_eq!(all["schema_version"], 2);
     let entries = all["cases"].as_array().unwrap().clone();
+    // Scans are told apart by what is in them.
+    let hashes: Vec<&str> = entries.iter().map(|entry| entry["input_hash"].as_str().unwrap()).collect();
+    assert!(hashes.iter().all(|hash| hash.starts_with("sha256-64k:") && hash.len() == 11 + 64), "{hashes:?}");
     entries.into_iter().map(|entry| (entry["case"].as_str().unwrap().to_string(), entry)).collect()
 }
 

@@ -73,7 +73,7 @@ impl Batch {
         };
         let place = (model.parameters.device(), outputs.folder(), outputs.name.as_str());
         let meshes = seen.write(place, &model.task, &found.labels, field, refined)?;
-        let mut entry = entry(model, case, outputs, &found, seconds + started.elapsed().as_secs_f64());
+        let mut entry = entry(model, case, outputs, &found, seconds + started.elapsed().as_secs_f64())?;
         entry["weights"] = self.weights.clone().into();
         if several {
             entry["checkpoints"] = (networks.others.len() + 1).into();

@@ -306,7 +306,7 @@ impl Batch {
                         // Killed between the last file and the line that tells of it.
                         None => match Labels::read(&Source::File(outputs.labels.clone()), Axes::Canonical) {
                             Ok(labels) => {
-                                summary.add(&case.name, of_labels(task, case, &outputs, &labels))?;
+                                summary.add(&case.name, of_labels(task, case, &outputs, &labels)?)?;
                             }
                             Err(error) => {
                                 note(format!("warning: {error} (segmented anew)"));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::outputs::Outputs;
 use super::shard::Shard;
 use crate::checkpoint::model::Model;
-use crate::cli::provenance::stamped;
+use crate::cli::provenance::{data_hash, stamped};
 use crate::data::{Case, Labels};
 use crate::error::{Error, Result};
 use crate::files::{self, read_text, write_atomic};
@@ -19,13 +19,22 @@ use crate::task::Task;
 use crate::text::visible_line;
 
 /// A case's line in the summary.
-pub(super) fn entry(model: &Model, case: &Case, outputs: &Outputs, found: &Segmentation, seconds: f64) -> Value {
+///
+/// # Errors
+/// A scan that cannot be read any more.
+pub(super) fn entry(
+    model: &Model,
+    case: &Case,
+    outputs: &Outputs,
+    found: &Segmentation,
+    seconds: f64,
+) -> Result<Value> {
     let points: u64 = found.evaluated.iter().sum();
     let (evaluated, what) = match model.network.occupancy() {
         Some(_) => (&found.evaluated[..], "points"),
         None => (&[][..], "passes"),
     };
-    let mut entry = of_labels(&model.task, case, outputs, &found.labels);
+    let mut entry = of_labels(&model.task, case, outputs, &found.labels)?;
     entry["seconds"] = seconds.into();
     entry["inference_seconds"] = found.seconds.into();
     if let Some(seconds) = found.after_network_seconds {
@@ -39,12 +48,15 @@ pub(super) fn entry(model: &Model, case: &Case, outputs: &Outputs, found: &Segme
     if let Some(verification) = found.verification {
         entry["verification"] = json!(verification);
     }
-    entry
+    Ok(entry)
 }
 
 /// The part of a case's line that its segmentation tells: all that is known of one whose process was killed before it wrote
 /// the line.
-pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &Labels) -> Value {
+///
+/// # Errors
+/// A scan that cannot be read any more.
+pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &Labels) -> Result<Value> {
     let values = &task.preprocessing.classes;
     let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
     let counts = labels.histogram();
@@ -60,14 +72,15 @@ pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &La
         .collect();
     let foreground = labels.len() as u64 - counts[usize::from(background)];
     let inputs: Vec<String> = case.images.iter().map(|source| source.path().display().to_string()).collect();
-    json!({
+    Ok(json!({
         "case": case.name,
         "input": inputs.join(","),
+        "input_hash": data_hash(std::iter::once(case))?,
         "output": outputs.labels.display().to_string(),
         "shape": labels.geometry.stored.shape,
         "foreground_ml": foreground as f64 * millilitres,
         "ml_by_class": by_class,
-    })
+    }))
 }
 
 /// The same for a reader.

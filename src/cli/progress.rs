@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -64,8 +65,11 @@ impl Verbosity {
 
     /// Something to look at that does not stop the work. Two steps of a command may find it; it is told once.
     pub fn warn(self, warning: &Warning) {
-        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        if !TOLD.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(warning.to_string()) {
+        static TOLD: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
+        // One step may know a file by its whole path and another by where the user stands.
+        let path = std::path::absolute(&warning.path).unwrap_or_else(|_| warning.path.clone());
+        let told = (path, warning.problem.clone());
+        if !TOLD.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(told) {
             return;
         }
         match self {

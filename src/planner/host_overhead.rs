@@ -72,9 +72,10 @@ impl HostOverhead {
         let supervision = workload.network.supervision();
         let aside = match sizes.step {
             StepKind::Train => {
-                // An augmented copy of volume, labels and border positions; beside all of them all volumes, and all labels
-                // that the network learns from, in a row.
-                let copies = floats.checked_add(voxels.checked_mul(1 + BORDER_BYTES_A_VOXEL)?)?;
+                // An augmented copy of volume, labels and, where points are drawn, border positions; beside all of them all
+                // volumes, and all labels that the network learns from, in a row.
+                let borders = if supervision.at_points() { BORDER_BYTES_A_VOXEL } else { 0 };
+                let copies = floats.checked_add(voxels.checked_mul(1 + borders)?)?;
                 let dense = match supervision {
                     Supervision::Points { label_volumes: false, .. } => 0,
                     _ => voxels.checked_mul(4)?,

@@ -15,7 +15,7 @@ use crate::planner::curves::sides;
 use crate::planner::json;
 use crate::planner::pytorch_baseline;
 use crate::planner::slopes::slopes;
-use crate::planner::sweep::{Crossover, Sweep, sweep};
+use crate::planner::sweep::{self, Sweep, sweep};
 use crate::report::{TextTable, count, mib};
 
 /// The sides of a sweep, rising.
@@ -262,7 +262,7 @@ mod page {
             points: curve.points(),
             recorded_beside: Some(*beside),
         });
-        let meeting = |meeting: &super::Crossover| Crossover {
+        let meeting = |meeting: &super::sweep::Crossover| Crossover {
             leaner_above: meeting.leaner_above.clone(),
             other: meeting.other.clone(),
             side: meeting.crossing.side,
@@ -288,8 +288,9 @@ mod page {
             if !planned(&meeting.leaner_above) || !planned(&meeting.other) {
                 continue;
             }
-            let same =
-                |other: &&super::Crossover| other.leaner_above == meeting.leaner_above && other.other == meeting.other;
+            let same = |other: &&super::sweep::Crossover| {
+                other.leaner_above == meeting.leaner_above && other.other == meeting.other
+            };
             let last = sweeps.last().filter(|_| sweeps.len() > 1);
             let leanest =
                 last.and_then(|sweep| Some((sweep.recompute, sweep.meetings.iter().find(same)?.crossing.side)));

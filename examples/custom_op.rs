@@ -1,4 +1,4 @@
-//! An op of one's own: `y = x²`, with its gradient, on the tape beside the engine's.
+//! Your own op: `y = x²`, with its gradient, on the tape beside the engine's.
 //!
 //! `cargo run --release --example custom_op`
 

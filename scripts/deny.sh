@@ -6,10 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-version=0.20.2
-if ! cargo deny --version > /dev/null 2>&1; then
-    PATH="$PWD/target/tools/bin:$PATH"
-    cargo deny --version 2> /dev/null | grep -q "$version" ||
-        cargo install --quiet --locked --root target/tools --version "$version" cargo-deny
-fi
+# shellcheck source=scripts/cargo_tool.sh
+source scripts/cargo_tool.sh
+cargo_tool deny 0.20.2
 cargo deny check licenses bans sources "$@"

@@ -7,12 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-version=27.1.0
-if ! cargo mutants --version > /dev/null 2>&1; then
-    PATH="$PWD/target/tools/bin:$PATH"
-    cargo mutants --version 2> /dev/null | grep -q "$version" ||
-        cargo install --quiet --locked --root target/tools --version "$version" cargo-mutants
-fi
+# shellcheck source=scripts/cargo_tool.sh
+source scripts/cargo_tool.sh
+cargo_tool mutants 27.1.0
 
 shard=${1:-0/100}
 shift || true

@@ -230,7 +230,7 @@ pub fn of(device: &Device, checkpoint: Checkpoint, path: &Path) -> Result<Model>
     built(device, &config, task, with_averages(checkpoint.state), path)
 }
 
-/// A network of one's own with its weights and its task, from a checkpoint that [`Model::save`] or
+/// Your own network with its weights and its task, from a checkpoint that [`Model::save`] or
 /// [`training_state::save`](crate::train::training_state::save) made of it.
 ///
 /// # Errors

@@ -79,6 +79,13 @@ fn of_run(folder: &Path) -> Result<PathBuf> {
     }
 }
 
+/// What pages and lines call `count` networks of which `first` is one.
+#[cfg(any(feature = "train", feature = "report"))]
+pub(super) fn title(first: &Model, count: usize) -> String {
+    let title = first.network.architecture().title();
+    if count == 1 { title } else { format!("{title} (mean of {count} checkpoints)") }
+}
+
 /// Refuses networks whose answers cannot be averaged; they lie at `paths`.
 ///
 /// # Errors

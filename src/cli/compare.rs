@@ -50,10 +50,10 @@ pub struct CompareArgs {
     /// A data set's folder (Decathlon, BraTS or LiTS layout) [default: the embedded head MRIs]
     #[arg(short, long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// How the networks are set up: auto, by the data, or sample, as for the embedded ones [default: auto for --data of one's own]
+    /// Settings of the networks: auto (chosen by the data) or sample (those of the embedded heads) [default: auto for your own data]
     #[arg(long, value_enum)]
     pub(super) preset: Option<Preset>,
-    /// Passes over the training cases [default: 150; of one's own data as many as --time-budget holds]
+    /// Passes over the training cases [default: 150; for your own data as many as --time-budget allows]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) epochs: Option<u64>,
@@ -78,7 +78,7 @@ pub struct CompareArgs {
     #[command(flatten)]
     pub(super) precision: PrecisionArgs,
     /// Recompute level of every network: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the memory budget
-    /// [default: 0; of one's own data auto]
+    /// [default: 0; auto for your own data]
     #[arg(long, value_name = "LEVEL")]
     pub(super) recompute: Option<RecomputeChoice>,
     #[command(flatten)]
@@ -350,7 +350,7 @@ fn compare_one(
     let oom_handler = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
     let mut progress = Progress::new(verbosity, &trainer, training.len());
     if planned {
-        progress.foretell();
+        progress.estimate_end();
     }
     train_to_end(&mut trainer, training, task, &path, oom_handler, progress, again)?;
     let started = Instant::now();

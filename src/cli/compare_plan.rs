@@ -1,4 +1,4 @@
-//! What each network of a comparison on data of one's own is given: the run that the data make of it, under one budget for all.
+//! The runs of a comparison on your own data: each network's configuration is chosen by the data, under one budget for all.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub(super) struct Plans {
     files: Vec<PathBuf>,
 }
 
-/// Whether the data make the settings: those of one's own do, unless the sample's are asked for.
+/// True if the settings are chosen by the data: by your own, unless the sample's settings are asked for.
 ///
 /// # Errors
 /// [`Error::Usage`] for presets that are no comparison's, and for a time that nothing is chosen for.
@@ -49,7 +49,7 @@ pub(super) fn file_of(folder: &Path, network: &NetworkConfig) -> PathBuf {
     folder.join(format!("{}.toml", network.slug()))
 }
 
-/// The runs of these networks on `dataset`: those that lie in `folder`, or new ones, which are said.
+/// The runs of these networks on `dataset`: those stored in `folder`, or new ones, which are printed.
 ///
 /// # Errors
 /// Runs in the folder that were made with other flags; what planning reports.
@@ -89,7 +89,7 @@ pub(super) fn of(
     Ok(Plans { configs, files })
 }
 
-/// What the flags say over the data.
+/// Settings that flags give, which take precedence over those chosen by the data.
 fn given(args: &CompareArgs) -> Table {
     let mut given = Table::new();
     if let Some(recompute) = args.recompute {

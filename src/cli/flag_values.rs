@@ -32,7 +32,7 @@ flag_values!(Precision {
 
 #[cfg(feature = "train")]
 flag_values!(Preset {
-    Auto: "auto", "For data of one's own: `ossnet plan` makes the whole configuration of them";
+    Auto: "auto", "For your own data: the whole configuration is chosen as `ossnet plan` chooses it";
     Sample: "sample", "High rates, few points: for volumes of some hundred thousand voxels";
     Brats: "brats", "The official defaults for BraTS (four encoder blocks)";
     Lits: "lits", "The official defaults for LiTS (five encoder blocks)";

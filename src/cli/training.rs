@@ -269,12 +269,12 @@ pub struct Progress {
     bar: progress::ProgressTask,
     per_epoch: u64,
     epochs: u64,
-    /// Steps that are waited for before the end is foretold, and when they began.
-    foretelling: Option<(u64, Instant)>,
+    /// Steps left before the end of the run is estimated, and when they began.
+    estimating: Option<(u64, Instant)>,
 }
 
-/// Steps after which a run's end is foretold; the first touches every page and is not among them.
-const FORETOLD_AFTER: u64 = 5;
+/// Steps that the end of a run is estimated from; the first one, which touches every page, is not among them.
+const ESTIMATED_FROM: u64 = 5;
 
 impl Progress {
     /// Of `trainer` over `cases` cases, from where it stands.
@@ -282,29 +282,29 @@ impl Progress {
         let (per_epoch, epochs) = (trainer.steps_per_epoch(cases), trainer.settings().epochs);
         let mut bar = verbosity.task(&trainer.network().architecture().title(), trainer.total_steps(cases));
         bar.set_position(trainer.optimizer().steps());
-        Self { verbosity, bar, per_epoch, epochs, foretelling: None }
+        Self { verbosity, bar, per_epoch, epochs, estimating: None }
     }
 
     /// Says after the first steps when the last is expected.
-    pub fn foretell(&mut self) {
-        self.foretelling = Some((FORETOLD_AFTER + 1, Instant::now()));
+    pub fn estimate_end(&mut self) {
+        self.estimating = Some((ESTIMATED_FROM + 1, Instant::now()));
     }
 
-    fn expect(&mut self, trainer: &Trainer) {
-        let Some((waiting, since)) = &mut self.foretelling else { return };
+    fn note_step(&mut self, trainer: &Trainer) {
+        let Some((waiting, since)) = &mut self.estimating else { return };
         *waiting -= 1;
-        if *waiting == FORETOLD_AFTER {
+        if *waiting == ESTIMATED_FROM {
             *since = Instant::now();
         }
         if *waiting > 0 {
             return;
         }
-        let each = since.elapsed().as_secs_f64() / FORETOLD_AFTER as f64;
+        let each = since.elapsed().as_secs_f64() / ESTIMATED_FROM as f64;
         let (done, all) = (trainer.optimizer().steps(), self.epochs.saturating_mul(self.per_epoch));
         let left = duration(each * all.saturating_sub(done) as f64);
         let line = format!("expected end  in {left}: {each:.3} s a step, {done} of {} done", count(all));
         self.bar.suspend(|| self.verbosity.say(line));
-        self.foretelling = None;
+        self.estimating = None;
     }
 
     /// The last word.
@@ -315,7 +315,7 @@ impl Progress {
 
 impl RunObserver for Progress {
     fn stepped(&mut self, trainer: &Trainer) {
-        self.expect(trainer);
+        self.note_step(trainer);
         self.bar.advance(&format!("loss {:.4}", trainer.recent_loss(self.per_epoch)));
     }
 

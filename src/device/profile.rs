@@ -146,7 +146,7 @@ impl Device {
         }
         let seconds = self.stop_clock()?;
         if let Some(recording) = &mut self.state().profile {
-            // The last time is that behind the last pass.
+            // The last time is that after the last pass.
             let rest = OpCost { op: "", layer: "".into(), phase: Phase::Setup, flops: 0, bytes: 0 };
             let costs: Vec<OpCost> = recording.unread.drain(..).chain([rest]).collect();
             costs.into_iter().zip(seconds).for_each(|(cost, seconds)| recording.add(cost, seconds));
@@ -216,7 +216,7 @@ mod tests {
         let twice = row("linear", "a", Phase::Forward);
         assert_eq!((twice.passes, twice.flops, twice.bytes), (2, 200.0, 40.0));
         assert!(twice.seconds >= 0.008 && row("linear", "b", Phase::Forward).seconds >= 0.004);
-        // What came before the phase is no forward pass, and what came behind its last op is.
+        // What came before the phase belongs to no forward pass; what came after its last op does.
         assert!(row("", "", Phase::Setup).seconds >= 0.004);
         assert!(row("", "", Phase::Forward).seconds >= 0.004);
         assert!((sum(&profile, |row| row.seconds) - profile.seconds).abs() < 1e-9);

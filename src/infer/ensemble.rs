@@ -19,25 +19,25 @@ const TOGETHER: usize = 1 << 20;
 
 /// Networks that answer together.
 pub struct Ensemble<'a> {
-    members: Vec<Segmenter<'a>>,
+    /// The first, which tells what all have in common.
+    first: Segmenter<'a>,
+    others: Vec<Segmenter<'a>>,
     /// Probabilities are part of the answer.
     keep: bool,
 }
 
 impl<'a> Ensemble<'a> {
-    /// Of one member or more. Of several, U-Nets among them, each keeps its probabilities, for which occupancy networks evaluate
-    /// every voxel.
+    /// Of several members, U-Nets among them, each keeps its probabilities, for which occupancy networks evaluate every voxel.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is none, if tasks or thresholds differ, and for several members with `verify`.
-    pub fn new(mut members: Vec<Segmenter<'a>>) -> Result<Self> {
-        let Some((first, others)) = members.split_first() else {
-            return Err(Error::Usage("no checkpoint is named; give one or more".into()));
-        };
+    /// [`Error::Usage`] if tasks or thresholds differ, and for several members with `verify`.
+    pub fn new(first: Segmenter<'a>, others: Vec<Segmenter<'a>>) -> Result<Self> {
         let keep = first.options.probabilities;
-        if others.is_empty() {
-            return Ok(Self { members, keep });
+        let mut all = Self { first, others, keep };
+        if all.others.is_empty() {
+            return Ok(all);
         }
+        let Self { first, others, .. } = &all;
         for (number, other) in (2..).zip(others) {
             if let Some(problem) = first.task.mismatch(other.task) {
                 return Err(Error::Usage(format!("network {number} {problem}; average networks of one task")));
@@ -53,16 +53,17 @@ impl<'a> Ensemble<'a> {
                 )));
             }
         }
-        if members.iter().any(|member| member.options.verify) {
+        if all.members().any(|member| member.options.verify) {
             return Err(Error::Usage(
                 "--verify compares one network with itself; name one checkpoint, or omit it".into(),
             ));
         }
-        let dense = keep || members.iter().any(|member| member.network.occupancy().is_none());
-        let weights: Vec<u64> = members.iter().map(|member| bytes(member.parameters)).collect();
-        let all = weights.iter().sum::<u64>();
-        let outputs = first_outputs(&members);
-        for (member, own) in members.iter_mut().zip(weights) {
+        let dense = keep || all.members().any(|member| member.network.occupancy().is_none());
+        let weights: Vec<u64> = all.members().map(|member| bytes(member.parameters)).collect();
+        let held = weights.iter().sum::<u64>();
+        // Bytes of the probabilities of a voxel.
+        let outputs = 4 * all.first.network.architecture().classes() as u64;
+        for (member, own) in std::iter::once(&mut all.first).chain(&mut all.others).zip(weights) {
             if dense {
                 member.options.probabilities = true;
                 member.options.search = Search::dense();
@@ -70,9 +71,13 @@ impl<'a> Ensemble<'a> {
             // The scan, the classes so far and which of them differ; and the mean, of all voxels or of some at a time.
             let image = 4 * member.task.preprocessing.channels.len() as u64;
             let (answer, fixed) = if dense { (2 + outputs, 0) } else { (2, TOGETHER as u64 * (2 * outputs + 8)) };
-            member.beside = Beside { device: all - own, scan: image, answer, fixed };
+            member.beside = Beside { device: held - own, scan: image, answer, fixed };
         }
-        Ok(Self { members, keep })
+        Ok(all)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Segmenter<'a>> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// As [`Segmenter::segment`], by all members. Points and passes are sums over them, bytes the most that was held.
@@ -80,9 +85,7 @@ impl<'a> Ensemble<'a> {
     /// # Errors
     /// As there.
     pub fn segment(&self, name: &str, image: Volume, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
-        let [first, others @ ..] = &self.members[..] else {
-            return Err(Error::Usage("no checkpoint is named; give one or more".into()));
-        };
+        let Self { first, others, .. } = self;
         if others.is_empty() {
             return first.segment(name, image, tick);
         }
@@ -128,7 +131,7 @@ impl<'a> Ensemble<'a> {
             let Some(last) = voxels.last() else { return Ok(asked) };
             begin = last + 1;
             let mut mean = Vec::new();
-            for (number, member) in (1..).zip(&self.members) {
+            for (number, member) in (1..).zip(self.members()) {
                 let (found, seconds, bytes) = member.probabilities_at(name, image.clone(), &voxels, tick)?;
                 answer.seconds += seconds;
                 answer.peak_bytes = answer.peak_bytes.max(bytes);
@@ -146,7 +149,7 @@ impl<'a> Ensemble<'a> {
 
     /// Enters the classes of voxels by their mean probabilities.
     fn decide<'r>(&self, labels: &mut Labels, rows: impl Iterator<Item = (usize, &'r [f32])>) {
-        let Some(Segmenter { task, options, .. }) = self.members.first() else { return };
+        let Segmenter { task, options, .. } = &self.first;
         for (at, row) in rows {
             let class = usize::from(class_of(row, options.threshold));
             labels.voxels[at] = task.preprocessing.classes.get(class).copied().unwrap_or(0);
@@ -158,30 +161,27 @@ impl<'a> Ensemble<'a> {
     /// # Errors
     /// As there.
     pub fn plan(&self, shape: Shape, geometry: Geometry) -> Result<InferencePlan> {
-        let plans = self.members.iter().map(|member| member.plan(shape, geometry)).collect::<Result<Vec<_>>>()?;
-        let most = |of: fn(&InferencePlan) -> u64| plans.iter().map(of).max().unwrap_or(0);
-        let Some(first) = plans.first() else {
-            return Err(Error::Usage("no checkpoint is named; give one or more".into()));
-        };
-        let answer: Shape = self.members.first().and_then(|member| member.options.shape).unwrap_or(shape);
-        let labels = answer.iter().fold(2u64, |product, &side| product.saturating_mul(side as u64));
-        let several = plans.len() > 1;
-        Ok(InferencePlan {
-            passes: plans.iter().map(|plan| plan.passes).sum(),
-            strips: plans.iter().map(|plan| plan.strips).max().unwrap_or(1),
-            engine_bytes: most(|plan| plan.engine_bytes),
-            host_bytes: most(|plan| plan.host_bytes),
-            // Of several networks each is given a copy of the scan.
-            reading_bytes: most(|plan| plan.reading_bytes) + if several { first.scan_bytes } else { 0 },
-            writing_bytes: if several && !self.keep { labels } else { most(|plan| plan.writing_bytes) },
-            ..first.clone()
-        })
+        let mut all = self.first.plan(shape, geometry)?;
+        if self.others.is_empty() {
+            return Ok(all);
+        }
+        for other in &self.others {
+            let plan = other.plan(shape, geometry)?;
+            all.passes += plan.passes;
+            all.strips = all.strips.max(plan.strips);
+            all.engine_bytes = all.engine_bytes.max(plan.engine_bytes);
+            all.host_bytes = all.host_bytes.max(plan.host_bytes);
+            all.reading_bytes = all.reading_bytes.max(plan.reading_bytes);
+            all.writing_bytes = all.writing_bytes.max(plan.writing_bytes);
+        }
+        // Each network is given a copy of the scan.
+        all.reading_bytes += all.scan_bytes;
+        if !self.keep {
+            let answer: Shape = self.first.options.shape.unwrap_or(shape);
+            all.writing_bytes = answer.iter().fold(2u64, |product, &side| product.saturating_mul(side as u64));
+        }
+        Ok(all)
     }
-}
-
-/// Bytes of the probabilities of a voxel.
-fn first_outputs(members: &[Segmenter<'_>]) -> u64 {
-    members.first().map_or(0, |member| 4 * member.network.architecture().classes() as u64)
 }
 
 /// The mean of `number` rows of values, of which `found` is the last. A value that comes again changes nothing.

@@ -1,6 +1,6 @@
 //! The networks: OSS-Net with its official configurations, and the residual U-Nets it is compared with.
 //!
-//! A network of one's own implements [`Architecture`], which describes and builds it, and [`Network`]: training, inference
+//! Your own network implements [`Architecture`], which describes and builds it, and [`Network`]: training, inference
 //! and plans know nothing else of it. `examples/own_network.rs` is one.
 
 mod architecture;

@@ -105,11 +105,11 @@ impl Architecture for NetworkConfig {
     }
 
     fn for_data(&self, channels: usize, classes: usize, shape: [usize; 3]) -> Option<Arc<dyn Architecture>> {
-        Some(Arc::new(self.clone().adapted(channels, classes, shape)))
+        self.architecture().for_data(channels, classes, shape)
     }
 
     fn to_json(&self) -> serde_json::Result<String> {
-        serde_json::to_string(self)
+        self.architecture().to_json()
     }
 
     fn supervision(&self) -> Supervision {

@@ -68,62 +68,9 @@ impl UNetConfig {
         }
     }
 
-    /// `3D residual U-Net`, with the sizes that differ from [`UNetConfig::standard`].
-    pub fn title(&self) -> String {
-        let standard = Self::standard(self.dimensions, self.image_channels, self.classes);
-        let mut sizes = Vec::new();
-        if self.channels != standard.channels {
-            sizes.push(format!("channels {}", joined(&self.channels)));
-        }
-        if self.strides.iter().any(|&stride| stride != 2) {
-            sizes.push(format!("strides {}", joined(&self.strides)));
-        }
-        if self.activation != standard.activation {
-            sizes.push(format!("activation {}", self.activation));
-        }
-        let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
-        format!("{}D residual U-Net{sizes}", self.dimensions)
-    }
-
     /// Voxels that every (in 2D: the last two) side must be a multiple of.
     pub fn multiple(&self) -> usize {
         self.strides.iter().fold(1, |product, &stride| product.saturating_mul(stride))
-    }
-
-    /// Checks that such a network can be built.
-    ///
-    /// # Errors
-    /// [`Error::Model`] that states the rules.
-    pub fn check(&self) -> Result<()> {
-        let fits = matches!(self.dimensions, 2 | 3)
-            && self.channels.len() >= 2
-            && self.strides.len() + 1 == self.channels.len()
-            && self.strides.iter().all(|stride| matches!(stride, 1 | 2))
-            && !self.channels.contains(&0)
-            && self.slice_axis < 3
-            && self.image_channels > 0
-            && self.classes > 0;
-        let sizes = self.channels.iter().copied().chain([self.image_channels]);
-        if sizes.max().is_some_and(|most| most > MOST_FEATURES)
-            || self.classes > MOST_CLASSES
-            || self.channels.len() > MOST_LEVELS
-        {
-            return Err(Error::Model(format!(
-                "a U-Net of {} levels for {} channels and {} classes is too large; there may be {MOST_LEVELS} levels, \
-                 {MOST_FEATURES} channels and {MOST_CLASSES} classes",
-                self.channels.len(),
-                self.image_channels,
-                self.classes
-            )));
-        }
-        if fits {
-            return Ok(());
-        }
-        Err(Error::Model(format!(
-            "U-Net with {} dimensions, channels {:?}, strides {:?} and slices across axis {}: needs 2 or 3 dimensions, two \
-             levels or more, one stride (1 or 2) between neighbouring levels, and an axis of 0, 1 or 2",
-            self.dimensions, self.channels, self.strides, self.slice_axis
-        )))
     }
 
     /// `length` along the network's own axes, `other` along the stack of a 2D one.
@@ -140,8 +87,21 @@ impl Architecture for UNetConfig {
         Ok(Box::new(UNet::new(self.clone(), parameters, rng)?))
     }
 
+    /// `3D residual U-Net`, with the sizes that differ from [`UNetConfig::standard`].
     fn title(&self) -> String {
-        self.title()
+        let standard = Self::standard(self.dimensions, self.image_channels, self.classes);
+        let mut sizes = Vec::new();
+        if self.channels != standard.channels {
+            sizes.push(format!("channels {}", joined(&self.channels)));
+        }
+        if self.strides.iter().any(|&stride| stride != 2) {
+            sizes.push(format!("strides {}", joined(&self.strides)));
+        }
+        if self.activation != standard.activation {
+            sizes.push(format!("activation {}", self.activation));
+        }
+        let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
+        format!("{}D residual U-Net{sizes}", self.dimensions)
     }
 
     fn slug(&self) -> String {
@@ -185,7 +145,35 @@ impl Architecture for UNetConfig {
     }
 
     fn check(&self) -> Result<()> {
-        self.check()
+        let fits = matches!(self.dimensions, 2 | 3)
+            && self.channels.len() >= 2
+            && self.strides.len() + 1 == self.channels.len()
+            && self.strides.iter().all(|stride| matches!(stride, 1 | 2))
+            && !self.channels.contains(&0)
+            && self.slice_axis < 3
+            && self.image_channels > 0
+            && self.classes > 0;
+        let sizes = self.channels.iter().copied().chain([self.image_channels]);
+        if sizes.max().is_some_and(|most| most > MOST_FEATURES)
+            || self.classes > MOST_CLASSES
+            || self.channels.len() > MOST_LEVELS
+        {
+            return Err(Error::Model(format!(
+                "a U-Net of {} levels for {} channels and {} classes is too large; there may be {MOST_LEVELS} levels, \
+                 {MOST_FEATURES} channels and {MOST_CLASSES} classes",
+                self.channels.len(),
+                self.image_channels,
+                self.classes
+            )));
+        }
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Model(format!(
+            "U-Net with {} dimensions, channels {:?}, strides {:?} and slices across axis {}: needs 2 or 3 dimensions, two \
+             levels or more, one stride (1 or 2) between neighbouring levels, and an axis of 0, 1 or 2",
+            self.dimensions, self.channels, self.strides, self.slice_axis
+        )))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::html::filled;
+use super::html::document;
 use super::number_format::MISSING;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, left_out};
 use crate::evaluate::statistics::{FEWEST, Summary};
@@ -17,14 +17,9 @@ pub fn evaluation_page(
     summary: &[ClassSummary],
 ) -> String {
     let conclusion = summary.iter().map(|class| format!("{}: Dice {}", class.class, interval(&class.values[0])));
-    let values = [
-        ("title", Escaped(format!("{model} on {data_set}")).to_string()),
-        ("style", include_str!("style.css").trim_end().into()),
-        ("conclusion", Escaped(conclusion.collect::<Vec<_>>().join("; ")).to_string()),
-        ("run", format!("{} cases; surface Dice at a tolerance of {tolerance} mm", cases.len())),
-        ("sections", means(summary) + &by_case(cases)),
-    ];
-    filled(include_str!("template.html"), &values)
+    let conclusion = conclusion.collect::<Vec<_>>().join("; ");
+    let run = format!("{} cases; surface Dice at a tolerance of {tolerance} mm", cases.len());
+    document(&format!("{model} on {data_set}"), &conclusion, &run, &(means(summary) + &by_case(cases)))
 }
 
 fn heads(html: &mut String) {

@@ -36,19 +36,13 @@ pub fn page(results: &Results, evidence: &ReportData) -> Result<String> {
         slices_section(results, &evidence.slices)?,
         run_section(results, &evidence.facts),
     ];
-    let values = [
-        ("title", Escaped(title).to_string()),
-        ("style", include_str!("style.css").trim_end().into()),
-        // A figure is not parted from its unit.
-        ("conclusion", Escaped(conclusion(results)).to_string().replace(" MiB", "\u{a0}MiB")),
-        ("run", Escaped(run_line(results)).to_string()),
-        ("sections", sections.concat()),
-    ];
-    Ok(filled(include_str!("template.html"), &values))
+    // A figure is not parted from its unit.
+    let conclusion = conclusion(results).replace(" MiB", "\u{a0}MiB");
+    Ok(document(&title, &conclusion, &run_line(results), &sections.concat()))
 }
 
 /// `template` with each `{{name}}` replaced; the values themselves are not searched.
-pub(super) fn filled(template: &str, values: &[(&str, String)]) -> String {
+fn filled(template: &str, values: &[(&str, String)]) -> String {
     let mut page = String::new();
     for piece in template.split("{{") {
         match piece.split_once("}}") {
@@ -361,6 +355,24 @@ pub(super) fn figure(heading: &str, legend: &str, chart: &str, caption: &str) ->
     let caption =
         if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", Escaped(caption)) };
     format!("{heading}<figure>\n{legend}<div class=\"scroll\">\n{chart}</div>\n{caption}</figure>\n")
+}
+
+/// A page of sections below a title, an answer in a sentence or two, and what was run: one file, no network, no scripts.
+pub(super) fn document(title: &str, conclusion: &str, run: &str, sections: &str) -> String {
+    styled_document("", title, conclusion, run, sections)
+}
+
+/// The same with more rules of style.
+pub(super) fn styled_document(more: &str, title: &str, conclusion: &str, run: &str, sections: &str) -> String {
+    let style = [include_str!("style.css"), more].map(str::trim_end).join("\n");
+    let values = [
+        ("title", Escaped(title).to_string()),
+        ("style", style.trim_end().into()),
+        ("conclusion", Escaped(conclusion).to_string()),
+        ("run", Escaped(run).to_string()),
+        ("sections", sections.into()),
+    ];
+    filled(include_str!("template.html"), &values)
 }
 
 /// A table as it is on the terminal, with its caption; the first column names the rows.

@@ -5,7 +5,7 @@ use crate::order;
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::html::{cell, figure, filled, glossary, legend, swatch, table};
+use super::html::{cell, document, figure, glossary, legend, swatch, table};
 use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
@@ -49,14 +49,7 @@ pub fn memory_page(page: &MemoryPage) -> String {
         let table = table(growth, "Straight lines fitted to plans.");
         let _ = write!(sections, "<section>\n<h2>How the peak grows</h2>\n{table}</section>\n");
     }
-    let values = [
-        ("title", Escaped(&page.title).to_string()),
-        ("style", include_str!("style.css").trim_end().into()),
-        ("conclusion", Escaped(&page.conclusion).to_string()),
-        ("run", Escaped(&page.run).to_string()),
-        ("sections", sections),
-    ];
-    filled(include_str!("template.html"), &values)
+    document(&page.title, &page.conclusion, &page.run, &sections)
 }
 
 fn step_section(page: &MemoryPage, timeline: &Timeline) -> String {

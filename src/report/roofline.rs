@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use super::charts::model_class;
-use super::escape::Escaped;
-use super::html::{figure, filled, legend, table};
+use super::html::{document, figure, legend, table};
 use super::number_format::short;
 use super::svg::{ChartAxis, Frame, Svg};
 use super::text_table::TextTable;
@@ -60,14 +59,7 @@ pub fn roofline_page(page: &RooflinePage) -> String {
     }
     let caption = "Sums of one step, the longest at best first.";
     let _ = write!(sections, "<section>\n<h2>Ops</h2>\n{}</section>\n", table(&page.table, caption));
-    let values = [
-        ("title", Escaped(&page.title).to_string()),
-        ("style", include_str!("style.css").trim_end().into()),
-        ("conclusion", Escaped(&page.conclusion).to_string()),
-        ("run", Escaped(&page.run).to_string()),
-        ("sections", sections),
-    ];
-    filled(include_str!("template.html"), &values)
+    document(&page.title, &page.conclusion, &page.run, &sections)
 }
 
 /// `None` without a mark.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::contour::outline;
 use super::escape::Escaped;
-use super::html::filled;
+use super::html::styled_document;
 use super::image::{self, base64};
 use super::report_data::{CaseSlices, Slice};
 use crate::Result;
@@ -58,15 +58,7 @@ pub fn scans_page(scans: &[SegmentedScan], conclusion: &str, run: &str) -> Resul
         sections.push_str(&card(scan, number)?);
     }
     let _ = writeln!(sections, "<script>\n{}</script>", include_str!("viewer.js"));
-    let style = format!("{}\n{}", include_str!("style.css").trim_end(), include_str!("viewer.css").trim_end());
-    let values = [
-        ("title", Escaped(title).to_string()),
-        ("style", style),
-        ("conclusion", Escaped(conclusion).to_string()),
-        ("run", Escaped(run).to_string()),
-        ("sections", sections),
-    ];
-    Ok(filled(include_str!("template.html"), &values))
+    Ok(styled_document(include_str!("viewer.css"), &title, conclusion, run, &sections))
 }
 
 /// The table of all scans, which leads to each.

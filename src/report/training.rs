@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::charts;
 use super::escape::Escaped;
-use super::html::{figure, filled, legend};
+use super::html::{document, figure, legend};
 use super::number_format::score;
 use super::report_data::LossCurve;
 use super::results::CaseScore;
@@ -30,14 +30,8 @@ pub struct TrainingRun {
 
 /// The run as a self-contained HTML page.
 pub fn training_page(run: &TrainingRun) -> String {
-    let values = [
-        ("title", Escaped(&run.title).to_string()),
-        ("style", include_str!("style.css").trim_end().into()),
-        ("conclusion", Escaped(&run.conclusion).to_string()),
-        ("run", String::new()),
-        ("sections", [curves(run), figures(run), cases(&run.cases), configuration(run)].concat()),
-    ];
-    filled(include_str!("template.html"), &values)
+    let sections = [curves(run), figures(run), cases(&run.cases), configuration(run)].concat();
+    document(&run.title, &run.conclusion, "", &sections)
 }
 
 fn curves(run: &TrainingRun) -> String {

@@ -102,6 +102,12 @@ fn scores_of_label_files() {
     let mut odd = ball(16, 1)[1].clone();
     odd.voxels[0] = 9;
     odd.write(&place.at("found/d.nii.gz"));
+    let outcome = place.run("evaluate --predictions found --data data --out some");
+    assert!(
+        outcome.err.contains("found: holds 1 file of cases that are not scored; add --part all"),
+        "{}",
+        outcome.err
+    );
     let outcome = place.run(&format!("{evaluate} --part all --json --out rest"));
     assert_eq!(outcome.code, Some(1));
     for part in [

@@ -52,7 +52,7 @@ fn commands_agree_on_a_name() {
         counts.push(trained["parameters"].as_u64().unwrap());
     }
     assert!(counts[0] > counts[1] && counts[0] == counts[3], "{counts:?}");
-    // Sizes of one's own are in the title.
+    // Sizes that were changed are in the title.
     fs::write(place.at("run.toml"), "model = 'o-net'\n[network]\nwidth = 96\n").unwrap();
     let train = "train --quiet --json --data data --epochs 1 --points 32 --config run.toml --out own";
     assert_eq!(json(&place.run(train).succeeded())["model"], "O-Net (width 96)");

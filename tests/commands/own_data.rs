@@ -1,4 +1,4 @@
-//! Data of one's own, without a configuration: `train` and `compare` make the settings of the data, say so, and keep their word.
+//! Your own data, without a configuration: `train` and `compare` choose the settings by the data, print them, and keep to them.
 
 use std::fs;
 

@@ -127,18 +127,17 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         return predictions::run(&args, folder);
     }
     let files = checkpoints::files(&[&args.load_model[..], &args.checkpoint].concat())?;
-    match files.split_first() {
-        Some((first, others)) => run_checkpoint(&args, first, others),
-        None => Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into())),
-    }
+    run_checkpoints(&args, &files)
 }
 
 /// Segments and scores with a checkpoint, or with several together.
-fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) -> Result<()> {
+fn run_checkpoints(args: &EvaluateArgs, files: &[PathBuf]) -> Result<()> {
+    let Some((checkpoint, others)) = files.split_first() else {
+        return Err(Error::Usage("nothing to score is named; give a checkpoint, or --predictions".into()));
+    };
     if args.sampled && !others.is_empty() {
         return Err(Error::Usage("--sampled scores one checkpoint; name one, or omit it".into()));
     }
-    let files = [&[checkpoint.to_path_buf()], others].concat();
     let verbosity = args.run.verbosity();
     let device = args.device.open(&args.run)?;
     let precision = args.precision.on(&device)?;
@@ -146,7 +145,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     let early = (!args.official.is_given()).then(|| official::load(&device, checkpoint, &args.official, None));
     let early = early.transpose()?;
     if args.data.is_none() {
-        together::check_data(&files)?;
+        together::check_data(files)?;
     }
     let own = own_data::of(checkpoint)?;
     let seed = args.seed.or(own.as_ref().map(|own| own.seed)).unwrap_or(0);
@@ -173,7 +172,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
         other.network.set_precision(precision);
         models.push(other);
     }
-    checkpoints::check(&models, &files)?;
+    checkpoints::check(&models, files)?;
     let model = &models[0];
     if args.dense && models.iter().all(|model| model.network.occupancy().is_none()) {
         let problem = format!("--dense: {} answers for every voxel anyway", model.network.architecture().title());
@@ -181,12 +180,10 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     }
     let mut failures = Failures::new(0);
     let cases = cases(args, model, &mut found, problems, &mut failures)?;
-    let mut title = model.network.architecture().title();
-    let mut source = checkpoint.display().to_string();
+    let title = checkpoints::title(model, files.len());
+    let source = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     if !others.is_empty() {
-        together::warn_of_training(&files, &cases, &found, verbosity)?;
-        title = format!("{title} (mean of {} checkpoints)", files.len());
-        source = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        together::warn_of_training(files, &cases, &found, verbosity)?;
     }
     verbosity.say(format!(
         "scoring {title} ({source}) on {} of {}{fold} ({})",
@@ -204,7 +201,7 @@ fn run_checkpoint(args: &EvaluateArgs, checkpoint: &Path, others: &[PathBuf]) ->
     let again = "run the command again";
     let scored = match others {
         [] => score_cases(&*model.network, &model.parameters, &model.task, &cases, args.dense, verbosity, again)?,
-        _ => together::score(&models, &found, &cases, (rule, args.dense), verbosity)?,
+        _ => together::score((model, &models[1..]), &found, &cases, (rule, args.dense), verbosity)?,
     };
     let measured = cases
         .iter()

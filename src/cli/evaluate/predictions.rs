@@ -9,7 +9,7 @@ use crate::cli::output::plural;
 use crate::cli::training::scan_folder;
 use crate::data::dataset::{Layout, Split};
 use crate::data::nifti::split_ending;
-use crate::data::{Axes, Case, Class, Dataset, Folder, Labels, Scanned, Source, validate};
+use crate::data::{Axes, Case, Class, Dataset, Folder, Labels, Scanned, Source, Warning, validate};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::CaseScores;
@@ -43,6 +43,16 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
     cases.retain(|case| names.insert(case.name.clone()));
     if cases.is_empty() {
         return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
+    }
+    let all: Vec<Case> = dataset.training.iter().chain(&dataset.validation).cloned().collect();
+    let others: BTreeSet<&str> = all
+        .iter()
+        .filter(|case| !names.contains(&case.name) && file_of(case, &all, &files, folder).is_ok())
+        .map(|case| case.name.as_str())
+        .collect();
+    if !others.is_empty() {
+        let problem = format!("holds {} of cases that are not scored; add --part all", plural(others.len(), "file"));
+        verbosity.warn(&Warning::new(folder, problem));
     }
     let task = Task::of(&dataset, [1; 3]);
     let mut failures = Failures::new(cases.len() + problems.len());
@@ -107,7 +117,7 @@ fn aliased(dataset: &Dataset) -> [u8; 256] {
     table
 }
 
-/// The prediction of a case. A name that several of `cases` may have is nobody's but the case's that is called so.
+/// The prediction of a case. A file name that would fit several of `cases` belongs to the case of exactly that name only.
 ///
 /// # Errors
 /// [`Error::Data`] if there is none, or more than one of that name.

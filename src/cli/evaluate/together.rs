@@ -21,19 +21,15 @@ use crate::{evaluate, interrupt};
 /// # Errors
 /// As for one network.
 pub(super) fn score(
-    models: &[Model],
+    (first, others): (&Model, &[Model]),
     dataset: &Dataset,
     cases: &[PreparedCase],
     (rule, dense): (ScoreRule, bool),
     verbosity: Verbosity,
 ) -> Result<Vec<(CaseScore, Labels)>> {
-    let members = models.iter().map(|model| {
-        let options = scoring(&*model.network, dense);
-        Segmenter::new(&*model.network, &model.parameters, &model.task, options)
-    });
-    let ensemble = Ensemble::new(members.collect::<Result<_>>()?)?;
-    let task = models.first().map(|model| &model.task);
-    let task = task.ok_or_else(|| Error::Usage("no checkpoint is named; give one or more".into()))?;
+    let others = others.iter().map(|model| member(model, dense)).collect::<Result<_>>()?;
+    let ensemble = Ensemble::new(member(first, dense)?, others)?;
+    let task = &first.task;
     let all: Vec<&Case> = dataset.training.iter().chain(&dataset.validation).collect();
     let (mut bar, mut scored) = (verbosity.task("evaluating", cases.len() as u64), Vec::new());
     for case in cases {
@@ -56,6 +52,11 @@ pub(super) fn score(
     }
     bar.finish("done");
     Ok(scored)
+}
+
+fn member(model: &Model, dense: bool) -> Result<Segmenter<'_>> {
+    let options = scoring(&*model.network, dense);
+    Segmenter::new(&*model.network, &model.parameters, &model.task, options)
 }
 
 /// Refuses checkpoints that were trained on several data sets, where the data set is to be theirs.

@@ -242,15 +242,12 @@ impl Networks {
         Ok(networks)
     }
 
-    fn all(&self) -> impl Iterator<Item = &(Model, SegmenterOptions)> {
-        std::iter::once(&self.first).chain(&self.others)
-    }
-
     /// All of them for one answer, of `shape` if that is not the scan's.
     fn ensemble(&self, shape: Option<[usize; 3]>) -> Result<Ensemble<'_>> {
-        let members =
-            self.all().map(|(model, options)| segmenter(model, SegmenterOptions { shape, ..options.clone() }));
-        Ensemble::new(members.collect::<Result<_>>()?)
+        let of = |options: &SegmenterOptions| SegmenterOptions { shape, ..options.clone() };
+        let others = self.others.iter().map(|(model, options)| segmenter(model, of(options)));
+        let others = others.collect::<Result<_>>()?;
+        Ensemble::new(segmenter(&self.first.0, of(&self.first.1))?, others)
     }
 
     /// The first, which tells what all have in common.
@@ -265,11 +262,7 @@ impl Networks {
     /// What a page calls them.
     #[cfg(feature = "report")]
     fn title(&self) -> String {
-        let title = self.model().network.architecture().title();
-        match self.others.len() {
-            0 => title,
-            others => format!("{title} (mean of {} checkpoints)", others + 1),
-        }
+        checkpoints::title(self.model(), self.others.len() + 1)
     }
 }
 

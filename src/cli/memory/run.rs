@@ -44,7 +44,7 @@ const OTHERS: [&str; 15] = [
 
 /// The run that is meant.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Run of one's own")]
+#[command(next_help_heading = "Your own run")]
 pub(super) struct OwnRunArgs {
     /// Plan the run of this configuration, as `train --config` would make it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "run_folder", "model", "points", "recompute", "pprof"])]

@@ -45,7 +45,7 @@ pub struct Flags {
     #[serde(skip)]
     #[arg(help_heading = "Data")]
     fold: Option<Fold>,
-    /// Set of defaults [default: brats where an official option names the data, auto for other data of one's own without
+    /// Set of defaults [default: brats where an official option names the data, auto for your own data without
     /// --config, else sample]
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]

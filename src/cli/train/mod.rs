@@ -78,7 +78,7 @@ pub struct TrainArgs {
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
     #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB", help_heading = "Run")]
     prefetch: u64,
-    /// Time of training that epochs are chosen for, of one's own data [default: 10m on the CPU, 1h on CUDA]
+    /// Training time that the number of epochs is chosen for, with your own data [default: 10m on the CPU, 1h on CUDA]
     #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
     time_budget: Option<f64>,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
@@ -251,7 +251,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     };
     let mut progress = Progress::new(verbosity, &trainer, training.len());
     if config.preset == Preset::Auto {
-        progress.foretell();
+        progress.estimate_end();
     }
     args.profile.start(device);
     training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
@@ -277,7 +277,7 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
 }
 
-/// The configuration of the folds in `--out`, which are gone on with as they were planned: seconds are measured anew each time.
+/// The configuration of the folds in `--out`, which continue as they were planned: a new rehearsal would measure other seconds.
 fn planned_before(args: &TrainArgs) -> Result<Option<RunConfig>> {
     let Some(path) = args.out.as_ref().map(|folder| folder.join(CONFIG)).filter(|path| path.exists()) else {
         return Ok(None);

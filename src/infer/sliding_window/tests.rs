@@ -204,7 +204,7 @@ fn strips_hold_what_is_told() {
     }
 }
 
-/// Whatever the way, the sums of all classes but one are held and lie in the ledger, which a plan foretells.
+/// Whatever the way, the sums of all classes but one are held and lie in the ledger, which a plan predicts.
 #[test]
 fn sums_are_in_the_ledger() {
     let cpu = Device::cpu(2, 1 << 28).unwrap();

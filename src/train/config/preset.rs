@@ -19,7 +19,7 @@ use crate::train::settings::{Augment, TrainSettings};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// For data of one's own: `ossnet plan` makes the whole configuration of them.
+    /// For your own data: the whole configuration is chosen as `ossnet plan` chooses it.
     Auto,
     /// High rates, few points: for volumes of some hundred thousand voxels.
     Sample,

@@ -5,6 +5,7 @@
 //! again ([`Op::recompute`]): then the backward pass recomputes it from its inputs, recursively, just before use. So the
 //! default step stores pre-activations only, and a stricter policy is a matter of marking more vars, not of other code.
 //!
+//! An op may have several outputs: each has a gradient of its own, or is a constant, and is recomputed for itself.
 //! Ops are pure functions of their inputs: running one again gives the same bits (dropout draws from a counter, norm
 //! statistics are inputs). Buffers are freed at their last use, in the forward as in the backward pass, and a backward
 //! that is the last user of a value may overwrite it ([`Backward::take_value`]).
@@ -28,7 +29,7 @@ use crate::rng::Rng;
 use crate::tensor::{DType, Tensor, first_not_finite};
 pub use backward::Backward;
 pub use cost::TapeCost;
-pub use op::{Cost, Needs, Op};
+pub use op::{Cost, Needs, Op, OutputSpec};
 pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
 pub use precision::Precision;
 pub(crate) use running_stats::RunningUpdate;
@@ -38,13 +39,14 @@ use var::{Handle, Slot};
 struct Node {
     op: Box<dyn Op>,
     inputs: Vec<Rc<Slot>>,
-    output: Rc<Slot>,
+    outputs: Vec<Rc<Slot>>,
     layer: Arc<str>,
 }
 
 impl Node {
-    fn inputs_and_needs(&self) -> (Vec<Rc<Slot>>, Needs) {
-        (self.inputs.clone(), self.op.needs())
+    /// True if an output is recomputed: then the op's inputs are read in the backward pass, all of them.
+    fn is_recomputed(&self) -> bool {
+        self.outputs.iter().any(|output| output.recompute.get())
     }
 }
 
@@ -174,7 +176,7 @@ impl Tape {
         &self,
         tensor: Tensor,
         needs_gradient: bool,
-        producer: Option<usize>,
+        producer: Option<(usize, usize)>,
         parameter: Option<ParamId>,
     ) -> Rc<Slot> {
         Rc::new(Slot {
@@ -191,16 +193,26 @@ impl Tape {
         })
     }
 
-    /// Runs `op` on `inputs` and records it.
+    /// Runs `op` on `inputs` and records it; its first output.
     ///
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn apply(&self, op: impl Op + 'static, inputs: &[&Var]) -> Result<Var> {
+        Ok(self.apply_several(op, inputs)?.swap_remove(0))
+    }
+
+    /// Runs `op` on `inputs` and records it; all its outputs, of which there is at least one.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or no memory.
+    pub fn apply_several(&self, op: impl Op + 'static, inputs: &[&Var]) -> Result<Vec<Var>> {
         let slots: Vec<Rc<Slot>> = inputs.iter().map(|var| var.0.0.clone()).collect();
         let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
-        let output = self.run(&op, &tensors)?;
+        let specs = self.outputs_of(&op, &tensors)?;
+        let outputs = self.run(&op, &tensors, &specs, |_| true)?;
         drop(tensors);
-        Ok(self.record(op, slots, output))
+        let outputs = outputs.into_iter().flatten().zip(specs.iter().map(|spec| spec.constant)).collect();
+        Ok(self.record(op, slots, outputs))
     }
 
     /// Records `op` with an `output` that was made by other means: it equals what [`Op::forward`] makes of the inputs.
@@ -209,41 +221,40 @@ impl Tape {
     /// What the device's driver says when the output is looked at.
     pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Result<Var> {
         self.look_at(op.name(), &output)?;
-        Ok(self.record(op, inputs.iter().map(|var| var.0.0.clone()).collect(), output))
+        let slots = inputs.iter().map(|var| var.0.0.clone()).collect();
+        Ok(self.record(op, slots, vec![(output, false)]).swap_remove(0))
     }
 
-    fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
+    /// Records an op that made `outputs`, each with whether it is constant.
+    fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, outputs: Vec<(Tensor, bool)>) -> Vec<Var> {
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
         // What no gradient flows through is a constant, and is recorded only if it is to be recomputed.
         let promised = self.mode != Mode::Eval && self.recompute_all.get();
-        if !needs_gradient && !promised {
-            return Var(Rc::new(Handle(self.slot(output, false, None, None))));
-        }
-        let slot = self.slot(output, needs_gradient, Some(self.nodes.borrow().len()), None);
-        slot.recompute.set(op.recompute() || promised);
-        let (needs, again) = (op.needs(), slot.recompute.get());
-        for (i, input) in slots.iter().enumerate() {
-            if needs.input(i) || again {
-                input.add_reader();
+        let recorded = (needs_gradient || promised) && outputs.iter().any(|(_, constant)| !constant);
+        let (node, again) = (self.nodes.borrow().len(), op.recompute() || promised);
+        let outputs: Vec<Rc<Slot>> = (0..)
+            .zip(outputs)
+            .map(|(k, (output, constant))| {
+                let flows = recorded && !constant;
+                let slot = self.slot(output, flows && needs_gradient, flows.then_some((node, k)), None);
+                slot.recompute.set(flows && again);
+                slot
+            })
+            .collect();
+        if recorded {
+            let needs = op.needs();
+            for (i, input) in slots.iter().enumerate() {
+                if needs.input(i) || again {
+                    input.add_reader();
+                }
             }
+            if needs.output {
+                outputs[0].add_reader();
+            }
+            let layer = self.device.ledger(|ledger| ledger.layer());
+            self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, outputs: outputs.clone(), layer });
         }
-        if needs.output {
-            slot.add_reader();
-        }
-        let layer = self.device.ledger(|ledger| ledger.layer());
-        self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, output: slot.clone(), layer });
-        Var(Rc::new(Handle(slot)))
-    }
-
-    /// Runs `op` on `inputs` without recording it: the output is a constant. For statistics whose derivative another op
-    /// accounts for.
-    ///
-    /// # Errors
-    /// Shapes that do not fit, or no memory.
-    pub fn apply_detached(&self, op: impl Op, inputs: &[&Var]) -> Result<Var> {
-        let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
-        let output = self.run(&op, &tensors)?;
-        Ok(Var(Rc::new(Handle(self.slot(output, false, None, None)))))
+        outputs.into_iter().map(|slot| Var(Rc::new(Handle(slot)))).collect()
     }
 
     /// Keeps `var` for the backward pass even if its op is cheap to run again: the end of a recomputed stretch.
@@ -256,11 +267,16 @@ impl Tape {
             slot.mark_saved();
         }
         // Inputs that were kept only to recompute it are kept no longer.
-        if let Some(node) =
-            slot.producer.and_then(|producer| self.nodes.borrow().get(producer).map(Node::inputs_and_needs))
+        if let Some((producer, _)) = slot.producer
+            && let Some(node) = self.nodes.borrow().get(producer)
+            && !node.is_recomputed()
         {
-            let (inputs, needs) = node;
-            inputs.iter().enumerate().filter(|(i, _)| !needs.input(*i)).for_each(|(_, input)| input.remove_reader());
+            let needs = node.op.needs();
+            node.inputs
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| !needs.input(*i))
+                .for_each(|(_, input)| input.remove_reader());
         }
     }
 
@@ -356,47 +372,72 @@ impl Tape {
 
     fn play_backwards(&self) -> Result<()> {
         while let Some(node) = { self.nodes.borrow_mut().pop() } {
-            let gradient = node.output.gradient.take();
+            let gradients: Vec<_> = node.outputs.iter().map(|output| output.gradient.take()).collect();
             let needs = node.op.needs();
-            if let Some(gradient) = gradient {
+            if gradients.iter().any(Option::is_some) {
                 let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
-                let mut backward = Backward::new(self, &node, gradient);
+                let mut backward = Backward::new(self, &node, gradients);
                 let result = self.device.in_op(node.op.name(), || node.op.backward(&mut backward));
                 self.device.record_cost(node.op.name(), || node.stored(node.op.backward_cost(&node.shapes())).into());
                 self.device.ledger(|ledger| ledger.set_layer(layer));
                 result?;
             }
-            let again = node.output.recompute.get();
+            let again = node.is_recomputed();
             for (i, input) in node.inputs.iter().enumerate() {
                 if needs.input(i) || again {
                     input.remove_reader();
                 }
             }
             if needs.output {
-                node.output.remove_reader();
+                node.outputs[0].remove_reader();
             }
         }
         Ok(())
     }
 
-    /// Allocates the output and runs the op.
-    fn run(&self, op: &dyn Op, inputs: &[Tensor]) -> Result<Tensor> {
+    /// The outputs of an op, the first in front.
+    fn outputs_of(&self, op: &dyn Op, inputs: &[Tensor]) -> Result<Vec<OutputSpec>> {
         let shapes: Vec<&[usize]> = inputs.iter().map(Tensor::shape).collect();
-        let shape = op.output_shape(&shapes)?;
+        let dtypes: Vec<DType> = inputs.iter().map(Tensor::dtype).collect();
+        let (shape, dtype) = (op.output_shape(&shapes)?, op.output_dtype(&dtypes));
+        let first = OutputSpec { shape, dtype, constant: op.is_constant() };
+        Ok([first].into_iter().chain(op.further_outputs(&shapes)).collect())
+    }
+
+    /// Allocates the `wanted` outputs and runs the op.
+    fn run(
+        &self,
+        op: &dyn Op,
+        inputs: &[Tensor],
+        specs: &[OutputSpec],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Tensor>>> {
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let output = self.device.in_op(op.name(), || {
-            let dtypes: Vec<DType> = inputs.iter().map(|input| input.dtype()).collect();
-            let mut output = Tensor::empty(&self.device, &shape, op.output_dtype(&dtypes), Role::Transient)?;
-            op.forward(&self.device, &inputs, &mut output)?;
-            output.imitate_bf16();
-            Ok::<_, Error>(output)
+        let outputs = self.device.in_op(op.name(), || {
+            let empty = |k: usize| {
+                let OutputSpec { shape, dtype, .. } = &specs[k];
+                wanted(k).then(|| Tensor::empty(&self.device, shape, *dtype, Role::Transient)).transpose()
+            };
+            // Statistics, which are kept, before the first output, which may be gone soon.
+            let further = (1..specs.len()).map(empty).collect::<Result<Vec<_>>>()?;
+            let mut outputs: Vec<Option<Tensor>> = [empty(0)?].into_iter().chain(further).collect();
+            op.forward_several(&self.device, &inputs, &mut outputs)?;
+            outputs.iter_mut().flatten().for_each(Tensor::imitate_bf16);
+            Ok::<_, Error>(outputs)
         })?;
         self.device.record_cost(op.name(), || {
-            let tensors = inputs.iter().copied().chain([&output]);
+            let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
+            let tensors = inputs.iter().copied().chain(outputs.iter().flatten());
             cost::stored(op.forward_cost(&shapes), tensors.map(|tensor| (tensor.shape(), tensor.dtype()))).into()
         });
-        self.look_at(op.name(), &output)?;
-        Ok(output)
+        outputs.iter().flatten().try_for_each(|output| self.look_at(op.name(), output))?;
+        Ok(outputs)
+    }
+
+    /// Runs a recorded op for its output `k` alone.
+    fn run_one(&self, op: &dyn Op, inputs: &[Tensor], k: usize) -> Result<Tensor> {
+        let specs = self.outputs_of(op, inputs)?;
+        Ok(self.run(op, inputs, &specs, |other| other == k)?.swap_remove(k).expect("what was asked for"))
     }
 
     /// Remembers where an output was not finite for the first time, if asked to.
@@ -424,9 +465,8 @@ impl Tape {
         if let Some(value) = slot.value.borrow().as_ref() {
             return Ok(value.clone());
         }
-        let producer = slot.producer.expect("only produced values are recomputed");
-        let dear =
-            |slot: &Rc<Slot>| slot.producer.is_some_and(|producer| !self.nodes.borrow()[producer].op.recompute());
+        let (producer, which) = slot.producer.expect("only produced values are recomputed");
+        let dear = |slot: &Rc<Slot>| slot.producer.is_some_and(|(node, _)| !self.nodes.borrow()[node].op.recompute());
         // The op and its inputs are cloned out of reach of the borrow, for the inputs may have to be recomputed as well.
         let inputs: Vec<Rc<Slot>> = self.nodes.borrow()[producer].inputs.clone();
         let inputs = inputs
@@ -436,7 +476,7 @@ impl Tape {
         let nodes = self.nodes.borrow();
         let node = &nodes[producer];
         let layer = self.device.ledger(|ledger| ledger.set_layer(node.layer.clone()));
-        let value = self.run(node.op.as_ref(), &inputs);
+        let value = self.run_one(node.op.as_ref(), &inputs, which);
         self.device.ledger(|ledger| ledger.set_layer(layer));
         value
     }

@@ -74,7 +74,7 @@ use crate::memory::Role;
 use crate::tensor::{DType, Tensor};
 
 pub(crate) use crate::device::cpu::loops::PIECE;
-pub use crate::tape::{Cost, Needs, Op};
+pub use crate::tape::{Cost, Needs, Op, OutputSpec};
 pub use crate::tensor::first_not_finite;
 
 /// Scratch of `len` floats for an op, with unspecified contents.

@@ -1,4 +1,4 @@
-//! What an op's backward pass works with: the gradient of its output, the values it asked for, the gradients to write.
+//! What an op's backward pass works with: the gradients of its outputs, the values it asked for, the gradients to write.
 
 use super::{Node, Tape};
 use crate::device::Device;
@@ -10,12 +10,12 @@ use crate::tensor::{DType, Tensor};
 pub struct Backward<'a> {
     tape: &'a Tape,
     node: &'a Node,
-    gradient: Option<Tensor>,
+    gradients: Vec<Option<Tensor>>,
 }
 
 impl<'a> Backward<'a> {
-    pub(super) fn new(tape: &'a Tape, node: &'a Node, gradient: Tensor) -> Self {
-        Self { tape, node, gradient: Some(gradient) }
+    pub(super) fn new(tape: &'a Tape, node: &'a Node, gradients: Vec<Option<Tensor>>) -> Self {
+        Self { tape, node, gradients }
     }
 }
 
@@ -25,17 +25,22 @@ impl Backward<'_> {
         &self.tape.device
     }
 
-    /// The gradient of the output.
+    /// The gradient of an op's only output.
     pub fn gradient(&self) -> &Tensor {
-        self.gradient.as_ref().expect("the gradient was already taken")
+        self.gradients[0].as_ref().expect("the gradient was already taken")
     }
 
-    /// The gradient of the output, to be overwritten or handed on. It is unshared: copied if it was not.
+    /// The gradient of output `k` of an op with several; `None` if none flows to it.
+    pub fn gradient_of(&mut self, k: usize) -> Option<Tensor> {
+        self.gradients.get_mut(k)?.take()
+    }
+
+    /// The gradient of an op's only output, to be overwritten or handed on. It is unshared: copied if it was not.
     ///
     /// # Errors
     /// No memory for the copy.
     pub fn take_gradient(&mut self) -> Result<Tensor> {
-        let gradient = self.gradient.take().expect("the gradient was already taken");
+        let gradient = self.gradients[0].take().expect("the gradient was already taken");
         if gradient.is_unique() {
             return Ok(gradient);
         }
@@ -50,16 +55,16 @@ impl Backward<'_> {
         self.tape.materialise(&self.node.inputs[i])
     }
 
-    /// The value of the output (which [`Op::needs`](super::Op::needs) must name).
+    /// The value of the first output (which [`Op::needs`](super::Op::needs) must name).
     ///
     /// # Errors
     /// No memory to make it anew.
     pub fn output(&self) -> Result<Tensor> {
-        if let Some(value) = self.node.output.value.borrow().as_ref() {
+        if let Some(value) = self.node.outputs[0].value.borrow().as_ref() {
             return Ok(value.clone());
         }
         let inputs = self.node.inputs.iter().map(|slot| self.tape.materialise(slot)).collect::<Result<Vec<_>>>()?;
-        self.tape.run(self.node.op.as_ref(), &inputs)
+        self.tape.run_one(self.node.op.as_ref(), &inputs, 0)
     }
 
     /// Input `i`'s own buffer, to be overwritten, if nobody will read it again; `None` if somebody will.
@@ -117,12 +122,6 @@ impl Backward<'_> {
         }
         *slot.gradient.borrow_mut() = Some(sum);
         Ok(())
-    }
-
-    /// Takes the gradient of input `i` for this op to pull through the one that made the input, which is then not played. All
-    /// that reads the input must have been recorded after this op.
-    pub fn absorb_gradient(&mut self, i: usize) -> Option<Tensor> {
-        self.node.inputs[i].gradient.take()
     }
 
     /// Lets `write` fill the gradient of input `i`, if one is wanted. Its second argument says whether the tensor holds

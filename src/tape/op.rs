@@ -10,7 +10,7 @@ use crate::tensor::{DType, Shape, Tensor};
 pub struct Needs {
     /// Bit `i`: the value of input `i`.
     pub inputs: u32,
-    /// The value of the output.
+    /// The value of the first output.
     pub output: bool,
 }
 
@@ -25,7 +25,7 @@ impl Needs {
         Self::default()
     }
 
-    /// The value of the output.
+    /// The value of the first output.
     pub fn output() -> Self {
         Self { inputs: 0, output: true }
     }
@@ -58,29 +58,62 @@ impl std::iter::Sum for Cost {
     }
 }
 
-/// A differentiable function of tensors.
+/// An output of an op beside its first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Lengths of the axes.
+    pub shape: Shape,
+    /// Storage type.
+    pub dtype: DType,
+    /// No gradient flows through it: the op that reads it accounts for its derivative. It is kept while it is read, and
+    /// never recomputed.
+    pub constant: bool,
+}
+
+/// A differentiable function of tensors, with one output or several.
 pub trait Op {
     /// Name in the ledger and in errors.
     fn name(&self) -> &'static str;
 
-    /// Shape of the output.
+    /// Shape of the first output.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] that names the op and the shapes.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape>;
 
-    /// Storage type of the output, by default that of the first input.
+    /// Storage type of the first output, by default that of the first input.
     fn output_dtype(&self, inputs: &[DType]) -> DType {
         inputs[0]
     }
 
-    /// Fills `output`, whose contents are unspecified.
+    /// True if no gradient flows through the first output: see [`OutputSpec::constant`].
+    fn is_constant(&self) -> bool {
+        false
+    }
+
+    /// The outputs beside the first, for these input shapes that [`Op::output_shape`] took.
+    fn further_outputs(&self, _inputs: &[&[usize]]) -> Vec<OutputSpec> {
+        Vec::new()
+    }
+
+    /// Fills the first output, whose contents are unspecified.
     ///
     /// # Errors
     /// No memory for a workspace.
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()>;
 
-    /// Hands on the gradient.
+    /// Fills the outputs that are there: all of them at first, later those that are recomputed. For an op with several.
+    ///
+    /// # Errors
+    /// No memory for a workspace.
+    fn forward_several(&self, device: &Device, inputs: &[&Tensor], outputs: &mut [Option<Tensor>]) -> Result<()> {
+        match outputs.first_mut() {
+            Some(Some(output)) => self.forward(device, inputs, output),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands on the gradients of the outputs.
     ///
     /// # Errors
     /// No memory.
@@ -89,7 +122,7 @@ pub trait Op {
     /// What the backward pass reads.
     fn needs(&self) -> Needs;
 
-    /// True if the output is cheaper to make again than to keep.
+    /// True if the outputs are cheaper to make again than to keep.
     fn recompute(&self) -> bool {
         false
     }

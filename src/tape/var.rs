@@ -22,8 +22,8 @@ pub(super) struct Slot {
     pub(super) value: RefCell<Option<Tensor>>,
     pub(super) gradient: RefCell<Option<Tensor>>,
     pub(super) needs_gradient: bool,
-    /// The node that made this value; `None` for leaves and for values that no gradient flows through.
-    pub(super) producer: Option<usize>,
+    /// The node that made this value, and as which of its outputs; `None` for leaves and for values that no gradient flows through.
+    pub(super) producer: Option<(usize, usize)>,
     /// Backward passes (or recomputations) that will still read the value.
     pub(super) pending: Cell<usize>,
     /// Recompute the value instead of keeping it.

@@ -25,4 +25,5 @@ mod parity_pade;
 mod parity_unet;
 mod plan;
 mod recompute;
+mod several_outputs;
 mod surface_distance;

@@ -32,10 +32,11 @@ pub use with_stats::conv3d_with_stats;
 
 use crate::device::{Backend, Device};
 use crate::error::{Error, Result};
-use crate::ops::{Cost, Needs, Op, workspace_for};
+use crate::ops::linear::WithStats;
+use crate::ops::{Cost, Grouping, Needs, Op, OutputSpec, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
-use with_stats::Besides;
+use cuda::Measurement;
 
 const NAME: &str = "conv3d";
 
@@ -43,8 +44,8 @@ struct Conv3d {
     geometry: ConvGeometry,
     bias: bool,
     precision: Precision,
-    /// What else its first run makes (CUDA).
-    besides: Besides,
+    /// The second output: mean and variance of each group of channels, and how the product's kernel takes them (CUDA).
+    statistics: Option<(Grouping, Measurement)>,
 }
 
 /// Convolution of `x` with `weight`; see the module's page for shapes.
@@ -52,19 +53,19 @@ struct Conv3d {
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn conv3d(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, geometry: ConvGeometry) -> Result<Var> {
-    Conv3d::new(tape, geometry, bias).apply(tape, x, weight, bias)
+    Ok(Conv3d::new(tape, geometry, bias).apply(tape, x, weight, bias)?.value)
 }
 
 impl Conv3d {
     fn new(tape: &Tape, geometry: ConvGeometry, bias: Option<&Var>) -> Self {
-        Self { geometry, bias: bias.is_some(), precision: tape.precision(), besides: Besides::default() }
+        Self { geometry, bias: bias.is_some(), precision: tape.precision(), statistics: None }
     }
 
-    fn apply(self, tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
-        match bias {
-            Some(bias) => tape.apply(self, &[x, weight, bias]),
-            None => tape.apply(self, &[x, weight]),
-        }
+    /// The result, and its statistics if the op has them.
+    fn apply(self, tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<WithStats> {
+        let inputs: Vec<&Var> = [x, weight].into_iter().chain(bias).collect();
+        let mut outputs = tape.apply_several(self, &inputs)?.into_iter();
+        Ok(WithStats { value: outputs.next().expect("an op has an output"), statistics: outputs.next() })
     }
 
     fn sizes(&self, x: &[usize], weight: &[usize]) -> Result<Sizes> {
@@ -94,9 +95,6 @@ impl Op for Conv3d {
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
-        if let Some(made) = self.besides.borrow_mut().as_mut() {
-            return made.forward(device, (&sizes, self.precision), inputs, output);
-        }
         let cpu = cpu::forward_workspace(&sizes, device.simd(), device.threads());
         let mut scratch = workspace_for(device, cpu, pointwise::forward_workspace(&sizes))?;
         match device.backend() {
@@ -111,6 +109,21 @@ impl Op for Conv3d {
             Backend::Plan { .. } => {}
         }
         Ok(())
+    }
+
+    fn further_outputs(&self, inputs: &[&[usize]]) -> Vec<OutputSpec> {
+        let statistics = self.statistics.map(|(grouping, _)| with_stats::spec(grouping, inputs[1][0]));
+        statistics.into_iter().collect()
+    }
+
+    fn forward_several(&self, device: &Device, inputs: &[&Tensor], outputs: &mut [Option<Tensor>]) -> Result<()> {
+        match (outputs, self.statistics) {
+            ([Some(y), Some(statistics)], Some((_, measurement))) => {
+                self.forward_measured(device, inputs, y, (measurement, statistics))
+            }
+            ([Some(y), ..], _) => self.forward(device, inputs, y),
+            _ => Ok(()),
+        }
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {

@@ -1,40 +1,33 @@
-//! A convolution that measures its result.
-
-use std::cell::RefCell;
-use std::rc::Rc;
+//! A convolution whose second output is its result's statistics.
 
 use super::cuda::{self, Measurement};
-use super::{Conv3d, ConvGeometry, NAME, Sizes};
+use super::{Conv3d, ConvGeometry};
 use crate::device::{Backend, Device, Target};
 use crate::error::Result;
-use crate::memory::Role;
 use crate::ops::linear::WithStats;
-use crate::ops::{Grouping, moments, workspace};
-use crate::tape::{Precision, Tape, Var};
+use crate::ops::{Grouping, OutputSpec, moments, workspace};
+use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Tensor};
 
-/// What a convolution's kernel makes beside its result when it runs for the first time; whoever takes it gets the same
-/// convolution without it from then on.
-pub(super) type Besides = Rc<RefCell<Option<Made>>>;
-
-pub(super) struct Made {
-    measurement: Measurement,
-    statistics: Tensor,
+/// The statistics of a result of so many channels.
+pub(super) fn spec(grouping: Grouping, channels: usize) -> OutputSpec {
+    OutputSpec { shape: vec![2, grouping.groups(channels)], dtype: DType::F32, constant: true }
 }
 
-impl Made {
-    pub(super) fn forward(
-        &mut self,
+impl Conv3d {
+    /// The result and its statistics, by one kernel.
+    pub(super) fn forward_measured(
+        &self,
         device: &Device,
-        (sizes, precision): (&Sizes, Precision),
         inputs: &[&Tensor],
         y: &mut Tensor,
+        to: (Measurement, &mut Tensor),
     ) -> Result<()> {
-        let mut scratch = workspace(device, cuda::measured_workspace(sizes, self.measurement))?;
+        let sizes = self.sizes(inputs[0].shape(), inputs[1].shape())?;
+        let mut scratch = workspace(device, cuda::measured_workspace(&sizes, to.0))?;
         if let Backend::Cuda(cuda) = device.backend() {
             let (operands, bias) = ([inputs[0], inputs[1]], inputs.get(2).copied());
-            let to = (self.measurement, &mut self.statistics);
-            cuda::measured(cuda, (sizes, precision), operands, bias, y, to, &mut scratch)?;
+            cuda::measured(cuda, (&sizes, self.precision), operands, bias, y, to, &mut scratch)?;
         }
         Ok(())
     }
@@ -54,21 +47,14 @@ pub fn conv3d_with_stats(
     geometry: ConvGeometry,
     grouping: Grouping,
 ) -> Result<WithStats> {
-    let (device, op) = (tape.device(), Conv3d::new(tape, geometry, bias));
+    let op = Conv3d::new(tape, geometry, bias);
     let sizes = op.sizes(x.shape(), weight.shape())?;
-    let measurement = match device.target() {
+    let measurement = match tape.device().target() {
         Target::Cuda(_) => Measurement::of(&sizes, tape.precision(), x.dtype(), grouping),
         Target::Cpu { .. } => None,
     };
-    let Some(measurement) = measurement else {
-        let value = op.apply(tape, x, weight, bias)?;
-        let statistics = moments(tape, &value, grouping)?;
-        return Ok(WithStats { value, statistics: Some(statistics) });
-    };
-    let shape = [2, grouping.groups(sizes.out_channels)];
-    let statistics = device.in_op(NAME, || Tensor::empty(device, &shape, DType::F32, Role::Transient))?;
-    let besides = Besides::new(RefCell::new(Some(Made { measurement, statistics })));
-    let value = Conv3d { besides: besides.clone(), ..op }.apply(tape, x, weight, bias)?;
-    let statistics = besides.take().map(|made| tape.constant(made.statistics));
-    Ok(WithStats { value, statistics })
+    let statistics = measurement.map(|measurement| (grouping, measurement));
+    let made = Conv3d { statistics, ..op }.apply(tape, x, weight, bias)?;
+    let statistics = made.statistics.map_or_else(|| moments(tape, &made.value, grouping), Ok)?;
+    Ok(WithStats { statistics: Some(statistics), ..made })
 }

@@ -12,25 +12,25 @@
 
 mod cpu;
 pub(crate) mod cuda;
-mod pair;
+mod several;
 mod small_batch;
 #[cfg(test)]
 mod tests;
-mod with_stats;
 
 use std::ops::Range;
 
 pub(crate) use cpu::{Matrix, product};
-pub use pair::linear_pair;
-pub use with_stats::{WithStats, linear_with_stats};
+use several::TWIN;
+pub(crate) use several::statistics;
+pub use several::{WithStats, linear_pair, linear_with_stats};
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::cuda::gemm::BiasGradient;
-use crate::ops::{Cost, Needs, Op, workspace_for};
+use crate::ops::{Cost, Needs, Op, OutputSpec, workspace_for};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
-use with_stats::Besides;
+use small_batch::Pulled;
 
 /// The name of the op.
 const NAME: &str = "linear";
@@ -39,8 +39,10 @@ struct Linear {
     columns: Range<usize>,
     bias: bool,
     precision: Precision,
-    /// What else its first run makes (CUDA).
-    besides: Besides,
+    /// The second output: that of another layer of the same sizes, whose weight and bias are two more inputs (CUDA).
+    twin: bool,
+    /// The last output: the first one's statistics (CUDA).
+    measure: bool,
 }
 
 /// `y = x·W[:, columns]ᵀ + b`; see the module's page for shapes. `columns: None` means all.
@@ -49,11 +51,8 @@ struct Linear {
 /// Shapes that do not fit, or no memory.
 pub fn linear(tape: &Tape, x: &Var, weight: &Var, columns: Option<Range<usize>>, bias: Option<&Var>) -> Result<Var> {
     let columns = columns.unwrap_or(0..weight.shape().last().copied().unwrap_or(0));
-    let op = Linear { columns, bias: bias.is_some(), precision: tape.precision(), besides: Besides::default() };
-    match bias {
-        Some(bias) => tape.apply(op, &[x, weight, bias]),
-        None => tape.apply(op, &[x, weight]),
-    }
+    let inputs: Vec<&Var> = [x, weight].into_iter().chain(bias).collect();
+    tape.apply(Linear::new(tape, columns, bias.is_some()), &inputs)
 }
 
 /// Sizes of one product.
@@ -71,6 +70,10 @@ pub(crate) struct Dims {
 }
 
 impl Linear {
+    fn new(tape: &Tape, columns: Range<usize>, bias: bool) -> Self {
+        Self { columns, bias, precision: tape.precision(), twin: false, measure: false }
+    }
+
     fn dims(&self, x: &[usize], weight: &[usize], bias: Option<&[usize]>) -> Dims {
         let (features, leading) = x.split_last().map_or((1, &[][..]), |(last, rest)| (*last, rest));
         let rows: usize = leading.iter().product();
@@ -88,47 +91,20 @@ impl Linear {
     fn dims_of(&self, inputs: &[&[usize]]) -> Dims {
         self.dims(inputs[0], inputs[1], inputs.get(2).copied())
     }
-}
 
-impl Op for Linear {
-    fn name(&self) -> &'static str {
-        NAME
+    /// Sizes of shapes that have to be looked at first.
+    fn checked_dims(&self, inputs: &[&[usize]]) -> Result<Dims> {
+        self.output_shape(inputs).map(|_| self.dims_of(inputs))
     }
 
-    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        let (x, weight) = (inputs[0], inputs[1]);
-        let columns = &self.columns;
-        let fits = weight.len() == 2
-            && !x.is_empty()
-            && columns.start <= columns.end
-            && columns.end <= weight[1]
-            && x[x.len() - 1] == columns.len();
-        if !fits {
-            let problem = format!("input {x:?} does not fit columns {columns:?} of weight {weight:?}");
-            return Err(Error::shape(NAME, problem));
-        }
-        let rows: usize = x[..x.len() - 1].iter().product();
-        if let Some(bias) = inputs.get(2) {
-            let batch: usize = bias[..bias.len().saturating_sub(1)].iter().product();
-            if bias.last() != Some(&weight[0]) || batch == 0 || !rows.is_multiple_of(batch) {
-                return Err(Error::shape(NAME, format!("bias {bias:?} does not fit input {x:?}, weight {weight:?}")));
-            }
-        }
-        let mut shape = x.to_vec();
-        shape[x.len() - 1] = weight[0];
-        Ok(shape)
+    fn is_few(&self, device: &Device, dims: Dims, x: DType) -> bool {
+        small_batch::is_few(device, (dims, self.precision), x)
     }
 
-    fn output_dtype(&self, _: &[DType]) -> DType {
-        self.precision.storage()
-    }
-
-    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+    /// One product, by its own kernel.
+    fn product(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
         let dims = self.dims(inputs[0].shape(), inputs[1].shape(), inputs.get(2).map(|bias| bias.shape()));
-        if let Some(besides) = self.besides.borrow_mut().as_mut() {
-            return besides.forward(device, (dims, self.precision), inputs, output);
-        }
-        let few = small_batch::is_few(device, (dims, self.precision), inputs[0].dtype());
+        let few = self.is_few(device, dims, inputs[0].dtype());
         let mut scratch = workspace_for(device, 0, if few { 0 } else { cuda::forward_workspace(dims) })?;
         match device.backend() {
             Backend::Cuda(cuda) if few => {
@@ -148,26 +124,21 @@ impl Op for Linear {
         Ok(())
     }
 
-    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
-        let bias = self.bias.then(|| backward.shape(2).to_vec());
-        let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
-        if small_batch::is_few(backward.device(), (dims, self.precision), backward.dtype(0)) {
-            let dy = backward.gradient().clone();
-            let layer = small_batch::Pulled { dy, weight: 1, bias: self.bias.then_some(2) };
-            return small_batch::backward(backward, dims, (layer, None));
-        }
-        let dy = backward.gradient().clone();
+    /// Hands on the gradient of one layer's result; `last`: no other layer of this op reads `x` after it.
+    fn pull(&self, backward: &mut Backward<'_>, dims: Dims, layer: Pulled, last: bool) -> Result<()> {
+        let Pulled { dy, weight, bias } = layer;
         // On CUDA the weight's gradient may bring the bias's along.
-        let beside = matches!(backward.device().target(), Target::Cuda(_)) && self.bias && backward.wants(1);
+        let beside = matches!(backward.device().target(), Target::Cuda(_)) && bias.is_some() && backward.wants(weight);
         let splits = beside.then(|| dims.bias_splits(self.precision, [dy.dtype(), backward.dtype(0)])).flatten();
-        let mut db = splits.map(|_| backward.open_gradient(2)).transpose()?.flatten();
-        if backward.wants(1) {
+        let mut db = splits.zip(bias).map(|(_, bias)| backward.open_gradient(bias)).transpose()?.flatten();
+        if backward.wants(weight) {
             // Nobody but this op may need x any more: then it goes before the gradient of x comes.
-            let x = match backward.take_value(0)? {
+            let own = if last { backward.take_value(0)? } else { None };
+            let x = match own {
                 Some(x) => x,
                 None => backward.value(0)?,
             };
-            backward.write_gradient(1, |device, dw, accumulate| {
+            backward.write_gradient(weight, |device, dw, accumulate| {
                 let (cpu, cuda) =
                     (cpu::weight_gradient_workspace(dims), cuda::weight_gradient_workspace(dims, db.is_some()));
                 let mut scratch = workspace_for(device, cpu, cuda)?;
@@ -190,10 +161,10 @@ impl Op for Linear {
                 Ok(())
             })?;
         }
-        if let Some((db, _)) = db {
-            backward.close_gradient(2, db);
-        } else if self.bias {
-            backward.write_gradient(2, |device, db, accumulate| {
+        if let (Some(bias), Some((db, _))) = (bias, db.take()) {
+            backward.close_gradient(bias, db);
+        } else if let Some(bias) = bias {
+            backward.write_gradient(bias, |device, db, accumulate| {
                 let mut scratch = workspace_for(device, 0, cuda::bias_gradient_workspace(dims))?;
                 match device.backend() {
                     Backend::Cpu { pool, .. } => cpu::bias_gradient(pool, dims, dy.data(), db.data_mut(), accumulate),
@@ -204,7 +175,7 @@ impl Op for Linear {
             })?;
         }
         if backward.wants(0) {
-            let weight = backward.value(1)?;
+            let weight = backward.value(weight)?;
             backward.write_gradient(0, |device, dx, accumulate| {
                 let mut scratch = workspace_for(device, 0, cuda::input_gradient_workspace(dims))?;
                 match device.backend() {
@@ -226,17 +197,89 @@ impl Op for Linear {
         }
         Ok(())
     }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let (x, weight) = (inputs[0], inputs[1]);
+        let columns = &self.columns;
+        let fits = weight.len() == 2
+            && !x.is_empty()
+            && columns.start <= columns.end
+            && columns.end <= weight[1]
+            && x[x.len() - 1] == columns.len();
+        if !fits {
+            let problem = format!("input {x:?} does not fit columns {columns:?} of weight {weight:?}");
+            return Err(Error::shape(NAME, problem));
+        }
+        let rows: usize = x[..x.len() - 1].iter().product();
+        if let (true, Some(bias)) = (self.bias, inputs.get(2)) {
+            let batch: usize = bias[..bias.len().saturating_sub(1)].iter().product();
+            if bias.last() != Some(&weight[0]) || batch == 0 || !rows.is_multiple_of(batch) {
+                return Err(Error::shape(NAME, format!("bias {bias:?} does not fit input {x:?}, weight {weight:?}")));
+            }
+        }
+        let mut shape = x.to_vec();
+        shape[x.len() - 1] = weight[0];
+        Ok(shape)
+    }
+
+    fn output_dtype(&self, _: &[DType]) -> DType {
+        self.precision.storage()
+    }
+
+    fn further_outputs(&self, inputs: &[&[usize]]) -> Vec<OutputSpec> {
+        let mut shape = inputs[0].to_vec();
+        *shape.last_mut().unwrap_or(&mut 0) = inputs[1][0];
+        self.specs(OutputSpec { shape, dtype: self.precision.storage(), constant: false })
+    }
+
+    fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
+        self.product(device, inputs, output)
+    }
+
+    fn forward_several(&self, device: &Device, inputs: &[&Tensor], outputs: &mut [Option<Tensor>]) -> Result<()> {
+        self.run(device, inputs, outputs)
+    }
+
+    fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
+        let bias = self.bias.then(|| backward.shape(2).to_vec());
+        let dims = self.dims(backward.shape(0), backward.shape(1), bias.as_deref());
+        // The second layer before the first, as if it had been recorded behind it.
+        let layers = [(1, TWIN), (0, [1, 2])].map(|(output, [weight, bias])| {
+            backward.gradient_of(output).map(|dy| Pulled { dy, weight, bias: self.bias.then_some(bias) })
+        });
+        let mut layers = layers.into_iter().flatten();
+        let (Some(first), second) = (layers.next(), layers.next()) else { return Ok(()) };
+        match self.is_few(backward.device(), dims, backward.dtype(0)) {
+            // One launch writes all gradients: those of a pair are of different vars.
+            true if !self.measure => small_batch::backward(backward, dims, (first, second)),
+            true => {
+                small_batch::backward(backward, dims, (first, None))?;
+                second.map_or(Ok(()), |second| small_batch::backward(backward, dims, (second, None)))
+            }
+            false => {
+                self.pull(backward, dims, first, second.is_none())?;
+                second.map_or(Ok(()), |second| self.pull(backward, dims, second, true))
+            }
+        }
+    }
 
     fn needs(&self) -> Needs {
-        Needs::inputs(&[0, 1])
+        Needs::inputs(if self.twin { &[0, 1, TWIN[0]] } else { &[0, 1] })
     }
 
     fn forward_cost(&self, inputs: &[&[usize]]) -> Cost {
         let Dims { rows, features, outputs, .. } = self.dims_of(inputs);
         let (rows, features, outputs) = (rows as u64, features as u64, outputs as u64);
+        let layers = 1 + u64::from(self.twin);
         Cost {
-            flops: 2 * rows * features * outputs,
-            bytes: 4 * (rows * features + features * outputs + rows * outputs),
+            flops: layers * 2 * rows * features * outputs,
+            bytes: layers * 4 * (rows * features + features * outputs + rows * outputs),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Mean and biased variance of groups of elements: the statistics of batch, instance and conditional normalisation.
 //!
-//! `x` `[batch, …, C]` gives `[2, groups]`: means, then variances; see [`Grouping`]. The op is run detached: the op that
+//! `x` `[batch, …, C]` gives `[2, groups]`: means, then variances; see [`Grouping`]. They are constants: the op that
 //! normalises ([`norm_act`](crate::ops::norm_act())) accounts for the derivative through the statistics.
 //!
 //! Each piece of `x` is read twice while it is in the cache (mean, then corrected sum of squares about it), and pieces
@@ -96,7 +96,7 @@ impl Grouping {
 /// # Errors
 /// An empty `x`, rows that do not divide among the batch, or no memory.
 pub fn moments(tape: &Tape, x: &Var, grouping: Grouping) -> Result<Var> {
-    tape.apply_detached(Moments { grouping }, &[x])
+    tape.apply(Moments { grouping }, &[x])
 }
 
 struct Moments {
@@ -115,6 +115,10 @@ impl Op for Moments {
 
     fn output_dtype(&self, _: &[DType]) -> DType {
         DType::F32
+    }
+
+    fn is_constant(&self) -> bool {
+        true
     }
 
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {

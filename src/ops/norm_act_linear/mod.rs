@@ -22,16 +22,13 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
 use crate::memory::Role;
 use crate::ops::cuda::gemm::BiasGradient;
 use crate::ops::linear::cuda::CHAIN;
 use crate::ops::linear::{self, WithStats, linear, linear_with_stats};
-use crate::ops::{Activation, Cost, Grouping, Needs, NormActArgs, Op, norm_act, workspace};
+use crate::ops::{Activation, Cost, Grouping, Needs, NormActArgs, Op, OutputSpec, norm_act, workspace};
 use crate::tape::{Backward, Precision, Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -55,11 +52,8 @@ pub fn norm_act_linear(
             false => Ok(linear(tape, &a, layer[0], None, Some(layer[1]))?.into()),
         };
     };
-    let device = tape.device();
-    let statistics = || device.in_op(NAME, || Tensor::empty(device, &[2, 1], DType::F32, Role::Transient));
-    let made = Rc::new(RefCell::new(measure.then(statistics).transpose()?));
-    let value = tape.apply(Fused { statistics: made.clone(), ..op }, &inputs)?;
-    Ok(WithStats { value, statistics: made.take().map(|statistics| tape.constant(statistics)) })
+    let mut outputs = tape.apply_several(Fused { measure, ..op }, &inputs)?.into_iter();
+    Ok(WithStats { value: outputs.next().expect("an op has an output"), statistics: outputs.next() })
 }
 
 /// The op and its inputs, if there are kernels for it.
@@ -88,7 +82,7 @@ fn fused<'a>(
         epsilon: parts.epsilon,
         through_statistics: parts.through_statistics,
         precision,
-        statistics: Rc::default(),
+        measure: false,
     };
     let inputs = [x, statistics, gamma, beta, numerator, denominator, weight, bias];
     let dims = op.dims(&inputs.map(Var::shape))?;
@@ -111,8 +105,8 @@ struct Fused {
     /// Gradients flow through the statistics of `x`.
     through_statistics: bool,
     precision: Precision,
-    /// The result's statistics, which the first run makes for whoever takes them.
-    statistics: Rc<RefCell<Option<Tensor>>>,
+    /// The second output: the result's statistics.
+    measure: bool,
 }
 
 /// Sizes, all of them checked.
@@ -188,6 +182,28 @@ impl Fused {
         }
     }
 
+    /// Fills `output`, and its statistics if they are asked for.
+    fn run(
+        &self,
+        device: &Device,
+        inputs: &[&Tensor],
+        output: &mut Tensor,
+        statistics: Option<&mut Tensor>,
+    ) -> Result<()> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
+        let layer = self.layer(self.dims(&shapes)?, inputs);
+        let mut a = self.activations(device, inputs[X])?;
+        let mut parts = workspace(device, if statistics.is_some() { layer.measured_workspace() } else { 0 })?;
+        if let Backend::Cuda(cuda) = device.backend() {
+            let measured = statistics.map(|statistics| [statistics, &mut parts]);
+            match &mut a {
+                None => layer.forward(cuda, inputs[BIAS], output, measured)?,
+                Some(a) => layer.forward_of(cuda, a, inputs[BIAS], output, measured)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Where `a` goes, unless the products make it on the way.
     fn activations(&self, device: &Device, x: &Tensor) -> Result<Option<Tensor>> {
         let empty = || Tensor::empty(device, x.shape(), x.dtype(), Role::Workspace);
@@ -208,20 +224,20 @@ impl Op for Fused {
         Ok(shape)
     }
 
+    fn further_outputs(&self, _: &[&[usize]]) -> Vec<OutputSpec> {
+        self.measure.then(linear::statistics).into_iter().collect()
+    }
+
     fn forward(&self, device: &Device, inputs: &[&Tensor], output: &mut Tensor) -> Result<()> {
-        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
-        let (dims, mut statistics) = (self.dims(&shapes)?, self.statistics.borrow_mut());
-        let layer = self.layer(dims, inputs);
-        let mut a = self.activations(device, inputs[X])?;
-        let mut parts = workspace(device, if statistics.is_some() { layer.measured_workspace() } else { 0 })?;
-        if let Backend::Cuda(cuda) = device.backend() {
-            let measured = statistics.as_mut().map(|statistics| [statistics, &mut parts]);
-            match &mut a {
-                None => layer.forward(cuda, inputs[BIAS], output, measured)?,
-                Some(a) => layer.forward_of(cuda, a, inputs[BIAS], output, measured)?,
-            }
+        self.run(device, inputs, output, None)
+    }
+
+    fn forward_several(&self, device: &Device, inputs: &[&Tensor], outputs: &mut [Option<Tensor>]) -> Result<()> {
+        match outputs {
+            [Some(output)] => self.run(device, inputs, output, None),
+            [Some(output), statistics] => self.run(device, inputs, output, statistics.as_mut()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {

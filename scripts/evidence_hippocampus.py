@@ -16,6 +16,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import subprocess
 import time
@@ -43,7 +44,7 @@ def run(args):
         folder = os.path.join(args.out, "ossnet", f"fold-{fold}")
         seconds = os.path.join(args.out, f"ossnet-{fold}.seconds")
         if not os.path.exists(seconds):
-            command = [args.ossnet, "compare", "--preset", "sample", "--models", MODELS, "--data", args.data, "--fold", f"{fold}/{FOLDS}"]
+            command = [args.ossnet, "compare", "--models", MODELS, "--data", args.data, "--fold", f"{fold}/{FOLDS}"]
             command += ["--epochs", str(args.epochs), "--seed", "0", "--threads", str(args.threads), "--out", folder]
             spent = timed(command, os.path.join(args.out, f"ossnet-{fold}.log"))
             with open(seconds, "w") as file:
@@ -99,13 +100,16 @@ def gather(out, names):
         about["baselines"] = [row["name"] for row in results["baselines"]]
         with open(os.path.join(out, f"ossnet-{fold}.seconds")) as file:
             about["seconds"].append([float(value) for value in file.read().split()])
+        for row, model in zip(results["models"], MODELS.split(",")):
+            with open(os.path.join(os.path.dirname(path), model + ".toml")) as file:
+                row["batch"] = int(re.search(r"^batch_size = (\d+)", file.read(), re.M)[1])
         for row in results["models"] + results["baselines"]:
             method = methods.setdefault(names.get(row["name"], row["name"]), {"cases": {}, "seconds": [], "peak": []})
             for case in row["cases"]:
                 classes = {part["name"]: part["dice"] for part in case.get("classes", []) if not part.get("absent")}
                 method["cases"][case["name"]] = (case["dice"], classes)
             method["parameters"] = row.get("parameters")
-            method["epochs"] = row.get("epochs")
+            method["epochs"], method["batch"] = row.get("epochs"), row.get("batch")
             if "total_seconds" in row:
                 method["seconds"].append(row["total_seconds"])
                 method["peak"].append(row["peak_bytes"])
@@ -217,8 +221,8 @@ def write(args):
         "## What that says",
         "\n".join(f"* {said(a, b, found[a, b])}" for a, b in pairs),
         aims(unet, occupancy, rows[unet][1], found[occupancy, unet]),
-        f"* Bytes at the peak of a step: {occupancy} {max(methods[occupancy]['peak']) / 2**20:.1f} MiB with batch 4, {unet} "
-        f"{max(methods[unet]['peak']) / 2**20:.1f} MiB with batch 1. At 48×64×48 voxels memory is no reason to choose either.",
+        f"* Bytes at the peak of a step: {occupancy} {max(methods[occupancy]['peak']) / 2**20:.1f} MiB with batch {methods[occupancy]['batch']}, {unet} "
+        f"{max(methods[unet]['peak']) / 2**20:.1f} MiB with batch {methods[unet]['batch']}. At 48×64×48 voxels memory is no reason to choose either.",
         "## How it was run",
         f"{made['host_cpu']}, {made['host_cores']} cores, {about['threads']} threads, seed {about['seed']}, ossnet {made['version']} "
         f"(commit {made['commit']}), {made['date']}. The three networks of `ossnet` took {wall[0]:.0f} s by the clock and "
@@ -229,7 +233,7 @@ def write(args):
         parts.append(
             f"MONAI {about['versions']['monai']}, PyTorch {about['versions']['torch']}: {len(about['monai_folds'])} folds, "
             f"{sum(monai['seconds']):.0f} s by the clock, {sum(monai['processor']):.0f} s of processor time; batch 2, Adam 1e-3, cosine, no "
-            "augmentation (`benches/peers/hippocampus_monai.py`). `ossnet compare` augments and takes batch 1 for the U-Net."
+            "augmentation (`benches/peers/hippocampus_monai.py`). `ossnet compare` plans its runs by the data (`--preset auto`), and augments."
         )
     load = os.path.join(args.out, "load.log")
     if os.path.exists(load):

@@ -198,7 +198,7 @@ impl Tape {
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn apply(&self, op: impl Op + 'static, inputs: &[&Var]) -> Result<Var> {
-        Ok(self.apply_several(op, inputs)?.swap_remove(0))
+        Ok(self.apply_boxed(Box::new(op), inputs)?.swap_remove(0))
     }
 
     /// Runs `op` on `inputs` and records it; all its outputs, of which there is at least one.
@@ -206,10 +206,14 @@ impl Tape {
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn apply_several(&self, op: impl Op + 'static, inputs: &[&Var]) -> Result<Vec<Var>> {
+        self.apply_boxed(Box::new(op), inputs)
+    }
+
+    fn apply_boxed(&self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<Vec<Var>> {
         let slots: Vec<Rc<Slot>> = inputs.iter().map(|var| var.0.0.clone()).collect();
         let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
-        let specs = self.outputs_of(&op, &tensors)?;
-        let outputs = self.run(&op, &tensors, &specs, |_| true)?;
+        let specs = self.outputs_of(&*op, &tensors)?;
+        let outputs = self.run(&*op, &tensors, &specs, &|_| true)?;
         drop(tensors);
         let outputs = outputs.into_iter().flatten().zip(specs.iter().map(|spec| spec.constant)).collect();
         Ok(self.record(op, slots, outputs))
@@ -222,11 +226,11 @@ impl Tape {
     pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Result<Var> {
         self.look_at(op.name(), &output)?;
         let slots = inputs.iter().map(|var| var.0.0.clone()).collect();
-        Ok(self.record(op, slots, vec![(output, false)]).swap_remove(0))
+        Ok(self.record(Box::new(op), slots, vec![(output, false)]).swap_remove(0))
     }
 
     /// Records an op that made `outputs`, each with whether it is constant.
-    fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, outputs: Vec<(Tensor, bool)>) -> Vec<Var> {
+    fn record(&self, op: Box<dyn Op>, slots: Vec<Rc<Slot>>, outputs: Vec<(Tensor, bool)>) -> Vec<Var> {
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
         // What no gradient flows through is a constant, and is recorded only if it is to be recomputed.
         let promised = self.mode != Mode::Eval && self.recompute_all.get();
@@ -252,7 +256,7 @@ impl Tape {
                 outputs[0].add_reader();
             }
             let layer = self.device.ledger(|ledger| ledger.layer());
-            self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, outputs: outputs.clone(), layer });
+            self.nodes.borrow_mut().push(Node { op, inputs: slots, outputs: outputs.clone(), layer });
         }
         outputs.into_iter().map(|slot| Var(Rc::new(Handle(slot)))).collect()
     }
@@ -410,7 +414,7 @@ impl Tape {
         op: &dyn Op,
         inputs: &[Tensor],
         specs: &[OutputSpec],
-        wanted: impl Fn(usize) -> bool,
+        wanted: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Option<Tensor>>> {
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         let outputs = self.device.in_op(op.name(), || {
@@ -437,7 +441,7 @@ impl Tape {
     /// Runs a recorded op for its output `k` alone.
     fn run_one(&self, op: &dyn Op, inputs: &[Tensor], k: usize) -> Result<Tensor> {
         let specs = self.outputs_of(op, inputs)?;
-        Ok(self.run(op, inputs, &specs, |other| other == k)?.swap_remove(k).expect("what was asked for"))
+        Ok(self.run(op, inputs, &specs, &|other| other == k)?.swap_remove(k).expect("what was asked for"))
     }
 
     /// Remembers where an output was not finite for the first time, if asked to.

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// The embedded tasks; [`open`] takes their names.
 pub const TASKS: [&str; 6] = ["heads", "tissue", "tumour", "abdomen", "chest", "lung"];
 
+/// What precedes the name of a task where a folder may be given.
+pub const SAMPLE: &str = "sample:";
+
 macro_rules! embed {
     ($($file:literal),* $(,)?) => {
         &[$((

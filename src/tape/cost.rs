@@ -31,7 +31,7 @@ impl Node {
 
     /// `cost` as the op's tensors are stored.
     pub(super) fn stored(&self, cost: Cost) -> Cost {
-        let slots = self.inputs.iter().chain(&self.outputs);
+        let slots = self.inputs.iter().chain(self.outputs.iter().filter(|output| output.producer.is_some()));
         stored(cost, slots.map(|slot| (slot.shape.as_slice(), slot.dtype)))
     }
 }

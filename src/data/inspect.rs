@@ -114,7 +114,12 @@ pub fn inspect(
     options: InspectOptions,
     progress: impl Fn(&str, usize) + Sync,
 ) -> Result<(Inspection, Dataset)> {
-    let (Scanned { mut dataset, problems }, layout) = if path.is_dir() {
+    let embedded = path.to_str().and_then(|path| path.strip_prefix("sample:"));
+    let (Scanned { mut dataset, problems }, layout) = if let Some(task) = embedded {
+        let dataset = super::embedded::open(task)?;
+        let layout = dataset.layout;
+        (Scanned { dataset, problems: Vec::new() }, Some(layout))
+    } else if path.is_dir() {
         let scanned = Dataset::scan(path, options.seed)?;
         let layout = scanned.dataset.layout;
         (scanned, Some(layout))

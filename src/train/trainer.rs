@@ -269,6 +269,11 @@ impl Trainer {
         ((cases / (self.batch_size(cases) * self.accumulate())) as u64).max(1)
     }
 
+    /// Cases that a step over `cases` cases takes.
+    pub fn scans_per_step(&self, cases: usize) -> u64 {
+        (self.batch_size(cases) * self.accumulate()) as u64
+    }
+
     /// Steps of the whole run over `cases` cases.
     pub fn total_steps(&self, cases: usize) -> u64 {
         self.settings.epochs * self.steps_per_epoch(cases)

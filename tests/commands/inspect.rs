@@ -30,6 +30,10 @@ fn a_decathlon_task_in_words_and_as_json() {
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
+    let page = fs::read_to_string(place.at("look/report.html")).unwrap();
+    assert_eq!((page.matches("<article class=\"scan\"").count(), page.matches("class=\"stack\"").count()), (3, 3));
+    assert!(page.contains("BRATS_002") && page.contains("edema, ") && !page.contains("<canvas"), "names and a legend");
+    crate::support::cli::keep_page("inspect", page);
     let picture = fs::read(place.at("look/montage.png")).unwrap();
     assert_eq!(&picture[1..4], b"PNG");
     let mut printed: Value =
@@ -46,6 +50,27 @@ fn a_decathlon_task_in_words_and_as_json() {
     // 22 voxels of one millilitre.
     assert_eq!((enhancing["voxels"].as_u64(), enhancing["millilitres"].as_f64()), (Some(22), Some(22.0)));
     assert_eq!(case["intensities"].as_array().unwrap().len(), 4);
+}
+
+/// The embedded sample is inspected like a folder, and the median of an even number is between the middle two.
+#[test]
+fn the_embedded_sample_in_words() {
+    let place = Place::new();
+    let printed = place.run("inspect sample:heads --full --json").succeeded();
+    let found: Value = serde_json::from_str(&printed).unwrap();
+    let mut volumes: Vec<f64> = found["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|case| case["labels"].as_array().unwrap())
+        .filter(|label| label["value"] == 1)
+        .map(|label| label["millilitres"].as_f64().unwrap())
+        .collect();
+    volumes.sort_by(f64::total_cmp);
+    assert_eq!(volumes.len(), 6);
+    let text = place.run("inspect sample:heads --full").succeeded();
+    assert!(text.contains(&format!("in 6 of 6 cases, {:.1} ml (median)", (volumes[2] + volumes[3]) / 2.0)), "{text}");
+    place.refuses("inspect sample:feet", 2, &["feet"]);
 }
 
 /// Scans of several spacings want one of them before training, and the text says how.

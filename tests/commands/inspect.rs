@@ -52,27 +52,6 @@ fn a_decathlon_task_in_words_and_as_json() {
     assert_eq!(case["intensities"].as_array().unwrap().len(), 4);
 }
 
-/// The embedded sample is inspected like a folder, and the median of an even number is between the middle two.
-#[test]
-fn the_embedded_sample_in_words() {
-    let place = Place::new();
-    let printed = place.run("inspect sample:heads --full --json").succeeded();
-    let found: Value = serde_json::from_str(&printed).unwrap();
-    let mut volumes: Vec<f64> = found["cases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|case| case["labels"].as_array().unwrap())
-        .filter(|label| label["value"] == 1)
-        .map(|label| label["millilitres"].as_f64().unwrap())
-        .collect();
-    volumes.sort_by(f64::total_cmp);
-    assert_eq!(volumes.len(), 6);
-    let text = place.run("inspect sample:heads --full").succeeded();
-    assert!(text.contains(&format!("in 6 of 6 cases, {:.1} ml (median)", (volumes[2] + volumes[3]) / 2.0)), "{text}");
-    place.refuses("inspect sample:feet", 2, &["feet"]);
-}
-
 /// Scans of several spacings want one of them before training, and the text says how.
 #[test]
 fn spacings_that_differ_are_told_of() {
@@ -98,6 +77,32 @@ fn other_layouts_and_a_single_file() {
     let text = place.run(&format!("inspect {file} --full")).succeeded();
     assert!(text.contains("single file") && text.contains("24 × 24 × 32"), "{text}");
     place.refuses("inspect nowhere", 1, &["nowhere", "check the path"]);
+}
+
+/// An embedded task is inspected as `train` takes it. Of an even number of volumes the median lies between the two in the middle.
+#[test]
+fn an_embedded_task_and_its_medians() {
+    let place = Place::new();
+    let text = place.run("inspect sample:heads --full").succeeded();
+    assert!(text.contains("layout       Decathlon") && text.contains("6 of 6 cases"), "{text}");
+    let found: Value = serde_json::from_str(&place.run("inspect sample:heads --full --json").succeeded()).unwrap();
+    let cases = found["cases"].as_array().unwrap().iter();
+    let mut volumes: Vec<f64> = cases.map(|case| case["labels"][1]["millilitres"].as_f64().unwrap()).collect();
+    volumes.sort_by(f64::total_cmp);
+    let median = (volumes[2] + volumes[3]) / 2.0;
+    assert!(volumes[3] - volumes[2] > 1.0 && text.contains(&format!("{median:.1} ml (median)")), "{volumes:?}: {text}");
+    place.refuses("inspect sample:head", 2, &["no embedded task 'head'", "heads"]);
+}
+
+/// Without the voxels nothing is said of them: a blank scan shows only with `--full`.
+#[test]
+fn what_was_not_read_is_said() {
+    let place = Place::new();
+    Nifti::filled([8; 3], 0).write(&place.at("blank.nii"));
+    let text = place.run("inspect blank.nii").succeeded();
+    assert!(text.contains("no problems found in names and headers; --full reads all voxels\n1 case in "), "{text}");
+    let text = place.run("inspect blank.nii --full").succeeded();
+    assert!(text.contains("1 problem:") && text.contains("is 0 everywhere"), "{text}");
 }
 
 /// Every fault is listed, and none stops the others from being found.

@@ -15,7 +15,7 @@ use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
 use super::fold_files;
 use super::oom::OomArgs;
-use super::output::{plural, print};
+use super::output::{plural, print, refuse_existing};
 use super::plan;
 use super::profile::ProfileArgs;
 use super::provenance::stamped_with;
@@ -90,6 +90,9 @@ pub struct TrainArgs {
     oom: OomArgs,
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Replace the file of --profile if it exists
+    #[arg(long, requires = "profile", help_heading = "Files")]
+    overwrite: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -117,6 +120,7 @@ struct Prepared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(args: TrainArgs) -> Result<()> {
     interrupt::listen();
+    refuse_existing(&args.profile.profile, args.overwrite)?;
     let mut config = configuration(&args)?;
     // A run that was stopped before its configuration was written begins anew.
     let resumed = args.resume.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());

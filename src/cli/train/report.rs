@@ -52,7 +52,10 @@ pub fn write(
         title: format!("{title} on {}", config.dataset_path.rsplit(['/', '\\']).next().unwrap_or_default()),
         conclusion: match cases.len() {
             0 => "There were no validation cases.".into(),
-            count => format!("Mean Dice {dice:.4} and IoU {iou:.4} on {count} validation cases, over all voxels."),
+            count => format!(
+                "Mean Dice {dice:.4} and IoU {iou:.4} on {}, over all voxels.",
+                crate::cli::output::plural(count, "validation case")
+            ),
         },
         facts: facts.map(|(name, value)| (name.to_string(), value)).to_vec(),
         loss: (1..).zip(trainer.losses().iter().map(|&loss| f64::from(loss))).collect(),

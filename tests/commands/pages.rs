@@ -72,22 +72,16 @@ fn page(place: &Place, name: &str) -> String {
 /// Classes and names in the legends of charts and before the rows of tables.
 fn colours(page: &str) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
-    for sample in page.split("class=\"").skip(1) {
-        let (class, rest) = sample.split_once('"').unwrap();
-        let Some(colour) = class.strip_prefix("line ").or(class.strip_prefix("bar ")).or(class.strip_prefix("dot "))
-        else {
-            continue;
-        };
+    for (at, _) in page.match_indices("class=\"") {
+        let (class, rest) = page[at + 7..].split_once('"').unwrap();
+        let kinds = ["line ", "bar ", "dot "];
+        let Some(colour) = kinds.into_iter().find_map(|kind| class.strip_prefix(kind)) else { continue };
         // In a legend the name is the text behind the sample, in a table it is behind the swatch.
-        let legend = rest.split_once("<text class=\"label\"").filter(|(before, _)| before.len() < 60);
-        let name = match legend {
-            Some((_, text)) => text.split_once('>').unwrap().1.split('<').next().unwrap(),
-            None => match rest.split_once("</svg>").filter(|(before, _)| before.len() < 60) {
-                Some((_, name)) => name.split('<').next().unwrap(),
-                None => continue,
-            },
-        };
-        found.insert((name.to_string(), colour.to_string()));
+        let behind =
+            |mark: &str| rest.split_once(mark).filter(|(before, _)| before.len() < 60).map(|(_, behind)| behind);
+        let legend = behind("<text class=\"label\"").and_then(|text| Some(text.split_once('>')?.1));
+        let Some(name) = legend.or(behind("</svg>")) else { continue };
+        found.insert((name.split('<').next().unwrap().to_string(), colour.to_string()));
     }
     found
 }

@@ -23,6 +23,7 @@ impl RunningUpdate {
         unbiased(self.count)
     }
 
+    #[cfg(feature = "train")]
     /// What other ranks are told of it: the count, then the statistics.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         Ok([&(self.count as u64).to_le_bytes(), bytemuck::cast_slice(&self.statistics.to_vec()?)].concat())
@@ -73,6 +74,7 @@ impl Parameters {
         Ok(())
     }
 
+    #[cfg(feature = "train")]
     /// Applies what another rank has told of the same updates, one behind the other (see [`RunningUpdate::to_bytes`]), on a CPU.
     pub(crate) fn update_running_as_told(&mut self, updates: &[RunningUpdate], told: &[u8]) {
         let mut rest = told;

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::cli::{Outcome, PROGRAM, Place, data_set};
+use crate::support::cli::{Outcome, PROGRAM, Place, data_set, json};
 
 /// Four cases a step, one a pass; two steps an epoch.
 const RUN: &str = "train --preset sample --data data --model o-net-small --points 64 --batch-size 1 --accumulate 4 \
@@ -78,14 +78,17 @@ fn checkpoints_do_not_depend_on_the_number_of_processes() {
         let said = format!("{ranks} processes of 1 threads make 4 passes of batch 1 a step between them");
         assert_eq!(outcome.err.matches(&said).count(), 1, "{}", outcome.err);
         assert_same(&place, "one", &format!("run-{ranks}"));
+        // The plan of a rank is what its run costs, to the byte.
+        let planned = place.run(&format!("memory --threads 1 --json --run run-{ranks} --ranks {ranks}")).succeeded();
+        let costs = fs::read_to_string(place.at(&format!("run-{ranks}/o-net-small.costs.json"))).unwrap();
+        assert_eq!(json(&planned)["peak_bytes"], json(&costs)["peak_bytes"]);
         let log = |run: &str| fs::read_to_string(place.at(&format!("{run}/log.jsonl"))).unwrap().lines().count();
         assert_eq!(log("one"), log(&format!("run-{ranks}")));
     }
     // The transport's own order of sums is another, but the run is whole.
     let free = RUN.replace("--deterministic-reduce", "");
     let outcome = on_ranks(&place, 2, &format!("{free} {SHORT} --quiet --json --out free"));
-    let summary: serde_json::Value = serde_json::from_str(&outcome.succeeded()).unwrap();
-    assert_eq!(summary["steps"], 10);
+    assert_eq!(json(&outcome.succeeded())["steps"], 10);
 }
 
 /// The process with the number `rank` below `launcher`.

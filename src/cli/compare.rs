@@ -242,7 +242,8 @@ pub(super) fn compare_in(
             }
         }
         Some(setups) => {
-            verbosity.say(format!("{said}\nequal budgets: {}", compare_plan::budget(args, device, true)));
+            verbosity.say(said);
+            verbosity.say(format!("equal budgets: {}", compare_plan::budget(args, device, true)));
             // Each network has its own grid; of these cases only the baselines needed voxels.
             training.iter_mut().for_each(forget_voxels);
             (place.begin)()?;

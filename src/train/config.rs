@@ -336,8 +336,7 @@ impl RunConfig {
     }
 }
 
-/// What precedes the name of an embedded task in `dataset_path`.
-pub const SAMPLE: &str = "sample:";
+pub use crate::data::embedded::SAMPLE;
 
 /// Where cases come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

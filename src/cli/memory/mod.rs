@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceChoice;
 use super::oom::OnOom;
+use super::output::refuse_existing;
 use super::profile::ProfileArgs;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
@@ -229,6 +230,9 @@ pub struct MemoryArgs {
     snapshot: Option<PathBuf>,
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Replace files that exist
+    #[arg(long, help_heading = "Files")]
+    overwrite: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -236,8 +240,9 @@ pub struct MemoryArgs {
 /// Answers.
 ///
 /// # Errors
-/// An unknown model, a volume that it does not admit, no memory, a file that cannot be written.
+/// An unknown model, a volume that it does not admit, no memory, a file that exists or cannot be written.
 pub fn run(args: MemoryArgs) -> Result<()> {
+    refuse_existing(args.files(), args.overwrite)?;
     match args.device {
         Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
@@ -349,6 +354,14 @@ impl MemoryArgs {
             // A plan has no memory to run out of unless a budget is asked for.
             Where::Plan => Ok(Device::plan_for(self.target(), self.run.memory_budget.unwrap_or(UNLIMITED))),
         }
+    }
+
+    /// All files that are wanted.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.csv, &self.trace, &self.pprof, &self.snapshot, &self.profile.profile].into_iter();
+        #[cfg(feature = "report")]
+        let files = files.chain([&self.html]);
+        files.flatten()
     }
 
     /// The page's file, if one is wanted.

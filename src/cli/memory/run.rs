@@ -174,9 +174,10 @@ fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> 
 fn text(answer: &RunForecast) -> String {
     let settings = &answer.settings;
     let mut text = format!(
-        "{}: a run of {} steps, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
+        "{}: a run of {} step{}, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
         answer.network,
         count(answer.steps()),
+        if answer.steps() == 1 { "" } else { "s" },
         super::shape_text(answer.shape),
         settings.batch_size,
         count(settings.points as u64),

@@ -16,7 +16,7 @@ use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
 use super::fold_files;
 use super::oom::OomArgs;
-use super::output::{plural, print};
+use super::output::{plural, print, refuse_existing};
 use super::plan;
 use super::profile::ProfileArgs;
 use super::provenance::stamped_with;
@@ -93,6 +93,9 @@ pub struct TrainArgs {
     oom: OomArgs,
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Replace the file of --profile if it exists
+    #[arg(long, requires = "profile", help_heading = "Files")]
+    overwrite: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -171,6 +174,7 @@ pub fn run(mut args: TrainArgs) -> Result<()> {
 
 /// The whole configuration of the run; nothing if there is no more to do than to print it.
 fn settled(args: &TrainArgs) -> Result<Option<RunConfig>> {
+    refuse_existing(&args.profile.profile, args.overwrite)?;
     let mut config = configuration(args)?;
     // A run that was stopped before its configuration was written begins anew.
     let resumed = args.resume.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());

@@ -35,6 +35,7 @@ mod own_data;
 mod pages;
 mod plan;
 mod profile;
+mod ranks;
 mod resident_memory;
 mod roofline;
 mod table1;

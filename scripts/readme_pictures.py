@@ -114,7 +114,7 @@ def main():
         for name, text in made.items():
             (ROOT / "docs" / name).write_text(text)
         if table and not skipped:
-            README.write_text(TABLE.sub(lambda _: table, readme))
+            README.write_text(TABLE.sub(lambda _: table, README.read_text()))
         return None
     for name, text in made.items():
         if (ROOT / "docs" / name).read_text() != text:

@@ -361,7 +361,7 @@ fn compare_one(
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
     let (dice, iou) = evaluate::means(&cases);
     let costs = trainer.costs();
-    let scans_per_step = trainer.scans_per_step(training.len());
+    let scans_per_step = trainer.settings().scans_per_step(training.len());
     let result = ModelResult {
         name: network.title(),
         parameters: trainer.parameters().count() as u64,
@@ -397,7 +397,7 @@ fn peak_of_scan(
     settings: &TrainSettings,
     training: &dyn CaseSource,
 ) -> Result<u64> {
-    let settings = TrainSettings { batch_size: 1, accumulate: 1, ..settings.clone() };
+    let settings = TrainSettings { batch_size: 1, accumulate: 1, ranks: 1, ..settings.clone() };
     let mut plan = Trainer::new(&Device::plan_for(device.target(), UNLIMITED), network, settings)?;
     plan.dry_run(training, 2)?;
     Ok(plan.costs().peak_bytes)

@@ -49,8 +49,9 @@ const STEPS: u64 = 2;
 impl Adjustable for TrainingPlan<'_> {
     /// Two steps of a trainer on the plan: the very code of the run, on its own batches.
     fn plan(&self, device: &Device) -> Result<u64> {
-        // Passes after the second are like it.
-        let settings = TrainSettings { accumulate: self.settings.accumulate.min(2), ..self.settings.clone() };
+        // Passes of a process after the second are like it.
+        let passes = self.settings.accumulate.min(2 * self.settings.ranks.max(1));
+        let settings = TrainSettings { accumulate: passes, ..self.settings.clone() };
         let mut trainer = Trainer::new(device, self.network, settings)?;
         if self.graph {
             trainer.use_graphs()?;

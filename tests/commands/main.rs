@@ -31,8 +31,11 @@ mod memory_command;
 mod names;
 mod out_of_memory;
 mod own_data;
+#[cfg(feature = "report")]
+mod pages;
 mod plan;
 mod profile;
+mod ranks;
 mod resident_memory;
 mod roofline;
 mod table1;

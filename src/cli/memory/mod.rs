@@ -254,6 +254,7 @@ pub fn run(args: MemoryArgs) -> Result<()> {
             "--profile takes the time of one step that runs; add --device cpu or --device cuda".into(),
         ));
     }
+    args.own.check()?;
     if args.own.is_given() {
         return run::run(&args);
     }

@@ -21,19 +21,29 @@ impl Trainer {
     /// until all of it has been done.
     pub(super) fn gradients<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
         self.begin_gradients()?;
+        let own = self.accumulate() / self.settings.ranks.max(1);
         let (mut loss, mut updates) = (0.0, Vec::new());
-        for _ in 0..self.accumulate() {
-            let batch = next(self)?;
-            let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
-            let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
-            loss += self.forward_and_backward(&batch, &mut updates)?;
+        if self.settings.ranks > 1 || self.settings.deterministic_reduce {
+            loss = self.reduced_gradients(own, next, &mut updates)?;
+        } else {
+            for _ in 0..own {
+                loss += self.pass(next, &mut updates)?;
+            }
         }
         if let Some(limit) = self.settings.clip_norm {
             let step = self.optimizer.steps() + 1;
             self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
         }
-        self.parameters.update_running(&updates)?;
+        self.update_running(&updates, own)?;
         Ok(loss)
+    }
+
+    /// One pass of this rank: see [`Trainer::forward_and_backward`].
+    pub(super) fn pass<'a>(&mut self, next: &mut NextBatch<'_, 'a>, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
+        let batch = next(self)?;
+        let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
+        let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
+        self.forward_and_backward(&batch, updates)
     }
 
     /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.

@@ -125,6 +125,11 @@ impl StepLog {
         Layout { requests: self.sequence.iter().map(request).collect(), height }
     }
 
+    /// The different requests, in order.
+    pub fn into_requests(self) -> Vec<Request> {
+        self.requests
+    }
+
     /// The request at the peak: the one that makes most bytes live.
     pub fn at_the_peak(&self) -> Option<&Request> {
         let with = |request: &&Request| request.live.total().saturating_add(request.lifetime.bytes);

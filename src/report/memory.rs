@@ -9,6 +9,7 @@ use super::html::{cell, document, figure, glossary, legend, swatch, table};
 use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
+use super::schedules::{self, ScheduleDot};
 use super::text_table::TextTable;
 use super::{charts, roles};
 
@@ -33,6 +34,8 @@ pub struct MemoryPage {
     pub growth: Option<TextTable>,
     /// Memory against resolution.
     pub resolution: Vec<Resolution>,
+    /// Time against bytes of the schedules of recomputation: the curve, then the levels.
+    pub schedules: Vec<ScheduleDot>,
 }
 
 /// Layers that are listed; the rest are summed.
@@ -44,6 +47,7 @@ pub fn memory_page(page: &MemoryPage) -> String {
     if let Some(timeline) = &page.timeline {
         sections.push_str(&step_section(page, timeline));
     }
+    sections.push_str(&schedules::section(&page.schedules));
     sections.push_str(&resolution::section(&page.resolution));
     if let Some(growth) = &page.growth {
         let table = table(growth, "Straight lines fitted to plans.");

@@ -44,6 +44,8 @@ mod roles;
 mod roofline;
 #[cfg(feature = "report")]
 mod scans;
+#[cfg(feature = "report")]
+mod schedules;
 mod statistics;
 mod statistics_table;
 mod summary;
@@ -78,6 +80,8 @@ pub use roles::display as role_name;
 pub use roofline::{RooflineMark, RooflinePage, roofline_page};
 #[cfg(feature = "report")]
 pub use scans::{SegmentedClass, SegmentedScan, scans_page};
+#[cfg(feature = "report")]
+pub use schedules::ScheduleDot;
 pub use statistics::{ClassStatistics, MethodStatistics, PairStatistics, Statistics};
 pub use summary::conclusion;
 pub use table::table;

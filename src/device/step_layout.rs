@@ -40,7 +40,7 @@ pub(super) struct Layouts {
     /// Of the steps of a plan that is asked for them.
     made: Option<Vec<Arc<Layout>>>,
     known: HashMap<u64, Foreseen>,
-    /// Requests of the last step, of a plan that is [watched](Device::watch).
+    /// Requests of the last step, of a plan that is [watched](Device::watch) and whose steps need no good places.
     watched: Option<Vec<Request>>,
 }
 
@@ -130,7 +130,10 @@ impl State {
     /// Places what a step has asked for; the error if the budget has no room for it.
     fn place_afterwards(&mut self, mut log: StepLog, base: u64, first: usize) -> Result<(), Box<OutOfMemory>> {
         let lifetimes = log.end();
-        let (offsets, height) = self.layouts.maker.place(lifetimes);
+        let (offsets, height) = match self.layouts.watched {
+            None => self.layouts.maker.place(lifetimes),
+            Some(_) => self.layouts.maker.stack(lifetimes),
+        };
         let room = self.arena.capacity().saturating_sub(base);
         if height > room {
             let request = log.at_the_peak();
@@ -235,8 +238,8 @@ impl Device {
         }
     }
 
-    /// From now on keeps what the last step asked for and what its ops did, without their order in time: repeated pieces are
-    /// left out, but for their costs.
+    /// From now on keeps what the last step asked for and what its ops did; repeated pieces are left out, but for their costs.
+    /// Buffers are given any place: what is reserved means nothing.
     #[cfg(feature = "train")]
     pub(crate) fn watch(&self) {
         let mut state = self.state();

@@ -11,7 +11,7 @@ use super::svg::{ChartAxis, Frame, Svg};
 pub struct ScheduleDot {
     /// Its text.
     pub name: String,
-    /// Bytes that a step reserves.
+    /// Most live bytes of a step.
     pub bytes: u64,
     /// Estimated time over that of the fastest.
     pub time: f64,
@@ -33,7 +33,7 @@ pub(super) fn section(points: &[ScheduleDot]) -> String {
     let frame = Frame { left: 72.0, top: 30.0, width: 728.0, height: 260.0 };
     let mut svg = Svg::new(820.0, frame.bottom() + 44.0, "Estimated time of a step against its bytes");
     frame.draw_left_axis(&mut svg, &vertical, "estimated time, of the fastest");
-    frame.draw_bottom_axis(&mut svg, &horizontal, "MiB reserved");
+    frame.draw_bottom_axis(&mut svg, &horizontal, "MiB at the peak");
     let place = |point: &ScheduleDot| {
         [frame.x(horizontal.share(point.bytes as f64 / 1048576.0)), frame.y(vertical.share(point.time))]
     };
@@ -56,7 +56,7 @@ pub(super) fn section(points: &[ScheduleDot]) -> String {
         }
     }
     let name = String::from("the fastest schedule for its bytes (numbers: the levels)");
-    let caption = "Planned bytes; times are those of the planned operations and bytes at assumed rates.";
+    let caption = "Planned bytes, holes of at most a hundredth apart; times are those of the planned operations and bytes at assumed rates.";
     let chart = figure("", &legend([("line m0".into(), &name)].into_iter()), &svg.finish(), caption);
     format!("<section>\n<h2>What recomputation buys</h2>\n{chart}</section>\n")
 }
@@ -78,7 +78,8 @@ mod tests {
         let html = section(&points);
         assert_eq!((html.matches("class=\"meeting\"").count(), html.matches("class=\"dot m0\"").count()), (2, 3));
         assert!(html.contains("recompute krk: 250.0 MiB, time × 1.250"), "{html}");
-        let path = html.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
+        let path =
+            html.split("class=\"chart\"").nth(1).unwrap().split(" d=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!((path.matches('V').count(), path.matches('H').count()), (2, 2), "{path}");
         assert_eq!(section(&[]), "");
     }

@@ -155,13 +155,13 @@ impl Said for StepCost {
 /// The curve of time against bytes.
 fn schedule_text(answer: &StepCost, curve: &Curve) -> String {
     let fastest = curve.points.first().map_or(1.0, |point| point.seconds);
-    let mut grid = TextTable::new(["recompute", "reserved MiB", "estimated time"]);
+    let mut grid = TextTable::new(["recompute", "peak MiB", "estimated time"]);
     let row =
-        |point: &Point| [point.recompute.to_string(), mib(point.reserved), format!("× {:.3}", point.seconds / fastest)];
+        |point: &Point| [point.recompute.to_string(), mib(point.peak), format!("× {:.3}", point.seconds / fastest)];
     curve.points.iter().for_each(|point| grid.push(row(point)));
     let mut text = format!("{}\n\n{}", answer.setting(), grid.render());
     let beside = curve.levels.iter().filter(|level| !curve.points.contains(level));
-    let mut grid = TextTable::new(["level beside the curve", "reserved MiB", "estimated time"]);
+    let mut grid = TextTable::new(["level beside the curve", "peak MiB", "estimated time"]);
     let mut any = false;
     for level in beside {
         any = true;

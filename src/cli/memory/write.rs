@@ -47,7 +47,7 @@ mod page {
         let dot = |is_level| {
             move |point: &Point| ScheduleDot {
                 name: point.recompute.to_string(),
-                bytes: point.reserved,
+                bytes: point.peak,
                 time: point.seconds / fastest,
                 is_level,
             }

@@ -1,16 +1,17 @@
 //! What a schedule will take, as the sum of what each unit's choice changes; and the schedules that are best by these sums.
 //!
 //! A unit's *stretch* is its forward pass and its backward pass, what it recomputes included. The most bytes that live in it are
-//! those of the step in which every unit keeps everything, changed by the unit's own choice and by that of each unit before it,
-//! whose values are held meanwhile. A unit behind it is not there yet, or gone. So units are chosen in the order of the forward
+//! those of a step that was planned, changed by the unit's own choice and by that of each unit before it, whose values are held
+//! meanwhile. A unit behind it is not there yet, or gone. So units are chosen in the order of the forward
 //! pass, and what has been chosen matters to the rest in two numbers: the highest stretch so far and the bytes that are held.
 //! The program keeps the fastest choice for each cell of a grid of the two. Which values two neighbours hold in common, and what
 //! one recomputes for the other, is no sum; candidates are therefore planned before one is taken.
 
 use std::collections::BTreeMap;
 
+use super::Point;
 use crate::memory::{Phase, Request};
-use crate::models::UnitChoice;
+use crate::models::{Recompute, UnitChoice};
 
 /// Cells of the grid along each side.
 const CELLS: i64 = 96;
@@ -21,8 +22,6 @@ const MOST: i64 = 40;
 /// What a plan tells of a step.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// Bytes reserved.
-    pub reserved: u64,
     /// Seconds, estimated.
     pub seconds: f64,
     /// Most live bytes in each unit's stretch.
@@ -36,8 +35,8 @@ pub(super) struct Seen {
 impl Seen {
     /// From the step's requests. A forward pass is in the stretch of the last unit that it has come to, a backward pass in that
     /// of the last which is still to come: a unit that recomputes something for the next belongs to the next there.
-    pub fn new(reserved: u64, seconds: f64, requests: &[Request], layers: &[&str]) -> Self {
-        let mut seen = Self { reserved, seconds, stretches: vec![0; layers.len()], held: 0, outside: 0 };
+    pub fn new(seconds: f64, requests: &[Request], layers: &[&str]) -> Self {
+        let mut seen = Self { seconds, stretches: vec![0; layers.len()], held: 0, outside: 0 };
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let unit = |request: &Request| {
             let within = |layer: &str| {
@@ -69,6 +68,16 @@ impl Seen {
         seen.held = turn.map_or(0, |request| bytes(request.live.total()));
         seen
     }
+
+    /// Most live bytes.
+    pub fn peak(&self) -> u64 {
+        self.stretches.iter().copied().fold(self.outside, i64::max) as u64
+    }
+
+    /// What it says of a schedule.
+    pub fn point(&self, recompute: Recompute) -> Point {
+        Point { recompute, peak: self.peak(), seconds: self.seconds }
+    }
 }
 
 /// What a choice of a unit changes.
@@ -96,14 +105,13 @@ struct Chosen {
 }
 
 impl Model {
-    /// Of a step of `units` units; `base` keeps everything.
-    pub fn new(base: Seen, units: usize) -> Self {
-        let keep = Effect { choice: UnitChoice::Keep, seconds: 0.0, stretches: vec![0; units], held: 0 };
-        Self { base, units: vec![vec![keep]; units] }
+    /// Around a step of `units` units.
+    pub fn new(base: &Seen, units: usize) -> Self {
+        Self { base: base.clone(), units: vec![Vec::new(); units] }
     }
 
-    /// Adds a choice of a unit: what was `seen` with it alone.
-    pub fn add(&mut self, unit: usize, choice: UnitChoice, seen: Seen) {
+    /// Adds a choice of a unit, its present one included: what was `seen` with it and nothing else changed.
+    pub fn add(&mut self, unit: usize, choice: UnitChoice, seen: &Seen) {
         let base = &self.base;
         self.units[unit].push(Effect {
             choice,

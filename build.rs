@@ -1,3 +1,5 @@
+//! Scans and kernels. `$OUT_DIR/sample.rs` is the table of the scans that ship inside the program (`build/sample.rs`).
+//!
 //! Kernels: the committed PTX is checked against its sources and packed; machine code is made beside it where a compiler is.
 //!
 //! `kernels/ptx` is used as it is, and no compiler is needed; a source whose hash differs from the manifest's is an error, for
@@ -24,26 +26,32 @@ mod machine_code;
 #[allow(dead_code)]
 #[path = "src/device/cuda/ptx_codec.rs"]
 mod ptx_codec;
+#[path = "build/sample.rs"]
+mod sample;
 
 fn main() {
-    for path in ["kernels", "build", "src/device/cuda/ptx_codec.rs", "src/device/cuda/cut.rs"] {
+    for path in ["assets/sample", "kernels", "build", "src/device/cuda/ptx_codec.rs", "src/device/cuda/cut.rs"] {
         println!("cargo:rerun-if-changed={path}");
     }
     for variable in ["OSSNET_NVCC", "NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
-    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
-        return;
-    }
-    if let Err(problem) = kernels() {
+    let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
+    let made = out().and_then(|out| sample::write(&out)).and_then(|()| if cuda { kernels() } else { Ok(()) });
+    if let Err(problem) = made {
         println!("cargo:error={problem}");
         std::process::exit(1);
     }
 }
 
+/// Where what is made goes.
+fn out() -> Result<PathBuf, String> {
+    env::var("OUT_DIR").map(PathBuf::from).map_err(|e| e.to_string())
+}
+
 fn kernels() -> Result<(), String> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?).join("kernels");
-    let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
+    let out = out()?;
     let ptx = committed(&root, &sources(&root)?)?;
     let code = machine_code::make(&ptx, &out);
     let table = out.join("kernels.rs");
@@ -93,7 +101,8 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, code: &machine_code::Files, out: &Pa
             write!(kernels, "Kernel {{ name: {kernel:?}, place: ({start}, {}) }}, ", all.len()).map_err(failed)?;
         }
         let packed = out.join(format!("{name}.ptx.xz"));
-        let pack = |bytes: &[u8], to: &Path| pack(bytes, to).map_err(|e| format!("{}: {e}", to.display()));
+        // Text: the byte before says more than the place in a word.
+        let pack = |bytes: &[u8], to: &Path| pack(bytes, to, (4, 0)).map_err(|e| format!("{}: {e}", to.display()));
         pack(all.as_bytes(), &packed)?;
         let include = |path: &Path| format!("include_bytes!({:?})", path.display().to_string());
         let mut made = String::new();
@@ -112,13 +121,13 @@ fn listing(ptx: &BTreeMap<String, PathBuf>, code: &machine_code::Files, out: &Pa
     Ok(text + "];\n")
 }
 
-fn pack(bytes: &[u8], path: &Path) -> std::io::Result<()> {
+/// Packs `bytes`; of a literal so many bits of the byte before are its context, and so many of its place.
+fn pack(bytes: &[u8], path: &Path, (before, place): (u32, u32)) -> std::io::Result<()> {
     // Small where the program is given away, quick where it is tested.
     let small = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let mut options = XzOptions::with_preset(if small { 6 } else { 1 });
     if small {
-        // Text: the byte before says more than the place in a word.
-        (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (4, 0, 273);
+        (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (before, place, 273);
     }
     let mut packed = XzWriter::new(fs::File::create(path)?, options)?;
     packed.write_all(bytes)?;

@@ -32,7 +32,7 @@ BESIDE = {
 }
 
 # Crates that only one module names.
-OWNED = {"clap": "cli", "cudarc": "device"}
+OWNED = {"clap": "cli", "cudarc": "device", "mpi": "device"}
 
 # MODULE -> MODULE: why it is so today. An entry that is no longer needed is an error: take it out.
 EXCEPTIONS = {

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Mutation tests: changes one expression after the other, and asks whether a unit test notices. scripts/mutants.sh 3/500 does the
-# third of five hundred shards (default 0/100; all of them take days), scripts/mutants.sh 0/1 -f src/memory/layout.rs a file.
-# Survivors are listed, and in target/mutants/mutants.out/missed.txt.
+# Mutation tests: changes one expression after the other, and asks whether the unit tests of its module, or of those that lean on
+# it, notice.
 #
-# Installs cargo-mutants into target/tools, unless cargo has it.
+#     scripts/mutants.sh [SHARD [AREA ...]]    # SHARD is 3/500 for the third of five hundred (default 0/100; all take days)
+#     scripts/mutants.sh 0/1 src/memory/layout.rs
+#
+# An AREA is memory, data, evaluate, train, planner (default: all five) or a file of one. Survivors are listed, and in
+# target/mutants/AREA/mutants.out/missed.txt. Installs cargo-mutants into target/tools, unless cargo has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,9 +16,20 @@ cargo_tool mutants 27.1.0
 
 shard=${1:-0/100}
 shift || true
-files=("$@")
-[ ${#files[@]} -gt 0 ] ||
-    files=(-f 'src/memory/**' -f 'src/data/**' -f 'src/evaluate/**' -f 'src/train/**' -f 'src/planner/**')
-# A change in a loop may make it run for ever.
-exec cargo mutants --shard "$shard" "${files[@]}" --output target/mutants --no-shuffle --timeout 300 \
-    -- --lib --config 'profile.dev.package.ossnet.opt-level=0' -- memory:: data:: evaluate:: train:: planner:: infer::
+areas=("$@")
+[ ${#areas[@]} -gt 0 ] || areas=(memory data evaluate train planner)
+failed=0
+for area in "${areas[@]}"; do
+    files="src/$area/**" name=$area
+    [ ! -f "$area" ] || { files=$area; name=${area#src/}; name=${name%%/*}; }
+    case $name in
+    memory) tests=(memory:: device::) ;;
+    train) tests=(train:: nn::) ;;
+    planner) tests=(planner:: plan::) ;;
+    *) tests=("$name::") ;;
+    esac
+    # A change in a loop may make it run for ever.
+    cargo mutants --shard "$shard" -f "$files" --output "target/mutants/$name" --no-shuffle --timeout 120 \
+        -- --lib --config 'profile.dev.package.ossnet.opt-level=0' -- "${tests[@]}" || failed=$?
+done
+exit $failed

@@ -73,6 +73,18 @@ pub enum Error {
         /// The scan, once it is known.
         case: Option<String>,
     },
+    /// Another process of the run cannot go on.
+    #[error("rank {rank}: {told}")]
+    Rank {
+        /// Which.
+        rank: usize,
+        /// Its error.
+        told: String,
+        /// Its exit status.
+        code: u8,
+        /// Memory was refused to it: with other settings the run may go on.
+        out_of_memory: bool,
+    },
     /// The user interrupted the work (Ctrl-C); what was done is saved.
     #[error("interrupted; {0}")]
     Interrupted(String),
@@ -108,6 +120,7 @@ impl Error {
         match self {
             Error::Usage(_) => 2,
             Error::Interrupted(_) => 130,
+            Error::Rank { code, .. } => *code,
             _ => 1,
         }
     }

@@ -88,6 +88,10 @@ pub fn write_atomic_with(
 ) -> Result<()> {
     let path = path.as_ref();
     let named = |source| Error::file(path, source);
+    // A rename would put a file in the place of the pipe or device.
+    if let Some(error) = not_regular(path) {
+        return Err(error);
+    }
     let temporary = temporary::beside(path).map_err(named)?;
     temporary::clean_once(folder_of(path));
     let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(named)?;

@@ -51,6 +51,11 @@ fn listen_to_schedulers() {
     }
 }
 
+/// True once any signal has come.
+pub fn is_asked_for() -> bool {
+    LEVEL.load(Ordering::SeqCst) >= SOON
+}
+
 /// An error once any signal has come; `progress` says what is done.
 ///
 /// # Errors

@@ -196,9 +196,13 @@ impl Tape {
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn apply(&self, op: impl Op + 'static, inputs: &[&Var]) -> Result<Var> {
+        self.apply_boxed(Box::new(op), inputs)
+    }
+
+    fn apply_boxed(&self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<Var> {
         let slots: Vec<Rc<Slot>> = inputs.iter().map(|var| var.0.0.clone()).collect();
         let tensors: Vec<Tensor> = inputs.iter().map(|var| var.tensor()).collect();
-        let output = self.run(&op, &tensors)?;
+        let output = self.run(&*op, &tensors)?;
         drop(tensors);
         Ok(self.record(op, slots, output))
     }
@@ -209,10 +213,10 @@ impl Tape {
     /// What the device's driver says when the output is looked at.
     pub fn apply_made(&self, op: impl Op + 'static, inputs: &[&Var], output: Tensor) -> Result<Var> {
         self.look_at(op.name(), &output)?;
-        Ok(self.record(op, inputs.iter().map(|var| var.0.0.clone()).collect(), output))
+        Ok(self.record(Box::new(op), inputs.iter().map(|var| var.0.0.clone()).collect(), output))
     }
 
-    fn record(&self, op: impl Op + 'static, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
+    fn record(&self, op: Box<dyn Op>, slots: Vec<Rc<Slot>>, output: Tensor) -> Var {
         let needs_gradient = self.mode != Mode::Eval && slots.iter().any(|slot| slot.needs_gradient);
         // What no gradient flows through is a constant, and is recorded only if it is to be recomputed.
         let promised = self.mode != Mode::Eval && self.recompute_all.get();
@@ -231,7 +235,7 @@ impl Tape {
             slot.add_reader();
         }
         let layer = self.device.ledger(|ledger| ledger.layer());
-        self.nodes.borrow_mut().push(Node { op: Box::new(op), inputs: slots, output: slot.clone(), layer });
+        self.nodes.borrow_mut().push(Node { op, inputs: slots, output: slot.clone(), layer });
         Var(Rc::new(Handle(slot)))
     }
 

@@ -4,6 +4,11 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+/// `1 case`, `2 cases`.
+pub fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A text of several lines for a terminal: every other control character, and those that turn the direction of writing, are
 /// shown as `\u001b` and so on, which also is how JSON and TOML write them.
 pub fn visible(text: &str) -> Cow<'_, str> {

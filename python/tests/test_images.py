@@ -35,10 +35,19 @@ def test_other_programs_know_what_the_file_is(command, checkpoint, scan, tmp_pat
     read = SimpleITK.ReadImage(str(tmp_path / "seg.nii.gz"))
     assert read.GetMetaData("intent_code") == "1002", "NIFTI_INTENT_LABEL"
     assert read.GetPixelID() == SimpleITK.sitkUInt8
-    assert np.allclose(read.GetSpacing(), image.header.get_zooms()[:3])
+    of_scan = SimpleITK.ReadImage(str(path))
+    assert read.GetSize() == of_scan.GetSize()
+    for place in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert np.allclose(getattr(read, place)(), getattr(of_scan, place)(), atol=1e-5), place
     assert np.array_equal(SimpleITK.GetArrayFromImage(read).T, np.asarray(nibabel.load(tmp_path / "seg.nii.gz").dataobj))
-    names = [line.split()[1] for line in (tmp_path / "seg.ctbl").read_text().splitlines()[1:]]
-    assert names == ["background", "brain"] and '"brain"' in (tmp_path / "seg.label").read_text()
+    # One name and one colour a value in 3D Slicer's table and in ITK-SNAP's, for every value that SimpleITK finds.
+    slicer = [line.split() for line in (tmp_path / "seg.ctbl").read_text().splitlines() if not line.startswith("#")]
+    snap = [line.split() for line in (tmp_path / "seg.label").read_text().splitlines() if not line.startswith("#")]
+    assert [line[:2] for line in slicer] == [["0", "background"], ["1", "brain"]]
+    assert snap[1][0] == "1" and snap[1][7] == '"brain"' and snap[1][1:4] == slicer[1][2:5]
+    statistics = SimpleITK.LabelShapeStatisticsImageFilter()
+    statistics.Execute(read)
+    assert set(map(str, statistics.GetLabels())) <= {line[0] for line in slicer[1:]}
 
 
 def test_any_order_of_the_axes_is_the_same_scan(checkpoint, scan):

@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceArgs;
 use super::failures::{Failures, is_of_case};
-use super::output::print;
+use super::output::{plural, print};
 use super::provenance::print_json;
 use crate::data::border;
 use crate::data::border_file::{self, BorderFormat};
-use crate::data::{Axes, Case, Dataset, Labels, Scanned, Source};
+use crate::data::{Axes, Case, Dataset, Labels, Scanned, Source, Warning};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::files::name::{file_name, text_of};
@@ -90,6 +90,9 @@ pub fn run(args: BordersArgs) -> Result<()> {
             let mut labels = Labels::read(&Source::File(label.clone()), Axes::Stored)?;
             // What nobody has looked at is no structure.
             labels.voxels.iter_mut().filter(|value| ignore == Some(**value)).for_each(|value| *value = 0);
+            if labels.voxels.iter().all(|&value| value == 0) {
+                verbosity.warn(&Warning::new(label, "holds no foreground: its border map is empty"));
+            }
             border_file::write_map(target, &labels, border_map(&device, &labels)?, format)?;
         }
         let name = file_name(label);
@@ -128,7 +131,7 @@ pub fn run(args: BordersArgs) -> Result<()> {
     let kept = made_of.len() - made;
     let kept =
         if kept > 0 { format!(", {kept} were there already (--overwrite makes them anew)") } else { String::new() };
-    print(format!("{made} border maps written in {seconds:.1} s{kept}"))?;
+    print(format!("{} written in {seconds:.1} s{kept}", plural(made, "border map")))?;
     done
 }
 

@@ -14,6 +14,7 @@ use super::oom::{Fitting, OomArgs};
 use super::output::{plural, print};
 use super::progress::Verbosity;
 use super::provenance::stamped_with;
+use super::ranks;
 use super::training::{
     Progress, check_trainable, checkpoint_path, common_multiples, load_cases, open_feeds, open_folder, output_folder,
     score_cases, train_to_end,
@@ -115,6 +116,7 @@ pub(super) struct Compared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
+    ranks::refuse_several("compare", "train each network with ossnet train, or start one process")?;
     let device = args.device.open(&args.run)?;
     args.precision.on(&device)?;
     let planned = compare_plan::is_wanted(&args)?;
@@ -240,7 +242,8 @@ pub(super) fn compare_in(
             }
         }
         Some(setups) => {
-            verbosity.say(format!("{said}\nequal budgets: {}", compare_plan::budget(args, device, true)));
+            verbosity.say(said);
+            verbosity.say(format!("equal budgets: {}", compare_plan::budget(args, device, true)));
             // Each network has its own grid; of these cases only the baselines needed voxels.
             training.iter_mut().for_each(forget_voxels);
             (place.begin)()?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::device_args::is_set;
-use super::output::{print, refuse_existing};
+use super::output::{plural, print, refuse_existing};
 use super::progress::Verbosity;
 use super::provenance::stamped_text;
 use crate::data::Dataset;
@@ -28,7 +28,7 @@ const INSPECTION: &str = "inspection.json";
 /// Flags of `ossnet inspect`.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// A data set's folder (Decathlon, nnU-Net, BraTS or LiTS layout) or an image file
+    /// A data set's folder (Decathlon, nnU-Net, BraTS or LiTS layout), sample:TASK for an embedded one, or an image file
     path: PathBuf,
     /// Read every voxel: label values, class volumes, intensities, damaged files
     #[arg(long)]
@@ -86,7 +86,9 @@ pub fn run(args: InspectArgs) -> Result<()> {
     }
     let problems = found.problems.len() + found.cases.iter().map(|case| case.problems.len()).sum::<usize>();
     let outcome = match args.check && problems > 0 {
-        true => Err(crate::Error::data(&args.path, format!("has {problems} problem(s)"), "mend what is listed")),
+        true => {
+            Err(crate::Error::data(&args.path, format!("has {}", plural(problems, "problem")), "mend what is listed"))
+        }
         false => Ok(()),
     };
     if args.json {
@@ -187,12 +189,10 @@ fn text(found: &Inspection, seconds: f64) -> String {
     line("types", tally(&read, |case| case.datatype.into()));
     if found.full {
         volumes(found, &mut text);
-    } else if !found.classes.is_empty() {
-        text.push_str("label values, volumes and intensities are read with --full\n");
     }
     list(found, &mut text);
     problems(found, &mut text);
-    let _ = writeln!(text, "{} cases in {seconds:.2} s", found.cases.len());
+    let _ = writeln!(text, "{} in {seconds:.2} s", plural(found.cases.len(), "case"));
     text
 }
 
@@ -228,6 +228,12 @@ fn usual_spacing(cases: &[&CaseInspection]) -> Option<[f64; 3]> {
     apart.then(|| axes.map(|found| (found[found.len() / 2] * 100.0).round() / 100.0))
 }
 
+/// The middle of sorted numbers, of which there is one at least; of an even count the mean of the two in the middle.
+fn median(sorted: &[f64]) -> f64 {
+    let half = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
+}
+
 /// How many cases have which value: `RAS (3), LPS (1)`.
 fn tally(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> String) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -249,7 +255,7 @@ fn volumes(found: &Inspection, text: &mut String) {
         let ignored = if found.ignore == Some(value) { "(ignored)" } else { "" };
         let name = found.classes.iter().find(|class| class.0 == value).map_or(ignored, |class| class.1.as_str());
         let name = visible_line(name);
-        let median = volumes[volumes.len() / 2];
+        let median = median(&volumes);
         let _ = writeln!(
             text,
             "{:<13}{value} {name}: in {} of {labelled} cases, {:.1} ml (median), {:.1} to {:.1}",
@@ -299,10 +305,13 @@ fn list(found: &Inspection, text: &mut String) {
 fn problems(found: &Inspection, text: &mut String) {
     let all: Vec<&String> = found.problems.iter().chain(found.cases.iter().flat_map(|case| &case.problems)).collect();
     if all.is_empty() {
-        text.push_str("no problems found\n");
+        text.push_str(match found.full {
+            true => "no problems found\n",
+            false => "no problems found in names and headers; --full reads all voxels\n",
+        });
         return;
     }
-    let _ = writeln!(text, "{} problem{}:", all.len(), if all.len() == 1 { "" } else { "s" });
+    let _ = writeln!(text, "{}:", plural(all.len(), "problem"));
     for problem in all.iter().take(LISTED) {
         let _ = writeln!(text, "  {}", visible_line(problem));
     }

@@ -48,14 +48,14 @@ pub struct MeshArgs {
 /// Flags of every command that makes meshes.
 #[derive(Args, Clone, Debug)]
 pub struct ShapeArgs {
-    /// Drop pieces of fewer voxels
+    /// Drop pieces of fewer voxels; where all are that small, the largest stays
     #[arg(long, value_name = "VOXELS", default_value_t = MeshOptions::default().smallest)]
     smallest: usize,
     /// Iterations of smoothing
     #[arg(long, value_name = "N", default_value_t = MeshOptions::default().smoothing as u64, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(..=MOST_SMOOTHING))]
     smooth: u64,
-    /// Simplify to at most so many triangles (0: keep all)
+    /// Simplify to at most so many triangles, as far as the surface stays closed (0: keep all)
     #[arg(long, value_name = "N", default_value_t = MeshOptions::default().triangles)]
     triangles: usize,
     /// Write positions in LPS (ITK, DICOM) instead of RAS
@@ -74,16 +74,24 @@ impl ShapeArgs {
         }
     }
 
-    /// Says so where no triangle is left of `what`.
+    /// Says so where `what` is not as the flags ask for: no triangle, a piece that is too small, or more triangles.
     pub fn warn(&self, what: &str, mesh: &Mesh, dropped: Dropped) {
-        if mesh.triangles.is_empty() {
-            let why = match dropped.components {
-                0 => "no voxel is inside".into(),
-                count => {
-                    format!("{} of fewer than {} voxels dropped (--smallest)", plural(count, "piece"), self.smallest)
-                }
-            };
-            note(format!("warning: {what}the mesh is empty; {why}"));
+        let triangles = mesh.triangles.len();
+        if triangles == 0 {
+            note(format!("warning: {what}the mesh is empty; no voxel is inside"));
+        }
+        if dropped.spared > 0 {
+            let least = plural(self.smallest, "voxel");
+            note(format!(
+                "warning: {what}all pieces have fewer than {least} (--smallest); the largest stays, of {}",
+                plural(dropped.spared, "voxel")
+            ));
+        }
+        if self.triangles > 0 && triangles > self.triangles {
+            note(format!(
+                "warning: {what}{triangles} triangles are the fewest that neither open nor fold the surface, more than --triangles {}",
+                self.triangles
+            ));
         }
     }
 
@@ -256,6 +264,11 @@ impl Classes {
                 self.values.len()
             );
             return Err(Error::data(path, problem, REMEDY));
+        }
+        if let [only] = present[..]
+            && self.values.len() == 1
+        {
+            return Err(Error::data(path, format!("is {only} everywhere: there is no surface"), REMEDY));
         }
         if lowest < 0 && !self.values.contains(&0) {
             let problem = format!("holds whole numbers from {lowest} to {highest} but no background (0), as scans do");

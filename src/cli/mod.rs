@@ -45,6 +45,8 @@ mod plan;
 mod profile;
 mod progress;
 mod provenance;
+#[cfg(feature = "train")]
+mod ranks;
 mod refusal;
 #[cfg(feature = "train")]
 mod roofline;
@@ -78,6 +80,7 @@ pub fn features() -> String {
         ("infer", cfg!(feature = "infer")),
         ("train", cfg!(feature = "train")),
         ("report", cfg!(feature = "report")),
+        ("mpi", cfg!(feature = "mpi")),
     ];
     let built: Vec<&str> = known.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
     format!("features: {}", if built.is_empty() { "none".into() } else { built.join(", ") })
@@ -241,7 +244,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = named(arguments.into_iter().collect());
     let colour = refusal::colour(&arguments);
     let parsed = command_line().color(colour).try_get_matches_from(&arguments);
-    let failed = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let (line, code) = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
             let verbose = cli.command.as_ref().and_then(Command::run_args).filter(|run| run.verbose());
             let (verbosity, started) = (verbose.map(RunArgs::verbosity), Instant::now());
@@ -251,17 +254,29 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
                 verbosity.say(format!("took {seconds:.1} s, resident at most {resident}"));
             }
             match ended {
-                Ok(()) => return 0,
-                Err(error) => (error.to_string(), error.exit_code()),
+                Ok(()) => (None, 0),
+                Err(error) => (last_word(&error), error.exit_code()),
             }
         }
         // Help and version, which go to standard output.
         Err(error) if !error.use_stderr() => error.exit(),
-        Err(error) => (refusal::line(&error, &arguments), 2),
+        Err(error) => (Some(refusal::line(&error, &arguments)), 2),
     };
-    let red = refusal::red(colour);
-    note_after(format!("{}ossnet:{} ", red.render(), red.render_reset()), failed.0);
-    failed.1
+    if let Some(line) = line {
+        let red = refusal::red(colour);
+        note_after(format!("{}ossnet:{} ", red.render(), red.render_reset()), line);
+    }
+    #[cfg(feature = "train")]
+    ranks::leave(code);
+    code
+}
+
+/// What is said of the error that a command ends with, if it is this process that says it.
+fn last_word(error: &crate::Error) -> Option<String> {
+    #[cfg(feature = "train")]
+    return ranks::last_word(error);
+    #[cfg(not(feature = "train"))]
+    Some(error.to_string())
 }
 
 /// The arguments with the command that is meant if none is named: `compare`, unless help or the version are asked for.

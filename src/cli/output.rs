@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 #[cfg(feature = "train")]
 use crate::files::RunFolder;
+pub use crate::text::plural;
 use crate::text::{visible, visible_line};
 
 /// Writes a result to standard output, with a final newline.
@@ -50,11 +51,6 @@ pub fn result_folder(out: Option<&Path>, command: &str, file: &str, overwrite: b
         Some(folder) => RunFolder::claim(folder, |folder| folder.join(file).exists()),
         None => RunFolder::numbered("runs", command),
     }
-}
-
-/// `1 case`, `2 cases`.
-pub fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Writes a line to standard error, which has nowhere to report its own failure to.

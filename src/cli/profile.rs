@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::RunArgs;
-use super::output::print;
+use super::output::{plural, print};
 use super::provenance::stamped;
 use crate::device::cuda::devices;
 use crate::device::{Backend, Device, MOST_PASSES, Profile, ProfileRow};
@@ -76,8 +76,8 @@ impl Machine {
     fn of(device: &Device) -> Result<Self> {
         Ok(match device.backend() {
             Backend::Cpu { pool, .. } => {
-                let (threads, simd) = (pool.threads(), format!("{:?}", pool.simd()).to_lowercase());
-                Self { name: format!("CPU, {threads} threads, {simd}"), peaks: Some(peaks::of_this_cpu(threads)?) }
+                let (threads, simd) = (plural(pool.threads(), "thread"), format!("{:?}", pool.simd()).to_lowercase());
+                Self { name: format!("CPU, {threads}, {simd}"), peaks: Some(peaks::of_this_cpu(pool.threads())?) }
             }
             Backend::Cuda(cuda) => {
                 let name = devices()?.into_iter().nth(cuda.ordinal()).map_or_else(String::new, |info| info.name);

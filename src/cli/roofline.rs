@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 
 use super::memory::DataArgs;
 use super::output::print;
+#[cfg(feature = "report")]
+use super::output::refuse_existing;
 use super::provenance::print_json;
 use crate::device::Device;
 use crate::device::cuda::devices;
@@ -69,6 +71,10 @@ pub struct RooflineArgs {
     #[cfg(feature = "report")]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Replace a page that exists
+    #[cfg(feature = "report")]
+    #[arg(long, requires = "html")]
+    overwrite: bool,
     /// Print the model as JSON on standard output, and nothing else there
     #[arg(long)]
     json: bool,
@@ -82,8 +88,10 @@ fn microseconds(text: &str) -> Result<f64, String> {
 /// Prints the model.
 ///
 /// # Errors
-/// An unknown model, or a volume that it does not admit.
+/// An unknown model, a volume that it does not admit, a page that exists or cannot be written.
 pub fn run(args: &RooflineArgs) -> Result<()> {
+    #[cfg(feature = "report")]
+    refuse_existing(&args.html, args.overwrite)?;
     let step = match args.step {
         StepName::Train => StepKind::Train,
         StepName::Infer => StepKind::Infer,

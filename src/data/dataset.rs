@@ -152,7 +152,8 @@ impl Dataset {
         match problems.drain(..).next() {
             None => Ok(dataset),
             Some(Error::Data { path, problem, remedy }) if more > 0 => {
-                let remedy = format!("{remedy} (and {more} more problems, which ossnet inspect lists)");
+                let s = if more == 1 { "" } else { "s" };
+                let remedy = format!("{remedy} (and {more} more problem{s}, which ossnet inspect lists)");
                 Err(Error::Data { path, problem, remedy })
             }
             Some(first) => Err(first),

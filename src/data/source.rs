@@ -3,6 +3,8 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use lzma_rust2::XzReader;
+
 use super::copies::without_copies;
 use super::nifti::{is_image, split_ending};
 use crate::files::name::{path_of, text_of};
@@ -18,12 +20,18 @@ pub enum Source {
     /// A file on disk.
     File(PathBuf),
     /// A file compiled into the binary.
-    Embedded {
-        /// Its path below `assets/`, for messages.
-        name: &'static str,
-        /// Its content.
-        bytes: &'static [u8],
-    },
+    Embedded(&'static Asset),
+}
+
+/// A file compiled into the binary.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asset {
+    /// Its path below `assets/`, for messages. An image's ends in `.nii.gz`, and its content is what that holds.
+    pub name: &'static str,
+    /// Its content, or that packed as xz.
+    pub bytes: &'static [u8],
+    /// The content's length, if it is packed.
+    pub unpacked: Option<usize>,
 }
 
 impl Source {
@@ -31,7 +39,7 @@ impl Source {
     pub fn path(&self) -> &Path {
         match self {
             Source::File(path) => path,
-            Source::Embedded { name, .. } => Path::new(name),
+            Source::Embedded(asset) => Path::new(asset.name),
         }
     }
 
@@ -49,7 +57,7 @@ impl Source {
                 }
                 Ok(found.len())
             }
-            Source::Embedded { bytes, .. } => Ok(bytes.len() as u64),
+            Source::Embedded(asset) => Ok(asset.unpacked.unwrap_or(asset.bytes.len()) as u64),
         }
     }
 
@@ -69,7 +77,8 @@ impl Source {
         self.len()?;
         match self {
             Source::File(path) => Ok(Box::new(BufReader::with_capacity(1 << 16, open(path)?))),
-            Source::Embedded { bytes, .. } => Ok(Box::new(*bytes)),
+            Source::Embedded(Asset { bytes, unpacked: None, .. }) => Ok(Box::new(*bytes)),
+            Source::Embedded(Asset { bytes, .. }) => Ok(Box::new(XzReader::new(*bytes, false))),
         }
     }
 
@@ -102,8 +111,8 @@ pub enum Folder {
     Embedded {
         /// Start of the names.
         prefix: String,
-        /// All embedded files: name below `assets/`, content.
-        files: &'static [(&'static str, &'static [u8])],
+        /// All embedded files.
+        files: &'static [Asset],
     },
 }
 
@@ -166,7 +175,7 @@ impl Folder {
             }
             Folder::Embedded { prefix, files } => {
                 let name = format!("{prefix}{}", parts.join("/"));
-                files.iter().find(|file| file.0 == name).map(|&(name, bytes)| Source::Embedded { name, bytes })
+                files.iter().find(|file| file.name == name).map(Source::Embedded)
             }
         })
     }
@@ -202,7 +211,7 @@ impl Folder {
             }
             Folder::Embedded { prefix, files } => {
                 let start = if relative.is_empty() { prefix.clone() } else { format!("{prefix}{relative}/") };
-                let below = files.iter().filter_map(|file| file.0.strip_prefix(start.as_str()));
+                let below = files.iter().filter_map(|file| file.name.strip_prefix(start.as_str()));
                 below.map(|rest| rest.split('/').next().unwrap_or(rest).to_owned()).collect()
             }
         };

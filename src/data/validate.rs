@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::geometry::{GEOMETRY_TOLERANCE, Geometry, Orientation, StoredGrid};
 use super::volume::{Labels, Volume};
+use crate::text::plural;
 use crate::{Error, Result};
 
 /// Something that is probably wrong, but does not stop the work.
@@ -237,7 +238,7 @@ pub fn declared_classes(labels: &Labels, classes: &[u8], path: &Path) -> Result<
     let counts = labels.histogram();
     let foreign: Vec<String> = (0..=255u8)
         .filter(|value| counts[*value as usize] > 0 && !classes.contains(value))
-        .map(|value| format!("{value} ({} voxels)", counts[value as usize]))
+        .map(|value| format!("{value} ({})", plural(counts[value as usize] as usize, "voxel")))
         .collect();
     if foreign.is_empty() {
         return Ok(());

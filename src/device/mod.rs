@@ -4,6 +4,7 @@
 //! tape and op code as the others but owns no memory and runs no arithmetic; what it predicts is what they measure.
 
 mod buffer;
+pub mod collective;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -205,36 +205,42 @@ impl Device {
     /// # Errors
     /// What `work` reports, or [`Error::OutOfMemory`] of a plan whose budget does not hold the layout.
     pub fn place_ahead<T>(&self, foreseen: &Foreseen, number: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        {
-            let mut state = self.state();
-            if !matches!(state.placing, Placing::BestFit) {
-                drop(state);
-                return work();
-            }
-            if state.layouts.watched.is_some() {
-                drop(state.work.take());
-            }
-            let base = state.arena.end();
-            state.placing = match (self.is_plan(), foreseen.of_step(number)) {
-                (true, _) => Placing::Afterwards { log: Box::default(), base, first: state.ledger.recorded() },
-                // A layout that does not fit is not followed: memory then runs out where most is live, not early on.
-                (false, Some(layout)) if base.saturating_add(layout.height) <= state.arena.capacity() => {
-                    Placing::Ahead { layout: layout.clone(), base, next: 0 }
-                }
-                (false, _) => Placing::BestFit,
-            };
+        if !self.begin_placing(foreseen, number) {
+            return work();
         }
         let result = work();
+        self.end_placing(result.is_ok())?;
+        result
+    }
+
+    /// False if a step within a step begins.
+    fn begin_placing(&self, foreseen: &Foreseen, number: usize) -> bool {
         let mut state = self.state();
-        let placed = match (std::mem::take(&mut state.placing), &result) {
-            (Placing::Afterwards { log, base, first }, Ok(_)) => state.place_afterwards(*log, base, first),
-            _ => Ok(()),
+        if !matches!(state.placing, Placing::BestFit) {
+            return false;
+        }
+        if state.layouts.watched.is_some() {
+            drop(state.work.take());
+        }
+        let base = state.arena.end();
+        state.placing = match (self.is_plan(), foreseen.of_step(number)) {
+            (true, _) => Placing::Afterwards { log: Box::default(), base, first: state.ledger.recorded() },
+            // A layout that does not fit is not followed: memory then runs out where most is live, not early on.
+            (false, Some(layout)) if base.saturating_add(layout.height) <= state.arena.capacity() => {
+                Placing::Ahead { layout: layout.clone(), base, next: 0 }
+            }
+            (false, _) => Placing::BestFit,
         };
-        // Dropping a result takes the lock.
-        drop(state);
-        match placed {
-            Ok(()) => result,
-            Err(error) => Err(Error::OutOfMemory(error)),
+        true
+    }
+
+    fn end_placing(&self, done: bool) -> Result<()> {
+        let mut state = self.state();
+        match std::mem::take(&mut state.placing) {
+            Placing::Afterwards { log, base, first } if done => {
+                state.place_afterwards(*log, base, first).map_err(Error::OutOfMemory)
+            }
+            _ => Ok(()),
         }
     }
 

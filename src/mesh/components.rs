@@ -9,10 +9,13 @@ pub struct Dropped {
     pub voxels: usize,
     /// Components that stay.
     pub kept: usize,
+    /// Voxels of the one that stays though it is too small, as all are.
+    pub spared: usize,
 }
 
 /// Sets the voxels above `threshold` that lie in 6-connected components of fewer than `smallest` voxels to `threshold`,
-/// which puts them outside. `values` are `shape`, last axis fastest.
+/// which puts them outside. Where all are that small the largest stays, of equal ones the first: what is left of a structure
+/// is never nothing. `values` are `shape`, last axis fastest.
 ///
 /// What stays is meshed as before: no edge of the lattice joins two components.
 ///
@@ -23,7 +26,7 @@ pub fn drop_small<T: Copy + PartialOrd>(values: &mut [T], shape: [usize; 3], thr
     assert_eq!(values.len(), depth * height * width, "values of another number than the shape's");
     let mut seen = vec![0u64; values.len().div_ceil(64)];
     let mut dropped = Dropped::default();
-    let mut component = Vec::new();
+    let (mut component, mut largest) = (Vec::new(), Vec::new());
     for start in 0..values.len() {
         let fresh = |values: &[T], seen: &[u64], voxel: usize| {
             values[voxel] > threshold && seen[voxel / 64] >> (voxel % 64) & 1 == 0
@@ -54,13 +57,23 @@ pub fn drop_small<T: Copy + PartialOrd>(values: &mut [T], shape: [usize; 3], thr
                 }
             }
         }
-        if component.len() < smallest {
-            component.iter().for_each(|&voxel| values[voxel] = threshold);
-            dropped.components += 1;
-            dropped.voxels += component.len();
-        } else {
+        if component.len() >= smallest {
             dropped.kept += 1;
+            continue;
         }
+        dropped.components += 1;
+        dropped.voxels += component.len();
+        // The largest so far is not dropped yet.
+        if component.len() > largest.len() {
+            std::mem::swap(&mut component, &mut largest);
+        }
+        component.iter().for_each(|&voxel| values[voxel] = threshold);
+    }
+    if dropped.kept > 0 || largest.is_empty() {
+        largest.iter().for_each(|&voxel| values[voxel] = threshold);
+    } else {
+        let spared = largest.len();
+        dropped = Dropped { components: dropped.components - 1, voxels: dropped.voxels - spared, kept: 1, spared };
     }
     dropped
 }
@@ -81,10 +94,20 @@ mod tests {
             let mut mask = mask;
             (drop_small(&mut mask, [1, 4, 5], 0, smallest), mask.iter().map(|&v| usize::from(v)).sum::<usize>())
         };
-        assert_eq!(dropped(0), (Dropped { components: 0, voxels: 0, kept: 3 }, 6));
-        assert_eq!(dropped(2), (Dropped { components: 1, voxels: 1, kept: 2 }, 5));
-        assert_eq!(dropped(3), (Dropped { components: 2, voxels: 3, kept: 1 }, 3));
-        assert_eq!(dropped(4), (Dropped { components: 3, voxels: 6, kept: 0 }, 0));
+        assert_eq!(dropped(0), (Dropped { components: 0, voxels: 0, kept: 3, spared: 0 }, 6));
+        assert_eq!(dropped(2), (Dropped { components: 1, voxels: 1, kept: 2, spared: 0 }, 5));
+        assert_eq!(dropped(3), (Dropped { components: 2, voxels: 3, kept: 1, spared: 0 }, 3));
+        // All are too small: the largest stays.
+        assert_eq!(dropped(4), (Dropped { components: 2, voxels: 3, kept: 1, spared: 3 }, 3));
+    }
+
+    #[test]
+    fn where_all_are_too_small_the_first_of_the_largest_stays() {
+        let mut mask = [0, 1, 0, 1, 1, 0, 1, 1, 0u8];
+        let dropped = drop_small(&mut mask, [1, 1, 9], 0, 9);
+        assert_eq!(dropped, Dropped { components: 2, voxels: 3, kept: 1, spared: 2 });
+        assert_eq!(mask, [0, 0, 0, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(drop_small(&mut [0u8; 9], [1, 1, 9], 0, 9), Dropped::default());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::tensor::{DType, Tensor};
 pub struct MeshOptions {
     /// Probability above which a voxel is inside; labels know no threshold.
     pub threshold: f32,
-    /// Components of fewer voxels are dropped.
+    /// Components of fewer voxels are dropped, but never the last.
     pub smallest: usize,
     /// Iterations of smoothing.
     pub smoothing: usize,

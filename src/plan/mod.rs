@@ -135,7 +135,10 @@ impl Fitted {
                 format_bytes(forecast.host.cases),
                 format_bytes(forecast.host.staging)
             ),
-            format!("steps         {} in {} epochs{time}", count(forecast.steps()), count(settings.epochs)),
+            {
+                let epochs = if settings.epochs == 1 { "epoch" } else { "epochs" };
+                format!("steps         {} in {} {epochs}{time}", count(forecast.steps()), count(settings.epochs))
+            },
         ]
     }
 }

@@ -43,14 +43,16 @@ impl TrainingPlan<'_> {
     /// Cases that cannot be trained on.
     pub fn schedules(&self, target: Target) -> Result<Curve> {
         let batches = self.trainer(&Device::plan_for(target, UNLIMITED))?.batches(self.cases, STEPS)?;
-        let plan = |recompute, device: &Device| self.with_recompute(recompute).trainer(device)?.rehearse(&batches);
+        let plan =
+            |recompute, device: &Device| self.with_recompute(recompute).trainer(device)?.rehearse(&batches, STEPS);
         Question { architecture: self.network, target, precision: self.settings.precision, plan: &plan }.curve()
     }
 
     /// A trainer on a plan.
     fn trainer(&self, device: &Device) -> Result<Trainer> {
-        // Passes after the second are like it.
-        let settings = TrainSettings { accumulate: self.settings.accumulate.min(2), ..self.settings.clone() };
+        // Passes of a process after the second are like it.
+        let passes = self.settings.accumulate.min(2 * self.settings.ranks.max(1));
+        let settings = TrainSettings { accumulate: passes, ..self.settings.clone() };
         let mut trainer = Trainer::new(device, self.network, settings)?;
         if self.graph {
             trainer.use_graphs()?;

@@ -14,6 +14,7 @@ use crate::models::loss::{Batch, IGNORED, Targets};
 use crate::rng::Rng;
 use crate::task::PreparedCase;
 use crate::tensor::Tensor;
+use crate::text::plural;
 use crate::train::settings::TrainSettings;
 
 /// The order of the training cases in an epoch.
@@ -189,7 +190,7 @@ fn afford(settings: &TrainSettings, cases: &[&PreparedCase]) -> Result<()> {
     let points = [settings.points, 4 * size_of::<f32>(), cases.len()];
     let told = [&voxels[..], &points].iter().find_map(|factors| size::within_host_budget(factors).err());
     told.map_or(Ok(()), |told| {
-        let problem = format!("a batch of {} cases on the host {told}", cases.len());
+        let problem = format!("a batch of {} on the host {told}", plural(cases.len(), "case"));
         Err(Error::Usage(format!(
             "{problem}; choose a smaller --patch, --batch-size or --training-samples, or raise --memory-budget"
         )))

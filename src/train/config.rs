@@ -88,6 +88,8 @@ pub struct RunConfig {
     pub recompute: String,
     /// Number format of the computation: f32 or bf16.
     pub precision: Precision,
+    /// Add the gradients of a step's passes in the passes' order: the same bits from any number of processes.
+    pub deterministic_reduce: bool,
     /// Which cross entropy.
     pub loss: EntropyTerms,
     /// How a step moves the weights.
@@ -328,12 +330,13 @@ impl RunConfig {
             augmentation: self.augmentation,
             validate_every: self.validate_every,
             seed: self.seed,
+            deterministic_reduce: self.deterministic_reduce,
+            ranks: 1,
         }
     }
 }
 
-/// What precedes the name of an embedded task in `dataset_path`.
-pub const SAMPLE: &str = "sample:";
+pub use crate::data::embedded::SAMPLE;
 
 /// Where cases come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,16 +20,29 @@ pub struct MicroBatches<'a> {
     pub cases: &'a dyn CaseSource,
     /// Cases a pass.
     pub size: usize,
-    /// Passes a step.
+    /// Passes a step, of all ranks together.
     pub parts: usize,
+    /// This rank, and how many take their turns at the passes of a step.
+    pub share: (usize, usize),
     /// Steps an epoch.
     pub per_epoch: u64,
 }
 
 impl MicroBatches<'_> {
-    /// The passes that steps consist of.
+    /// The passes of this rank that steps consist of, by its own count.
     pub fn of_steps(&self, steps: Range<u64>) -> Range<u64> {
-        steps.start * self.parts as u64..steps.end * self.parts as u64
+        let own = (self.parts / self.share.1) as u64;
+        steps.start * own..steps.end * own
+    }
+
+    /// The batch of this rank's own pass `own` (from 0).
+    ///
+    /// # Errors
+    /// As [`MicroBatches::draw`].
+    pub fn draw_own(&self, own: u64) -> Result<HostBatch> {
+        let (rank, ranks) = self.share;
+        // A step is a multiple of the ranks, so that turns go on from step to step.
+        self.draw(own * ranks as u64 + rank as u64)
     }
 
     /// The batch of pass `pass` (from 0).

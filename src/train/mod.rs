@@ -11,6 +11,7 @@ pub mod ema;
 pub mod grad_clip;
 pub mod micro_batches;
 pub mod presets;
+pub mod ranks;
 pub mod run;
 pub mod run_log;
 pub mod settings;
@@ -24,3 +25,5 @@ pub mod validation;
 mod cuda_bf16_tests;
 #[cfg(test)]
 mod cuda_tests;
+#[cfg(test)]
+mod ranks_tests;

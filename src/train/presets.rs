@@ -42,6 +42,8 @@ pub fn sample(network: &dyn Architecture, epochs: u64, seed: u64) -> TrainSettin
         augmentation: Augmentation::SAMPLE,
         validate_every: 0,
         seed,
+        deterministic_reduce: false,
+        ranks: 1,
     }
 }
 
@@ -68,5 +70,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         augmentation: Augmentation::REFERENCE,
         validate_every: 0,
         seed,
+        deterministic_reduce: false,
+        ranks: 1,
     }
 }

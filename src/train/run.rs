@@ -98,11 +98,27 @@ impl Run<'_> {
 
     /// Settles with what smaller settings a run goes on of which a step did not fit.
     fn relieve(&mut self, trainer: &mut Trainer, error: Error) -> Result<()> {
-        match &error {
-            Error::OutOfMemory(refusal) if refusal.phase != Phase::Evaluate => {}
+        let refused = match &error {
+            Error::OutOfMemory(refusal) if refusal.phase != Phase::Evaluate => trainer.ranks().rank(),
+            Error::Rank { rank, out_of_memory: true, .. } => *rank,
             _ => return Err(error),
-        }
-        trainer.go_on_with((self.oom_handler)(trainer, error)?);
+        };
+        let ranks = trainer.ranks().clone();
+        let settings = match ranks.are_several() {
+            false => (self.oom_handler)(trainer, error)?,
+            // The rank that was refused memory plans what fits it, for all.
+            true => {
+                let divided = trainer.settings().ranks;
+                let made = ranks.from(refused, || {
+                    let settings = (self.oom_handler)(trainer, error)?;
+                    serde_json::to_string(&settings).map_err(|error| Error::Model(format!("{error}; report this")))
+                })?;
+                let settings: TrainSettings =
+                    serde_json::from_str(&made).map_err(|error| Error::Model(format!("{error}; report this")))?;
+                TrainSettings { ranks: divided, ..settings }
+            }
+        };
+        trainer.go_on_with(settings);
         if let Some(journal) = &mut self.journal {
             journal.note("adapt", trainer.optimizer().steps(), measures(trainer.settings()))?;
         }
@@ -132,10 +148,10 @@ impl Run<'_> {
         if !(wanted && ended && due) || done {
             return Ok(false);
         }
-        let found = validation::validate(trainer, self.task, self.validation, epoch)?;
+        let found = self.validated(trainer, epoch)?;
         let best = validation::best(&trainer.history().validations).is_none_or(|best| found.iou > best.iou);
         trainer.note_validation(found.clone());
-        if best {
+        if best && trainer.ranks().is_first() {
             trainer.check_weights()?;
             let (task, path) = (self.task, best_path(self.checkpoint));
             trainer.with_best_weights(|trainer| Model::save(trainer.network(), trainer.parameters(), task, &path))?;
@@ -148,7 +164,29 @@ impl Run<'_> {
         Ok(true)
     }
 
+    /// What a validation finds: on the first rank, for all.
+    fn validated(&self, trainer: &mut Trainer, epoch: u64) -> Result<Validation> {
+        let ranks = trainer.ranks().clone();
+        if !ranks.are_several() {
+            return validation::validate(trainer, self.task, self.validation, epoch);
+        }
+        let mut own = None;
+        let told = ranks.from(0, || {
+            let found = own.insert(validation::validate(trainer, self.task, self.validation, epoch)?);
+            serde_json::to_string(found).map_err(|error| Error::Model(format!("{error}; report this")))
+        })?;
+        // Read from a text a score may be off by a last bit: only the first rank stores it.
+        own.map_or_else(
+            || serde_json::from_str(&told).map_err(|error| Error::Model(format!("{error}; report this"))),
+            Ok,
+        )
+    }
+
+    /// Saves the checkpoint, on the first rank.
     fn save(&self, trainer: &Trainer) -> Result<()> {
+        if !trainer.ranks().is_first() {
+            return Ok(());
+        }
         trainer.check_weights()?;
         training_state::save(trainer, self.task, self.checkpoint)
     }

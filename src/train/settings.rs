@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Augmentation, SamplingRule};
+use crate::error::{Error, Result};
 use crate::models::Recompute;
 use crate::models::loss::LossSettings;
 use crate::nn::optim::{OptimizerSettings, Schedule};
@@ -57,6 +58,50 @@ pub struct TrainSettings {
     pub validate_every: u64,
     /// Of initial weights, order, points and augmentation.
     pub seed: u64,
+    /// Gradients are taken a pass at a time and added in the order of the passes, whoever has made them: the results are then
+    /// the same bits for any number of processes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deterministic_reduce: bool,
+    /// Processes that a step's passes are divided among; where they are several, `accumulate` is a multiple of it.
+    #[serde(skip, default = "one")]
+    pub ranks: usize,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl TrainSettings {
+    /// What a run was asked that goes by these settings: `asked`, which was `divided`, and what has changed since.
+    pub fn undivided(&self, divided: &Self, asked: &Self) -> Self {
+        let Self { batch_size, accumulate, .. } = *asked;
+        match (self.batch_size, self.accumulate) == (divided.batch_size, divided.accumulate) {
+            true => Self { batch_size, accumulate, ranks: 1, ..self.clone() },
+            false => Self { ranks: 1, ..self.clone() },
+        }
+    }
+
+    /// The same, on `cases` cases, for `ranks` processes: as many cases a step, in as few equal passes as divide among them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the cases of a step do not divide among the processes.
+    pub fn divided(&self, ranks: usize, cases: usize) -> Result<Self> {
+        let (batch, passes) = (self.batch_size.clamp(1, cases.max(1)), self.accumulate.max(1));
+        let size = (1..=batch)
+            .rev()
+            .find(|size| batch.is_multiple_of(*size) && (passes * (batch / size)).is_multiple_of(ranks));
+        match size {
+            _ if ranks <= 1 => Ok(Self { ranks: 1, ..self.clone() }),
+            Some(size) => Ok(Self { batch_size: size, accumulate: passes * (batch / size), ranks, ..self.clone() }),
+            None => {
+                let all = batch * passes;
+                let problem = format!("the {all} cases of a step do not divide among {ranks} processes");
+                let fits = (1..ranks).rev().find(|ranks| all.is_multiple_of(*ranks)).unwrap_or(1);
+                let more = passes.next_multiple_of(ranks);
+                Err(Error::Usage(format!("{problem}; give --accumulate {more}, or start {fits}")))
+            }
+        }
+    }
 }
 
 fn one() -> usize {

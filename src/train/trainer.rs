@@ -1,17 +1,18 @@
 //! The training loop.
 
 mod passes;
+mod reduction;
+mod window;
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::data::prefetch::{self, PrefetchLimits, Queue};
-use crate::device::{Backend, Buffer, Device, Foreseen, Target};
+use crate::device::{Device, Foreseen, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::memory::Role;
-use crate::memory::{Event, Phase};
+use crate::memory::{Event, Phase, Role};
 use crate::models::{Architecture, Network};
 use crate::nn::Parameters;
 use crate::nn::optim::Optimizer;
@@ -24,24 +25,20 @@ use crate::train::costs::Costs;
 use crate::train::cuda_graph::StepGraph;
 use crate::train::ema::Ema;
 use crate::train::micro_batches::MicroBatches;
+use crate::train::ranks::Ranks;
 use crate::train::settings::TrainSettings;
 use crate::train::validation::Validation;
+use window::WHEN_NEEDED;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
 const RECORDED_STEP: u64 = 1;
-
-/// The most threads that draw batches beside a network on the CPU: more only help where reading is slower than it.
-const PREFETCH_THREADS: usize = 4;
 
 /// Steps of a process after which all are alike.
 const DIFFERENT_STEPS: usize = 2;
 
 /// Steps of a process before batches are drawn ahead.
 const MEASURED_STEPS: u64 = 2;
-
-/// Nothing is drawn before it is needed.
-const WHEN_NEEDED: PrefetchLimits = PrefetchLimits { items: 1, threads: 0 };
 
 /// How a run went so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,6 +66,9 @@ pub struct Trainer {
     prefetch_bytes: u64,
     waited: Duration,
     graph: Option<InGraph>,
+    ranks: Ranks,
+    /// Some rank was asked to stop.
+    stopping: bool,
 }
 
 /// Where a trainer's batches come from.
@@ -87,6 +87,12 @@ impl Trainer {
     /// # Errors
     /// An impossible configuration, a precision that the network does not compute in, or no memory.
     pub fn new(device: &Device, architecture: &dyn Architecture, settings: TrainSettings) -> Result<Self> {
+        if (settings.ranks > 1 || settings.deterministic_reduce) && matches!(device.target(), Target::Cuda(_)) {
+            let what = if settings.ranks > 1 { "training by several processes" } else { "--deterministic-reduce" };
+            return Err(Error::Usage(format!(
+                "{what} is for the CPU so far; leave --device away, or start one process"
+            )));
+        }
         let mut parameters = Parameters::new(device);
         let mut network = architecture.build(&mut parameters, &mut Rng::named(settings.seed, "weights"))?;
         settings.recompute.choices(&architecture.units())?;
@@ -113,7 +119,20 @@ impl Trainer {
             prefetch_bytes: 0,
             waited: Duration::ZERO,
             graph: None,
+            ranks: Ranks::alone(),
+            stopping: false,
         })
+    }
+
+    /// From now on takes the part of this process in the steps of `ranks`, for whose number the settings are divided
+    /// ([`TrainSettings::divided`]). What checkpoints say is what the run was `asked`.
+    pub fn join(&mut self, ranks: &Ranks, asked: TrainSettings) {
+        (self.ranks, self.asked) = (ranks.clone(), asked);
+    }
+
+    /// The processes of the run.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// The network.
@@ -312,11 +331,23 @@ impl Trainer {
         after: &mut impl FnMut(&mut Self) -> Result<()>,
     ) -> Result<()> {
         let (numbers, total) = (passes.of_steps(steps.clone()), self.total_steps(passes.cases.len()));
-        let draw = |pass| passes.draw(pass);
+        let draw = |pass| passes.draw_own(pass);
         prefetch::ahead(numbers, window, draw, |queue| {
             while self.optimizer.steps() < steps.end {
-                interrupt::check(|| format!("{} of {total} steps are done", self.optimizer.steps()))?;
+                let told = || format!("{} of {total} steps are done", self.optimizer.steps());
+                match self.ranks.are_several() {
+                    // The ranks have told each other in the last step, and stop together.
+                    true if self.stopping => {
+                        self.ranks.end_together();
+                        return Err(Error::Interrupted(told()));
+                    }
+                    true => {}
+                    false => interrupt::check(told)?,
+                }
                 self.step(queue, passes.per_epoch, total)?;
+                if self.optimizer.steps().is_multiple_of(passes.per_epoch) {
+                    self.check_replicas()?;
+                }
                 after(self)?;
             }
             Ok(())
@@ -331,31 +362,8 @@ impl Trainer {
             cases,
             size: self.batch_size(cases.len()),
             parts: self.accumulate(),
+            share: (self.ranks.rank(), self.settings.ranks.max(1)),
             per_epoch: self.steps_per_epoch(cases.len()),
-        }
-    }
-
-    /// How far batches of `bytes` bytes are drawn ahead, with the entry in the ledger that stands for them. On a CUDA device
-    /// they lie in the host's memory, of which its ledger knows nothing. They take at most half of what steps leave of the
-    /// budget; where that holds no two batches, each is drawn when it is needed.
-    fn window(&self, bytes: u64) -> (PrefetchLimits, Option<Buffer>) {
-        let on_cpu = matches!(self.device.backend(), Backend::Cpu { .. });
-        // A GPU leaves the host's cores to reading, inflating and augmenting.
-        let threads = match on_cpu {
-            true => self.device.threads().clamp(1, PREFETCH_THREADS),
-            false => std::thread::available_parallelism().map_or(1, usize::from),
-        };
-        let left = if on_cpu { (self.device.budget().saturating_sub(self.device.reserved())) / 2 } else { u64::MAX };
-        let window = PrefetchLimits::within(self.prefetch_bytes.min(left), bytes, threads);
-        if self.prefetch_bytes == 0 || window.bytes(bytes) > left {
-            return (WHEN_NEEDED, None);
-        }
-        if !on_cpu {
-            return (window, None);
-        }
-        match self.device.in_op("prefetch", || self.device.allocate(window.bytes(bytes), Role::Staging)) {
-            Ok(entry) => (window, Some(entry)),
-            Err(_) => (WHEN_NEEDED, None),
         }
     }
 
@@ -365,7 +373,7 @@ impl Trainer {
     /// As [`Trainer::train`].
     pub fn dry_run(&mut self, cases: &dyn CaseSource, steps: u64) -> Result<()> {
         let (passes, per_epoch) = (self.passes(cases), self.steps_per_epoch(cases.len()));
-        let (done, draw) = (self.optimizer.steps(), |pass| passes.draw(pass));
+        let (done, draw) = (self.optimizer.steps(), |pass| passes.draw_own(pass));
         prefetch::ahead(passes.of_steps(done..done + steps), WHEN_NEEDED, draw, |queue| {
             (0..steps).try_for_each(|_| self.step(queue, per_epoch, steps))
         })
@@ -399,16 +407,19 @@ impl Trainer {
             self.device.ledger(|ledger| ledger.record(true));
         }
         let factor = self.rate_factor(step, per_epoch, total);
-        let made = self.next_batch(queue).and_then(|first| {
-            let foreseen = self.foresee(&first);
-            let (device, number, mut first) = (self.device.clone(), self.costs.step_seconds.len(), Some(first));
-            device.place_ahead(&foreseen, number, || {
-                self.take(factor, &mut |trainer| match first.take() {
-                    Some(first) => Ok(Cow::Owned(first)),
-                    None => trainer.next_batch(queue).map(Cow::Owned),
+        let made = match self.next_batch(queue) {
+            Err(error) => self.take_no_part(error),
+            Ok(first) => {
+                let foreseen = self.foresee(&first);
+                let (device, number, mut first) = (self.device.clone(), self.costs.step_seconds.len(), Some(first));
+                device.place_ahead(&foreseen, number, || {
+                    self.take(factor, &mut |trainer| match first.take() {
+                        Some(first) => Ok(Cow::Owned(first)),
+                        None => trainer.next_batch(queue).map(Cow::Owned),
+                    })
                 })
-            })
-        });
+            }
+        };
         let events = recorded.then(|| {
             self.device.ledger(|ledger| {
                 let events = ledger.take_events();
@@ -486,10 +497,6 @@ impl Trainer {
         let before = queue.waited();
         let batch = self.device.in_phase(Phase::Data, || queue.next());
         self.waited += queue.waited() - before;
-        batch.ok_or_else(out_of_batches)?
+        batch.ok_or_else(passes::out_of_batches)?
     }
-}
-
-fn out_of_batches() -> Error {
-    Error::Model("the batches ended before the run; report this".into())
 }

@@ -106,8 +106,8 @@ fn images_that_cannot_be_read() {
         let values = (0..SIDE.pow(3)).map(|i| if i == 100 { odd } else { i as f32 });
         good.clone().typed(16, 4, values.flat_map(f32::to_le_bytes).collect())
     };
-    damaged_file("imagesTr", &floats(f32::NAN), &["1 voxels"]);
-    damaged_file("imagesTr", &floats(f32::INFINITY), &["1 voxels"]);
+    damaged_file("imagesTr", &floats(f32::NAN), &["1 voxel that is NaN"]);
+    damaged_file("imagesTr", &floats(f32::INFINITY), &["1 voxel that is NaN"]);
     let series = with(&|f| {
         (f.dim[0], f.dim[4]) = (4, 2);
         f.voxels.extend_from_within(..);

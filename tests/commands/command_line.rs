@@ -144,6 +144,37 @@ fn files_that_exist_are_kept() {
     }
 }
 
+/// So do files for a plot, a table, a trace or a profile. A pipe is not taken for a file, and stays one.
+#[test]
+fn files_for_other_programs_are_kept_too() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
+    let step = "memory -q -m o-net-small --volume 16x16x16 --points 64 --channels 1";
+    let train = "train -q -j 1 -m o-net-small --points 64 -e 1 -d data";
+    let commands = [
+        (format!("{step} --csv"), "log.csv"),
+        (format!("{step} --html"), "page.html"),
+        (format!("{step} --trace"), "trace.json"),
+        (format!("{step} --pprof"), "heap.pb.gz"),
+        (format!("{step} --snapshot"), "step.pickle"),
+        (format!("{step} --device cpu --steps 1 --profile"), "step.json"),
+        ("memory -q --sweep 16..32 --models o-net --csv".into(), "sweep.csv"),
+        ("roofline -m o-net --volume 32x32x32 --html".into(), "roofline.html"),
+        (format!("{train} --profile"), "run.json"),
+    ];
+    for (command, file) in commands {
+        let command = format!("{command} {file}");
+        fs::write(place.at(file), "mine").unwrap();
+        place.refuses(&command, 1, &[file, "exists already", "--overwrite"]);
+        assert_eq!(fs::read(place.at(file)).unwrap(), b"mine", "{command}");
+        place.run(&format!("{command} --overwrite")).succeeded();
+        assert_ne!(fs::read(place.at(file)).unwrap(), b"mine", "{command}");
+    }
+    assert!(Command::new("mkfifo").arg(place.at("pipe")).status().unwrap().success());
+    place.refuses(&format!("{step} --csv pipe --overwrite"), 1, &["pipe", "is a pipe, a socket or a device"]);
+    assert!(!fs::metadata(place.at("pipe")).unwrap().is_file());
+}
+
 /// Every command is in every shell's completions, and has a page in the manual.
 #[test]
 fn completions_and_manual_pages() {

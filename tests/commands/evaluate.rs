@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::support::Nifti;
 use crate::support::cli::{Place, ball, data_set};
 use serde_json::Value;
 
@@ -57,6 +58,22 @@ fn scores_of_a_network_in_every_form() {
     fs::write(place.at("scores/scores.csv"), "").unwrap();
     place.run(&format!("{evaluate} --out scores --overwrite")).succeeded();
     assert_eq!(fs::read_to_string(place.at("scores/scores.csv")).unwrap(), csv);
+}
+
+/// A case without foreground counts in the mean of the cases by the rule, 1 or 0, and in no class's: the text says so.
+#[test]
+fn cases_without_foreground_are_told_of() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
+    Nifti::filled([16; 3], 0).write(&place.at("data/labelsTr/b.nii.gz"));
+    for (number, case) in ["a", "b", "v"].into_iter().enumerate() {
+        ball(16, number as u64)[1].write(&place.at(&format!("found/{case}.nii.gz")));
+    }
+    let text = place.run("evaluate -q --predictions found --data data --part all -o scores").succeeded();
+    assert!(text.contains("mean Dice 0.6667, IoU 0.6667 over 3 cases, 1 without foreground among them\n"), "{text}");
+    assert!(text.contains("1 of 3 labels lack it; it was predicted in 1 of them; they do not count"), "{text}");
+    let outcome = place.run("borders data -o maps");
+    assert!(outcome.err.contains("labelsTr/b.nii.gz: holds no foreground: its border map is empty"), "{}", outcome.err);
 }
 
 /// The official evaluation draws points; the same seed gives the same ones, and a U-Net's are those of its dense answer.

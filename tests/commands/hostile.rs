@@ -107,7 +107,7 @@ fn flags_that_ask_for_the_moon() {
     place.refuses("mesh scan.nii.gz --out m.ply --smooth 101", 2, &["--smooth"]);
     // A patch of 2⁴⁸ voxels, and a spacing at which nothing is left of a scan.
     let train = "train --preset sample --quiet --memory-budget 2GiB --data data --model unet3d --out run";
-    place.refuses(&format!("{train} --patch 65536x65536x65536"), 2, &["--patch", "batch of 1 cases"]);
+    place.refuses(&format!("{train} --patch 65536x65536x65536"), 2, &["--patch", "batch of 1 case "]);
     place.refuses(&format!("{train} --spacing 1e30"), 2, &["spacing", "makes 0.00e0 voxels"]);
     for flags in [format!("--patch {huge},16,16"), "--resize 64".into(), format!("--resize {huge},1,1")] {
         let flag = flags.split(' ').next().unwrap();

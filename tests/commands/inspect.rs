@@ -75,6 +75,32 @@ fn other_layouts_and_a_single_file() {
     place.refuses("inspect nowhere", 1, &["nowhere", "check the path"]);
 }
 
+/// An embedded task is inspected as `train` takes it. Of an even number of volumes the median lies between the two in the middle.
+#[test]
+fn an_embedded_task_and_its_medians() {
+    let place = Place::new();
+    let text = place.run("inspect sample:heads --full").succeeded();
+    assert!(text.contains("layout       Decathlon") && text.contains("6 of 6 cases"), "{text}");
+    let found: Value = serde_json::from_str(&place.run("inspect sample:heads --full --json").succeeded()).unwrap();
+    let cases = found["cases"].as_array().unwrap().iter();
+    let mut volumes: Vec<f64> = cases.map(|case| case["labels"][1]["millilitres"].as_f64().unwrap()).collect();
+    volumes.sort_by(f64::total_cmp);
+    let median = (volumes[2] + volumes[3]) / 2.0;
+    assert!(volumes[3] - volumes[2] > 1.0 && text.contains(&format!("{median:.1} ml (median)")), "{volumes:?}: {text}");
+    place.refuses("inspect sample:head", 2, &["no embedded task 'head'", "heads"]);
+}
+
+/// Without the voxels nothing is said of them: a blank scan shows only with `--full`.
+#[test]
+fn what_was_not_read_is_said() {
+    let place = Place::new();
+    Nifti::filled([8; 3], 0).write(&place.at("blank.nii"));
+    let text = place.run("inspect blank.nii").succeeded();
+    assert!(text.contains("no problems found in names and headers; --full reads all voxels\n1 case in "), "{text}");
+    let text = place.run("inspect blank.nii --full").succeeded();
+    assert!(text.contains("1 problem:") && text.contains("is 0 everywhere"), "{text}");
+}
+
 /// Every fault is listed, and none stops the others from being found.
 #[test]
 fn faults_are_listed() {

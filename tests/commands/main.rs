@@ -33,6 +33,7 @@ mod out_of_memory;
 mod own_data;
 mod plan;
 mod profile;
+mod ranks;
 mod resident_memory;
 mod roofline;
 mod table1;

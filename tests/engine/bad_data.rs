@@ -117,7 +117,7 @@ fn voxels_that_are_not_numbers() {
     image_error("nan.nii", &file.bytes(), &["3 voxels", "[1, 0, 1]"]);
     let voxels = [0.0f64, 1e300].iter().flat_map(|v| v.to_le_bytes()).collect();
     let wide = Nifti::new([2, 1, 1]).typed(64, 8, voxels);
-    image_error("wide.nii", &wide.bytes(), &["1 voxels", "[1, 0, 0]"]);
+    image_error("wide.nii", &wide.bytes(), &["1 voxel that is NaN", "[1, 0, 0]"]);
 }
 
 #[test]

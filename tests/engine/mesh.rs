@@ -382,10 +382,15 @@ fn the_command() {
     }
     let text = place.run("mesh seg.nii.gz --out one.stl --label 3 --smallest 0 --lps").succeeded();
     assert!(text.starts_with("one.stl: class 3: ") && text.contains(" cm²"), "{text}");
-    // Pieces below the size: a warning and an empty file.
-    let outcome = place.run("mesh seg.nii.gz --out none.ply --label 3");
+    // A lesion below the size is meshed, and it is told.
+    let outcome = place.run("mesh seg.nii.gz --out small.ply --label 3");
+    let said = "warning: class 3: all pieces have fewer than 1728 voxels (--smallest); the largest stays, of ";
+    assert!(outcome.err.contains(said), "{}", outcome.err);
+    assert!(!read_ply(&std::fs::read(place.at("small.ply")).unwrap()).0.triangles.is_empty());
+    // No closed surface has fewer than four triangles.
+    let outcome = place.run("mesh seg.nii.gz --out few.ply --label 3 --triangles 3");
     assert!(
-        outcome.err.contains("warning: class 3: the mesh is empty; 1 piece of fewer than 1728 voxels"),
+        outcome.err.contains("the fewest that neither open nor fold the surface, more than --triangles 3"),
         "{}",
         outcome.err
     );

@@ -249,7 +249,15 @@ fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> 
         return print(json);
     }
     let notes: String = left_out(&summary).iter().map(|note| format!("{}\n", visible_line(note))).collect();
-    let means = format!("\nmean Dice {dice:.4}, IoU {iou:.4}\nscores: {}\n", folder.display());
+    // By the rule of the scores: 1 if nothing is found in them, else 0.
+    let empty = measured.iter().filter(|case| case.classes.iter().all(|class| class.true_ml == 0.0)).count();
+    let empty = match empty {
+        0 => String::new(),
+        1 => ", 1 without foreground among them".into(),
+        count => format!(", {count} without foreground among them"),
+    };
+    let cases = plural(measured.len(), "case");
+    let means = format!("\nmean Dice {dice:.4}, IoU {iou:.4} over {cases}{empty}\nscores: {}\n", folder.display());
     print(table::table(measured, &summary) + &notes + &means)
 }
 

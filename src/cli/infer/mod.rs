@@ -23,6 +23,8 @@ use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
 use super::output::note;
 #[cfg(feature = "train")]
+use super::output::refuse_existing;
+#[cfg(feature = "train")]
 use super::profile::ProfileArgs;
 use super::provenance::print_json;
 use super::{RunArgs, path_text};
@@ -129,6 +131,8 @@ pub fn run(args: InferArgs) -> Result<()> {
         return merge::run(folder, args.run.json);
     }
     interrupt::listen();
+    #[cfg(feature = "train")]
+    refuse_existing(&args.profile.profile, args.overwrite)?;
     let shard = args.shards.get()?;
     #[cfg(feature = "report")]
     if shard.is_some() && args.seen.report {

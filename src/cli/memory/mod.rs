@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceChoice;
 use super::oom::OnOom;
+use super::output::refuse_existing;
 use super::profile::ProfileArgs;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
@@ -231,6 +232,9 @@ pub struct MemoryArgs {
     snapshot: Option<PathBuf>,
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Replace files that exist
+    #[arg(long, help_heading = "Files")]
+    overwrite: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -238,8 +242,9 @@ pub struct MemoryArgs {
 /// Answers.
 ///
 /// # Errors
-/// An unknown model, a volume that it does not admit, no memory, a file that cannot be written.
+/// An unknown model, a volume that it does not admit, no memory, a file that exists or cannot be written.
 pub fn run(args: MemoryArgs) -> Result<()> {
+    refuse_existing(args.files(), args.overwrite)?;
     match args.device {
         Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
@@ -251,6 +256,7 @@ pub fn run(args: MemoryArgs) -> Result<()> {
             "--profile takes the time of one step that runs; add --device cpu or --device cuda".into(),
         ));
     }
+    args.own.check()?;
     if args.own.is_given() {
         return run::run(&args);
     }
@@ -350,6 +356,14 @@ impl MemoryArgs {
         #[cfg(not(feature = "report"))]
         let wanted = false;
         wanted
+    }
+
+    /// All files that are wanted.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.csv, &self.trace, &self.pprof, &self.snapshot, &self.profile.profile].into_iter();
+        #[cfg(feature = "report")]
+        let files = files.chain([&self.html]);
+        files.flatten()
     }
 
     /// The page's file, if one is wanted.

@@ -12,7 +12,7 @@ use super::super::training::open_divided;
 use super::{MemoryArgs, Where, refuse};
 use crate::checkpoint::model;
 use crate::device::{Device, Target, UNLIMITED};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::read_text;
 use crate::memory::default_cpu_budget;
 use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
@@ -60,12 +60,24 @@ pub(super) struct OwnRunArgs {
     #[arg(long = "run", value_name = "FOLDER", conflicts_with_all = ["model", "points", "recompute", "pprof"])]
     #[arg(conflicts_with_all = OTHERS)]
     run_folder: Option<PathBuf>,
+    /// With --config or --run: plan one of N processes that divide each step (mpirun -n N ossnet train)
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "data")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
 }
 
 /// Most bytes of a configuration.
 const MOST_CONFIG: u64 = 1 << 20;
 
 impl OwnRunArgs {
+    /// Refuses to divide a step that is no run's.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.ranks > 1 && !self.is_given() {
+            true => Err(Error::Usage("--ranks plans a process of a run; add --config FILE or --run FOLDER".into())),
+            false => Ok(()),
+        }
+    }
+
     /// True if a run is meant.
     pub(super) fn is_given(&self) -> bool {
         self.config.is_some() || self.data.is_some() || self.run_folder.is_some()
@@ -151,7 +163,8 @@ fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> 
     let dataset = open_divided(config)?;
     let loaded = Some(config.load_model.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let reference = checkpoint.or(loaded).map_or(Ok(false), model::is_reference)?;
-    let setup = Setup::of(config, &dataset, reference)?;
+    let mut setup = Setup::of(config, &dataset, reference)?;
+    setup.settings = setup.settings.divided(args.own.ranks.into(), dataset.training.len())?;
     let cases = some_cases(&setup, &dataset)?;
     let target = args.target();
     config.precision.check(target, "--plan-for cuda")?;
@@ -163,9 +176,10 @@ fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> 
 fn text(answer: &RunForecast) -> String {
     let settings = &answer.settings;
     let mut text = format!(
-        "{}: a run of {} steps, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
+        "{}: a run of {} step{}, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
         answer.network,
         count(answer.steps()),
+        if answer.steps() == 1 { "" } else { "s" },
         super::shape_text(answer.shape),
         settings.batch_size,
         count(settings.points as u64),
@@ -173,6 +187,12 @@ fn text(answer: &RunForecast) -> String {
         target_text(answer.target),
         count(answer.parameters as u64)
     );
+    if settings.ranks > 1 {
+        text += &format!(
+            "each of {} processes, which make {} passes a step between them\n\n",
+            settings.ranks, settings.accumulate
+        );
+    }
     let mut grid = TextTable::new(["a training step, as costs.json has it", "MiB"]);
     for (role, bytes) in &answer.costs.peak_by_role {
         grid.push([role_name(role), mib(*bytes)]);

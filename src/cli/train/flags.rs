@@ -122,6 +122,11 @@ pub struct Flags {
     #[arg(long, value_name = "N")]
     #[arg(help_heading = "Sampling")]
     accumulate: Option<u32>,
+    /// Add gradients in the order of a step's passes: the same bits from any number of processes (CPU)
+    #[arg(long)]
+    #[serde(skip_serializing_if = "is_false")]
+    #[arg(help_heading = "Training")]
+    deterministic_reduce: bool,
     /// Longest gradient; longer ones are shortened to it (0: off) [default: 0]
     #[arg(long, value_name = "NORM")]
     #[arg(help_heading = "Training")]

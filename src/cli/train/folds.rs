@@ -16,6 +16,7 @@ use crate::evaluate;
 use crate::files::{RunFolder, read_text, write_atomic};
 use crate::report::CaseScore;
 use crate::train::config::RunConfig;
+use crate::train::ranks::Ranks;
 
 /// Most bytes of a summary.
 const MOST_SUMMARY: u64 = 1 << 28;
@@ -45,7 +46,7 @@ pub(super) fn run(args: &TrainArgs, config: &RunConfig, device: &Device, folder:
         verbosity.say(format!("fold {number}/{}", config.folds));
         let claimed = RunFolder::claim(&path, |_| true)?;
         let resuming = path.join(CONFIG).exists();
-        let place = Place { folder: claimed.path(), resuming, again, begin: &begin };
+        let place = Place { folder: claimed.path(), resuming, again, begin: &begin, ranks: &Ranks::alone() };
         let trained = train_in(args, &own, device, &place)?;
         summaries.push(parsed(&path, &trained.json)?);
     }

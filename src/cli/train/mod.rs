@@ -4,6 +4,7 @@ mod flags;
 mod folds;
 #[cfg(feature = "report")]
 mod report;
+mod several;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +16,11 @@ use super::RunArgs;
 use super::device_args::{DeviceArgs, DeviceChoice};
 use super::fold_files;
 use super::oom::OomArgs;
-use super::output::{plural, print};
+use super::output::{plural, print, refuse_existing};
 use super::plan;
 use super::profile::ProfileArgs;
 use super::provenance::stamped_with;
+use super::ranks;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
     score_cases,
@@ -27,7 +29,7 @@ use crate::checkpoint::model;
 use crate::data::{Dataset, Folds};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::name::path_of;
+use crate::files::name::{path_of, text_of};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
 use crate::models::{Architecture, NetworkConfig};
@@ -38,6 +40,7 @@ use crate::task::Task;
 use crate::text::for_a_shell;
 use crate::train::case_source::CaseSource;
 use crate::train::config::{DataSource, Preset, RunConfig};
+use crate::train::ranks::Ranks;
 use crate::train::run::{Run, best_path};
 use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
@@ -90,6 +93,9 @@ pub struct TrainArgs {
     oom: OomArgs,
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Replace the file of --profile if it exists
+    #[arg(long, requires = "profile", help_heading = "Files")]
+    overwrite: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -115,14 +121,66 @@ struct Prepared {
 ///
 /// # Errors
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
-pub fn run(args: TrainArgs) -> Result<()> {
+pub fn run(mut args: TrainArgs) -> Result<()> {
     interrupt::listen();
-    let mut config = configuration(&args)?;
+    let ranks = ranks::join()?;
+    ranks::share_machine(&mut args.run, &ranks)?;
+    let config = match ranks.are_several() {
+        false => settled(&args)?,
+        true => {
+            ranks.all(args.check_several())?;
+            let text = ranks.from(0, || settled(&args)?.map_or(Ok(String::new()), |config| config.to_toml()))?;
+            let file = (Path::new("the first rank's configuration"), &*text);
+            (!text.is_empty()).then(|| RunConfig::resolve(Some(file), Table::new(), false)).transpose()?
+        }
+    };
+    let Some(config) = config else { return Ok(()) };
+    let device = ranks.all(device(&args))?;
+    ranks.all(config.precision.check(device.target(), "--device cuda"))?;
+    // An unknown network is an error before anything is read or written.
+    ranks.all(config.network(1, 1, [256; 3]))?;
+    let claim = || match &args.resume {
+        Some(folder) => RunFolder::claim(folder, |_| true),
+        None => output_folder(args.out.as_deref(), "train", |folder| {
+            // Folds that were trained one by one, perhaps on several machines, are gathered.
+            config.folds > 0 && config.fold == 0 && fold_files::are_in(folder)
+        }),
+    };
+    // Held to the end, by the first rank.
+    let mut claimed = None;
+    let folder = ranks.from(0, || Ok(text_of(claimed.insert(claim()?).path())))?;
+    let folder = path_of(Path::new(""), &folder);
+    let again = format!("go on with: ossnet train --resume {}", for_a_shell(&folder));
+    if config.folds > 0 && config.fold == 0 {
+        let problem = "the folds of a cross-validation are trained one after the other, each by one process";
+        let several =
+            || Err(Error::Usage(format!("{problem}; give several processes one fold (--fold 1/{})", config.folds)));
+        return ranks.all(if ranks.are_several() {
+            several()
+        } else {
+            folds::run(&args, &config, &device, &folder, &again)
+        });
+    }
+    let finished = || args.resume.as_ref().map_or(Ok(None), |_| folds::finished(&folder, &config));
+    let finished = ranks.from(0, || Ok(finished()?.map_or(String::new(), |summary| summary.to_string())))?;
+    if let Ok(summary) = serde_json::from_str(&finished) {
+        return if ranks.is_first() { tell_finished(&args, &folder, &summary) } else { Ok(()) };
+    }
+    let resuming = args.resume.is_some();
+    let place = Place { folder: &folder, resuming, again: &again, begin: &|| Ok(()), ranks: &ranks };
+    let trained = train_in(&args, &config, &device, &place)?;
+    if ranks.is_first() { print(if args.run.json { trained.json } else { trained.text }) } else { Ok(()) }
+}
+
+/// The whole configuration of the run; nothing if there is no more to do than to print it.
+fn settled(args: &TrainArgs) -> Result<Option<RunConfig>> {
+    refuse_existing(&args.profile.profile, args.overwrite)?;
+    let mut config = configuration(args)?;
     // A run that was stopped before its configuration was written begins anew.
     let resumed = args.resume.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());
     let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && !resumed;
     if args.dump_config && !of_the_data {
-        return print(config.to_toml()?);
+        return print(config.to_toml()?).map(|()| None);
     }
     if args.time_budget.is_some() && !of_the_data {
         let problem = "--time-budget chooses the epochs of a run that the data make";
@@ -131,39 +189,17 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if of_the_data {
         // An unknown network is an error before any case is read.
         config.network(1, 1, [256; 3])?;
-        config.precision.check(device(&args)?.target(), "--device cuda")?;
-        config = match planned_before(&args)? {
+        config.precision.check(device(args)?.target(), "--device cuda")?;
+        config = match planned_before(args)? {
             Some(config) => config,
             // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
-            None => by_data(&args, config, &device(&args)?)?,
+            None => by_data(args, config, &device(args)?)?,
         };
         if args.dump_config {
-            return print(config.to_toml()?);
+            return print(config.to_toml()?).map(|()| None);
         }
     }
-    let config = config.from_anywhere();
-    let device = device(&args)?;
-    config.precision.check(device.target(), "--device cuda")?;
-    // An unknown network is an error before anything is read or written.
-    config.network(1, 1, [256; 3])?;
-    let folder = match &args.resume {
-        Some(folder) => RunFolder::claim(folder, |_| true)?,
-        None => output_folder(args.out.as_deref(), "train", |folder| {
-            // Folds that were trained one by one, perhaps on several machines, are gathered.
-            config.folds > 0 && config.fold == 0 && fold_files::are_in(folder)
-        })?,
-    };
-    let folder = folder.path();
-    let again = format!("go on with: ossnet train --resume {}", for_a_shell(folder));
-    if config.folds > 0 && config.fold == 0 {
-        return folds::run(&args, &config, &device, folder, &again);
-    }
-    if let Some(summary) = args.resume.as_ref().map_or(Ok(None), |_| folds::finished(folder, &config))? {
-        return tell_finished(&args, folder, &summary);
-    }
-    let place = Place { folder, resuming: args.resume.is_some(), again: &again, begin: &|| Ok(()) };
-    let trained = train_in(&args, &config, &device, &place)?;
-    print(if args.run.json { trained.json } else { trained.text })
+    Ok(Some(config.from_anywhere()))
 }
 
 /// Says what a run found that had come to its end before.
@@ -191,6 +227,8 @@ struct Place<'a> {
     again: &'a str,
     /// Done before the first file is written.
     begin: &'a dyn Fn() -> Result<()>,
+    /// The processes that make it.
+    ranks: &'a Ranks,
 }
 
 /// What a run found.
@@ -203,32 +241,37 @@ struct Trained {
 
 /// Trains in one folder to the end.
 fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place<'_>) -> Result<Trained> {
-    let Place { folder, again, .. } = *place;
+    let Place { folder, again, ranks, .. } = *place;
     let verbosity = args.run.verbosity();
     let path = checkpoint_path(folder, &config.network(1, 1, [256; 3])?);
     // A run that was killed before its first checkpoint starts anew.
     let resumed = place.resuming && (path.exists() || !folder.join(CONFIG).exists());
     let Prepared { dataset, task, training, validation, network, settings, folds } =
-        prepare(args, config, device, resumed.then_some(path.as_path()))?;
-    let run = TrainingPlan { network: &network, settings, cases: &*training, flags: true, graph: args.graph };
-    let run = run.at(config.recompute(), device)?;
-    let mut fitting = args.oom.settle(run, device, verbosity)?;
+        ranks.all(prepare(args, config, device, resumed.then_some(path.as_path())))?;
+    let divided = ranks.all(settings.divided(ranks.size(), training.len()))?;
+    let run = TrainingPlan {
+        network: &network,
+        settings: divided.clone(),
+        cases: &*training,
+        flags: true,
+        graph: args.graph,
+    };
+    let run = ranks.all(run.at(config.recompute(), device))?;
+    let mut fitting = ranks.all(args.oom.settle(run, device, verbosity))?;
     let trainer = Trainer::new(device, &network, fitting.settings().clone());
-    let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
+    let mut trainer = ranks.all(trainer.map_err(|error| fitting.explain(error)))?;
+    trainer.join(ranks, fitting.settings().undivided(&divided, &settings));
     trainer.set_prefetch(args.prefetch);
     if args.graph {
         trainer.use_graphs()?;
     }
-    if resumed {
-        training_state::resume(&mut trainer, &task, &path)?;
-    } else if !config.load_model.is_empty() {
-        model::load_weights(trainer.parameters_mut(), &path_of(Path::new(""), &config.load_model))?;
-        trainer.restart_average()?;
-    }
+    ranks.all(begin_from(&mut trainer, config, &task, resumed.then_some(&path)))?;
+    several::check(&trainer, &dataset, training.len())?;
     if config.preset == Preset::Sample && matches!(config.data(), DataSource::Folder(_)) && !resumed {
         verbosity.say("defaults are those of the embedded sample; --preset auto makes them of your data");
     }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
+    several::tell(&trainer, verbosity);
     let begin = |step: u64| {
         (place.begin)()?;
         if let Some(folds) = &folds {
@@ -245,7 +288,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         task: &task,
         checkpoint: &path,
         save_every: Duration::from_secs(config.save_every),
-        begin: Some(Box::new(begin)),
+        begin: if ranks.is_first() { Some(Box::new(begin)) } else { None },
         journal: None,
         oom_handler: Box::new(|trainer, error| fitting.relieve(trainer, error)),
     };
@@ -256,8 +299,11 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     args.profile.start(device);
     training::interruptible(run.to_end(&mut trainer, &mut progress), again)?;
     progress.finish(&trainer);
-    args.profile.finish(device, &args.run)?;
     drop(run);
+    if !ranks.is_first() {
+        return Ok(Trained { json: String::new(), text: String::new() });
+    }
+    args.profile.finish(device, &args.run)?;
     let scored = trainer.with_best_weights(|trainer| {
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
@@ -265,6 +311,18 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     let ended =
         Ended { trainer: &trainer, dataset: &dataset, folder, checkpoint: &path, cases, changes: fitting.changes };
     finish(config, ended, training.len())
+}
+
+/// Gives a trainer what it begins from: a checkpoint's whole state, or weights alone.
+fn begin_from(trainer: &mut Trainer, config: &RunConfig, task: &Task, resumed: Option<&PathBuf>) -> Result<()> {
+    match resumed {
+        Some(path) => training_state::resume(trainer, task, path),
+        None if config.load_model.is_empty() => Ok(()),
+        None => {
+            model::load_weights(trainer.parameters_mut(), &path_of(Path::new(""), &config.load_model))?;
+            trainer.restart_average()
+        }
+    }
 }
 
 /// The configuration of the run: that in the folder of a resumed one, else a preset's, a file's and the flags'.

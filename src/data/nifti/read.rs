@@ -9,6 +9,7 @@ use super::header::{Datatype, Header, SIZE_2};
 use crate::data::source::Source;
 use crate::files::name::file_name;
 use crate::memory::size;
+use crate::text::plural;
 use crate::{Error, Result};
 
 /// The most elements (voxels times channels) that one file may declare: 2³², 16 GiB as f32.
@@ -371,6 +372,8 @@ fn check_finite(voxels: &[f32], header: &Header, source: &Source) -> Result<()> 
             i
         })
         .collect();
-    let problem = format!("holds {count} voxels that are NaN or infinite in 32-bit floats, the first at {index:?}");
+    let are = if count == 1 { "is" } else { "are" };
+    let problem =
+        format!("holds {} that {are} NaN or infinite in 32-bit floats, the first at {index:?}", plural(count, "voxel"));
     Err(Error::data(source.path(), problem, "replace them, for example by the background value"))
 }

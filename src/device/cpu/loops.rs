@@ -12,6 +12,11 @@ pub(crate) fn rows_in_piece(row: usize) -> usize {
 
 /// Cuts `out` into pieces of whole rows and runs `work(index of the first row, piece)` on each.
 pub(crate) fn by_rows(pool: &Pool, out: &mut [f32], row: usize, work: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    rows(pool, out, row, &work);
+}
+
+/// Compiled once.
+fn rows(pool: &Pool, out: &mut [f32], row: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync + Send)) {
     let (rows, step) = (out.len().checked_div(row).unwrap_or(0), rows_in_piece(row));
     let out = SharedMut::new(out);
     pool.for_each(rows.div_ceil(step), |piece| {

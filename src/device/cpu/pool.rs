@@ -52,21 +52,31 @@ impl Pool {
         match pieces {
             0 => {}
             1 => work(0),
-            _ => self.threads.install(|| (0..pieces).into_par_iter().for_each(work)),
+            _ => self.run(pieces, &work),
         }
+    }
+
+    /// Compiled once: rayon's machinery is some ten kilobytes for each closure, and a piece of work is far longer than a call.
+    fn run(&self, pieces: usize, work: &(dyn Fn(usize) + Sync + Send)) {
+        self.threads.install(|| (0..pieces).into_par_iter().for_each(work));
     }
 
     /// Runs `work(piece, thread)` for each piece in `0..pieces`; `thread < self.threads()` names scratch that no other
     /// running piece uses.
     pub fn for_each_with_thread(&self, pieces: usize, work: impl Fn(usize, usize) + Sync + Send) {
-        self.threads.install(|| {
-            (0..pieces).into_par_iter().for_each(|piece| work(piece, rayon::current_thread_index().unwrap_or(0)));
-        });
+        self.run(pieces, &|piece| work(piece, rayon::current_thread_index().unwrap_or(0)));
     }
 
     /// The results of `work(piece)` in the order of the pieces.
     pub fn map<T: Send>(&self, pieces: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-        self.threads.install(|| (0..pieces).into_par_iter().map(work).collect())
+        let mut results: Vec<Option<T>> = std::iter::repeat_with(|| None).take(pieces).collect();
+        let places = SharedMut::new(&mut results);
+        self.run(pieces, &|piece| {
+            // SAFETY: each piece has a place of its own.
+            let place = unsafe { places.slice(piece, 1) };
+            place[0] = Some(work(piece));
+        });
+        results.into_iter().flatten().collect()
     }
 }
 

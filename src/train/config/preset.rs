@@ -129,6 +129,7 @@ impl Preset {
             save_every: SAVE_EVERY.as_secs(),
             recompute: settings.recompute.to_string(),
             precision: Precision::F32,
+            deterministic_reduce: false,
             loss: settings.loss.entropy,
             optimizer: OptimizerConfig::of(&settings.optimizer),
             schedule: ScheduleConfig::of(&settings.schedule),

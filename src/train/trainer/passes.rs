@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{InGraph, NextBatch, Trainer, out_of_batches};
+use super::{InGraph, NextBatch, Trainer};
 use crate::device::Foreseen;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
@@ -25,16 +25,16 @@ impl Trainer {
     /// As [`Trainer::train`].
     pub fn batches(&self, cases: &dyn CaseSource, steps: u64) -> Result<Vec<HostBatch>> {
         let passes = self.passes(cases);
-        passes.of_steps(0..steps).map(|pass| passes.draw(pass)).collect()
+        passes.of_steps(0..steps).map(|pass| passes.draw_own(pass)).collect()
     }
 
-    /// Takes the steps that `batches` suffice for, for a plan's sake.
+    /// Takes `steps` steps on `batches`, for a plan's sake.
     ///
     /// # Errors
     /// As [`Trainer::train`].
-    pub fn rehearse(&mut self, batches: &[HostBatch]) -> Result<()> {
+    pub fn rehearse(&mut self, batches: &[HostBatch], steps: u64) -> Result<()> {
         let (device, mut rest) = (self.device.clone(), batches.iter());
-        for number in 0..batches.len() / self.accumulate() {
+        for number in 0..steps as usize {
             device.place_ahead(&Foreseen::default(), number, || {
                 let mut next = |_: &mut Self| rest.next().map(Cow::Borrowed).ok_or_else(out_of_batches);
                 self.take(1.0, &mut next).map(drop)
@@ -47,19 +47,29 @@ impl Trainer {
     /// until all of it has been done.
     pub(super) fn gradients<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
         self.begin_gradients()?;
+        let own = self.accumulate() / self.settings.ranks.max(1);
         let (mut loss, mut updates) = (0.0, Vec::new());
-        for _ in 0..self.accumulate() {
-            let batch = next(self)?;
-            let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
-            let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
-            loss += self.forward_and_backward(&batch, &mut updates)?;
+        if self.settings.ranks > 1 || self.settings.deterministic_reduce {
+            loss = self.reduced_gradients(own, next, &mut updates)?;
+        } else {
+            for _ in 0..own {
+                loss += self.pass(next, &mut updates)?;
+            }
         }
         if let Some(limit) = self.settings.clip_norm {
             let step = self.optimizer.steps() + 1;
             self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
         }
-        self.parameters.update_running(&updates)?;
+        self.update_running(&updates, own)?;
         Ok(loss)
+    }
+
+    /// One pass of this rank: see [`Trainer::forward_and_backward`].
+    pub(super) fn pass<'a>(&mut self, next: &mut NextBatch<'_, 'a>, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
+        let batch = next(self)?;
+        let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
+        let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
+        self.forward_and_backward(&batch, updates)
     }
 
     /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.
@@ -123,6 +133,10 @@ impl Trainer {
         };
         Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
     }
+}
+
+pub(super) fn out_of_batches() -> Error {
+    Error::Model("the batches ended before the run; report this".into())
 }
 
 /// The loss of `batch` over the number of passes that make a step.

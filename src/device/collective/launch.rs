@@ -1,0 +1,160 @@
+//! What launchers say of the processes they start, by environment variables.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// Who started the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launcher {
+    /// Open MPI's mpirun.
+    OpenMpi,
+    /// A launcher that speaks PMI: MPICH's and Intel's mpiexec, or srun for them.
+    Pmi,
+    /// srun.
+    Slurm,
+    /// torchrun, or somebody who sets the same variables.
+    Environment,
+}
+
+impl fmt::Display for Launcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Launcher::OpenMpi => "mpirun",
+            Launcher::Pmi => "mpiexec",
+            Launcher::Slurm => "srun",
+            Launcher::Environment => "torchrun (WORLD_SIZE)",
+        })
+    }
+}
+
+/// One process among those that were started together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Who started it.
+    pub launcher: Launcher,
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub size: usize,
+    /// Its number on its machine, from 0, if that was said.
+    pub local_rank: Option<usize>,
+    /// `MASTER_ADDR:MASTER_PORT`, where a transport that needs one finds rank 0.
+    pub master: Option<String>,
+}
+
+/// Names of a launcher's variables: size, rank, and those one of which may hold the local rank.
+const VARIABLES: [(Launcher, &str, &str, &[&str]); 4] = [
+    (Launcher::OpenMpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", &["OMPI_COMM_WORLD_LOCAL_RANK"]),
+    (Launcher::Pmi, "PMI_SIZE", "PMI_RANK", &["MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID"]),
+    // Of the step that srun began, not of the job: a batch script, which is one process, has SLURM_NTASKS and SLURM_PROCID.
+    (Launcher::Slurm, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", &["SLURM_LOCALID"]),
+    (Launcher::Environment, "WORLD_SIZE", "RANK", &["LOCAL_RANK"]),
+];
+
+impl Launch {
+    /// What `variable` (an environment's look-up) says; `None` if nobody says anything. Where several launchers do, as mpirun
+    /// within a Slurm job, the innermost stands.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the variable that is missing or no number.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+        let number = |name: &str| match variable(name) {
+            None => Ok(None),
+            Some(text) => text.trim().parse::<usize>().map(Some).map_err(|_| {
+                Error::Usage(format!("the environment says {name}={text}, which is no number; unset it or mend it"))
+            }),
+        };
+        for (launcher, size_name, rank_name, local_names) in VARIABLES {
+            let Some(size) = number(size_name)? else { continue };
+            let rank = match number(rank_name)? {
+                Some(rank) if rank < size => rank,
+                None if size <= 1 => 0,
+                None => {
+                    let problem = format!("the environment says {size_name}={size} and no {rank_name}");
+                    return Err(Error::Usage(format!("{problem}; set both, or unset {size_name} for one process")));
+                }
+                Some(rank) => {
+                    let problem = format!("the environment says {rank_name}={rank} of {size_name}={size}");
+                    return Err(Error::Usage(format!("{problem}; ranks count from 0: mend or unset them")));
+                }
+            };
+            let local_rank = local_names.iter().find_map(|name| number(name).transpose()).transpose()?;
+            let master = variable("MASTER_ADDR").zip(variable("MASTER_PORT"));
+            let master = master.map(|(address, port)| format!("{address}:{port}"));
+            return Ok(Some(Self { launcher, rank, size, local_rank, master }));
+        }
+        Ok(None)
+    }
+
+    /// What this process's environment says.
+    ///
+    /// # Errors
+    /// As [`Launch::read`].
+    pub fn from_environment() -> Result<Option<Self>> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The launch that `NAME=value` words make.
+    fn read(words: &str) -> Result<Option<Launch>> {
+        let set: Vec<(&str, &str)> = words.split_whitespace().filter_map(|word| word.split_once('=')).collect();
+        Launch::read(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string()))
+    }
+
+    #[test]
+    fn every_launcher_is_understood() {
+        use Launcher::{Environment, OpenMpi, Pmi, Slurm};
+        let table: [(&str, Option<(Launcher, usize, usize, Option<usize>)>); 12] = [
+            ("", None),
+            ("HOME=/root RANK=3", None),
+            // torchrun
+            ("RANK=3 LOCAL_RANK=1 WORLD_SIZE=4 MASTER_ADDR=a MASTER_PORT=1", Some((Environment, 3, 4, Some(1)))),
+            ("WORLD_SIZE=1", Some((Environment, 0, 1, None))),
+            // Open MPI, also within a Slurm job and beside variables for PyTorch
+            (
+                "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_LOCAL_RANK=0",
+                Some((OpenMpi, 2, 4, Some(0))),
+            ),
+            (
+                "SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 OMPI_COMM_WORLD_SIZE=8 OMPI_COMM_WORLD_RANK=5 WORLD_SIZE=2",
+                Some((OpenMpi, 5, 8, None)),
+            ),
+            // MPICH, Intel MPI, srun --mpi=pmi2
+            ("PMI_RANK=1 PMI_SIZE=2 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Some((Pmi, 1, 2, Some(1)))),
+            ("PMI_RANK=6 PMI_SIZE=8 SLURM_LOCALID=2 SLURM_STEP_NUM_TASKS=8 SLURM_PROCID=6", Some((Pmi, 6, 8, Some(2)))),
+            // srun
+            ("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4", Some((Slurm, 3, 4, Some(1)))),
+            // A batch script, and an array's task, are one process each.
+            ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_JOB_ID=7", None),
+            ("SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_COUNT=64 SLURM_NTASKS=1", None),
+            ("SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0", Some((Slurm, 0, 1, None))),
+        ];
+        for (words, expected) in table {
+            let found = read(words).unwrap();
+            let found = found.map(|launch| (launch.launcher, launch.rank, launch.size, launch.local_rank));
+            assert_eq!(found, expected, "{words}");
+        }
+        let master = read("RANK=0 WORLD_SIZE=2 MASTER_ADDR=node1 MASTER_PORT=29500").unwrap().unwrap().master;
+        assert_eq!(master.as_deref(), Some("node1:29500"));
+    }
+
+    #[test]
+    fn variables_that_make_no_sense_are_named() {
+        let table = [
+            ("WORLD_SIZE=2", "no RANK"),
+            ("WORLD_SIZE=two RANK=0", "WORLD_SIZE=two"),
+            ("WORLD_SIZE=2 RANK=2", "RANK=2"),
+            ("OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=-1", "OMPI_COMM_WORLD_RANK=-1"),
+            ("WORLD_SIZE=2 RANK=1 LOCAL_RANK=x", "LOCAL_RANK=x"),
+        ];
+        for (words, part) in table {
+            let error = read(words).unwrap_err();
+            assert!(error.to_string().contains(part) && error.exit_code() == 2, "{words}: {error}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Several processes train as one: launched by mpirun, killed, interrupted, and gone on with in another number.
+//!
+//! What needs MPI runs where the program was built with `--features mpi` and mpirun is there, and says so where not.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::cli::{Outcome, PROGRAM, Place, data_set, json};
+
+/// Four cases a step, one a pass; two steps an epoch.
+const RUN: &str = "train --preset sample --data data --model o-net-small --points 64 --batch-size 1 --accumulate 4 \
+                   --deterministic-reduce --threads 1";
+
+/// For ten steps and two validations.
+const SHORT: &str = "--epochs 5 --validate-every 3";
+
+/// For sixty steps with a checkpoint behind each, so that there is time for a signal.
+const LONG: &str = "--epochs 30 --validate-every 15 --save-every 0";
+
+fn place() -> Place {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b", "c", "d", "e", "f", "g", "h"], &["v", "w"]);
+    place
+}
+
+/// False, with a message, where the program has no MPI or the machine no mpirun.
+fn mpi_is_there() -> bool {
+    let launcher = Command::new("mpirun").arg("--version").output().is_ok_and(|output| output.status.success());
+    match (cfg!(feature = "mpi"), launcher) {
+        (true, true) => return true,
+        (false, _) => eprintln!("SKIPPED: built without MPI; cargo test --features mpi --test commands ranks"),
+        (true, false) => eprintln!("SKIPPED: no mpirun; apt-get install openmpi-bin"),
+    }
+    false
+}
+
+/// The program on `ranks` processes.
+fn mpirun(place: &Place, ranks: usize, arguments: &str) -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string(), PROGRAM]);
+    command.args(arguments.split_whitespace()).current_dir(place.path()).stdin(Stdio::null());
+    // Containers may forbid one process to read another's memory, which Open MPI says in many words before it copies twice.
+    command.env("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
+    command
+}
+
+fn on_ranks(place: &Place, ranks: usize, arguments: &str) -> Outcome {
+    mpirun(place, ranks, arguments).output().unwrap().into()
+}
+
+/// The lines that the program, not its launcher, has said of an error.
+fn errors(err: &str) -> Vec<&str> {
+    err.lines().filter(|line| line.starts_with("ossnet: ")).collect()
+}
+
+/// Checkpoints, of the end and the best, are the same bytes.
+fn assert_same(place: &Place, run: &str, other: &str) {
+    for file in ["o-net-small.safetensors", "o-net-small.best.safetensors"] {
+        let [one, two] = [run, other].map(|run| fs::read(place.at(&format!("{run}/{file}"))).unwrap());
+        assert!(one == two, "{file} of {run} and {other} differ");
+    }
+}
+
+/// One process that accumulates the cases, two and four that divide them: checkpoints are equal to the last byte. Only the first
+/// process speaks and writes.
+#[test]
+fn checkpoints_do_not_depend_on_the_number_of_processes() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    place.run(&format!("{RUN} {SHORT} --quiet --out one")).succeeded();
+    for ranks in [2, 4] {
+        let outcome = on_ranks(&place, ranks, &format!("{RUN} {SHORT} --out run-{ranks}"));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+        assert_eq!(outcome.out.matches("checkpoint: ").count(), 1, "{}", outcome.out);
+        let said = format!("{ranks} processes of 1 threads make 4 passes of batch 1 a step between them");
+        assert_eq!(outcome.err.matches(&said).count(), 1, "{}", outcome.err);
+        assert_same(&place, "one", &format!("run-{ranks}"));
+        // The plan of a rank is what its run costs, to the byte.
+        let planned = place.run(&format!("memory --threads 1 --json --run run-{ranks} --ranks {ranks}")).succeeded();
+        let costs = fs::read_to_string(place.at(&format!("run-{ranks}/o-net-small.costs.json"))).unwrap();
+        assert_eq!(json(&planned)["peak_bytes"], json(&costs)["peak_bytes"]);
+        let log = |run: &str| fs::read_to_string(place.at(&format!("{run}/log.jsonl"))).unwrap().lines().count();
+        assert_eq!(log("one"), log(&format!("run-{ranks}")));
+    }
+    // The transport's own order of sums is another, but the run is whole.
+    let free = RUN.replace("--deterministic-reduce", "");
+    let outcome = on_ranks(&place, 2, &format!("{free} {SHORT} --quiet --json --out free"));
+    assert_eq!(json(&outcome.succeeded())["steps"], 10);
+}
+
+/// The process with the number `rank` below `launcher`.
+fn process(launcher: &Child, rank: usize) -> Option<i32> {
+    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let status = fs::read_to_string(entry.path().join("status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim();
+        let variables = fs::read(entry.path().join("environ")).ok()?;
+        let is_it = parent == launcher.id().to_string()
+            && variables.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes());
+        is_it.then_some(pid)
+    })
+}
+
+/// Starts a run in `run` on two processes, waits for its first checkpoint, and sends `signal` to the second process. How all
+/// ends, and seconds from the signal on.
+fn signalled(place: &Place, signal: i32, run: &str) -> (Outcome, f64) {
+    let mut command = mpirun(place, 2, &format!("{RUN} {LONG} --quiet --out {run}"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while !place.at(&format!("{run}/o-net-small.safetensors")).exists() {
+        assert!(began.elapsed() < Duration::from_secs(300), "no checkpoint");
+        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = process(&child, 1).expect("the second process");
+    let began = Instant::now();
+    // SAFETY: a signal to a process that this test has started.
+    assert_eq!(unsafe { libc::kill(second, signal) }, 0);
+    let outcome = child.wait_with_output().unwrap();
+    (outcome.into(), began.elapsed().as_secs_f64())
+}
+
+/// A process that is killed takes all with it within ten seconds, and its number is named. One that is asked to stop stops all
+/// at the same step, with all saved. In both cases others go on, as many as there are, and come to the same bits as one process
+/// that nobody disturbed.
+#[test]
+fn processes_end_together_and_others_go_on() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    place.run(&format!("{RUN} {LONG} --quiet --out one")).succeeded();
+
+    let (killed, seconds) = signalled(&place, libc::SIGKILL, "killed");
+    assert!(killed.code != Some(0) && seconds < 10.0, "{:?} after {seconds} s: {}", killed.code, killed.err);
+    assert!(killed.err.contains("rank 1"), "{}", killed.err);
+    on_ranks(&place, 4, "train --quiet --threads 1 --resume killed").succeeded();
+    assert_same(&place, "one", "killed");
+
+    let (stopped, seconds) = signalled(&place, libc::SIGUSR1, "stopped");
+    assert!(stopped.code == Some(130) && seconds < 10.0, "{:?} after {seconds} s: {}", stopped.code, stopped.err);
+    let said = errors(&stopped.err);
+    assert!(said.len() == 1 && said[0].contains("saved; go on with: ossnet train --resume"), "{}", stopped.err);
+    place.run("train --quiet --threads 1 --resume stopped").succeeded();
+    assert_same(&place, "one", "stopped");
+}
+
+/// What no process can do is said once.
+#[test]
+fn several_processes_say_one_line() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    fs::write(place.at("data/imagesTr/c.nii.gz"), "no scan").unwrap();
+    let files = place.files();
+    for (ranks, arguments, code, part) in [
+        (2, format!("{RUN} --out run"), 1, "c.nii.gz"),
+        (3, RUN.replace("data data", "data sample:heads"), 2, "do not divide among 3 processes; give --accumulate 6"),
+        (2, format!("{RUN} --device cuda --out run"), 2, "no NCCL yet"),
+        (2, format!("{RUN} --folds 2 --out run").replace("data data", "data sample:heads"), 2, "--fold 1/2"),
+    ] {
+        let outcome = on_ranks(&place, ranks, &arguments);
+        let said = errors(&outcome.err);
+        assert_eq!((outcome.code, said.len()), (Some(code), 1), "{arguments}: {}", outcome.err);
+        assert!(said[0].contains(part) && outcome.out.is_empty(), "{arguments}: {}", outcome.err);
+        assert_eq!(place.files(), files, "{arguments} left something behind");
+    }
+}
+
+/// Processes that cannot talk to each other do not train side by side.
+#[test]
+fn processes_without_a_transport_are_refused() {
+    let place = place();
+    let refused = |variables: &[(&str, &str)], command: &str, parts: &[&str]| {
+        let run = |rank: &str| -> Outcome {
+            let mut command = place.command(command);
+            for (name, value) in variables {
+                command.env(name, if *value == "rank" { rank } else { value });
+            }
+            command.output().unwrap().into()
+        };
+        run("0").refused(2, parts);
+        let other = run("1");
+        assert_eq!((other.code, other.out.as_str(), other.err.as_str()), (Some(2), "", ""));
+    };
+    let torchrun = [("WORLD_SIZE", "2"), ("RANK", "rank"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
+    refused(&torchrun, RUN, &["torchrun", "process 0 of 2", "mpirun or srun"]);
+    refused(&torchrun, "compare --epochs 1", &["2 processes of ossnet compare", "start one process"]);
+    if cfg!(not(feature = "mpi")) {
+        let mpirun = [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "rank")];
+        refused(&mpirun, RUN, &["mpirun started this as process 0 of 2", "--features mpi"]);
+        let srun = [("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_PROCID", "rank")];
+        refused(&srun, RUN, &["srun started this as process 0 of 2", "--features mpi"]);
+    }
+    // A batch script is one process, whatever its job's number of tasks.
+    let outcome: Outcome = place.command("train --dump-config").env("SLURM_NTASKS", "4").output().unwrap().into();
+    outcome.succeeded();
+}

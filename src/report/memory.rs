@@ -5,11 +5,10 @@ use crate::order;
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::html::{cell, document, figure, glossary, legend, swatch, table};
+use super::html::{cell, document, glossary, swatch, table};
 use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
-use super::schedules::{self, ScheduleDot};
 use super::text_table::TextTable;
 use super::{charts, roles};
 
@@ -34,20 +33,24 @@ pub struct MemoryPage {
     pub growth: Option<TextTable>,
     /// Memory against resolution.
     pub resolution: Vec<Resolution>,
-    /// Time against bytes of the schedules of recomputation: the curve, then the levels.
-    pub schedules: Vec<ScheduleDot>,
+    /// Bytes and time of the schedules of recomputation: a table.
+    pub schedules: Option<TextTable>,
 }
 
 /// Layers that are listed; the rest are summed.
 const LAYERS: usize = 14;
 
-/// The page: one file, no network, no scripts.
+/// The page: one file, no network.
 pub fn memory_page(page: &MemoryPage) -> String {
     let mut sections = String::new();
     if let Some(timeline) = &page.timeline {
         sections.push_str(&step_section(page, timeline));
     }
-    sections.push_str(&schedules::section(&page.schedules));
+    if let Some(schedules) = &page.schedules {
+        let table =
+            table(schedules, "Planned bytes; times are those of the planned operations and bytes at assumed rates.");
+        let _ = write!(sections, "<section>\n<h2>What recomputation buys</h2>\n{table}</section>\n");
+    }
     sections.push_str(&resolution::section(&page.resolution));
     if let Some(growth) = &page.growth {
         let table = table(growth, "Straight lines fitted to plans.");
@@ -58,13 +61,12 @@ pub fn memory_page(page: &MemoryPage) -> String {
 
 fn step_section(page: &MemoryPage, timeline: &Timeline) -> String {
     let highest = timeline.events.iter().map(|event| event.total()).max().unwrap_or(0);
-    let Some(chart) = charts::memory(timeline, highest) else { return String::new() };
-    let used = charts::roles_in_use(&[], std::slice::from_ref(timeline));
-    let legend = legend(used.iter().map(|(name, colour)| (format!("area c{colour}"), name)));
+    let roles = charts::roles_in_use(&[], std::slice::from_ref(timeline));
+    let Some(chart) = charts::memory(timeline, highest, &roles) else { return String::new() };
     let caption =
         format!("{} allocations and releases of one step in their order.", count(timeline.events.len() as u64));
     let mut html = String::from("<section>\n<h2>One step</h2>\n");
-    html.push_str(&figure("", &legend, &chart, &caption));
+    html.push_str(&chart.figure("", &caption));
     html.push_str("<h3>At the peak</h3>\n");
     html.push_str(&role_table(timeline, page));
     html.push_str(&layer_table(page));

@@ -309,21 +309,6 @@ fn a_budget_is_met_unit_by_unit() {
         let named = json(&place, &format!("{step} --recompute {letters}"));
         assert_eq!((bytes(&named["peak_bytes"]), &named["recompute"]), (peak, &point["recompute"]));
     }
-    // A run is made of such steps, and its folder says which.
-    data_set(&place.at("data"), 48, &["a", "b"], &["v"]);
-    let train = "train --preset sample --threads 2 --model unet3d --data data --epochs 1 --quiet --recompute auto";
-    let run = |flags: &str| json_of(&place.run(&format!("{train} --json {flags}")).succeeded());
-    let ample = bytes(&run("--out ample")["peak_bytes"]);
-    let less = ample - (1 << 19);
-    let lean = run(&format!("--memory-budget {less} --out lean"));
-    assert!(bytes(&lean["peak_bytes"]) <= less, "{lean}");
-    let told = std::fs::read_to_string(place.at("lean/log.jsonl")).unwrap();
-    let start = json_of(told.lines().find(|line| line.contains("\"start\"")).unwrap());
-    assert!(start["recompute"].as_str().is_some_and(|letters| letters.len() == 9), "{start}");
-}
-
-fn json_of(text: &str) -> Value {
-    crate::support::cli::json(text)
 }
 
 /// Each layer's bytes; and what grew from one setting to another.

@@ -152,24 +152,23 @@ impl Said for StepCost {
     }
 }
 
-/// The curve of time against bytes.
-fn schedule_text(answer: &StepCost, curve: &Curve) -> String {
+/// The curve of time against bytes, with the levels beside it where they are wanted.
+pub(super) fn schedule_grid(curve: &Curve, levels: bool) -> TextTable {
     let fastest = curve.points.first().map_or(1.0, |point| point.seconds);
     let mut grid = TextTable::new(["recompute", "peak MiB", "estimated time"]);
-    let row =
-        |point: &Point| [point.recompute.to_string(), mib(point.peak), format!("× {:.3}", point.seconds / fastest)];
-    curve.points.iter().for_each(|point| grid.push(row(point)));
-    let mut text = format!("{}\n\n{}", answer.setting(), grid.render());
-    let beside = curve.levels.iter().filter(|level| !curve.points.contains(level));
-    let mut grid = TextTable::new(["level beside the curve", "peak MiB", "estimated time"]);
-    let mut any = false;
-    for level in beside {
-        any = true;
-        grid.push(row(level));
+    let mut row = |point: &Point, name: String| {
+        grid.push([name, mib(point.peak), format!("× {:.3}", point.seconds / fastest)]);
+    };
+    curve.points.iter().for_each(|point| row(point, point.recompute.to_string()));
+    for level in curve.levels.iter().filter(|level| levels && !curve.points.contains(level)) {
+        row(level, format!("(level {})", level.recompute));
     }
-    if any {
-        text += &format!("\n{}", grid.render());
-    }
+    grid
+}
+
+/// The same for people.
+fn schedule_text(answer: &StepCost, curve: &Curve) -> String {
+    let text = format!("{}\n\n{}", answer.setting(), schedule_grid(curve, true).render());
     let letters = "A letter for each unit of the network in the order of the forward pass: k keeps its values, r recomputes them, p runs in pieces\n\
                    (slabs, chunks of points), l recomputes in pieces. `--recompute` takes such a word; `--recompute auto` takes the first row that\n\
                    fits --memory-budget. Times are those of the planned operations and bytes at assumed rates.";

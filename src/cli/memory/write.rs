@@ -35,25 +35,10 @@ pub(super) fn step(args: &MemoryArgs, answer: &StepCost, curve: &Curve) -> Resul
 mod page {
     use super::{Curve, Said, StepCost};
     use crate::cli::compare_report::timeline;
-    use crate::cli::memory::single::slope_grid;
+    use crate::cli::memory::single::{schedule_grid, slope_grid};
     use crate::memory::format_bytes;
     use crate::planner::json::layer_name;
-    use crate::planner::schedules::Point;
-    use crate::report::{MemoryPage, ScheduleDot, memory_page};
-
-    /// The curve, then the levels.
-    fn schedules(curve: &Curve) -> Vec<ScheduleDot> {
-        let fastest = curve.points.first().map_or(1.0, |point| point.seconds);
-        let dot = |is_level| {
-            move |point: &Point| ScheduleDot {
-                name: point.recompute.to_string(),
-                bytes: point.peak,
-                time: point.seconds / fastest,
-                is_level,
-            }
-        };
-        curve.points.iter().map(dot(false)).chain(curve.levels.iter().map(dot(true))).collect()
-    }
+    use crate::report::{MemoryPage, memory_page};
 
     /// The page of one step.
     pub(super) fn step(answer: &StepCost, curve: &Curve) -> String {
@@ -84,7 +69,7 @@ mod page {
             ],
             growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),
-            schedules: schedules(curve),
+            schedules: (!curve.points.is_empty()).then(|| schedule_grid(curve, true)),
         })
     }
 }

@@ -52,7 +52,8 @@ impl Curve {
     pub fn within<S: Adjustable>(&self, step: &S, target: Target, budget: u64) -> Result<Option<(S, u64)>> {
         for point in self.points.iter().filter(|point| point.peak <= budget) {
             let step = step.with_recompute(point.recompute);
-            if let Some(reserved) = step.reserved_within(target, budget)? {
+            // Of a device with granules a plan may fit whose last granule ends above the budget.
+            if let Some(reserved) = step.reserved_within(target, budget)?.filter(|reserved| *reserved <= budget) {
                 return Ok(Some((step, reserved)));
             }
         }
@@ -72,7 +73,7 @@ pub fn fastest<S: Adjustable>(
     curve: impl FnOnce() -> Result<Curve>,
 ) -> Result<S> {
     let keeps = step.with_recompute(Recompute::default());
-    if keeps.fits(target, budget)? {
+    if keeps.reserved_within(target, budget)?.is_some_and(|reserved| reserved <= budget) {
         return Ok(keeps);
     }
     let curve = curve()?;

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Opens pages of segmented scans in headless Chromium and checks that their meshes are drawn, turn and zoom.
+"""Opens pages in headless Chromium and checks that they fit the screen and do what they promise.
 
     scripts/check_pages.py [--pictures DIR] PAGE.html ...
 
-Each page is used as a person would: its first mesh is waited for, dragged, zoomed by the wheel and turned by keys, reset by a
-double click, its classes switched off and on, and the last scan scrolled to. Pages must report no error, ask for nothing
-over the network, and decode only what has been looked at. Exits with 0 if all do, with 77 if there is no Chromium.
+On a desktop's screen and on a phone's nothing is wider than the screen, no table is cut off without a sign, and no label of a
+chart is cut or lies on another. Each page is used as a person would: every chart says values by its keys and gives itself away as
+SVG and PNG, switches change what is shown, slices scroll and come back to exactly what the page held. Of meshes the first is waited for,
+dragged, zoomed by the wheel and turned by keys, reset by a double click, its classes switched off and on, and the last scan
+scrolled to. Pages must report no error, ask for nothing over the network, decode only what has been looked at, and show the same charts
+without scripts. Exits with 0 if all do, with 77 if there is no Chromium.
 
-`cargo test --test engine pages` leaves pages in target/tmp/pages. Chromium is spoken to through pipes (--remote-debugging-pipe), so
+The tests leave pages in target/tmp/pages. Chromium is spoken to through pipes (--remote-debugging-pipe), so
 that Python's own library is all that is needed.
 """
 
@@ -54,6 +57,126 @@ scans.length
 """
 
 
+# Widths that a page must fit, in CSS pixels.
+SCREENS = [1400, 390]
+
+# What does not fit.
+LAYOUT = """
+(() => {
+  const faults = [], room = document.documentElement.clientWidth;
+  const over = document.documentElement.scrollWidth - room;
+  if (over > 0) faults.push(`the page is ${over} px wider than the screen`);
+  for (const box of document.querySelectorAll('.scroll')) {
+    const name = box.innerText.slice(0, 30).replaceAll('\\n', ' ');
+    if (room > 1000 && box.scrollWidth > box.clientWidth + 1) faults.push(`a table is cut off (${name})`);
+    if (getComputedStyle(box).backgroundImage === 'none') faults.push(`nothing says that a table goes on (${name})`);
+  }
+  for (const svg of document.querySelectorAll('svg.chart')) {
+    if (!svg.getClientRects().length) continue;
+    const view = svg.viewBox.baseVal, ticks = [];
+    for (const text of svg.querySelectorAll('text')) {
+      const box = text.getBBox();
+      if (box.x < -1 || box.y < -1 || box.x + box.width > view.width + 1 || box.y + box.height > view.height + 1) {
+        faults.push(`a label is cut: ${text.textContent}`);
+      }
+      if (text.classList.contains('tick')) ticks.push([box, text.textContent]);
+    }
+    for (const [i, [a, name]] of ticks.entries()) {
+      for (const [b, other] of ticks.slice(i + 1)) {
+        const apart = a.x + a.width < b.x || b.x + b.width < a.x || a.y + a.height - 4 < b.y || b.y + b.height - 4 < a.y;
+        if (!apart) faults.push(`labels lie on each other: ${name}, ${other}`);
+      }
+    }
+  }
+  return faults;
+})()
+"""
+
+# What charts and switches do not do.
+CHARTS = """
+(async () => {
+  const faults = [], visible = element => element.getClientRects().length > 0;
+  const key = (svg, key) => svg.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+  for (const svg of [...document.querySelectorAll('svg.chart')].filter(visible)) {
+    const name = svg.getAttribute('aria-label'), box = svg.parentElement.querySelector('.readout');
+    if (svg.dataset.frame) {
+      key(svg, 'End');
+      const last = box.innerText;
+      key(svg, 'Home');
+      if (box.hidden || !last.trim() || box.innerText === last) faults.push(`no values are read: ${name}`);
+      key(svg, 'Escape');
+      if (!box.hidden) faults.push(`values stay: ${name}`);
+    }
+    const alone = ossnet.standalone(svg), parsed = new DOMParser().parseFromString(alone.text, 'image/svg+xml');
+    if (parsed.querySelector('parsererror') || /var\\(|class=/.test(alone.text)) faults.push(`the SVG does not stand alone: ${name}`);
+    const image = await ossnet.picture(alone);
+    if (!image || image.size < 1000) faults.push(`no PNG: ${name}`);
+  }
+  const panes = () => [...document.querySelectorAll('.pane')].filter(visible).map(pane => pane.className);
+  for (const radio of document.querySelectorAll('.switch input')) {
+    radio.click();
+    if (panes().length !== 1 || !panes()[0].split(' ').includes(radio.className)) faults.push(`the switch shows ${panes()}`);
+  }
+  for (const tools of document.querySelectorAll('figure.plot')) {
+    if (tools.querySelectorAll('.tools button').length !== 2) faults.push('a chart cannot be taken away');
+  }
+  return faults;
+})()
+"""
+
+# Slices that do not scroll, or do not come back to what the page held.
+SLICES = """
+(async () => {
+  const faults = [];
+  const pixels = async href => {
+    const image = new Image();
+    image.src = href;
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width: image.width, height: image.height });
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    return context.getImageData(0, 0, image.width, image.height).data.filter((_, i) => i % 4 === 0).join();
+  };
+  for (const script of [...document.querySelectorAll('script.stack')].slice(0, 3)) {
+    const root = script.parentElement, whole = JSON.parse(script.textContent);
+    const sliders = [...root.querySelectorAll('.slices')[0].querySelectorAll('input[type=range]')];
+    if (sliders.length !== 3) { faults.push('slices have no sliders'); continue; }
+    const state = async () => ({
+      paths: [...root.querySelectorAll('path[data-plane]')].map(path => path.getAttribute('d')),
+      films: await Promise.all([...root.querySelectorAll('image[data-plane]')].map(image => pixels(image.getAttribute('href')))),
+    });
+    const set = async (slider, value) => {
+      delete root.dataset.moved;
+      slider.value = value;
+      slider.dispatchEvent(new Event('input', { bubbles: true }));
+      while (!root.dataset.moved) await new Promise(done => setTimeout(done, 10));
+    };
+    const film = root.querySelector('svg.slice'), box = film.getBoundingClientRect();
+    const before = await state(), places = sliders.map(slider => slider.value);
+    for (const slider of sliders) await set(slider, Number(slider.value) > 0 ? Number(slider.value) - 1 : 1);
+    const away = await state();
+    if (away.films.join() === before.films.join()) faults.push('slices do not scroll');
+    delete root.dataset.moved;
+    film.dispatchEvent(new MouseEvent('click', { clientX: box.x + 0.6 * box.width, clientY: box.y + 0.6 * box.height, bubbles: true }));
+    const deadline = Date.now() + 5000;
+    while (!root.dataset.moved && Date.now() < deadline) await new Promise(done => setTimeout(done, 10));
+    if (!root.dataset.moved || document.activeElement !== sliders[0]) faults.push('a click chooses no slice');
+    const chosen = sliders[0].value;
+    film.dispatchEvent(new WheelEvent('wheel', { deltaY: sliders[0].value === '0' ? -100 : 100, bubbles: true, cancelable: true }));
+    if (sliders[0].value === chosen) faults.push('the wheel does not scroll the chosen slice');
+    for (const [i, slider] of sliders.entries()) await set(slider, places[i]);
+    const back = await state();
+    if (whole.step.every(one => one === 1) && whole.start.every(one => one === 0)) {
+      if (back.paths.join() !== before.paths.join()) faults.push('scrolled outlines are not those of the page');
+      if (back.films.join() !== before.films.join()) faults.push('scrolled slices are not those of the page');
+    }
+  }
+  return faults;
+})()
+"""
+
+
 class Browser:
     """Chromium and one page in it."""
 
@@ -80,8 +203,12 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ["Page", "Runtime", "Network", "Log"]:
             self.call(domain + ".enable")
-        self.call("Emulation.setDeviceMetricsOverride", **WINDOW)
+        self.screen(WINDOW["width"])
         self.still(True)
+
+    def screen(self, width):
+        """A screen of another width."""
+        self.call("Emulation.setDeviceMetricsOverride", **{**WINDOW, "width": width, "mobile": width < 600})
 
     def still(self, reduced):
         """Whether the user asks for less motion."""
@@ -158,8 +285,10 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type=kind, key=name)
 
     def picture(self, path):
-        """Leaves a screenshot."""
-        data = self.call("Page.captureScreenshot", format="png")["data"]
+        """Leaves a screenshot of the whole page."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        whole = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 12000), "scale": 1}
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def close(self):
@@ -234,20 +363,50 @@ def turns(browser, page):
     return [] if len(sums) > 1 else ["the mesh does not turn by itself"]
 
 
+def plain(browser, page):
+    """Faults of a page without its scripts."""
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(page)
+    left = browser.run("[document.querySelectorAll('svg.chart').length, document.querySelectorAll('.charts').length, document.querySelectorAll('.tools').length]")
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    return [] if left[0] >= left[1] and not left[2] else ["without scripts the page is another one"]
+
+
+def fits(browser, page):
+    """What does not fit the screens, or does not do what it promises there."""
+    faults = []
+    for width in SCREENS:
+        browser.screen(width)
+        browser.open(page)
+        found = browser.run(LAYOUT) + browser.run(CHARTS)
+        # Every pane of a switch must fit.
+        for number in range(browser.run("document.querySelectorAll('.switch input').length")):
+            browser.run(f"document.querySelectorAll('.switch input')[{number}].click()")
+            found += browser.run(LAYOUT)
+        faults += [f"{width} px: {fault}" for fault in dict.fromkeys(found)]
+    browser.screen(WINDOW["width"])
+    browser.open(page)
+    return faults + browser.run(SLICES)
+
+
 def check(browser, page, pictures):
     """The number of meshes and the faults of a page."""
-    meshes, faults = browser.open(page), []
+    faults = plain(browser, page) + fits(browser, page)
+    meshes = browser.open(page)
     if meshes:
         faults += use(browser)
         faults += turns(browser, page)
     faults += [f"error: {error}" for error in browser.errors] + [f"asks for {url}" for url in browser.requests]
     if pictures:
         pictures.mkdir(parents=True, exist_ok=True)
-        browser.open(page)
-        if meshes:
-            browser.until("look(scans[0]).painted > 0.02 || scrollY === 0", "the picture")
-        time.sleep(1)
-        browser.picture(pictures / f"{page.stem}.png")
+        for width in SCREENS:
+            browser.screen(width)
+            browser.open(page)
+            if meshes:
+                browser.until("look(scans[0]).painted > 0.02 || scrollY === 0", "the picture")
+            time.sleep(1)
+            browser.picture(pictures / f"{page.stem}-{width}.png")
+        browser.screen(WINDOW["width"])
     return meshes, faults
 
 

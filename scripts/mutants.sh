@@ -28,8 +28,8 @@ for area in "${areas[@]}"; do
     planner) tests=(planner:: plan::) ;;
     *) tests=("$name::") ;;
     esac
-    # A change in a loop may make it run for ever.
+    # A change in a loop may make it run for ever. What stands behind `--` reaches the tests alone; the build is told with --cargo-arg.
     cargo mutants --shard "$shard" -f "$files" --output "target/mutants/$name" --no-shuffle --timeout 120 \
-        -- --lib --config 'profile.dev.package.ossnet.opt-level=0' -- "${tests[@]}" || failed=$?
+        --cargo-arg=--lib --cargo-arg=--config --cargo-arg=profile.dev.package.ossnet.opt-level=0 -- -- "${tests[@]}" || failed=$?
 done
 exit $failed

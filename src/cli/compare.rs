@@ -20,7 +20,7 @@ use super::training::{
     score_cases, train_to_end,
 };
 use crate::data::{Dataset, Fold, Folds, Labels, Volume, folds};
-use crate::device::Device;
+use crate::device::{Device, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{Confusion, ScoreRule};
 use crate::files::{read_text, write_atomic};
@@ -275,7 +275,7 @@ pub(super) fn compare_in(
     };
     write_atomic(folder.join(RESULTS), stamped_results(&results, dataset)?.as_bytes())?;
     #[cfg(feature = "report")]
-    super::compare_report::write(folder, args, dataset, [&training, &validation], &results, &compared)?;
+    super::compare_report::write(folder, args, dataset, (&task, [&training, &validation]), &results, &compared)?;
     Ok(results)
 }
 
@@ -361,6 +361,7 @@ fn compare_one(
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
     let (dice, iou) = evaluate::means(&cases);
     let costs = trainer.costs();
+    let scans_per_step = trainer.settings().scans_per_step(training.len());
     let result = ModelResult {
         name: network.title(),
         parameters: trainer.parameters().count() as u64,
@@ -371,6 +372,11 @@ fn compare_one(
         peak_by_role: costs.peak_by_role.iter().cloned().collect(),
         step_seconds: costs.median_step_seconds(),
         total_seconds: costs.training_seconds() + started.elapsed().as_secs_f64(),
+        scans_per_step,
+        scan_peak_bytes: match scans_per_step {
+            1 => costs.peak_bytes,
+            _ => peak_of_scan(device, network, trainer.settings(), training)?,
+        },
         epochs: trainer.settings().epochs,
         steps: trainer.optimizer().steps(),
         final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
@@ -382,6 +388,19 @@ fn compare_one(
         result,
         predictions,
     })
+}
+
+/// The peak of a training step of one scan, planned as the run was.
+fn peak_of_scan(
+    device: &Device,
+    network: &NetworkConfig,
+    settings: &TrainSettings,
+    training: &dyn CaseSource,
+) -> Result<u64> {
+    let settings = TrainSettings { batch_size: 1, accumulate: 1, ranks: 1, ..settings.clone() };
+    let mut plan = Trainer::new(&Device::plan_for(device.target(), UNLIMITED), network, settings)?;
+    plan.dry_run(training, 2)?;
+    Ok(plan.costs().peak_bytes)
 }
 
 /// Trivial methods, fitted on the training cases and scored as the models are: the mean mask of each class, and the best

@@ -106,6 +106,7 @@ fn together(folds: &[Results], folder: &Path) -> Result<Results> {
             cases,
             peak_bytes: highest.peak_bytes,
             peak_by_role: highest.peak_by_role,
+            scan_peak_bytes: own.iter().map(|model| model.scan_peak_bytes).max().unwrap_or(0),
             step_seconds: mean(|model| model.step_seconds),
             total_seconds: own.iter().map(|model| model.total_seconds).sum(),
             steps: own.iter().map(|model| model.steps).sum(),

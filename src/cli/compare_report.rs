@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use super::compare::{CompareArgs, Compared};
+use super::pictures;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::evaluate;
 use crate::files::write_atomic;
 use crate::memory::{Event, Role};
-use crate::report::{self, CaseFacts, CaseSlices, LossCurve, MemoryEvent, ReportData, Results, RunFacts, Timeline};
-use crate::task::PreparedCase;
+use crate::report::{
+    self, CaseFacts, CaseSlices, LossCurve, MemoryEvent, ModelResult, ReportData, Results, RunFacts, Timeline,
+};
+use crate::task::{PreparedCase, Task};
 
 /// Writes `report.html` into `folder`; `cases` are those for training and for validation.
 ///
@@ -19,17 +21,17 @@ pub(super) fn write(
     folder: &Path,
     args: &CompareArgs,
     dataset: &Dataset,
-    cases: [&[PreparedCase]; 2],
+    (task, cases): (&Task, [&[PreparedCase]; 2]),
     results: &Results,
     compared: &[Compared],
 ) -> Result<()> {
     let name = |model: &Compared| model.result.name.clone();
     let evidence = ReportData {
         facts: facts(args, dataset, cases, compared),
-        losses: compared.iter().map(|model| loss_curve(&name(model), &model.losses)).collect(),
+        losses: compared.iter().map(|model| loss_curve(&model.result, &model.losses)).collect(),
         timelines: compared.iter().map(|model| timeline(&name(model), &model.events)).collect(),
         resolution: super::memory::resolution_of(&args.models, args.run.threads)?,
-        slices: slices(cases[1], compared)?,
+        slices: slices(task, cases[1], compared)?,
     };
     write_atomic(folder.join("report.html"), report::page(results, &evidence)?.as_bytes())
 }
@@ -49,8 +51,8 @@ pub(super) fn write_folds(folder: &Path, args: &CompareArgs, dataset: &Dataset, 
 
 /// The embedded sample, and what a step is on it.
 const HEADS: &str = "T1-weighted head MRIs of six subjects, resampled to 2.75 mm; the label is the brain. Occupancy networks \
-    train on four scans per step with 1,536 points each (half of them near the border), U-Nets on one whole scan per step: the \
-    bytes and seconds of a step are those of these settings.";
+    train on four scans per step with 1,536 points each (half of them near the border), U-Nets on one whole scan per step; costs are \
+    given for one scan.";
 
 /// What was run, and how to repeat it.
 fn facts(
@@ -92,42 +94,34 @@ fn class_names(dataset: &Dataset) -> String {
     dataset.classes.iter().map(|class| class.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// Three orthogonal slices of each validation case with every model's prediction.
-fn slices(validation: &[PreparedCase], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
-    let mut all = Vec::new();
-    for (i, case) in validation.iter().enumerate() {
-        let mut label = evaluate::truth_of(case)?.voxels.clone();
-        // Pictures know 0 as nothing.
-        label.iter_mut().filter(|value| case.ignore == Some(**value)).for_each(|value| *value = 0);
-        let volume = report::ImageVolume {
-            image: &case.image,
-            label: &label,
-            shape: case.way.shape,
-            spacing: case.way.geometry.spacing(),
-            axes: ['R', 'A', 'S'],
-        };
-        let predictions: Vec<(&str, &[u8])> =
-            compared.iter().map(|model| (model.result.name.as_str(), model.predictions[i].voxels.as_slice())).collect();
-        all.push(report::case_slices(&case.name, &volume, &predictions)?);
-    }
-    Ok(all)
+/// Cases whose slices the page has room for, at most.
+const MOST_SLICES: usize = 12;
+
+/// Three orthogonal slices of the first validation cases with every model's prediction.
+fn slices(task: &Task, validation: &[PreparedCase], compared: &[Compared]) -> Result<Vec<CaseSlices>> {
+    let of_case = |(i, case): (usize, &PreparedCase)| {
+        let names = compared.iter().map(|model| (model.result.name.as_str(), &model.predictions[i]));
+        pictures::slices(task, case, &names.collect::<Vec<_>>())
+    };
+    validation.iter().take(MOST_SLICES).enumerate().map(of_case).collect()
 }
 
 /// Points of a loss curve: enough for a picture.
 const CURVE_POINTS: usize = 400;
 
-/// Losses by step, averaged over equal stretches.
-fn loss_curve(model: &str, losses: &[f32]) -> LossCurve {
+/// Losses by scans seen, averaged over equal stretches.
+fn loss_curve(result: &ModelResult, losses: &[f32]) -> LossCurve {
+    let scans = result.scans_per_step.max(1);
     let stretch = losses.len().div_ceil(CURVE_POINTS).max(1);
     let points = losses
         .chunks(stretch)
         .enumerate()
         .map(|(i, losses)| {
             let mean = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64;
-            ((i * stretch + losses.len()) as u64, mean)
+            ((i * stretch + losses.len()) as u64 * scans, mean)
         })
         .collect();
-    LossCurve { model: model.into(), points }
+    LossCurve { model: result.name.clone(), points }
 }
 
 /// Live bytes after each allocation and release of one step.

@@ -33,7 +33,7 @@ pub struct InspectArgs {
     /// Read every voxel: label values, class volumes, intensities, damaged files
     #[arg(long)]
     full: bool,
-    /// Folder for inspection.json and a montage of slices (montage.png)
+    /// Folder for inspection.json, a montage of slices (montage.png) and a page on which they scroll (report.html)
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace the inspection that --out holds
@@ -107,7 +107,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
 #[cfg(feature = "report")]
 fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<Option<(PathBuf, Vec<String>)>> {
     use crate::data::Axes;
-    use crate::report::{ImageVolume, case_slices, montage};
+    use crate::report::{ImageVolume, SegmentedClass, SegmentedScan, case_slices, inspection_page, montage};
 
     /// Rows of the picture.
     const ROWS: usize = 6;
@@ -116,7 +116,8 @@ fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<
 
     let sound = |name: &str| found.cases.iter().any(|case| case.name == name && case.problems.is_empty());
     let cases: Vec<_> = dataset.cases().filter(|(_, case)| sound(&case.name)).collect();
-    let (mut rows, mut names) = (Vec::new(), Vec::new());
+    let shown: Vec<_> = dataset.classes.iter().filter(|class| class.value > 0).collect();
+    let (mut rows, mut names, mut scans) = (Vec::new(), Vec::new(), Vec::new());
     for row in 0..cases.len().min(ROWS) {
         let (_, case) = cases[row * cases.len() / cases.len().min(ROWS)];
         let Ok(scan) = dataset.read(case, Axes::Canonical) else { continue };
@@ -127,9 +128,28 @@ fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<
             let values: Vec<f32> = image.voxels.iter().skip(channel).step_by(image.channels).copied().collect();
             let spacing = image.geometry.spacing();
             let volume = ImageVolume { image: &values, label, shape: image.shape, spacing, axes: ['R', 'A', 'S'] };
-            let [sagittal, coronal, axial] = case_slices(&case.name, &volume, &[])?.slices;
+            let cut = case_slices(&case.name, &volume, &[])?;
+            let [sagittal, coronal, axial] = cut.slices.clone();
             if channel == 0 {
                 slices.extend([sagittal, coronal]);
+                let millilitres = image.geometry.affine.determinant().abs() / 1000.0;
+                let class = |class: &&crate::data::Class| SegmentedClass {
+                    value: class.value,
+                    name: class.name.clone(),
+                    volume: label.iter().filter(|&&value| value == class.value).count() as f64 * millilitres,
+                    mesh: Default::default(),
+                };
+                let facts = [
+                    ("voxels", image.shape.map(|side| side.to_string()).join(" × ")),
+                    ("mm", millimetres(spacing)),
+                    ("channel", dataset.channels.first().cloned().unwrap_or_default()),
+                ];
+                scans.push(SegmentedScan {
+                    name: case.name.clone(),
+                    facts: facts.map(|(what, value)| (what.to_string(), value)).to_vec(),
+                    classes: shown.iter().map(class).collect(),
+                    slices: cut,
+                });
             }
             slices.push(axial);
         }
@@ -140,7 +160,12 @@ fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<
         return Ok(None);
     }
     let path = folder.path().join("montage.png");
-    write_atomic(&path, &montage(&rows)?)?;
+    let values: Vec<u8> = shown.iter().map(|class| class.value).collect();
+    write_atomic(&path, &montage(&rows, &values)?)?;
+    let conclusion = format!("{} of {} cases, with their labels.", scans.len(), cases.len());
+    let run = format!("{}, ossnet {}", dataset.path.display(), super::VERSION);
+    let page = inspection_page(&dataset.name, &scans, &conclusion, &run)?;
+    write_atomic(folder.path().join("report.html"), page.as_bytes())?;
     Ok(Some((path, names)))
 }
 

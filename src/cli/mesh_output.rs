@@ -162,6 +162,7 @@ pub(super) mod page {
     use crate::data::{Affine, Axes, Case, Labels, Source, Volume};
     use crate::device::Device;
     use crate::error::{Error, Result};
+    use crate::evaluate::statistics::Summary;
     use crate::files::write_atomic;
     use crate::memory::format_bytes;
     use crate::mesh::{self, MeshOptions};
@@ -218,12 +219,27 @@ pub(super) mod page {
         }
         let seconds: f64 = scans.iter().map(|scan| scan.entry["seconds"].as_f64().unwrap_or(0.0)).sum();
         let conclusion = match scans.len() {
-            1 => format!("One scan was segmented by {title} in {seconds:.1} s."),
-            count => format!("{count} scans were segmented by {title} in {seconds:.1} s."),
+            1 => format!("One scan was segmented by {title} in {seconds:.1} s: {}.", volumes(&shown_scans)),
+            count => format!("{count} scans were segmented by {title} in {seconds:.1} s; {}.", volumes(&shown_scans)),
         };
         let threads = crate::cli::output::plural(device.threads(), "thread");
         let run = format!("{}, {threads}, ossnet {}", device.name(), env!("CARGO_PKG_VERSION"));
         write_atomic(folder.join("report.html"), report::scans_page(&shown_scans, &conclusion, &run)?.as_bytes())
+    }
+
+    /// What was found of each class: `heart 512.3 ml`, of several scans the median and the range.
+    fn volumes(scans: &[SegmentedScan]) -> String {
+        let classes = scans.first().map_or(&[][..], |scan| &scan.classes);
+        let of_class = |(k, class): (usize, &SegmentedClass)| {
+            let found = Summary::of(scans.iter().map(|scan| scan.classes[k].volume));
+            match (scans.len(), found.median, found.range) {
+                (2.., Some(median), Some([low, high])) => {
+                    format!("{} {median:.1} ml (median, {low:.1} to {high:.1})", class.name)
+                }
+                _ => format!("{} {:.1} ml", class.name, class.volume),
+            }
+        };
+        classes.iter().enumerate().map(of_class).collect::<Vec<_>>().join(", ")
     }
 
     fn section(

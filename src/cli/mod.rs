@@ -39,6 +39,8 @@ mod official;
 #[cfg(feature = "train")]
 mod oom;
 mod output;
+#[cfg(all(feature = "train", feature = "report"))]
+mod pictures;
 #[cfg(feature = "train")]
 mod plan;
 #[cfg(feature = "train")]

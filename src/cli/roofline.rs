@@ -167,6 +167,7 @@ fn page(args: &RooflineArgs, title: &str, ours: &Roofline, measured: Option<&Mea
     let assumed = "Expected times rest on assumed efficiencies, not on measurements.";
     roofline_page(&RooflinePage {
         title: format!("Roofline of {title}"),
+        network: title.into(),
         conclusion: conclusion + ".",
         run: format!("{}; {source}. {assumed} ossnet {}", setting(args, title), super::VERSION),
         bandwidth,

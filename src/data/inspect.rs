@@ -7,7 +7,6 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::dataset::{Case, Class, Dataset, Layout, Scan, Scanned, Split};
-use super::embedded;
 use super::geometry::{Geometry, Orientation};
 use super::nifti::{self, Header};
 use super::parallel::in_parallel;
@@ -119,8 +118,8 @@ pub fn inspect(
         let scanned = Dataset::scan(path, options.seed)?;
         let layout = scanned.dataset.layout;
         (scanned, Some(layout))
-    } else if let Some(task) = path.to_str().and_then(|path| path.strip_prefix(embedded::SAMPLE)) {
-        let dataset = embedded::open(task)?;
+    } else if let Some(dataset) = embedded_task(path) {
+        let dataset = dataset?;
         let layout = dataset.layout;
         (Scanned { dataset, problems: Vec::new() }, Some(layout))
     } else {
@@ -169,6 +168,19 @@ pub fn inspect(
         problems,
     };
     Ok((inspection, dataset))
+}
+
+/// The embedded task that `sample:TASK` names.
+#[cfg(feature = "train")]
+fn embedded_task(path: &Path) -> Option<Result<Dataset>> {
+    use super::embedded;
+    path.to_str().and_then(|path| path.strip_prefix(embedded::SAMPLE)).map(embedded::open)
+}
+
+/// Nothing is embedded where nothing is trained.
+#[cfg(not(feature = "train"))]
+fn embedded_task(_: &Path) -> Option<Result<Dataset>> {
+    None
 }
 
 /// A file as a data set of one case without a label.

@@ -117,6 +117,11 @@ impl MemoryCurve {
     pub fn activations(&self) -> Vec<(f64, f64)> {
         self.points.iter().map(|point| (point.side as f64, point.peak_activations as f64)).collect()
     }
+
+    /// Side and reserved bytes of each point.
+    pub fn reserved(&self) -> Vec<(f64, f64)> {
+        self.points.iter().map(|point| (point.side as f64, point.reserved as f64)).collect()
+    }
 }
 
 #[cfg(test)]

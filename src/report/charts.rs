@@ -1,91 +1,113 @@
-//! The charts of the page: losses, memory over a step, peaks, scores.
+//! The charts of the page: curves over a run, memory over a step, peaks, scores.
 
 use std::fmt::Write;
 
+use serde_json::json;
+
 use super::number_format::{MISSING, score, short};
-use super::report_data::{LossCurve, Timeline};
+use super::plot::{Chart, Series, begin, beside, labels};
+use super::report_data::Timeline;
 use super::results::{ModelResult, Results, score_of};
-use super::roles;
-use super::svg::{ChartAxis, Frame, Svg};
+use super::strips::{Panel, Strip, strips};
+use super::svg::{ChartAxis, Frame, LETTER, Svg};
+use super::{palette, roles};
+use crate::evaluate::statistics::Summary;
 use crate::memory::format_bytes;
 use crate::order;
 
-const WIDTH: f64 = 820.0;
 const MIB: f64 = (1 << 20) as f64;
 
-/// Number of line styles in the style sheet (`m0` …).
-const LINE_STYLES: usize = 8;
+/// Events beyond which the pointer reads groups of them.
+const MOST_READ: usize = 6000;
 
-/// Class of the `position`-th model in every chart and legend.
-pub(super) fn model_class(position: usize) -> String {
-    format!("m{}", position % LINE_STYLES)
+/// A curve over a run.
+pub(super) struct Line<'a> {
+    /// Its class in the style sheet, without `line`.
+    pub class: String,
+    /// What it shows.
+    pub name: String,
+    /// Step (or scans seen) and value; one that is not finite leaves a gap.
+    pub points: &'a [(u64, f64)],
 }
 
-/// Position of a model in the results, which fixes its colour; `otherwise` for one that is not there.
-fn position_of(models: &[ModelResult], name: &str, otherwise: usize) -> usize {
-    models.iter().position(|model| model.name == name).unwrap_or(otherwise)
+/// How curves are drawn.
+pub(super) struct CurveStyle {
+    /// For screen readers.
+    pub description: &'static str,
+    /// What is measured.
+    pub vertical: &'static str,
+    /// Over what.
+    pub horizontal: &'static str,
+    /// The values are pale, and their moving average is strong.
+    pub noisy: bool,
+    /// The axis runs from 0 to 1.
+    pub scores: bool,
+    /// How a value is said.
+    pub says: fn(f64) -> String,
 }
 
-/// Loss against step: the losses as they were, pale, and their moving average. Logarithmic when it spans a decade.
-/// `None` without a finite loss.
-pub(super) fn losses(curves: &[LossCurve], models: &[ModelResult]) -> Option<String> {
-    let smooth: Vec<Vec<(u64, f64)>> = curves.iter().map(|curve| moving_average(&curve.points)).collect();
-    let points = || curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
+/// Curves over a run; logarithmic where noisy ones span a decade. `None` without a finite value.
+pub(super) fn curves(lines: &[Line<'_>], style: &CurveStyle) -> Option<Chart> {
+    let points = || lines.iter().flat_map(|line| line.points).filter(|point| point.1.is_finite());
     let low = points().map(|point| point.1).min_by(f64::total_cmp)?;
     let high = points().map(|point| point.1).max_by(f64::total_cmp)?;
     let last = points().map(|point| point.0).max()?;
-    let logarithmic = low > 0.0 && high / low > 10.0;
-    let vertical =
-        if logarithmic { ChartAxis::logarithmic(low, high) } else { ChartAxis::linear(low.min(0.0), high, 5) };
-    let horizontal = ChartAxis::linear(0.0, last as f64, 8);
-    let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 260.0 };
-    let mut svg = Svg::new(WIDTH, frame.bottom() + 44.0, "Training loss against optimiser step");
-    frame.draw_left_axis(&mut svg, &vertical, if logarithmic { "loss (logarithmic)" } else { "loss" });
-    frame.draw_bottom_axis(&mut svg, &horizontal, "optimiser step");
-    let path = |points: &[(u64, f64)]| {
-        let mut path = String::new();
-        let mut pen_down = false;
-        for (step, loss) in thinned(points, 400) {
-            if loss.is_finite() {
-                let x = short(frame.x(horizontal.share(step as f64)));
-                let _ =
-                    write!(path, "{}{x} {}", if pen_down { 'L' } else { 'M' }, short(frame.y(vertical.share(loss))));
-            }
-            pen_down = loss.is_finite();
-        }
-        path
+    let logarithmic = style.noisy && low > 0.0 && high / low > 10.0;
+    let vertical = match (logarithmic, style.scores) {
+        (true, _) => ChartAxis::logarithmic(low, high),
+        (_, true) => ChartAxis::linear(0.0, 1.0, 5),
+        _ => ChartAxis::linear(low.min(0.0), high, 5),
     };
-    for (number, curve) in curves.iter().enumerate() {
-        let class = model_class(position_of(models, &curve.model, number));
-        svg.path(&format!("line raw {class}"), &path(&curve.points), "");
-    }
-    for (number, (curve, smooth)) in curves.iter().zip(&smooth).enumerate() {
-        let class = model_class(position_of(models, &curve.model, number));
-        let end = curve.points.last().map_or(MISSING.into(), |point| format!("{:.4} at step {}", point.1, point.0));
-        svg.path(&format!("line {class}"), &path(smooth), &format!("{}: {end}", curve.model));
-    }
-    Some(svg.finish())
-}
-
-/// Scores of 0 to 1 against optimiser step, one named curve each. `None` without a finite score.
-pub(super) fn score_curves(curves: &[LossCurve], description: &str) -> Option<String> {
-    let points = || curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
-    let last = points().map(|point| point.0).max()?;
-    let (vertical, horizontal) = (ChartAxis::linear(0.0, 1.0, 5), ChartAxis::linear(0.0, last as f64, 8));
-    let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 220.0 };
-    let mut svg = Svg::new(WIDTH, frame.bottom() + 44.0, description);
-    frame.draw_left_axis(&mut svg, &vertical, "score");
-    frame.draw_bottom_axis(&mut svg, &horizontal, "optimiser step");
-    for (number, curve) in curves.iter().enumerate() {
-        let mut path = String::new();
-        for (step, score) in curve.points.iter().filter(|point| point.1.is_finite()) {
-            let (x, y) = (frame.x(horizontal.share(*step as f64)), frame.y(vertical.share(*score)));
-            let _ = write!(path, "{}{} {}", if path.is_empty() { 'M' } else { 'L' }, short(x), short(y));
+    let smooth: Vec<Vec<(u64, f64)>> =
+        lines.iter().map(|line| if style.noisy { moving_average(line.points) } else { line.points.to_vec() }).collect();
+    let legend: Vec<(String, String)> = match lines {
+        [_] => Vec::new(),
+        lines => lines.iter().map(|line| (format!("line {}", line.class), line.name.clone())).collect(),
+    };
+    let draw = |width: f64| {
+        let (mut svg, top) = begin(width, style.description, &legend);
+        let horizontal = ChartAxis::linear(0.0, last as f64, labels(width));
+        let frame = Frame { left: 56.0, top: top + 30.0, width: beside(width, 56.0), height: 240.0 };
+        let name = if logarithmic { format!("{} (logarithmic)", style.vertical) } else { style.vertical.into() };
+        frame.draw_left_axis(&mut svg, &vertical, &name);
+        frame.draw_bottom_axis(&mut svg, &horizontal, style.horizontal);
+        svg.readable(&frame, &horizontal);
+        let path = |points: &[(u64, f64)]| {
+            let mut path = String::new();
+            let mut pen_down = false;
+            for (step, value) in thinned(points, width as usize / 2) {
+                if value.is_finite() {
+                    let x = short(frame.x(horizontal.share(step as f64)));
+                    let pen = if pen_down { 'L' } else { 'M' };
+                    let _ = write!(path, "{pen}{x} {}", short(frame.y(vertical.share(value))));
+                }
+                pen_down = value.is_finite();
+            }
+            path
+        };
+        for line in lines.iter().filter(|_| style.noisy) {
+            svg.path(&format!("line raw {}", line.class), &path(line.points), "");
         }
-        let end = curve.points.last().map_or(MISSING.into(), |point| format!("{} at step {}", score(point.1), point.0));
-        svg.path(&format!("line {}", model_class(number)), &path, &format!("{}: {end}", curve.model));
-    }
-    Some(svg.finish())
+        for (line, smooth) in lines.iter().zip(&smooth) {
+            let said = |point: &(u64, f64)| format!("{} at {} {}", (style.says)(point.1), style.horizontal, point.0);
+            let end = line.points.last().map_or(MISSING.into(), said);
+            svg.path(&format!("line {}", line.class), &path(smooth), &format!("{}: {end}", line.name));
+        }
+        svg.finish(frame.bottom() + 44.0)
+    };
+    let series = lines.iter().zip(&smooth).map(|(line, smooth)| {
+        let read = thinned(smooth, 800);
+        Series {
+            class: format!("line {}", line.class),
+            name: line.name.clone(),
+            at: read.iter().map(|point| point.0 as f64).collect(),
+            says: read
+                .iter()
+                .map(|point| if point.1.is_finite() { (style.says)(point.1) } else { MISSING.into() })
+                .collect(),
+        }
+    });
+    Some(Chart::new(draw, [&format!("{} ", style.horizontal), ""], &series.collect::<Vec<_>>()))
 }
 
 /// The mean of the finite losses around each point (a twentieth of the curve); a loss that is not finite stays a gap.
@@ -110,93 +132,116 @@ fn thinned(points: &[(u64, f64)], limit: usize) -> Vec<(u64, f64)> {
     points.chunks(group).map(mean).collect()
 }
 
-/// Memory by role over one training step in the order of its events, with the phases as bands and the peak marked.
-/// `None` for a timeline without events.
-pub(super) fn memory(timeline: &Timeline, highest: u64) -> Option<String> {
+/// Memory by role over one training step in the order of its events, with the phases as bands and the peak marked; a legend of
+/// `legend`'s roles. `None` for a timeline without events.
+pub(super) fn memory(timeline: &Timeline, highest: u64, legend: &[(String, String)]) -> Option<Chart> {
     let events = &timeline.events;
     // `max_by_key` would give the last of equals; the peak is where that height was first reached.
     let peak = (0..events.len()).rev().max_by_key(|&event| events[event].total())?;
-    let columns = highest_of_groups(timeline, 300);
-    let frame = Frame { left: 56.0, top: 60.0, width: WIDTH - 72.0, height: 230.0 };
     let vertical = ChartAxis::linear(0.0, highest as f64 / MIB, 5);
-    let y = |bytes: u64| short(frame.y(vertical.share(bytes as f64 / MIB)));
-    let x = |event: usize| frame.x(event as f64 / events.len() as f64);
+    let horizontal = ChartAxis::span(events.len() as f64);
     let description = format!("Memory by role over one training step of {}", timeline.model);
-    let mut svg = Svg::new(WIDTH, frame.bottom() + 28.0, &description);
-
-    for (number, (phase, start, end)) in phases(timeline).into_iter().enumerate() {
-        let class = if number % 2 == 0 { "band" } else { "band other" };
-        svg.rect(class, [x(start), frame.top], [x(end) - x(start), frame.height], phase);
-        if x(end) - x(start) > 7.0 * phase.chars().count() as f64 {
-            svg.text("phase", "middle", [(x(start) + x(end)) / 2.0, frame.bottom() + 18.0], phase);
-        }
-    }
-    frame.draw_left_axis(&mut svg, &vertical, "MiB");
-
-    let mut below = vec![0u64; columns.len()];
     let mut order: Vec<(usize, &String)> = timeline.roles.iter().enumerate().collect();
     order::by_key(&mut order, |(_, role)| roles::rank(role) as u128);
-    for (number, role) in order {
-        let held = |event: usize| events[event].bytes.get(number).copied().unwrap_or(0);
-        let above: Vec<u64> =
-            columns.iter().zip(&below).map(|(column, &below)| held(column.highest).saturating_add(below)).collect();
-        if above != below {
-            let mut path = format!("M{} {}", short(x(0)), y(below[0]));
-            for (column, &bytes) in columns.iter().zip(&above) {
-                let _ = write!(path, "V{}H{}", y(bytes), short(x(column.end)));
+    let held = |event: usize, role: usize| events[event].bytes.get(role).copied().unwrap_or(0);
+    let draw = |width: f64| {
+        let columns = highest_of_groups(timeline, width as usize * 3 / 8);
+        let (mut svg, top) = begin(width, &description, legend);
+        let frame = Frame { left: 56.0, top: top + 60.0, width: beside(width, 56.0), height: 230.0 };
+        let y = |bytes: u64| short(frame.y(vertical.share(bytes as f64 / MIB)));
+        let x = |event: usize| frame.x(event as f64 / events.len() as f64);
+        for (phase, start, end) in phases(timeline) {
+            svg.rect(band(phase), [x(start), frame.top], [x(end) - x(start), frame.height], phase);
+            if x(end) - x(start) > LETTER * phase.chars().count() as f64 {
+                svg.text("phase", "middle", [(x(start) + x(end)) / 2.0, frame.bottom() + 18.0], phase);
             }
-            for (column, &bytes) in columns.iter().zip(&below).rev() {
-                let _ = write!(path, "V{}H{}", y(bytes), short(x(column.start)));
-            }
-            path.push('Z');
-            let title = format!("{}: {} at the peak", roles::display(role), format_bytes(held(peak)));
-            svg.path(&format!("area c{}", roles::rank(role)), &path, &title);
         }
-        below = above;
-    }
-    svg.line("axis", [frame.left, frame.bottom()], [frame.left + frame.width, frame.bottom()]);
-    draw_peak(
-        &mut svg,
-        &frame,
-        timeline,
-        peak,
-        [x(peak) + 0.5 * (x(peak + 1) - x(peak)), frame.y(vertical.share(events[peak].total() as f64 / MIB))],
-    );
-    // Transparent columns on top tell what happened where.
-    for column in highest_of_groups(timeline, 100) {
-        let event = &events[column.highest];
-        let title = format!(
-            "event {}: {} in {}, {}: {}",
-            event.index,
-            event.op,
-            event.layer,
-            event.phase.as_str(),
-            format_bytes(event.total())
-        );
-        svg.rect("hover", [x(column.start), frame.top], [x(column.end) - x(column.start), frame.height], &title);
-    }
-    Some(svg.finish())
+        frame.draw_left_axis(&mut svg, &vertical, "MiB");
+        let mut below = vec![0u64; columns.len()];
+        for (number, role) in &order {
+            let above: Vec<u64> = columns
+                .iter()
+                .zip(&below)
+                .map(|(column, &below)| held(column.highest, *number).saturating_add(below))
+                .collect();
+            if above != below {
+                let mut path = format!("M{} {}", short(x(0)), y(below[0]));
+                for (column, &bytes) in columns.iter().zip(&above) {
+                    let _ = write!(path, "V{}H{}", y(bytes), short(x(column.end)));
+                }
+                for (column, &bytes) in columns.iter().zip(&below).rev() {
+                    let _ = write!(path, "V{}H{}", y(bytes), short(x(column.start)));
+                }
+                path.push('Z');
+                let title = format!("{}: {} at the peak", roles::display(role), format_bytes(held(peak, *number)));
+                svg.path(&format!("area c{}", roles::rank(role)), &path, &title);
+            }
+            below = above;
+        }
+        svg.line("axis", [frame.left, frame.bottom()], [frame.left + frame.width, frame.bottom()]);
+        let at = [x(peak) + 0.5 * (x(peak + 1) - x(peak)), frame.y(vertical.share(events[peak].total() as f64 / MIB))];
+        draw_peak(&mut svg, &frame, timeline, peak, at);
+        svg.readable(&frame, &horizontal);
+        svg.finish(frame.bottom() + 28.0)
+    };
+    Some(Chart::with_values(draw, step_values(timeline, &order)))
 }
 
-/// Marks the peak and names the op that caused it.
+/// The band of a phase: always the same one, whichever phases a step has.
+fn band(phase: &str) -> &'static str {
+    match phase {
+        "forward" | "optimizer" | "evaluate" => "band",
+        _ => "band other",
+    }
+}
+
+/// What is held after each event, by role, and which op asked: for the page's script.
+fn step_values(timeline: &Timeline, order: &[(usize, &String)]) -> serde_json::Value {
+    let read = highest_of_groups(timeline, MOST_READ);
+    let events: Vec<_> = read.iter().map(|column| &timeline.events[column.highest]).collect();
+    let mut places: Vec<String> = Vec::new();
+    let mut known = std::collections::HashMap::new();
+    let notes: Vec<usize> = events
+        .iter()
+        .map(|event| {
+            let parts = [event.op.as_str(), event.layer.as_str(), event.phase.as_str()];
+            let place = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+            *known.entry(place.clone()).or_insert_with(|| {
+                places.push(place);
+                places.len() - 1
+            })
+        })
+        .collect();
+    let mib = |bytes: u64| json!((bytes as f64 / MIB * 100.0).round() / 100.0);
+    let series = |class: String, name: String, bytes: Vec<u64>| json!({ "class": class, "name": name, "unit": " MiB", "says": bytes.into_iter().map(mib).collect::<Vec<_>>() });
+    let mut all = vec![series(String::new(), "in all".into(), events.iter().map(|event| event.total()).collect())];
+    for (number, role) in order.iter().rev() {
+        let bytes: Vec<u64> = events.iter().map(|event| event.bytes.get(*number).copied().unwrap_or(0)).collect();
+        if bytes.iter().any(|&bytes| bytes > 0) {
+            all.push(series(format!("area c{}", roles::rank(role)), roles::display(role), bytes));
+        }
+    }
+    // Half an event to the right: where it is drawn.
+    let at: Vec<f64> = read.iter().map(|column| column.highest as f64 + 0.5).collect();
+    let names: Vec<u64> = events.iter().map(|event| event.index).collect();
+    json!({ "x": ["event ", ""], "at": at, "named": names, "notes": notes, "places": places, "series": all })
+}
+
+/// Marks the peak and names the op that caused it, where that fits.
 fn draw_peak(svg: &mut Svg, frame: &Frame, timeline: &Timeline, peak: usize, [x, y]: [f64; 2]) {
     let event = &timeline.events[peak];
     let place = [event.op.as_str(), event.layer.as_str()].into_iter().filter(|word| !word.is_empty());
     let place = place.chain([event.phase.as_str()]).collect::<Vec<_>>().join(", ");
-    let mut label = format!("peak {}: {place}", format_bytes(event.total()));
-    // What would not fit in the width of the chart; the tooltip has it all.
-    if let Some((end, _)) = label.char_indices().nth(100) {
-        label.truncate(end);
-        label.push('…');
-    }
+    let (whole, right) = (format!("peak {}", format_bytes(event.total())), frame.left + frame.width);
+    let length = |text: &str| 7.6 * text.chars().count() as f64;
+    let named = format!("{whole}: {place}");
+    let label = if length(&named) <= right { named } else { whole };
     svg.line("peak", [x, frame.top - 26.0], [x, frame.bottom()]);
     svg.dot("peak", [x, y], 4.0);
-    // The label stands to the right of its line where it fits, at about 7.6 units a character, and to the left
-    // otherwise; one that fits on neither side starts at the frame.
-    let (length, right) = (7.6 * label.chars().count() as f64, frame.left + frame.width);
-    let (anchor, at) = if x + 6.0 + length <= right {
+    // To the right of its line where it fits, and to the left otherwise; one that fits on neither side starts at the edge.
+    let (anchor, at) = if x + 6.0 + length(&label) <= right {
         ("start", x + 6.0)
-    } else if x - 6.0 - length >= 0.0 {
+    } else if x - 6.0 - length(&label) >= 0.0 {
         ("end", x - 6.0)
     } else {
         ("start", 4.0)
@@ -236,95 +281,122 @@ fn phases(timeline: &Timeline) -> Vec<(&str, usize, usize)> {
 }
 
 /// One stacked bar a model: who held the bytes at the peak of the whole training.
-pub(super) fn peaks(models: &[ModelResult]) -> Option<String> {
+pub(super) fn peaks(models: &[ModelResult], legend: &[(String, String)]) -> Option<Chart> {
     let highest = models.iter().map(|model| model.peak_bytes.max(model.peak_by_role.total())).max()?;
-    let axis = ChartAxis::linear(0.0, highest as f64 / MIB, 6);
-    // 7 units a character at the size of `.label`.
-    let longest = models.iter().map(|model| model.name.chars().count()).max()?.min(32) as f64;
-    let left = 16.0 + 7.2 * longest;
-    let frame = Frame { left, top: 8.0, width: WIDTH - left - 88.0, height: 34.0 * models.len() as f64 };
-    let mut svg = Svg::new(WIDTH, frame.bottom() + 44.0, "Peak memory of each model by role");
-    for (value, _) in &axis.ticks {
-        let x = frame.x(axis.share(*value));
-        svg.line("grid", [x, frame.top], [x, frame.bottom()]);
-    }
-    frame.draw_bottom_axis(&mut svg, &axis, "MiB at the peak of training");
-    for (number, model) in models.iter().enumerate() {
-        let top = frame.top + 34.0 * number as f64 + 6.0;
-        svg.text("label", "end", [frame.left - 8.0, top + 15.0], &model.name);
-        let mut sum = 0u64;
-        let mut roles: Vec<_> = model.peak_by_role.0.iter().filter(|(_, bytes)| *bytes > 0).collect();
-        order::by_key(&mut roles, |(role, _)| roles::rank(role) as u128);
-        for (role, bytes) in roles {
-            let start = frame.x(axis.share(sum as f64 / MIB));
-            sum = sum.saturating_add(*bytes);
-            let end = frame.x(axis.share(sum as f64 / MIB));
-            let title = format!("{}: {} {}", model.name, roles::display(role), format_bytes(*bytes));
-            svg.rect(&format!("area c{}", roles::rank(role)), [start, top], [end - start, 22.0], &title);
+    let draw = |width: f64| {
+        let (mut svg, top) = begin(width, "Peak memory of each model by role", legend);
+        let axis = ChartAxis::linear(0.0, highest as f64 / MIB, labels(width).min(6));
+        // A row is a name above its bar, so that bars are as long on any screen as they can be.
+        let frame =
+            Frame { left: 8.0, top: top + 8.0, width: beside(width, 8.0) - 78.0, height: 44.0 * models.len() as f64 };
+        for (value, _) in &axis.ticks {
+            let x = frame.x(axis.share(*value));
+            svg.line("grid", [x, frame.top], [x, frame.bottom()]);
         }
-        let end = frame.x(axis.share(model.peak_bytes as f64 / MIB));
-        svg.text("strong", "start", [end + 6.0, top + 15.0], &format_bytes(model.peak_bytes));
-    }
-    Some(svg.finish())
+        frame.draw_bottom_axis(&mut svg, &axis, "MiB at the peak of training");
+        for (number, model) in models.iter().enumerate() {
+            let top = frame.top + 44.0 * number as f64 + 4.0;
+            svg.text("label strong", "start", [frame.left + 2.0, top + 11.0], &model.name);
+            let mut sum = 0u64;
+            let mut roles: Vec<_> = model.peak_by_role.0.iter().filter(|(_, bytes)| *bytes > 0).collect();
+            order::by_key(&mut roles, |(role, _)| roles::rank(role) as u128);
+            for (role, bytes) in roles {
+                let start = frame.x(axis.share(sum as f64 / MIB));
+                sum = sum.saturating_add(*bytes);
+                let end = frame.x(axis.share(sum as f64 / MIB));
+                let title = format!("{}: {} {}", model.name, roles::display(role), format_bytes(*bytes));
+                svg.rect(&format!("area c{}", roles::rank(role)), [start, top + 16.0], [end - start, 18.0], &title);
+            }
+            let end = frame.x(axis.share(model.peak_bytes as f64 / MIB));
+            svg.text("strong", "start", [end + 6.0, top + 30.0], &format_bytes(model.peak_bytes));
+        }
+        svg.finish(frame.bottom() + 44.0)
+    };
+    Some(Chart::plain(draw))
 }
 
-/// Dice of every model and baseline, grouped by case; the baselines are grey. `None` without cases.
-pub(super) fn scores(results: &Results) -> Option<String> {
+/// Cases up to which each has its bars; of more, dots are shown.
+const BARS: usize = 8;
+
+/// Dice of every model and baseline, grouped by case; the baselines are grey. Of many cases a row a method, a dot a case.
+/// `None` without cases.
+pub(super) fn scores(results: &Results) -> Option<Chart> {
     let cases = results.case_names();
-    let models = results.models.iter().enumerate().map(|(number, row)| (model_class(number), &row.name, &row.cases));
+    let models = results.models.iter().map(|row| (palette::network(&row.name), &row.name, &row.cases));
     let baselines =
         results.baselines.iter().enumerate().map(|(number, row)| (format!("b{}", number % 3), &row.name, &row.cases));
     let rows: Vec<_> = models.chain(baselines).collect();
     if cases.is_empty() || rows.is_empty() {
         return None;
     }
+    let description = "Dice of each model and baseline on each validation case";
+    if cases.len() > BARS {
+        let methods = rows.iter().map(|(class, name, scores)| Strip {
+            class: class.clone(),
+            name: name.to_string(),
+            values: scores.iter().map(|score| (score.name.as_str(), score.dice)).collect(),
+            summary: Summary::of(scores.iter().map(|score| score.dice)),
+        });
+        let panel = Panel { title: "Dice".into(), rows: methods.collect(), least: Some([0.0, 1.0]) };
+        return strips(description, &[panel], 1);
+    }
     let axis = ChartAxis::linear(0.0, 1.0, 5);
-    let frame = Frame { left: 56.0, top: 30.0, width: WIDTH - 72.0, height: 220.0 };
-    let mut svg = Svg::new(WIDTH, frame.bottom() + 30.0, "Dice of each model and baseline on each validation case");
-    frame.draw_left_axis(&mut svg, &axis, "Dice");
-    let group = frame.width / cases.len() as f64;
-    // A bar is a share of its group, but not so broad that two models on one case look like walls.
-    let bar = (0.86 * group / rows.len() as f64).min(64.0);
-    let gap = (0.1 * bar).min(1.5);
-    for (number, case) in cases.iter().enumerate() {
-        let middle = frame.left + (number as f64 + 0.5) * group;
-        if 7.2 * case.chars().count() as f64 <= group {
-            svg.text("label", "middle", [middle, frame.bottom() + 20.0], case);
-        }
-        for (position, (class, name, scores)) in rows.iter().enumerate() {
-            let x = middle + (position as f64 - rows.len() as f64 / 2.0) * bar;
-            let dice = score_of(scores, case).map_or(f64::NAN, |score| score.dice);
-            let share = if dice.is_finite() { axis.share(dice) } else { 0.0 };
-            let title = format!("{name}, {case}: Dice {}", score(dice));
-            let class = format!("bar {class}");
-            svg.rect(&class, [x + gap, frame.y(share)], [bar - 2.0 * gap, share * frame.height], &title);
-            if bar >= 30.0 {
-                svg.text("value", "middle", [x + bar / 2.0, frame.y(share) - 5.0], &score(dice));
+    let legend: Vec<_> = rows.iter().map(|(class, name, _)| (format!("bar {class}"), name.to_string())).collect();
+    let draw = |width: f64| {
+        let (mut svg, top) = begin(width, description, &legend);
+        let frame = Frame { left: 40.0, top: top + 30.0, width: beside(width, 40.0), height: 220.0 };
+        frame.draw_left_axis(&mut svg, &axis, "Dice");
+        let group = frame.width / cases.len() as f64;
+        // A bar is a share of its group, but not so broad that two models on one case look like walls.
+        let bar = (0.86 * group / rows.len() as f64).min(64.0);
+        let gap = (0.1 * bar).min(1.5);
+        for (number, case) in cases.iter().enumerate() {
+            let middle = frame.left + (number as f64 + 0.5) * group;
+            if LETTER * case.chars().count() as f64 <= group {
+                svg.text("label", "middle", [middle, frame.bottom() + 20.0], case);
+            }
+            for (position, (class, name, scores)) in rows.iter().enumerate() {
+                let x = middle + (position as f64 - rows.len() as f64 / 2.0) * bar;
+                let dice = score_of(scores, case).map_or(f64::NAN, |score| score.dice);
+                let share = if dice.is_finite() { axis.share(dice) } else { 0.0 };
+                let title = format!("{name}, {case}: Dice {}", score(dice));
+                let class = format!("bar {class}");
+                svg.rect(&class, [x + gap, frame.y(share)], [bar - 2.0 * gap, share * frame.height], &title);
+                if bar >= 32.0 {
+                    svg.text("value", "middle", [x + bar / 2.0, frame.y(share) - 5.0], &score(dice));
+                }
             }
         }
-    }
-    svg.line("axis", [frame.left, frame.bottom()], [frame.left + frame.width, frame.bottom()]);
-    Some(svg.finish())
+        svg.line("axis", [frame.left, frame.bottom()], [frame.left + frame.width, frame.bottom()]);
+        svg.finish(frame.bottom() + 30.0)
+    };
+    Some(Chart::plain(draw))
 }
 
-/// Names of the roles that hold bytes anywhere in the comparison, each with its colour, in the glossary's order.
-pub(super) fn roles_in_use(models: &[ModelResult], timelines: &[Timeline]) -> Vec<(String, usize)> {
-    let at_peaks = models.iter().flat_map(|model| &model.peak_by_role.0);
-    let at_peaks = at_peaks.filter(|(_, bytes)| *bytes > 0).map(|(role, _)| role);
-    let in_steps = timelines.iter().flat_map(|timeline| {
-        let held =
-            |role: usize| timeline.events.iter().any(|event| event.bytes.get(role).is_some_and(|&bytes| bytes > 0));
-        timeline.roles.iter().enumerate().filter(move |(number, _)| held(*number)).map(|(_, role)| role)
+/// Roles that hold more than this share of the highest bytes are in the legend: less cannot be seen.
+const SEEN: f64 = 0.002;
+
+/// Classes and names of the roles that can be seen anywhere in the comparison, in the glossary's order.
+pub(super) fn roles_in_use(models: &[ModelResult], timelines: &[Timeline]) -> Vec<(String, String)> {
+    let at_peaks = models.iter().flat_map(|model| {
+        let roles = model.peak_by_role.0.iter();
+        roles.map(|(role, bytes)| (role, *bytes, model.peak_bytes.max(model.peak_by_role.total())))
     });
-    let mut used: Vec<(String, usize)> = Vec::new();
-    for role in at_peaks.chain(in_steps) {
-        let entry = (roles::display(role), roles::rank(role));
+    let in_steps = timelines.iter().flat_map(|timeline| {
+        let highest = timeline.events.iter().map(|event| event.total()).max().unwrap_or(0);
+        let most = |role: usize| timeline.events.iter().filter_map(|event| event.bytes.get(role)).max();
+        timeline.roles.iter().enumerate().map(move |(number, role)| (role, most(number).copied().unwrap_or(0), highest))
+    });
+    let seen = at_peaks.chain(in_steps).filter(|(_, bytes, highest)| *bytes as f64 > SEEN * *highest as f64);
+    let mut used: Vec<(usize, String)> = Vec::new();
+    for (role, ..) in seen {
+        let entry = (roles::rank(role), roles::display(role));
         if !used.contains(&entry) {
             used.push(entry);
         }
     }
-    order::by_key(&mut used, |(_, colour)| *colour as u128);
-    used
+    order::by_key(&mut used, |(colour, _)| *colour as u128);
+    used.into_iter().map(|(colour, name)| (format!("area c{colour}"), name)).collect()
 }
 
 #[cfg(test)]
@@ -350,26 +422,48 @@ mod tests {
             timeline.events[event].bytes = vec![1 << 30; timeline.roles.len()];
             timeline.events[event].op = op.into();
         }
-        let chart = memory(&timeline, 1 << 34).unwrap();
+        let chart = memory(&timeline, 1 << 34, &[]).unwrap().figure("", "");
         assert!(chart.contains("GiB: first, ") && !chart.contains("GiB: second, "));
+    }
+
+    const NOISY: CurveStyle =
+        CurveStyle { description: "x", vertical: "loss", horizontal: "step", noisy: true, scores: false, says: score };
+
+    fn lines(points: &[(u64, f64)]) -> [Line<'_>; 1] {
+        [Line { class: "m0".into(), name: "x".into(), points }]
     }
 
     #[test]
     fn a_loss_that_is_not_finite_leaves_a_gap() {
-        let points = vec![(1, 0.9), (2, f64::NAN), (3, 0.5), (4, 0.4)];
-        let chart = losses(&[LossCurve { model: "x".into(), points }], &[]).unwrap();
+        let points = [(1, 0.9), (2, f64::NAN), (3, 0.5), (4, 0.4)];
+        let chart = curves(&lines(&points), &NOISY).unwrap().figure("", "");
         let path = chart.lines().find(|line| line.contains("line raw")).unwrap();
         assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 1), "{path}");
         assert!(!chart.contains("NaN") && !chart.contains("inf"));
     }
 
+    /// What the pointer reads is what was measured, event by event.
+    #[test]
+    fn every_event_can_be_read() {
+        let timeline = fixtures::evidence().timelines.remove(0);
+        let order: Vec<_> = timeline.roles.iter().enumerate().collect();
+        let values = step_values(&timeline, &order);
+        let events = &timeline.events;
+        assert_eq!(values["at"].as_array().unwrap().len(), events.len());
+        for (number, event) in events.iter().enumerate() {
+            let mib = values["series"][0]["says"][number].as_f64().unwrap();
+            assert!((mib - event.total() as f64 / MIB).abs() <= 0.005 + 1e-9, "{number}");
+            let place = values["places"][values["notes"][number].as_u64().unwrap() as usize].as_str().unwrap();
+            assert!(place.contains(&event.op) && place.ends_with(&event.phase), "{place}");
+        }
+    }
+
     #[test]
     fn nothing_to_draw_is_no_chart() {
-        let nan = LossCurve { model: "x".into(), points: vec![(1, f64::NAN)] };
-        assert_eq!(losses(&[nan], &[]), None);
-        assert_eq!(losses(&[], &[]), None);
-        assert_eq!(memory(&Timeline::default(), 0), None);
-        assert_eq!(peaks(&[]), None);
+        assert_eq!(curves(&lines(&[(1, f64::NAN)]), &NOISY), None);
+        assert_eq!(curves(&[], &NOISY), None);
+        assert_eq!(memory(&Timeline::default(), 0, &[]), None);
+        assert_eq!(peaks(&[], &[]), None);
         assert_eq!(scores(&Results::default()), None);
     }
 

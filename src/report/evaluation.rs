@@ -1,25 +1,68 @@
-//! The page of an evaluation: every score by case and class, means with 95 % intervals, medians, deviations.
+//! The page of an evaluation: every score by case and class, means with 95 % intervals, medians, deviations, and the worst and
+//! the median case.
 
 use std::fmt::Write;
 
 use super::escape::Escaped;
 use super::html::document;
 use super::number_format::MISSING;
+use super::slices::{self, PicturedCase};
+use super::strips::{Panel, Strip, strips};
+use crate::Result;
 use crate::evaluate::scores::{CaseScores, ClassSummary, NAMES, left_out};
 use crate::evaluate::statistics::{FEWEST, Summary};
 
-/// The scores of `model` on `data_set` as a self-contained HTML page; `tolerance` is the surface Dice's, in mm.
+/// The scores of `model` on `data_set` as a self-contained HTML page; `tolerance` is the surface Dice's, in mm, `pictures` are
+/// cases to look at.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when a mask or image among the slices does not have its stated size.
 pub fn evaluation_page(
     model: &str,
     data_set: &str,
     tolerance: f64,
-    cases: &[CaseScores],
-    summary: &[ClassSummary],
-) -> String {
-    let conclusion = summary.iter().map(|class| format!("{}: Dice {}", class.class, interval(&class.values[0])));
+    (cases, summary): (&[CaseScores], &[ClassSummary]),
+    pictures: &[PicturedCase],
+) -> Result<String> {
+    let conclusion = summary.iter().map(|class| {
+        let dice = &class.values[0];
+        match (dice.mean, dice.interval) {
+            (Some(mean), Some([low, high])) => {
+                format!("{}: Dice {mean:.3} (95 % interval {low:.3} to {high:.3})", class.class)
+            }
+            (mean, _) => format!("{}: Dice {}", class.class, number(mean)),
+        }
+    });
     let conclusion = conclusion.collect::<Vec<_>>().join("; ");
-    let run = format!("{} cases; surface Dice at a tolerance of {tolerance} mm", cases.len());
-    document(&format!("{model} on {data_set}"), &conclusion, &run, &(means(summary) + &by_case(cases)))
+    let count = if cases.len() == 1 { "1 case".into() } else { format!("{} cases", cases.len()) };
+    let run = format!("{count}; surface Dice at a tolerance of {tolerance} mm");
+    let sections = [means(summary), spread(cases, summary), slices::section(pictures)?, by_case(cases)].concat();
+    Ok(document(&format!("{model} on {data_set}"), &conclusion, &run, &sections))
+}
+
+/// A strip plot of each score: its classes, a dot a case.
+fn spread(cases: &[CaseScores], summary: &[ClassSummary]) -> String {
+    let panel = |(number, (name, unit)): (usize, &(&str, &str))| {
+        let rows = summary.iter().enumerate().map(|(k, class)| {
+            let held = cases.iter().filter_map(|case| Some((case, case.classes.get(k)?)));
+            let held = held.filter(|(_, scores)| scores.true_ml > 0.0);
+            Strip {
+                class: format!("k{}", k % 8),
+                name: class.class.clone(),
+                values: held.map(|(case, scores)| (case.name.as_str(), scores.values[number])).collect(),
+                summary: class.values[number],
+            }
+        });
+        let unit = if unit.is_empty() { String::new() } else { format!(", {unit}") };
+        // Errors have their zero in the picture, overlaps their best value.
+        let least = if name.ends_with("error") || ["hd95", "assd"].contains(name) { [0.0; 2] } else { [1.0; 2] };
+        Panel { title: format!("{}{unit}", name.replace('_', " ")), rows: rows.collect(), least: Some(least) }
+    };
+    let panels: Vec<Panel<'_>> = NAMES.iter().enumerate().map(panel).collect();
+    let Some(chart) = strips("Every score of every case, by class", &panels, 3) else { return String::new() };
+    let caption =
+        "A dot is a case whose label holds the class. The upright stroke is the mean, the bar its 95 % interval.";
+    format!("<section>\n<h2>Spread</h2>\n{}</section>\n", chart.figure("", caption))
 }
 
 fn heads(html: &mut String) {
@@ -32,8 +75,8 @@ fn heads(html: &mut String) {
 
 fn means(summary: &[ClassSummary]) -> String {
     let mut html = format!(
-        "<section>\n<h2>Means</h2>\n<div class=\"scroll\"><table>\n<caption>Over the cases whose labels hold the class; in \
-         brackets the 95 % interval of the mean (bootstrap over the cases, from {FEWEST} cases on).</caption>\n<thead><tr>\
+        "<section>\n<h2>Means</h2>\n<div class=\"scroll\"><table>\n<caption>Over the cases whose labels hold the class; below the mean \
+         its 95 % interval (bootstrap over the cases, from {FEWEST} cases on).</caption>\n<thead><tr>\
          <th scope=\"col\">Class</th><th scope=\"col\">Cases</th><th scope=\"col\">Figure</th>"
     );
     heads(&mut html);
@@ -88,7 +131,7 @@ fn number(value: Option<f64>) -> String {
 
 fn interval(summary: &Summary) -> String {
     match (summary.mean, summary.interval) {
-        (Some(mean), Some([low, high])) => format!("{mean:.3} ({low:.3} to {high:.3})"),
+        (Some(mean), Some([low, high])) => format!("{mean:.3}<br><small>{low:.3} to {high:.3}</small>"),
         (Some(mean), None) => format!("{mean:.3}"),
         _ => MISSING.into(),
     }

@@ -32,6 +32,8 @@ fn model(name: &str, parameters: u64, dice: [f64; 2], mib: [u64; 8], seconds: [f
         peak_by_role,
         step_seconds: seconds[0],
         total_seconds: seconds[1],
+        scans_per_step: 1,
+        scan_peak_bytes: 0,
         epochs: 50,
         steps: 200,
         final_loss: 0.11,
@@ -171,6 +173,7 @@ fn resolution() -> Resolution {
     };
     Resolution {
         heading: "Recompute level 0".into(),
+        quantity: "activations".into(),
         caption: "One training step, batch 1, planned.".into(),
         curves: vec![
             curve("OSS-Net C", |side| 5e8 + 20.0 * side.powi(3), None),

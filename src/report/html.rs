@@ -1,20 +1,22 @@
-//! The page: one file, no network, no scripts.
+//! The page: one file, no network. Its script adds values under the pointer, pictures to take away and slices that scroll;
+//! without it the page says the same.
 
 use std::fmt::Write;
 
+use super::charts::{self, CurveStyle, Line};
 use super::escape::Escaped;
-use super::number_format::{MISSING, count, duration, mib, score, short};
+use super::number_format::{MISSING, TimeUnit, count, mib, score, short};
 use super::report_data::{CaseFacts, CaseSlices, ReportData, RunFacts, Timeline};
-use super::results::{CaseScore, Results, score_of};
+use super::results::{CaseScore, ModelResult, Results, score_of};
 use super::statistics::Statistics;
 use super::table::role_names;
 use super::text_table::TextTable;
-use super::{charts, conclusion, image, resolution, roles, statistics_table};
+use super::{conclusion, palette, resolution, roles, slices, statistics_table};
 use crate::Result;
 use crate::memory::format_bytes;
 
-/// Most bytes that the slices of several cases may take, so that the page stays under 2 MB and easy to send.
-const SLICES_BYTES: usize = 3 << 19;
+/// Most bytes that the slices of several cases may take, so that the page stays under 4 MB and easy to send.
+const SLICES_BYTES: usize = 5 << 19;
 
 /// Beyond this number, the scores of single cases get a table of their own.
 const CASE_COLUMNS: usize = 4;
@@ -30,7 +32,7 @@ pub fn page(results: &Results, evidence: &ReportData) -> Result<String> {
     };
     let sections = [
         scores_section(results),
-        loss_section(results, evidence),
+        loss_section(evidence),
         memory_section(results, evidence),
         resolution::section(&evidence.resolution),
         slices_section(results, &evidence.slices)?,
@@ -73,12 +75,9 @@ fn scores_section(results: &Results) -> String {
     }
     html.push_str(&role_table(results));
     if let Some(chart) = charts::scores(results) {
-        let models =
-            results.models.iter().enumerate().map(|(n, row)| (format!("bar {}", charts::model_class(n)), &row.name));
-        let baselines = results.baselines.iter().enumerate().map(|(n, row)| (format!("bar b{}", n % 3), &row.name));
-        let legend = legend(models.chain(baselines));
-        let caption = "Dice on each validation case, over all voxels. Baselines are grey.";
-        html.push_str(&figure("Dice by case", &legend, &chart, caption));
+        html.push_str(
+            &chart.figure("Dice by case", "Dice on each validation case, over all voxels. Baselines are grey."),
+        );
     }
     html.push_str(&case_table(results));
     html + "</section>\n"
@@ -91,31 +90,41 @@ fn main_table(results: &Results, statistics: &Statistics) -> String {
     let mut html = String::from(
         "<div class=\"scroll\"><table>\n<caption>Scores are means over the validation cases, evaluated at all voxels. \
          The best figure of a column is coloured, a score only if it differs from every other network’s by more than \
-         chance (95 % intervals of the differences).</caption>\n<thead><tr><th scope=\"col\">Model</th>\
+         chance (95 % intervals of the differences). One scan: the peak of a training step of one scan (planned), and the median \
+         seconds of a step over its scans. Total: training and scoring.</caption>\n<thead><tr><th scope=\"col\">Model</th>\
          <th scope=\"col\">Parameters</th><th scope=\"col\">Dice</th><th scope=\"col\">IoU</th>",
     );
     for case in columns {
         let _ = write!(html, "<th scope=\"col\">Dice<br><small>{}</small></th>", Escaped(case));
     }
-    html.push_str(
-        "<th scope=\"col\">Peak<br><small>MiB</small></th><th scope=\"col\">A step</th><th scope=\"col\">In all</th></tr></thead>\n<tbody>\n",
-    );
     let models = &results.models;
+    let (scan, total) = (
+        TimeUnit::of(models.iter().map(|model| model.scan_seconds())),
+        TimeUnit::of(models.iter().map(|model| model.total_seconds)),
+    );
+    let _ = write!(
+        html,
+        "<th scope=\"col\">Scans<br><small>a step</small></th><th scope=\"col\">One scan<br><small>MiB</small></th>\
+         <th scope=\"col\">One scan<br><small>{}</small></th><th scope=\"col\">Total<br><small>{}</small></th></tr></thead>\n<tbody>\n",
+        scan.name(),
+        total.name(),
+    );
     let best_dice = models.iter().map(|model| model.dice).fold(f64::NEG_INFINITY, f64::max);
     let best_iou = models.iter().map(|model| model.iou).fold(f64::NEG_INFINITY, f64::max);
-    let least_bytes = models.iter().map(|model| model.peak_bytes).min();
-    let fastest = models.iter().map(|model| model.step_seconds).fold(f64::INFINITY, f64::min);
-    for (number, model) in models.iter().enumerate() {
-        let class = charts::model_class(number);
+    let least_bytes = models.iter().map(ModelResult::scan_bytes).min();
+    let fastest = models.iter().map(ModelResult::scan_seconds).fold(f64::INFINITY, f64::min);
+    for model in models {
+        let class = palette::network(&model.name);
         let _ = write!(html, "<tr><th scope=\"row\">{}{}</th>", swatch(&format!("bar {class}")), Escaped(&model.name));
         html.push_str(&cell(&count(model.parameters), false));
         let leads = statistics.is_most_accurate(&model.name, models.len());
         html.push_str(&cell(&score(model.dice), leads && model.dice == best_dice));
         html.push_str(&cell(&score(model.iou), leads && model.iou == best_iou));
         html.push_str(&case_cells(&model.cases, columns));
-        html.push_str(&cell(&mib(model.peak_bytes), Some(model.peak_bytes) == least_bytes));
-        html.push_str(&cell(&duration(model.step_seconds), model.step_seconds == fastest));
-        html.push_str(&cell(&duration(model.total_seconds), false));
+        html.push_str(&cell(&count(model.scans_per_step), false));
+        html.push_str(&cell(&mib(model.scan_bytes()), Some(model.scan_bytes()) == least_bytes));
+        html.push_str(&cell(&scan.figure(model.scan_seconds()), model.scan_seconds() == fastest));
+        html.push_str(&cell(&total.figure(model.total_seconds), false));
         html.push_str("</tr>\n");
     }
     for (number, row) in results.baselines.iter().enumerate() {
@@ -125,7 +134,7 @@ fn main_table(results: &Results, statistics: &Statistics) -> String {
         html.push_str(&cell(&score(row.dice), false));
         html.push_str(&cell(&score(row.iou), false));
         html.push_str(&case_cells(&row.cases, columns));
-        html.push_str(&cell(MISSING, false).repeat(3));
+        html.push_str(&cell(MISSING, false).repeat(4));
         html.push_str("</tr>\n");
     }
     html + "</tbody></table></div>\n"
@@ -193,39 +202,50 @@ fn case_table(results: &Results) -> String {
 
 // ---------------------------------------------------------------- loss and memory
 
-fn loss_section(results: &Results, evidence: &ReportData) -> String {
-    let Some(chart) = charts::losses(&evidence.losses, &results.models) else { return String::new() };
-    let number =
-        |name: &str, otherwise| results.models.iter().position(|model| model.name == name).unwrap_or(otherwise);
-    let entry =
-        |(n, model): (usize, &String)| (format!("line {}", charts::model_class(number(model, n))), model.clone());
-    let models: Vec<_> = evidence.losses.iter().map(|curve| &curve.model).enumerate().map(entry).collect();
-    let legend = legend(models.iter().map(|(class, name)| (class.clone(), name)));
+fn loss_section(evidence: &ReportData) -> String {
+    let line = |curve: &'_ super::report_data::LossCurve| (palette::network(&curve.model), curve.model.clone());
+    let lines: Vec<Line<'_>> = evidence
+        .losses
+        .iter()
+        .map(|curve| {
+            let (class, name) = line(curve);
+            Line { class, name, points: &curve.points }
+        })
+        .collect();
+    let style = CurveStyle {
+        description: "Training loss against scans seen",
+        vertical: "loss",
+        horizontal: "scans seen",
+        noisy: true,
+        scores: false,
+        says: |loss| format!("{loss:.4}"),
+    };
+    let Some(chart) = charts::curves(&lines, &style) else { return String::new() };
     let caption = "Pale: the loss of each step; strong: its moving average. Models that are trained with different losses \
                    are comparable in shape only.";
-    format!("<section>\n<h2>Training loss</h2>\n{}</section>\n", figure("", &legend, &chart, caption))
+    format!("<section>\n<h2>Training loss</h2>\n{}</section>\n", chart.figure("", caption))
 }
 
 fn memory_section(results: &Results, evidence: &ReportData) -> String {
-    let used = charts::roles_in_use(&results.models, &evidence.timelines);
-    if used.is_empty() {
+    let roles = charts::roles_in_use(&results.models, &evidence.timelines);
+    if roles.is_empty() {
         return String::new();
     }
-    let roles = legend(used.iter().map(|(name, colour)| (format!("area c{colour}"), name)));
     let mut html = String::from("<section>\n<h2>Memory</h2>\n");
-    if let Some(chart) = charts::peaks(&results.models) {
-        html.push_str(&figure("Peak of training, side by side", &roles, &chart, ""));
+    if let Some(chart) = charts::peaks(&results.models, &roles) {
+        html.push_str(&chart.figure("Peak of training, side by side", ""));
     }
     let highest = |line: &Timeline| line.events.iter().map(|event| event.total()).max().unwrap_or(0);
     for timeline in &evidence.timelines {
-        if let Some(chart) = charts::memory(timeline, highest(timeline)) {
+        let roles = charts::roles_in_use(&[], std::slice::from_ref(timeline));
+        if let Some(chart) = charts::memory(timeline, highest(timeline), &roles) {
             let caption = format!(
                 "{} allocations and releases of one training step in their order; the highest holds {}. Every chart has \
                  its own scale.",
                 count(timeline.events.len() as u64),
                 format_bytes(highest(timeline))
             );
-            html.push_str(&figure(&format!("One training step of {}", timeline.model), &roles, &chart, &caption));
+            html.push_str(&chart.figure(&format!("One training step of {}", timeline.model), &caption));
         }
     }
     html + &glossary() + "</section>\n"
@@ -243,49 +263,30 @@ pub(super) fn glossary() -> String {
 
 // ---------------------------------------------------------------- slices
 
-fn slices_section(results: &Results, slices: &[CaseSlices]) -> Result<String> {
-    if slices.is_empty() {
+fn slices_section(results: &Results, cases: &[CaseSlices]) -> Result<String> {
+    if cases.is_empty() {
         return Ok(String::new());
     }
-    let mut html = String::from(
-        "<section>\n<h2>Slices</h2>\n<p>Three orthogonal slices through the centre of each label, in radiological view \
-         (the patient's right is at the left of coronal and axial slices). Letters name the anatomical directions.</p>\n\
-         <ul class=\"legend\"><li><svg class=\"swatch onfilm\" viewBox=\"0 0 24 12\" aria-hidden=\"true\">\
-         <line class=\"truth\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>label</li>\
-         <li><svg class=\"swatch onfilm\" viewBox=\"0 0 24 12\" aria-hidden=\"true\">\
-         <line class=\"prediction\" x1=\"2\" y1=\"6\" x2=\"22\" y2=\"6\"/></svg>prediction</li></ul>\n",
-    );
-    for (number, case) in slices.iter().enumerate() {
-        let shown = case_figures(results, case, number)?;
-        if number > 0 && html.len() + shown.len() > SLICES_BYTES {
-            let _ = writeln!(html, "<p class=\"note\">The first {number} of {} cases are shown.</p>", slices.len());
+    let mut html = format!("<section>\n<h2>Slices</h2>\n{}", slices::INTRODUCTION);
+    let all = results.case_names().len().max(cases.len());
+    let mut shown = 0;
+    for (number, case) in cases.iter().enumerate() {
+        let caption = |name: &str| {
+            let model = results.models.iter().find(|model| model.name == name);
+            let dice = model.and_then(|model| score_of(&model.cases, &case.case)).map(|score| score.dice);
+            format!("{name}: Dice {} over the whole volume.", score(dice.unwrap_or(f64::NAN)))
+        };
+        let figures = slices::figures(case, number, &case.case, caption)?;
+        if number > 0 && html.len() + figures.len() > SLICES_BYTES {
             break;
         }
-        html.push_str(&shown);
+        html.push_str(&figures);
+        shown = number + 1;
+    }
+    if shown < all {
+        let _ = writeln!(html, "<p class=\"note\">The first {shown} of {all} cases are shown.</p>");
     }
     Ok(html + "</section>\n")
-}
-
-/// The slices of one case, a row a model.
-fn case_figures(results: &Results, case: &CaseSlices, number: usize) -> Result<String> {
-    let mut html = image::definitions(case, number)?;
-    let _ = writeln!(html, "<h3>{}</h3>", Escaped(&case.case));
-    for prediction in &case.predictions {
-        let model = results.models.iter().find(|model| model.name == prediction.model);
-        let dice = model.and_then(|model| score_of(&model.cases, &case.case)).map(|score| score.dice);
-        let dice = score(dice.unwrap_or(f64::NAN));
-        let _ = writeln!(html, "<figure>\n<div class=\"slices\" style=\"{}\">", image::columns(case));
-        for (slice, mask) in case.slices.iter().zip(&prediction.masks) {
-            let (plane, index) = (slice.plane.name(), slice.index);
-            let title = format!("{}, {plane} slice {index}, {}", case.case, prediction.model);
-            html.push_str(&image::picture(case, slice, number, &title, mask)?);
-            html.push('\n');
-        }
-        let model = Escaped(&prediction.model);
-        let _ =
-            writeln!(html, "</div>\n<figcaption>{model}: Dice {dice} over the whole volume</figcaption>\n</figure>");
-    }
-    Ok(html)
 }
 
 // ---------------------------------------------------------------- the run
@@ -349,15 +350,7 @@ fn list(title: &str, items: &[String]) -> String {
 
 // ---------------------------------------------------------------- parts
 
-/// A chart with its heading, legend and caption; each may be empty.
-pub(super) fn figure(heading: &str, legend: &str, chart: &str, caption: &str) -> String {
-    let heading = if heading.is_empty() { String::new() } else { format!("<h3>{}</h3>\n", Escaped(heading)) };
-    let caption =
-        if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", Escaped(caption)) };
-    format!("{heading}<figure>\n{legend}<div class=\"scroll\">\n{chart}</div>\n{caption}</figure>\n")
-}
-
-/// A page of sections below a title, an answer in a sentence or two, and what was run: one file, no network, no scripts.
+/// A page of sections below a title, an answer in a sentence or two, and what was run: one file, no network.
 pub(super) fn document(title: &str, conclusion: &str, run: &str, sections: &str) -> String {
     styled_document("", title, conclusion, run, sections)
 }
@@ -370,7 +363,7 @@ pub(super) fn styled_document(more: &str, title: &str, conclusion: &str, run: &s
         ("style", style.trim_end().into()),
         ("conclusion", Escaped(conclusion).to_string()),
         ("run", Escaped(run).to_string()),
-        ("sections", sections.into()),
+        ("sections", format!("{}<script>\n{}</script>\n", sections, include_str!("viewer.js"))),
     ];
     filled(include_str!("template.html"), &values)
 }
@@ -395,20 +388,11 @@ pub(super) fn table(table: &TextTable, caption: &str) -> String {
     )
 }
 
-pub(super) fn legend<'a>(entries: impl Iterator<Item = (String, &'a String)>) -> String {
-    let entry = |(class, name): (String, &String)| format!("<li>{}{}</li>\n", swatch(&class), Escaped(name));
-    format!("<ul class=\"legend\">\n{}</ul>\n", entries.map(entry).collect::<String>())
-}
-
-/// A sample of a line or a filled area.
+/// A sample of a filled area.
 pub(super) fn swatch(class: &str) -> String {
-    let shape = if class.starts_with("line") {
-        format!("<path class=\"{class}\" d=\"M1 6H23\"/>")
-    } else {
-        format!("<rect class=\"{class}\" width=\"24\" height=\"12\" rx=\"2\"/>")
-    };
     format!(
-        "<svg class=\"swatch\" viewBox=\"0 0 24 12\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{shape}</svg>"
+        "<svg class=\"swatch\" viewBox=\"0 0 24 12\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+         <rect class=\"{class}\" width=\"24\" height=\"12\" rx=\"2\"/></svg>"
     )
 }
 

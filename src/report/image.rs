@@ -6,6 +6,7 @@ use super::contour::outline;
 use super::escape::Escaped;
 use super::number_format::short;
 use super::report_data::{CaseSlices, ModelMasks, Plane, Slice};
+use super::stack::{self, Along};
 use crate::{Error, Result};
 
 /// A scan on its own grid, for [`case_slices`].
@@ -24,7 +25,7 @@ pub struct ImageVolume<'a> {
 }
 
 /// The sagittal, coronal and axial slice of `case` through the centroid of the label (the volume's centre without one),
-/// with the same pixels of each prediction (name of the model, classes on the volume's grid).
+/// with the same pixels of each prediction (name of the model, classes on the volume's grid), and the volume for scrolling.
 ///
 /// The grey window runs from the 0.5th to the 99.5th percentile of the whole volume, so that the slices compare.
 ///
@@ -67,10 +68,19 @@ pub fn case_slices(case: &str, volume: &ImageVolume, predictions: &[(&str, &[u8]
         model: model.into(),
         masks: cuts.each_ref().map(|cut| cut.pixels(mask).collect()),
     };
+    let along = |axis: Axis, towards| Along {
+        axis: axis.number,
+        length: volume.shape[axis.number],
+        mirrored: axis.towards(towards).mirrored,
+    };
+    let axes = [along(right, 'L'), along(anterior, 'P'), along(superior, 'I')];
+    let all: Vec<&[u8]> = std::iter::once(volume.label).chain(predictions.iter().map(|(_, mask)| *mask)).collect();
+    let stack = stack::pack(volume.shape, axes, centre, |place| window.grey(volume.image[place]), &all);
     Ok(CaseSlices {
         case: case.into(),
         slices: cuts.each_ref().map(slice),
         predictions: predictions.iter().map(masks).collect(),
+        stack: Some(stack),
     })
 }
 
@@ -229,8 +239,8 @@ pub(super) fn definitions(case: &CaseSlices, number: usize) -> Result<String> {
         let path = outline(checked(&slice.label, slice)?, width, height);
         let _ = write!(
             html,
-            "<image id=\"scan-{number}-{plane}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
-             href=\"{uri}\"/>\n<path id=\"truth-{number}-{plane}\" class=\"truth\" d=\"{path}\"/>\n",
+            "<image id=\"scan-{number}-{plane}\" data-plane=\"{plane}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
+             href=\"{uri}\"/>\n<path id=\"truth-{number}-{plane}\" data-plane=\"{plane}\" data-mask=\"0\" class=\"truth\" d=\"{path}\"/>\n",
         );
     }
     html.push_str("</defs></svg>\n");
@@ -258,19 +268,20 @@ pub(super) fn columns(case: &CaseSlices) -> String {
     format!("grid-template-columns:{}", widths.join(" "))
 }
 
-/// One slice of `case` with the label's outline and that of `prediction`, as an SVG figure in millimetres.
+/// One slice of `case` with the label's outline and that of `prediction` (the stack's mask of that number), as an SVG figure in
+/// millimetres.
 pub(super) fn picture(
     case: &CaseSlices,
     slice: &Slice,
     number: usize,
     title: &str,
-    prediction: &[u8],
+    (mask, prediction): (usize, &[u8]),
 ) -> Result<String> {
     let path = outline(checked(prediction, slice)?, slice.width, slice.height);
     let plane = slice.plane.name();
     let content = format!(
         "<use href=\"#scan-{number}-{plane}\"/><use href=\"#truth-{number}-{plane}\"/>\
-         <path class=\"prediction\" d=\"{path}\"/>"
+         <path class=\"prediction\" data-plane=\"{plane}\" data-mask=\"{mask}\" d=\"{path}\"/>"
     );
     Ok(framed(case, slice, title, &content))
 }
@@ -280,7 +291,7 @@ pub(super) fn framed(case: &CaseSlices, slice: &Slice, title: &str, content: &st
     let ([dx, dy], [width, height], margin) = (pixel(slice), extent(slice), margin(case));
     let [left, right, top, bottom] = slice.plane.marks();
     let mut svg = format!(
-        "<svg class=\"slice\" role=\"img\" aria-label=\"{title}\" viewBox=\"{} {} {} {}\">\
+        "<svg class=\"slice\" data-plane=\"{plane}\" role=\"img\" aria-label=\"{title}\" viewBox=\"{} {} {} {}\">\
          <title>{title}</title>\n<rect class=\"film\" x=\"{0}\" y=\"{1}\" width=\"{2}\" height=\"{3}\"/>\n\
          <g transform=\"scale({} {})\">{content}</g>\n",
         short(-margin),
@@ -290,6 +301,7 @@ pub(super) fn framed(case: &CaseSlices, slice: &Slice, title: &str, content: &st
         dx,
         dy,
         title = Escaped(title),
+        plane = slice.plane.name(),
     );
     let marks = [
         (left, -margin / 2.0, height / 2.0),
@@ -410,7 +422,7 @@ mod tests {
         assert!(case_slices("x", &ImageVolume { image: &[], label: &[], shape: [0, 2, 2], ..good }, &[]).is_err());
         assert!(case_slices("x", &ImageVolume { shape: [usize::MAX, 2, 2], ..good }, &[]).is_err());
         let case = case_slices("x", &good, &[]).unwrap();
-        assert!(picture(&case, &case.slices[0], 0, "", &[0; 3]).is_err());
+        assert!(picture(&case, &case.slices[0], 0, "", (1, &[0; 3])).is_err());
     }
 
     #[test]

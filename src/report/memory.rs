@@ -5,7 +5,7 @@ use crate::order;
 use std::fmt::Write;
 
 use super::escape::Escaped;
-use super::html::{cell, document, figure, glossary, legend, swatch, table};
+use super::html::{cell, document, glossary, swatch, table};
 use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
@@ -38,7 +38,7 @@ pub struct MemoryPage {
 /// Layers that are listed; the rest are summed.
 const LAYERS: usize = 14;
 
-/// The page: one file, no network, no scripts.
+/// The page: one file, no network.
 pub fn memory_page(page: &MemoryPage) -> String {
     let mut sections = String::new();
     if let Some(timeline) = &page.timeline {
@@ -54,13 +54,12 @@ pub fn memory_page(page: &MemoryPage) -> String {
 
 fn step_section(page: &MemoryPage, timeline: &Timeline) -> String {
     let highest = timeline.events.iter().map(|event| event.total()).max().unwrap_or(0);
-    let Some(chart) = charts::memory(timeline, highest) else { return String::new() };
-    let used = charts::roles_in_use(&[], std::slice::from_ref(timeline));
-    let legend = legend(used.iter().map(|(name, colour)| (format!("area c{colour}"), name)));
+    let roles = charts::roles_in_use(&[], std::slice::from_ref(timeline));
+    let Some(chart) = charts::memory(timeline, highest, &roles) else { return String::new() };
     let caption =
         format!("{} allocations and releases of one step in their order.", count(timeline.events.len() as u64));
     let mut html = String::from("<section>\n<h2>One step</h2>\n");
-    html.push_str(&figure("", &legend, &chart, &caption));
+    html.push_str(&chart.figure("", &caption));
     html.push_str("<h3>At the peak</h3>\n");
     html.push_str(&role_table(timeline, page));
     html.push_str(&layer_table(page));

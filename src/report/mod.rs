@@ -35,6 +35,10 @@ mod memory;
 mod montage;
 mod number_format;
 #[cfg(feature = "report")]
+mod palette;
+#[cfg(feature = "report")]
+mod plot;
+#[cfg(feature = "report")]
 mod report_data;
 #[cfg(feature = "report")]
 mod resolution;
@@ -44,8 +48,14 @@ mod roles;
 mod roofline;
 #[cfg(feature = "report")]
 mod scans;
+#[cfg(feature = "report")]
+mod slices;
+#[cfg(feature = "report")]
+mod stack;
 mod statistics;
 mod statistics_table;
+#[cfg(feature = "report")]
+mod strips;
 mod summary;
 #[cfg(feature = "report")]
 mod svg;
@@ -77,7 +87,11 @@ pub use roles::display as role_name;
 #[cfg(feature = "report")]
 pub use roofline::{RooflineMark, RooflinePage, roofline_page};
 #[cfg(feature = "report")]
-pub use scans::{SegmentedClass, SegmentedScan, scans_page};
+pub use scans::{SegmentedClass, SegmentedScan, inspection_page, scans_page};
+#[cfg(feature = "report")]
+pub use slices::PicturedCase;
+#[cfg(feature = "report")]
+pub use stack::Stack;
 pub use statistics::{ClassStatistics, MethodStatistics, PairStatistics, Statistics};
 pub use summary::conclusion;
 pub use table::table;

@@ -1,6 +1,7 @@
 //! Slices of several cases in one picture: a row a case, label outlines in colour.
 
 use super::report_data::Slice;
+use crate::label_table::COLOURS;
 use crate::{Error, Result};
 
 /// Sides of a tile, in pixels.
@@ -8,15 +9,12 @@ const TILE: usize = 192;
 /// Pixels between tiles.
 const GAP: usize = 4;
 
-/// Colours of the outlines, for classes 1, 2, … (Okabe and Ito's, told apart by most eyes).
-const COLOURS: [[u8; 3]; 7] =
-    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
-
-/// A PNG of `rows` of slices, each scaled into a square tile with its proportions in millimetres kept.
+/// A PNG of `rows` of slices, each scaled into a square tile with its proportions in millimetres kept. `classes` has the label
+/// values in the order of their colours, without background.
 ///
 /// # Errors
 /// [`Error::Shape`] if there is no slice, or one whose pixels do not fill it.
-pub fn montage(rows: &[Vec<Slice>]) -> Result<Vec<u8>> {
+pub fn montage(rows: &[Vec<Slice>], classes: &[u8]) -> Result<Vec<u8>> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let side = |tiles: usize| tiles * (TILE + GAP) + GAP;
     let (width, height) = (side(columns), side(rows.len()));
@@ -32,14 +30,14 @@ pub fn montage(rows: &[Vec<Slice>]) -> Result<Vec<u8>> {
                 return Err(Error::shape("montage", format!("a slice of {} × {} pixels", slice.width, slice.height)));
             }
             let origin = (side(row) * width + side(column)) * 3;
-            draw(slice, &mut pixels[origin..], width);
+            draw(slice, classes, &mut pixels[origin..], width);
         }
     }
     encode(&pixels, width, height)
 }
 
 /// Draws a slice into a tile; `pixels` begins at the tile's first and has `stride` pixels a line.
-fn draw(slice: &Slice, pixels: &mut [u8], stride: usize) {
+fn draw(slice: &Slice, classes: &[u8], pixels: &mut [u8], stride: usize) {
     let millimetres = [slice.width as f64 * slice.pixel[0], slice.height as f64 * slice.pixel[1]];
     let scale = TILE as f64 / millimetres[0].max(millimetres[1]);
     let extent = millimetres.map(|side| ((side * scale).round() as usize).clamp(1, TILE));
@@ -60,7 +58,7 @@ fn draw(slice: &Slice, pixels: &mut [u8], stride: usize) {
                 let neighbours = [class, slice.label[source((x + 1).min(extent[0] - 1), y)]];
                 let below = slice.label[source(x, (y + 1).min(extent[1] - 1))];
                 let class = neighbours.into_iter().chain([below]).max().unwrap_or(1).max(1);
-                COLOURS[(class as usize - 1) % COLOURS.len()]
+                COLOURS[classes.iter().position(|&known| known == class).unwrap_or(class as usize - 1) % COLOURS.len()]
             } else {
                 [slice.image[here]; 3]
             };
@@ -95,7 +93,7 @@ mod tests {
 
     #[test]
     fn tiles_keep_proportions_and_outlines_their_class() {
-        let bytes = montage(&[vec![slice()], vec![slice(), slice()]]).unwrap();
+        let bytes = montage(&[vec![slice()], vec![slice(), slice()]], &[1, 2]).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
@@ -107,7 +105,7 @@ mod tests {
         assert_eq!(at(GAP + TILE - 1, GAP + TILE - 1), [200; 3]);
         assert_eq!(at(GAP + TILE / 2 - 1, GAP + 7), COLOURS[1]);
         assert_eq!(at(GAP + TILE + GAP + 3, GAP), [24; 3], "no second tile in the first row");
-        assert!(montage(&[]).is_err());
-        assert!(montage(&[vec![Slice { image: vec![1], ..slice() }]]).is_err());
+        assert!(montage(&[], &[]).is_err());
+        assert!(montage(&[vec![Slice { image: vec![1], ..slice() }]], &[]).is_err());
     }
 }

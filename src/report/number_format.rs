@@ -29,6 +29,44 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
+/// The unit of a column of durations: one for all of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum TimeUnit {
+    Milliseconds,
+    Seconds,
+    Minutes,
+}
+
+impl TimeUnit {
+    /// The one in which the longest of `seconds` is below a thousand, or minutes.
+    pub(super) fn of(seconds: impl Iterator<Item = f64>) -> Self {
+        match seconds.filter(|seconds| seconds.is_finite()).fold(0.0, f64::max) {
+            longest if longest < 0.9995 => Self::Milliseconds,
+            longest if longest < 999.5 => Self::Seconds,
+            _ => Self::Minutes,
+        }
+    }
+
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Milliseconds => "ms",
+            Self::Seconds => "s",
+            Self::Minutes => "min",
+        }
+    }
+
+    /// A duration in this unit, with one decimal.
+    pub(super) fn figure(self, seconds: f64) -> String {
+        let factor = match self {
+            Self::Milliseconds => 1e3,
+            Self::Seconds => 1.0,
+            Self::Minutes => 1.0 / 60.0,
+        };
+        if seconds.is_finite() && seconds >= 0.0 { format!("{:.1}", seconds * factor) } else { MISSING.into() }
+    }
+}
+
 /// A score between 0 and 1 with three decimals.
 pub(super) fn score(value: f64) -> String {
     if value.is_finite() { format!("{value:.3}") } else { MISSING.into() }
@@ -61,6 +99,15 @@ mod tests {
     #[test]
     fn columns_of_mebibytes() {
         assert_eq!([0, 100, 32_768, 1 << 20, 43_200_000].map(mib), ["0", "< 0.1", "< 0.1", "1.0", "41.2"]);
+    }
+
+    #[test]
+    fn a_column_of_durations_has_one_unit() {
+        let unit = |seconds: &[f64]| TimeUnit::of(seconds.iter().copied());
+        assert_eq!(unit(&[0.03, f64::NAN, 0.2]), TimeUnit::Milliseconds);
+        assert_eq!([0.03, 0.2, f64::NAN].map(|s| unit(&[0.03, 0.2]).figure(s)), ["30.0", "200.0", MISSING]);
+        assert_eq!([0.03, 12.34].map(|s| unit(&[0.03, 12.34]).figure(s)), ["0.0", "12.3"]);
+        assert_eq!((unit(&[5400.0]).name(), unit(&[5400.0]).figure(5400.0).as_str()), ("min", "90.0"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resolution::Resolution;
 use super::results::RoleBytes;
+use super::stack::Stack;
 
 /// The larger arrays of one comparison, drawn by [`page`](super::page) and stored nowhere else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub const HEADS_CAVEATS: [&str; 4] = [
 pub struct LossCurve {
     /// Name of the model, as in the results.
     pub model: String,
-    /// Optimiser step (from 1) and its loss; losses that are not finite leave a gap.
+    /// Scans that were seen (or the optimiser step, from 1) and the loss; losses that are not finite leave a gap.
     pub points: Vec<(u64, f64)>,
 }
 
@@ -120,6 +121,9 @@ pub struct CaseSlices {
     pub slices: [Slice; 3],
     /// The models' predictions on these slices.
     pub predictions: Vec<ModelMasks>,
+    /// The whole scan with the label and the predictions, so that slices can be scrolled.
+    #[serde(default)]
+    pub stack: Option<Stack>,
 }
 
 /// A model's masks on the three slices of a case.

@@ -58,6 +58,12 @@ pub struct ModelResult {
     /// Seconds of training and evaluation together.
     #[serde(with = "finite_or_null")]
     pub total_seconds: f64,
+    /// Scans that one training step takes.
+    #[serde(default)]
+    pub scans_per_step: u64,
+    /// Peak of a training step of one scan, planned; 0 where that is not known.
+    #[serde(default)]
+    pub scan_peak_bytes: u64,
     /// Passes over the training cases.
     #[serde(default)]
     pub epochs: u64,
@@ -82,6 +88,18 @@ pub struct BaselineResult {
     pub iou: f64,
     /// Scores of every validation case.
     pub cases: Vec<CaseScore>,
+}
+
+impl ModelResult {
+    /// Bytes at the peak of a training step of one scan; of results that do not know them those of their own step.
+    pub fn scan_bytes(&self) -> u64 {
+        if self.scan_peak_bytes > 0 { self.scan_peak_bytes } else { self.peak_bytes }
+    }
+
+    /// Median seconds of a training step for each of its scans.
+    pub fn scan_seconds(&self) -> f64 {
+        self.step_seconds / self.scans_per_step.max(1) as f64
+    }
 }
 
 impl Results {

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use super::charts::model_class;
-use super::html::{document, figure, legend, table};
+use super::html::{document, table};
 use super::number_format::short;
-use super::svg::{ChartAxis, Frame, Svg};
+use super::palette;
+use super::plot::{self, Chart, begin, beside};
+use super::svg::{ChartAxis, Frame};
 use super::text_table::TextTable;
 
 /// What the page shows.
@@ -13,6 +14,8 @@ use super::text_table::TextTable;
 pub struct RooflinePage {
     /// Heading.
     pub title: String,
+    /// The network, whose colour the first series has.
+    pub network: String,
     /// The answer, in a sentence or two.
     pub conclusion: String,
     /// What was modelled, and what is assumed.
@@ -44,26 +47,26 @@ pub struct RooflineMark {
     pub share: f64,
 }
 
-/// The page: one file, no network, no scripts.
+/// The page: one file, no network.
 pub fn roofline_page(page: &RooflinePage) -> String {
     let mut sections = String::new();
     if let Some(chart) = chart(page) {
-        let entries = page.series.iter().enumerate().map(|(i, name)| (format!("dot {}", model_class(i)), name));
         let caption = "Both axes are logarithmic. A mark's area is its share of the time; its figures appear under the pointer. \
                        Ops without arithmetic are in the table only.";
-        let _ = write!(
-            sections,
-            "<section>\n<h2>Roofline</h2>\n{}</section>\n",
-            figure("", &legend(entries), &chart, caption)
-        );
+        let _ = write!(sections, "<section>\n<h2>Roofline</h2>\n{}</section>\n", chart.figure("", caption));
     }
     let caption = "Sums of one step, the longest at best first.";
     let _ = write!(sections, "<section>\n<h2>Ops</h2>\n{}</section>\n", table(&page.table, caption));
     document(&page.title, &page.conclusion, &page.run, &sections)
 }
 
+/// The class of a series: the network's, then ink.
+fn class(page: &RooflinePage, series: usize) -> String {
+    if series == 0 { palette::network(&page.network) } else { "ink".into() }
+}
+
 /// `None` without a mark.
-fn chart(page: &RooflinePage) -> Option<String> {
+fn chart(page: &RooflinePage) -> Option<Chart> {
     let usable =
         |mark: &&RooflineMark| [mark.intensity, mark.rate].iter().all(|value| *value > 0.0 && value.is_finite());
     let marks: Vec<&RooflineMark> = page.marks.iter().filter(usable).collect();
@@ -77,12 +80,29 @@ fn chart(page: &RooflinePage) -> Option<String> {
     if marks.is_empty() || page.bandwidth <= 0.0 {
         return None;
     }
-    let horizontal = ChartAxis::logarithmic(left / 1.5, right * 1.5);
-    let vertical =
-        ChartAxis::powers(10.0, low / 1.2, highest * 1.2, 9, |rate| format!("{} GFLOP/s", short(rate / 1e9)));
-    let frame = Frame { left: 104.0, top: 30.0, width: 696.0, height: 360.0 };
-    let mut svg = Svg::new(820.0, frame.bottom() + 44.0, "Operations a second against operations a byte");
-    frame.draw_left_axis(&mut svg, &vertical, "operations a second (logarithmic)");
+    let entries: Vec<(String, String)> =
+        page.series.iter().enumerate().map(|(i, name)| (format!("dot {}", class(page, i)), name.clone())).collect();
+    let draw = |width: f64| draw(page, &marks, [left, right, low, highest], width, &entries);
+    Some(Chart::plain(draw))
+}
+
+fn draw(
+    page: &RooflinePage,
+    marks: &[&RooflineMark],
+    ends: [f64; 4],
+    width: f64,
+    legend: &[(String, String)],
+) -> String {
+    let [left, right, low, highest] = ends;
+    let (mut svg, top) = begin(width, "Operations a second against operations a byte", legend);
+    let horizontal = if width < 600.0 {
+        ChartAxis::powers(10.0, left / 1.5, right * 1.5, plot::labels(width) + 1, short)
+    } else {
+        ChartAxis::logarithmic(left / 1.5, right * 1.5)
+    };
+    let vertical = ChartAxis::powers(10.0, low / 1.2, highest * 1.2, 9, |rate| short(rate / 1e9));
+    let frame = Frame { left: 68.0, top: top + 30.0, width: beside(width, 68.0), height: 360.0 };
+    frame.draw_left_axis(&mut svg, &vertical, "GFLOP/s (logarithmic)");
     frame.draw_bottom_axis(&mut svg, &horizontal, "operations a byte (logarithmic)");
     let place = |intensity: f64, rate: f64| [frame.x(horizontal.share(intensity)), frame.y(vertical.share(rate))];
     let ends = [horizontal.ticks[0].0, horizontal.ticks[horizontal.ticks.len() - 1].0];
@@ -94,11 +114,11 @@ fn chart(page: &RooflinePage) -> Option<String> {
     let [from, to] = [place(start, start * page.bandwidth), place(ridge, highest)];
     svg.line("roof", from, to);
     let memory = format!("memory, {} GB/s", short(page.bandwidth / 1e9));
-    svg.text("value", "start", [from[0] + 6.0, (from[1] - 6.0).max(frame.top + 10.0)], &memory);
+    svg.text("value halo", "start", [from[0] + 16.0, (from[1] - 6.0).max(frame.top + 10.0)], &memory);
     for (name, rate) in &page.ceilings {
         let [x, y] = place((rate / page.bandwidth).max(ends[0]), *rate);
         svg.line("roof", [x, y], [frame.x(1.0), y]);
-        svg.text("value", "end", [frame.x(1.0), y - 5.0], &format!("{name}, {} TFLOP/s", short(rate / 1e12)));
+        svg.text("value halo", "end", [frame.x(1.0), y - 5.0], &format!("{name}, {} TFLOP/s", short(rate / 1e12)));
     }
     for mark in marks {
         let RooflineMark { series, name, intensity, rate, share } = mark;
@@ -111,9 +131,9 @@ fn chart(page: &RooflinePage) -> Option<String> {
         );
         // Areas are to each other as times are; the smallest can still be pointed at.
         let radius = (20.0 * share.max(0.0).sqrt()).max(3.0);
-        svg.titled_dot(&format!("dot faint {}", model_class(*series)), place(*intensity, *rate), radius, &title);
+        svg.titled_dot(&format!("dot faint {}", class(page, *series)), place(*intensity, *rate), radius, &title);
     }
-    Some(svg.finish())
+    svg.finish(frame.bottom() + 44.0)
 }
 
 #[cfg(test)]
@@ -153,6 +173,7 @@ mod tests {
     #[test]
     fn marks_lie_below_their_roofs_and_names_are_escaped() {
         let html = roofline_page(&page());
+        let html = html[..html.find("chart narrow").unwrap()].to_string();
         assert!(
             html.contains("&lt;conv&gt;, expected: 100 operations a byte, 8000 GFLOP/s, 25 % of the time"),
             "{html}"
@@ -178,10 +199,10 @@ mod tests {
     fn y_value(html: &str, y: f64) -> f64 {
         let ticks: Vec<(f64, f64)> = html
             .split("<text ")
-            .filter(|element| element.contains("GFLOP/s</text>") && element.contains("class=\"tick\""))
+            .filter(|element| element.contains("text-anchor=\"end\"") && element.contains("class=\"tick\""))
             .map(|element| {
                 let height: f64 = element.split(" y=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
-                let label = element.split('>').nth(1).unwrap().split(' ').next().unwrap();
+                let label = element.split('>').nth(1).unwrap().split('<').next().unwrap();
                 (height - 4.0, label.parse::<f64>().unwrap() * 1e9)
             })
             .collect();

@@ -6,6 +6,7 @@ use super::contour::outline;
 use super::escape::Escaped;
 use super::html::styled_document;
 use super::image::{self, base64};
+use super::plot::embedded;
 use super::report_data::{CaseSlices, Slice};
 use crate::Result;
 use crate::label_table::COLOURS;
@@ -37,6 +38,9 @@ pub struct SegmentedClass {
     pub mesh: Mesh,
 }
 
+/// Most bytes of voxels of a page; scans beyond them have their three slices only.
+const STACKS_BYTES: usize = 24 << 20;
+
 /// The page of `scans` as self-contained HTML. `conclusion` is its first sentence, `run` says how it came about (device,
 /// version, command).
 ///
@@ -49,17 +53,33 @@ pub fn scans_page(scans: &[SegmentedScan], conclusion: &str, run: &str) -> Resul
     };
     let mut sections = index(scans);
     if !scans.is_empty() {
-        sections.push_str(
-            "<p class=\"note\">Slices run through the centre of the segmentation, in radiological view: the patient's right is at the \
-             left. Letters name the anatomical directions. Meshes are seen from the front at first.</p>\n",
-        );
+        sections.push_str(INTRODUCTION);
     }
+    let mut left = STACKS_BYTES;
     for (number, scan) in scans.iter().enumerate() {
-        sections.push_str(&card(scan, number)?);
+        let bytes = scan.slices.stack.as_ref().map_or(0, |stack| stack.bytes());
+        let scrolls = bytes <= left;
+        left -= if scrolls { bytes } else { 0 };
+        sections.push_str(&card(scan, number, [scrolls, true])?);
     }
-    let _ = writeln!(sections, "<script>\n{}</script>", include_str!("viewer.js"));
-    Ok(styled_document(include_str!("viewer.css"), &title, conclusion, run, &sections))
+    let _ = writeln!(sections, "<script>\n{}</script>", include_str!("meshes.js"));
+    Ok(styled_document(include_str!("meshes.css"), &title, conclusion, run, &sections))
 }
+
+/// The page of labelled scans as they are: slices with outlines, without meshes.
+///
+/// # Errors
+/// As [`scans_page`].
+pub fn inspection_page(title: &str, scans: &[SegmentedScan], conclusion: &str, run: &str) -> Result<String> {
+    let cards = scans.iter().enumerate().map(|(number, scan)| card(scan, number, [true, false]));
+    let sections = format!("{INTRODUCTION}{}", cards.collect::<Result<String>>()?);
+    Ok(styled_document(include_str!("meshes.css"), title, conclusion, run, &sections))
+}
+
+/// What the slices are.
+const INTRODUCTION: &str = "<p class=\"note\">Slices run through the centre of the segmentation, in radiological view: the patient's \
+    right is at the left. Letters name the anatomical directions.<span class=\"scripted\"> Sliders, their arrow keys, and the wheel \
+    after a click scroll them.</span></p>\n";
 
 /// The table of all scans, which leads to each.
 fn index(scans: &[SegmentedScan]) -> String {
@@ -85,14 +105,19 @@ fn index(scans: &[SegmentedScan]) -> String {
     html + "</tbody></table></div>\n"
 }
 
-/// One scan: heading, slices and mesh side by side, classes.
-fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
+/// One scan: heading, slices (which scroll or not) and, if wanted, mesh side by side, classes.
+fn card(scan: &SegmentedScan, number: usize, [scrolls, solid]: [bool; 2]) -> Result<String> {
     let hex = |[red, green, blue]: &[u8; 3]| format!("#{red:02x}{green:02x}{blue:02x}");
     let colours: Vec<(u8, String)> =
         scan.classes.iter().zip(COLOURS.iter().cycle()).map(|(class, colour)| (class.value, hex(colour))).collect();
     let facts: Vec<String> = scan.facts.iter().map(|(what, value)| format!("{what} {value}")).collect();
     let mut html = format!("<article class=\"scan\" id=\"scan-{number}\">\n<h2>{}</h2>\n", Escaped(&scan.name));
-    let _ = writeln!(html, "<p class=\"facts\">{}</p>\n<div class=\"views\">", Escaped(facts.join(" · ")));
+    let _ = writeln!(
+        html,
+        "<p class=\"facts\">{}</p>\n<div class=\"views{}\">",
+        Escaped(facts.join(" · ")),
+        if solid { "" } else { " flat" }
+    );
     let _ = writeln!(html, "<div class=\"slices\" style=\"{}\">", image::columns(&scan.slices));
     for slice in &scan.slices.slices {
         let title = format!("{}, {} slice {}", scan.name, slice.plane.name(), slice.index);
@@ -107,7 +132,8 @@ fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
         .map(|(class, (_, colour))| (class, colour.as_str()))
         .filter(|(class, _)| !class.mesh.triangles.is_empty())
         .collect();
-    if meshes.is_empty() {
+    if !solid {
+    } else if meshes.is_empty() {
         html.push_str(
             "<div class=\"solid\"><p class=\"onmesh\">No mesh: nothing was found, or small pieces only.</p></div>\n",
         );
@@ -119,11 +145,17 @@ fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
             Escaped(&scan.name)
         );
         let stored: Vec<serde_json::Value> = meshes.iter().map(|(class, colour)| packed(&class.mesh, colour)).collect();
-        // A name within may hold "</script>".
-        let json = serde_json::Value::from(stored).to_string().replace('<', "\\u003c");
-        let _ = writeln!(html, "<script type=\"application/json\">{json}</script>");
+        html.push_str(&embedded("meshes", &stored.into()));
     }
-    html.push_str("</div>\n<ul class=\"classes\">\n");
+    html.push_str("</div>\n");
+    if let Some(stack) = scan.slices.stack.as_ref().filter(|_| scrolls) {
+        let note = stack.note();
+        if !note.is_empty() {
+            let _ = writeln!(html, "<p class=\"note scripted\">{}</p>", note.trim());
+        }
+        html.push_str(&embedded("stack", &stack.to_json()));
+    }
+    html.push_str("<ul class=\"classes\">\n");
     for (class, (_, colour)) in scan.classes.iter().zip(&colours) {
         let triangles = class.mesh.triangles.len();
         let what = format!("{}, {:.1} ml", class.name, class.volume);
@@ -144,13 +176,16 @@ fn card(scan: &SegmentedScan, number: usize) -> Result<String> {
 
 /// What lies on one film: the grey image and each class' outline in its colour.
 fn film(slice: &Slice, colours: &[(u8, String)]) -> Result<String> {
-    let (width, height) = (slice.width, slice.height);
+    let (width, height, plane) = (slice.width, slice.height, slice.plane.name());
     let uri = image::png_data_uri(&slice.image, width, height)?;
-    let mut html =
-        format!("<image width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" href=\"{uri}\"/>");
+    let mut html = format!(
+        "<image data-plane=\"{plane}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" href=\"{uri}\"/>"
+    );
     for (value, colour) in colours {
         let mask: Vec<u8> = image::checked(&slice.label, slice)?.iter().map(|label| u8::from(label == value)).collect();
-        let _ = write!(html, "<path class=\"outline\" stroke=\"{colour}\" d=\"{}\"/>", outline(&mask, width, height));
+        let from = format!("data-plane=\"{plane}\" data-mask=\"0\" data-value=\"{value}\"");
+        let path = outline(&mask, width, height);
+        let _ = write!(html, "<path class=\"outline\" {from} stroke=\"{colour}\" d=\"{path}\"/>");
     }
     Ok(html)
 }

@@ -35,12 +35,12 @@ fn alone(model: &ModelResult, statistics: &Statistics) -> String {
     let interval = statistics.methods.iter().find(|method| method.name == model.name).and_then(|m| m.dice.interval);
     let interval = interval.map_or(String::new(), |ends| format!(", 95 % interval {}", two(Some(ends))));
     format!(
-        "{} reaches mean Dice {} on {}{interval}, with a peak of {} and {} a training step.",
+        "{} reaches mean Dice {} on {}{interval}, with {} and {} for a scan in training.",
         model.name,
         score(model.dice),
         cases(statistics.cases),
-        format_bytes(model.peak_bytes),
-        duration(model.step_seconds)
+        format_bytes(model.scan_bytes()),
+        duration(model.scan_seconds())
     )
 }
 
@@ -79,14 +79,14 @@ fn accuracy(best: &ModelResult, scored: &[&ModelResult], statistics: &Statistics
 
 fn memory(best: &ModelResult, scored: &[&ModelResult]) -> String {
     let leanest =
-        scored.iter().copied().reduce(|least, row| if row.peak_bytes < least.peak_bytes { row } else { least });
+        scored.iter().copied().reduce(|least, row| if row.scan_bytes() < least.scan_bytes() { row } else { least });
     let Some(leanest) = leanest else { return String::new() };
-    let least = format!(" {} needs the least memory ({}", leanest.name, format_bytes(leanest.peak_bytes));
-    let ratio = best.peak_bytes as f64 / leanest.peak_bytes as f64;
+    let least = format!(" {} needs the least memory for a scan ({}", leanest.name, format_bytes(leanest.scan_bytes()));
+    let ratio = best.scan_bytes() as f64 / leanest.scan_bytes() as f64;
     match std::ptr::eq(best, leanest) {
         true => least + ").",
-        false if !ratio.is_finite() => format!("{least}; {} {}).", best.name, format_bytes(best.peak_bytes)),
-        false => format!("{least}; {} {}, {ratio:.1} times as much).", best.name, format_bytes(best.peak_bytes)),
+        false if !ratio.is_finite() => format!("{least}; {} {}).", best.name, format_bytes(best.scan_bytes())),
+        false => format!("{least}; {} {}, {ratio:.1} times as much).", best.name, format_bytes(best.scan_bytes())),
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(
             conclusion(&fixtures::results()),
             "Mean Dice on 2 cases: 3D residual U-Net 0.921, OSS-Net C 0.903, O-Net 0.861. So few cases do not tell which \
-             network is more accurate. OSS-Net C needs the least memory (48.0 MiB; 3D residual U-Net 176.0 MiB, 3.7 times \
+             network is more accurate. OSS-Net C needs the least memory for a scan (48.0 MiB; 3D residual U-Net 176.0 MiB, 3.7 times \
              as much). The best trivial method (mean training mask) reaches 0.790; all 3 networks score higher on these \
              cases."
         );
@@ -162,10 +162,7 @@ mod tests {
         results.models[0].dice = f64::NAN;
         results.models[1].dice = 0.5;
         let text = conclusion(&results);
-        assert!(
-            text.starts_with("OSS-Net C reaches mean Dice 0.500 on 2 cases, with a peak of 48.0 MiB and"),
-            "{text}"
-        );
+        assert!(text.starts_with("OSS-Net C reaches mean Dice 0.500 on 2 cases, with 48.0 MiB and"), "{text}");
         assert!(text.contains("OSS-Net C is no better than that"), "{text}");
         assert!(text.ends_with("1 of 2 models gave no score."), "{text}");
         assert_eq!(conclusion(&Results::default()), "No model was evaluated.");
@@ -177,6 +174,6 @@ mod tests {
     fn zero_bytes_give_no_ratio() {
         let mut results = fixtures::results();
         results.models[1].peak_bytes = 0;
-        assert!(conclusion(&results).contains("least memory (0 B; 3D residual U-Net 176.0 MiB)."));
+        assert!(conclusion(&results).contains("least memory for a scan (0 B; 3D residual U-Net 176.0 MiB)."));
     }
 }

@@ -8,20 +8,56 @@ use std::fmt::Write;
 use super::escape::Escaped;
 use super::number_format::short;
 
-/// An SVG picture in the making. Lengths are in user units, about a CSS pixel on a desktop screen.
+/// An SVG picture in the making. Lengths are in user units, about a CSS pixel where the picture has its own width.
 pub(super) struct Svg {
+    width: f64,
+    /// The description for screen readers.
+    description: String,
+    /// Where the data lie, for the page's script.
+    frame: String,
     text: String,
 }
 
+/// Below this width a picture is one for a narrow screen.
+const NARROW_BELOW: f64 = 600.0;
+
+/// Width of a letter of a label, at most on average.
+pub(super) const LETTER: f64 = 7.2;
+
 impl Svg {
     /// An empty picture with a description for screen readers.
-    pub fn new(width: f64, height: f64, description: &str) -> Self {
-        let (width, height, label) = (short(width), short(height), Escaped(description));
-        Svg {
-            text: format!(
-                "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\">\n"
-            ),
+    pub fn new(width: f64, description: &str) -> Self {
+        Svg { width, description: description.into(), frame: String::new(), text: String::new() }
+    }
+
+    /// Draws samples of classes with their names, in rows from the top; returns the height that they take.
+    pub fn legend(&mut self, entries: &[(String, String)]) -> f64 {
+        let (mut x, mut y) = (4.0, 16.0);
+        for (class, name) in entries {
+            let length = 30.0 + LETTER * name.chars().count() as f64;
+            if x > 4.0 && x + length > self.width {
+                (x, y) = (4.0, y + 20.0);
+            }
+            match class.split(' ').next() {
+                Some("line") => self.path(class, &format!("M{} {}h24", short(x), short(y - 4.0)), ""),
+                Some("dot") => self.dot(class, [x + 12.0, y - 4.0], 5.0),
+                _ => self.rect(class, [x, y - 10.0], [24.0, 12.0], ""),
+            }
+            self.text("label", "start", [x + 30.0, y], name);
+            x += length + 14.0;
         }
+        if entries.is_empty() { 0.0 } else { y + 6.0 }
+    }
+
+    /// Tells the page's script where along the width which values lie.
+    pub fn readable(&mut self, frame: &Frame, horizontal: &ChartAxis) {
+        let places = [frame.left, frame.width, frame.top, frame.bottom()].map(short).join(" ");
+        self.frame = format!(
+            " data-frame=\"{places} {} {} {}\"",
+            horizontal.low,
+            horizontal.high,
+            u8::from(horizontal.logarithmic)
+        );
     }
 
     /// A straight line.
@@ -61,9 +97,13 @@ impl Svg {
     }
 
     /// The finished element.
-    pub fn finish(mut self) -> String {
-        self.text.push_str("</svg>\n");
-        self.text
+    pub fn finish(self, height: f64) -> String {
+        let Svg { width, description, frame, text } = self;
+        let (kind, label) = (if width < NARROW_BELOW { "narrow" } else { "wide" }, Escaped(description));
+        let (width, height) = (short(width), short(height));
+        format!(
+            "<svg class=\"chart {kind}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\"{frame}>\n{text}</svg>\n"
+        )
     }
 
     fn element(&mut self, head: &str, title: &str) {
@@ -96,6 +136,11 @@ impl ChartAxis {
         let intervals = (last - first).max(1.0) as usize;
         let ticks: Vec<_> = (0..=intervals).map(|interval| tick(first + interval as f64)).collect();
         ChartAxis { low: first * step, high: (first + intervals as f64) * step, logarithmic: false, ticks }
+    }
+
+    /// A linear axis from 0 to exactly `end`, without ticks.
+    pub fn span(end: f64) -> Self {
+        ChartAxis { low: 0.0, high: end, logarithmic: false, ticks: Vec::new() }
     }
 
     /// A logarithmic axis around the positive values `low` and `high`: ticks at 1, 2, 5 within two decades, at powers
@@ -315,9 +360,9 @@ mod tests {
 
     #[test]
     fn titles_are_escaped() {
-        let mut svg = Svg::new(10.0, 10.0, "a < b");
+        let mut svg = Svg::new(10.0, "a < b");
         svg.path("x", "M0 0", "<script>");
-        let text = svg.finish();
+        let text = svg.finish(10.0);
         assert!(text.contains("a &lt; b") && text.contains("<title>&lt;script&gt;</title></path>"), "{text}");
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::order;
 
-use super::number_format::{MISSING, count, duration, mib, score};
-use super::results::{CaseScore, Results, score_of};
+use super::number_format::{MISSING, TimeUnit, count, mib, score};
+use super::results::{CaseScore, ModelResult, Results, score_of};
 use super::statistics::Statistics;
 use super::text_table::{TextTable, WIDTH};
 use super::{conclusion, roles, statistics_table};
@@ -18,7 +18,7 @@ pub fn table(results: &Results) -> String {
     let main = if with_cases.fits() { with_cases } else { scores(results, &[]) };
     let mut text = main.render() + &statistics_table::text(&Statistics::of(results));
     if results.models.iter().any(|model| !model.peak_by_role.0.is_empty()) {
-        text.push_str("\nBytes at the peak, MiB\n");
+        text.push_str(&format!("{COSTS}\n\nBytes at the peak of training, MiB\n"));
         text.push_str(&by_role(results).render());
     }
     let threads = if results.threads == 1 { "1 thread".into() } else { format!("{} threads", results.threads) };
@@ -30,10 +30,17 @@ pub fn table(results: &Results) -> String {
     format!("{text}\n{}\n{budget}{run}\n", wrapped(&conclusion(results)))
 }
 
+/// What the columns of costs are.
+const COSTS: &str = "Costs are of a training step: MiB of one scan (planned), time for each scan.";
+
 fn scores(results: &Results, cases: &[&str]) -> TextTable {
     let heads = ["model", "parameters", "Dice", "IoU"].map(String::from).into_iter();
     let heads = heads.chain(cases.iter().map(|case| format!("Dice {case}")));
-    let mut grid = TextTable::new(heads.chain(["peak MiB", "per step", "total"].map(String::from)));
+    let models = &results.models;
+    let scan = TimeUnit::of(models.iter().map(ModelResult::scan_seconds));
+    let total = TimeUnit::of(models.iter().map(|model| model.total_seconds));
+    let costs = ["MiB/scan".to_string(), format!("{}/scan", scan.name()), format!("total {}", total.name())];
+    let mut grid = TextTable::new(heads.chain(costs));
     let by_case = |scores: &[CaseScore]| {
         let dice = |case: &&str| score(score_of(scores, case).map_or(f64::NAN, |score| score.dice));
         cases.iter().map(dice).collect::<Vec<_>>()
@@ -41,7 +48,7 @@ fn scores(results: &Results, cases: &[&str]) -> TextTable {
     for model in &results.models {
         let mut row = vec![model.name.clone(), count(model.parameters), score(model.dice), score(model.iou)];
         row.extend(by_case(&model.cases));
-        row.extend([mib(model.peak_bytes), duration(model.step_seconds), duration(model.total_seconds)]);
+        row.extend([mib(model.scan_bytes()), scan.figure(model.scan_seconds()), total.figure(model.total_seconds)]);
         grid.push(row);
     }
     for baseline in &results.baselines {
@@ -101,15 +108,16 @@ mod tests {
     use crate::report::fixtures;
 
     const EXPECTED: &str = "\
-model               parameters   Dice    IoU  peak MiB  per step       total
-──────────────────  ──────────  ─────  ─────  ────────  ────────  ──────────
-O-Net                  412,673  0.861  0.756      88.0    0.21 s      48.2 s
-OSS-Net C              398,213  0.903  0.823      48.0    0.16 s      41.7 s
-3D residual U-Net    1,198,034  0.921  0.854     176.0    0.39 s  2 min 17 s
-mean training mask           –  0.790  0.650         –         –           –
-best threshold               –  0.650  0.650         –         –           –
+model               parameters   Dice    IoU  MiB/scan  ms/scan  total s
+──────────────────  ──────────  ─────  ─────  ────────  ───────  ───────
+O-Net                  412,673  0.861  0.756      88.0    210.0     48.2
+OSS-Net C              398,213  0.903  0.823      48.0    160.0     41.7
+3D residual U-Net    1,198,034  0.921  0.854     176.0    390.0    136.9
+mean training mask           –  0.790  0.650         –        –        –
+best threshold               –  0.650  0.650         –        –        –
+Costs are of a training step: MiB of one scan (planned), time for each scan.
 
-Bytes at the peak, MiB
+Bytes at the peak of training, MiB
 role                   O-Net  OSS-Net C  3D residual U-Net
 ─────────────────────  ─────  ─────────  ─────────────────
 parameters               2.0        2.0                5.0
@@ -124,9 +132,9 @@ total                   88.0       48.0              176.0
 
 Mean Dice on 2 cases: 3D residual U-Net 0.921, OSS-Net C 0.903, O-Net 0.861. So
 few cases do not tell which network is more accurate. OSS-Net C needs the least
-memory (48.0 MiB; 3D residual U-Net 176.0 MiB, 3.7 times as much). The best
-trivial method (mean training mask) reaches 0.790; all 3 networks score higher
-on these cases.
+memory for a scan (48.0 MiB; 3D residual U-Net 176.0 MiB, 3.7 times as much).
+The best trivial method (mean training mask) reaches 0.790; all 3 networks score
+higher on these cases.
 cpu (AVX-512), 2 threads, seed 7, ossnet 0.1.0 (train, report)
 ";
 

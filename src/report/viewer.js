@@ -1,348 +1,310 @@
-// The meshes of a page: each card's are decoded when it comes into view, drawn by one shared WebGL context, and copied to
-// the card's own canvas with the letters of the anatomical directions and a scale. World axes: x right, y anterior, z superior; mm.
-(() => {
+// What a page does beyond being read: values under the pointer (or the arrow keys), charts as SVG and PNG, slices that scroll.
+// Without it the page says the same. Nothing is fetched.
 'use strict';
 
-const MOST_UPLOADED = 8;     // cards whose buffers stay on the GPU
-const TURN = 0.35;           // radians a second while nobody has touched the mesh
-const FRONT = { azimuth: 0.5, elevation: 0.18, zoom: 1 };
-const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
-
-// ---- the renderer
-
-const VERTEX = `#version 300 es
-in vec3 position; in vec3 normal;
-uniform vec3 right, up, towards; uniform vec2 scale; uniform float distance, depth;
-out vec3 facing; out float near;
-void main() {
-  vec3 eye = vec3(dot(position, right), dot(position, up), dot(position, towards));
-  facing = vec3(dot(normal, right), dot(normal, up), dot(normal, towards));
-  near = eye.z / depth;
-  float w = 1.0 - eye.z / distance;
-  gl_Position = vec4(eye.xy * scale, -near * 0.45 * w, w);
-}`;
-const FRAGMENT = `#version 300 es
-precision highp float;
-in vec3 facing; in float near; uniform vec3 colour; out vec4 shown;
-void main() {
-  vec3 n = normalize(facing);
-  if (n.z < 0.0) n = -n;
-  float key = max(dot(n, normalize(vec3(-0.45, 0.65, 0.7))), 0.0);
-  float fill = max(dot(n, normalize(vec3(0.8, -0.1, 0.5))), 0.0);
-  float shine = pow(max(dot(n, normalize(vec3(-0.25, 0.4, 1.0))), 0.0), 42.0);
-  float rim = pow(1.0 - n.z, 3.0);
-  vec3 lit = colour * (0.2 + 0.82 * key + 0.24 * fill) + 0.16 * shine + 0.2 * rim * (0.4 + colour);
-  lit *= 0.86 + 0.14 * clamp(near, -1.0, 1.0);
-  shown = vec4(pow(lit, vec3(1.0 / 1.5)), 1.0);
-}`;
-
-function renderer() {
-  const canvas = document.createElement('canvas');
-  const gl = canvas.getContext('webgl2', { antialias: true, alpha: true, preserveDrawingBuffer: true });
-  if (!gl) return null;
-  const shader = (kind, source) => {
-    const made = gl.createShader(kind);
-    gl.shaderSource(made, source);
-    gl.compileShader(made);
-    return made;
-  };
-  const program = gl.createProgram();
-  gl.attachShader(program, shader(gl.VERTEX_SHADER, VERTEX));
-  gl.attachShader(program, shader(gl.FRAGMENT_SHADER, FRAGMENT));
-  gl.bindAttribLocation(program, 0, 'position');
-  gl.bindAttribLocation(program, 1, 'normal');
-  gl.linkProgram(program);
-  if (!gl.getProgramParameter(program, gl.LINK_STATUS)) return null;
-  gl.useProgram(program);
-  gl.enable(gl.DEPTH_TEST);
-  const place = Object.fromEntries(['right', 'up', 'towards', 'scale', 'distance', 'depth', 'colour']
-    .map(name => [name, gl.getUniformLocation(program, name)]));
-  const buffer = (target, data) => {
-    const made = gl.createBuffer();
-    gl.bindBuffer(target, made);
-    gl.bufferData(target, data, gl.STATIC_DRAW);
-    return made;
-  };
-  return {
-    canvas,
-    upload(mesh) {
-      const array = gl.createVertexArray();
-      gl.bindVertexArray(array);
-      const buffers = [mesh.positions, mesh.normals].map((values, slot) => {
-        const made = buffer(gl.ARRAY_BUFFER, values);
-        gl.enableVertexAttribArray(slot);
-        gl.vertexAttribPointer(slot, 3, gl.FLOAT, false, 0, 0);
-        return made;
-      });
-      buffers.push(buffer(gl.ELEMENT_ARRAY_BUFFER, mesh.indices));
-      gl.bindVertexArray(null);
-      const kind = mesh.indices instanceof Uint16Array ? gl.UNSIGNED_SHORT : gl.UNSIGNED_INT;
-      return { array, buffers, kind, count: mesh.indices.length };
-    },
-    free({ array, buffers }) {
-      gl.deleteVertexArray(array);
-      buffers.forEach(made => gl.deleteBuffer(made));
-    },
-    draw(width, height, view, radius, meshes) {
-      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-      gl.viewport(0, 0, width, height);
-      gl.clearColor(0, 0, 0, 0);
-      gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-      gl.uniform3fv(place.right, view.right);
-      gl.uniform3fv(place.up, view.up);
-      gl.uniform3fv(place.towards, view.towards);
-      gl.uniform2f(place.scale, 2 * view.pixels / width, 2 * view.pixels / height);
-      gl.uniform1f(place.distance, 5 * radius);
-      gl.uniform1f(place.depth, radius);
-      for (const { uploaded, colour } of meshes) {
-        gl.uniform3fv(place.colour, colour);
-        gl.bindVertexArray(uploaded.array);
-        gl.drawElements(gl.TRIANGLES, uploaded.count, uploaded.kind, 0);
-      }
-      gl.bindVertexArray(null);
-    },
-  };
-}
-
-// ---- decoding
+const make = (name, set, ...children) => {
+  const element = Object.assign(document.createElement(name), set);
+  element.append(...children);
+  return element;
+};
 
 function bytes(base64) {
-  const text = atob(base64), out = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) out[i] = text.charCodeAt(i);
-  return out.buffer;
+  return Uint8Array.from(atob(base64), character => character.charCodeAt(0));
 }
 
-// Positions are 16-bit steps from a corner of the bounding box; normals follow from the triangles.
-function decode(stored, centre) {
-  const steps = new Uint16Array(bytes(stored.positions)), buffer = bytes(stored.indices);
-  const indices = stored.vertices > 65535 ? new Uint32Array(buffer) : new Uint16Array(buffer);
-  const positions = new Float32Array(steps.length), normals = new Float32Array(steps.length);
-  for (let i = 0; i < steps.length; i++) {
-    positions[i] = stored.origin[i % 3] - centre[i % 3] + stored.step[i % 3] * steps[i];
+// ---- charts
+
+(() => {
+
+// The chart of a figure that is on the screen.
+const shown = figure => [...figure.querySelectorAll('svg.chart')].find(svg => svg.getClientRects().length > 0);
+
+// Position of the number in a rising list that is nearest to `x`.
+function nearest(places, x) {
+  let low = 0, high = places.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (places[middle] < x) low = middle + 1; else high = middle;
   }
-  for (let t = 0; t < indices.length; t += 3) {
-    const [a, b, c] = [3 * indices[t], 3 * indices[t + 1], 3 * indices[t + 2]];
-    const u = [0, 1, 2].map(i => positions[b + i] - positions[a + i]);
-    const v = [0, 1, 2].map(i => positions[c + i] - positions[a + i]);
-    for (let i = 0; i < 3; i++) {
-      const n = u[(i + 1) % 3] * v[(i + 2) % 3] - u[(i + 2) % 3] * v[(i + 1) % 3];
-      normals[a + i] += n; normals[b + i] += n; normals[c + i] += n;
+  return low > 0 && x - places[low - 1] <= places[low] - x ? low - 1 : low;
+}
+
+// A line that follows pointer and arrow keys, and a box with what every curve says there.
+function crosshair(svg, data, box) {
+  const [left, width, top, bottom, low, high, logarithmic] = svg.dataset.frame.split(' ').map(Number);
+  const share = logarithmic ? v => Math.log(v / low) / Math.log(high / low) : v => (v - low) / (high - low);
+  const series = data.series.map(one => ({ ...one, values: one.at ?? data.at }));
+  for (const one of series) one.places = one.values.map(value => left + width * share(value));
+  const stops = [...new Set(series.flatMap(one => one.places))].sort((a, b) => a - b);
+  if (!stops.length) return;
+  const line = document.createElementNS(svg.namespaceURI, 'line');
+  line.setAttribute('class', 'cross');
+  line.setAttribute('y1', top);
+  line.setAttribute('y2', bottom);
+  let stop = -1;
+  const sample = one => {
+    if (!one.class) return make('th', {});
+    const mark = document.createElementNS(svg.namespaceURI, 'svg');
+    mark.setAttribute('class', 'swatch');
+    mark.setAttribute('viewBox', '0 0 24 12');
+    const path = document.createElementNS(svg.namespaceURI, one.class.startsWith('line') ? 'path' : 'rect');
+    for (const [name, value] of Object.entries({ class: one.class, d: 'M1 6H23', width: 24, height: 12 })) path.setAttribute(name, value);
+    mark.append(path);
+    return make('th', {}, mark);
+  };
+  const show = (next) => {
+    stop = Math.max(0, Math.min(stops.length - 1, next));
+    const x = stops[stop], rows = [];
+    let heading = '', note = '';
+    for (const one of series) {
+      const i = nearest(one.places, x);
+      // A curve that has nothing here says nothing.
+      if (one.places.length === 0 || Math.abs(one.places[i] - x) > 6) continue;
+      if (!heading || one.places[i] === x) heading = data.x[0] + (data.named ? data.named[i] : one.values[i]) + data.x[1];
+      if (data.notes) note = data.places[data.notes[i]];
+      if (one.unit && one.says[i] === 0) continue;
+      rows.push(make('tr', {}, sample(one), make('td', { textContent: one.name }), make('td', { textContent: one.says[i] + (one.unit ?? '') })));
+    }
+    box.replaceChildren(make('b', { textContent: heading }), note, make('table', {}, ...rows));
+    line.setAttribute('x1', x);
+    line.setAttribute('x2', x);
+    svg.append(line);
+    box.hidden = false;
+    const scale = svg.clientWidth / svg.viewBox.baseVal.width, right = x > left + width / 2;
+    box.style.left = right ? '' : `${x * scale + 12}px`;
+    box.style.right = right ? `${box.parentElement.clientWidth - x * scale + 12}px` : '';
+  };
+  const hide = () => {
+    line.remove();
+    box.hidden = true;
+  };
+  const follow = event => {
+    const matrix = svg.getScreenCTM();
+    if (matrix) show(nearest(stops, (event.clientX - matrix.e) / matrix.a));
+  };
+  svg.addEventListener('pointermove', follow);
+  svg.addEventListener('pointerdown', follow);
+  svg.addEventListener('pointerleave', hide);
+  svg.addEventListener('blur', hide);
+  svg.addEventListener('keydown', event => {
+    const to = { ArrowLeft: stop - 1, ArrowRight: stop + 1, Home: 0, End: stops.length - 1 }[event.key];
+    if (event.key === 'Escape') hide();
+    if (to === undefined) return;
+    show(to);
+    event.preventDefault();
+  });
+  svg.tabIndex = 0;
+}
+
+// What a chart looks like, written into its elements: other programs know neither the page's classes nor its variables.
+const LOOK = ['fill', 'fill-opacity', 'stroke', 'stroke-width', 'stroke-opacity', 'stroke-dasharray', 'stroke-linejoin',
+  'stroke-linecap', 'opacity', 'font-size', 'font-weight', 'text-anchor', 'paint-order'];
+
+function standalone(svg) {
+  const copy = svg.cloneNode(true), [, , width, height] = svg.getAttribute('viewBox').split(' ');
+  const originals = [...svg.querySelectorAll('*')], copies = [...copy.querySelectorAll('*')];
+  originals.forEach((original, i) => {
+    const look = getComputedStyle(original);
+    for (const name of LOOK) copies[i].setAttribute(name, look.getPropertyValue(name));
+    copies[i].removeAttribute('class');
+  });
+  copy.querySelectorAll('line.cross').forEach(line => line.remove());
+  for (const [name, value] of Object.entries({ width, height, 'font-family': 'system-ui, sans-serif' })) copy.setAttribute(name, value);
+  for (const name of ['class', 'tabindex', 'data-frame']) copy.removeAttribute(name);
+  const ground = document.createElementNS(svg.namespaceURI, 'rect');
+  const page = getComputedStyle(document.body).backgroundColor;
+  for (const [name, value] of Object.entries({ width, height, fill: page })) ground.setAttribute(name, value);
+  copy.prepend(ground);
+  return { text: new XMLSerializer().serializeToString(copy), width: Number(width), height: Number(height) };
+}
+
+function save(blob, name) {
+  const link = make('a', { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+const SHARPNESS = 3; // pixels of a PNG a unit of the chart
+
+async function picture({ text, width, height }) {
+  const image = new Image();
+  image.src = URL.createObjectURL(new Blob([text], { type: 'image/svg+xml' }));
+  await image.decode();
+  const canvas = make('canvas', { width: width * SHARPNESS, height: height * SHARPNESS });
+  canvas.getContext('2d').drawImage(image, 0, 0, canvas.width, canvas.height);
+  URL.revokeObjectURL(image.src);
+  return new Promise(done => canvas.toBlob(done, 'image/png'));
+}
+
+for (const figure of document.querySelectorAll('figure.plot')) {
+  const values = figure.querySelector('script.values'), charts = figure.querySelector('.charts');
+  if (values) {
+    const data = JSON.parse(values.textContent), box = make('div', { className: 'readout', hidden: true });
+    box.setAttribute('role', 'status');
+    charts.append(box);
+    figure.querySelectorAll('svg[data-frame]').forEach(svg => crosshair(svg, data, box));
+  }
+  const name = shown(figure)?.getAttribute('aria-label') ?? figure.querySelector('svg').getAttribute('aria-label');
+  const file = name.toLowerCase().replace(/[^a-z0-9]+/g, '-');
+  const button = (kind, act) => make('button', { type: 'button', textContent: kind, title: `Save this chart as ${kind}`, onclick: act });
+  charts.after(make('p', { className: 'tools' },
+    button('SVG', () => save(new Blob([standalone(shown(figure)).text], { type: 'image/svg+xml' }), `${file}.svg`)),
+    button('PNG', async () => save(await picture(standalone(shown(figure))), `${file}.png`))));
+}
+
+// For tests of the page.
+window.ossnet = { standalone, picture };
+})();
+
+// ---- slices
+
+(() => {
+
+// Axes of the stack (columns to the left, rows to the back, slices downwards) along each plane's columns and rows, and across.
+const PLANES = { sagittal: [1, 2, 0], coronal: [0, 2, 1], axial: [0, 1, 2] };
+
+async function inflate(text) {
+  const stream = new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream('deflate'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Along the edges of pixels where `inside` changes: a run is one segment.
+function outline(classes, width, height) {
+  const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : classes[y * width + x]);
+  let path = '';
+  for (let y = 0; y <= height; y++) {
+    for (let x = 0, start = -1; x <= width; x++) {
+      const edge = x < width && at(x, y - 1) !== at(x, y);
+      if (edge && start < 0) start = x;
+      if (!edge && start >= 0) { path += `M${start} ${y}h${x - start}`; start = -1; }
     }
   }
-  return { positions, normals, indices };
+  for (let x = 0; x <= width; x++) {
+    for (let y = 0, start = -1; y <= height; y++) {
+      const edge = y < height && at(x - 1, y) !== at(x, y);
+      if (edge && start < 0) start = y;
+      if (!edge && start >= 0) { path += `M${x} ${start}v${y - start}`; start = -1; }
+    }
+  }
+  return path;
 }
 
-const rgb = text => [1, 3, 5].map(i => parseInt(text.slice(i, i + 2), 16) / 255);
-
-// ---- cards
-
-class Card {
+class Stack {
   constructor(element) {
-    this.element = element;
-    this.canvas = element.querySelector('canvas');
-    this.context = this.canvas.getContext('2d');
-    this.meshes = null;
-    this.visible = false;
-    this.touched = still;
-    this.used = 0;
-    Object.assign(this, FRONT);
-    this.listen();
+    this.root = element.parentElement;
+    Object.assign(this, JSON.parse(element.textContent)); // shape, start, step, own, at, image, masks
+    this.place = this.at.map((at, k) => this.clamp(k, Math.floor((at - this.start[k]) / this.step[k])));
+    this.sliders = { sagittal: [], coronal: [], axial: [] };
+    for (const grid of this.root.querySelectorAll('.slices')) {
+      for (const plane of Object.keys(PLANES)) grid.append(this.slider(plane));
+    }
+    for (const svg of this.root.querySelectorAll('svg.slice')) this.listen(svg);
+    this.label();
   }
 
-  listen() {
-    const { canvas } = this, pointers = new Map();
-    let pinch = 0;
-    const spread = () => {
-      const [a, b] = [...pointers.values()];
-      return Math.hypot(a.x - b.x, a.y - b.y);
-    };
-    canvas.addEventListener('pointerdown', event => {
-      pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-      if (pointers.size === 2) pinch = spread();
-      try { canvas.setPointerCapture(event.pointerId); } catch { /* the pointer is gone already */ }
-      this.touched = true;
-      canvas.classList.add('grabbed');
-    });
-    canvas.addEventListener('pointermove', event => {
-      const last = pointers.get(event.pointerId);
-      if (!last) return;
-      const now = { x: event.clientX, y: event.clientY };
-      pointers.set(event.pointerId, now);
-      if (pointers.size === 1) {
-        this.turn((now.x - last.x) * 0.009, (now.y - last.y) * 0.009);
-      } else if (pointers.size === 2 && pinch > 0) {
-        this.scale(spread() / pinch);
-        pinch = spread();
+  clamp(k, value) { return Math.max(0, Math.min(this.shape[k] - 1, value)); }
+
+  // The scan's own index of where an axis stands.
+  index(k) {
+    const [first, sign] = this.own[k];
+    return first + sign * (this.start[k] + this.place[k] * this.step[k] + Math.floor(this.step[k] / 2));
+  }
+
+  // Sliders run with the scan's own indices.
+  slider(plane) {
+    const across = PLANES[plane][2], last = this.shape[across] - 1;
+    const input = make('input', { type: 'range', min: 0, max: last, step: 1 }), text = make('span');
+    input.setAttribute('aria-label', `${plane} slice`);
+    input.addEventListener('input', () => this.move({ [across]: this.turned(across, Number(input.value)) }));
+    this.sliders[plane].push({ input, text });
+    return make('label', { className: 'slider' }, input, text);
+  }
+
+  turned(k, value) { return this.own[k][1] < 0 ? this.shape[k] - 1 - value : value; }
+
+  label() {
+    for (const [plane, [, , across]] of Object.entries(PLANES)) {
+      for (const { input, text } of this.sliders[plane]) {
+        input.value = this.turned(across, this.place[across]);
+        text.textContent = `${plane} ${this.index(across)}`;
+        input.setAttribute('aria-valuetext', text.textContent);
       }
-    });
-    for (const end of ['pointerup', 'pointercancel']) {
-      canvas.addEventListener(end, event => {
-        pointers.delete(event.pointerId);
-        if (pointers.size === 0) canvas.classList.remove('grabbed');
-      });
     }
-    canvas.addEventListener('wheel', event => {
+  }
+
+  listen(svg) {
+    const [columns, rows, across] = PLANES[svg.dataset.plane], group = svg.querySelector('g');
+    svg.classList.add('scrolls');
+    svg.addEventListener('click', event => {
+      const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(group.getScreenCTM().inverse());
+      const to = (k, value) => this.clamp(k, Math.floor((value - this.start[k]) / this.step[k]));
+      this.move({ [columns]: to(columns, point.x), [rows]: to(rows, point.y) });
+      const grid = svg.parentElement, planes = Object.keys(PLANES);
+      grid.querySelectorAll('.slider input')[planes.indexOf(svg.dataset.plane)].focus({ preventScroll: true });
+    });
+    svg.addEventListener('wheel', event => {
+      // The page scrolls until a slice of this scan has been chosen.
+      if (!this.root.contains(document.activeElement) || document.activeElement.type !== 'range') return;
       event.preventDefault();
-      this.scale(Math.exp(-event.deltaY * (event.deltaMode === 1 ? 0.05 : 0.0015)));
+      this.move({ [across]: this.clamp(across, this.place[across] + Math.sign(event.deltaY)) });
     }, { passive: false });
-    canvas.addEventListener('dblclick', () => {
-      Object.assign(this, FRONT, { touched: still });
-      ask();
-    });
-    const keys = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] };
-    canvas.addEventListener('keydown', event => {
-      if (keys[event.key]) this.turn(...keys[event.key]);
-      else if (event.key === '+' || event.key === '=') this.scale(1.15);
-      else if (event.key === '-') this.scale(1 / 1.15);
-      else return;
-      event.preventDefault();
-    });
-    this.element.querySelectorAll('input[data-mesh]').forEach(box => box.addEventListener('change', ask));
   }
 
-  turn(across, down) {
-    this.touched = true;
-    this.azimuth += across;
-    this.elevation = Math.min(1.55, Math.max(-1.55, this.elevation + down));
-    ask();
+  // The voxels, unpacked when they are first asked for.
+  async load() {
+    this.voxels ??= (async () => {
+      const image = await inflate(this.image);
+      for (let i = 1; i < image.length; i++) image[i] += image[i - 1];
+      return { image, masks: await Promise.all(this.masks.map(inflate)) };
+    })();
+    return this.voxels;
   }
 
-  scale(factor) {
-    this.touched = true;
-    this.zoom = Math.min(12, Math.max(0.4, this.zoom * factor));
-    ask();
+  async move(places) {
+    for (const [k, value] of Object.entries(places)) this.place[k] = value;
+    this.label();
+    const { image, masks } = await this.load();
+    for (const [plane, axes] of Object.entries(PLANES)) this.draw(plane, axes, image, masks);
+    this.root.dataset.moved = this.place.join(' ');
   }
 
-  load() {
-    if (this.meshes) return;
-    const stored = JSON.parse(this.element.querySelector('script[type="application/json"]').textContent);
-    const low = [0, 1, 2].map(i => Math.min(...stored.map(mesh => mesh.origin[i])));
-    const high = [0, 1, 2].map(i => Math.max(...stored.map(mesh => mesh.origin[i] + 65535 * mesh.step[i])));
-    const centre = low.map((value, i) => (value + high[i]) / 2);
-    this.meshes = stored.map(mesh => ({ ...decode(mesh, centre), colour: rgb(mesh.colour), uploaded: null }));
-    this.radius = 1e-3;
-    for (const { positions: p } of this.meshes) {
-      for (let i = 0; i < p.length; i += 3) this.radius = Math.max(this.radius, Math.hypot(p[i], p[i + 1], p[i + 2]));
-    }
-    this.element.dataset.decoded = String(stored.reduce((sum, mesh) => sum + mesh.triangles, 0));
-  }
-
-  free() {
-    for (const mesh of this.meshes ?? []) {
-      if (mesh.uploaded) gpu.free(mesh.uploaded);
-      mesh.uploaded = null;
-    }
-  }
-
-  view(height) {
-    const { azimuth: a, elevation: e } = this;
-    return {
-      right: [-Math.cos(a), Math.sin(a), 0],
-      up: [-Math.sin(a) * Math.sin(e), -Math.cos(a) * Math.sin(e), Math.cos(e)],
-      towards: [Math.sin(a) * Math.cos(e), Math.cos(a) * Math.cos(e), Math.sin(e)],
-      pixels: 0.39 * height / this.radius * this.zoom,
+  draw(plane, [columns, rows, across], image, masks) {
+    const { shape, start, step } = this, [width, height] = [shape[columns], shape[rows]];
+    const strides = [1, shape[0], shape[0] * shape[1]];
+    const cut = voxels => {
+      const out = new Uint8Array(width * height);
+      for (let y = 0, i = 0; y < height; y++) {
+        let place = y * strides[rows] + this.place[across] * strides[across];
+        for (let x = 0; x < width; x++, i++, place += strides[columns]) out[i] = voxels[place];
+      }
+      return out;
     };
-  }
-
-  draw(time) {
-    const ratio = Math.min(2, devicePixelRatio || 1);
-    const width = Math.round(this.canvas.clientWidth * ratio), height = Math.round(this.canvas.clientHeight * ratio);
-    if (!width || !height) return;
-    this.load();
-    this.used = time;
-    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
-    const boxes = [...this.element.querySelectorAll('input[data-mesh]')];
-    const shown = this.meshes.filter((_, i) => boxes[i]?.checked ?? true);
-    for (const mesh of shown) mesh.uploaded ??= gpu.upload(mesh);
-    const view = this.view(Math.min(width, height));
-    gpu.draw(width, height, view, this.radius, shown);
-    this.context.clearRect(0, 0, width, height);
-    this.context.drawImage(gpu.canvas, 0, 0);
-    this.letters(width, height, ratio, view);
-    this.ruler(width, height, ratio, view);
-  }
-
-  // The six directions around the mesh; those that point away from the viewer are pale.
-  letters(width, height, ratio, view) {
-    const { context } = this, reach = Math.min(width, height) / 2 - 14 * ratio;
-    context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
-    context.textAlign = 'center';
-    context.textBaseline = 'middle';
-    const names = [['R', 1, 0, 0], ['L', -1, 0, 0], ['A', 0, 1, 0], ['P', 0, -1, 0], ['S', 0, 0, 1], ['I', 0, 0, -1]];
-    for (const [name, ...axis] of names) {
-      const along = direction => axis.reduce((sum, value, i) => sum + value * direction[i], 0);
-      const [x, y, z] = [along(view.right), along(view.up), along(view.towards)];
-      const flat = Math.hypot(x, y);
-      if (flat < 0.35) continue;
-      context.fillStyle = `rgba(207, 214, 220, ${(z < -0.2 ? 0.4 : 0.95) * Math.min(1, (flat - 0.35) / 0.25)})`;
-      context.fillText(name, width / 2 + x / flat * reach, height / 2 - y / flat * reach);
+    const canvas = make('canvas', { width, height }), context = canvas.getContext('2d'), film = context.createImageData(width, height);
+    cut(image).forEach((grey, i) => film.data.set([grey, grey, grey, 255], 4 * i));
+    context.putImageData(film, 0, 0);
+    const uri = canvas.toDataURL(), cuts = masks.map(cut);
+    for (const element of this.root.querySelectorAll(`image[data-plane="${plane}"]`)) {
+      const box = { href: uri, x: start[columns], y: start[rows], width: width * step[columns], height: height * step[rows] };
+      for (const [name, value] of Object.entries(box)) element.setAttribute(name, value);
+    }
+    for (const element of this.root.querySelectorAll(`path[data-plane="${plane}"]`)) {
+      const { mask, value } = element.dataset, classes = cuts[mask];
+      element.setAttribute('d', outline(value ? classes.map(one => Number(one === Number(value))) : classes, width, height));
+      element.setAttribute('transform', `translate(${start[columns]} ${start[rows]}) scale(${step[columns]} ${step[rows]})`);
+    }
+    for (const group of this.root.querySelectorAll(`svg.slice[data-plane="${plane}"] > g`)) {
+      const middle = k => start[k] + (this.place[k] + 0.5) * step[k], reach = k => start[k] + shape[k] * step[k];
+      const lines = [[middle(columns), start[rows], middle(columns), reach(rows)], [start[columns], middle(rows), reach(columns), middle(rows)]];
+      group.querySelectorAll('.guide').forEach(line => line.remove());
+      for (const ends of lines) {
+        const line = document.createElementNS(group.namespaceURI, 'line');
+        line.setAttribute('class', 'guide');
+        ['x1', 'y1', 'x2', 'y2'].forEach((name, i) => line.setAttribute(name, ends[i]));
+        group.append(line);
+      }
     }
   }
-
-  ruler(width, height, ratio, view) {
-    const wanted = 0.22 * width / view.pixels, power = 10 ** Math.floor(Math.log10(wanted));
-    const length = [5, 2, 1].find(step => step * power <= wanted) * power;
-    const { context } = this, margin = 12 * ratio, y = height - margin;
-    context.strokeStyle = context.fillStyle = 'rgba(207, 214, 220, 0.9)';
-    context.lineWidth = 1.5 * ratio;
-    context.beginPath();
-    context.moveTo(margin, y - 4 * ratio);
-    context.lineTo(margin, y);
-    context.lineTo(margin + length * view.pixels, y);
-    context.lineTo(margin + length * view.pixels, y - 4 * ratio);
-    context.stroke();
-    context.font = `${11.5 * ratio}px system-ui, sans-serif`;
-    context.textAlign = 'left';
-    context.textBaseline = 'alphabetic';
-    context.fillText(length >= 10 ? `${length / 10} cm` : `${length} mm`, margin, y - 8 * ratio);
-  }
 }
 
-// ---- the page
-
-let gpu = renderer();
-const cards = [...document.querySelectorAll('.scan')].filter(element => element.querySelector('canvas'));
-if (!gpu) {
-  for (const element of cards) {
-    const note = document.createElement('p');
-    note.className = 'note onmesh';
-    note.textContent = 'This browser shows no WebGL 2; the mesh files beside this page open in any mesh viewer.';
-    element.querySelector('canvas').replaceWith(note);
-  }
-  return;
-}
-
-let asked = false, last = 0;
-const all = cards.map(element => new Card(element));
-function ask() {
-  if (!asked) requestAnimationFrame(frame);
-  asked = true;
-}
-function frame(time) {
-  asked = false;
-  const passed = Math.min(0.1, (time - last) / 1000);
-  last = time;
-  for (const card of all) {
-    if (!card.visible) continue;
-    if (!card.touched) card.azimuth += TURN * passed;
-    card.draw(time);
-  }
-  const held = all.filter(card => !card.visible && card.meshes?.some(mesh => mesh.uploaded));
-  held.sort((a, b) => b.used - a.used).slice(MOST_UPLOADED).forEach(card => card.free());
-  if (all.some(card => card.visible && !card.touched)) ask();
-}
-gpu.canvas.addEventListener('webglcontextlost', event => event.preventDefault());
-gpu.canvas.addEventListener('webglcontextrestored', () => {
-  for (const mesh of all.flatMap(card => card.meshes ?? [])) mesh.uploaded = null;
-  gpu = renderer() ?? gpu;
-  ask();
-});
-const watch = new IntersectionObserver(entries => {
-  for (const { target, isIntersecting } of entries) {
-    all.find(card => card.element === target).visible = isIntersecting;
-  }
-  ask();
-}, { rootMargin: '80px' });
-all.forEach(card => watch.observe(card.element));
-addEventListener('resize', ask);
+if (typeof DecompressionStream !== 'undefined') document.querySelectorAll('script.stack').forEach(element => new Stack(element));
 })();

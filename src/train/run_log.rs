@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -71,15 +72,46 @@ impl RunLog {
     /// # Errors
     /// [`Error::File`] on a full disk.
     pub fn validation(&mut self, validation: &Validation) -> Result<()> {
-        let Validation { epoch, step, dice, iou } = *validation;
-        self.note("validation", step, json!({ "epoch": epoch, "dice": dice, "iou": iou }))?;
-        self.events.scalars(step, &[("validation/dice", dice), ("validation/iou", iou)])
+        let Validation { epoch, step, dice, iou, ref classes } = *validation;
+        let mut facts = json!({ "epoch": epoch, "dice": dice, "iou": iou });
+        if !classes.is_empty() {
+            facts["classes"] = json!(classes);
+        }
+        self.note("validation", step, facts)?;
+        let tags: Vec<String> = classes.iter().map(|class| format!("validation/dice/{}", class.name)).collect();
+        let by_class = tags.iter().zip(classes).map(|(tag, class)| (tag.as_str(), class.dice));
+        let scalars = [("validation/dice", dice), ("validation/iou", iou)].into_iter().chain(by_class);
+        self.events.scalars(step, &scalars.collect::<Vec<_>>())
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {
         // One write a line, so that a killed process leaves at most its last line cut short.
         self.log.write_all(format!("{value}\n").as_bytes()).map_err(|error| Error::file(&self.path, error))
     }
+}
+
+/// A step that a log tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct LoggedStep {
+    /// Its number, from 1.
+    pub step: u64,
+    /// The learning rate of the weights.
+    pub rate: f64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// The steps that the log in `folder` tells of; none without a log.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read.
+pub fn steps(folder: &Path) -> Result<Vec<LoggedStep>> {
+    let path = folder.join(LOG);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = files::read(&path, u64::MAX)?;
+    Ok(text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 /// The whole lines of a log that tell of steps up to `step`. A line that is no text, as a torn block leaves it, is dropped.
@@ -103,6 +135,16 @@ mod tests {
         assert_eq!(up_to(log.as_bytes(), 1), first(2));
         assert_eq!(up_to(log.as_bytes(), 9), first(3));
         assert_eq!(up_to(b"", 9), b"");
+    }
+
+    #[test]
+    fn steps_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(steps(folder.path()).unwrap(), []);
+        let log =
+            "{\"event\":\"start\",\"step\":0}\n{\"rate\":0.5,\"seconds\":2.0,\"event\":\"step\",\"step\":1}\n{\"st";
+        std::fs::write(folder.path().join(LOG), log).unwrap();
+        assert_eq!(steps(folder.path()).unwrap(), [LoggedStep { step: 1, rate: 0.5, seconds: 2.0 }]);
     }
 
     /// A torn block leaves bytes that are no text: they cost their line.

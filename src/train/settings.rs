@@ -72,6 +72,11 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl TrainSettings {
+    /// Cases that a step over `cases` cases takes.
+    pub fn scans_per_step(&self, cases: usize) -> u64 {
+        (self.batch_size.clamp(1, cases.max(1)) * self.accumulate.max(1)) as u64
+    }
+
     /// What a run was asked that goes by these settings: `asked`, which was `divided`, and what has changed since.
     pub fn undivided(&self, divided: &Self, asked: &Self) -> Self {
         let Self { batch_size, accumulate, .. } = *asked;

@@ -282,10 +282,9 @@ impl Trainer {
         &self.events
     }
 
-    /// Steps an epoch over `cases` cases takes; the cases of an incomplete last step are dropped. At least one: it then
-    /// takes cases more than once.
+    /// Steps an epoch over `cases` cases takes, at least one; the cases of an incomplete last step are dropped.
     pub fn steps_per_epoch(&self, cases: usize) -> u64 {
-        ((cases / (self.batch_size(cases) * self.accumulate())) as u64).max(1)
+        (cases as u64 / self.settings.scans_per_step(cases)).max(1)
     }
 
     /// Steps of the whole run over `cases` cases.

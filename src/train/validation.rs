@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::evaluate::case_score::finite_or_null;
 use crate::evaluate::metrics::ScoreRule;
 use crate::infer::SegmenterOptions;
 use crate::report::CaseScore;
@@ -22,6 +23,30 @@ pub struct Validation {
     pub dice: f64,
     /// Mean intersection over union.
     pub iou: f64,
+    /// Mean Dice of each class over the cases whose labels hold it; empty where there is one beside the background.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassDice>,
+}
+
+/// What a validation found of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassDice {
+    /// The class.
+    pub name: String,
+    /// Mean Dice; not finite (`null` in JSON) if no case holds it.
+    #[serde(with = "finite_or_null")]
+    pub dice: f64,
+}
+
+/// Class by class.
+fn by_class(scores: &[CaseScore]) -> Vec<ClassDice> {
+    let names = scores.first().map_or(&[][..], |score| &score.classes).iter().map(|class| &class.name);
+    let dice = |name: &String| {
+        let of_class = scores.iter().flat_map(|score| &score.classes).filter(|class| class.name == *name);
+        let held: Vec<f64> = of_class.filter(|class| !class.absent).map(|class| class.dice).collect();
+        ClassDice { name: name.clone(), dice: held.iter().sum::<f64>() / held.len() as f64 }
+    };
+    names.map(dice).collect()
 }
 
 /// The best by IoU so far; the first of equals.
@@ -50,18 +75,36 @@ pub fn validate(trainer: &mut Trainer, task: &Task, cases: &dyn CaseSource, epoc
     // The peaks that a run reports are those of training.
     trainer.parameters().device().ledger(|ledger| ledger.reset_peak());
     let (dice, iou) = evaluate::means(&scores);
-    Ok(Validation { epoch, step, dice, iou })
+    Ok(Validation { epoch, step, dice, iou, classes: by_class(&scores) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::ClassScore;
 
     #[test]
     fn the_first_of_the_best_is_kept() {
-        let validation = |epoch, iou| Validation { epoch, step: epoch, dice: 0.0, iou };
+        let validation = |epoch, iou| Validation { epoch, step: epoch, dice: 0.0, iou, classes: Vec::new() };
         let history = [validation(1, 0.5), validation(2, 0.7), validation(3, 0.7), validation(4, f64::NAN)];
         assert_eq!(best(&history).unwrap().epoch, 2);
         assert!(best(&[]).is_none());
+    }
+
+    #[test]
+    fn a_class_counts_where_it_is() {
+        let class = |name: &str, dice, absent| ClassScore { name: name.into(), dice, iou: 0.0, absent };
+        let case = |heart, aorta: (f64, bool)| CaseScore {
+            classes: vec![class("heart", heart, false), class("aorta", aorta.0, aorta.1)],
+            ..CaseScore::default()
+        };
+        let found = by_class(&[case(0.5, (0.25, false)), case(0.7, (1.0, true))]);
+        assert_eq!(found[1], ClassDice { name: "aorta".into(), dice: 0.25 });
+        assert!((found[0].dice - 0.6).abs() < 1e-12);
+        // What no case holds has no Dice, and comes back from a checkpoint as that.
+        let json = serde_json::to_string(&by_class(&[case(0.5, (1.0, true))])).unwrap();
+        let back: Vec<ClassDice> = serde_json::from_str(&json).unwrap();
+        assert!(json.contains("null") && back[1].dice.is_nan(), "{json}");
+        assert!(by_class(&[CaseScore::default()]).is_empty());
     }
 }

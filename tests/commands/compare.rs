@@ -33,7 +33,7 @@ fn results(path: &Path) -> Value {
 #[test]
 fn the_comparison_prints_a_table_and_fills_a_folder() {
     let (place, printed, said) = comparison();
-    for part in ["model", "parameters", "Dice", "IoU", "3D residual U-Net", "2D residual U-Net", "per step", "total"] {
+    for part in ["model", "parameters", "Dice", "IoU", "3D residual U-Net", "2D residual U-Net", "MiB/scan", "total "] {
         assert!(printed.contains(part), "'{part}' is missing:\n{printed}");
     }
     for part in ["mean of the training masks", "best single threshold", "report: runs/001-compare/report.html"] {

@@ -30,6 +30,10 @@ fn a_decathlon_task_in_words_and_as_json() {
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
+    let page = fs::read_to_string(place.at("look/report.html")).unwrap();
+    assert_eq!((page.matches("<article class=\"scan\"").count(), page.matches("class=\"stack\"").count()), (3, 3));
+    assert!(page.contains("BRATS_002") && page.contains("edema, ") && !page.contains("<canvas"), "names and a legend");
+    crate::support::cli::keep_page("inspect", page);
     let picture = fs::read(place.at("look/montage.png")).unwrap();
     assert_eq!(&picture[1..4], b"PNG");
     let mut printed: Value =

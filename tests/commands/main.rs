@@ -31,6 +31,8 @@ mod memory_command;
 mod names;
 mod out_of_memory;
 mod own_data;
+#[cfg(feature = "report")]
+mod pages;
 mod plan;
 mod profile;
 mod ranks;

@@ -93,7 +93,7 @@ fn a_hundred_scans() {
     assert_self_contained(&page);
     assert_eq!(page.matches("<canvas").count(), 100);
     assert_eq!(page.matches("<a href=\"#scan-").count(), 100);
-    // 12,000 triangles and three films each.
+    // 12,000 triangles, three films and 64,000 voxels each.
     assert!(page.len() < 100 * 220_000, "{} bytes", page.len());
     std::fs::write(folder().join("hundred.html"), page).unwrap();
 }

@@ -208,8 +208,18 @@ fn run_checkpoints(args: &EvaluateArgs, files: &[PathBuf]) -> Result<()> {
         .zip(&scored)
         .map(|(case, (_, predicted))| evaluate::measure(&model.task, case, predicted, args.tolerance, rule));
     let measured = measured.collect::<Result<Vec<CaseScores>>>()?;
+    #[cfg(feature = "report")]
+    let pictures = crate::cli::pictures::of_scored(&title, &model.task, &cases, &scored)?;
     let scores: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    write(args, folder.path(), &Scored { title, dataset: &found, scores, measured })?;
+    let scored = Scored {
+        title,
+        dataset: &found,
+        scores,
+        measured,
+        #[cfg(feature = "report")]
+        pictures,
+    };
+    write(args, folder.path(), &scored)?;
     failures.finish(&found.path, "scored", AGAIN)
 }
 
@@ -222,11 +232,14 @@ struct Scored<'a> {
     scores: Vec<CaseScore>,
     /// Every score by case.
     measured: Vec<CaseScores>,
+    /// Cases to look at.
+    #[cfg(feature = "report")]
+    pictures: Vec<crate::report::PicturedCase>,
 }
 
 /// Writes the files of an evaluation and prints what they say.
 fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> {
-    let Scored { title, dataset, scores, measured } = scored;
+    let Scored { title, dataset, scores, measured, .. } = scored;
     let (summary, (dice, iou)) = (summarise(measured), evaluate::means(scores));
     let json = serde_json::json!({
         "model": title,
@@ -242,7 +255,13 @@ fn write(args: &EvaluateArgs, folder: &Path, scored: &Scored<'_>) -> Result<()> 
     write_atomic(folder.join("scores.csv"), to_csv(measured).as_bytes())?;
     #[cfg(feature = "report")]
     {
-        let page = crate::report::evaluation_page(title, &dataset.name, args.tolerance, measured, &summary);
+        let page = crate::report::evaluation_page(
+            title,
+            &dataset.name,
+            args.tolerance,
+            (measured, &summary),
+            &scored.pictures,
+        )?;
         write_atomic(folder.join("report.html"), page.as_bytes())?;
     }
     if args.run.json {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::{AGAIN, EvaluateArgs, Part, Scored, write};
 use crate::cli::failures::{Failures, is_of_case};
 use crate::cli::output::plural;
+#[cfg(feature = "report")]
+use crate::cli::pictures::{slices, worst_and_median};
 use crate::cli::training::scan_folder;
 use crate::data::dataset::{Layout, Split};
 use crate::data::nifti::split_ending;
@@ -15,7 +17,7 @@ use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::CaseScores;
 use crate::files::name::{file_name, path_of};
 use crate::report::CaseScore;
-use crate::task::Task;
+use crate::task::{PreparedCase, Task};
 use crate::{evaluate, interrupt};
 
 /// Scores the files in `folder`.
@@ -86,14 +88,35 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
             "check that --predictions holds files called as the cases are",
         );
     }
+    #[cfg(feature = "report")]
+    let pictures = {
+        let mut pictures = Vec::new();
+        // Where there are only labels, there is no scan to look at.
+        for (i, heading) in worst_and_median(&scores).into_iter().filter(|_| args.labels.is_none()) {
+            let case = cases.iter().find(|case| case.name == scores[i].name);
+            let case = case.ok_or_else(|| Error::Model(format!("case {} is no more to be found", scores[i].name)))?;
+            let (prepared, found) = read(case, &dataset, &task, file_of(case, &cases, &files, folder)?)?;
+            let slices = slices(&task, &prepared, &[(&title, &found)])?;
+            pictures.push(crate::report::PicturedCase { heading, slices });
+        }
+        pictures
+    };
     // What was scored is what the hash of the data is of.
     (dataset.training, dataset.validation) = (Vec::new(), cases);
-    write(args, out.path(), &Scored { title, dataset: &dataset, scores, measured })?;
+    let scored = Scored {
+        title,
+        dataset: &dataset,
+        scores,
+        measured,
+        #[cfg(feature = "report")]
+        pictures,
+    };
+    write(args, out.path(), &scored)?;
     failures.finish(&dataset.path, "scored", AGAIN)
 }
 
-/// The scores of one case.
-fn one(case: &Case, dataset: &Dataset, task: &Task, path: &Path, tolerance: f64) -> Result<(CaseScore, CaseScores)> {
+/// One case with what was predicted for it.
+fn read(case: &Case, dataset: &Dataset, task: &Task, path: &Path) -> Result<(PreparedCase, Labels)> {
     let prepared = task.prepare(dataset.read(case, Axes::Canonical)?, None)?;
     let truth = evaluate::truth_of(&prepared)?;
     let mut found = Labels::read(&Source::File(path.into()), Axes::Canonical)?;
@@ -105,6 +128,12 @@ fn one(case: &Case, dataset: &Dataset, task: &Task, path: &Path, tolerance: f64)
     found = found.mapped(&aliased(dataset));
     let known: Vec<u8> = dataset.class_values().into_iter().chain(dataset.ignore).collect();
     validate::declared_classes(&found, &known, path)?;
+    Ok((prepared, found))
+}
+
+/// The scores of one case.
+fn one(case: &Case, dataset: &Dataset, task: &Task, path: &Path, tolerance: f64) -> Result<(CaseScore, CaseScores)> {
+    let (prepared, found) = read(case, dataset, task, path)?;
     let rule = ScoreRule::DEFAULT;
     let score = evaluate::score(task, &prepared, &found, rule)?;
     Ok((score, evaluate::measure(task, &prepared, &found, tolerance, rule)?))

@@ -242,42 +242,76 @@ pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<
     let ends = [levels.first(), levels.last()].into_iter().flatten();
     let what = "One training step of the networks at their published sizes (four channels, batch 1, 16,384 points a volume, \
                 f32), planned";
-    ends.map(|&level| Ok(page::resolution(&sweep(&workloads, level, target, &sides(32, 512))?, what))).collect()
+    let sweeps = ends.map(|&level| sweep(&workloads, level, target, &sides(32, 512))).collect::<Result<Vec<_>>>()?;
+    Ok(sweeps.iter().flat_map(|sweep| page::resolutions(sweep, what)).collect())
 }
 
 #[cfg(feature = "report")]
 mod page {
     use super::{Sweep, TextTable, recorded_text};
+    use crate::planner::curves::{Intersection, MemoryCurve, crossings};
     use crate::report::{Crossover, Growth, MemoryPage, Resolution, memory_page};
 
-    /// The chart of one level.
-    pub(super) fn resolution(sweep: &Sweep, what: &str) -> Resolution {
-        let own = sweep.curves.iter().map(|curve| Growth {
-            name: curve.name.clone(),
-            points: curve.activations(),
-            recorded_beside: None,
-        });
+    /// The charts of one level: what must fit, and the activations in it.
+    pub(super) fn resolutions(sweep: &Sweep, what: &str) -> [Resolution; 2] {
+        let heading = format!("Recompute level {}", sweep.recompute);
+        let own = |points: fn(&MemoryCurve) -> Vec<(f64, f64)>| {
+            let curve = move |curve: &MemoryCurve| Growth {
+                name: curve.name.clone(),
+                points: points(curve),
+                recorded_beside: None,
+            };
+            sweep.curves.iter().map(curve).collect::<Vec<_>>()
+        };
+        let reserved = Resolution {
+            heading: heading.clone(),
+            quantity: "reserved".into(),
+            caption: format!("{what}. What must fit: parameters, optimiser state, activations and holes between them."),
+            meetings: reserved_meetings(sweep),
+            curves: own(MemoryCurve::reserved),
+        };
         let peers = sweep.recorded.iter().map(|(beside, curve)| Growth {
             name: format!("{} (recorded)", curve.name),
             points: curve.points(),
             recorded_beside: Some(*beside),
         });
-        let meeting = |meeting: &super::sweep::Crossover| Crossover {
-            leaner_above: meeting.leaner_above.clone(),
-            other: meeting.other.clone(),
-            side: meeting.crossing.side,
-            bytes: meeting.crossing.bytes,
-        };
         let note = match sweep.recorded.is_empty() {
             true => String::new(),
             false => format!(" {}.", recorded_text()),
         };
-        Resolution {
-            heading: format!("Recompute level {}", sweep.recompute),
+        let activations = Resolution {
+            heading,
+            quantity: "activations".into(),
             caption: format!("{what}. Peak of saved and transient activations and workspace.{note}"),
-            curves: own.chain(peers).collect(),
-            meetings: sweep.meetings.iter().map(meeting).collect(),
-        }
+            curves: own(MemoryCurve::activations).into_iter().chain(peers).collect(),
+            meetings: sweep
+                .meetings
+                .iter()
+                .map(|found| meeting(&found.leaner_above, &found.other, found.crossing))
+                .collect(),
+        };
+        [reserved, activations]
+    }
+
+    fn meeting(leaner_above: &str, other: &str, at: Intersection) -> Crossover {
+        Crossover { leaner_above: leaner_above.into(), other: other.into(), side: at.side, bytes: at.bytes }
+    }
+
+    /// Where the reserved bytes of two planned curves are the same.
+    fn reserved_meetings(sweep: &Sweep) -> Vec<Crossover> {
+        let pairs = sweep
+            .curves
+            .iter()
+            .enumerate()
+            .flat_map(|(i, first)| sweep.curves[i + 1..].iter().map(move |second| (first, second)));
+        let of_pair = |(first, second): (&MemoryCurve, &MemoryCurve)| {
+            let named = |at: Intersection| match at.first_wins_above {
+                true => meeting(&first.name, &second.name, at),
+                false => meeting(&second.name, &first.name, at),
+            };
+            crossings(&first.reserved(), &second.reserved()).into_iter().map(named).collect::<Vec<_>>()
+        };
+        pairs.flat_map(of_pair).collect()
     }
 
     /// Where the planned curves cross, at the fastest level and at the leanest.
@@ -298,9 +332,16 @@ mod page {
             let (name, other, side) = (&meeting.leaner_above, &meeting.other, meeting.crossing.side);
             let level = sweeps[0].recompute;
             sentences.push(format!(
-                "{name} needs less than {other} above {side:.0}³ voxels at recompute level {level}{leanest}."
+                "{name}’s activations take less than {other}’s above {side:.0}³ voxels at recompute level {level}{leanest}."
             ));
         }
+        let reserved = reserved_meetings(&sweeps[0]);
+        sentences.extend(reserved.iter().map(|Crossover { leaner_above, other, side, .. }| {
+            format!(
+                "In all, parameters included, {leaner_above} needs less than {other} above {side:.0}³ at level {}.",
+                sweeps[0].recompute
+            )
+        }));
         match sentences.is_empty() {
             true => "No two planned curves cross in this range.".into(),
             false => sentences.join(" "),
@@ -313,7 +354,7 @@ mod page {
             title: "Memory against resolution".into(),
             conclusion: conclusion(sweeps),
             run: format!("{}, planned for the CPU, ossnet {}", setting, crate::cli::VERSION),
-            resolution: sweeps.iter().map(|sweep| resolution(sweep, setting)).collect(),
+            resolution: sweeps.iter().flat_map(|sweep| resolutions(sweep, setting)).collect(),
             growth: Some(growth),
             ..MemoryPage::default()
         })

@@ -307,9 +307,19 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     let scored = trainer.with_best_weights(|trainer| {
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
+    #[cfg(feature = "report")]
+    let pictures = super::pictures::of_scored(&network.title(), &task, &*validation, &scored)?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
-    let ended =
-        Ended { trainer: &trainer, dataset: &dataset, folder, checkpoint: &path, cases, changes: fitting.changes };
+    let ended = Ended {
+        trainer: &trainer,
+        dataset: &dataset,
+        folder,
+        checkpoint: &path,
+        cases,
+        changes: fitting.changes,
+        #[cfg(feature = "report")]
+        pictures,
+    };
     finish(config, ended, training.len())
 }
 
@@ -426,11 +436,14 @@ struct Ended<'a> {
     cases: Vec<CaseScore>,
     /// What was changed to fit the memory.
     changes: Vec<String>,
+    /// Cases to look at.
+    #[cfg(feature = "report")]
+    pictures: Vec<crate::report::PicturedCase>,
 }
 
 /// Writes the page and, last of all, the summary, and says where the results are.
 fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
-    let Ended { trainer, dataset, folder, checkpoint, cases, changes } = ended;
+    let Ended { trainer, dataset, folder, checkpoint, cases, changes, .. } = ended;
     let (dice, iou) = crate::evaluate::means(&cases);
     let (costs, network) = (trainer.costs(), trainer.network().architecture());
     let best = validation::best(&trainer.history().validations);
@@ -453,7 +466,7 @@ fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Train
     });
     let json = format!("{:#}\n", stamped_with(summary, "runs", Some(dataset))?);
     #[cfg(feature = "report")]
-    report::write(folder, config, trainer, &cases)?;
+    report::write(folder, config, trainer, &cases, ended.pictures)?;
     #[cfg(not(feature = "report"))]
     let _ = config;
     write_atomic(folder.join(SUMMARY), json.as_bytes())?;

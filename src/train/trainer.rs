@@ -67,7 +67,7 @@ pub struct Trainer {
     waited: Duration,
     graph: Option<InGraph>,
     ranks: Ranks,
-    /// Some rank was asked to stop.
+    /// A rank was asked to stop.
     stopping: bool,
 }
 
@@ -335,11 +335,8 @@ impl Trainer {
             while self.optimizer.steps() < steps.end {
                 let told = || format!("{} of {total} steps are done", self.optimizer.steps());
                 match self.ranks.are_several() {
-                    // The ranks have told each other in the last step, and stop together.
-                    true if self.stopping => {
-                        self.ranks.end_together();
-                        return Err(Error::Interrupted(told()));
-                    }
+                    // The ranks have told each other in the last step.
+                    true if self.stopping => return self.ranks.end_together(Error::Interrupted(told())),
                     true => {}
                     false => interrupt::check(told)?,
                 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{Device, State, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, Lifetime};
-use crate::memory::{Arena, Block, EntryId, LayoutMaker, OpCost, OutOfMemory, Request, Role, RoleBytes, StepLog};
+use crate::memory::{Arena, Block, EntryId, LayoutMaker, OutOfMemory, Request, Role, RoleBytes, StepLog};
 
 /// Blocks from here on have no place yet: their offset is this and the number of their request in the step.
 const UNPLACED: u64 = 1 << 62;
@@ -255,7 +255,7 @@ impl Device {
 
     /// The requests and costs of the last step since [`Device::watch`].
     #[cfg(feature = "train")]
-    pub(crate) fn watched(&self) -> (Vec<Request>, Vec<OpCost>) {
+    pub(crate) fn watched(&self) -> (Vec<Request>, Vec<crate::memory::OpCost>) {
         let mut state = self.state();
         (state.layouts.watched.take().unwrap_or_default(), state.work.take())
     }

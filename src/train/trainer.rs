@@ -95,6 +95,7 @@ impl Trainer {
         }
         let mut parameters = Parameters::new(device);
         let mut network = architecture.build(&mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        settings.recompute.choices(&architecture.units())?;
         network.set_recompute(settings.recompute);
         network.set_precision(settings.precision);
         if network.precision() != settings.precision {
@@ -492,6 +493,6 @@ impl Trainer {
         let before = queue.waited();
         let batch = self.device.in_phase(Phase::Data, || queue.next());
         self.waited += queue.waited() - before;
-        batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))?
+        batch.ok_or_else(passes::out_of_batches)?
     }
 }

@@ -25,5 +25,6 @@ mod parity_pade;
 mod parity_unet;
 mod plan;
 mod recompute;
+mod schedules;
 mod several_outputs;
 mod surface_distance;

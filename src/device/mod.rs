@@ -385,7 +385,7 @@ impl Device {
     /// True of a plan whose logs nobody reads, and whose steps nobody follows.
     pub(crate) fn is_unread(&self) -> bool {
         let state = self.state();
-        self.is_plan() && !state.ledger.is_recording() && !state.work.is_on() && !state.layouts.are_followed()
+        self.is_plan() && !state.ledger.is_recording() && !state.layouts.are_followed()
     }
 
     /// Of a plan whose logs nobody reads: what it holds, and where it has room. Work that begins with the same and asks for

@@ -40,6 +40,8 @@ pub(super) struct Layouts {
     /// Of the steps of a plan that is asked for them.
     made: Option<Vec<Arc<Layout>>>,
     known: HashMap<u64, Foreseen>,
+    /// Requests of the last step, of a plan that is [watched](Device::watch) and whose steps need no good places.
+    watched: Option<Vec<Request>>,
 }
 
 impl Layouts {
@@ -128,7 +130,10 @@ impl State {
     /// Places what a step has asked for; the error if the budget has no room for it.
     fn place_afterwards(&mut self, mut log: StepLog, base: u64, first: usize) -> Result<(), Box<OutOfMemory>> {
         let lifetimes = log.end();
-        let (offsets, height) = self.layouts.maker.place(lifetimes);
+        let (offsets, height) = match self.layouts.watched {
+            None => self.layouts.maker.place(lifetimes),
+            Some(_) => self.layouts.maker.stack(lifetimes),
+        };
         let room = self.arena.capacity().saturating_sub(base);
         if height > room {
             let request = log.at_the_peak();
@@ -159,6 +164,9 @@ impl State {
         arena.reserve(base + height);
         if let Some(made) = &mut self.layouts.made {
             made.push(Arc::new(layout));
+        }
+        if let Some(watched) = &mut self.layouts.watched {
+            *watched = log.into_requests();
         }
         Ok(())
     }
@@ -211,6 +219,9 @@ impl Device {
         if !matches!(state.placing, Placing::BestFit) {
             return false;
         }
+        if state.layouts.watched.is_some() {
+            drop(state.work.take());
+        }
         let base = state.arena.end();
         state.placing = match (self.is_plan(), foreseen.of_step(number)) {
             (true, _) => Placing::Afterwards { log: Box::default(), base, first: state.ledger.recorded() },
@@ -231,6 +242,22 @@ impl Device {
             }
             _ => Ok(()),
         }
+    }
+
+    /// From now on keeps what the last step asked for and what its ops did; repeated pieces are left out, but for their costs.
+    /// Buffers are given any place: what is reserved means nothing.
+    #[cfg(feature = "train")]
+    pub(crate) fn watch(&self) {
+        let mut state = self.state();
+        state.layouts.watched = Some(Vec::new());
+        state.work.record(true);
+    }
+
+    /// The requests and costs of the last step since [`Device::watch`].
+    #[cfg(feature = "train")]
+    pub(crate) fn watched(&self) -> (Vec<Request>, Vec<crate::memory::OpCost>) {
+        let mut state = self.state();
+        (state.layouts.watched.take().unwrap_or_default(), state.work.take())
     }
 
     /// Of a plan: what it holds and where it has room. A piece of work that begins as the last one of its size did repeats

@@ -1,5 +1,6 @@
 //! The work of a step: which op moved how many bytes and made how many operations, as its page states.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Phase;
@@ -40,6 +41,21 @@ impl OpCostLog {
     /// Adds an entry.
     pub fn note(&mut self, work: OpCost) {
         self.entries.push(work);
+    }
+
+    /// Entries since the last [`OpCostLog::take`].
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Notes entries once more, for work that is like theirs and is not gone through.
+    pub fn repeat(&mut self, entries: Range<usize>) {
+        self.entries.extend_from_within(entries);
     }
 
     /// What was recorded since the last call.

@@ -125,6 +125,11 @@ impl StepLog {
         Layout { requests: self.sequence.iter().map(request).collect(), height }
     }
 
+    /// The different requests, in order.
+    pub fn into_requests(self) -> Vec<Request> {
+        self.requests
+    }
+
     /// The request at the peak: the one that makes most bytes live.
     pub fn at_the_peak(&self) -> Option<&Request> {
         let with = |request: &&Request| request.live.total().saturating_add(request.lifetime.bytes);
@@ -140,6 +145,19 @@ pub struct LayoutMaker {
 }
 
 impl LayoutMaker {
+    /// Offsets that take no time to find: one buffer above the other.
+    pub fn stack(&mut self, lifetimes: Vec<Lifetime>) -> (&[u64], u64) {
+        let mut height = 0u64;
+        let place = |buffer: &Lifetime| {
+            let offset = height;
+            height = height.saturating_add(buffer.bytes);
+            offset
+        };
+        let offsets = lifetimes.iter().map(place).collect();
+        let (_, offsets, height) = self.last.insert((lifetimes, offsets, height));
+        (offsets, *height)
+    }
+
     /// Offsets of these buffers, and the highest end.
     pub fn place(&mut self, lifetimes: Vec<Lifetime>) -> (&[u64], u64) {
         if self.last.as_ref().is_none_or(|(known, _, _)| *known != lifetimes) {

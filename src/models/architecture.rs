@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::loss::{self, Batch, LossSettings, Targets};
-use super::{OssNet, Recompute};
+use super::{OssNet, Recompute, Unit};
 use crate::error::{Error, Result};
 use crate::nn::Parameters;
 use crate::ops::SoftDice;
@@ -96,7 +96,13 @@ pub trait Architecture: fmt::Debug + Send + Sync {
 
     /// Levels of recomputation that differ, the fastest first.
     fn levels(&self) -> &'static [Recompute] {
-        &Recompute::ALL[..1]
+        &Recompute::LEVELS[..1]
+    }
+
+    /// Stretches whose recomputation is chosen one by one, in the order of the forward pass; none of a network that knows
+    /// levels only.
+    fn units(&self) -> Vec<Unit> {
+        Vec::new()
     }
 
     /// Share of the values that the network drops at random in training.
@@ -162,8 +168,9 @@ pub trait Network: Send + Sync {
         None
     }
 
-    /// Sets the level of recomputation in the backward pass; a new network is at level 0.
-    fn set_recompute(&mut self, _level: Recompute) {}
+    /// Sets what the backward pass recomputes; a new network is at level 0. A schedule has been
+    /// [checked](Recompute::choices) against the [units](Architecture::units).
+    fn set_recompute(&mut self, _recompute: Recompute) {}
 
     /// Sets the precision of products; a new network computes in f32, and one that does not override this stays there.
     fn set_precision(&mut self, _precision: Precision) {}

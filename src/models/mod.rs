@@ -9,6 +9,7 @@ pub mod loss;
 pub mod network;
 pub mod ossnet;
 pub mod recompute;
+pub mod schedule;
 pub mod unet;
 
 pub use architecture::{Architecture, Network, Supervision};
@@ -16,4 +17,5 @@ pub use config::{Family, OssNetConfig};
 pub use network::NetworkConfig;
 pub use ossnet::{Encoding, OssNet};
 pub use recompute::{Recompute, RecomputeChoice};
+pub use schedule::{Schedule, Unit, UnitChoice};
 pub use unet::{UNet, UNetConfig};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::models::{Architecture, Family, Network, OssNetConfig, Recompute, Supervision, UNetConfig};
+use crate::models::{Architecture, Family, Network, OssNetConfig, Recompute, Supervision, UNetConfig, Unit};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 
@@ -126,6 +126,10 @@ impl Architecture for NetworkConfig {
 
     fn levels(&self) -> &'static [Recompute] {
         self.architecture().levels()
+    }
+
+    fn units(&self) -> Vec<Unit> {
+        self.architecture().units()
     }
 
     fn dropout(&self) -> f32 {

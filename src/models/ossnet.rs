@@ -11,7 +11,7 @@ mod network;
 
 use crate::error::{Error, Result};
 use crate::models::config::{FOURIER_DEVIATION, FOURIER_FREQUENCIES, OssNetConfig, PATCH};
-use crate::models::recompute::{Recompute, kept_if};
+use crate::models::{UnitChoice, recompute::kept_if};
 use crate::nn::layers::{self, Act, Builder, Conv, Linear, NormAct};
 use crate::nn::{BlockLayers, BufferId, Parameters, chunked_block, conv_norm_act_pool};
 use crate::ops::norm_act::ResidualPlace;
@@ -34,7 +34,8 @@ pub struct OssNet {
     config: OssNetConfig,
     encoder: Encoder,
     decoder: Decoder,
-    recompute: Recompute,
+    /// What is recomputed of each block, the encoder's first; nothing of those that are missing.
+    choices: Vec<UnitChoice>,
     precision: Precision,
 }
 
@@ -48,8 +49,7 @@ impl OssNet {
         let mut root = Builder::new(parameters, rng);
         let encoder = Encoder::new(&mut root.child("encoder"), &config)?;
         let decoder = Decoder::new(&mut root.child("decoder"), &config)?;
-        let (recompute, precision) = (Recompute::default(), Precision::default());
-        Ok(Self { config, encoder, decoder, recompute, precision })
+        Ok(Self { config, encoder, decoder, choices: Vec::new(), precision: Precision::default() })
     }
 
     /// The configuration.
@@ -62,11 +62,10 @@ impl OssNet {
     /// # Errors
     /// Shapes that do not fit, or no memory.
     pub fn encode(&self, tape: &Tape, parameters: &Parameters, volume: &Var) -> Result<Encoding> {
-        let recompute = self.recompute >= Recompute::Blocks;
         tape.device().in_layer("encoder", || {
             tape.at(self.precision, || {
                 let volume = ops::cast(tape, volume, self.precision.storage())?;
-                self.encoder.forward(tape, parameters, &self.config, volume, recompute)
+                self.encoder.forward(tape, parameters, &self.config, volume, &self.choices)
             })
         })
     }
@@ -87,7 +86,8 @@ impl OssNet {
         tape.device().in_layer("decoder", || {
             tape.at(self.precision, || {
                 let x = self.decoder.point_features(tape, parameters, &self.config, coordinates, patches)?;
-                self.decoder.forward(tape, parameters, &self.config, &encoding.latents, x, self.recompute)
+                let choices = self.choices.get(self.encoder.blocks.len()..).unwrap_or_default();
+                self.decoder.forward(tape, parameters, &self.config, &encoding.latents, x, choices)
             })
         })
     }
@@ -225,23 +225,24 @@ impl Encoder {
         Ok(Self { blocks, outputs, last, auxiliary })
     }
 
-    /// With `recompute` the blocks keep their outputs only.
+    /// `choices` say what is recomputed of each block.
     fn forward(
         &self,
         tape: &Tape,
         parameters: &Parameters,
         config: &OssNetConfig,
         volume: Var,
-        recompute: bool,
+        choices: &[UnitChoice],
     ) -> Result<Encoding> {
         let device = tape.device();
         let mut x = volume;
         let mut scales = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
+            let choice = choices.get(i).copied().unwrap_or_default();
             // Without gradients nothing is gained by keeping the first convolution's output.
-            let keep = !recompute && tape.mode() != Mode::Eval;
+            let keep = !choice.in_pieces() && tape.mode() != Mode::Eval;
             let forward = || block.forward(tape, parameters, &x, keep);
-            x = device.in_layer(&format!("blocks.{i}"), || kept_if(recompute, tape, forward))?;
+            x = device.in_layer(&format!("blocks.{i}"), || kept_if(choice.recomputes(), tape, forward))?;
             if !self.outputs.is_empty() {
                 let mapped = device.in_layer(&format!("output_mappings.{i}"), || {
                     let pooled = ops::adaptive_max_pool(tape, &x, config.latent_grid())?;
@@ -411,7 +412,7 @@ impl Decoder {
         Ok(Self { frequencies, patch_mapping, blocks, last })
     }
 
-    /// `x` are the points' own features.
+    /// `x` are the points' own features, `choices` what is recomputed of each block.
     fn forward(
         &self,
         tape: &Tape,
@@ -419,7 +420,7 @@ impl Decoder {
         config: &OssNetConfig,
         latents: &Var,
         mut x: Var,
-        recompute: Recompute,
+        choices: &[UnitChoice],
     ) -> Result<Var> {
         let device = tape.device();
         let input_latent = ops::select(tape, latents, 0)?;
@@ -427,18 +428,17 @@ impl Decoder {
             let latent = if config.skip_encoder { ops::select(tape, latents, i + 1)? } else { input_latent.clone() };
             let shared = (i == 0).then_some(&input_latent);
             let last = i + 1 == self.blocks.len();
-            // The last block is the first to be played backwards, while everything before it is still there: it runs in
-            // chunks as soon as anything is recomputed, and is not worth being recomputed itself.
-            let chunks =
-                tape.is_training() && (recompute == Recompute::Chunks || recompute > Recompute::Activations && last);
-            let again = recompute > Recompute::Activations && !last;
+            let choice = choices.get(i).copied().unwrap_or_default();
+            let chunks = tape.is_training() && choice.in_pieces();
+            // The last block is played backwards first, while everything else is still there: not worth being recomputed.
+            let again = choice != UnitChoice::Keep && !last;
             let forward = || block.forward(tape, parameters, &x, shared, &latent, chunks);
             x = device.in_layer(&format!("blocks.{i}"), || if again { tape.recomputed(forward) } else { forward() })?;
-            let boundary = match recompute {
+            let boundary = match choice {
                 // All others are some element-wise passes away from what is kept; the last block's input is needed first.
-                Recompute::Activations => i + 2 == self.blocks.len(),
-                Recompute::Decoder | Recompute::Blocks => !last,
-                Recompute::Chunks => i % 2 == 1 && !last,
+                UnitChoice::Keep => i + 2 == self.blocks.len(),
+                UnitChoice::Again | UnitChoice::Pieces => !last,
+                UnitChoice::Lean => false,
             };
             if boundary {
                 tape.keep(&x);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::models::config::{MOST_CLASSES, MOST_FEATURES, MOST_LEVELS, joined};
 use crate::models::recompute::{Recompute, kept_if};
-use crate::models::{Architecture, Network, NetworkConfig, Supervision};
+use crate::models::{Architecture, Network, NetworkConfig, Supervision, Unit, UnitChoice};
 use crate::nn::Parameters;
 use crate::nn::layers::{Act, Builder, Conv, NormAct};
 use crate::ops::activation::Activation;
@@ -141,7 +141,18 @@ impl Architecture for UNetConfig {
 
     /// There are no points to take in chunks.
     fn levels(&self) -> &'static [Recompute] {
-        &Recompute::ALL[..3]
+        &Recompute::LEVELS[..3]
+    }
+
+    /// Each level's unit on the way down, the deepest, and what follows on the way up.
+    fn units(&self) -> Vec<Unit> {
+        const CHOICES: [UnitChoice; 2] = [UnitChoice::Keep, UnitChoice::Again];
+        let [keep, again] = CHOICES;
+        let above = |depth| String::from("model") + &".1.submodule".repeat(depth);
+        let unit = |layer, first| Unit { layer, choices: &CHOICES, levels: [keep, first, again, again] };
+        let deepest = self.channels.len().saturating_sub(1);
+        let down = (0..deepest).map(|depth| unit(above(depth) + ".0", again)).chain([unit(above(deepest), again)]);
+        down.chain((0..deepest).rev().map(|depth| unit(above(depth) + ".2", keep))).collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -189,8 +200,8 @@ impl Network for UNet {
         }
     }
 
-    fn set_recompute(&mut self, level: Recompute) {
-        self.recompute = level;
+    fn set_recompute(&mut self, recompute: Recompute) {
+        self.choices = recompute.choices(&self.config.units()).unwrap_or_default();
     }
 
     /// What follows the last skip connection, of as many channels as there are classes, stays f32.
@@ -207,7 +218,8 @@ impl Network for UNet {
 pub struct UNet {
     config: UNetConfig,
     root: Level,
-    recompute: Recompute,
+    /// What is recomputed of each unit; nothing of those that are missing.
+    choices: Vec<UnitChoice>,
     precision: Precision,
 }
 
@@ -220,7 +232,7 @@ impl UNet {
         config.check()?;
         let mut builder = Builder::new(parameters, rng);
         let root = Level::new(&mut builder.child("model"), &config, 0, config.image_channels, config.classes)?;
-        Ok(Self { config, root, recompute: Recompute::default(), precision: Precision::default() })
+        Ok(Self { config, root, choices: Vec::new(), precision: Precision::default() })
     }
 
     /// The configuration.
@@ -244,7 +256,8 @@ impl UNet {
         tape.device().in_layer("model", || {
             tape.at(self.precision, || {
                 let volume = ops::cast(tape, volume, self.precision.storage())?;
-                self.root.forward(tape, parameters, &volume, self.recompute)
+                let again = |unit| self.choices.get(unit) == Some(&UnitChoice::Again);
+                self.root.forward(tape, parameters, &volume, &again, 0)
             })
         })
     }
@@ -386,18 +399,32 @@ impl Level {
         Ok(Level::Between(Box::new(Between { top, down, below, up, unit })))
     }
 
-    /// At recompute level 1 the units on the way down keep their outputs only; at level 2 also what follows on the way up.
-    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var, recompute: Recompute) -> Result<Var> {
-        let device = tape.device();
-        let (down, up) = (recompute >= Recompute::Decoder, recompute >= Recompute::Blocks);
+    /// Units of this level and all below it.
+    fn units(&self) -> usize {
         match self {
-            Level::Bottom(unit) => kept_if(down, tape, || unit.forward(tape, parameters, x)),
+            Level::Bottom(_) => 1,
+            Level::Between(level) => 2 + level.below.units(),
+        }
+    }
+
+    /// Units of which `again` is true keep their outputs only; `unit` is the number of the first.
+    fn forward(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        x: &Var,
+        again: &dyn Fn(usize) -> bool,
+        unit: usize,
+    ) -> Result<Var> {
+        let device = tape.device();
+        match self {
+            Level::Bottom(bottom) => kept_if(again(unit), tape, || bottom.forward(tape, parameters, x)),
             Level::Between(level) => {
                 let forward = || level.down.forward(tape, parameters, x);
-                let skip = device.in_layer("0", || kept_if(down, tape, forward))?;
-                let below = || level.below.forward(tape, parameters, &skip, recompute);
+                let skip = device.in_layer("0", || kept_if(again(unit), tape, forward))?;
+                let below = || level.below.forward(tape, parameters, &skip, again, unit + 1);
                 let deep = device.in_layer("1.submodule", below)?;
-                kept_if(up, tape, || {
+                kept_if(again(unit + 1 + level.below.units()), tape, || {
                     let both = ops::concat(tape, &[&skip, &deep])?;
                     drop((skip, deep));
                     let precision = if level.top { Precision::F32 } else { tape.precision() };

@@ -100,7 +100,7 @@ pub fn fit(
         }
     };
     config.recompute = settings.recompute.to_string();
-    reasons.insert("recompute", format!("the fastest level whose planned bytes fit {}", format_bytes(bytes)));
+    reasons.insert("recompute", format!("the fastest schedule whose planned bytes fit {}", format_bytes(bytes)));
     let mut step_seconds = None;
     match budget.epochs {
         Some(epochs) => config.epochs = epochs,

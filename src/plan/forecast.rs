@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::phases::{self, Parts, RunPhase};
 use crate::data::Dataset;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::infer::sliding_window::SLICES;
+use crate::memory::Role;
 use crate::models::{Architecture, RecomputeChoice};
 use crate::planner::adjust::Adjustable;
 use crate::planner::training::TrainingPlan;
 use crate::planner::{HostOverhead, Workload};
 use crate::task::PreparedCase;
+use crate::train::case_source::reading_bytes;
 use crate::train::costs::Costs;
 use crate::train::dry_run::{StepKind, StepSizes};
 use crate::train::settings::TrainSettings;
@@ -47,6 +50,8 @@ pub struct RunForecast {
     pub host: HostOverhead,
     /// True if the cases are held in memory; else they are read as they are needed.
     pub held: bool,
+    /// The run from its first scan to its last checkpoint.
+    pub phases: Vec<RunPhase>,
     /// Where it was planned for.
     pub target: Target,
     /// Steps of an epoch.
@@ -124,11 +129,12 @@ pub fn forecast(
     let work = Workload { network: Arc::new(setup.network.clone()), sizes };
     let mut host = HostOverhead::of(&work, target)?;
     let grid = setup.settings.patch.is_none().then_some(setup.shape);
-    let (all, _) = setup.task.held_bytes(dataset, grid.or(setup.grid.shape()))?;
+    let (all, largest) = setup.task.held_bytes(dataset, grid.or(setup.grid.shape()))?;
     let held = all <= budget / 2;
     if held {
         host.cases = all;
     }
+    let (lasting, mut scoring) = (device.live(), HostOverhead::default());
     let validation = match dataset.validation.is_empty() {
         true => None,
         false => {
@@ -141,8 +147,19 @@ pub fn forecast(
             }
             let device = Device::plan_for(target, UNLIMITED);
             let work = Workload { sizes, ..work };
+            scoring = HostOverhead::of(&work, target)?;
             Some(work.dry_run(&device, 1)?.reserved)
         }
+    };
+    let parts = Parts {
+        host,
+        scoring,
+        held: if held { all } else { 0 },
+        reading: reading_bytes(largest, setup.task.preprocessing.channels.len() as u64),
+        steps: device.reserved(),
+        lasting: lasting.total(),
+        weights: lasting.get(Role::Parameter) + lasting.get(Role::NormBuffer),
+        validation,
     };
     Ok(RunForecast {
         network: setup.network.title(),
@@ -153,6 +170,7 @@ pub fn forecast(
         validation,
         host,
         held,
+        phases: parts.phases(target),
         target,
         steps_per_epoch: trainer.steps_per_epoch(dataset.training.len()),
         settings,
@@ -197,6 +215,8 @@ impl RunForecast {
             "peak_op": self.costs.peak_op,
             "reserved_bytes": self.reserved,
             "validation_reserved_bytes": self.validation,
+            "phases": self.phases.iter().map(RunPhase::json).collect::<Vec<_>>(),
+            "largest_phase": phases::largest(&self.phases, self.target).map(|phase| phase.name),
             "device_bytes": self.device_bytes(),
             "host_bytes": self.host_bytes(),
             "host": {

@@ -6,6 +6,7 @@
 pub mod fingerprint;
 mod fit;
 pub mod forecast;
+pub mod phases;
 mod rules;
 mod toml_file;
 

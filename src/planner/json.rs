@@ -7,6 +7,7 @@ use super::gpus::Speed;
 use super::layers::{self, LayerBytes};
 use super::pytorch_baseline::{self, Recorded};
 use super::roofline::{EFFICIENCY, Measured, Roofline, Row};
+use super::schedules::{Curve, Point};
 use super::slopes::{Slope, slopes};
 use super::sweep::{Crossover, Sweep};
 use super::timeline::Segment;
@@ -70,6 +71,13 @@ pub fn step(answer: &StepCost) -> Value {
         "launches_by_kernel": launched.then(by_kernel),
         "step_seconds": measured.then(|| answer.seconds()),
     })
+}
+
+/// The curve of time against bytes: schedules, the fastest first, and the levels on it or beside it.
+pub fn schedules(curve: &Curve) -> Value {
+    let point = |point: &Point| json!({ "recompute": point.recompute, "peak_bytes": point.peak, "estimated_seconds": point.seconds });
+    let all = |points: &[Point]| points.iter().map(point).collect::<Vec<_>>();
+    json!({ "points": all(&curve.points), "levels": all(&curve.levels) })
 }
 
 /// A layer's path; what belongs to none is the batch, and ops on whole volumes.

@@ -19,6 +19,7 @@ pub mod peaks;
 pub mod pytorch_baseline;
 pub mod remedies;
 pub mod roofline;
+pub mod schedules;
 pub mod slopes;
 pub mod sweep;
 pub mod timeline;

@@ -5,6 +5,7 @@ use super::fit::largest;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::memory::Remedy;
+use crate::models::Recompute;
 
 /// Remedies that an error names.
 const NAMED: usize = 3;
@@ -38,7 +39,9 @@ pub struct Change<S> {
 /// Sizes that the network does not admit.
 pub fn remedies<S: Adjustable>(step: &S, target: Target, budget: u64) -> Result<Vec<Change<S>>> {
     let mut found = Vec::new();
-    let slower: Vec<_> = step.levels().into_iter().filter(|&level| level > step.level()).collect();
+    // Of a schedule every level may be leaner.
+    let leaner = |level: &Recompute| step.level().level().is_none_or(|own| level.level() > Some(own));
+    let slower: Vec<_> = step.levels().into_iter().filter(leaner).collect();
     for &level in &slower {
         let changed = step.with_recompute(level);
         if changed.fits(target, budget)? {

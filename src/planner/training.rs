@@ -1,7 +1,8 @@
 //! The steps of a training run, planned by the trainer itself.
 
 use super::adjust::{Adjustable, Quantity};
-use crate::device::Device;
+use super::schedules::{Curve, Question, fastest};
+use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::models::{Architecture, Recompute, RecomputeChoice};
 use crate::train::case_source::CaseSource;
@@ -24,7 +25,8 @@ pub struct TrainingPlan<'a> {
 }
 
 impl TrainingPlan<'_> {
-    /// The run at the level that `choice` names: the fastest that fits the budget of `device`, or the leanest if none does.
+    /// The run at the level that `choice` names: with the fastest schedule that fits the budget of `device`, or the leanest if
+    /// none does.
     ///
     /// # Errors
     /// Cases that cannot be trained on.
@@ -32,14 +34,30 @@ impl TrainingPlan<'_> {
         if let RecomputeChoice::Level(level) = choice {
             return Ok(self.with_recompute(level));
         }
-        let levels = self.levels();
-        for &level in &levels {
-            let run = self.with_recompute(level);
-            if run.fits(device.target(), device.budget())? {
-                return Ok(run);
-            }
+        fastest(self, device.target(), device.budget(), || self.schedules(device.target()))
+    }
+
+    /// The curve of the run's steps on `target`. All schedules are planned with the same batches, which are drawn once.
+    ///
+    /// # Errors
+    /// Cases that cannot be trained on.
+    pub fn schedules(&self, target: Target) -> Result<Curve> {
+        let batches = self.trainer(&Device::plan_for(target, UNLIMITED))?.batches(self.cases, STEPS)?;
+        let plan =
+            |recompute, device: &Device| self.with_recompute(recompute).trainer(device)?.rehearse(&batches, STEPS);
+        Question { architecture: self.network, target, precision: self.settings.precision, plan: &plan }.curve()
+    }
+
+    /// A trainer on a plan.
+    fn trainer(&self, device: &Device) -> Result<Trainer> {
+        // Passes of a process after the second are like it.
+        let passes = self.settings.accumulate.min(2 * self.settings.ranks.max(1));
+        let settings = TrainSettings { accumulate: passes, ..self.settings.clone() };
+        let mut trainer = Trainer::new(device, self.network, settings)?;
+        if self.graph {
+            trainer.use_graphs()?;
         }
-        Ok(self.with_recompute(levels.last().copied().unwrap_or_default()))
+        Ok(trainer)
     }
 }
 
@@ -49,14 +67,7 @@ const STEPS: u64 = 2;
 impl Adjustable for TrainingPlan<'_> {
     /// Two steps of a trainer on the plan: the very code of the run, on its own batches.
     fn plan(&self, device: &Device) -> Result<u64> {
-        // Passes of a process after the second are like it.
-        let passes = self.settings.accumulate.min(2 * self.settings.ranks.max(1));
-        let settings = TrainSettings { accumulate: passes, ..self.settings.clone() };
-        let mut trainer = Trainer::new(device, self.network, settings)?;
-        if self.graph {
-            trainer.use_graphs()?;
-        }
-        trainer.dry_run(self.cases, STEPS)?;
+        self.trainer(device)?.dry_run(self.cases, STEPS)?;
         Ok(device.reserved())
     }
 

@@ -33,6 +33,8 @@ pub struct MemoryPage {
     pub growth: Option<TextTable>,
     /// Memory against resolution.
     pub resolution: Vec<Resolution>,
+    /// Bytes and time of the schedules of recomputation: a table.
+    pub schedules: Option<TextTable>,
 }
 
 /// Layers that are listed; the rest are summed.
@@ -43,6 +45,11 @@ pub fn memory_page(page: &MemoryPage) -> String {
     let mut sections = String::new();
     if let Some(timeline) = &page.timeline {
         sections.push_str(&step_section(page, timeline));
+    }
+    if let Some(schedules) = &page.schedules {
+        let table =
+            table(schedules, "Planned bytes; times are those of the planned operations and bytes at assumed rates.");
+        let _ = write!(sections, "<section>\n<h2>What recomputation buys</h2>\n{table}</section>\n");
     }
     sections.push_str(&resolution::section(&page.resolution));
     if let Some(growth) = &page.growth {

@@ -90,8 +90,13 @@ impl CaseSource for OnDisk {
         4 * self.largest * (self.channels() + 1)
     }
 
-    /// As stored and as prepared, each for a moment in two copies; labels and border beside them.
     fn reading_bytes(&self) -> u64 {
-        self.largest * (4 * 3 * self.channels() + 8)
+        reading_bytes(self.largest, self.channels())
     }
+}
+
+/// What reading a case of so many voxels and channels takes: as stored and as prepared, each for a moment in two copies; labels
+/// and border beside them.
+pub fn reading_bytes(voxels: u64, channels: u64) -> u64 {
+    voxels.saturating_mul(4 * 3 * channels + 8)
 }

@@ -98,7 +98,7 @@ fn official_models() {
 #[test]
 fn recompute_levels_and_classes() {
     let (config, sizes) = small("oss-net-c");
-    let levels = Recompute::ALL.map(|recompute| (config.clone(), StepSizes { recompute, ..sizes }));
+    let levels = Recompute::LEVELS.map(|recompute| (config.clone(), StepSizes { recompute, ..sizes }));
     let (NetworkConfig::OssNet(net), (unet, unet_sizes)) = (config, small("unet3d")) else { panic!("an OSS-Net") };
     let classes = (NetworkConfig::OssNet(OssNetConfig { classes: 3, ..net }), sizes);
     let unet = (unet, StepSizes { recompute: Recompute::Blocks, ..unet_sizes });

@@ -111,6 +111,7 @@ impl SyntheticStep {
     pub fn new(device: &Device, architecture: &dyn Architecture, sizes: StepSizes) -> Result<Self> {
         let mut parameters = Parameters::new(device);
         let mut network = architecture.build(&mut parameters, &mut Rng::new(0))?;
+        sizes.recompute.choices(&architecture.units())?;
         network.set_recompute(sizes.recompute);
         network.set_precision(sizes.precision);
         let optimizer = match sizes.step {

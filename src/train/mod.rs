@@ -3,7 +3,6 @@
 pub mod baseline;
 pub mod batch;
 pub mod case_source;
-pub mod choose;
 pub mod config;
 pub mod costs;
 mod cuda_graph;

@@ -66,9 +66,13 @@ impl Ranks {
         self.failed.get()
     }
 
-    /// Takes note that all ranks end here, each with an error that the others know.
-    pub fn end_together(&self) {
+    /// Ends here with an error that all ranks know, for they have the same.
+    ///
+    /// # Errors
+    /// That.
+    pub fn end_together<T>(&self, error: Error) -> Result<T> {
         self.failed.set(true);
+        Err(error)
     }
 
     /// What `own` is, if it is no error on any rank; else the error of the first rank that has one, on every rank.

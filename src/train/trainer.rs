@@ -67,7 +67,7 @@ pub struct Trainer {
     waited: Duration,
     graph: Option<InGraph>,
     ranks: Ranks,
-    /// Some rank was asked to stop.
+    /// A rank was asked to stop.
     stopping: bool,
 }
 
@@ -95,6 +95,7 @@ impl Trainer {
         }
         let mut parameters = Parameters::new(device);
         let mut network = architecture.build(&mut parameters, &mut Rng::named(settings.seed, "weights"))?;
+        settings.recompute.choices(&architecture.units())?;
         network.set_recompute(settings.recompute);
         network.set_precision(settings.precision);
         if network.precision() != settings.precision {
@@ -334,11 +335,8 @@ impl Trainer {
             while self.optimizer.steps() < steps.end {
                 let told = || format!("{} of {total} steps are done", self.optimizer.steps());
                 match self.ranks.are_several() {
-                    // The ranks have told each other in the last step, and stop together.
-                    true if self.stopping => {
-                        self.ranks.end_together();
-                        return Err(Error::Interrupted(told()));
-                    }
+                    // The ranks have told each other in the last step.
+                    true if self.stopping => return self.ranks.end_together(Error::Interrupted(told())),
                     true => {}
                     false => interrupt::check(told)?,
                 }
@@ -495,6 +493,6 @@ impl Trainer {
         let before = queue.waited();
         let batch = self.device.in_phase(Phase::Data, || queue.next());
         self.waited += queue.waited() - before;
-        batch.ok_or_else(|| Error::Model("the batches ended before the run; report this".into()))?
+        batch.ok_or_else(passes::out_of_batches)?
     }
 }

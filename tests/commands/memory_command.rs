@@ -226,7 +226,10 @@ fn a_budget_of_the_reserved_bytes_is_enough() {
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
-    let refusals: [(&str, &[&str]); 13] = [
+    let refusals: [(&str, &[&str]); 16] = [
+        ("--model unet3d --volume 32x32x32 --recompute kkr", &["3 units", "the network has 9"]),
+        ("--model unet3d --volume 32x32x32 --recompute kkr!", &["kkr!", "0, 1, 2, 3 or auto"]),
+        ("--schedules --step infer", &["--schedules", "leave --step away"]),
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
         ("--sweep 8", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
@@ -283,6 +286,29 @@ fn training_over_budget_is_refused_with_remedies_or_adapts() {
         page.contains("as asked needs more than 64.0 MiB") && page.contains("Memory against resolution"),
         "the page says so"
     );
+}
+
+/// Schedules are told with their bytes; what `auto` takes for a budget is one of them, and can be asked for by its letters.
+#[test]
+fn a_budget_is_met_unit_by_unit() {
+    let place = Place::new();
+    let step = "--model unet3d --volume 96x96x96";
+    let told = json(&place, &format!("{step} --schedules"));
+    let points = told["schedules"]["points"].as_array().unwrap();
+    assert!(points.len() > 3 && points[0]["recompute"] == 0 && told["recompute"] == 0, "{told}");
+    let text = place.run(&format!("memory --threads 2 {step} --schedules")).succeeded();
+    for point in points.iter().step_by(6) {
+        let (letters, peak) = (&point["recompute"], bytes(&point["peak_bytes"]));
+        let budget = peak + peak / 100;
+        let auto = json(&place, &format!("{step} --recompute auto --memory-budget {budget}"));
+        assert!(bytes(&auto["reserved_bytes"]) <= budget, "{point}: {auto}");
+        let taken = points.iter().position(|point| point["recompute"] == auto["recompute"]);
+        assert!(taken <= points.iter().position(|point| point["recompute"] == *letters), "{point}: {auto}");
+        let letters = letters.to_string().replace('"', "");
+        assert!(text.lines().any(|line| line.starts_with(&letters)), "{letters}: {text}");
+        let named = json(&place, &format!("{step} --recompute {letters}"));
+        assert_eq!((bytes(&named["peak_bytes"]), &named["recompute"]), (peak, &point["recompute"]));
+    }
 }
 
 /// Each layer's bytes; and what grew from one setting to another.

@@ -42,6 +42,8 @@ fn mpirun(place: &Place, ranks: usize, arguments: &str) -> Command {
     command.args(arguments.split_whitespace()).current_dir(place.path()).stdin(Stdio::null());
     // Containers may forbid one process to read another's memory, which Open MPI says in many words before it copies twice.
     command.env("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
+    // Other tests run beside: who waits leaves them the cores.
+    command.env("OMPI_MCA_mpi_yield_when_idle", "1");
     command
 }
 

@@ -40,7 +40,7 @@ fn a_plan_equals_the_run_on_cuda_event_by_event() {
         let volume = [[16, 16, 16], [16, 32, 16]][n % 2];
         let config = tiny(name, channels, classes, volume);
         let sizes = |level: usize| {
-            let recompute = Recompute::ALL[level % 4];
+            let recompute = Recompute::LEVELS[level % 4];
             StepSizes {
                 recompute,
                 optimizer: optimizer(n + level),

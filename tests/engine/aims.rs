@@ -20,7 +20,7 @@ fn activations(name: &str, volume: [usize; 3], points: usize, recompute: Recompu
 
 #[test]
 fn the_headline_step_meets_its_aim_at_every_level() {
-    for (recompute, most) in Recompute::ALL.into_iter().zip([650, 420, 300, 200]) {
+    for (recompute, most) in Recompute::LEVELS.into_iter().zip([650, 420, 300, 200]) {
         let bytes = activations("full", TRUE_SIZE, 16384, recompute);
         println!("level {recompute}: {:.1} MiB, at most {most}", bytes as f64 / MIB as f64);
         assert!(bytes <= most * MIB, "level {recompute}: {bytes} bytes");
@@ -43,7 +43,7 @@ fn a_coordinate_costs_so_much() {
 /// The slope of the encoder's phase: with few points it is the larger.
 #[test]
 fn a_voxel_of_the_encoder_costs_so_much() {
-    for (recompute, most) in Recompute::ALL.into_iter().zip([17.0, 17.0, 9.0, 9.0]) {
+    for (recompute, most) in Recompute::LEVELS.into_iter().zip([17.0, 17.0, 9.0, 9.0]) {
         let [small, large] = [256usize, 512].map(|side| activations("full", [side; 3], 64, recompute));
         let slope = (large - small) as f64 / (512f64.powi(3) - 256f64.powi(3));
         println!("level {recompute}: {slope:.2} bytes a voxel");
@@ -53,7 +53,7 @@ fn a_voxel_of_the_encoder_costs_so_much() {
 
 #[test]
 fn a_voxel_of_the_u_net_costs_so_much_and_less_at_each_level() {
-    let slopes = Recompute::ALL.map(|recompute| {
+    let slopes = Recompute::LEVELS.map(|recompute| {
         let [small, large] = [128usize, 256].map(|side| activations("unet3d", [side; 3], 0, recompute));
         (large - small) as f64 / (256f64.powi(3) - 128f64.powi(3))
     });
@@ -74,7 +74,7 @@ fn bf16_nearly_halves_the_activations() {
         let plan = Device::plan_for(Target::Cuda(CudaTarget::KNOWN[0].1), 1 << 50);
         dry_run(&plan, &config.adapted(channels, classes, volume), sizes, 2).unwrap().peak_activations
     };
-    for (recompute, most) in Recompute::ALL.into_iter().zip([0.55, 0.571, 0.6, 0.7]) {
+    for (recompute, most) in Recompute::LEVELS.into_iter().zip([0.55, 0.571, 0.6, 0.7]) {
         let [wide, narrow] = [Precision::F32, Precision::Bf16]
             .map(|precision| activations("full", TRUE_SIZE, 16384, recompute, precision) as f64);
         println!("level {recompute}: {:.1} MiB, {:.1} in bf16", wide / MIB as f64, narrow / MIB as f64);
@@ -82,7 +82,7 @@ fn bf16_nearly_halves_the_activations() {
     }
     // What these come to, rounded up: regressions fail. Logits and their gradient stay f32, which weighs most where least is
     // saved (0.674 at level 2).
-    for (recompute, most) in Recompute::ALL[..3].iter().zip([0.65, 0.65, 0.68]) {
+    for (recompute, most) in Recompute::LEVELS[..3].iter().zip([0.65, 0.65, 0.68]) {
         let [wide, narrow] = [Precision::F32, Precision::Bf16].map(|precision| {
             let [small, large] = [128, 256].map(|side| activations("unet3d", [side; 3], 0, *recompute, precision));
             (large - small) as f64 / (256f64.powi(3) - 128f64.powi(3))

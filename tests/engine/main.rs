@@ -25,4 +25,5 @@ mod parity_pade;
 mod parity_unet;
 mod plan;
 mod recompute;
+mod schedules;
 mod surface_distance;

@@ -1,8 +1,9 @@
-//! Recompute levels: gradients are those of level 0.
+//! Recompute levels and schedules: gradients are those of level 0.
 
 use ossnet::device::Device;
 use ossnet::device::cpu::{Pool, SimdLevel};
-use ossnet::models::{Architecture, Family, NetworkConfig, Recompute};
+use ossnet::models::{Architecture, Family, NetworkConfig, Recompute, Schedule, UnitChoice};
+use ossnet::rng::Rng;
 use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 
 type Gradients = Vec<(String, Vec<f32>)>;
@@ -43,11 +44,11 @@ const ROUNDING: f64 = 4e-4;
 /// level 0. An occupancy network sums gradients of the decoder's last block chunk by chunk from level 1 on, statistics and
 /// gradients of the encoder's convolutions slab by slab from level 2 on, those of the whole decoder chunk by chunk at
 /// level 3: equal to rounding. A forward pass, and so a loss, is the same bit for bit but for the slabs' statistics.
-fn check(config: &NetworkConfig, sizes: StepSizes) {
+fn check(config: &NetworkConfig, sizes: StepSizes, others: &[Recompute]) {
     let exact = gradients(config, sizes, Recompute::Activations);
     assert!(exact.iter().any(|(_, values)| values.iter().any(|value| *value != 0.0)));
     let unet = matches!(config, NetworkConfig::UNet(_));
-    for level in [Recompute::Decoder, Recompute::Blocks, Recompute::Chunks] {
+    for &level in others {
         let most = if unet { 0.0 } else { ROUNDING };
         for (name, difference) in differences(&exact, &gradients(config, sizes, level)) {
             let title = config.title();
@@ -63,7 +64,7 @@ fn gradients_of_official_networks_are_those_of_level_0() {
     for name in if cfg!(feature = "exhaustive") { ossnet::models::config::names() } else { four() } {
         let volume = [32, 32, 32];
         let config = NetworkConfig::sample(name, 2, 1, volume).unwrap();
-        check(&config, StepSizes::new(volume, 2, 300));
+        check(&config, StepSizes::new(volume, 2, 300), &Recompute::LEVELS[1..]);
     }
 }
 
@@ -71,7 +72,26 @@ fn gradients_of_official_networks_are_those_of_level_0() {
 fn gradients_of_the_u_nets_are_those_of_level_0() {
     for (name, volume) in [("unet3d", [32, 16, 32]), ("unet2d", [32, 48, 1])] {
         let config = NetworkConfig::official(name, Family::Brats).unwrap();
-        check(&config, StepSizes::new(volume, 2, 0));
+        check(&config, StepSizes::new(volume, 2, 0), &Recompute::LEVELS[1..]);
+    }
+}
+
+/// A choice for each unit, at random.
+pub fn drawn(architecture: &dyn Architecture, rng: &mut Rng) -> Recompute {
+    let mut choice = |choices: &[UnitChoice]| choices[rng.below(choices.len() as u64) as usize];
+    let choices: Vec<_> = architecture.units().iter().map(|unit| choice(unit.choices)).collect();
+    Recompute::Units(Schedule::new(&choices).unwrap())
+}
+
+/// Five schedules of each network, with the feature `exhaustive` a hundred.
+#[test]
+fn gradients_of_drawn_schedules_are_those_of_level_0() {
+    let mut rng = Rng::new(170);
+    for (name, volume) in [("C2", [32; 3]), ("D2", [32; 3]), ("unet3d", [32, 16, 32]), ("unet2d", [32, 48, 1])] {
+        let config = NetworkConfig::sample(name, 2, 1, volume).unwrap();
+        let count = if cfg!(feature = "exhaustive") { 100 } else { 5 };
+        let schedules: Vec<Recompute> = (0..count).map(|_| drawn(&config, &mut rng)).collect();
+        check(&config, StepSizes::new(volume, 2, 300), &schedules);
     }
 }
 

@@ -25,10 +25,9 @@ use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
-use crate::planner::{Workload, remedies, this_cpu};
+use crate::planner::{Workload, remedies, schedules, this_cpu};
 use crate::quantities::parse_shape;
 use crate::tape::Precision;
-use crate::train::choose;
 use crate::train::dry_run::{StepKind, StepProfile, StepSizes};
 
 /// Where the step runs.
@@ -167,7 +166,7 @@ pub struct MemoryArgs {
     /// What is done
     #[arg(long, value_enum, default_value_t = StepName::Train, help_heading = "Step")]
     step: StepName,
-    /// Recompute level of training: 0 (fastest) to 3 (leanest), or auto: the fastest that fits the budget [default: 0]
+    /// Recompute level of training: 0 (fastest) to 3 (leanest), a schedule, or auto: the fastest that fits the budget [default: 0]
     #[arg(long, value_name = "LEVEL", help_heading = "Step")]
     recompute: Option<RecomputeChoice>,
     /// Number format of the step; tf32 and bf16 on CUDA, and in plans for it
@@ -209,6 +208,9 @@ pub struct MemoryArgs {
     /// A table of the layers: bytes forward, backward, retained, transient, and the largest buffer of each
     #[arg(long, conflicts_with_all = ["sweep", "fit", "compare_to"], help_heading = "Other questions")]
     by_layer: bool,
+    /// A table of schedules of recomputation, from the fastest to the leanest, with their bytes and estimated times
+    #[arg(long, conflicts_with_all = ["sweep", "fit", "compare_to", "by_layer"], help_heading = "Other questions")]
+    schedules: bool,
     /// Where the budget does not suffice, or the device refuses
     #[arg(long, value_enum, default_value_t = OnOom::Fail, help_heading = "Where")]
     on_oom: OnOom,
@@ -298,17 +300,8 @@ impl MemoryArgs {
     fn settled(&self, target: Target, budget: u64) -> Result<(Workload, Option<String>)> {
         let mut workload = self.workload(&self.model)?;
         workload.check()?;
-        if self.recompute == Some(RecomputeChoice::Auto) {
-            let chosen =
-                choose::cheapest_that_fits(&Device::plan_for(target, budget), &*workload.network, workload.sizes);
-            let leanest = workload.levels().last().copied().unwrap_or_default();
-            workload = match (chosen, self.on_oom) {
-                (Ok(chosen), _) => workload.with_recompute(chosen.recompute),
-                (Err(Error::OutOfMemory(_)), OnOom::Adapt) => workload.with_recompute(leanest),
-                (Err(error), _) => {
-                    return Err(remedies::explain(error, &workload.with_recompute(leanest), target, budget));
-                }
-            };
+        if self.recompute == Some(RecomputeChoice::Auto) && workload.sizes.step == StepKind::Train {
+            workload = schedules::fastest(&workload, target, budget, || workload.schedules(target))?;
         }
         match self.on_oom {
             OnOom::Fail => Ok((workload, None)),
@@ -354,6 +347,15 @@ impl MemoryArgs {
             // A plan has no memory to run out of unless a budget is asked for.
             Where::Plan => Ok(Device::plan_for(self.target(), self.run.memory_budget.unwrap_or(UNLIMITED))),
         }
+    }
+
+    /// True if a page is wanted.
+    fn has_page(&self) -> bool {
+        #[cfg(feature = "report")]
+        let wanted = self.html.is_some();
+        #[cfg(not(feature = "report"))]
+        let wanted = false;
+        wanted
     }
 
     /// All files that are wanted.

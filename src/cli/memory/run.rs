@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::files::read_text;
 use crate::memory::default_cpu_budget;
 use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
+use crate::plan::phases::largest;
 use crate::plan::{Budget, Request};
 use crate::planner::HostOverhead;
 use crate::planner::json::target_text;
@@ -24,7 +25,7 @@ use crate::train::config::{Preset, RunConfig};
 use crate::train::setup::Setup;
 
 /// What a run's own configuration says, and what asks for something else than a run.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 16] = [
     "volume",
     "batch",
     "channels",
@@ -37,6 +38,7 @@ const OTHERS: [&str; 15] = [
     "fit",
     "compare_to",
     "by_layer",
+    "schedules",
     "snapshot",
     "csv",
     "trace",
@@ -209,7 +211,17 @@ fn text(answer: &RunForecast) -> String {
         "volumes and labels of a batch (the others stay on disk)"
     };
     device_and_host(grid, (&answer.host, answer.target), answer.device_bytes(), cases, &mut text);
+    text += "\n";
+    text += &phase_text(answer);
     text + "\nBatches that are drawn ahead (train --prefetch) take what is left of the budget, up to 1 GiB.\n"
+}
+
+/// The run in phases.
+fn phase_text(answer: &RunForecast) -> String {
+    let mut grid = TextTable::new(["phase", "device MiB", "host MiB"]);
+    answer.phases.iter().for_each(|phase| grid.push([phase.name.to_string(), mib(phase.device), mib(phase.host)]));
+    let largest = largest(&answer.phases, answer.target).map_or("", |phase| phase.name);
+    format!("{}\nMost is needed in {largest}.\n", grid.render())
 }
 
 /// Ends the device's table and adds the host's: two sums, for on CUDA they are two memories.

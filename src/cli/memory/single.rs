@@ -3,11 +3,12 @@
 use super::super::output::{note, print};
 use super::super::provenance::print_json;
 use super::{MemoryArgs, shape_text, write};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{format_bytes, resident_peak};
 use crate::order;
 use crate::planner::json::{self, layer_name, target_text};
 use crate::planner::layers;
+use crate::planner::schedules::{Curve, Point};
 use crate::planner::slopes::Slope;
 use crate::planner::timeline::Segment;
 use crate::planner::{StepCost, Workload};
@@ -26,11 +27,25 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         note(format!("the step as asked needs more than {}: gone on with {change}", format_bytes(device.budget())));
     }
     let answer = StepCost::of(workload, device, cost, change)?;
-    write::step(args, &answer)?;
-    match (args.run.json, args.by_layer) {
-        (true, _) => print_json(json::step(&answer), "steps"),
-        (false, true) => print(layer_text(&answer)),
-        (false, false) => print(answer.text()),
+    if args.schedules && answer.workload.sizes.step != StepKind::Train {
+        return Err(Error::Usage("--schedules compares what training steps recompute; leave --step away".into()));
+    }
+    let curve = match args.schedules || args.has_page() {
+        true => answer.workload.schedules(answer.device.target())?,
+        false => Curve::default(),
+    };
+    write::step(args, &answer, &curve)?;
+    match args.run.json {
+        true => {
+            let mut told = json::step(&answer);
+            if args.schedules {
+                told["schedules"] = json::schedules(&curve);
+            }
+            print_json(told, "steps")
+        }
+        false if args.schedules => print(schedule_text(&answer, &curve)),
+        false if args.by_layer => print(layer_text(&answer)),
+        false => print(answer.text()),
     }?;
     match args.profile.profile {
         Some(_) => args.profile.tell(&answer.workload.profile(&answer.device, steps)?, &answer.device, &args.run),
@@ -135,6 +150,29 @@ impl Said for StepCost {
         }
         text
     }
+}
+
+/// The curve of time against bytes, with the levels beside it where they are wanted.
+pub(super) fn schedule_grid(curve: &Curve, levels: bool) -> TextTable {
+    let fastest = curve.points.first().map_or(1.0, |point| point.seconds);
+    let mut grid = TextTable::new(["recompute", "peak MiB", "estimated time"]);
+    let mut row = |point: &Point, name: String| {
+        grid.push([name, mib(point.peak), format!("× {:.3}", point.seconds / fastest)]);
+    };
+    curve.points.iter().for_each(|point| row(point, point.recompute.to_string()));
+    for level in curve.levels.iter().filter(|level| levels && !curve.points.contains(level)) {
+        row(level, format!("(level {})", level.recompute));
+    }
+    grid
+}
+
+/// The same for people.
+fn schedule_text(answer: &StepCost, curve: &Curve) -> String {
+    let text = format!("{}\n\n{}", answer.setting(), schedule_grid(curve, true).render());
+    let letters = "A letter for each unit of the network in the order of the forward pass: k keeps its values, r recomputes them, p runs in pieces\n\
+                   (slabs, chunks of points), l recomputes in pieces. `--recompute` takes such a word; `--recompute auto` takes the first row that\n\
+                   fits --memory-budget. Times are those of the planned operations and bytes at assumed rates.";
+    format!("{text}\n{letters}\n")
 }
 
 /// The step layer by layer.

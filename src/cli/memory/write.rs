@@ -6,9 +6,11 @@ use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::memory::export;
 use crate::planner::StepCost;
+use crate::planner::schedules::Curve;
 
 /// Writes the step's log, trace, profile, snapshot and page where they are wanted.
-pub(super) fn step(args: &MemoryArgs, answer: &StepCost) -> Result<()> {
+#[cfg_attr(not(feature = "report"), allow(unused_variables, reason = "pages alone show the curve"))]
+pub(super) fn step(args: &MemoryArgs, answer: &StepCost, curve: &Curve) -> Result<()> {
     if let Some(path) = &args.csv {
         write_atomic(path, export::csv(&answer.cost.events).as_bytes())?;
     }
@@ -24,22 +26,22 @@ pub(super) fn step(args: &MemoryArgs, answer: &StepCost) -> Result<()> {
     }
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {
-        write_atomic(path, page::step(answer).as_bytes())?;
+        write_atomic(path, page::step(answer, curve).as_bytes())?;
     }
     Ok(())
 }
 
 #[cfg(feature = "report")]
 mod page {
-    use super::{Said, StepCost};
+    use super::{Curve, Said, StepCost};
     use crate::cli::compare_report::timeline;
-    use crate::cli::memory::single::slope_grid;
+    use crate::cli::memory::single::{schedule_grid, slope_grid};
     use crate::memory::format_bytes;
     use crate::planner::json::layer_name;
     use crate::report::{MemoryPage, memory_page};
 
     /// The page of one step.
-    pub(super) fn step(answer: &StepCost) -> String {
+    pub(super) fn step(answer: &StepCost, curve: &Curve) -> String {
         let (cost, target) = (&answer.cost, answer.device.target());
         let name = answer.workload.network.title();
         memory_page(&MemoryPage {
@@ -67,6 +69,7 @@ mod page {
             ],
             growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),
+            schedules: (!curve.points.is_empty()).then(|| schedule_grid(curve, true)),
         })
     }
 }

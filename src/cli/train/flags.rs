@@ -159,7 +159,7 @@ pub struct Flags {
     #[arg(long, value_enum)]
     #[arg(help_heading = "Data")]
     augment: Option<Augment>,
-    /// What the backward pass recomputes to save memory: 0 to 3, or auto [default: 0]
+    /// What the backward pass recomputes to save memory: 0 to 3, a schedule, or auto: the fastest that fits [default: 0]
     #[arg(long, value_name = "LEVEL")]
     #[arg(help_heading = "Training")]
     recompute: Option<String>,

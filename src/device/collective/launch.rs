@@ -106,10 +106,13 @@ mod tests {
         Launch::read(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string()))
     }
 
+    /// Launcher, rank, size, local rank.
+    type Told = (Launcher, usize, usize, Option<usize>);
+
     #[test]
     fn every_launcher_is_understood() {
         use Launcher::{Environment, OpenMpi, Pmi, Slurm};
-        let table: [(&str, Option<(Launcher, usize, usize, Option<usize>)>); 12] = [
+        let table: [(&str, Option<Told>); 12] = [
             ("", None),
             ("HOME=/root RANK=3", None),
             // torchrun

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::OssNet;
 use crate::error::{Error, Result};
 use crate::models::loss::{self, Batch, LossSettings, Targets};
-use crate::models::{Architecture, Network, NetworkConfig, OssNetConfig, Recompute, Supervision};
+use crate::models::{Architecture, Network, NetworkConfig, OssNetConfig, Recompute, Supervision, Unit, UnitChoice};
 use crate::nn::Parameters;
 use crate::ops::patch_conv::PatchSource;
 use crate::ops::{self, SoftDice};
@@ -54,7 +54,27 @@ impl Architecture for OssNetConfig {
     }
 
     fn levels(&self) -> &'static [Recompute] {
-        &Recompute::ALL
+        &Recompute::LEVELS
+    }
+
+    /// The encoder's blocks and the decoder's.
+    ///
+    /// An encoder's block in pieces (slabs) keeps what its second half makes. A decoder's block in pieces (chunks of points) keeps
+    /// its boundaries only. The last block, which is played backwards first, is not worth being recomputed as a whole.
+    fn units(&self) -> Vec<Unit> {
+        use UnitChoice::{Again, Keep, Lean, Pieces};
+        let unit = |layer, choices, levels| Unit { layer, choices, levels };
+        let encoder = (0..self.encoder_channels.len())
+            .map(|i| unit(format!("encoder.blocks.{i}"), &UnitChoice::ALL[..], [Keep, Keep, Lean, Lean]));
+        let decoder = (0..self.blocks).map(|i| {
+            let layer = format!("decoder.blocks.{i}");
+            if i + 1 == self.blocks {
+                return unit(layer, &[Keep, Pieces], [Keep, Pieces, Pieces, Pieces]);
+            }
+            let boundary = if i % 2 == 1 { Pieces } else { Lean };
+            unit(layer, &UnitChoice::ALL, [Keep, Again, Again, boundary])
+        });
+        encoder.chain(decoder).collect()
     }
 
     fn dropout(&self) -> f32 {
@@ -128,8 +148,8 @@ impl Network for OssNet {
         Some(self)
     }
 
-    fn set_recompute(&mut self, level: Recompute) {
-        self.recompute = level;
+    fn set_recompute(&mut self, recompute: Recompute) {
+        self.choices = recompute.choices(&self.config.units()).unwrap_or_default();
     }
 
     /// Latents and their share of the decoder, coordinates and logits stay f32.

@@ -15,6 +15,8 @@ pub(super) mod slabs;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::device::{Backend, Device, LaunchConfig, THREADS, Target};
 use crate::error::Result;
 use crate::memory::{Role, RoleBytes};
@@ -105,7 +107,7 @@ impl StatsGradient {
 /// read goes through them, and knows them for repetitions.
 fn skip_repeats<P, I: Iterator<Item = P>, S: Fn(&P) -> usize>(device: &Device, pieces: I, size: S) -> Pieces<I, S> {
     device.loop_begins();
-    Pieces { device: device.clone(), pieces, size, last: None }
+    Pieces { device: device.clone(), pieces, size, last: None, costs: 0..0 }
 }
 
 /// See [`skip_repeats`].
@@ -115,6 +117,8 @@ struct Pieces<I, S> {
     size: S,
     /// Size of the last piece, and what was held where before it.
     last: Option<(usize, (RoleBytes, u64))>,
+    /// Where the costs of the last piece that was gone through stand in the device's record; the end once it is known.
+    costs: Range<usize>,
 }
 
 impl<P, I: Iterator<Item = P>, S: Fn(&P) -> usize> Iterator for Pieces<I, S> {
@@ -126,10 +130,16 @@ impl<P, I: Iterator<Item = P>, S: Fn(&P) -> usize> Iterator for Pieces<I, S> {
             let now = self.device.piece_state().map(|state| ((self.size)(&piece), state));
             let former = std::mem::replace(&mut self.last, now);
             let repeated = now.is_some() && now == former;
+            let costs = self.device.cost_log(|log| log.len());
             if !(repeated && self.device.is_unread()) {
                 self.device.piece_begins(repeated);
+                self.costs = costs..costs;
                 return Some(piece);
             }
+            if self.costs.is_empty() {
+                self.costs.end = costs;
+            }
+            self.device.cost_log(|log| log.repeat(self.costs.clone()));
         }
     }
 }

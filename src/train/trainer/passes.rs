@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{InGraph, NextBatch, Trainer};
+use crate::device::Foreseen;
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::models::Network;
@@ -13,10 +14,35 @@ use crate::rng::Rng;
 use crate::tape::{Mode, RunningUpdate, Tape, Var};
 use crate::tensor::Tensor;
 use crate::train::batch::HostBatch;
+use crate::train::case_source::CaseSource;
 use crate::train::grad_clip;
 use crate::train::settings::TrainSettings;
 
 impl Trainer {
+    /// The batches of the first `steps` steps over `cases`.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`].
+    pub fn batches(&self, cases: &dyn CaseSource, steps: u64) -> Result<Vec<HostBatch>> {
+        let passes = self.passes(cases);
+        passes.of_steps(0..steps).map(|pass| passes.draw_own(pass)).collect()
+    }
+
+    /// Takes `steps` steps on `batches`, for a plan's sake.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`].
+    pub fn rehearse(&mut self, batches: &[HostBatch], steps: u64) -> Result<()> {
+        let (device, mut rest) = (self.device.clone(), batches.iter());
+        for number in 0..steps as usize {
+            device.place_ahead(&Foreseen::default(), number, || {
+                let mut next = |_: &mut Self| rest.next().map(Cow::Borrowed).ok_or_else(out_of_batches);
+                self.take(1.0, &mut next).map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
     /// The passes of a step: gradients, shortened if that is asked for, in the parameters; the loss. Nothing else is changed
     /// until all of it has been done.
     pub(super) fn gradients<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
@@ -107,6 +133,10 @@ impl Trainer {
         };
         Error::NotFinite { what: "the loss".into(), step: self.optimizer.steps() + 1, op }
     }
+}
+
+pub(super) fn out_of_batches() -> Error {
+    Error::Model("the batches ended before the run; report this".into())
 }
 
 /// The loss of `batch` over the number of passes that make a step.

@@ -120,19 +120,19 @@ fn meshes_lie_in_the_patient() {
     assert!((0..3).all(|i| (mean[i] - centre[i]).abs() < 1e-4), "{mean:?} against {centre:?}");
 }
 
-/// Pieces below the size are dropped, whichever field they are meshed from.
+/// Pieces below the size are dropped, whichever field they are meshed from; the largest stays where all are.
 #[test]
 fn small_pieces_are_dropped() {
     let device = Device::cpu(1, 1 << 24).unwrap();
     let labels = labels([10, 4, 4], |[x, _, _]| u8::from(x <= 2.0 || (6.0..=7.0).contains(&x)));
     let probabilities: Vec<f32> = labels.voxels.iter().map(|&v| if v == 1 { 0.9 } else { 0.2 }).collect();
-    for (smallest, kept) in [(32, 2), (33, 1), (49, 0)] {
+    for (smallest, kept, spared) in [(32, 2, 0), (33, 1, 0), (49, 1, 48)] {
         let options = MeshOptions { smallest, ..PLAIN };
         let affine = labels.geometry.affine;
         let a = mesh::of_labels(&device, &labels, 1, &options).unwrap();
         let b = mesh::of_field(&device, probabilities.clone(), labels.shape, &affine, &options).unwrap();
         for (mesh, dropped) in [a, b] {
-            assert_eq!((dropped.kept, dropped.components), (kept, 2 - kept));
+            assert_eq!((dropped.kept, dropped.components, dropped.spared), (kept, 2 - kept, spared));
             assert_closed(&mesh, "kept");
             assert_eq!(euler(&mesh), 2 * kept as i64);
         }

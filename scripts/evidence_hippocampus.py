@@ -221,17 +221,18 @@ def write(args):
         "## What that says",
         "\n".join(f"* {said(a, b, found[a, b])}" for a, b in pairs),
         aims(unet, occupancy, rows[unet][1], found[occupancy, unet]),
-        f"* Bytes at the peak of a step: {occupancy} {max(methods[occupancy]['peak']) / 2**20:.1f} MiB with batch {methods[occupancy]['batch']}, {unet} "
-        f"{max(methods[unet]['peak']) / 2**20:.1f} MiB with batch {methods[unet]['batch']}. At 48×64×48 voxels memory is no reason to choose either.",
+        "* Bytes at the peak of a step, for each of its scans: "
+        + ", ".join(f"{name} {max(methods[name]['peak']) / 2**20 / methods[name]['batch']:.1f} MiB" for name in ours)
+        + f" (batches of {', '.join(str(methods[name]['batch']) for name in ours)}). At 48×64×48 voxels memory is no reason to choose any.",
         "## How it was run",
         f"{made['host_cpu']}, {made['host_cores']} cores, {about['threads']} threads, seed {about['seed']}, ossnet {made['version']} "
         f"(commit {made['commit']}), {made['date']}. The three networks of `ossnet` took {wall[0]:.0f} s by the clock and "
-        f"{wall[1] + wall[2]:.0f} s of processor time for {folds} folds in all.",
+        f"{wall[1] + wall[2]:.0f} s of processor time for the folds in all.",
     ]
     if "MONAI UNet" in methods:
         monai = methods["MONAI UNet"]
         parts.append(
-            f"MONAI {about['versions']['monai']}, PyTorch {about['versions']['torch']}: {len(about['monai_folds'])} folds, "
+            f"MONAI {about['versions']['monai']}, PyTorch {about['versions']['torch']}: {len(about['monai_folds'])} of these folds, "
             f"{sum(monai['seconds']):.0f} s by the clock, {sum(monai['processor']):.0f} s of processor time; batch 2, Adam 1e-3, cosine, no "
             "augmentation (`benches/peers/hippocampus_monai.py`). `ossnet compare` plans its runs by the data (`--preset auto`), and augments."
         )

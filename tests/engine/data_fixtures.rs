@@ -64,7 +64,7 @@ fn border_maps_are_written_and_taken() {
     let label = Labels::new(shape, bytes(label));
     label.write(&place.at("S_1_seg.nii.gz")).unwrap();
     let text = place.run("borders S_1_seg.nii.gz --format pt").succeeded();
-    assert!(text.starts_with("1 border maps written"), "{text}");
+    assert!(text.starts_with("1 border map written"), "{text}");
     let map = torch::read_tensor(place.at("S_1_border.pt")).unwrap();
     let Data::Bool(values) = map.data() else { panic!("not booleans") };
     assert_eq!((map.shape(), values), (&shape[..], &official));

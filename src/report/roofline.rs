@@ -100,9 +100,11 @@ fn draw(
     } else {
         ChartAxis::logarithmic(left / 1.5, right * 1.5)
     };
-    let vertical = ChartAxis::powers(10.0, low / 1.2, highest * 1.2, 9, |rate| short(rate / 1e9));
+    // Labels of seven digits at most, which the frame has room for.
+    let (unit, of_unit) = if highest < 1e14 { ("GFLOP/s", 1e9) } else { ("TFLOP/s", 1e12) };
+    let vertical = ChartAxis::powers(10.0, low / 1.2, highest * 1.2, 9, |rate| short(rate / of_unit));
     let frame = Frame { left: 68.0, top: top + 30.0, width: beside(width, 68.0), height: 360.0 };
-    frame.draw_left_axis(&mut svg, &vertical, "GFLOP/s (logarithmic)");
+    frame.draw_left_axis(&mut svg, &vertical, &format!("{unit} (logarithmic)"));
     frame.draw_bottom_axis(&mut svg, &horizontal, "operations a byte (logarithmic)");
     let place = |intensity: f64, rate: f64| [frame.x(horizontal.share(intensity)), frame.y(vertical.share(rate))];
     let ends = [horizontal.ticks[0].0, horizontal.ticks[horizontal.ticks.len() - 1].0];

@@ -96,7 +96,7 @@ def gather(out, names):
             results = json.load(file)
         fold = int(os.path.basename(os.path.dirname(path)).split("-")[1])
         about["folds"].append(fold)
-        about.update(made_by=results["made_by"], threads=results["threads"], seed=results["seed"])
+        about.update(made_by=results["made_by"], threads=max(results["threads"], about.get("threads", 1)), seed=results["seed"])
         about["baselines"] = [row["name"] for row in results["baselines"]]
         with open(os.path.join(out, f"ossnet-{fold}.seconds")) as file:
             about["seconds"].append([float(value) for value in file.read().split()])
@@ -104,14 +104,13 @@ def gather(out, names):
             with open(os.path.join(os.path.dirname(path), model + ".toml")) as file:
                 row["batch"] = int(re.search(r"^batch_size = (\d+)", file.read(), re.M)[1])
         for row in results["models"] + results["baselines"]:
-            method = methods.setdefault(names.get(row["name"], row["name"]), {"cases": {}, "seconds": [], "peak": []})
+            method = methods.setdefault(names.get(row["name"], row["name"]), {"cases": {}, "peak": []})
             for case in row["cases"]:
                 classes = {part["name"]: part["dice"] for part in case.get("classes", []) if not part.get("absent")}
                 method["cases"][case["name"]] = (case["dice"], classes)
             method["parameters"] = row.get("parameters")
             method["epochs"], method["batch"] = row.get("epochs"), row.get("batch")
             if "total_seconds" in row:
-                method["seconds"].append(row["total_seconds"])
                 method["peak"].append(row["peak_bytes"])
     for path in sorted(glob.glob(os.path.join(out, "monai", "fold-*.json"))):
         with open(path) as file:
@@ -120,9 +119,8 @@ def gather(out, names):
             continue
         about["monai_folds"].append(row["fold"])
         about["versions"] = row["versions"]
-        method = methods.setdefault("MONAI UNet", {"cases": {}, "seconds": [], "peak": [], "processor": []})
+        method = methods.setdefault("MONAI UNet", {"cases": {}, "peak": [], "processor": []})
         method["cases"].update({case["name"]: (case["dice"], case["classes"]) for case in row["cases"]})
-        method["seconds"].append(row["total_seconds"])
         method["processor"].append(row["processor_seconds"])
         method["parameters"], method["epochs"] = row["parameters"], row["epochs"]
     return methods, about
@@ -141,8 +139,7 @@ def score_row(name, method):
     cells = [name, f"{method['parameters']:,}" if method.get("parameters") else "–", str(len(values)), f"{mean:.4f}"]
     cells += [f"{low:.4f} to {high:.4f}", f"{percentile(sorted(values), 0.5):.4f}", f"{deviation:.3f}"]
     cells += [", ".join(by_class) or "–", f"{max(method['peak']) / 2**20:.1f}" if method["peak"] else "–"]
-    seconds = method["seconds"]
-    return cells + [f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"], mean
+    return cells, mean
 
 
 def pair(methods, first, second):
@@ -195,12 +192,12 @@ def write(args):
     made, wall = about["made_by"], [sum(spent[k] for spent in about["seconds"]) for k in range(3)]
     folds = len(about["folds"])
     head = ["network", "parameters", "cases", "mean Dice", "95 % interval", "median", "deviation", "by class"]
-    head += ["peak, MiB", "seconds a fold"]
+    head += ["peak, MiB"]
     parts = [
         "# Evidence: hippocampi",
         f"{folds} of {FOLDS} folds over the 200 labelled cases of Medical Segmentation Decathlon task 4 (`Task04_Hippocampus`, "
         f"CC-BY-SA 4.0, arXiv:1902.09063). Every network sees the same number of scans: {epochs} epochs of the "
-        "other folds' cases; seconds differ. Defaults of each program, nothing chosen on these cases. "
+        "other folds' cases. Defaults of each program, nothing chosen on these cases. "
         "Written by `scripts/evidence_hippocampus.py write`; to repeat it:",
         "```sh\nscripts/evidence_hippocampus.py run DATA OUT "
         f"--epochs {epochs} --threads {about['threads']} --python PYTHON\n"
@@ -208,8 +205,7 @@ def write(args):
         "## Scores",
         table(head, [row for row, _ in rows.values()]),
         "Dice on the scans' own grids over all voxels, the mean of both classes; each case once, by the network that did not see it. "
-        "Intervals: bootstrap over the cases, 10,000 resamples, percentiles. Peak: bytes held in a training step. "
-        "Seconds: training and scoring, by the clock.",
+        "Intervals: bootstrap over the cases, 10,000 resamples, percentiles. Peak: bytes held in a training step.",
         "## Differences on the same cases",
         table(
             ["difference", "cases", "mean", "95 % interval", "p (Wilcoxon)"],
@@ -226,14 +222,14 @@ def write(args):
         + f" (batches of {', '.join(str(methods[name]['batch']) for name in ours)}). At 48×64×48 voxels memory is no reason to choose any.",
         "## How it was run",
         f"{made['host_cpu']}, {made['host_cores']} cores, {about['threads']} threads, seed {about['seed']}, ossnet {made['version']} "
-        f"(commit {made['commit']}), {made['date']}. The three networks of `ossnet` took {wall[0]:.0f} s by the clock and "
-        f"{wall[1] + wall[2]:.0f} s of processor time for the folds in all.",
+        f"(commit {made['commit']}), {made['date']}. The three networks of `ossnet` took "
+        f"{(wall[1] + wall[2]) / folds:.0f} s of processor time a fold, training and scoring.",
     ]
     if "MONAI UNet" in methods:
         monai = methods["MONAI UNet"]
         parts.append(
             f"MONAI {about['versions']['monai']}, PyTorch {about['versions']['torch']}: {len(about['monai_folds'])} of these folds, "
-            f"{sum(monai['seconds']):.0f} s by the clock, {sum(monai['processor']):.0f} s of processor time; batch 2, Adam 1e-3, cosine, no "
+            f"{sum(monai['processor']) / len(monai['processor']):.0f} s of processor time a fold; batch 2, Adam 1e-3, cosine, no "
             "augmentation (`benches/peers/hippocampus_monai.py`). `ossnet compare` plans its runs by the data (`--preset auto`), and augments."
         )
     load = os.path.join(args.out, "load.log")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `--features mpi` needs: Open MPI with its compiler wrapper and launcher, and the libclang that reads its header.
-# Installs Debian's packages where they are missing and this is root; fails with a message where it cannot.
+# Installs Debian's packages where they are missing; fails with a message where it cannot.
 set -euo pipefail
 
 is_there() {
@@ -8,10 +8,7 @@ is_there() {
     [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p | grep -q 'libclang[-.0-9]*\.so' || ls /usr/lib/llvm-*/lib/libclang.so* > /dev/null 2>&1
 }
 
-if ! is_there && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        libopenmpi-dev openmpi-bin libclang-dev; } > /dev/null 2>&1 || true
-fi
+is_there || "$(dirname "$0")/install-debian.sh" libopenmpi-dev openmpi-bin libclang-dev
 if ! is_there; then
     echo "SKIPPED: no Open MPI or libclang here (apt-get install libopenmpi-dev openmpi-bin libclang-dev): runs of several processes are not tested" >&2
     exit 1

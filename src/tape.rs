@@ -431,8 +431,9 @@ impl Tape {
         })?;
         self.device.record_cost(op.name(), || {
             let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
-            let flowing = outputs.iter().zip(specs).filter(|(_, spec)| !spec.constant || specs.len() == 1);
-            let tensors = inputs.iter().copied().chain(flowing.filter_map(|(output, _)| output.as_ref()));
+            // Statistics beside the first output are a few numbers, always f32: they do not count.
+            let counted = outputs.iter().zip(specs).enumerate().filter(|(k, (_, spec))| *k == 0 || !spec.constant);
+            let tensors = inputs.iter().copied().chain(counted.filter_map(|(_, (output, _))| output.as_ref()));
             cost::stored(op.forward_cost(&shapes), tensors.map(|tensor| (tensor.shape(), tensor.dtype()))).into()
         });
         outputs.iter().flatten().try_for_each(|output| self.look_at(op.name(), output))?;

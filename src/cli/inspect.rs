@@ -15,6 +15,7 @@ use super::provenance::stamped_text;
 use crate::data::Dataset;
 use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
+use crate::evaluate::statistics::quantile;
 use crate::files::{RunFolder, write_atomic};
 use crate::order;
 use crate::text::visible_line;
@@ -253,12 +254,6 @@ fn usual_spacing(cases: &[&CaseInspection]) -> Option<[f64; 3]> {
     apart.then(|| axes.map(|found| (found[found.len() / 2] * 100.0).round() / 100.0))
 }
 
-/// The middle of sorted numbers, of which there is one at least; of an even count the mean of the two in the middle.
-fn median(sorted: &[f64]) -> f64 {
-    let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
-}
-
 /// How many cases have which value: `RAS (3), LPS (1)`.
 fn tally(cases: &[&CaseInspection], value: impl Fn(&CaseInspection) -> String) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -280,7 +275,7 @@ fn volumes(found: &Inspection, text: &mut String) {
         let ignored = if found.ignore == Some(value) { "(ignored)" } else { "" };
         let name = found.classes.iter().find(|class| class.0 == value).map_or(ignored, |class| class.1.as_str());
         let name = visible_line(name);
-        let median = median(&volumes);
+        let median = quantile(&volumes, 0.5);
         let _ = writeln!(
             text,
             "{:<13}{value} {name}: in {} of {labelled} cases, {:.1} ml (median), {:.1} to {:.1}",

@@ -11,6 +11,7 @@ use super::{border_file, brats, ct_window, decathlon, lits, nifti};
 use crate::files::name::path_of;
 use crate::order;
 use crate::rng::Rng;
+use crate::text::plural;
 use crate::{Error, Result};
 
 /// One subject: files, not yet read.
@@ -152,8 +153,7 @@ impl Dataset {
         match problems.drain(..).next() {
             None => Ok(dataset),
             Some(Error::Data { path, problem, remedy }) if more > 0 => {
-                let s = if more == 1 { "" } else { "s" };
-                let remedy = format!("{remedy} (and {more} more problem{s}, which ossnet inspect lists)");
+                let remedy = format!("{remedy} (and {}, which ossnet inspect lists)", plural(more, "more problem"));
                 Err(Error::Data { path, problem, remedy })
             }
             Some(first) => Err(first),

@@ -42,7 +42,7 @@ impl Summary {
         Self {
             count: scores.len(),
             mean: Some(mean),
-            median: Some(percentile(&sorted, 0.5)),
+            median: Some(quantile(&sorted, 0.5)),
             deviation: (scores.len() > 1).then(|| (square / (scores.len() - 1) as f64).sqrt()),
             range: Some([sorted[0], sorted[sorted.len() - 1]]),
             interval: bootstrap(&scores),
@@ -102,14 +102,15 @@ fn bootstrap(values: &[f64]) -> Option<[f64; 2]> {
     means.sort_unstable_by(f64::total_cmp);
     // Rounding may carry a mean of equal values a last bit beyond them.
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    Some([0.025, 0.975].map(|share| percentile(&means, share).clamp(low, high)))
+    Some([0.025, 0.975].map(|share| quantile(&means, share).clamp(low, high)))
 }
 
-/// Between the two nearest of some sorted values (at least one), by linear interpolation, as `numpy.percentile`.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let place = share * (sorted.len() - 1) as f64;
+/// The value below which a share of `sorted` lies, between neighbours by linear interpolation as `numpy.quantile`; 0 of nothing.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let place = share * last as f64;
     let (low, part) = (place.floor() as usize, place.fract());
-    sorted[low] + part * (sorted[(low + 1).min(sorted.len() - 1)] - sorted[low])
+    sorted[low] + part * (sorted[(low + 1).min(last)] - sorted[low])
 }
 
 #[cfg(test)]

@@ -293,7 +293,7 @@ impl<'a> Segmenter<'a> {
             size::within_host_budget(&[voxels, self.network.architecture().classes(), size_of::<f32>()]).map_err(
                 |told| {
                     let problem = format!("keeping the probabilities of {x}x{y}x{z} voxels {told}");
-                    Error::Model(format!("{problem}; leave --probabilities away, or raise --memory-budget"))
+                    Error::Model(format!("{problem}; omit --probabilities, or raise --memory-budget"))
                 },
             )?;
         }

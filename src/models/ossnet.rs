@@ -437,7 +437,7 @@ impl Decoder {
             let boundary = match choice {
                 // All others are some element-wise passes away from what is kept; the last block's input is needed first.
                 UnitChoice::Keep => i + 2 == self.blocks.len(),
-                UnitChoice::Again | UnitChoice::Pieces => !last,
+                UnitChoice::Recompute | UnitChoice::Pieces => !last,
                 UnitChoice::Lean => false,
             };
             if boundary {

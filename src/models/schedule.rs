@@ -13,7 +13,7 @@ pub enum UnitChoice {
     #[default]
     Keep,
     /// It recomputes them from the unit's input; the output is kept.
-    Again,
+    Recompute,
     /// The unit runs in slabs or chunks, so that its largest values never exist whole. An encoder's block keeps the others, a
     /// decoder's its output.
     Pieces,
@@ -23,7 +23,7 @@ pub enum UnitChoice {
 
 impl UnitChoice {
     /// All choices.
-    pub const ALL: [UnitChoice; 4] = [Self::Keep, Self::Again, Self::Pieces, Self::Lean];
+    pub const ALL: [UnitChoice; 4] = [Self::Keep, Self::Recompute, Self::Pieces, Self::Lean];
 
     /// True if the unit runs in slabs or chunks.
     pub(super) fn in_pieces(self) -> bool {
@@ -32,7 +32,7 @@ impl UnitChoice {
 
     /// True if the unit's values are recomputed from its input.
     pub(super) fn recomputes(self) -> bool {
-        matches!(self, Self::Again | Self::Lean)
+        matches!(self, Self::Recompute | Self::Lean)
     }
 
     /// Its letter in a schedule's text.

@@ -146,7 +146,7 @@ impl Architecture for UNetConfig {
 
     /// Each level's unit on the way down, the deepest, and what follows on the way up.
     fn units(&self) -> Vec<Unit> {
-        const CHOICES: [UnitChoice; 2] = [UnitChoice::Keep, UnitChoice::Again];
+        const CHOICES: [UnitChoice; 2] = [UnitChoice::Keep, UnitChoice::Recompute];
         let [keep, again] = CHOICES;
         let above = |depth| String::from("model") + &".1.submodule".repeat(depth);
         let unit = |layer, first| Unit { layer, choices: &CHOICES, levels: [keep, first, again, again] };
@@ -256,7 +256,7 @@ impl UNet {
         tape.device().in_layer("model", || {
             tape.at(self.precision, || {
                 let volume = ops::cast(tape, volume, self.precision.storage())?;
-                let again = |unit| self.choices.get(unit) == Some(&UnitChoice::Again);
+                let again = |unit| self.choices.get(unit) == Some(&UnitChoice::Recompute);
                 self.root.forward(tape, parameters, &volume, &again, 0)
             })
         })

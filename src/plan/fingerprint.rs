@@ -9,6 +9,7 @@ use crate::data::geometry::Orientation;
 
 use crate::data::{Axes, Case, Dataset, Warning, ct_window, in_parallel, nifti};
 use crate::error::{Error, Result};
+use crate::evaluate::statistics::quantile;
 
 /// Version of the form below.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -200,14 +201,6 @@ impl Intensities {
         let variance = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
         Self { low: of(0.005), median: of(0.5), high: of(0.995), mean, std: variance.sqrt() }
     }
-}
-
-/// The value below which a share of `sorted` lies, between neighbours in proportion; 0 of nothing.
-pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
-    let at = share * last as f64;
-    let (low, part) = (at.floor() as usize, at.fract());
-    sorted[low] + part * (sorted[(low + 1).min(last)] - sorted[low])
 }
 
 /// One case, with some of its foreground's values by channel, and what is odd about it.

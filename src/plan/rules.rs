@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::fingerprint::{Fingerprint, quantile};
+use super::fingerprint::Fingerprint;
 use crate::data::inspect::millimetres;
 use crate::data::{Augmentation, SamplingRule};
 use crate::error::Result;
+use crate::evaluate::statistics::quantile;
 use crate::models::{Architecture, Family, NetworkConfig};
 use crate::train::config::{Preset, RunConfig};
 use crate::train::settings::Augment;

@@ -4,7 +4,7 @@
 const OTHERS: u32 = 4;
 
 /// Classes of a network in every chart, table and legend: `m0` and so on, with `small` for small variants and `changed` for
-/// sizes of one's own. PyTorch's figures have the colour of the network that they are of.
+/// your own sizes. PyTorch's figures have the colour of the network that they are of.
 pub(super) fn network(name: &str) -> String {
     let plain = name.strip_prefix("PyTorch ").unwrap_or(name);
     let known = |part: &str| plain.contains(part);

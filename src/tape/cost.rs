@@ -29,7 +29,7 @@ impl Node {
         self.inputs.iter().map(|input| input.shape.as_slice()).collect()
     }
 
-    /// `cost` as the op's tensors are stored.
+    /// `cost` as the op's tensors are stored; constant outputs do not count.
     pub(super) fn stored(&self, cost: Cost) -> Cost {
         let slots = self.inputs.iter().chain(self.outputs.iter().filter(|output| output.producer.is_some()));
         stored(cost, slots.map(|slot| (slot.shape.as_slice(), slot.dtype)))

@@ -89,9 +89,7 @@ impl Trainer {
     pub fn new(device: &Device, architecture: &dyn Architecture, settings: TrainSettings) -> Result<Self> {
         if (settings.ranks > 1 || settings.deterministic_reduce) && matches!(device.target(), Target::Cuda(_)) {
             let what = if settings.ranks > 1 { "training by several processes" } else { "--deterministic-reduce" };
-            return Err(Error::Usage(format!(
-                "{what} is for the CPU so far; leave --device away, or start one process"
-            )));
+            return Err(Error::Usage(format!("{what} is for the CPU so far; omit --device, or start one process")));
         }
         let mut parameters = Parameters::new(device);
         let mut network = architecture.build(&mut parameters, &mut Rng::named(settings.seed, "weights"))?;

@@ -77,7 +77,7 @@ fn checkpoints_do_not_depend_on_the_number_of_processes() {
         let outcome = on_ranks(&place, ranks, &format!("{RUN} {SHORT} --out run-{ranks}"));
         assert_eq!(outcome.code, Some(0), "{}", outcome.err);
         assert_eq!(outcome.out.matches("checkpoint: ").count(), 1, "{}", outcome.out);
-        let said = format!("{ranks} processes of 1 threads make 4 passes of batch 1 a step between them");
+        let said = format!("{ranks} processes of 1 thread divide each step: 4 passes of batch 1");
         assert_eq!(outcome.err.matches(&said).count(), 1, "{}", outcome.err);
         assert_same(&place, "one", &format!("run-{ranks}"));
         // The plan of a rank is what its run costs, to the byte.

@@ -94,7 +94,8 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
         // Where there are only labels, there is no scan to look at.
         for (i, heading) in worst_and_median(&scores).into_iter().filter(|_| args.labels.is_none()) {
             let case = cases.iter().find(|case| case.name == scores[i].name);
-            let case = case.ok_or_else(|| Error::Model(format!("case {} is no more to be found", scores[i].name)))?;
+            let case = case
+                .ok_or_else(|| Error::Model(format!("case {} is not in the data set; report this", scores[i].name)))?;
             let (prepared, found) = read(case, &dataset, &task, file_of(case, &cases, &files, folder)?)?;
             let slices = slices(&task, &prepared, &[(&title, &found)])?;
             pictures.push(crate::report::PicturedCase { heading, slices });

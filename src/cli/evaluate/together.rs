@@ -37,7 +37,8 @@ pub(super) fn score(
         let told = || format!("{done} of {} cases are scored; run the command again", cases.len());
         interrupt::check(told)?;
         let stored = all.iter().find(|stored| stored.name == case.name);
-        let stored = stored.ok_or_else(|| Error::Model(format!("case {} is no more to be found", case.name)))?;
+        let stored =
+            stored.ok_or_else(|| Error::Model(format!("case {} is not in the data set; report this", case.name)))?;
         let image = dataset.read(stored, task.preprocessing.axes)?.image;
         let predicted = {
             let mut pulse = bar.within(&case.name);

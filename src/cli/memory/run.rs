@@ -189,7 +189,7 @@ fn text(answer: &RunForecast) -> String {
     );
     if settings.ranks > 1 {
         text += &format!(
-            "each of {} processes, which make {} passes a step between them\n\n",
+            "one of {} processes, which divide the {} passes of each step\n\n",
             settings.ranks, settings.accumulate
         );
     }

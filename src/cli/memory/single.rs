@@ -28,7 +28,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     }
     let answer = StepCost::of(workload, device, cost, change)?;
     if args.schedules && answer.workload.sizes.step != StepKind::Train {
-        return Err(Error::Usage("--schedules compares what training steps recompute; leave --step away".into()));
+        return Err(Error::Usage("--schedules compares what training steps recompute; omit --step".into()));
     }
     let curve = match args.schedules || args.has_page() {
         true => answer.workload.schedules(answer.device.target())?,

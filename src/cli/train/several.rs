@@ -2,13 +2,14 @@
 
 use super::TrainArgs;
 use crate::cli::device_args::DeviceChoice;
+use crate::cli::output::plural;
 use crate::cli::progress::Verbosity;
 use crate::cli::provenance::COMMIT;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::train::trainer::Trainer;
 
-/// Cases a pass from which on a batch norm's statistics are worth having.
+/// A pass of fewer cases gives a batch norm poor statistics.
 const FEW_CASES: usize = 4;
 
 impl TrainArgs {
@@ -20,12 +21,12 @@ impl TrainArgs {
             () if self.graph => "--graph",
             () => return Ok(()),
         };
-        let problem = format!("{refused}: several processes train on CPUs only so far, for there is no NCCL yet");
-        Err(Error::Usage(format!("{problem}; leave it away, or start one process")))
+        let problem = format!("{refused}: several processes train on CPUs only so far, as there is no NCCL yet");
+        Err(Error::Usage(format!("{problem}; omit it, or start one process")))
     }
 }
 
-/// Refuses to begin unless all ranks have the same before them.
+/// Refuses to begin unless all ranks have the same program, data, settings and weights.
 pub(super) fn check(trainer: &Trainer, dataset: &Dataset, cases: usize) -> Result<()> {
     let ranks = trainer.ranks();
     if !ranks.are_several() {
@@ -56,11 +57,13 @@ pub(super) fn tell(trainer: &Trainer, verbosity: Verbosity) {
     let (size, batch, passes) = (ranks.size(), settings.batch_size, settings.accumulate);
     let threads = trainer.parameters().device().threads();
     verbosity.say(format!(
-        "{size} processes of {threads} threads make {passes} passes of batch {batch} a step between them"
+        "{size} processes of {} divide each step: {passes} passes of batch {batch}",
+        plural(threads, "thread")
     ));
     if trainer.parameters().buffers().next().is_some() && batch < FEW_CASES {
         verbosity.say(format!(
-            "batch norms take their statistics of each pass by itself, which is batch {batch}; there is no --sync-norm yet"
+            "batch norms take the statistics of each pass alone ({}); statistics over all processes are not supported yet",
+            plural(batch, "case")
         ));
     }
 }

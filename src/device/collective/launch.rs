@@ -37,19 +37,15 @@ pub struct Launch {
     pub rank: usize,
     /// How many there are.
     pub size: usize,
-    /// Its number on its machine, from 0, if that was said.
-    pub local_rank: Option<usize>,
-    /// `MASTER_ADDR:MASTER_PORT`, where a transport that needs one finds rank 0.
-    pub master: Option<String>,
 }
 
-/// Names of a launcher's variables: size, rank, and those one of which may hold the local rank.
-const VARIABLES: [(Launcher, &str, &str, &[&str]); 4] = [
-    (Launcher::OpenMpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", &["OMPI_COMM_WORLD_LOCAL_RANK"]),
-    (Launcher::Pmi, "PMI_SIZE", "PMI_RANK", &["MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID"]),
+/// Names of a launcher's variables: size and rank.
+const VARIABLES: [(Launcher, &str, &str); 4] = [
+    (Launcher::OpenMpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    (Launcher::Pmi, "PMI_SIZE", "PMI_RANK"),
     // Of the step that srun began, not of the job: a batch script, which is one process, has SLURM_NTASKS and SLURM_PROCID.
-    (Launcher::Slurm, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", &["SLURM_LOCALID"]),
-    (Launcher::Environment, "WORLD_SIZE", "RANK", &["LOCAL_RANK"]),
+    (Launcher::Slurm, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    (Launcher::Environment, "WORLD_SIZE", "RANK"),
 ];
 
 impl Launch {
@@ -65,7 +61,7 @@ impl Launch {
                 Error::Usage(format!("the environment says {name}={text}, which is no number; unset it or mend it"))
             }),
         };
-        for (launcher, size_name, rank_name, local_names) in VARIABLES {
+        for (launcher, size_name, rank_name) in VARIABLES {
             let Some(size) = number(size_name)? else { continue };
             let rank = match number(rank_name)? {
                 Some(rank) if rank < size => rank,
@@ -79,10 +75,7 @@ impl Launch {
                     return Err(Error::Usage(format!("{problem}; ranks count from 0: mend or unset them")));
                 }
             };
-            let local_rank = local_names.iter().find_map(|name| number(name).transpose()).transpose()?;
-            let master = variable("MASTER_ADDR").zip(variable("MASTER_PORT"));
-            let master = master.map(|(address, port)| format!("{address}:{port}"));
-            return Ok(Some(Self { launcher, rank, size, local_rank, master }));
+            return Ok(Some(Self { launcher, rank, size }));
         }
         Ok(None)
     }
@@ -106,44 +99,36 @@ mod tests {
         Launch::read(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string()))
     }
 
-    /// Launcher, rank, size, local rank.
-    type Told = (Launcher, usize, usize, Option<usize>);
-
     #[test]
     fn every_launcher_is_understood() {
         use Launcher::{Environment, OpenMpi, Pmi, Slurm};
-        let table: [(&str, Option<Told>); 12] = [
+        let table: [(&str, Option<(Launcher, usize, usize)>); 12] = [
             ("", None),
             ("HOME=/root RANK=3", None),
             // torchrun
-            ("RANK=3 LOCAL_RANK=1 WORLD_SIZE=4 MASTER_ADDR=a MASTER_PORT=1", Some((Environment, 3, 4, Some(1)))),
-            ("WORLD_SIZE=1", Some((Environment, 0, 1, None))),
+            ("RANK=3 LOCAL_RANK=1 WORLD_SIZE=4 MASTER_ADDR=a MASTER_PORT=1", Some((Environment, 3, 4))),
+            ("WORLD_SIZE=1", Some((Environment, 0, 1))),
             // Open MPI, also within a Slurm job and beside variables for PyTorch
-            (
-                "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_LOCAL_RANK=0",
-                Some((OpenMpi, 2, 4, Some(0))),
-            ),
+            ("OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_LOCAL_RANK=0", Some((OpenMpi, 2, 4))),
             (
                 "SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 OMPI_COMM_WORLD_SIZE=8 OMPI_COMM_WORLD_RANK=5 WORLD_SIZE=2",
-                Some((OpenMpi, 5, 8, None)),
+                Some((OpenMpi, 5, 8)),
             ),
             // MPICH, Intel MPI, srun --mpi=pmi2
-            ("PMI_RANK=1 PMI_SIZE=2 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Some((Pmi, 1, 2, Some(1)))),
-            ("PMI_RANK=6 PMI_SIZE=8 SLURM_LOCALID=2 SLURM_STEP_NUM_TASKS=8 SLURM_PROCID=6", Some((Pmi, 6, 8, Some(2)))),
+            ("PMI_RANK=1 PMI_SIZE=2 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Some((Pmi, 1, 2))),
+            ("PMI_RANK=6 PMI_SIZE=8 SLURM_LOCALID=2 SLURM_STEP_NUM_TASKS=8 SLURM_PROCID=6", Some((Pmi, 6, 8))),
             // srun
-            ("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4", Some((Slurm, 3, 4, Some(1)))),
+            ("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4", Some((Slurm, 3, 4))),
             // A batch script, and an array's task, are one process each.
             ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_JOB_ID=7", None),
             ("SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_COUNT=64 SLURM_NTASKS=1", None),
-            ("SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0", Some((Slurm, 0, 1, None))),
+            ("SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0", Some((Slurm, 0, 1))),
         ];
         for (words, expected) in table {
             let found = read(words).unwrap();
-            let found = found.map(|launch| (launch.launcher, launch.rank, launch.size, launch.local_rank));
+            let found = found.map(|launch| (launch.launcher, launch.rank, launch.size));
             assert_eq!(found, expected, "{words}");
         }
-        let master = read("RANK=0 WORLD_SIZE=2 MASTER_ADDR=node1 MASTER_PORT=29500").unwrap().unwrap().master;
-        assert_eq!(master.as_deref(), Some("node1:29500"));
     }
 
     #[test]
@@ -153,7 +138,6 @@ mod tests {
             ("WORLD_SIZE=two RANK=0", "WORLD_SIZE=two"),
             ("WORLD_SIZE=2 RANK=2", "RANK=2"),
             ("OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=-1", "OMPI_COMM_WORLD_RANK=-1"),
-            ("WORLD_SIZE=2 RANK=1 LOCAL_RANK=x", "LOCAL_RANK=x"),
         ];
         for (words, part) in table {
             let error = read(words).unwrap_err();

@@ -48,7 +48,7 @@ pub trait Collective {
     /// What the transport says.
     fn barrier(&self) -> Result<()>;
 
-    /// Takes leave of the others, once and last of all.
+    /// Leaves the group, as the last call of all.
     fn finish(&self);
 
     /// Ends all ranks at once with exit status `code`.

@@ -23,8 +23,8 @@ const BYTES: usize = 1 << 30;
 /// The processes that MPI's launcher started.
 pub struct Mpi {
     world: SimpleCommunicator,
-    /// Leaving it takes leave of the others, who must then all do so: not for a process that fails. It is therefore never
-    /// dropped but by [`Collective::finish`].
+    /// Dropping it finalises MPI, which waits for all ranks: not for a process that fails. Only [`Collective::finish`] drops
+    /// it.
     universe: RefCell<Option<std::mem::ManuallyDrop<Universe>>>,
     message: RefCell<Vec<f32>>,
 }

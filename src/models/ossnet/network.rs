@@ -62,7 +62,7 @@ impl Architecture for OssNetConfig {
     /// An encoder's block in pieces (slabs) keeps what its second half makes. A decoder's block in pieces (chunks of points) keeps
     /// its boundaries only. The last block, which is played backwards first, is not worth being recomputed as a whole.
     fn units(&self) -> Vec<Unit> {
-        use UnitChoice::{Again, Keep, Lean, Pieces};
+        use UnitChoice::{Keep, Lean, Pieces, Recompute};
         let unit = |layer, choices, levels| Unit { layer, choices, levels };
         let encoder = (0..self.encoder_channels.len())
             .map(|i| unit(format!("encoder.blocks.{i}"), &UnitChoice::ALL[..], [Keep, Keep, Lean, Lean]));
@@ -72,7 +72,7 @@ impl Architecture for OssNetConfig {
                 return unit(layer, &[Keep, Pieces], [Keep, Pieces, Pieces, Pieces]);
             }
             let boundary = if i % 2 == 1 { Pieces } else { Lean };
-            unit(layer, &UnitChoice::ALL, [Keep, Again, Again, boundary])
+            unit(layer, &UnitChoice::ALL, [Keep, Recompute, Recompute, boundary])
         });
         encoder.chain(decoder).collect()
     }

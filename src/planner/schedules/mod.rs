@@ -34,7 +34,7 @@ pub struct Point {
     pub seconds: f64,
 }
 
-/// Schedules of a step, none of which is both slower and larger than another.
+/// Schedules of a step, none of which is both slower and larger than another: a Pareto front.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
     /// The fastest first, each smaller than the one before.
@@ -107,7 +107,7 @@ impl Question<'_> {
         let levels = self.points(self.architecture.levels().to_vec())?;
         let units = self.architecture.units();
         if units.is_empty() || units.len() > Schedule::MOST_UNITS {
-            return Ok(Curve { points: front(levels.clone()), levels });
+            return Ok(Curve { points: front(levels.clone(), |level| (level.seconds, level.peak)), levels });
         }
         let mut search = Search { question: self, units: &units, known: BTreeMap::new() };
         let level = |level: &Recompute| level.choices(&units);
@@ -188,11 +188,8 @@ impl Search<'_> {
 
     /// The best of what was planned.
     fn front(&self) -> Vec<(Vec<UnitChoice>, Seen)> {
-        let mut all: Vec<_> = self.known.iter().collect();
-        all.sort_by(|(_, a), (_, b)| a.seconds.total_cmp(&b.seconds).then(a.peak().cmp(&b.peak())));
-        let mut least = u64::MAX;
-        all.retain(|(_, seen)| smaller(seen.peak(), &mut least));
-        all.into_iter().map(|(choices, seen)| (choices.clone(), seen.clone())).collect()
+        let best = front(self.known.iter().collect(), |(_, seen)| (seen.seconds, seen.peak()));
+        best.into_iter().map(|(choices, seen)| (choices.clone(), seen.clone())).collect()
     }
 }
 
@@ -200,19 +197,20 @@ fn schedule(choices: &[UnitChoice]) -> Recompute {
     Schedule::new(choices).map_or(Recompute::Activations, Recompute::Units)
 }
 
-/// True if it is less than all before it.
-fn smaller(bytes: u64, least: &mut u64) -> bool {
-    let smaller = bytes < *least;
-    *least = bytes.min(*least);
-    smaller
-}
-
-/// Those of which none is both faster and no larger, the fastest first.
-fn front(mut points: Vec<Point>) -> Vec<Point> {
-    points.sort_by(|a, b| a.seconds.total_cmp(&b.seconds).then(a.peak.cmp(&b.peak)));
+/// Those than which none is both faster and no larger, by their seconds and bytes; the fastest first.
+fn front<T>(mut all: Vec<T>, costs: impl Fn(&T) -> (f64, u64)) -> Vec<T> {
+    all.sort_by(|a, b| {
+        let ((a_seconds, a_bytes), (b_seconds, b_bytes)) = (costs(a), costs(b));
+        a_seconds.total_cmp(&b_seconds).then(a_bytes.cmp(&b_bytes))
+    });
     let mut least = u64::MAX;
-    points.retain(|point| smaller(point.peak, &mut least));
-    points
+    all.retain(|item| {
+        let (_, bytes) = costs(item);
+        let smaller = bytes < least;
+        least = least.min(bytes);
+        smaller
+    });
+    all
 }
 
 impl Workload {

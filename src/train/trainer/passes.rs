@@ -103,7 +103,7 @@ impl Trainer {
             // Nothing that the host would wait for may lie between the two.
             Some(_) if batch.known.is_some() && matches!(batch.targets, Targets::Dense(_)) => {
                 let why = "each batch of a data set with ignored voxels is weighed by those that are known";
-                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; leave --graph away")));
+                return Err(Error::Usage(format!("--graph repeats one loss, and {why}; omit --graph")));
             }
             Some(InGraph { replay, loss }) => {
                 replay.run(parameters, batch, loss, |parameters, loss| {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::memory::{Peak, Role, RoleBytes};
+use crate::models::Recompute;
 
 /// Seconds and bytes of a run so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Costs {
     pub peak_by_role: Vec<(String, u64)>,
     /// The op that made the peak.
     pub peak_op: String,
+    /// What the steps recompute: what `auto` has become.
+    #[serde(default)]
+    pub recompute: Option<Recompute>,
 }
 
 impl Costs {

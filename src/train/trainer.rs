@@ -427,6 +427,7 @@ impl Trainer {
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
+        self.costs.recompute = Some(self.settings.recompute);
         self.device.read_profile()
     }
 

@@ -83,6 +83,26 @@ fn the_plan_of_a_run_is_what_it_cost() {
     assert_eq!(number("device_bytes"), engine + (512 << 20));
 }
 
+/// What `--recompute auto` became under the budget of a run is what `memory --run` plans, whatever the budget then.
+#[test]
+fn auto_is_planned_as_it_was_run() {
+    let place = cohort::place(TRAINING);
+    let train = |rest: &str| {
+        let run = "train --threads 2 --data sample:heads --model unet3d --epochs 1";
+        place.run(&format!("{run} {rest}"))
+    };
+    train("--quiet --out whole").succeeded();
+    let planned = |run: &str| json(&place.run(&format!("memory --json --threads 2 --run {run}")).succeeded());
+    let whole = planned("whole");
+    let budget = whole["reserved_bytes"].as_u64().unwrap() - 1;
+    let outcome = train(&format!("--recompute auto --memory-budget {budget} --out lean"));
+    let costs = json(&fs::read_to_string(place.at("lean/unet3d.costs.json")).unwrap());
+    let (lean, recompute) = (planned("lean"), costs["recompute"].as_str().unwrap());
+    assert!(outcome.err.contains(&format!("recompute {recompute}: the fastest whose plan fits ")), "{}", outcome.err);
+    assert_eq!((lean["recompute"].as_str(), bytes(&lean)), (Some(recompute), bytes(&costs)));
+    assert!(lean["peak_bytes"].as_u64() < whole["peak_bytes"].as_u64());
+}
+
 /// The budget of bytes decides the sizes, and that of time the epochs.
 #[test]
 fn budgets_decide_sizes_and_epochs() {

@@ -15,6 +15,7 @@ use crate::device::{Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::files::read_text;
 use crate::memory::default_cpu_budget;
+use crate::models::RecomputeChoice;
 use crate::plan::forecast::{RunForecast, forecast, settled, some_cases};
 use crate::plan::phases::largest;
 use crate::plan::{Budget, Request};
@@ -22,6 +23,7 @@ use crate::planner::HostOverhead;
 use crate::planner::json::target_text;
 use crate::report::{TextTable, count, mib, role_name};
 use crate::train::config::{Preset, RunConfig};
+use crate::train::costs::Costs;
 use crate::train::setup::Setup;
 
 /// What a run's own configuration says, and what asks for something else than a run.
@@ -169,17 +171,23 @@ fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> 
     let target = args.target();
     config.precision.check(target, "--plan-for cuda")?;
     let budget = args.run.memory_budget.unwrap_or_else(default_cpu_budget);
-    let settings = settled(&setup, &cases, config.recompute(), target, args.run.memory_budget.unwrap_or(UNLIMITED))?;
+    // What `auto` became in the run is no question of today's budget.
+    let taken = checkpoint.and_then(|path| Costs::load(path).recompute).map(RecomputeChoice::Level);
+    let choice = match config.recompute() {
+        RecomputeChoice::Auto => taken.unwrap_or(RecomputeChoice::Auto),
+        given => given,
+    };
+    let settings = settled(&setup, &cases, choice, target, args.run.memory_budget.unwrap_or(UNLIMITED))?;
     forecast(&setup, settings, &cases, &dataset, target, budget)
 }
 
 fn text(answer: &RunForecast) -> String {
     let settings = &answer.settings;
     let mut text = format!(
-        "{}: a run of {} step{}, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
+        "{}: a run of {} {}, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
         answer.network,
         count(answer.steps()),
-        if answer.steps() == 1 { "" } else { "s" },
+        if answer.steps() == 1 { "step" } else { "steps" },
         super::shape_text(answer.shape),
         settings.batch_size,
         count(settings.points as u64),

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::files::name::{path_of, text_of};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::interrupt;
-use crate::models::{Architecture, NetworkConfig};
+use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::plan::{Budget, Request};
 use crate::planner::training::TrainingPlan;
 use crate::report::CaseScore;
@@ -271,6 +271,10 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         verbosity.say("defaults are those of the embedded sample; --preset auto makes them of your data");
     }
     verbosity.say(format!("training {} on {}; results go to {}", network.title(), dataset.name, folder.display()));
+    if config.recompute() == RecomputeChoice::Auto {
+        let budget = crate::memory::format_bytes(device.budget());
+        verbosity.say(format!("recompute {}: the fastest whose plan fits {budget}", trainer.settings().recompute));
+    }
     several::tell(&trainer, verbosity);
     let begin = |step: u64| {
         (place.begin)()?;

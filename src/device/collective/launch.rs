@@ -102,7 +102,9 @@ mod tests {
     #[test]
     fn every_launcher_is_understood() {
         use Launcher::{Environment, OpenMpi, Pmi, Slurm};
-        let table: [(&str, Option<(Launcher, usize, usize)>); 12] = [
+        // Variables of the environment; who set them, the rank and the number of ranks.
+        type Case = (&'static str, Option<(Launcher, usize, usize)>);
+        let table: [Case; 12] = [
             ("", None),
             ("HOME=/root RANK=3", None),
             // torchrun

@@ -191,7 +191,9 @@ def save(array, affine, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name in front of the folder, so that a reader of the folder does not take it for a volume.
     partial = path.parent.parent / f".{path.name}"
-    nib.save(nib.Nifti1Image(array, affine), partial)
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, partial)
     partial.rename(path)
 
 

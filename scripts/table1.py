@@ -13,14 +13,16 @@ in --out, beside the published figures.
 The same command goes on after any stop, Ctrl-C and loss of power included: finished rows and scored subjects are skipped, a
 row that was being trained goes on from its last checkpoint. A row that fails is told and passed over; run again to try again.
 
-`--subjects`, `--epochs`, `--rows` and `--train-flags` reduce the work; the table then says so. docs/table1.md has more. Python's own
-library is all that is needed.
+`--subjects`, `--epochs`, `--minutes`, `--rows` and `--train-flags` reduce the work; the table then says so. `--rules data` takes what
+`ossnet plan` chooses for each network on these data instead, and `--minutes 30` then gives every row the same time to train in.
+docs/table1.md has more. Python's own library is all that is needed.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -104,7 +106,8 @@ class Program:
                 texts.append(file.read().decode(errors="replace"))
         # macOS counts bytes, everybody else KiB.
         resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        cost = {"seconds": time.monotonic() - started, "resident": resident}
+        processor = usage.ru_utime + usage.ru_stime
+        cost = {"seconds": time.monotonic() - started, "processor": processor, "resident": resident}
         if interrupted or child.returncode == 130:
             raise Interrupted(cost)
         if child.returncode:
@@ -194,8 +197,9 @@ class Row:
         """Adds what a piece of work took to the row's account, which outlives stops."""
         path = self.folder / "costs.json"
         costs = read_json(path, {})
-        before = costs.get(key, {"seconds": 0.0, "resident": 0})
-        costs[key] = {"seconds": before["seconds"] + cost["seconds"], "resident": max(before["resident"], cost["resident"])}
+        before = costs.get(key, {"seconds": 0.0, "processor": 0.0, "resident": 0})
+        costs[key] = {name: before[name] + cost[name] for name in ("seconds", "processor")}
+        costs[key]["resident"] = max(before["resident"], cost["resident"])
         write(path, json.dumps(costs, indent=1))
 
     def accounted(self, key, *arguments):
@@ -217,12 +221,17 @@ class Row:
         if (self.run / "summary.json").exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.folder / "settings.toml"
-        write(settings, settings_of(self.name, self.given.dataset, self.given))
+        given, settings = self.given, self.folder / "settings.toml"
+        if given.rules == "data":
+            length = ["--time-budget", f"{given.minutes}m"] if given.minutes else ["--epochs", given.epochs]
+            flags = ["--model", ROWS[self.name][1], "--merge-classes", "--seed", given.seed, "--validate-every", given.validate_every, *length]
+        else:
+            write(settings, settings_of(self.name, given.dataset, given))
+            flags = ["--config", settings]
         if (self.run / "config.toml").exists():
             self.accounted("training", "train", "--resume", self.run)
         else:
-            self.accounted("training", "train", "--config", settings, "--data", data, "--out", self.run, *self.given.train_flags)
+            self.accounted("training", "train", *flags, "--data", data, "--out", self.run, *given.train_flags)
 
     def weights(self):
         """The checkpoint that is scored: the best validation's, as the official code takes it, or the last."""
@@ -287,30 +296,32 @@ class Row:
         }
 
 
-def points_of(row, shape, dataset, flags):
-    """Points (U-Nets: voxels) that one step sees."""
+def points_of(row, shape):
+    """Points (U-Nets: voxels) that one step sees, by the configuration of the row's run; `shape` is the largest subject's."""
+    path = row.run / "config.toml"
+    if not path.exists():
+        return None
+    text = path.read_text()
+    found = lambda name: json.loads(re.search(rf"^{name} = (.*)$", text, re.MULTILINE)[1])
+    if row.name in OCCUPANCY:
+        return found("batch_size") * found("training_samples")
     padded = [-(-side // MULTIPLE) * MULTIPLE for side in shape]
-    flag = lambda name, usual: next((int(flags[k + 1]) for k, word in enumerate(flags[:-1]) if word in name), usual)
-    if row in OCCUPANCY:
-        return flag(("--batch-size",), BATCH[dataset]) * flag(("--points", "--training-samples"), POINTS)
-    batch = flag(("--batch-size",), 1)
-    if row == "unet2d":
-        return batch * padded[0] * padded[1] * flag(("--slices",), SLICES)
-    sides = PATCH[dataset] or padded
-    return batch * sides[0] * sides[1] * sides[2]
+    sides = [*padded[:2], found("slices")] if row.name == "unet2d" else found("patch") or padded
+    return found("batch_size") * sides[0] * sides[1] * sides[2]
 
 
 def rehearse(name, given, program, described):
     """Three steps and one scored subject of a row, in a folder that vanishes: bytes, and seconds of the whole row."""
     flags = given.train_flags
-    cases = BATCH[given.dataset] if name in OCCUPANCY else 1
+    # With --rules data a batch is the planner's to choose, and four is the largest that it takes of volumes.
+    cases = 4 if given.rules == "data" else BATCH[given.dataset] if name in OCCUPANCY else 1
     cases = int(flags[flags.index("--batch-size") + 1]) if "--batch-size" in flags else cases
     with tempfile.TemporaryDirectory(dir=given.out) as work:
         work = pathlib.Path(work)
         for case in part(described, "training")[:cases] + part(described, "validation")[:1]:
             link(case, described["layout"], work / "data")
         (work / "out").mkdir()
-        brief = argparse.Namespace(**{**vars(given), "epochs": 3, "validate_every": 0, "out": work / "out"})
+        brief = argparse.Namespace(**{**vars(given), "epochs": 3, "minutes": None, "validate_every": 0, "out": work / "out"})
         row = Row(name, brief, program)
         row.train(work / "data")
         summary = read_json(row.run / "summary.json")
@@ -319,14 +330,17 @@ def rehearse(name, given, program, described):
         scored = read_json(row.folder / "scores" / f"{case['name']}.json")
         resident = max(cost["resident"] for cost in read_json(row.folder / "costs.json").values())
     training, validation = (len(part(described, which)) for which in ("training", "validation"))
-    steps = given.epochs * (training // cases)
-    times = given.epochs // given.validate_every if given.validate_every else 0
+    a_step = summary["step_seconds"]
+    # Three epochs of `cases` cases made so many steps.
+    per_epoch = max(1, training * summary["steps"] // (3 * cases))
+    steps = int(0.85 * 60 * given.minutes / a_step) if given.minutes else given.epochs * per_epoch
+    times = steps // per_epoch // given.validate_every if given.validate_every else 0
     # The run's own last scoring, and both scorings of the table.
     scoring = validation * ((times + 2) * scored["seconds"] + scored["sampled_seconds"])
     return {
         "name": name, "title": ROWS[name][0], "device_bytes": summary["peak_bytes"], "host_bytes": resident,
-        "changed_to_fit": summary["changed_to_fit"], "step_seconds": summary["step_seconds"], "steps": steps,
-        "training_seconds": steps * summary["step_seconds"], "scoring_seconds": scoring,
+        "changed_to_fit": summary["changed_to_fit"], "step_seconds": a_step, "steps": steps,
+        "training_seconds": steps * a_step, "scoring_seconds": scoring,
     }
 
 
@@ -360,10 +374,11 @@ def whole(given, program, described):
         except Fault as fault:
             failures[name] = str(fault)
             print(f"table1.py: {row.title}: {fault}", file=sys.stderr, flush=True)
-        results = [Row(other, given, program).result(cases) for other in given.rows]
+        rows = [Row(other, given, program) for other in given.rows]
+        results = [row.result(cases) for row in rows]
         shape = [max(case["shape"][k] for case in part(described, "training")) for k in range(3)]
-        for result in results:
-            result["points_a_step"] = points_of(result["name"], shape, given.dataset, given.train_flags)
+        for row, result in zip(rows, results):
+            result["points_a_step"] = points_of(row, shape)
         table = report.table(results, given, described, failures)
         for ending, text in table.items():
             write(given.out / f"table1.{ending}", text)
@@ -373,7 +388,7 @@ def whole(given, program, described):
 
 def claim(given):
     """Refuses a folder that was begun with other settings: its rows would not belong together."""
-    said = {key: getattr(given, key) for key in ("dataset", "epochs", "subjects", "seed", "rules", "weights", "validate_every", "train_flags")}
+    said = {key: getattr(given, key) for key in ("dataset", "epochs", "minutes", "subjects", "seed", "rules", "weights", "validate_every", "train_flags")}
     said["data"] = str(given.data.resolve())
     path = given.out / "settings.json"
     held = read_json(path, said)
@@ -396,8 +411,10 @@ def parsed():
     parser.add_argument("--validate-every", type=int, default=5, metavar="N", help="epochs; 0: never [5, the official rule]")
     parser.add_argument("--weights", choices=("best", "last"), default="best",
                         help="score the best validation's, as the official code does, or the last ones [best]")
-    parser.add_argument("--rules", choices=("official", "own"), default="official",
-                        help="of occupancy networks: the official code's, or this program's defaults [official]")
+    parser.add_argument("--rules", choices=("official", "own", "data"), default="official",
+                        help="of occupancy networks: the official code's, or this program's; data: every network as "
+                        "`ossnet plan` sets it up for these data [official]")
+    parser.add_argument("--minutes", type=float, metavar="N", help="of training for every row, with --rules data, instead of --epochs")
     parser.add_argument("--train-flags", type=shlex.split, default=[], metavar="FLAGS", help="more flags of `ossnet train`, for all rows")
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "target/release/ossnet", help="[target/release/ossnet]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 [cpu]")
@@ -408,6 +425,8 @@ def parsed():
     for name in given.rows:
         if name not in ROWS:
             parser.error(f"--rows {name}: choose from {', '.join(ROWS)}")
+    if given.minutes is not None and (given.rules != "data" or given.minutes <= 0):
+        parser.error("--minutes is for --rules data, more than 0; elsewhere say --epochs")
     if given.epochs < 1 or given.validate_every < 0 or (given.subjects is not None and given.subjects < 2):
         parser.error("--epochs must be 1 or more, --validate-every 0 or more, --subjects 2 or more")
     return given

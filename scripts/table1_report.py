@@ -93,8 +93,10 @@ def figures(result, dataset):
         "steps": result["steps"],
         "step_seconds": step,
         "training_seconds": result["training_seconds"],
+        "training_processor_seconds": training.get("processor"),
         "points_a_second": result["points_a_step"] / step if step else None,
         "inference_seconds": inference.get("seconds"),
+        "inference_processor_seconds": inference.get("processor"),
         "inference_host_bytes": inference.get("resident"),
         "changed_to_fit": result["changed_to_fit"],
         "weights": result["weights"],
@@ -106,10 +108,14 @@ def reductions(given):
     told = []
     if given.subjects is not None:
         told.append(f"{given.subjects} subjects only")
-    if given.epochs != 50:
+    if given.minutes:
+        told.append(f"{given.minutes:g} minutes of training for each row instead of 50 epochs")
+    elif given.epochs != 50:
         told.append(f"{given.epochs} epochs instead of 50")
-    if given.rules != "official":
+    if given.rules == "own":
         told.append("this program's rules instead of the official code's")
+    if given.rules == "data":
+        told.append("every network as `ossnet plan` sets it up for these data")
     if given.train_flags:
         told.append(f"changed by `{' '.join(given.train_flags)}`")
     return told

@@ -361,7 +361,7 @@ impl Case {
                 Some(labels)
             }
         };
-        Ok(Scan { name: self.name.clone(), image, labels, border, ignore: None, warnings: validate::grouped(warnings) })
+        Ok(Scan { name: self.name.clone(), image, labels, border, ignore: None, warnings })
     }
 }
 

@@ -147,6 +147,7 @@ impl Arena {
     }
 
     fn insert_hole(&mut self, offset: u64, bytes: u64) {
+        debug_assert!(bytes > 0, "a hole of no bytes");
         self.holes.insert(offset, bytes);
         self.holes_by_size.insert((bytes, offset));
     }
@@ -160,6 +161,7 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     #[test]
     fn merges_neighbours_and_reuses_the_best_hole() {
@@ -211,6 +213,39 @@ mod tests {
         [0, 4].iter().for_each(|n| arena.free(Block { offset: n * GRANULE, bytes: 2 * GRANULE }));
         assert_eq!(arena.fingerprint(), Arena::new(GRANULE).fingerprint());
         assert_eq!(arena.allocate_at(u64::MAX - GRANULE + 1, GRANULE), None);
+    }
+
+    /// Against one flag a granule: what is free, and what of it lies in which hole.
+    #[test]
+    fn holes_are_what_no_block_takes() {
+        const COUNT: usize = 24;
+        let (mut arena, mut taken, mut live) = (Arena::new(COUNT as u64 * GRANULE), [false; COUNT], Vec::new());
+        let mut rng = Rng::new(11);
+        let mut below = |bound: usize| rng.below(bound as u64) as usize;
+        for _ in 0..4000 {
+            let (at, length) = (below(COUNT), 1 + below(4));
+            if below(2) == 0 && !live.is_empty() {
+                let block: Block = live.swap_remove(at % live.len());
+                taken[(block.offset / GRANULE) as usize..][..(block.bytes / GRANULE) as usize].fill(false);
+                arena.free(block);
+            } else {
+                let free = at + length <= COUNT && taken[at..at + length].iter().all(|taken| !taken);
+                let block = arena.allocate_at(at as u64 * GRANULE, length as u64 * GRANULE);
+                assert_eq!(block.is_some(), free, "{length} at {at} of {taken:?}");
+                if let Some(block) = block {
+                    taken[at..at + length].fill(true);
+                    live.push(block);
+                }
+            }
+            let end = taken.iter().rposition(|&taken| taken).map_or(0, |last| last + 1);
+            let mut holes = BTreeMap::new();
+            for at in (0..end).filter(|&at| !taken[at]) {
+                let begin = (0..=at).rev().take_while(|&k| !taken[k]).last().unwrap();
+                *holes.entry(begin as u64 * GRANULE).or_insert(0) += GRANULE;
+            }
+            assert_eq!((arena.end(), &arena.holes), (end as u64 * GRANULE, &holes));
+            assert!(arena.holes_by_size.iter().map(|&(bytes, at)| (at, bytes)).collect::<BTreeMap<_, _>>() == holes);
+        }
     }
 
     #[test]

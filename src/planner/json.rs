@@ -75,7 +75,14 @@ pub fn step(answer: &StepCost) -> Value {
 
 /// The curve of time against bytes: schedules, the fastest first, and the levels on it or beside it.
 pub fn schedules(curve: &Curve) -> Value {
-    let point = |point: &Point| json!({ "recompute": point.recompute, "peak_bytes": point.peak, "estimated_seconds": point.seconds });
+    let point = |point: &Point| {
+        json!({
+            "recompute": point.recompute,
+            "peak_bytes": point.peak,
+            "estimated_seconds": point.seconds,
+            "measured_seconds": point.measured,
+        })
+    };
     let all = |points: &[Point]| points.iter().map(point).collect::<Vec<_>>();
     json!({ "points": all(&curve.points), "levels": all(&curve.levels) })
 }

@@ -10,6 +10,7 @@ use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
 use super::text_table::TextTable;
+use super::schedules::{self, Schedules};
 use super::{charts, roles};
 
 /// What the page shows.
@@ -33,8 +34,8 @@ pub struct MemoryPage {
     pub growth: Option<TextTable>,
     /// Memory against resolution.
     pub resolution: Vec<Resolution>,
-    /// Bytes and time of the schedules of recomputation: a table.
-    pub schedules: Option<TextTable>,
+    /// Bytes and time of the schedules of recomputation.
+    pub schedules: Option<Schedules>,
 }
 
 /// Layers that are listed; the rest are summed.
@@ -47,9 +48,7 @@ pub fn memory_page(page: &MemoryPage) -> String {
         sections.push_str(&step_section(page, timeline));
     }
     if let Some(schedules) = &page.schedules {
-        let table =
-            table(schedules, "Planned bytes; times are those of the planned operations and bytes at assumed rates.");
-        let _ = write!(sections, "<section>\n<h2>What recomputation buys</h2>\n{table}</section>\n");
+        sections.push_str(&schedules::section(schedules));
     }
     sections.push_str(&resolution::section(&page.resolution));
     if let Some(growth) = &page.growth {

@@ -49,6 +49,8 @@ mod roofline;
 #[cfg(feature = "report")]
 mod scans;
 #[cfg(feature = "report")]
+mod schedules;
+#[cfg(feature = "report")]
 mod slices;
 #[cfg(feature = "report")]
 mod stack;
@@ -88,6 +90,8 @@ pub use roles::display as role_name;
 pub use roofline::{RooflineMark, RooflinePage, roofline_page};
 #[cfg(feature = "report")]
 pub use scans::{SegmentedClass, SegmentedScan, inspection_page, scans_page};
+#[cfg(feature = "report")]
+pub use schedules::{ScheduleMark, Schedules};
 #[cfg(feature = "report")]
 pub use slices::PicturedCase;
 #[cfg(feature = "report")]

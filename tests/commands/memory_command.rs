@@ -229,7 +229,7 @@ fn unusable_questions_are_refused() {
     let refusals: [(&str, &[&str]); 16] = [
         ("--model unet3d --volume 32x32x32 --recompute kkr", &["3 units", "the network has 9"]),
         ("--model unet3d --volume 32x32x32 --recompute kkr!", &["kkr!", "0, 1, 2, 3 or auto"]),
-        ("--schedules --step infer", &["--schedules", "leave --step away"]),
+        ("--schedules --step infer", &["--schedules", "omit --step"]),
         ("--volume 100x100x90 --model unet3d", &["--volume", "multiple of 16"]),
         ("--sweep 8", &["--sweep", "32..1024"]),
         ("--sweep 1024..32", &["--sweep", "32..1024"]),
@@ -309,6 +309,24 @@ fn a_budget_is_met_unit_by_unit() {
         assert!(taken.is_some() && taken <= points.iter().position(|other| other == point), "{point}: {auto}");
         assert!(text.lines().any(|line| line.starts_with(&letters)), "{letters}: {text}");
     }
+}
+
+/// On a device that computes, each schedule is run and timed.
+#[test]
+fn schedules_are_measured_where_steps_run() {
+    let place = Place::new();
+    let step = "--model unet3d --volume 16x16x16 --schedules --device cpu --steps 2";
+    let told = json(&place, step);
+    let all = |key: &str| told["schedules"][key].as_array().unwrap().clone();
+    let (points, levels) = (all("points"), all("levels"));
+    assert!(points.len() > 1 && levels.len() == 4, "{told}");
+    assert!(points.iter().chain(&levels).all(|point| point["measured_seconds"].as_f64().unwrap() > 0.0), "{told}");
+    let page = place.run(&format!("memory --threads 2 {step} --html page.html")).succeeded();
+    assert!(page.contains("of the fastest"), "{page}");
+    let page = std::fs::read_to_string(place.at("page.html")).unwrap();
+    assert!(page.contains("measured × 1.000") && page.contains("estimated × 1.000"));
+    let planned = json(&place, &step.replace("--device cpu --steps 2", ""));
+    assert!(planned["schedules"]["points"].as_array().unwrap().iter().all(|point| point["measured_seconds"].is_null()));
 }
 
 /// Each layer's bytes; and what grew from one setting to another.

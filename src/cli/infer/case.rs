@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::outputs::{Outputs, write_occupancy};
 use super::summary::entry;
 use super::{Batch, InferArgs, segmenter};
-use crate::data::{Case, Labels, Scan, Volume, Warning, nifti};
+use crate::data::{Case, Labels, Scan, Volume, Warning, nifti, validate};
 use crate::error::Result;
 use crate::infer::{Refinement, SegmenterOptions};
 use crate::label_table;
@@ -55,7 +55,7 @@ impl Batch {
         let (model, several) = (networks.model(), !networks.others.is_empty());
         let started = Instant::now();
         let Read { scan, seconds } = read;
-        scan.warnings.into_iter().for_each(&mut *warn);
+        validate::grouped(scan.warnings).into_iter().for_each(&mut *warn);
         if let Some(problem) = model.task.preprocessing.unusual_spacing(scan.image.shape, &scan.image.geometry)? {
             warn(Warning::new(case.images[0].path(), problem));
         }

@@ -11,7 +11,7 @@ use crate::planner::layers;
 use crate::planner::schedules::{Curve, Point};
 use crate::planner::slopes::Slope;
 use crate::planner::timeline::Segment;
-use crate::planner::{StepCost, Workload};
+use crate::planner::{StepCost, Workload, median};
 use crate::report::{TextTable, count, mib, role_name};
 use crate::train::dry_run::{StepKind, StepProfile};
 
@@ -30,10 +30,17 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     if args.schedules && answer.workload.sizes.step != StepKind::Train {
         return Err(Error::Usage("--schedules compares what training steps recompute; omit --step".into()));
     }
-    let curve = match args.schedules || args.has_page() {
+    let mut curve = match args.schedules || args.has_page() {
         true => answer.workload.schedules(answer.device.target())?,
         false => Curve::default(),
     };
+    if args.schedules && !answer.device.is_plan() {
+        let count = curve.points.len();
+        note(format!("running {steps} steps of each of {count} schedules, and of the levels that are not among them"));
+        curve.measure(|recompute| {
+            Ok(median(&answer.workload.with_recompute(recompute).dry_run(&answer.device, steps)?.seconds))
+        })?;
+    }
     write::step(args, &answer, &curve)?;
     match args.run.json {
         true => {
@@ -154,10 +161,14 @@ impl Said for StepCost {
 
 /// The curve of time against bytes, with the levels beside it where they are wanted.
 pub(super) fn schedule_grid(curve: &Curve, levels: bool) -> TextTable {
-    let fastest = curve.points.first().map_or(1.0, |point| point.seconds);
-    let mut grid = TextTable::new(["recompute", "peak MiB", "estimated time"]);
+    let ran = curve.points.iter().any(|point| point.measured.is_some());
+    let heads = ["recompute", "peak MiB", "estimated time", "measured", "of the fastest"];
+    let mut grid = TextTable::new(heads.into_iter().take(if ran { 5 } else { 3 }));
     let mut row = |point: &Point, name: String| {
-        grid.push([name, mib(point.peak), format!("× {:.3}", point.seconds / fastest)]);
+        let [estimated, measured] = curve.ratios(point);
+        let measured = point.measured.zip(measured).map(|(seconds, ratio)| [format!("{seconds:.3} s"), times(ratio)]);
+        let estimated = estimated.map_or_else(String::new, times);
+        grid.push([name, mib(point.peak), estimated].into_iter().chain(measured.into_iter().flatten()));
     };
     curve.points.iter().for_each(|point| row(point, point.recompute.to_string()));
     for level in curve.levels.iter().filter(|level| levels && !curve.points.contains(level)) {
@@ -166,12 +177,16 @@ pub(super) fn schedule_grid(curve: &Curve, levels: bool) -> TextTable {
     grid
 }
 
+fn times(ratio: f64) -> String {
+    format!("× {ratio:.3}")
+}
+
 /// The same for people.
 fn schedule_text(answer: &StepCost, curve: &Curve) -> String {
     let text = format!("{}\n\n{}", answer.setting(), schedule_grid(curve, true).render());
     let letters = "A letter for each unit of the network in the order of the forward pass: k keeps its values, r recomputes them, p runs in pieces\n\
                    (slabs, chunks of points), l recomputes in pieces. `--recompute` takes such a word; `--recompute auto` takes the first row that\n\
-                   fits --memory-budget. Times are those of the planned operations and bytes at assumed rates.";
+                   fits --memory-budget. Estimated times are those of the planned operations and bytes at assumed rates; `--device` measures.";
     format!("{text}\n{letters}\n")
 }
 

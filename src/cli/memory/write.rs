@@ -38,7 +38,8 @@ mod page {
     use crate::cli::memory::single::{schedule_grid, slope_grid};
     use crate::memory::format_bytes;
     use crate::planner::json::layer_name;
-    use crate::report::{MemoryPage, memory_page};
+    use crate::planner::schedules::Point;
+    use crate::report::{MemoryPage, ScheduleMark, Schedules, memory_page};
 
     /// The page of one step.
     pub(super) fn step(answer: &StepCost, curve: &Curve) -> String {
@@ -69,7 +70,19 @@ mod page {
             ],
             growth: Some(slope_grid(&answer.slopes)),
             resolution: Vec::new(),
-            schedules: (!curve.points.is_empty()).then(|| schedule_grid(curve, true)),
+            schedules: (!curve.points.is_empty()).then(|| schedules(curve)),
         })
+    }
+
+    /// Chart and table of what recomputation buys.
+    fn schedules(curve: &Curve) -> Schedules {
+        let mark = |point: &Point, best: bool| {
+            let [estimated, measured] = curve.ratios(point);
+            let (name, bytes) = (point.recompute.to_string(), point.peak);
+            ScheduleMark { name, bytes, estimated: estimated.unwrap_or(1.0), measured, best }
+        };
+        let levels = curve.levels.iter().filter(|level| !curve.points.contains(level));
+        let marks = curve.points.iter().map(|point| mark(point, true)).chain(levels.map(|level| mark(level, false)));
+        Schedules { table: schedule_grid(curve, true), marks: marks.collect() }
     }
 }

@@ -32,6 +32,8 @@ pub struct Point {
     pub peak: u64,
     /// Seconds of a step's ops, estimated.
     pub seconds: f64,
+    /// Seconds of a step as it ran, where it did ([`Curve::measure`]).
+    pub measured: Option<f64>,
 }
 
 /// Schedules of a step, none of which is both slower and larger than another: a Pareto front.
@@ -44,6 +46,30 @@ pub struct Curve {
 }
 
 impl Curve {
+    /// Its times, estimated and measured, as multiples of those of the fastest schedule.
+    pub fn ratios(&self, point: &Point) -> [Option<f64>; 2] {
+        let of = |seconds: fn(&Point) -> Option<f64>| {
+            let first = self.points.first().and_then(seconds);
+            seconds(point).zip(first).map(|(seconds, first)| seconds / first)
+        };
+        [of(|point| Some(point.seconds)), of(|point| point.measured)]
+    }
+
+    /// Times a step of each schedule and level: `seconds` runs one.
+    ///
+    /// # Errors
+    /// What a run says.
+    pub fn measure(&mut self, mut seconds: impl FnMut(Recompute) -> Result<f64>) -> Result<()> {
+        for point in &mut self.points {
+            point.measured = Some(seconds(point.recompute)?);
+        }
+        for level in &mut self.levels {
+            let known = self.points.iter().find(|point| point.recompute == level.recompute);
+            level.measured = known.map_or_else(|| seconds(level.recompute).map(Some), |point| Ok(point.measured))?;
+        }
+        Ok(())
+    }
+
     /// `step` with the fastest schedule that reserves no more than `budget` bytes on `target`, holes included; and what it
     /// reserves. `None` if not even the leanest fits.
     ///

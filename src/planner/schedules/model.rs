@@ -76,7 +76,7 @@ impl Seen {
 
     /// What it says of a schedule.
     pub fn point(&self, recompute: Recompute) -> Point {
-        Point { recompute, peak: self.peak(), seconds: self.seconds }
+        Point { recompute, peak: self.peak(), seconds: self.seconds, measured: None }
     }
 }
 

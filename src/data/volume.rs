@@ -157,14 +157,19 @@ impl Volume {
     /// Mean and unbiased standard deviation of each channel over all voxels, in f64 (two passes).
     pub fn stats(&self) -> Vec<ChannelStats> {
         let n = self.len() as f64;
-        (0..self.channels)
-            .map(|channel| {
-                let values = || self.voxels.iter().skip(channel).step_by(self.channels).map(|&v| v as f64);
-                let mean = values().sum::<f64>() / n;
-                let variance = values().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-                ChannelStats { mean, std: variance.sqrt() }
-            })
-            .collect()
+        let means: Vec<f64> = self.sums(|_, value| value).iter().map(|sum| sum / n).collect();
+        let squares = self.sums(|channel, value| (value - means[channel]).powi(2));
+        let stats = means.iter().zip(squares);
+        stats.map(|(&mean, squares)| ChannelStats { mean, std: (squares / (n - 1.0).max(1.0)).sqrt() }).collect()
+    }
+
+    /// The sum of `of(channel, value)` over each channel, all in one pass: they lie beside each other.
+    fn sums(&self, of: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+        let mut sums = vec![0.0; self.channels];
+        for voxel in self.voxels.chunks_exact(self.channels.max(1)) {
+            sums.iter_mut().zip(voxel).enumerate().for_each(|(k, (sum, &value))| *sum += of(k, value.into()));
+        }
+        sums
     }
 
     /// Brings each channel to mean 0 and standard deviation 1 (z-score); a constant channel becomes 0. Returns what the

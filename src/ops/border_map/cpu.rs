@@ -1,5 +1,7 @@
 //! Border maps on the CPU: small filters along one axis after the other.
 
+use std::ops::Range;
+
 use super::REACH;
 
 /// The border map of a binary label (0: outside): 1 near the border, else 0.
@@ -8,6 +10,35 @@ use super::REACH;
 /// If `label.len()` is not the product of `shape`.
 pub fn border_map(label: &[u8], shape: [usize; 3]) -> Vec<u8> {
     assert_eq!(label.len(), shape.iter().product::<usize>(), "label of {shape:?}");
+    let mut map = vec![0; label.len()];
+    let Some(part) = near_foreground(label, shape) else { return map };
+    let sides = part.clone().map(|side| side.len());
+    let rows = || part[0].clone().flat_map(|i| part[1].clone().map(move |j| (i * shape[1] + j) * shape[2]));
+    let cut: Vec<u8> = rows().flat_map(|row| &label[row..][part[2].clone()]).copied().collect();
+    let found = whole_map(&cut, sides);
+    for (row, found) in rows().zip(found.chunks_exact(sides[2])) {
+        map[row..][part[2].clone()].copy_from_slice(found);
+    }
+    map
+}
+
+/// The box outside which no border voxel lies: around the foreground, and as much wider as an edge and its dilation reach. What it
+/// is cut off from is background, which its repeated ends are too. `None` without foreground.
+fn near_foreground(label: &[u8], shape: [usize; 3]) -> Option<[Range<usize>; 3]> {
+    let mut found = shape.map(|side| side..0);
+    for (row, values) in label.chunks_exact(shape[2].max(1)).enumerate() {
+        let Some(first) = values.iter().position(|&value| value > 0) else { continue };
+        let last = values.iter().rposition(|&value| value > 0).unwrap_or(first);
+        for (range, [low, high]) in found.iter_mut().zip([[row / shape[1]; 2], [row % shape[1]; 2], [first, last]]) {
+            *range = range.start.min(low)..range.end.max(high + 1);
+        }
+    }
+    let wider = |(range, side): (Range<usize>, usize)| range.start.saturating_sub(REACH + 1)..(range.end + REACH + 1).min(side);
+    (!found[0].is_empty()).then(|| [0, 1, 2].map(|k| wider((found[k].clone(), shape[k]))))
+}
+
+/// The map of all of `label`.
+fn whole_map(label: &[u8], shape: [usize; 3]) -> Vec<u8> {
     let mut edge = vec![0u8; label.len()];
     let inside: Vec<i8> = label.iter().map(|&v| (v > 0) as i8).collect();
     for derivative in 0..3 {

@@ -48,6 +48,18 @@ fn agrees_with_the_definition() {
             assert_clean();
         }
     }
+    // A structure that is small beside the volume, within it and in each corner.
+    let shape = [34, 31, 37];
+    for place in 0..9 {
+        let mut label = vec![0u8; shape.iter().product()];
+        for voxel in 0..8 {
+            let begin = |k: usize| if place == 8 { 15 } else { (place >> k & 1) * (shape[k] - 2) };
+            let [i, j, l] = [0, 1, 2].map(|k| begin(k) + (voxel >> k & 1));
+            label[(i * shape[1] + j) * shape[2] + l] = u8::from(rng.below(3) > 0);
+        }
+        assert_eq!(on_cpu(&label, shape), naive(&label, shape), "{place}");
+    }
+    assert!(on_cpu(&[0; 64], [4, 4, 4]).iter().all(|&v| v == 0), "nor has an empty one");
     assert!(on_cpu(&[1; 64], [4, 4, 4]).iter().all(|&v| v == 0), "a full volume has no border");
 }
 

@@ -6,6 +6,7 @@
 mod arithmetic;
 mod finite;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -232,6 +233,17 @@ impl Tensor {
     /// What the driver says: a kernel that failed is often noticed here first.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         self.to_typed()
+    }
+
+    /// The f32 elements: borrowed where they lie on the host, else as [`Tensor::to_vec`].
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn on_host(&self) -> Result<Cow<'_, [f32]>> {
+        match self.device().target() {
+            Target::Cpu { .. } if !self.device().is_plan() => Ok(Cow::Borrowed(self.data())),
+            _ => self.to_vec().map(Cow::Owned),
+        }
     }
 
     /// The f32 elements, to be waited for later; at most 64 of them on CUDA.

@@ -1,5 +1,6 @@
 //! A network out of a checkpoint, for inference and evaluation: weights by their official names, configuration, task.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -7,13 +8,15 @@ use serde_json::Value;
 
 use super::convert::with_averages;
 use super::prefix::fitting;
-use super::{Checkpoint, Metadata, StateDict, View, safetensors, sound};
+use super::safetensors::Entry;
+use super::{Checkpoint, Metadata, StateDict, safetensors, sound};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::task::Task;
+use crate::tensor::Tensor;
 
 /// What precedes the name of a weight's moving average; it takes the weight's place in inference.
 pub const AVERAGE: &str = "average.";
@@ -40,34 +43,31 @@ pub struct Model {
     pub task: Task,
 }
 
-/// A tensor on the host: name, shape, elements.
-pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
-
 /// Weights and running statistics under their official names.
-///
-/// # Errors
-/// What the device's driver says.
-pub fn named_weights(parameters: &Parameters) -> Result<Vec<NamedTensor>> {
-    let mut named = parameters
-        .iter()
-        .map(|parameter| {
-            let value = parameter.value();
-            Ok((parameter.name().into(), value.shape().to_vec(), value.to_vec()?))
-        })
-        .collect::<Result<Vec<NamedTensor>>>()?;
+pub fn weights(parameters: &Parameters) -> Vec<Entry<'_>> {
+    let mut all: Vec<Entry<'_>> =
+        parameters.iter().map(|parameter| whole(parameter.name().into(), parameter.value())).collect();
     for (name, value, updates) in parameters.buffers() {
-        let values = value.to_vec()?;
-        match name.strip_suffix("running") {
-            Some(layer) => {
-                let groups = values.len() / 2;
-                named.push((format!("{layer}running_mean"), vec![groups], values[..groups].to_vec()));
-                named.push((format!("{layer}running_var"), vec![groups], values[groups..].to_vec()));
-                named.push((format!("{layer}num_batches_tracked"), Vec::new(), vec![updates as f32]));
-            }
-            None => named.push((name.into(), value.shape().to_vec(), values)),
+        let Some(layer) = name.strip_suffix("running") else {
+            all.push(whole(name.into(), value));
+            continue;
+        };
+        let groups = value.len() / 2;
+        for (k, ending) in ["running_mean", "running_var"].into_iter().enumerate() {
+            let half = k * groups..(k + 1) * groups;
+            all.push(Entry::f32(format!("{layer}{ending}"), vec![groups], move || {
+                Ok(Cow::Owned(value.to_vec()?[half.clone()].to_vec()))
+            }));
         }
+        let count = move || Ok(Cow::Owned(vec![updates as f32]));
+        all.push(Entry::f32(format!("{layer}num_batches_tracked"), Vec::new(), count));
     }
-    Ok(named)
+    all
+}
+
+/// A tensor of f32 under a name.
+pub fn whole(name: String, tensor: &Tensor) -> Entry<'_> {
+    Entry::f32(name, tensor.shape().to_vec(), || tensor.on_host())
 }
 
 /// Advice for weights that are not the network's.
@@ -280,12 +280,7 @@ impl Model {
         let mut metadata = Metadata::new();
         metadata.insert("network".into(), network_json(network, path)?);
         metadata.insert("task".into(), to_json("task", task, path)?);
-        let weights = named_weights(parameters)?;
-        let views: Vec<(&str, View<'_>)> = weights
-            .iter()
-            .filter_map(|(name, shape, values)| Some((name.as_str(), View::f32(shape, values)?)))
-            .collect();
-        safetensors::write(path, &views, &metadata)
+        safetensors::write_entries(path, &weights(parameters), &metadata)
     }
 }
 

@@ -10,8 +10,9 @@
 //! that has checksums is held to them: every flipped bit is found. Files without (of earlier versions, of other tools) are
 //! read as they are.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use flate2::Crc;
@@ -36,24 +37,71 @@ const VERSION: &str = "format";
 /// Checksums by name; that of the metadata is under [`METADATA`].
 type Checksums = BTreeMap<String, String>;
 
+/// A tensor that is asked for its bytes when they are written, twice: so no more than one is copied from its device at a time.
+pub struct Entry<'a> {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Box<dyn Fn() -> Result<Cow<'a, [u8]>> + 'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// One of f32 elements, as many as `shape` has.
+    pub fn f32(name: String, shape: Vec<usize>, values: impl Fn() -> Result<Cow<'a, [f32]>> + 'a) -> Self {
+        let bytes = move || {
+            Ok(match values()? {
+                Cow::Borrowed(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+                Cow::Owned(values) => Cow::Owned(bytemuck::cast_slice(&values).to_vec()),
+            })
+        };
+        Self { name, dtype: Dtype::F32, shape, bytes: Box::new(bytes) }
+    }
+
+    /// Its name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its elements as the file holds them, little-endian.
+    ///
+    /// # Errors
+    /// What its device says.
+    pub fn bytes(&self) -> Result<Cow<'a, [u8]>> {
+        (self.bytes)()
+    }
+
+    fn of((name, View { dtype, shape, bytes }): (&str, View<'a>)) -> Self {
+        Self { name: name.into(), dtype, shape: shape.to_vec(), bytes: Box::new(move || Ok(Cow::Borrowed(bytes))) }
+    }
+
+    fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
 /// Writes `tensors` and `metadata` to `path`: completely or not at all.
 ///
 /// # Errors
-/// [`Error::File`] if the operating system refuses, the disk being full included. [`Error::Usage`] if two tensors have
-/// the same name, or one has the name that the format reserves.
+/// As [`write_entries`].
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Metadata) -> Result<()> {
-    let path = path.as_ref();
-    let mut by_size: Vec<usize> = (0..tensors.len()).collect();
-    order::by_key_descending(&mut by_size, |&index| tensors[index].1.dtype.size() as u128);
-    let mut starts = vec![0; tensors.len()];
-    let mut end = 0;
-    for &index in &by_size {
-        starts[index] = end;
-        end += tensors[index].1.bytes.len();
-    }
+    write_entries(path, &tensors.iter().copied().map(Entry::of).collect::<Vec<_>>(), metadata)
+}
 
-    let mut checksums: Checksums =
-        tensors.iter().map(|(name, view)| ((*name).into(), of_tensor(view.dtype, view.shape, view.bytes))).collect();
+/// The same of tensors wherever they lie.
+///
+/// # Errors
+/// [`Error::File`] if the operating system refuses, the disk being full included. [`Error::Usage`] if two tensors have
+/// the same name, or one has the name that the format reserves. What a tensor's device says.
+pub fn write_entries(path: impl AsRef<Path>, tensors: &[Entry<'_>], metadata: &Metadata) -> Result<()> {
+    let path = path.as_ref();
+    let mut by_size: Vec<&Entry<'_>> = tensors.iter().collect();
+    order::by_key_descending(&mut by_size, |entry| entry.dtype.size() as u128);
+    let (mut starts, mut end, mut checksums) = (BTreeMap::new(), 0, Checksums::new());
+    for entry in &by_size {
+        starts.insert(&entry.name, end);
+        end += entry.len();
+        checksums.insert(entry.name.clone(), of_tensor(entry.dtype, &entry.shape, &entry.bytes()?));
+    }
     let mut metadata = metadata.clone();
     if version(&metadata).is_some() || !metadata.contains_key(VERSION) {
         metadata.insert(VERSION.into(), FORMAT.into());
@@ -62,13 +110,14 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Me
     metadata.insert(CHECKSUMS.into(), json!(checksums).to_string());
     let mut header = Map::new();
     header.insert(METADATA.into(), json!(metadata));
-    for ((name, view), &start) in tensors.iter().zip(&starts) {
-        let entry = json!({
-            "dtype": file_dtype(view.dtype),
-            "shape": view.shape,
-            "data_offsets": [start, start + view.bytes.len()],
+    for entry in tensors {
+        let (name, start) = (&entry.name, starts[&entry.name]);
+        let told = json!({
+            "dtype": file_dtype(entry.dtype),
+            "shape": entry.shape,
+            "data_offsets": [start, start + entry.len()],
         });
-        if *name == METADATA || header.insert((*name).into(), entry).is_some() {
+        if name == METADATA || header.insert(name.clone(), told).is_some() {
             return Err(Error::Usage(format!("a checkpoint cannot hold two tensors named {name}; rename one")));
         }
     }
@@ -78,7 +127,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, View<'_>)], metadata: &Me
     write_atomic_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        by_size.iter().try_for_each(|&index| file.write_all(tensors[index].1.bytes))
+        by_size.iter().try_for_each(|entry| file.write_all(&entry.bytes().map_err(io::Error::other)?))
     })
 }
 

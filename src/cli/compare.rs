@@ -35,7 +35,7 @@ use crate::train::config::Preset;
 use crate::train::presets;
 use crate::train::settings::TrainSettings;
 use crate::train::setup::Setup;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{PREFETCH, Trainer};
 use crate::train::training_state;
 use crate::{evaluate, interrupt};
 
@@ -346,6 +346,7 @@ fn compare_one(
     let (verbosity, Place { folder, again, .. }) = (args.run.verbosity(), place);
     let trainer = Trainer::new(device, network, fitting.settings().clone());
     let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
+    trainer.set_prefetch(PREFETCH);
     let path = checkpoint_path(folder, network);
     if path.exists() {
         training_state::resume(&mut trainer, task, &path)?;

@@ -20,7 +20,7 @@ use crate::train::costs::Costs;
 use crate::train::dry_run::{StepKind, StepSizes};
 use crate::train::settings::TrainSettings;
 use crate::train::setup::Setup;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{PREFETCH, Trainer};
 
 /// Steps of a plan: the second is like all that follow.
 const STEPS: u64 = 2;
@@ -134,6 +134,9 @@ pub fn forecast(
     if held {
         host.cases = all;
     }
+    let reading = reading_bytes(largest, setup.task.preprocessing.channels.len() as u64);
+    trainer.set_prefetch(PREFETCH);
+    host.staging = host.staging.max(trainer.batch_bytes(&cases, if held { 0 } else { reading }, budget));
     let (lasting, mut scoring) = (device.live(), HostOverhead::default());
     let validation = match dataset.validation.is_empty() {
         true => None,
@@ -155,8 +158,9 @@ pub fn forecast(
         host,
         scoring,
         held: if held { all } else { 0 },
-        reading: reading_bytes(largest, setup.task.preprocessing.channels.len() as u64),
+        reading,
         steps: device.reserved(),
+        largest: trainer.parameters().iter().map(|parameter| 4 * parameter.value().len() as u64).max().unwrap_or(0),
         lasting: lasting.total(),
         weights: lasting.get(Role::Parameter) + lasting.get(Role::NormBuffer),
         validation,

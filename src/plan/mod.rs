@@ -130,7 +130,7 @@ impl Fitted {
                 format_bytes(forecast.costs.peak_bytes)
             ),
             format!(
-                "host bytes    {}: cases {}, batch {}",
+                "host bytes    {}: cases {}, batches {}",
                 format_bytes(forecast.host_bytes()),
                 format_bytes(forecast.host.cases),
                 format_bytes(forecast.host.staging)

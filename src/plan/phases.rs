@@ -43,6 +43,8 @@ pub(super) struct Parts {
     pub reading: u64,
     /// What training steps reserve.
     pub steps: u64,
+    /// The largest of the tensors that are saved.
+    pub largest: u64,
     /// What lives between steps: weights, the optimiser's state, averages.
     pub lasting: u64,
     /// The weights alone.
@@ -68,8 +70,20 @@ impl Parts {
             let host = beside(self.scoring.cases) + self.scoring.staging + self.scoring.results;
             phases.push(phase("validation", device, host));
         }
-        // Everything that is written is first copied to the host.
-        phases.push(phase("writing", self.lasting, self.held + self.lasting));
+        let copied = match target {
+            Target::Cpu { .. } => 0,
+            // Tensors are copied to the host one by one.
+            Target::Cuda(_) => self.largest,
+        };
+        phases.push(phase("writing", self.lasting, self.held + copied));
+        if let Target::Cpu { .. } = target {
+            // What a process once held of its arena it keeps.
+            let mut most = 0;
+            for phase in &mut phases {
+                most = phase.device.max(most);
+                phase.device = most;
+            }
+        }
         phases
     }
 }
@@ -96,6 +110,7 @@ mod tests {
             held: 100,
             reading: 500,
             steps: 1000,
+            largest: 60,
             lasting: 300,
             weights: 80,
             validation: Some(900),
@@ -103,13 +118,14 @@ mod tests {
         let cpu = Target::Cpu { threads: 2, simd: SimdLevel::Portable };
         let phases = parts.phases(cpu);
         let bytes: Vec<_> = phases.iter().map(|phase| (phase.name, phase.device, phase.host)).collect();
-        let expected = [("reading", 0, 607), ("training", 1000, 127), ("validation", 1120, 177), ("writing", 300, 407)];
+        let expected =
+            [("reading", 0, 607), ("training", 1000, 127), ("validation", 1120, 177), ("writing", 1120, 107)];
         assert_eq!(bytes, expected);
         assert_eq!(largest(&phases, cpu).unwrap().name, "validation");
         // Without validation cases there is no such phase; on a GPU its own memory decides.
         let cuda = Target::Cuda(CudaTarget::KNOWN[0].1);
         let phases = Parts { validation: None, held: 5000, ..parts }.phases(cuda);
-        assert_eq!(phases.len(), 3);
+        assert_eq!((phases.len(), phases[2].host), (3, 5060));
         assert_eq!(largest(&phases, cuda).unwrap().name, "training");
         assert_eq!(largest(&parts_of_large_cases().phases(cpu), cpu).unwrap().name, "reading");
     }
@@ -117,6 +133,16 @@ mod tests {
     fn parts_of_large_cases() -> Parts {
         let nothing = HostOverhead::default();
         let (steps, reading) = (10, 500);
-        Parts { host: nothing, scoring: nothing, held: 0, reading, steps, lasting: 1, weights: 1, validation: None }
+        Parts {
+            reading,
+            steps,
+            lasting: 1,
+            weights: 1,
+            host: nothing,
+            scoring: nothing,
+            held: 0,
+            largest: 1,
+            validation: None,
+        }
     }
 }

@@ -9,8 +9,8 @@ use super::html::{cell, document, glossary, swatch, table};
 use super::number_format::{count, mib};
 use super::report_data::Timeline;
 use super::resolution::{self, Resolution};
-use super::text_table::TextTable;
 use super::schedules::{self, Schedules};
+use super::text_table::TextTable;
 use super::{charts, roles};
 
 /// What the page shows.

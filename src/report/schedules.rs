@@ -61,7 +61,8 @@ fn chart(marks: &[ScheduleMark]) -> Option<Chart> {
     let legend: Vec<(String, String)> = legend.collect();
     let time = |class: &str, mark: &ScheduleMark| if class == "k0" { Some(mark.estimated) } else { mark.measured };
     let draw = |width: f64| {
-        let (mut svg, top) = begin(width, "Time of a training step against its bytes, a mark for each schedule", &legend);
+        let (mut svg, top) =
+            begin(width, "Time of a training step against its bytes, a mark for each schedule", &legend);
         let horizontal = ChartAxis::linear(leanest.bytes as f64 / MIB, most, labels(width));
         let vertical = ChartAxis::linear(low, high, 5);
         let frame = Frame { left: 56.0, top: top + 30.0, width: beside(width, 56.0), height: 260.0 };

@@ -28,6 +28,7 @@ use crate::train::micro_batches::MicroBatches;
 use crate::train::ranks::Ranks;
 use crate::train::settings::TrainSettings;
 use crate::train::validation::Validation;
+pub use window::PREFETCH;
 use window::WHEN_NEEDED;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then

@@ -9,12 +9,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::model::{AVERAGE, config_of, entry, fill, named_weights, network_json, to_json};
-use crate::checkpoint::{self, Metadata, View, safetensors};
+use crate::checkpoint::model::{AVERAGE, config_of, entry, fill, network_json, to_json, weights, whole};
+use crate::checkpoint::{self, Metadata, safetensors};
 use crate::error::{Error, Result};
 use crate::models::Architecture;
 use crate::task::Task;
-use crate::tensor::Tensor;
 use crate::train::costs::Costs;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{History, Trainer};
@@ -31,22 +30,13 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     metadata.insert("losses".into(), to_json("losses", &trainer.losses(), path)?);
     metadata.insert("validations".into(), to_json("validations", &trainer.history().validations, path)?);
     metadata.insert("steps".into(), trainer.optimizer().steps().to_string());
-    let weights = named_weights(trainer.parameters())?;
-    let host = |name: String, tensor: &Tensor| Ok((name, tensor.shape().to_vec(), tensor.to_vec()?));
+    let mut entries = weights(trainer.parameters());
     let optimizer = trainer.optimizer().state().iter().enumerate();
-    let optimizer = optimizer.map(|(i, tensor)| host(format!("optimizer.{i}"), tensor)).collect::<Result<Vec<_>>>()?;
+    entries.extend(optimizer.map(|(i, tensor)| whole(format!("optimizer.{i}"), tensor)));
     let averages = trainer.average().map_or(&[][..], |average| average.weights()).iter();
-    let averages = averages
-        .zip(trainer.parameters().iter())
-        .map(|(average, parameter)| host(format!("{AVERAGE}{}", parameter.name()), average))
-        .collect::<Result<Vec<_>>>()?;
-    let views: Vec<(&str, View<'_>)> = weights
-        .iter()
-        .chain(&optimizer)
-        .chain(&averages)
-        .filter_map(|(name, shape, values)| Some((name.as_str(), View::f32(shape, values)?)))
-        .collect();
-    safetensors::write(path, &views, &metadata)?;
+    let averages = averages.zip(trainer.parameters().iter());
+    entries.extend(averages.map(|(average, parameter)| whole(format!("{AVERAGE}{}", parameter.name()), average)));
+    safetensors::write_entries(path, &entries, &metadata)?;
     trainer.costs().save(path)
 }
 

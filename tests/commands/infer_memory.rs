@@ -47,7 +47,7 @@ fn a_tenth_of_the_official_memory() {
 
 /// Runs the program to its end, which must be a good one; returns the most resident bytes it had. Told by the kernel while it
 /// runs: what `wait4` says is no less than what this process, which other tests fill, had when it started the other.
-fn resident(command: &mut Command) -> u64 {
+pub(crate) fn resident(command: &mut Command) -> u64 {
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let (own, mut most) = (PathBuf::from(PROGRAM).canonicalize().unwrap(), 0);
     loop {

@@ -4,6 +4,9 @@ use std::process::Command;
 
 use ossnet::rng::Rng;
 
+use crate::infer_memory::resident;
+use crate::support::cli::Place;
+
 const MIB: u64 = 1 << 20;
 
 /// What the process needs beside the arena: the program itself, thread stacks, the GEMM crate's packing buffers.
@@ -72,4 +75,39 @@ fn no_step_holds_more_than_planned() {
         println!("{:6.1} MiB less than planned: {}", (planned - measured) as f64 / MIB as f64, flags.join(" "));
     }
     println!("at least {:.1} MiB are left", least_left as f64 / MIB as f64);
+}
+
+/// A run from its first scan to its last page holds no more than the largest phase of its plan.
+#[test]
+fn no_run_holds_more_than_its_largest_phase() {
+    let place = Place::new();
+    let json =
+        |arguments: &str| -> serde_json::Value { serde_json::from_str(&place.run(arguments).succeeded()).unwrap() };
+    let empty = json("memory --compare-to measured --model unet3d --volume 16x16x16 --threads 1 --json");
+    let larger_program = empty["resident_peak_bytes"]["before_the_run"].as_u64().unwrap().saturating_sub(PROGRAM);
+    let mut rng = Rng::new(23);
+    let drawn = std::env::var("OSSNET_DRAWN").map_or(DRAWN, |drawn| drawn.parse().expect("a number"));
+    for run in 0..drawn {
+        let mut of = |choices: &[&str]| choices[rng.below(choices.len() as u64) as usize].to_string();
+        // Each network in turn: what is drawn is the rest.
+        let model = ["o-net-small", "unet3d", "oss-net-c-small", "unet2d"][run % 4];
+        let threads = of(&["1", "2", "4", "8"]);
+        let mut flags = format!("--model {model} --epochs {} --validate-every {}", of(&["1", "2"]), of(&["0", "1"]));
+        flags +=
+            &format!(" --batch-size {} {}", of(&["1", "2", "4"]), of(&["", "--average-decay 0.9", "--prefetch 0"]));
+        flags += &of(&["", " --recompute 1", " --recompute 2", " --accumulate 2"]);
+        let train = format!("train --quiet --preset sample --threads {threads} {flags} --out run-{run}");
+        let measured = resident(&mut place.command(&train));
+        let plan = json(&format!("memory --run run-{run} --threads {threads} --json"));
+        let bytes = |phase: &serde_json::Value, key: &str| phase[key].as_u64().unwrap();
+        let phases = plan["phases"].as_array().unwrap().iter();
+        let planned = phases.map(|phase| bytes(phase, "device_bytes") + bytes(phase, "host_bytes")).max().unwrap();
+        let planned = planned + larger_program;
+        println!("{:6.1} of {:.1} MiB planned: {flags}", measured as f64 / MIB as f64, planned as f64 / MIB as f64);
+        assert!(
+            measured <= planned,
+            "{train}: {measured} bytes are resident, {planned} are planned: {}",
+            plan["phases"]
+        );
+    }
 }

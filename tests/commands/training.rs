@@ -24,8 +24,6 @@ fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Killed a dozen times at moments that walk through start, steps, validations and saves, and gone on with each time: the
-/// same bits as without, every step logged once, nothing left behind.
 /// A checkpoint from before versions that note the training data's spacing is gone on with as well.
 #[test]
 fn a_run_of_an_earlier_version() {
@@ -35,6 +33,22 @@ fn a_run_of_an_earlier_version() {
     // A finished run is not looked into again.
     fs::remove_file(place.at("run/summary.json")).unwrap();
     place.run("train --quiet --threads 1 --resume run").succeeded();
+}
+
+/// `--validate-every 0` means none: not in between, and not at the end.
+#[test]
+fn no_validations_where_none_are_wanted() {
+    let place = place();
+    let train = "train --preset sample --quiet --threads 1 --model o-net-small --points 64 --epochs 4 --data data";
+    for (every, count) in [(0, 0), (3, 2)] {
+        place.run(&format!("{train} --validate-every {every} --out run-{every}")).succeeded();
+        let log = String::from_utf8(bytes(&place.at(&format!("run-{every}/log.jsonl")))).unwrap();
+        assert_eq!(log.matches(r#""event":"validation""#).count(), count, "{log}");
+        assert_eq!(place.at(&format!("run-{every}/o-net-small.best.safetensors")).exists(), count > 0);
+        let summary: serde_json::Value =
+            serde_json::from_slice(&bytes(&place.at(&format!("run-{every}/summary.json")))).unwrap();
+        assert_eq!(summary["best"].is_null(), count == 0, "{summary}");
+    }
 }
 
 /// A finished run says so, more epochs are trained, from anywhere, and a refusal names what differs.

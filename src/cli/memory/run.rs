@@ -220,8 +220,7 @@ fn text(answer: &RunForecast) -> String {
     };
     device_and_host(grid, (&answer.host, answer.target), answer.device_bytes(), cases, &mut text);
     text += "\n";
-    text += &phase_text(answer);
-    text + "\nBatches that are drawn ahead (train --prefetch) take what is left of the budget, up to 1 GiB.\n"
+    text + &phase_text(answer)
 }
 
 /// The run in phases.
@@ -247,7 +246,7 @@ pub(super) fn device_and_host(
     device.push(["device, in all".into(), mib(on_device)]);
     let mut grid = TextTable::new(["on the host", "MiB"]);
     grid.push([cases.to_string(), mib(host.cases)]);
-    grid.push(["the batch on its way".into(), mib(host.staging)]);
+    grid.push(["batches on their way".into(), mib(host.staging)]);
     if host.results > 0 {
         grid.push(["probabilities and labels".into(), mib(host.results)]);
     }

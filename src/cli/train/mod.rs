@@ -45,7 +45,7 @@ use crate::train::run::{Run, best_path};
 use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
 use crate::train::setup::Setup;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{PREFETCH, Trainer};
 use crate::train::{training_state, validation};
 use flags::Flags;
 
@@ -78,9 +78,9 @@ pub struct TrainArgs {
     /// CUDA device to compute on, for example "0" [official option]
     #[arg(long, value_name = "LIST", conflicts_with = "device", help_heading = "Run")]
     cuda_devices: Option<String>,
-    /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are
-    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, default_value = "1GiB", help_heading = "Run")]
-    prefetch: u64,
+    /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are [default: 1GiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, help_heading = "Run")]
+    prefetch: Option<u64>,
     /// Training time that the number of epochs is chosen for, with your own data [default: 10m on the CPU, 1h on CUDA]
     #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
     time_budget: Option<f64>,
@@ -261,7 +261,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     let trainer = Trainer::new(device, &network, fitting.settings().clone());
     let mut trainer = ranks.all(trainer.map_err(|error| fitting.explain(error)))?;
     trainer.join(ranks, fitting.settings().undivided(&divided, &settings));
-    trainer.set_prefetch(args.prefetch);
+    trainer.set_prefetch(args.prefetch.unwrap_or(PREFETCH));
     if args.graph {
         trainer.use_graphs()?;
     }

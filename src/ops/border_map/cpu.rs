@@ -33,7 +33,8 @@ fn near_foreground(label: &[u8], shape: [usize; 3]) -> Option<[Range<usize>; 3]>
             *range = range.start.min(low)..range.end.max(high + 1);
         }
     }
-    let wider = |(range, side): (Range<usize>, usize)| range.start.saturating_sub(REACH + 1)..(range.end + REACH + 1).min(side);
+    let wider =
+        |(range, side): (Range<usize>, usize)| range.start.saturating_sub(REACH + 1)..(range.end + REACH + 1).min(side);
     (!found[0].is_empty()).then(|| [0, 1, 2].map(|k| wider((found[k].clone(), shape[k]))))
 }
 

@@ -8,7 +8,7 @@
 //! - [`decode`]: syntax tree to executable form; [`ops`]: the instructions;
 //! - [`exec`]: warps, blocks, launches; [`memory`]: device memory;
 //! - [`check`]: the checkers; [`counters`]: what kernels did;
-//! - [`driver`]: the exported functions; [`control`]: how a test configures and reads the emulator.
+//! - [`driver`]: the exported functions; [`nccl`]: those of NCCL; [`control`]: how a test configures and reads the emulator.
 
 // Loops over lanes index several arrays by the same lane; that is what they mean.
 #![allow(clippy::needless_range_loop)]
@@ -23,6 +23,8 @@ pub mod driver;
 pub mod exec;
 pub mod footprint;
 pub mod memory;
+#[cfg(not(test))]
+pub mod nccl;
 pub mod ops;
 pub mod ptx;
 

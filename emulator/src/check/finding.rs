@@ -55,6 +55,8 @@ kinds! {
     BadCopy = "bad copy",
     /// A module that cannot be loaded.
     BadModule = "bad module",
+    /// A collective that ranks call differently, or on memory or a stream that is not theirs.
+    BadCollective = "bad collective",
 }
 
 /// One finding; the same one at the same instruction is counted, not repeated.

@@ -53,6 +53,19 @@ fn range(what: &str, address: u64, bytes: usize, write: bool) -> Result<*mut u8,
     Ok(host)
 }
 
+/// The same for other libraries' sake.
+pub fn host_range(what: &str, address: u64, bytes: usize, write: bool) -> Result<*mut u8, Status> {
+    match bytes {
+        0 => Ok(std::ptr::NonNull::dangling().as_ptr()),
+        _ => range(what, address, bytes, write),
+    }
+}
+
+/// True if all bytes of the range were written.
+pub fn is_defined(address: u64, bytes: usize) -> bool {
+    device_of(address).is_ok_and(|device| lock(&device.state).memory.undefined_in(address, bytes as u64).is_none())
+}
+
 fn to_device(to: u64, from: *const u8, bytes: usize) -> Outcome {
     if bytes == 0 {
         return Ok(());

@@ -73,10 +73,17 @@ pub fn device(ordinal: i32) -> Result<&'static Device, Status> {
     usize::try_from(ordinal).ok().and_then(|k| devices().get(k)).ok_or(Status::InvalidDevice)
 }
 
+/// The number of the device an address belongs to.
+pub fn ordinal_of(address: u64) -> Option<usize> {
+    (address >> DEVICE_SHIFT)
+        .checked_sub(1)
+        .map(|ordinal| ordinal as usize)
+        .filter(|&ordinal| ordinal < devices().len())
+}
+
 /// The device an address belongs to.
 pub fn device_of(address: u64) -> Result<&'static Device, Status> {
-    let ordinal = (address >> DEVICE_SHIFT).checked_sub(1).ok_or(Status::InvalidValue)?;
-    devices().get(ordinal as usize).ok_or(Status::InvalidValue)
+    ordinal_of(address).map(|ordinal| &devices()[ordinal]).ok_or(Status::InvalidValue)
 }
 
 const CONTEXT: usize = 0xC0DE_0001;

@@ -7,8 +7,8 @@ use super::graph::not_captured;
 use super::state::{Event, current_state, fresh, handles};
 use super::{Outcome, Status, api, give, record};
 
-/// Handles 0 to 2 are the default streams.
-fn known(stream: *mut c_void) -> Outcome {
+/// Whether there is such a stream: handles 0 to 2 are the default streams.
+pub fn known(stream: *mut c_void) -> Outcome {
     if stream as usize <= 2 || handles().streams.contains_key(&(stream as usize)) {
         Ok(())
     } else {

@@ -305,7 +305,16 @@ impl Tensor {
         self.buffer.address()
     }
 
-    fn unshared(&mut self) -> &mut Buffer {
+    /// What holds the elements.
+    pub(crate) fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// The same for writing.
+    ///
+    /// # Panics
+    /// As [`Tensor::data_mut`].
+    pub(crate) fn unshared(&mut self) -> &mut Buffer {
         Arc::get_mut(&mut self.buffer).expect("a shared tensor was written")
     }
 }

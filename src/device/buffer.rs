@@ -1,5 +1,7 @@
 //! A buffer: a block of a device's arena that frees itself.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 
 use super::cuda::Fetch;
@@ -135,6 +137,25 @@ impl Buffer {
         match self.device.backend() {
             Backend::Cpu { .. } => self.as_mut_slice::<u8>().copy_from_slice(other.as_slice()),
             Backend::Cuda(cuda) => cuda.copy(self.address(), other.address(), self.bytes)?,
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Copies the bytes `part` of another buffer on the same device, to those from `at` on.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn copy_part(&mut self, at: u64, other: &Buffer, part: Range<u64>) -> Result<()> {
+        let bytes = part.end - part.start;
+        assert!(
+            part.end <= other.bytes && at + bytes <= self.bytes && self.device.same(&other.device),
+            "parts of buffers that cannot be copied"
+        );
+        match self.device.backend() {
+            Backend::Cpu { .. } => self.as_mut_slice::<u8>()[at as usize..][..bytes as usize]
+                .copy_from_slice(&other.as_slice()[part.start as usize..part.end as usize]),
+            Backend::Cuda(cuda) => cuda.copy(self.address() + at, other.address() + part.start, bytes)?,
             Backend::Plan { .. } => {}
         }
         Ok(())

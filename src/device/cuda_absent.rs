@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 
 use super::cudnn_desc::{ConvDescriptor, Operands, Pass};
-use super::device_info::{DeviceInfo, KernelInfo, Observer};
+use super::device_info::{DeviceInfo, KernelInfo, NCCL_ID, Observer};
 use super::launch_config::LaunchConfig;
 use super::target::CudaTarget;
 use crate::error::{Error, Result};
@@ -50,6 +50,39 @@ pub struct Kernel<'a>(Infallible, PhantomData<&'a Cuda>);
 
 fn absent<T>() -> Result<T> {
     Err(Error::Device("this ossnet was built without CUDA; build it with --features cuda, or use --device cpu".into()))
+}
+
+/// This device among those of other ranks: here a type without values.
+pub struct Communicator(Infallible);
+
+impl Communicator {
+    pub(in crate::device) fn leave(self) {
+        match self.0 {}
+    }
+}
+
+/// None.
+///
+/// # Errors
+/// Always.
+pub fn load_nccl() -> Result<()> {
+    absent()
+}
+
+/// None.
+///
+/// # Errors
+/// Always.
+pub fn nccl_id() -> Result<[u8; NCCL_ID]> {
+    absent()
+}
+
+/// None.
+///
+/// # Errors
+/// Always.
+pub fn count() -> Result<usize> {
+    absent()
 }
 
 /// None, and why.
@@ -167,6 +200,18 @@ impl Cuda {
     }
 
     pub(crate) fn copy(&self, _: u64, _: u64, _: u64) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(in crate::device) fn communicator(&self, _: [u8; NCCL_ID], _: usize, _: usize) -> Result<Communicator> {
+        match self.0 {}
+    }
+
+    pub(in crate::device) fn all_reduce(&self, _: &Communicator, _: u64, _: u64) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(in crate::device) fn all_gather(&self, _: &Communicator, _: u64, _: u64, _: u64) -> Result<()> {
         match self.0 {}
     }
 

@@ -6,6 +6,9 @@ pub const LEAST_CUDA: (u32, u32) = (12, 1);
 /// The oldest branch of NVIDIA's driver with that version.
 pub const LEAST_DRIVER: &str = "r530";
 
+/// Bytes of the id that NCCL's ranks find each other by.
+pub const NCCL_ID: usize = 128;
+
 /// A CUDA device of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceInfo {

@@ -20,7 +20,7 @@ pub(crate) struct RunningUpdate {
 impl RunningUpdate {
     /// What makes the variance unbiased: `count/(count − 1)`.
     fn unbiased(&self) -> f32 {
-        unbiased(self.count)
+        self.count as f32 / self.count.saturating_sub(1).max(1) as f32
     }
 
     #[cfg(feature = "train")]
@@ -28,10 +28,6 @@ impl RunningUpdate {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         Ok([&(self.count as u64).to_le_bytes(), bytemuck::cast_slice(&self.statistics.to_vec()?)].concat())
     }
-}
-
-fn unbiased(count: usize) -> f32 {
-    count as f32 / count.saturating_sub(1).max(1) as f32
 }
 
 /// Updates of one launch: they fit the 4 KiB that a kernel's parameters may have.
@@ -54,9 +50,7 @@ impl Parameters {
     pub(crate) fn update_running(&mut self, updates: &[RunningUpdate]) -> Result<()> {
         let device = self.device().clone();
         match device.backend() {
-            Backend::Cpu { .. } => updates.iter().for_each(|update| {
-                self.update_on_cpu(update, update.count, update.statistics.data());
-            }),
+            Backend::Cpu { .. } => updates.iter().for_each(|update| self.update_on_cpu(update)),
             Backend::Cuda(cuda) => {
                 let mut rest = updates;
                 while !rest.is_empty() {
@@ -75,24 +69,25 @@ impl Parameters {
     }
 
     #[cfg(feature = "train")]
-    /// Applies what another rank has told of the same updates, one behind the other (see [`RunningUpdate::to_bytes`]), on a CPU.
-    pub(crate) fn update_running_as_told(&mut self, updates: &[RunningUpdate], told: &[u8]) {
+    /// Applies what another rank has told of the same updates, one behind the other (see [`RunningUpdate::to_bytes`]), which take
+    /// the place of the own.
+    pub(crate) fn update_running_as_told(&mut self, updates: &mut [RunningUpdate], told: &[u8]) -> Result<()> {
         let mut rest = told;
-        for update in updates {
+        for update in updates.iter_mut() {
             let (count, values) = rest.split_at(size_of::<u64>());
             let (values, later) = values.split_at(size_of::<f32>() * update.statistics.len());
-            let count = u64::from_le_bytes(count.try_into().unwrap_or_default()) as usize;
-            self.update_on_cpu(update, count, &bytemuck::pod_collect_to_vec::<u8, f32>(values));
-            self.count_update(update.buffer);
+            update.count = u64::from_le_bytes(count.try_into().unwrap_or_default()) as usize;
+            update.statistics.write(&bytemuck::pod_collect_to_vec::<u8, f32>(values))?;
             rest = later;
         }
+        self.update_running(updates)
     }
 
-    fn update_on_cpu(&mut self, update: &RunningUpdate, count: usize, statistics: &[f32]) {
+    fn update_on_cpu(&mut self, update: &RunningUpdate) {
         let running = self.buffer_mut(update.buffer);
         let groups = running.channels();
-        for (i, (running, &new)) in running.data_mut().iter_mut().zip(statistics).enumerate() {
-            let new = if i < groups { new } else { new * unbiased(count) };
+        for (i, (running, &new)) in running.data_mut().iter_mut().zip(update.statistics.data()).enumerate() {
+            let new = if i < groups { new } else { new * update.unbiased() };
             *running += update.momentum * (new - *running);
         }
     }

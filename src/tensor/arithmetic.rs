@@ -30,6 +30,24 @@ impl Tensor {
         Ok(sum)
     }
 
+    /// Adds `length` f32 of `other` from its number `from` on to those from number `at` on.
+    pub(crate) fn add_part(&mut self, at: usize, other: &Tensor, from: usize, length: usize) -> Result<()> {
+        let device = self.device().clone();
+        match device.backend() {
+            Backend::Cpu { pool, .. } => by_elements(pool, &mut self.data_mut()[at..at + length], |first, sum| {
+                sum.iter_mut().zip(&other.data()[from + first..]).for_each(|(a, b)| *a += b);
+            }),
+            Backend::Cuda(cuda) => cuda
+                .kernel("add_in_place")
+                .output_from(self, at)
+                .input_from(other, from)
+                .value(length as u64)
+                .launch(LaunchConfig::cover(length.div_ceil(4)))?,
+            Backend::Plan { .. } => {}
+        }
+        Ok(())
+    }
+
     /// Rounds the f32 that a CPU holds numbers of bf16 as. What is shared was rounded when it was made.
     pub(crate) fn imitate_bf16(&mut self) {
         if self.dtype() != DType::Bf16 || !self.is_unique() {

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::device::Device;
 use crate::device::collective::{Alone, Collective};
 use crate::error::{Error, Result};
 use crate::memory::Phase;
@@ -73,6 +74,20 @@ impl Ranks {
     pub fn end_together<T>(&self, error: Error) -> Result<T> {
         self.failed.set(true);
         Err(error)
+    }
+
+    /// Makes buffers of `device` known to the transport, which is to sum them.
+    ///
+    /// # Errors
+    /// Those of the first rank whose device cannot join, on every rank.
+    pub fn join(&self, device: &Device) -> Result<()> {
+        if !self.are_several() {
+            return Ok(());
+        }
+        let own = self.all(self.collective.invitation())?;
+        let mut all = vec![0; self.size() * own.len()];
+        self.collective.all_gather(&own, &mut all)?;
+        self.all(self.collective.join(device, &all[..own.len()]))
     }
 
     /// What `own` is, if it is no error on any rank; else the error of the first rank that has one, on every rank.

@@ -88,10 +88,6 @@ impl Trainer {
     /// # Errors
     /// An impossible configuration, a precision that the network does not compute in, or no memory.
     pub fn new(device: &Device, architecture: &dyn Architecture, settings: TrainSettings) -> Result<Self> {
-        if (settings.ranks > 1 || settings.deterministic_reduce) && matches!(device.target(), Target::Cuda(_)) {
-            let what = if settings.ranks > 1 { "training by several processes" } else { "--deterministic-reduce" };
-            return Err(Error::Usage(format!("{what} is for the CPU so far; omit --device, or start one process")));
-        }
         let mut parameters = Parameters::new(device);
         let mut network = architecture.build(&mut parameters, &mut Rng::named(settings.seed, "weights"))?;
         settings.recompute.choices(&architecture.units())?;
@@ -227,6 +223,11 @@ impl Trainer {
     pub fn use_graphs(&mut self) -> Result<()> {
         if !matches!(self.device.target(), Target::Cuda(_)) {
             return Err(Error::Usage("--graph needs a CUDA device; omit it on the CPU".into()));
+        }
+        if self.settings.ranks > 1 || self.settings.deterministic_reduce {
+            let why =
+                "gradients that several processes or --deterministic-reduce add need places of their own in every pass";
+            return Err(Error::Usage(format!("--graph: {why}; omit it")));
         }
         if self.network.architecture().dropout() > 0.0 {
             let why = "dropout draws new numbers in every pass, and a CUDA graph repeats the same";

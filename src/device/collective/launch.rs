@@ -37,15 +37,17 @@ pub struct Launch {
     pub rank: usize,
     /// How many there are.
     pub size: usize,
+    /// Its number among those of its machine, if that is said.
+    pub local: Option<usize>,
 }
 
-/// Names of a launcher's variables: size and rank.
-const VARIABLES: [(Launcher, &str, &str); 4] = [
-    (Launcher::OpenMpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    (Launcher::Pmi, "PMI_SIZE", "PMI_RANK"),
+/// Names of a launcher's variables: size, rank, and the number on the machine.
+const VARIABLES: [(Launcher, &str, &str, &[&str]); 4] = [
+    (Launcher::OpenMpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", &["OMPI_COMM_WORLD_LOCAL_RANK"]),
+    (Launcher::Pmi, "PMI_SIZE", "PMI_RANK", &["MPI_LOCALRANKID", "SLURM_LOCALID"]),
     // Of the step that srun began, not of the job: a batch script, which is one process, has SLURM_NTASKS and SLURM_PROCID.
-    (Launcher::Slurm, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    (Launcher::Environment, "WORLD_SIZE", "RANK"),
+    (Launcher::Slurm, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", &["SLURM_LOCALID"]),
+    (Launcher::Environment, "WORLD_SIZE", "RANK", &["LOCAL_RANK"]),
 ];
 
 impl Launch {
@@ -61,7 +63,7 @@ impl Launch {
                 Error::Usage(format!("the environment says {name}={text}, which is no number; unset it or mend it"))
             }),
         };
-        for (launcher, size_name, rank_name) in VARIABLES {
+        for (launcher, size_name, rank_name, local_names) in VARIABLES {
             let Some(size) = number(size_name)? else { continue };
             let rank = match number(rank_name)? {
                 Some(rank) if rank < size => rank,
@@ -75,9 +77,15 @@ impl Launch {
                     return Err(Error::Usage(format!("{problem}; ranks count from 0: mend or unset them")));
                 }
             };
-            return Ok(Some(Self { launcher, rank, size }));
+            let local = local_names.iter().find_map(|name| number(name).transpose()).transpose()?;
+            return Ok(Some(Self { launcher, rank, size, local }));
         }
         Ok(None)
+    }
+
+    /// The variables by which launchers give the number of processes.
+    pub fn sizes() -> impl Iterator<Item = &'static str> {
+        VARIABLES.into_iter().map(|(_, size, ..)| size)
     }
 
     /// What this process's environment says.
@@ -102,33 +110,36 @@ mod tests {
     #[test]
     fn every_launcher_is_understood() {
         use Launcher::{Environment, OpenMpi, Pmi, Slurm};
-        // Variables of the environment; who set them, the rank and the number of ranks.
-        type Case = (&'static str, Option<(Launcher, usize, usize)>);
+        // Variables of the environment; who set them, the rank, the number of ranks, and the number on the machine.
+        type Case = (&'static str, Option<(Launcher, usize, usize, Option<usize>)>);
         let table: [Case; 12] = [
             ("", None),
             ("HOME=/root RANK=3", None),
             // torchrun
-            ("RANK=3 LOCAL_RANK=1 WORLD_SIZE=4 MASTER_ADDR=a MASTER_PORT=1", Some((Environment, 3, 4))),
-            ("WORLD_SIZE=1", Some((Environment, 0, 1))),
+            ("RANK=3 LOCAL_RANK=1 WORLD_SIZE=4 MASTER_ADDR=a MASTER_PORT=1", Some((Environment, 3, 4, Some(1)))),
+            ("WORLD_SIZE=1", Some((Environment, 0, 1, None))),
             // Open MPI, also within a Slurm job and beside variables for PyTorch
-            ("OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_LOCAL_RANK=0", Some((OpenMpi, 2, 4))),
+            (
+                "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_LOCAL_RANK=0",
+                Some((OpenMpi, 2, 4, Some(0))),
+            ),
             (
                 "SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 OMPI_COMM_WORLD_SIZE=8 OMPI_COMM_WORLD_RANK=5 WORLD_SIZE=2",
-                Some((OpenMpi, 5, 8)),
+                Some((OpenMpi, 5, 8, None)),
             ),
             // MPICH, Intel MPI, srun --mpi=pmi2
-            ("PMI_RANK=1 PMI_SIZE=2 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Some((Pmi, 1, 2))),
-            ("PMI_RANK=6 PMI_SIZE=8 SLURM_LOCALID=2 SLURM_STEP_NUM_TASKS=8 SLURM_PROCID=6", Some((Pmi, 6, 8))),
+            ("PMI_RANK=1 PMI_SIZE=2 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Some((Pmi, 1, 2, Some(1)))),
+            ("PMI_RANK=6 PMI_SIZE=8 SLURM_LOCALID=2 SLURM_STEP_NUM_TASKS=8 SLURM_PROCID=6", Some((Pmi, 6, 8, Some(2)))),
             // srun
-            ("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4", Some((Slurm, 3, 4))),
+            ("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4", Some((Slurm, 3, 4, Some(1)))),
             // A batch script, and an array's task, are one process each.
             ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_JOB_ID=7", None),
             ("SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_COUNT=64 SLURM_NTASKS=1", None),
-            ("SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0", Some((Slurm, 0, 1))),
+            ("SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0", Some((Slurm, 0, 1, None))),
         ];
         for (words, expected) in table {
             let found = read(words).unwrap();
-            let found = found.map(|launch| (launch.launcher, launch.rank, launch.size));
+            let found = found.map(|launch| (launch.launcher, launch.rank, launch.size, launch.local));
             assert_eq!(found, expected, "{words}");
         }
     }

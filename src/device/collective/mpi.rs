@@ -9,16 +9,14 @@ use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives, Root};
+use mpi::traits::{Communicator, CommunicatorCollectives};
 
 use super::Collective;
+use crate::device::Buffer;
 use crate::error::{Error, Result};
 
 /// Numbers of one message: their copy, which the sum replaces, takes half a MiB outside the ledger.
 const MESSAGE: usize = 1 << 17;
-
-/// Bytes of one broadcast message, whose length MPI counts in 31 bits.
-const BYTES: usize = 1 << 30;
 
 /// The processes that MPI's launcher started.
 pub struct Mpi {
@@ -51,9 +49,9 @@ impl Collective for Mpi {
         self.world.size() as usize
     }
 
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+    fn all_reduce(&self, values: &mut Buffer) -> Result<()> {
         let mut message = self.message.borrow_mut();
-        for piece in values.chunks_mut(MESSAGE) {
+        for piece in values.as_mut_slice::<f32>().chunks_mut(MESSAGE) {
             message.clear();
             message.extend_from_slice(piece);
             self.world.all_reduce_into(&message[..], piece, SystemOperation::sum());
@@ -66,18 +64,12 @@ impl Collective for Mpi {
         Ok(())
     }
 
-    fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<()> {
-        let root = self.world.process_at_rank(root as i32);
-        bytes.chunks_mut(BYTES).for_each(|piece| root.broadcast_into(piece));
-        Ok(())
-    }
-
     fn barrier(&self) -> Result<()> {
         self.world.barrier();
         Ok(())
     }
 
-    fn finish(&self) {
+    fn finish(&self, _: bool) {
         self.universe.take().map(std::mem::ManuallyDrop::into_inner);
     }
 

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex};
 
 use super::Collective;
+use crate::device::Buffer;
 use crate::error::Result;
 
 /// What ranks exchange: each writes its own bytes, waits, reads all, and waits again.
@@ -39,7 +40,8 @@ impl Collective for Thread {
     }
 
     /// From the last rank to the first: an order that nobody may rely on.
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+    fn all_reduce(&self, values: &mut Buffer) -> Result<()> {
+        let values = values.as_mut_slice::<f32>();
         let all = self.exchange(bytemuck::cast_slice(values));
         values.fill(0.0);
         for bytes in all.iter().rev() {
@@ -54,18 +56,12 @@ impl Collective for Thread {
         Ok(())
     }
 
-    fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<()> {
-        let all = self.exchange(bytes);
-        bytes.copy_from_slice(&all[root]);
-        Ok(())
-    }
-
     fn barrier(&self) -> Result<()> {
         self.exchange(&[]);
         Ok(())
     }
 
-    fn finish(&self) {}
+    fn finish(&self, _: bool) {}
 
     fn abort(&self, code: u8) -> ! {
         panic!("rank {} ends all with {code}", self.rank)

@@ -20,6 +20,7 @@ mod graph;
 mod kernel;
 mod memory;
 mod modules;
+mod nccl;
 #[allow(dead_code)] // build.rs encodes, the program decodes
 mod ptx_codec;
 mod queue;
@@ -47,6 +48,7 @@ pub use graph::Graph;
 pub use kernel::Kernel;
 use memory::Range;
 use modules::Modules;
+pub use nccl::{Communicator, load_nccl, nccl_id};
 use queue::{Queue, Task};
 use staging::Staging;
 
@@ -295,7 +297,7 @@ impl Drop for Cuda {
 ///
 /// # Errors
 /// [`Error::Device`] that says why there are none.
-fn count() -> Result<usize> {
+pub fn count() -> Result<usize> {
     thread_local!(static PRESENT: Cell<bool> = const { Cell::new(false) });
     // SAFETY: this only tries to load the library. Asked before any other call, which would panic without it.
     if !PRESENT.get() && !unsafe { is_culib_present() } {

@@ -60,7 +60,7 @@ impl Trainer {
             let step = self.optimizer.steps() + 1;
             self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
         }
-        self.update_running(&updates, own)?;
+        self.update_running(&mut updates, own)?;
         Ok(loss)
     }
 

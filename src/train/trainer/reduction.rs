@@ -7,6 +7,8 @@
 //!
 //! The loss and the running statistics follow the order of the passes in either case.
 
+use std::ops::Range;
+
 use super::{NextBatch, Trainer};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -48,7 +50,9 @@ impl Trainer {
                         Ok(())
                     }
                     (false, sum) => {
-                        self.ranks.collective().all_reduce(flat.data_mut())?;
+                        if !device.is_plan() {
+                            self.ranks.collective().all_reduce(flat.unshared())?;
+                        }
                         *sum = Some(flat);
                         Ok(())
                     }
@@ -117,13 +121,13 @@ impl Trainer {
         if self.device.is_plan() {
             return Ok(());
         }
-        for (own, sum) in flat.data().chunks(PIECE).zip(sum.data_mut().chunks_mut(PIECE)) {
-            let all = &mut gathered.data_mut()[..ranks * own.len()];
-            self.ranks.collective().all_gather(bytemuck::cast_slice(own), bytemuck::cast_slice_mut(all))?;
-            for (rank, values) in all.chunks(own.len()).enumerate() {
+        for begin in (0..flat.len()).step_by(PIECE) {
+            let length = PIECE.min(flat.len() - begin);
+            self.ranks.collective().gather_part(flat.buffer(), bytes(begin, length), gathered.unshared())?;
+            for rank in 0..ranks {
                 match first && rank == 0 {
-                    true => sum.copy_from_slice(values),
-                    false => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+                    true => sum.unshared().copy_part(bytes(begin, 0).start, gathered.buffer(), bytes(0, length))?,
+                    false => sum.add_part(begin, &gathered, rank * length, length)?,
                 }
             }
         }
@@ -132,7 +136,7 @@ impl Trainer {
 
     /// Lets the running statistics follow those of the passes of all ranks, in the passes' order; `updates` are of the `own`
     /// passes of this one.
-    pub(super) fn update_running(&mut self, updates: &[RunningUpdate], own: usize) -> Result<()> {
+    pub(super) fn update_running(&mut self, updates: &mut [RunningUpdate], own: usize) -> Result<()> {
         if self.device.is_plan() || !self.ranks.are_several() || updates.is_empty() {
             return self.parameters.update_running(updates);
         }
@@ -143,8 +147,8 @@ impl Trainer {
         let (updates_a_pass, bytes_a_pass) = (updates.len() / own.max(1), told.len() / own.max(1));
         for pass in 0..own {
             for told in &of_ranks {
-                let updates = &updates[pass * updates_a_pass..][..updates_a_pass];
-                self.parameters.update_running_as_told(updates, &told[pass * bytes_a_pass..][..bytes_a_pass]);
+                let updates = &mut updates[pass * updates_a_pass..][..updates_a_pass];
+                self.parameters.update_running_as_told(updates, &told[pass * bytes_a_pass..][..bytes_a_pass])?;
             }
         }
         Ok(())
@@ -163,7 +167,7 @@ impl Trainer {
         let values = self.parameters.iter().map(Parameter::value);
         let buffers = self.parameters.buffers().map(|(_, value, _)| value);
         for tensor in values.chain(buffers).chain(self.optimizer.state()) {
-            digest.update(bytemuck::cast_slice::<f32, u8>(tensor.data()));
+            digest.update(bytemuck::cast_slice::<f32, u8>(&tensor.to_vec()?));
         }
         let hash: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let name = format!("the hash of all weights after step {}", self.optimizer.steps());
@@ -176,30 +180,31 @@ fn flattened(device: &Device, parameters: &Parameters) -> Result<Tensor> {
     let gradients = || parameters.iter().filter_map(Parameter::gradient);
     let length = gradients().map(Tensor::len).sum();
     let mut flat = Tensor::empty(device, &[length], DType::F32, Role::Gradient)?;
-    if !device.is_plan() {
-        let mut rest = flat.data_mut();
-        for gradient in gradients() {
-            let (own, later) = rest.split_at_mut(gradient.len());
-            own.copy_from_slice(gradient.data());
-            rest = later;
-        }
+    let mut begin = 0;
+    for gradient in gradients() {
+        flat.unshared().copy_part(bytes(begin, 0).start, gradient.buffer(), bytes(0, gradient.len()))?;
+        begin += gradient.len();
     }
     Ok(flat)
 }
 
 /// Puts the parts of `flat` in the places of the gradients that it was made of.
 fn spread(parameters: &mut Parameters, flat: &Tensor) -> Result<()> {
-    let mut first = 0;
+    let mut begin = 0;
     for parameter in parameters.iter_mut() {
         let Some(gradient) = parameter.take_gradient() else { continue };
         // A gradient that somebody else holds too is not to change for them.
         let mut gradient = if gradient.is_unique() { gradient } else { gradient.copied(Role::Gradient)? };
         let length = gradient.len();
-        if !flat.device().is_plan() {
-            gradient.data_mut().copy_from_slice(&flat.data()[first..first + length]);
-        }
-        first += length;
+        gradient.unshared().copy_part(0, flat.buffer(), bytes(begin, length))?;
+        begin += length;
         parameter.set_gradient(gradient);
     }
     Ok(())
+}
+
+/// Where `length` f32 from number `begin` on lie.
+fn bytes(begin: usize, length: usize) -> Range<u64> {
+    let of = |count: usize| (size_of::<f32>() * count) as u64;
+    of(begin)..of(begin + length)
 }

@@ -51,9 +51,14 @@ fn listen_to_schedulers() {
     }
 }
 
+/// How urgently an end is asked for: 0 not at all, 1 at the next good place, 2 as soon as possible.
+pub fn level() -> u8 {
+    LEVEL.load(Ordering::SeqCst)
+}
+
 /// True once any signal has come.
 pub fn is_asked_for() -> bool {
-    LEVEL.load(Ordering::SeqCst) >= SOON
+    level() >= SOON
 }
 
 /// An error once any signal has come; `progress` says what is done.
@@ -73,5 +78,5 @@ pub fn check_now(progress: impl FnOnce() -> String) -> Result<()> {
 }
 
 fn check_level(least: u8, progress: impl FnOnce() -> String) -> Result<()> {
-    if LEVEL.load(Ordering::SeqCst) >= least { Err(Error::Interrupted(progress())) } else { Ok(()) }
+    if level() >= least { Err(Error::Interrupted(progress())) } else { Ok(()) }
 }

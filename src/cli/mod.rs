@@ -4,6 +4,8 @@ mod borders;
 #[cfg(feature = "infer")]
 mod checkpoints;
 #[cfg(feature = "train")]
+mod children;
+#[cfg(feature = "train")]
 mod compare;
 #[cfg(feature = "train")]
 mod compare_command;

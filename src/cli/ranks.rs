@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::RunArgs;
+use super::output::note_after;
 use super::progress::Shown;
 use crate::device::collective::{self, Launch};
 use crate::error::{Error, Result};
@@ -16,14 +17,17 @@ thread_local! {
     static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Joins the processes that a launcher has started with this one.
+/// Joins the processes of `launch`, which a launcher has started with this one; with `gpus` they compute on one each.
 ///
 /// # Errors
-/// [`Error::Usage`] if there are some and this program cannot talk to them.
-pub fn join() -> Result<Ranks> {
-    let launch = Launch::from_environment()?;
-    let joined = collective::join(launch.as_ref()).inspect_err(|_| keep_silent(launch.as_ref()))?;
-    let ranks = Ranks::of(joined);
+/// [`Error::Usage`] if there are some and this program cannot talk to them, [`Error::Device`] if they do not meet.
+pub fn join(launch: Option<&Launch>, gpus: bool) -> Result<Ranks> {
+    let joined = collective::join(launch, gpus, |line| note_after("ossnet: ", line));
+    let joined = joined.inspect_err(|error| match error {
+        Error::Device(_) => {}
+        _ => keep_silent(launch),
+    });
+    let ranks = Ranks::of(joined?);
     JOINED.set(Some(ranks.clone()));
     Ok(ranks)
 }
@@ -48,12 +52,12 @@ fn keep_silent(launch: Option<&Launch>) {
     SILENT.set(launch.is_some_and(|launch| launch.rank > 0));
 }
 
-/// What this process takes of its machine, if it is told nothing else: its part of the threads and of the memory. Only the
-/// first speaks.
+/// What this process takes of its machine, if it is told nothing else: its part of the threads and of the memory, or of that
+/// of its GPU as much as one process would. Only the first speaks.
 ///
 /// # Errors
 /// What the transport says.
-pub fn share_machine(run: &mut RunArgs, ranks: &Ranks) -> Result<()> {
+pub fn share_machine(run: &mut RunArgs, ranks: &Ranks, gpus: bool) -> Result<()> {
     if !ranks.are_several() {
         return Ok(());
     }
@@ -67,7 +71,9 @@ pub fn share_machine(run: &mut RunArgs, ranks: &Ranks) -> Result<()> {
     if run.threads == 0 {
         run.threads = (std::thread::available_parallelism().map_or(1, usize::from) / beside.max(1)).max(1);
     }
-    run.memory_budget = run.memory_budget.or(Some(default_cpu_budget() / here.max(1) as u64));
+    if !gpus {
+        run.memory_budget = run.memory_budget.or(Some(default_cpu_budget() / here.max(1) as u64));
+    }
     if !ranks.is_first() {
         (run.quiet, run.verbose, run.progress) = (true, false, Shown::Auto);
     }
@@ -102,6 +108,6 @@ pub fn leave(code: u8) {
     }
     // Nobody ends with an error before the first has said it: launchers end all when one does.
     if ranks.collective().barrier().is_ok() {
-        ranks.collective().finish();
+        ranks.collective().finish(code == 0);
     }
 }

@@ -163,7 +163,7 @@ fn several_processes_say_one_line() {
     for (ranks, arguments, code, part) in [
         (2, format!("{RUN} --out run"), 1, "c.nii.gz"),
         (3, RUN.replace("data data", "data sample:heads"), 2, "do not divide among 3 processes; give --accumulate 6"),
-        (2, format!("{RUN} --device cuda --out run"), 2, "no NCCL yet"),
+        (2, format!("{RUN} --graph --out run"), 2, "--graph"),
         (2, format!("{RUN} --folds 2 --out run").replace("data data", "data sample:heads"), 2, "--fold 1/2"),
     ] {
         let outcome = on_ranks(&place, ranks, &arguments);
@@ -191,7 +191,7 @@ fn processes_without_a_transport_are_refused() {
         assert_eq!((other.code, other.out.as_str(), other.err.as_str()), (Some(2), "", ""));
     };
     let torchrun = [("WORLD_SIZE", "2"), ("RANK", "rank"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
-    refused(&torchrun, RUN, &["torchrun", "process 0 of 2", "mpirun or srun"]);
+    refused(&torchrun, RUN, &["torchrun", "process 0 of 2", "mpirun or srun", "--device cuda"]);
     refused(&torchrun, "compare --epochs 1", &["2 processes of ossnet compare", "start one process"]);
     if cfg!(not(feature = "mpi")) {
         let mpirun = [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "rank")];

@@ -152,7 +152,7 @@ fn the_official_options() {
     place.refuses("train --dataset BraTS", 2, &["vanilla_o_net", "oss-net-d"]);
     place.refuses("train --model full --dataset ACDC", 2, &["acdc", "BraTS or LITS"]);
     place.refuses("train --precision bf16 --data data", 2, &["--precision bf16", "CUDA device"]);
-    place.refuses("train --cuda-devices 0,1 --data data", 2, &["--cuda-devices 0,1", "one device"]);
+    place.refuses("train --cuda-devices 0,0 --data data", 2, &["--cuda-devices 0,0", "twice"]);
     place.refuses("train --cuda-devices x --data data", 2, &["--cuda-devices", "'x'"]);
     place.refuses(
         "train --preset sample --model o-net-small --patch 16,16,16 --data data",

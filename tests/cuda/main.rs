@@ -10,3 +10,4 @@ mod counts;
 mod graphs;
 mod inference;
 mod program;
+mod several;

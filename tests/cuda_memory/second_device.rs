@@ -42,6 +42,5 @@ fn flags_name_the_device() {
     let weights = |folder: &str| std::fs::read(place.at(folder).join("o-net-small.safetensors")).unwrap();
     assert!(weights("first") == weights("second"), "both devices are of one kind");
     run(&format!("{train} --cuda-devices 2 --out third")).refused(1, &["no CUDA device 2"]);
-    run(&format!("{train} --cuda-devices 0,1 --out both")).refused(2, &["--cuda-devices 0,1", "one device"]);
     drop(emulator);
 }

@@ -122,7 +122,7 @@ pub struct Flags {
     #[arg(long, value_name = "N")]
     #[arg(help_heading = "Sampling")]
     accumulate: Option<u32>,
-    /// Add gradients in the order of a step's passes: the same bits from any number of processes (CPU)
+    /// Add gradients in the order of a step's passes: the same bits from any number of processes
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
     #[arg(help_heading = "Training")]

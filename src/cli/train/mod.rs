@@ -13,6 +13,7 @@ use clap::Args;
 use toml::Table;
 
 use super::RunArgs;
+use super::children;
 use super::device_args::{DeviceArgs, DeviceChoice};
 use super::fold_files;
 use super::oom::OomArgs;
@@ -28,6 +29,7 @@ use super::training::{
 use crate::checkpoint::model;
 use crate::data::{Dataset, Folds};
 use crate::device::Device;
+use crate::device::collective::Launch;
 use crate::error::{Error, Result};
 use crate::files::name::{path_of, text_of};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
@@ -75,7 +77,7 @@ pub struct TrainArgs {
     /// Compute on the CPU [official option]
     #[arg(long, conflicts_with_all = ["cuda_devices", "device"], help_heading = "Run")]
     cpu: bool,
-    /// CUDA device to compute on, for example "0" [official option]
+    /// CUDA devices to compute on, a process on each, for example "0" or "0,1" [official option]
     #[arg(long, value_name = "LIST", conflicts_with = "device", help_heading = "Run")]
     cuda_devices: Option<String>,
     /// Most bytes of batches that are read and drawn ahead on other threads; 0: none are [default: 1GiB]
@@ -123,8 +125,16 @@ struct Prepared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(mut args: TrainArgs) -> Result<()> {
     interrupt::listen();
-    let ranks = ranks::join()?;
-    ranks::share_machine(&mut args.run, &ranks)?;
+    let launch = Launch::from_environment()?;
+    let devices = args.listed_devices()?;
+    if launch.as_ref().is_none_or(|launch| launch.size <= 1) && devices.len() > 1 {
+        // Each of them comes here again, as one that was launched.
+        std::process::exit(children::run_on(&devices)?.into());
+    }
+    let gpus = !devices.is_empty() || args.device.device != DeviceChoice::Cpu;
+    let ranks = ranks::join(launch.as_ref(), gpus)?;
+    ranks.all(args.settle_on_device(&devices, launch.as_ref()))?;
+    ranks::share_machine(&mut args.run, &ranks, gpus)?;
     let config = match ranks.are_several() {
         false => settled(&args)?,
         true => {
@@ -135,7 +145,8 @@ pub fn run(mut args: TrainArgs) -> Result<()> {
         }
     };
     let Some(config) = config else { return Ok(()) };
-    let device = ranks.all(device(&args))?;
+    let device = ranks.all(args.device.open(&args.run))?;
+    ranks.join(&device)?;
     ranks.all(config.precision.check(device.target(), "--device cuda"))?;
     // An unknown network is an error before anything is read or written.
     ranks.all(config.network(1, 1, [256; 3]))?;
@@ -189,11 +200,11 @@ fn settled(args: &TrainArgs) -> Result<Option<RunConfig>> {
     if of_the_data {
         // An unknown network is an error before any case is read.
         config.network(1, 1, [256; 3])?;
-        config.precision.check(device(args)?.target(), "--device cuda")?;
+        config.precision.check(args.device.open(&args.run)?.target(), "--device cuda")?;
         config = match planned_before(args)? {
             Some(config) => config,
             // The rehearsal has a device of its own: the run's arena begins empty, as its plan does.
-            None => by_data(args, config, &device(args)?)?,
+            None => by_data(args, config, &args.device.open(&args.run)?)?,
         };
         if args.dump_config {
             return print(config.to_toml()?).map(|()| None);
@@ -382,19 +393,6 @@ fn by_data(args: &TrainArgs, asked: RunConfig, device: &Device) -> Result<RunCon
     let fitted = plan::planned_run(&fingerprint, &dataset, device, &request, verbosity)?;
     fitted.lines(&fingerprint).iter().for_each(|line| verbosity.say(line));
     Ok(fitted.config)
-}
-
-/// The device that the flags name.
-fn device(args: &TrainArgs) -> Result<Device> {
-    let Some(list) = args.cuda_devices.as_deref() else { return args.device.open(&args.run) };
-    let indices: Option<Vec<usize>> = list.split(',').map(|index| index.trim().parse().ok()).collect();
-    match indices.as_deref() {
-        Some(&[index]) => args.run.open(DeviceChoice::Cuda(index)),
-        Some([_, ..]) => {
-            Err(Error::Usage(format!("--cuda-devices {list}: training runs on one device; name one, for example 0")))
-        }
-        _ => Err(Error::Usage(format!("--cuda-devices '{list}' is no device's number; give one, for example 0"))),
-    }
 }
 
 /// Cases, network and settings that the configuration describes.

@@ -6,6 +6,8 @@ use crate::cli::output::plural;
 use crate::cli::progress::Verbosity;
 use crate::cli::provenance::COMMIT;
 use crate::data::Dataset;
+use crate::device::collective::Launch;
+use crate::device::{Target, cuda};
 use crate::error::{Error, Result};
 use crate::train::trainer::Trainer;
 
@@ -13,16 +15,52 @@ use crate::train::trainer::Trainer;
 const FEW_CASES: usize = 4;
 
 impl TrainArgs {
+    /// The devices of `--cuda-devices`; none without it.
+    pub(super) fn listed_devices(&self) -> Result<Vec<usize>> {
+        let Some(list) = self.cuda_devices.as_deref() else { return Ok(Vec::new()) };
+        let numbers: Option<Vec<usize>> = list.split(',').map(|number| number.trim().parse().ok()).collect();
+        let numbers = numbers.ok_or_else(|| {
+            Error::Usage(format!("--cuda-devices '{list}' is no list of devices' numbers; give some, for example 0,1"))
+        })?;
+        let twice = numbers.iter().enumerate().find(|(i, number)| numbers[..*i].contains(number));
+        match twice {
+            Some((_, number)) => {
+                Err(Error::Usage(format!("--cuda-devices {list} names device {number} twice; name it once")))
+            }
+            None => Ok(numbers),
+        }
+    }
+
+    /// Chooses the device of this process: of the listed ones, or of those that there are, that of its number on its machine.
+    pub(super) fn settle_on_device(&mut self, listed: &[usize], launch: Option<&Launch>) -> Result<()> {
+        let launch = launch.filter(|launch| launch.size > 1);
+        let local = launch.map_or(0, |launch| launch.local.unwrap_or(launch.rank));
+        if !listed.is_empty() {
+            let Some(&own) = listed.get(local) else {
+                let problem = format!("--cuda-devices names {}", plural(listed.len(), "device"));
+                let here = format!("this is process {local} of its machine, from 0");
+                return Err(Error::Usage(format!("{problem}, and {here}; name one for each process")));
+            };
+            self.device.device = DeviceChoice::Cuda(own);
+        } else if let (DeviceChoice::Cuda(number), Some(_)) = (self.device.device, launch) {
+            if number > 0 {
+                let problem = format!("--device cuda:{number} is one device, for several processes");
+                return Err(Error::Usage(format!("{problem}; write --device cuda: each takes that of its number")));
+            }
+            // One that Slurm or a container shows a process alone is number 0 to it.
+            self.device.device = DeviceChoice::Cuda(local % cuda::count()?);
+        }
+        Ok(())
+    }
+
     /// Refuses flags of what several processes cannot do.
     pub(super) fn check_several(&self) -> Result<()> {
-        let refused = match () {
-            () if self.cuda_devices.is_some() => "--cuda-devices",
-            () if self.device.device != DeviceChoice::Cpu => "--device",
-            () if self.graph => "--graph",
-            () => return Ok(()),
-        };
-        let problem = format!("{refused}: several processes train on CPUs only so far, as there is no NCCL yet");
-        Err(Error::Usage(format!("{problem}; omit it, or start one process")))
+        match self.graph {
+            true => {
+                Err(Error::Usage("--graph: several processes launch no graphs; omit it, or start one process".into()))
+            }
+            false => Ok(()),
+        }
     }
 }
 
@@ -36,7 +74,7 @@ pub(super) fn check(trainer: &Trainer, dataset: &Dataset, cases: usize) -> Resul
     let names: Vec<&str> = dataset.training.iter().map(|case| case.name.as_str()).collect();
     let facts = [
         ("the program", program),
-        ("the instruction set", format!("{:?}", trainer.parameters().device().simd()).to_lowercase()),
+        ("what it computes on", kind(trainer)),
         ("the data set", format!("{} of {cases} training cases", dataset.name)),
         ("the list of training cases", names.join(", ")),
         ("what is trained", format!("{:?} {:?}", trainer.network().architecture(), trainer.settings())),
@@ -48,6 +86,18 @@ pub(super) fn check(trainer: &Trainer, dataset: &Dataset, cases: usize) -> Resul
     trainer.check_replicas()
 }
 
+/// The instruction set of a CPU, the compute capability of a GPU.
+fn kind(trainer: &Trainer) -> String {
+    let device = trainer.parameters().device();
+    match device.target() {
+        Target::Cpu { simd, .. } => format!("{simd:?}").to_lowercase(),
+        Target::Cuda(target) => {
+            let (major, minor) = target.capability;
+            format!("a GPU of compute capability {major}.{minor}")
+        }
+    }
+}
+
 /// Says how the work is divided.
 pub(super) fn tell(trainer: &Trainer, verbosity: Verbosity) {
     let (ranks, settings) = (trainer.ranks(), trainer.settings());
@@ -55,11 +105,12 @@ pub(super) fn tell(trainer: &Trainer, verbosity: Verbosity) {
         return;
     }
     let (size, batch, passes) = (ranks.size(), settings.batch_size, settings.accumulate);
-    let threads = trainer.parameters().device().threads();
-    verbosity.say(format!(
-        "{size} processes of {} divide each step: {passes} passes of batch {batch}",
-        plural(threads, "thread")
-    ));
+    let device = trainer.parameters().device();
+    let of = match device.target() {
+        Target::Cpu { threads, .. } => plural(threads, "thread"),
+        Target::Cuda(_) => "a CUDA device each".into(),
+    };
+    verbosity.say(format!("{size} processes of {of} divide each step: {passes} passes of batch {batch}"));
     if trainer.parameters().buffers().next().is_some() && batch < FEW_CASES {
         verbosity.say(format!(
             "batch norms take the statistics of each pass alone ({}); statistics over all processes are not supported yet",

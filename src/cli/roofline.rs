@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "report")]
 use crate::files::write_atomic;
 use crate::planner::Workload;
+use crate::planner::all_reduce::{GRADIENT_BYTES, LINKS, RANKS};
 use crate::planner::gpus::Speed;
 use crate::planner::json;
 use crate::planner::roofline::{self, EFFICIENCY, LAUNCH, Measured, Roofline};
@@ -112,7 +113,10 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
     }
     match args.json {
         true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref())?, "steps"),
-        false => print(as_text(args, &title, [&ours, &peer], measured.as_ref())),
+        false => {
+            let sums = if step == StepKind::Train { sums(&workload)? } else { String::new() };
+            print(as_text(args, &title, [&ours, &peer], measured.as_ref()) + &sums)
+        }
     }
 }
 
@@ -221,6 +225,23 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
     }
     text.push('\n');
     text + &grid.render()
+}
+
+/// What it costs to sum the step's gradients over several GPUs.
+fn sums(workload: &Workload) -> Result<String> {
+    let bytes = GRADIENT_BYTES * workload.parameters()? as u64;
+    let heads = RANKS.map(|ranks| format!("ms on {ranks} GPUs"));
+    let mut grid = TextTable::new(["the sum of gradients over"].map(String::from).into_iter().chain(heads));
+    for link in LINKS {
+        let cells = RANKS.map(|ranks| milliseconds(link.seconds(bytes, ranks)));
+        grid.push([link.name.to_string()].into_iter().chain(cells));
+    }
+    Ok(format!(
+        "\n{}\nNCCL's ring (train --cuda-devices), once a step, {} MiB: 2(n − 1)/n of the bytes at the link's full rate, and 2(n − 1) rounds of\n\
+         3 µs (NVLink), 5 µs (PCIe) or 30 µs (Ethernet); assumed, not measured.\n",
+        grid.render(),
+        crate::report::mib(bytes),
+    ))
 }
 
 /// The ops of a step with what bounds them.

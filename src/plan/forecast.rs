@@ -128,6 +128,9 @@ pub fn forecast(
     };
     let work = Workload { network: Arc::new(setup.network.clone()), sizes };
     let mut host = HostOverhead::of(&work, target)?;
+    if settings.ranks > 1 {
+        host = host.with_communicator(target);
+    }
     let grid = setup.settings.patch.is_none().then_some(setup.shape);
     let (all, largest) = setup.task.held_bytes(dataset, grid.or(setup.grid.shape()))?;
     let held = all <= budget / 2;

@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn each_phase_holds_its_own() {
-        let host = HostOverhead { cases: 100, staging: 20, results: 0, overhead: 7 };
-        let scoring = HostOverhead { cases: 60, staging: 30, results: 40, overhead: 7 };
+        let host = HostOverhead { cases: 100, staging: 20, overhead: 7, ..HostOverhead::default() };
+        let scoring = HostOverhead { cases: 60, staging: 30, results: 40, overhead: 7, ..HostOverhead::default() };
         let parts = Parts {
             host,
             scoring,

@@ -27,6 +27,10 @@ fn a_thread() -> u64 {
 /// driver and the GPU (`ossnet devices` shows what is free).
 const CONTEXT: u64 = 512 << 20;
 
+/// What NCCL's communicator takes of a device: buffers of its channels. Assumed, not measured: it depends on NCCL's version and on
+/// how many links it uses.
+const COMMUNICATOR: u64 = 512 << 20;
+
 /// Positions of voxels near a border, of which training draws more points: four bytes each, of up to three quarters of the
 /// voxels. It depends on the labels: brains in volumes of 64×80×64 have 0.56 to 0.66, larger volumes and tumours far less.
 const BORDER_BYTES_A_VOXEL: u64 = 3;
@@ -42,6 +46,8 @@ pub struct HostOverhead {
     pub results: u64,
     /// Program, libraries, stacks and the slabs of matrix products; on CUDA the context, on the device.
     pub overhead: u64,
+    /// The part of it that NCCL's communicator takes of the device.
+    pub communicator: u64,
 }
 
 impl HostOverhead {
@@ -58,6 +64,15 @@ impl HostOverhead {
             Target::Cuda(_) => PROGRAM + CONTEXT,
         };
         Ok(aside)
+    }
+
+    /// The same for one of several processes with a device each.
+    #[must_use]
+    pub fn with_communicator(self, target: Target) -> Self {
+        match target {
+            Target::Cpu { .. } => self,
+            Target::Cuda(_) => Self { overhead: self.overhead + COMMUNICATOR, communicator: COMMUNICATOR, ..self },
+        }
     }
 
     /// Host bytes of data; `None` if they do not fit 64 bits.
@@ -118,7 +133,7 @@ impl HostOverhead {
     pub fn on_device(&self, target: Target) -> u64 {
         match target {
             Target::Cpu { .. } => 0,
-            Target::Cuda(_) => CONTEXT,
+            Target::Cuda(_) => CONTEXT + self.communicator,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::all_reduce::{GRADIENT_BYTES, LINKS, Link, RANKS};
 use super::fit::FitResult;
 use super::gpus::Speed;
 use super::layers::{self, LayerBytes};
@@ -259,10 +260,11 @@ pub fn roofline(
     };
     let measured_step = measured
         .map(|measured| json!({ "device": measured.name, "seconds": measured.sum(), "host_seconds": measured.wall }));
+    let (trained, parameters) = (workload.sizes.step == StepKind::Train, workload.parameters()?);
     Ok(json!({
         "what": "a model, not a measurement",
         "model": workload.network.title(),
-        "parameters": workload.parameters()?,
+        "parameters": parameters,
         "device": speed.name,
         "source": speed.source,
         "volume": workload.sizes.volume,
@@ -273,6 +275,17 @@ pub fn roofline(
         "step": step(ours),
         "unfused_step": step(peer),
         "measured_step": measured_step,
+        "all_reduce": trained.then(|| all_reduce(GRADIENT_BYTES * parameters as u64)),
         "ops": ours.rows.iter().map(row).collect::<Vec<_>>(),
     }))
+}
+
+/// Seconds of a sum of so many bytes of gradients, by link and number of GPUs.
+fn all_reduce(bytes: u64) -> Value {
+    let link = |link: &Link| {
+        let seconds: Map<String, Value> =
+            RANKS.into_iter().map(|ranks| (ranks.to_string(), link.seconds(bytes, ranks).into())).collect();
+        json!({ "name": link.name, "bandwidth": link.bandwidth, "latency": link.latency, "seconds": seconds })
+    };
+    json!({ "bytes": bytes, "links": LINKS.iter().map(link).collect::<Vec<_>>() })
 }

@@ -6,6 +6,7 @@
 //! when something does not ([`remedies`]).
 
 pub mod adjust;
+pub mod all_reduce;
 mod cost;
 pub mod curves;
 pub mod fit;

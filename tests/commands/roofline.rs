@@ -39,6 +39,14 @@ fn the_model_adds_up() {
         assert!(decoded(&format!("{side}x{side}x{side}")) >= least, "{side}");
     }
     assert_eq!(number(&json(&place, "--launch 0")["step"]["launch_seconds"]), 0.0);
+    // On two GPUs each sends as many bytes as there are gradients; nobody sums what no step has made.
+    let sums = &step["all_reduce"];
+    assert_eq!(number(&sums["bytes"]), 4.0 * number(&step["parameters"]));
+    for link in sums["links"].as_array().unwrap() {
+        let seconds = number(&sums["bytes"]) / number(&link["bandwidth"]) + 2.0 * number(&link["latency"]);
+        assert!((number(&link["seconds"]["2"]) - seconds).abs() < 1e-12, "{link}");
+    }
+    assert!(json(&place, "--step infer")["all_reduce"].is_null());
 }
 
 /// A page has a mark for each op that computes, and the ceilings that its precision uses.
@@ -63,6 +71,10 @@ fn text_and_errors() {
     let place = Place::new();
     let text = place.run("roofline --model unet3d --volume 32x32x32 --device rtx4090").succeeded();
     assert!(text.contains("not a measurement") && text.contains("conv3d, backward"), "{text}");
+    assert!(
+        text.contains("ms on 8 GPUs") && text.contains("NVLink 4") && text.contains("Ethernet 100 Gbit/s"),
+        "{text}"
+    );
     place.refuses("roofline --device nothing", 2, &["nothing", "h100", "rtx4090"]);
     place.refuses("roofline --model nothing", 2, &["nothing", "o-net"]);
     place.refuses("roofline --model unet3d --volume 33x32x32", 2, &["--volume", "33"]);

@@ -62,7 +62,7 @@ pub(super) struct OwnRunArgs {
     #[arg(long = "run", value_name = "FOLDER", conflicts_with_all = ["model", "points", "recompute", "pprof"])]
     #[arg(conflicts_with_all = OTHERS)]
     run_folder: Option<PathBuf>,
-    /// With --config or --run: plan one of N processes that divide each step (mpirun -n N ossnet train)
+    /// With --config or --run: plan one of N processes that divide each step (mpirun -n N ossnet train, train --cuda-devices)
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "data")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
@@ -241,7 +241,10 @@ pub(super) fn device_and_host(
 ) {
     let context = host.on_device(target);
     if context > 0 {
-        device.push(["CUDA context (assumed)".into(), mib(context)]);
+        device.push(["CUDA context (assumed)".into(), mib(context - host.communicator)]);
+    }
+    if host.communicator > 0 {
+        device.push(["NCCL's communicator (assumed)".into(), mib(host.communicator)]);
     }
     device.push(["device, in all".into(), mib(on_device)]);
     let mut grid = TextTable::new(["on the host", "MiB"]);

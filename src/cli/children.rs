@@ -56,7 +56,8 @@ pub fn run_on(devices: &[usize]) -> Result<u8> {
         let now = interrupt::level();
         if now > level {
             level = now;
-            children.iter().for_each(|child| pass_on(child, level));
+            let alive = children.iter().zip(&ended).filter(|(_, ended)| ended.is_none());
+            alive.for_each(|(child, _)| pass_on(child, level));
         }
         std::thread::sleep(PAUSE);
     }
@@ -137,7 +138,7 @@ fn end(child: &mut Child) {
 #[cfg(unix)]
 fn pass_on(child: &Child, level: u8) {
     let signal = if level > 1 { libc::SIGINT } else { libc::SIGTERM };
-    // SAFETY: a child that was not waited for, or a number that is not given out again meanwhile.
+    // SAFETY: a child that was not waited for: its number is no other's.
     unsafe { libc::kill(child.id() as libc::pid_t, signal) };
 }
 

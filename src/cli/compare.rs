@@ -82,6 +82,9 @@ pub struct CompareArgs {
     /// [default: 0; auto for your own data]
     #[arg(long, value_name = "LEVEL")]
     pub(super) recompute: Option<RecomputeChoice>,
+    /// Refused with a line that says what takes it
+    #[arg(long, value_name = "LIST", hide = true)]
+    cuda_devices: Option<String>,
     #[command(flatten)]
     oom: OomArgs,
     #[command(flatten)]
@@ -117,6 +120,11 @@ pub(super) struct Compared {
 pub fn run(args: CompareArgs) -> Result<()> {
     interrupt::listen();
     ranks::refuse_several("compare", "train each network with ossnet train, or start one process")?;
+    if let Some(list) = &args.cuda_devices {
+        let problem = format!("--cuda-devices {list}: compare trains its networks one after the other on one device");
+        let remedy = "give --device cuda:0, or train each with ossnet train --cuda-devices";
+        return Err(Error::Usage(format!("{problem}; {remedy}")));
+    }
     let device = args.device.open(&args.run)?;
     args.precision.on(&device)?;
     let planned = compare_plan::is_wanted(&args)?;

@@ -86,7 +86,9 @@ impl Ranks {
         }
         let own = self.all(self.collective.invitation())?;
         let mut all = vec![0; self.size() * own.len()];
-        self.collective.all_gather(&own, &mut all)?;
+        if !own.is_empty() {
+            self.collective.all_gather(&own, &mut all)?;
+        }
         self.all(self.collective.join(device, &all[..own.len()]))
     }
 

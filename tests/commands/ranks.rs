@@ -193,6 +193,7 @@ fn processes_without_a_transport_are_refused() {
     let torchrun = [("WORLD_SIZE", "2"), ("RANK", "rank"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
     refused(&torchrun, RUN, &["torchrun", "process 0 of 2", "mpirun or srun", "--device cuda"]);
     refused(&torchrun, "compare --epochs 1", &["2 processes of ossnet compare", "start one process"]);
+    place.refuses("compare --cuda-devices 0,1", 2, &["one device", "ossnet train --cuda-devices"]);
     if cfg!(not(feature = "mpi")) {
         let mpirun = [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "rank")];
         refused(&mpirun, RUN, &["mpirun started this as process 0 of 2", "--features mpi"]);

@@ -97,6 +97,8 @@ fn checkpoints_do_not_depend_on_the_number_of_devices() {
         let planned = place.run(&format!("memory --json --run {out} --ranks {ranks} --plan-for sm_80")).succeeded();
         let costs = fs::read_to_string(place.at(&format!("{out}/o-net-small.costs.json"))).unwrap();
         assert_eq!(json(&planned)["peak_bytes"], json(&costs)["peak_bytes"]);
+        let text = place.run(&format!("memory --run {out} --ranks {ranks} --plan-for sm_80")).succeeded();
+        assert!(text.contains("NCCL's communicator (assumed)"), "{text}");
     }
 }
 
@@ -230,6 +232,19 @@ fn launchers_are_understood() {
     first.succeeded();
     second.succeeded();
     assert!(checkpoint(&place, "one") == checkpoint(&place, "mpirun"));
+
+    // A program with MPI hands NCCL's id over by it, and needs no address.
+    if !cfg!(feature = "mpi") || Command::new("mpirun").arg("--version").output().is_err() {
+        return eprintln!("SKIPPED in part: built without MPI, or no mpirun");
+    }
+    let own = command(&place, &format!("{arguments} by-mpi"));
+    let mut launcher = Command::new("mpirun");
+    launcher.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2"]).arg(own.get_program());
+    launcher.args(own.get_args()).current_dir(place.path()).env("OMPI_MCA_mpi_yield_when_idle", "1");
+    launcher.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    launcher.env("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
+    Outcome::from(launcher.output().unwrap()).succeeded();
+    assert!(checkpoint(&place, "one") == checkpoint(&place, "by-mpi"));
 }
 
 /// What is missing or does not fit is one line, whatever the number of processes; nothing is left behind.

@@ -66,6 +66,7 @@ impl Star {
         let (mut talk, mut silent) = (Vec::new(), Vec::new());
         for [one, other] in pairs {
             [&one, &other].into_iter().try_for_each(settle_down).map_err(failed)?;
+            keep_alive(&other).map_err(failed)?;
             talk.push(one);
             silent.push(other);
         }
@@ -160,30 +161,35 @@ impl Collective for Star {
     }
 }
 
-/// Small messages leave at once, and a machine that is gone is noticed within ten seconds.
+/// Small messages leave at once.
 fn settle_down(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(None)?;
-    stream.set_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        let tcp = libc::IPPROTO_TCP;
-        for (level, option, value) in [
-            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
-            (tcp, libc::TCP_KEEPIDLE, 2),
-            (tcp, libc::TCP_KEEPINTVL, 2),
-            (tcp, libc::TCP_KEEPCNT, 3),
-            (tcp, libc::TCP_USER_TIMEOUT, 8000),
-        ] {
-            let (value, length): (libc::c_int, _) = (value, size_of::<libc::c_int>() as libc::socklen_t);
-            // SAFETY: an open socket, and an option of this type and length.
-            let set = unsafe { libc::setsockopt(stream.as_raw_fd(), level, option, (&raw const value).cast(), length) };
-            if set != 0 {
-                return Err(io::Error::last_os_error());
-            }
+    stream.set_nodelay(true)
+}
+
+/// A machine that is gone is noticed within ten seconds.
+#[cfg(target_os = "linux")]
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    for (level, option, value) in [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 2),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 2),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3),
+    ] {
+        let (value, length): (libc::c_int, _) = (value, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: an open socket, and an option of this type and length.
+        let set = unsafe { libc::setsockopt(stream.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
         }
     }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_alive(_: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 

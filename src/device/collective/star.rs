@@ -267,3 +267,32 @@ fn greet(stream: &mut TcpStream, own: [u64; 3]) -> io::Result<[u64; 3]> {
         _ => Err(io::Error::other("no ossnet")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Launch, Launcher, RENDEZVOUS};
+    use super::*;
+
+    /// Ranks that are threads tell each other everything, whatever the length, and part well.
+    #[test]
+    fn all_hear_all() {
+        const SIZE: usize = 4;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let launch = Launch { launcher: Launcher::Environment, rank: 0, size: SIZE, local: None };
+        let said = |name: &str| (name == RENDEZVOUS).then(|| format!("127.0.0.1:{port}"));
+        let address = Address::read(&launch, said).unwrap();
+        let work = &|rank: usize| {
+            let star = Star::meet(&address, rank, SIZE, |line| panic!("{line}")).unwrap();
+            assert_eq!((star.rank(), star.size()), (rank, SIZE));
+            for length in [0, 1, 1000, 1 << 20] {
+                let mut all = vec![0; SIZE * length];
+                star.all_gather(&vec![rank as u8 + 1; length], &mut all).unwrap();
+                let expected: Vec<u8> = (0..SIZE).flat_map(|rank| vec![rank as u8 + 1; length]).collect();
+                assert!(all == expected, "{length} bytes, rank {rank}");
+            }
+            star.barrier().unwrap();
+            star.finish(true);
+        };
+        std::thread::scope(|scope| (0..SIZE).for_each(|number| _ = scope.spawn(move || work(number))));
+    }
+}

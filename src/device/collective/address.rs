@@ -47,7 +47,7 @@ impl Address {
             let port = text.trim().parse::<u16>().map_err(|_| {
                 Error::Usage(format!("the environment says MASTER_PORT={text}, which is no port; mend or unset it"))
             })?;
-            return Ok(Self { host, port: port.checked_add(APART).unwrap_or(port - APART) });
+            return Ok(Self { host, port: port.checked_add(APART).unwrap_or_else(|| port - APART) });
         }
         let nodes = || variable("SLURM_STEP_NODELIST").or_else(|| variable("SLURM_JOB_NODELIST"));
         let job = || variable("SLURM_JOB_ID").and_then(|text| text.parse::<u64>().ok());

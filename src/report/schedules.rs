@@ -42,7 +42,7 @@ pub(super) fn section(schedules: &Schedules) -> String {
                    than which another schedule is both faster and leaner.";
     let mut html = String::from("<section>\n<h2>What recomputation buys</h2>\n");
     html.push_str(&chart(&schedules.marks).map_or_else(String::new, |chart| chart.figure("", caption)));
-    let _ = write!(html, "{}</section>\n", table(&schedules.table, ""));
+    let _ = writeln!(html, "{}</section>", table(&schedules.table, ""));
     html
 }
 

@@ -7,7 +7,7 @@
 //! assembles that PTX for the GPU that is there, or for [`ARCHITECTURES`] (`build/machine_code.rs`). `OSSNET_NVCC=0` forbids
 //! it, `OSSNET_NVCC=/path/to/nvcc` names the compiler, `OSSNET_NVCC=1` asks for it in other builds too. What fails there is a
 //! warning.
-//! `$OUT_DIR/kernels.rs` lists the files and the kernels in them; PTX is packed to a twentieth of its size.
+//! `$OUT_DIR/kernels.rs` lists the files and the kernels in them; the PTX of all is packed together, to a fortieth of its size.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use lzma_rust2::{XzOptions, XzWriter};
+use lzma_rust2::{LzmaOptions, LzmaWriter};
 use sha2::{Digest, Sha256};
 
 #[path = "src/device/cuda/cut.rs"]
@@ -28,9 +28,16 @@ mod machine_code;
 mod ptx_codec;
 #[path = "build/sample.rs"]
 mod sample;
+/// As above: what is read by the program alone is not used here.
+#[allow(dead_code)]
+#[path = "src/data/scan_codec.rs"]
+mod scan_codec;
 
 fn main() {
-    for path in ["assets/sample", "kernels", "build", "src/device/cuda/ptx_codec.rs", "src/device/cuda/cut.rs"] {
+    for path in ["assets/sample", "kernels", "build"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    for path in ["src/data/scan_codec.rs", "src/device/cuda/ptx_codec.rs", "src/device/cuda/cut.rs"] {
         println!("cargo:rerun-if-changed={path}");
     }
     for variable in ["OSSNET_NVCC", "NVCC", "CUDA_HOME"] {
@@ -85,51 +92,50 @@ fn committed(root: &Path, sources: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMa
     Ok(families.map(|name| (name.to_string(), root.join(format!("ptx/{name}.ptx")))).collect())
 }
 
-/// Rust source of the table of kernel files. Registers are numbered kernel by kernel, so that each can be told alone.
+/// Rust source of the table of kernel files. Kernels are encoded one by one, so that each can be decoded alone, and packed
+/// together: those of different files have much in common.
 fn listing(ptx: &BTreeMap<String, PathBuf>, code: &machine_code::Files, out: &Path) -> Result<String, String> {
     let mut text = String::from("pub static FILES: &[File] = &[\n");
     let failed = |error: std::fmt::Error| error.to_string();
+    let include = |path: &Path| format!("include_bytes!({:?})", path.display().to_string());
+    let mut all = String::new();
     for (name, path) in ptx {
         let source = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let pieces = cut::cut(&source).map_err(|e| format!("{}: {e}", path.display()))?;
-        let mut all = pieces.head;
-        let head = all.len();
-        let mut kernels = String::new();
+        let (head, mut kernels) = (pieces.head, String::new());
         for (kernel, piece) in &pieces.kernels {
             let start = all.len();
-            all += &ptx_codec::encode(piece);
+            all += &ptx_codec::encode(piece, kernel);
             write!(kernels, "Kernel {{ name: {kernel:?}, place: ({start}, {}) }}, ", all.len()).map_err(failed)?;
         }
-        let packed = out.join(format!("{name}.ptx.xz"));
-        // Text: the byte before says more than the place in a word.
-        let pack = |bytes: &[u8], to: &Path| pack(bytes, to, (4, 0)).map_err(|e| format!("{}: {e}", to.display()));
-        pack(all.as_bytes(), &packed)?;
-        let include = |path: &Path| format!("include_bytes!({:?})", path.display().to_string());
         let mut made = String::new();
         for ((major, minor), cubin) in code.get(name).into_iter().flatten() {
-            let packed = cubin.with_extension("cubin.xz");
+            let packed = cubin.with_extension("cubin.lzma");
             pack(&fs::read(cubin).map_err(|e| format!("{}: {e}", cubin.display()))?, &packed)?;
             write!(made, "Code {{ capability: ({major}, {minor}), cubin: {} }}, ", include(&packed)).map_err(failed)?;
         }
-        let ptx = include(&packed);
-        writeln!(
-            text,
-            "    File {{ name: {name:?}, ptx: {ptx}, head: {head}, kernels: &[{kernels}], code: &[{made}] }},"
-        )
-        .map_err(failed)?;
+        writeln!(text, "    File {{ name: {name:?}, head: {head:?}, kernels: &[{kernels}], code: &[{made}] }},")
+            .map_err(failed)?;
     }
-    Ok(text + "];\n")
+    let packed = out.join("ptx.lzma");
+    pack(all.as_bytes(), &packed)?;
+    Ok(text + &format!("];\nstatic PTX: &[u8] = {};\n", include(&packed)))
 }
 
-/// Packs `bytes`; of a literal so many bits of the byte before are its context, and so many of its place.
-fn pack(bytes: &[u8], path: &Path, (before, place): (u32, u32)) -> std::io::Result<()> {
+/// Packs `bytes` for the program.
+fn pack(bytes: &[u8], path: &Path) -> Result<(), String> {
     // Small where the program is given away, quick where it is tested.
     let small = env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    let mut options = XzOptions::with_preset(if small { 6 } else { 1 });
+    let mut options = LzmaOptions::with_preset(if small { 6 } else { 1 });
     if small {
-        (options.lzma_options.lc, options.lzma_options.pb, options.lzma_options.nice_len) = (before, place, 273);
+        // Text: the byte before says more of a literal than its place in a word. A dictionary that holds all.
+        (options.lc, options.pb, options.nice_len) = (4, 0, 273);
+        options.dict_size = bytes.len().clamp(1 << 12, 1 << 24).next_power_of_two() as u32;
     }
-    let mut packed = XzWriter::new(fs::File::create(path)?, options)?;
-    packed.write_all(bytes)?;
-    packed.finish()?.flush()
+    let written = fs::File::create(path).and_then(|file| {
+        let mut packed = LzmaWriter::new_use_header(file, &options, Some(bytes.len() as u64))?;
+        packed.write_all(bytes)?;
+        packed.finish()?.flush()
+    });
+    written.map_err(|e| format!("{}: {e}", path.display()))
 }

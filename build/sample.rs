@@ -1,4 +1,5 @@
-//! The scans that ship inside the program: `assets/sample` as a table, its images unpacked and packed anew, a fifth smaller.
+//! The scans that ship inside the program: `assets/sample` as a table, its images unpacked and packed anew, a third smaller,
+//! its licences packed.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -17,16 +18,20 @@ pub fn write(out: &Path) -> Result<(), String> {
     for path in files {
         let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let name = path.strip_prefix(&assets).map_err(|e| told(&e))?.to_string_lossy().replace('\\', "/");
-        let (bytes, unpacked) = match name.ends_with(".nii.gz") {
-            false => (path.clone(), None),
-            true => {
-                let mut image = Vec::new();
-                let packed = fs::File::open(&path).map_err(|e| told(&e))?;
-                GzDecoder::new(packed).read_to_end(&mut image).map_err(|e| told(&e))?;
-                let packed = out.join(name.replace('/', "-") + ".xz");
-                super::pack(&image, &packed, (3, 2)).map_err(|e| told(&e))?;
-                (packed, Some(image.len()))
-            }
+        let place = out.join(name.replace('/', "-"));
+        let content = fs::read(&path).map_err(|e| told(&e))?;
+        let (bytes, unpacked) = if name.ends_with(".nii.gz") {
+            let mut image = Vec::new();
+            GzDecoder::new(&content[..]).read_to_end(&mut image).map_err(|e| told(&e))?;
+            let wanted = "is no 3D NIfTI-1 file of little-endian uint8 or int16 with at most 256 values";
+            let packed = super::scan_codec::encode(&image).ok_or_else(|| told(&wanted))?;
+            fs::write(&place, packed).map_err(|e| told(&e))?;
+            (place, Some(image.len()))
+        } else if name.contains("/LICENCES/") {
+            super::pack(&content, &place)?;
+            (place, Some(content.len()))
+        } else {
+            (path.clone(), None)
         };
         let bytes = bytes.display().to_string();
         writeln!(text, "    Asset {{ name: {name:?}, bytes: include_bytes!({bytes:?}), unpacked: {unpacked:?} }},")

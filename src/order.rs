@@ -1,6 +1,8 @@
 //! Sorting by a key. The sort is compiled once, on pairs of a key and a place: with a closure for each type it would be a few
 //! kilobytes of code each. Equal keys keep their order.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 /// Sorts `items` by `key`, the smallest first.
 pub(crate) fn by_key<T>(items: &mut Vec<T>, key: impl Fn(&T) -> u128) {
     let mut keys: Vec<(u128, usize)> = items.iter().enumerate().map(|(place, item)| (key(item), place)).collect();
@@ -25,6 +27,20 @@ pub(crate) fn by_name<T>(items: &mut Vec<T>, name: impl Fn(&T) -> &str) {
 pub(crate) fn of_number(x: f64) -> u128 {
     let bits = x.to_bits();
     u128::from(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
+}
+
+/// The set of `items`. To collect one is to sort first, with a sort for each type.
+pub(crate) fn set<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+    let mut set = BTreeSet::new();
+    items.into_iter().for_each(|item| _ = set.insert(item));
+    set
+}
+
+/// The map of `pairs`, the last of each key, as [`set`] makes it.
+pub(crate) fn map<K: Ord, V>(pairs: impl IntoIterator<Item = (K, V)>) -> BTreeMap<K, V> {
+    let mut map = BTreeMap::new();
+    pairs.into_iter().for_each(|(key, value)| _ = map.insert(key, value));
+    map
 }
 
 /// Brings the item at the first of `places` to the front, and so on.

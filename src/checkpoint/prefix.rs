@@ -25,7 +25,7 @@ pub fn without_wrappers(state: StateDict) -> StateDict {
     while names.iter().all(|name| name.starts_with(MODULE)) {
         names.iter_mut().for_each(|name| *name = name[MODULE.len()..].to_owned());
     }
-    if names.iter().collect::<BTreeSet<_>>().len() < names.len() {
+    if order::set(names.iter().map(String::as_str)).len() < names.len() {
         return state;
     }
     names.into_iter().zip(state).map(|(name, (_, array))| (name, array)).collect()
@@ -41,7 +41,7 @@ pub fn fitting(state: StateDict, fits: impl Fn(&StateDict) -> bool) -> StateDict
         let ends = name.char_indices().filter(|(_, letter)| *letter == '.').map(|(at, _)| at + 1).take(DEEPEST);
         ends.map(|end| name[..end].to_owned()).collect::<Vec<_>>()
     };
-    let prefixes: BTreeSet<String> = state.iter().flat_map(|(name, _)| prefixes_of(name)).collect();
+    let prefixes: BTreeSet<String> = order::set(state.iter().flat_map(|(name, _)| prefixes_of(name)));
     let mut prefixes: Vec<&String> = prefixes.iter().collect();
     order::by_key(&mut prefixes, |prefix| prefix.len() as u128);
     for prefix in prefixes {

@@ -166,7 +166,7 @@ pub(super) fn read_from(
 
     // The crate keeps the order of the bytes; the order of the state is that of the header's names.
     let names: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    let mut metadata: Metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let mut metadata: Metadata = order::map(header.metadata().clone().unwrap_or_default());
     let checksums = stated_checksums(&mut metadata, path)?;
     let mut state = StateDict::new();
     let names = names.keys().filter(|name| *name != METADATA);

@@ -1,6 +1,5 @@
 //! `ossnet borders`: writes the border maps of a data set beside its labels, once and for all.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -21,6 +20,7 @@ use crate::files::name::{file_name, text_of};
 use crate::interrupt;
 use crate::memory::Role;
 use crate::ops;
+use crate::order;
 use crate::tensor::{DType, Tensor};
 
 /// How maps are stored.
@@ -71,7 +71,7 @@ pub fn run(args: BordersArgs) -> Result<()> {
         border_file::with_ending(&args.out.as_ref().map_or(place.clone(), |out| out.join(name)), format)
     };
     let mut targets: Vec<PathBuf> = labels.iter().map(|label| place(label)).collect();
-    if targets.iter().collect::<BTreeSet<_>>().len() < targets.len() {
+    if order::set(&targets).len() < targets.len() {
         // Labels of one name in a folder a patient, and one folder for all maps.
         for (target, label) in targets.iter_mut().zip(&labels) {
             let [name, folder] = [target.file_name(), label.parent().and_then(Path::file_name)]

@@ -244,7 +244,7 @@ const SPACINGS_APART: f64 = 0.1;
 fn usual_spacing(cases: &[&CaseInspection]) -> Option<[f64; 3]> {
     let axes = [0, 1, 2].map(|axis| {
         let mut found: Vec<f64> = cases.iter().map(|case| case.spacing[axis]).collect();
-        found.sort_by(f64::total_cmp);
+        found.sort_unstable_by(f64::total_cmp);
         found
     });
     let apart = axes.iter().any(|found| match found[..] {

@@ -204,7 +204,7 @@ pub struct RunArgs {
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
     /// How progress is shown
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", env = "OSSNET_PROGRESS", hide_env = true)]
     progress: Shown,
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]

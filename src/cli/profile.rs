@@ -14,6 +14,7 @@ use crate::device::{Backend, Device, MOST_PASSES, Profile, ProfileRow};
 use crate::error::Result;
 use crate::files::write_atomic;
 use crate::memory::Phase;
+use crate::order;
 use crate::planner::gpus::SPEEDS;
 use crate::planner::peaks::{self, Peaks};
 use crate::planner::roofline::COMPOSITES;
@@ -133,7 +134,7 @@ fn sums(profile: &Profile, name: impl Fn(&ProfileRow) -> String) -> Vec<(String,
         });
         sums[place].1.add(row);
     }
-    sums.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    order::by_key_descending(&mut sums, |sum| order::of_number(sum.1.seconds));
     if sums.len() > ROWS + 1 {
         let rest = sums.split_off(ROWS);
         let mut all = (format!("{} more", rest.len()), Sum::default());

@@ -12,6 +12,7 @@ use super::nifti::split_ending;
 use super::source::{Folder, Source};
 use super::validate::Warning;
 use crate::files::name::{file_name, path_of};
+use crate::order;
 use crate::{Error, Result};
 
 /// Modalities in channel order; until 2021 the file names end in `_` and these.
@@ -46,7 +47,7 @@ fn prefix(file: &str) -> String {
 
 /// True if the names are BraTS's modalities, in any order and case.
 pub(super) fn are_modalities(names: &[String]) -> bool {
-    let names: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
+    let names: BTreeSet<String> = order::set(names.iter().map(|name| name.to_lowercase()));
     names == MODALITIES.iter().map(ToString::to_string).collect()
 }
 
@@ -104,7 +105,7 @@ pub fn scan(folder: &Folder, seed: u64) -> Result<Option<Scanned>> {
             problems.push(Error::data(path_of(&place, twice[1]), problem, "remove one of them"));
         } else if images.len() == MODALITIES.len() && label.is_some() {
             // A folder is a subject; files of several are likely to have been mixed up.
-            let stems: BTreeSet<String> = images.iter().map(|image| prefix(&file_name(image.path()))).collect();
+            let stems: BTreeSet<String> = order::set(images.iter().map(|image| prefix(&file_name(image.path()))));
             if stems.len() > 1 {
                 let named = stems.into_iter().collect::<Vec<_>>().join(", ");
                 let problem = format!("holds images called {named}: are they of one subject?");
@@ -158,7 +159,7 @@ fn subjects(folder: &Folder) -> Result<Vec<String>> {
 /// The authors' division, if it gives both sides a case; subjects that it does not name train.
 fn divide(cases: Vec<Case>, seed: u64) -> (Vec<Case>, Vec<Case>, Split) {
     let (_, validation) = SPLIT.split_once("Validation:").unwrap_or((SPLIT, ""));
-    let named: BTreeSet<&str> = validation.split_whitespace().collect();
+    let named: BTreeSet<&str> = order::set(validation.split_whitespace());
     let count = cases.iter().filter(|case| named.contains(case.name.as_str())).count();
     if count == 0 || count == cases.len() {
         let (training, validation) = draw_split(cases, seed);

@@ -6,11 +6,12 @@ use std::path::Path;
 use super::nifti::{same_bytes, split_ending};
 use super::source::Source;
 use crate::files::name::path_of;
+use crate::order;
 
 /// `names` without those of compressed files beside a plain one that holds the same bytes. Where the bytes differ, both stay:
 /// nobody can tell which is meant.
 pub fn without_copies(folder: &Path, names: Vec<String>) -> Vec<String> {
-    let plain: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let plain: BTreeSet<&str> = order::set(names.iter().map(String::as_str));
     let is_copy = |name: &String| {
         let ending = split_ending(name).1;
         let Some(beside) = ending.len().checked_sub(3).map(|length| &ending[..length]) else { return false };
@@ -21,7 +22,7 @@ pub fn without_copies(folder: &Path, names: Vec<String>) -> Vec<String> {
         let at = |name: &str| Source::File(path_of(folder, name));
         plain.contains(beside.as_str()) && same_bytes(&at(&beside), &at(name))
     };
-    let copies: BTreeSet<String> = names.iter().filter(|name| is_copy(name)).cloned().collect();
+    let copies: BTreeSet<String> = order::set(names.iter().filter(|name| is_copy(name)).cloned());
     names.into_iter().filter(|name| !copies.contains(name)).collect()
 }
 

@@ -251,7 +251,7 @@ impl Dataset {
 
     /// Warns of cases that both train and validate.
     pub(super) fn warn_of_overlap(&mut self) {
-        let training: BTreeSet<&str> = self.training.iter().map(|case| case.name.as_str()).collect();
+        let training: BTreeSet<&str> = order::set(self.training.iter().map(|case| case.name.as_str()));
         let both: Vec<&str> =
             self.validation.iter().map(|case| case.name.as_str()).filter(|name| training.contains(name)).collect();
         if !both.is_empty() {
@@ -375,7 +375,7 @@ pub fn draw_split(mut cases: Vec<Case>, seed: u64) -> (Vec<Case>, Vec<Case>) {
     }
     let mut order: Vec<usize> = (0..cases.len()).collect();
     Rng::named(seed, "split").shuffle(&mut order);
-    let chosen: BTreeSet<usize> = order.into_iter().take((cases.len() / 5).max(1)).collect();
+    let chosen: BTreeSet<usize> = order::set(order.into_iter().take((cases.len() / 5).max(1)));
     let (mut training, mut validation) = (Vec::new(), Vec::new());
     for (index, case) in cases.into_iter().enumerate() {
         if chosen.contains(&index) { validation.push(case) } else { training.push(case) }

@@ -19,6 +19,7 @@ use super::source::{Folder, Source};
 use super::validate::Warning;
 use super::{brats, ct_window};
 use crate::files::name::{file_name, path_of, text_of};
+use crate::order;
 use crate::{Error, Result};
 use lists::Entry;
 
@@ -165,7 +166,7 @@ impl Description {
         let images = &entries.first()?.images;
         let word = |file: &String| split_ending(file).0.rsplit(['_', '-', '/']).next().unwrap_or_default().to_owned();
         let words: Vec<String> = images.iter().map(word).collect();
-        let different = words.iter().collect::<BTreeSet<_>>().len() == words.len();
+        let different = order::set(words.iter().map(String::as_str)).len() == words.len();
         (words.len() > 1 && different).then_some(words)
     }
 
@@ -197,7 +198,7 @@ impl Description {
                 return Err(self.wrong(format!("lists the case {name} twice in '{list}'"), "name each case once"));
             }
         }
-        let labels: BTreeSet<&str> = training.iter().chain(&validation).map(|entry| plain(&entry.label)).collect();
+        let labels: BTreeSet<&str> = order::set(training.iter().chain(&validation).map(|entry| plain(&entry.label)));
         let mut names = lists::names(&labels);
         for entry in training.iter().chain(&validation) {
             if let Some(key) = &entry.key {
@@ -372,7 +373,7 @@ fn found_cases(folder: &Folder, channels: usize, problems: &mut Vec<Error>) -> R
 /// What is to be said of images and labels that no list names.
 fn unlisted<'a>(folder: &Folder, cases: impl Iterator<Item = &'a Case>) -> Vec<Warning> {
     let known: BTreeSet<&std::path::Path> =
-        cases.flat_map(|case| case.images.iter().chain(&case.label)).map(Source::path).collect();
+        order::set(cases.flat_map(|case| case.images.iter().chain(&case.label)).map(Source::path));
     let look = |below: &str| {
         let names = folder.images(below).unwrap_or_default();
         let files = names.iter().filter_map(|name| folder.file(&format!("{below}/{name}")).ok()?);

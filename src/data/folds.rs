@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{Case, Dataset, Split};
+use crate::order;
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -74,7 +75,7 @@ impl Folds {
     /// # Errors
     /// [`Error::Data`] if there are fewer cases than folds.
     pub fn of(dataset: &Dataset, count: usize, seed: u64) -> Result<Self> {
-        let names: BTreeSet<&str> = labelled(dataset).map(|case| case.name.as_str()).collect();
+        let names: BTreeSet<&str> = order::set(labelled(dataset).map(|case| case.name.as_str()));
         if names.len() < count {
             let problem = format!("has {} labelled cases, too few for {count} folds", names.len());
             return Err(Error::data(&dataset.path, problem, "give a smaller number of folds"));
@@ -104,8 +105,8 @@ impl Folds {
 
     /// Whether these are folds of just the labelled cases of a data set.
     pub fn divides(&self, dataset: &Dataset) -> bool {
-        let divided: BTreeSet<&str> = self.folds.iter().flatten().map(String::as_str).collect();
-        labelled(dataset).map(|case| case.name.as_str()).collect::<BTreeSet<_>>() == divided
+        let divided: BTreeSet<&str> = order::set(self.folds.iter().flatten().map(String::as_str));
+        order::set(labelled(dataset).map(|case| case.name.as_str())) == divided
     }
 
     /// Divides the data set's labelled cases: those of fold `number` (from 1) validate, the others train, both by name.
@@ -113,8 +114,8 @@ impl Folds {
     /// # Panics
     /// If there is no such fold.
     pub fn apply(&self, dataset: &mut Dataset, number: usize) {
-        let validating: BTreeSet<&str> = self.folds[number - 1].iter().map(String::as_str).collect();
-        let cases: BTreeMap<&str, &Case> = labelled(dataset).map(|case| (case.name.as_str(), case)).collect();
+        let validating: BTreeSet<&str> = order::set(self.folds[number - 1].iter().map(String::as_str));
+        let cases: BTreeMap<&str, &Case> = order::map(labelled(dataset).map(|case| (case.name.as_str(), case)));
         let (validation, training): (Vec<&Case>, Vec<&Case>) =
             cases.into_values().partition(|case| validating.contains(case.name.as_str()));
         let [training, validation] = [training, validation].map(|cases| cases.into_iter().cloned().collect());

@@ -26,6 +26,8 @@ pub mod point_sampling;
 pub mod prefetch;
 pub mod preprocess;
 pub mod resample;
+#[allow(dead_code)] // build.rs encodes, the program decodes
+mod scan_codec;
 pub mod slices;
 pub mod source;
 pub mod validate;

@@ -3,10 +3,11 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use lzma_rust2::XzReader;
+use lzma_rust2::LzmaReader;
 
 use super::copies::without_copies;
 use super::nifti::{is_image, split_ending};
+use super::scan_codec;
 use crate::files::name::{path_of, text_of};
 use crate::files::open;
 use crate::{Error, Result};
@@ -28,7 +29,7 @@ pub enum Source {
 pub struct Asset {
     /// Its path below `assets/`, for messages. An image's ends in `.nii.gz`, and its content is what that holds.
     pub name: &'static str,
-    /// Its content, or that packed as xz.
+    /// Its content, or that packed: an image as `scan_codec.rs` says, anything else as LZMA.
     pub bytes: &'static [u8],
     /// The content's length, if it is packed.
     pub unpacked: Option<usize>,
@@ -78,7 +79,11 @@ impl Source {
         match self {
             Source::File(path) => Ok(Box::new(BufReader::with_capacity(1 << 16, open(path)?))),
             Source::Embedded(Asset { bytes, unpacked: None, .. }) => Ok(Box::new(*bytes)),
-            Source::Embedded(Asset { bytes, .. }) => Ok(Box::new(XzReader::new(*bytes, false))),
+            Source::Embedded(Asset { name, bytes, .. }) if name.ends_with(".nii.gz") => Ok(Box::new(unpacked(bytes))),
+            Source::Embedded(Asset { bytes, .. }) => match LzmaReader::new_mem_limit(*bytes, u32::MAX, None) {
+                Ok(reader) => Ok(Box::new(reader)),
+                Err(error) => Err(Error::file(self.path(), error)),
+            },
         }
     }
 
@@ -100,6 +105,20 @@ impl Source {
         // Editors of one system put it before UTF-8; it is no text.
         Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_owned).unwrap_or(text))
     }
+}
+
+/// An embedded image. Its voxels are unpacked when they are asked for: most readers want the header alone.
+fn unpacked(packed: &'static [u8]) -> impl Read {
+    struct Voxels(&'static [u8], Option<io::Cursor<Vec<u8>>>);
+    impl Read for Voxels {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.1.is_none() {
+                self.1 = Some(io::Cursor::new(scan_codec::voxels(self.0).ok_or(io::ErrorKind::InvalidData)?));
+            }
+            self.1.as_mut().map_or(Ok(0), |voxels| voxels.read(into))
+        }
+    }
+    io::Cursor::new(scan_codec::header(packed)).chain(Voxels(packed, None))
 }
 
 /// A folder of a data set: on disk, or embedded in the binary.

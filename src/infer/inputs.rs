@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::channels::group;
+use crate::data::channels::{channel_of, group};
 use crate::data::nifti::{read_header, split_ending};
 use crate::data::{Case, Folder, Source, brats};
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ pub fn cases(inputs: &[String], channels: &[String]) -> Result<Vec<Case>> {
 /// * any other folder holds cases: files, groups of `X_0000`, `X_0001`, … (one a channel, as nnU-Net names them, if the network
 ///   takes several; see [`group`]), subjects.
 ///
+/// What nnU-Net calls `X_0000` is case X, unless that name or the number is another file's (see `without_channels`).
+///
 /// # Errors
 /// [`Error::File`] for a folder that cannot be read, [`Error::Data`] for a folder that holds no scan, [`Error::Usage`] for two
 /// cases of one name.
@@ -67,6 +69,7 @@ pub fn find(inputs: &[String], channels: &[String]) -> Result<Inputs> {
             false => found.cases.push(case(vec![path])),
         }
     }
+    without_channels(&mut found.cases, channels.len());
     name_by_folder(&mut found.cases);
     let mut seen = HashSet::new();
     for case in &found.cases {
@@ -93,6 +96,43 @@ fn listed(path: &Path) -> Result<Vec<String>> {
         true => Err(Error::data(path, "lists no scan", "write the path of a scan or a folder into each line")),
         false => Ok(named),
     }
+}
+
+/// Names cases that nnU-Net's rule names, `X_0000` for the first channel, X: of several files those that are channels in order;
+/// a single one for a network of one channel, if no other of its folder is numbered so (`X_0001`: a series, not channels), and
+/// no other case is called X there.
+fn without_channels(cases: &mut [Case], channels: usize) {
+    let at = |case: &Case| {
+        (case.images.first().and_then(|image| image.path().parent()).map(PathBuf::from), case.name.clone())
+    };
+    let taken: HashSet<_> = cases.iter().map(at).collect();
+    let mut series = HashMap::new();
+    for case in cases.iter_mut().filter(|case| !case.images.is_empty()) {
+        let stems: Vec<String> = case.images.iter().map(|image| stem(image.path())).collect();
+        let Some((name, 0)) = channel_of(&stems[0], 1) else { continue };
+        let (folder, own) = at(case);
+        let in_order = |(channel, stem): (usize, &String)| channel_of(stem, channels) == Some((name, channel));
+        let is_alone = |folder: &PathBuf| {
+            let numbered: &Vec<String> = series.entry(folder.clone()).or_insert_with(|| numbered(folder));
+            numbered.iter().filter(|numbered| *numbered == name).count() == 1
+        };
+        let applies = stems.len() == channels && stems.iter().enumerate().all(in_order);
+        if own == stems[0]
+            && applies
+            && (channels > 1 || folder.as_ref().is_some_and(is_alone))
+            && !taken.contains(&(folder, name.to_owned()))
+        {
+            case.name = name.to_owned();
+        }
+    }
+}
+
+/// X of each image `X_0123` of a folder.
+fn numbered(folder: &Path) -> Vec<String> {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let names = Folder::Disk(here.into()).images("").unwrap_or_default();
+    let case = |name: &String| Some(channel_of(split_ending(name).0, usize::MAX)?.0.to_owned());
+    names.iter().filter_map(case).collect()
 }
 
 /// Cases that are called alike and lie in different folders get the folder's name before their own.
@@ -252,8 +292,8 @@ mod tests {
             assert_eq!(found(&root, &[input], &one).unwrap(), [("c".into(), 1)], "{input}");
         }
         assert_eq!(found(&root, &["a.nii.gz,b.nii"], &["T1", "T2"]).unwrap(), [("a".into(), 2)]);
-        // The network of one channel takes each file by its own name; of several, each case must be complete.
-        let own = ["x_0000", "x_0001", "y_0000"].map(|name| (name.into(), 1));
+        // Of one channel X_0000 is X, but of a series; of several, each case must be complete.
+        let own = ["x_0000", "x_0001", "y"].map(|name| (name.into(), 1));
         assert_eq!(found(&root, &["n"], &one).unwrap(), own);
         let message = found(&root, &["n"], &["T1", "T2"]).unwrap_err().to_string();
         assert!(message.contains("y_0000.nii.gz: is channel 0") && message.contains("lacks y_0001"), "{message}");
@@ -264,6 +304,27 @@ mod tests {
         let twins = tree(&["p0/ct.nii.gz", "p1/ct.nii", "p1/mr.nii"]);
         let names = ["p0_ct", "p1_ct", "mr"].map(|name| (name.into(), 1));
         assert_eq!(found(&twins, &["p0", "p1"], &one).unwrap(), names);
+    }
+
+    #[test]
+    fn no_two_scans_are_called_alike() {
+        let root =
+            tree(&["a_0000.nii.gz", "b_0000.nii.gz", "b.nii.gz", "c_0000.nii.gz", "c_0007.nii", "d/a_0000.nii.gz"]);
+        let one = ["CT"];
+        assert_eq!(found(&root, &["a_0000.nii.gz"], &one).unwrap(), [("a".into(), 1)]);
+        // Whether the number is a channel does not depend on which scans are named; a name that is free is taken.
+        assert_eq!(found(&root, &["c_0000.nii.gz"], &one).unwrap(), [("c_0000".into(), 1)]);
+        assert_eq!(found(&root, &["b_0000.nii.gz"], &one).unwrap(), [("b".into(), 1)]);
+        let all = ["a", "b", "b_0000", "c_0000", "c_0007"].map(|name| (name.into(), 1));
+        assert_eq!(found(&root, &["."], &one).unwrap(), all);
+        let twins = found(&root, &["a_0000.nii.gz", "d"], &one).unwrap();
+        assert!(twins[0].0.ends_with("_a") && twins[1].0 == "d_a", "{twins:?}");
+        assert!(found(&root, &["a_0000.nii.gz", "a_0000.nii.gz"], &one).is_err());
+        // A file of all channels keeps its name; files in the order of the channels are one case.
+        assert_eq!(found(&root, &["a_0000.nii.gz"], &["T1", "T2"]).unwrap(), [("a_0000".into(), 1)]);
+        let pair = tree(&["p_0000.nii", "p_0001.nii", "q_0001.nii"]);
+        assert_eq!(found(&pair, &["p_0000.nii,p_0001.nii"], &["T1", "T2"]).unwrap(), [("p".into(), 2)]);
+        assert_eq!(found(&pair, &["p_0000.nii,q_0001.nii"], &["T1", "T2"]).unwrap(), [("p_0000".into(), 2)]);
     }
 
     #[test]

@@ -74,12 +74,13 @@ pub fn peak_of_part(stretches: &[Segment], part: &str) -> Option<u64> {
 /// The layers' shares of a peak with the paths of parameters and inner modules drawn up to the layers that `events` name,
 /// largest first.
 pub fn rolled_up(by_layer: &[(Arc<str>, u64)], events: &[Event]) -> Vec<(Arc<str>, u64)> {
-    let layers: std::collections::BTreeSet<&str> = events
-        .iter()
-        .filter(|event| event.kind == EventKind::Allocate)
-        .map(|event| &*event.layer)
-        .filter(|layer| !layer.is_empty())
-        .collect();
+    let layers: std::collections::BTreeSet<&str> = order::set(
+        events
+            .iter()
+            .filter(|event| event.kind == EventKind::Allocate)
+            .map(|event| &*event.layer)
+            .filter(|layer| !layer.is_empty()),
+    );
     let home = |path: &str| {
         let mut above = path;
         loop {

@@ -215,16 +215,21 @@ fn folders_of_cases_and_going_on() {
     }
     place.run(&format!("{OCCUPANCY} scans --out out")).succeeded();
     let scans = || names(&place.at("out")).into_iter().filter(|name| name.ends_with(".nii.gz")).collect::<Vec<_>>();
-    // The network takes one channel: each file is a case of its own name.
-    assert_eq!(scans(), ["p_0000.nii.gz", "q_0000.nii.gz", "r.nii.gz"]);
-    place.refuses(&format!("{OCCUPANCY} scans --out out"), 1, &["out/p_0000.nii.gz", "exists already", "--resume"]);
+    // The network takes one channel, so that nnU-Net's p_0000 is case p.
+    assert_eq!(scans(), ["p.nii.gz", "q.nii.gz", "r.nii.gz"]);
+    place.refuses(&format!("{OCCUPANCY} scans --out out"), 1, &["out/p.nii.gz", "exists already", "--resume"]);
     // What is missing is made again, what is there stays.
-    let kept = fs::metadata(place.at("out/p_0000.nii.gz")).unwrap().modified().unwrap();
-    fs::remove_file(place.at("out/q_0000.nii.gz")).unwrap();
+    let kept = fs::metadata(place.at("out/p.nii.gz")).unwrap().modified().unwrap();
+    fs::remove_file(place.at("out/q.nii.gz")).unwrap();
     place.run(&format!("{OCCUPANCY} scans --out out --resume")).succeeded();
-    assert_eq!(fs::metadata(place.at("out/p_0000.nii.gz")).unwrap().modified().unwrap(), kept);
-    assert!(place.at("out/q_0000.nii.gz").exists());
+    assert_eq!(fs::metadata(place.at("out/p.nii.gz")).unwrap().modified().unwrap(), kept);
+    assert!(place.at("out/q.nii.gz").exists());
     assert_eq!(summary(&place.at("out")).len(), 3);
+    // No file is claimed by two scans.
+    fs::copy(place.at("scan.nii.gz"), place.at("scans/r_probabilities.nii.gz")).unwrap();
+    let told = ["r_probabilities.nii.gz would be a file of r and of r_probabilities", "--out"];
+    place.refuses(&format!("{OCCUPANCY} scans --out chances --probabilities"), 2, &told);
+    assert!(!place.at("chances").exists() || names(&place.at("chances")).is_empty());
 }
 
 /// Windows: one as large as the volume changes nothing, smaller ones little, and mirrored answers are averaged.

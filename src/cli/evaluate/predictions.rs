@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::ScoreRule;
 use crate::evaluate::scores::CaseScores;
 use crate::files::name::{file_name, path_of};
+use crate::order;
 use crate::report::CaseScore;
 use crate::task::{PreparedCase, Task};
 use crate::{evaluate, interrupt};
@@ -47,11 +48,11 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
         return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
     }
     let all: Vec<Case> = dataset.training.iter().chain(&dataset.validation).cloned().collect();
-    let others: BTreeSet<&str> = all
-        .iter()
-        .filter(|case| !names.contains(&case.name) && file_of(case, &all, &files, folder).is_ok())
-        .map(|case| case.name.as_str())
-        .collect();
+    let others: BTreeSet<&str> = order::set(
+        all.iter()
+            .filter(|case| !names.contains(&case.name) && file_of(case, &all, &files, folder).is_ok())
+            .map(|case| case.name.as_str()),
+    );
     if !others.is_empty() {
         let problem = format!("holds {} of cases that are not scored; add --part all", plural(others.len(), "file"));
         verbosity.warn(&Warning::new(folder, problem));

@@ -13,6 +13,7 @@ use crate::cli::output::{plural, print};
 use crate::cli::provenance::print_json;
 use crate::error::{Error, Result};
 use crate::files::RunFolder;
+use crate::order;
 
 /// Names that a message lists.
 const LISTED: usize = 10;
@@ -114,7 +115,7 @@ impl Cohort {
             let problem = format!("{} not segmented yet ({})", plural(open.len(), "case"), listed(&open));
             return Err(Error::data(folder, problem, "run the shards again with --resume"));
         }
-        let weights: BTreeSet<&str> = self.done.values().filter_map(|entry| entry["weights"].as_str()).collect();
+        let weights: BTreeSet<&str> = order::set(self.done.values().filter_map(|entry| entry["weights"].as_str()));
         if weights.len() > 1 {
             let all: Vec<String> = weights.into_iter().map(str::to_owned).collect();
             let problem = format!("holds segmentations of different weights ({})", listed(&all));

@@ -9,6 +9,7 @@ mod plan;
 mod shard;
 mod summary;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -287,9 +288,15 @@ impl Batch {
     /// The cases that are not done, with their files. What is done is completed in the summary.
     fn pending<'a>(&self, sound: &[&'a Case], summary: &mut Summary) -> Result<Vec<(&'a Case, Outputs)>> {
         let Self { args, target, weights, .. } = self;
-        let (task, mut pending) = (self.networks.task(), Vec::new());
+        let (task, mut pending, mut claimed) = (self.networks.task(), Vec::new(), HashMap::new());
         for &case in sound {
             let outputs = Outputs::of(args, target, &case.name, task);
+            for path in outputs.all() {
+                if let Some(other) = claimed.insert(path.to_path_buf(), &case.name) {
+                    let problem = format!("{} would be a file of {other} and of {}", path.display(), case.name);
+                    return Err(Error::Usage(format!("{problem}; segment them one by one, each with its own --out")));
+                }
+            }
             match outputs.all().iter().find(|path| path.exists()) {
                 Some(path) if args.resume && outputs.are_there() => {
                     let known = summary.of(&case.name).map(|entry| entry["weights"].as_str().map(str::to_owned));

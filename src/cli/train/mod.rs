@@ -357,7 +357,18 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     let text = path.as_ref().map(|path| read_text(path, MOST_CONFIG));
     let text = text.transpose()?;
     let file = path.as_deref().zip(text.as_deref());
-    RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())
+    let config = RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())?;
+    if let (Some(folder), Some(_)) = (&args.resume, file) {
+        let checkpoint =
+            |config: &RunConfig| config.network(1, 1, [256; 3]).map(|network| checkpoint_path(folder, &network));
+        let before = RunConfig::resolve(file, Table::new(), false)?;
+        if checkpoint(&before)? != checkpoint(&config)? {
+            let problem =
+                format!("--resume {} goes on with {}, not with {}", folder.display(), before.model, config.model);
+            return Err(Error::Usage(format!("{problem}; train another network with --out")));
+        }
+    }
+    Ok(config)
 }
 
 /// The configuration of the folds in `--out`, which continue as they were planned: a new rehearsal would measure other seconds.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::data::nifti::split_ending;
+use crate::order;
 
 /// What is to be written.
 pub const REMEDY: &str =
@@ -77,9 +78,9 @@ pub fn names(labels: &BTreeSet<&str>) -> BTreeMap<String, String> {
     labels.iter().for_each(|label| *count.entry(stem(label)).or_default() += 1);
     let repeated: Vec<&str> = labels.iter().copied().filter(|label| count[&stem(label)] > 1).collect();
     let taken: BTreeSet<String> =
-        count.iter().filter(|(_, count)| **count == 1).map(|(name, _)| name.clone()).collect();
+        order::set(count.iter().filter(|(_, count)| **count == 1).map(|(name, _)| name.clone()));
     let fits = |name: &dyn Fn(&str) -> String| {
-        let named: BTreeSet<String> = repeated.iter().map(|label| name(label)).collect();
+        let named: BTreeSet<String> = order::set(repeated.iter().map(|label| name(label)));
         named.len() == repeated.len() && named.iter().all(|name| !name.is_empty() && !taken.contains(name))
     };
     let chosen = candidates[1..].iter().find(|name| fits(**name)).unwrap_or(&candidates[2]);

@@ -7,14 +7,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::result::function::{get_function_attribute, set_function_attribute};
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
-use lzma_rust2::XzReader;
+use lzma_rust2::LzmaReader;
 
 use super::{driver, ptx_codec};
 use crate::device::device_info::KernelInfo;
@@ -24,10 +24,8 @@ use crate::error::{Error, Result};
 pub struct File {
     /// Its name without the ending.
     pub name: &'static str,
-    /// The pieces of `cut.rs` one behind the other, encoded as `ptx_codec.rs` says and packed as xz.
-    pub ptx: &'static [u8],
-    /// Bytes of what every kernel needs, at the beginning of the unpacked text.
-    pub head: usize,
+    /// What stands before every kernel.
+    pub head: &'static str,
     /// The kernels in it.
     pub kernels: &'static [Kernel],
     /// Machine code of the whole file.
@@ -38,7 +36,7 @@ pub struct File {
 pub struct Kernel {
     /// Its name.
     pub name: &'static str,
-    /// Where its piece begins and ends in the unpacked text.
+    /// Where its piece begins and ends in what [`PTX`] holds.
     pub place: (usize, usize),
 }
 
@@ -46,11 +44,23 @@ pub struct Kernel {
 pub struct Code {
     /// Compute capability: it runs on devices of the same major and at least this minor number.
     pub capability: (u32, u32),
-    /// The file's cubin, packed as xz.
+    /// The file's cubin, packed as LZMA.
     pub cubin: &'static [u8],
 }
 
+// `FILES`, and `PTX`: the kernels of all files one behind the other, each encoded as `ptx_codec.rs` says, packed as LZMA.
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// [`PTX`] unpacked, when a kernel is first asked for: a tenth of a second, and 15 MB that stay, for a kernel may be asked for
+/// at any time. `None` if it is damaged.
+static UNPACKED: LazyLock<Option<String>> = LazyLock::new(|| String::from_utf8(unpacked(PTX)?).ok());
+
+/// What `build.rs` packed.
+fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    LzmaReader::new_mem_limit(packed, u32::MAX, None).ok()?.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
 
 /// Bytes of dynamic shared memory that need no permission.
 const SHARED_BY_DEFAULT: u32 = 48 << 10;
@@ -71,12 +81,10 @@ impl File {
 
     /// The PTX of one kernel, with a zero at the end.
     fn text(&self, kernel: &Kernel) -> Result<std::ffi::CString> {
-        let mut text = String::new();
-        let unpacked = XzReader::new(self.ptx, false).read_to_string(&mut text);
         let (start, end) = kernel.place;
-        let pieces = unpacked.ok().and_then(|_| Some((text.get(..self.head)?, text.get(start..end)?)));
-        let whole = pieces.map(|(head, piece)| ptx_codec::decode(&[head, piece].concat()));
-        whole.and_then(|whole| std::ffi::CString::new(whole).ok()).ok_or_else(|| self.damaged())
+        let piece = UNPACKED.as_deref().and_then(|all| all.get(start..end)).ok_or_else(|| self.damaged())?;
+        let text = self.head.to_owned() + &ptx_codec::decode(piece, kernel.name);
+        std::ffi::CString::new(text).map_err(|_| self.damaged())
     }
 
     /// The machine code that runs on a device of this compute capability; the nearest below, if there are several.
@@ -327,8 +335,7 @@ impl Shared {
         if let Some(&known) = self.lock().code.get(file.name) {
             return Ok(known);
         }
-        let mut cubin = Vec::new();
-        XzReader::new(code.cubin, false).read_to_end(&mut cubin).map_err(|_| file.damaged())?;
+        let cubin = unpacked(code.cubin).ok_or_else(|| file.damaged())?;
         // SAFETY: an ELF image, which says its own length.
         let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) }.ok();
         let mut table = self.lock();
@@ -389,7 +396,7 @@ mod tests {
             Code { capability, cubin: &[] }
         }
         static CODE: [Code; 3] = [code((8, 0)), code((8, 6)), code((9, 0))];
-        let file = File { name: "x", ptx: &[], head: 0, kernels: &[], code: &CODE };
+        let file = File { name: "x", head: "", kernels: &[], code: &CODE };
         let chosen = |capability| file.code_for(capability).map(|code| code.capability);
         assert_eq!(chosen((8, 9)), Some((8, 6)));
         assert_eq!(chosen((8, 0)), Some((8, 0)));

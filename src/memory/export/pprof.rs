@@ -12,6 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::memory::{Event, EventKind, Peak};
+use crate::order;
 use crate::protobuf::{bytes, packed, varint};
 
 /// The values of a sample: their types and units, by pprof's names for heap profiles.
@@ -46,7 +47,7 @@ fn samples(events: &[Event], peak: &Peak) -> BTreeMap<Stack, [u64; 3]> {
     let at_peak = events.iter().position(|event| event.live.total() == total);
     let mut samples = BTreeMap::<Stack, [u64; 3]>::new();
     let mut live = BTreeMap::<u64, &Event>::new();
-    let mut before: BTreeMap<Arc<str>, u64> = peak.by_layer.iter().cloned().collect();
+    let mut before: BTreeMap<Arc<str>, u64> = order::map(peak.by_layer.iter().cloned());
     for (index, event) in events.iter().enumerate() {
         match event.kind {
             EventKind::Allocate => {

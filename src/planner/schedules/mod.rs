@@ -21,6 +21,7 @@ use super::workload::Workload;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::models::{Architecture, Recompute, Schedule, Unit, UnitChoice};
+use crate::order;
 use crate::tape::Precision;
 
 /// A schedule and what its plan says.
@@ -225,9 +226,9 @@ fn schedule(choices: &[UnitChoice]) -> Recompute {
 
 /// Those than which none is both faster and no larger, by their seconds and bytes; the fastest first.
 fn front<T>(mut all: Vec<T>, costs: impl Fn(&T) -> (f64, u64)) -> Vec<T> {
-    all.sort_by(|a, b| {
-        let ((a_seconds, a_bytes), (b_seconds, b_bytes)) = (costs(a), costs(b));
-        a_seconds.total_cmp(&b_seconds).then(a_bytes.cmp(&b_bytes))
+    order::by_key(&mut all, |item| {
+        let (seconds, bytes) = costs(item);
+        order::of_number(seconds) << 64 | u128::from(bytes)
     });
     let mut least = u64::MAX;
     all.retain(|item| {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::Point;
 use crate::memory::{Phase, Request};
 use crate::models::{Recompute, UnitChoice};
+use crate::order;
 
 /// Cells of the grid along each side.
 const CELLS: i64 = 96;
@@ -140,7 +141,8 @@ impl Model {
         }
         let highest = |state: &Chosen| state.stretches.iter().copied().fold(base.outside, i64::max);
         let mut states = fastest(states, 4 * CELLS, |state| [highest(state), 0]);
-        states.sort_by(|a, b| a.seconds.total_cmp(&b.seconds).then(highest(a).cmp(&highest(b))));
+        let rank = |bytes: i64| u128::from(bytes.cast_unsigned() ^ 1 << 63);
+        order::by_key(&mut states, |state| order::of_number(state.seconds) << 64 | rank(highest(state)));
         let mut least = i64::MAX;
         states.retain(|state| {
             let smaller = highest(state) < least;

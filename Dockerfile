@@ -1,4 +1,5 @@
 # One image for the CPU and for CUDA: the driver is found at run time (docker run --gpus all), nothing of it is in here.
+# scripts/lint.sh checks this file; no test builds the image.
 #
 #     docker build --build-arg COMMIT="$(git rev-parse --short=12 HEAD)" --tag ossnet .
 #     docker run --rm --volume "$PWD:/data" ossnet infer -l model.safetensors -i scan.nii.gz -o seg.nii.gz

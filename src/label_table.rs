@@ -33,8 +33,10 @@ pub struct Label {
 /// The labels of a task, background left out.
 pub fn labels(task: &Task) -> Vec<Label> {
     let values = task.preprocessing.classes.iter().enumerate().skip(1);
-    let name =
-        |class: usize, value: u8| task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"));
+    let name = |class: usize, value: u8| {
+        let given = task.class_names.get(class).filter(|name| !name.trim().is_empty());
+        given.cloned().unwrap_or_else(|| format!("class {value}"))
+    };
     let colours = COLOURS.iter().cycle();
     values.zip(colours).map(|((class, &value), &colour)| Label { value, name: name(class, value), colour }).collect()
 }
@@ -55,17 +57,19 @@ pub fn write(folder: &Path, stem: &str, labels: &[Label]) -> Result<()> {
     write_atomic(snap, label_descriptions(labels).as_bytes())
 }
 
-/// 3D Slicer's colour table: value, name without spaces, red, green, blue, opacity.
+/// 3D Slicer's colour table (its developers' guide, "Colors"): value, name with underscores for spaces, red, green, blue, opacity
+/// from 0 to 255. The first line tells it from tables of continuous scales.
 fn colour_table(labels: &[Label]) -> String {
     let mut text = String::from("# Color table file: ossnet\n0 background 0 0 0 0\n");
     for Label { value, name, colour: [red, green, blue] } in labels {
-        let name: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+        let name = name.replace(|c: char| c.is_whitespace() || c.is_control(), "_");
         text += &format!("{value} {name} {red} {green} {blue} 255\n");
     }
     text
 }
 
-/// ITK-SNAP's label descriptions: value, red, green, blue, opacity, visible, visible in 3D, name in quotes.
+/// ITK-SNAP's label descriptions: value, red, green, blue, opacity from 0 to 1, visible, visible in 3D, name in quotes. The header
+/// is that of its own files: some readers look for its second line.
 fn label_descriptions(labels: &[Label]) -> String {
     let rule = "################################################\n";
     let mut text = format!(
@@ -73,7 +77,8 @@ fn label_descriptions(labels: &[Label]) -> String {
          0     0    0    0        0  0  0    \"Clear Label\"\n"
     );
     for Label { value, name, colour: [red, green, blue] } in labels {
-        let name = name.replace('"', "'");
+        // A line a label, whatever it is called.
+        let name = name.replace('"', "'").replace(char::is_control, " ");
         text += &format!("{value:5} {red:5} {green:4} {blue:4}        1  1  1    \"{name}\"\n");
     }
     text
@@ -86,7 +91,7 @@ mod tests {
     fn two() -> Vec<Label> {
         vec![
             Label { value: 1, name: "left lung".into(), colour: COLOURS[0] },
-            Label { value: 7, name: "the \"aorta\"".into(), colour: COLOURS[1] },
+            Label { value: 7, name: "the\n\"aorta\"".into(), colour: COLOURS[1] },
         ]
     }
 

@@ -1,6 +1,8 @@
 """Segmentations, scores and meshes equal the command's, whatever the order of the axes."""
 
 import json
+import pathlib
+import shutil
 import struct
 
 import nibabel
@@ -48,6 +50,18 @@ def test_other_programs_know_what_the_file_is(command, checkpoint, scan, tmp_pat
     statistics = SimpleITK.LabelShapeStatisticsImageFilter()
     statistics.Execute(read)
     assert set(map(str, statistics.GetLabels())) <= {line[0] for line in slicer[1:]}
+
+
+def test_the_readmes_lines_run(checkpoint, scan, tmp_path, monkeypatch, capsys):
+    text = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = text.split("```python\n")[1].split("```")[0]
+    shutil.copy(checkpoint, tmp_path / "model.safetensors")
+    shutil.copy(scan[0], tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(lines, "README.md", "exec"), names)
+    assert len(lines.splitlines()) == 5 and "'saved'" in capsys.readouterr().out
+    assert len(names["faces"]) > 100 and np.isfinite(names["vertices"]).all()
 
 
 def test_any_order_of_the_axes_is_the_same_scan(checkpoint, scan):

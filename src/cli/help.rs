@@ -25,7 +25,8 @@ Exit status:
 
 Variables:
   OSSNET_THREADS, OSSNET_MEMORY_BUDGET, OSSNET_DEVICE, OSSNET_QUIET,
-  OSSNET_VERBOSE and OSSNET_COLOR stand for the flags of these names;
+  OSSNET_VERBOSE, OSSNET_PROGRESS and OSSNET_COLOR stand for the flags of
+  these names;
   OSSNET_SIMD=avx2 or portable forces a level of CPU kernels;
   NO_COLOR is respected.
 

@@ -248,9 +248,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = named(arguments.into_iter().collect());
     let colour = refusal::colour(&arguments);
     let parsed = command_line().color(colour).try_get_matches_from(&arguments);
+    let mut in_json = false;
     let (line, code) = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
-            let verbose = cli.command.as_ref().and_then(Command::run_args).filter(|run| run.verbose());
+            let run_args = cli.command.as_ref().and_then(Command::run_args);
+            in_json = run_args.is_some_and(|run| matches!(run.progress, Shown::Json));
+            let verbose = run_args.filter(|run| run.verbose());
             let (verbosity, started) = (verbose.map(RunArgs::verbosity), Instant::now());
             let ended = run(cli);
             if let Some(verbosity) = verbosity {
@@ -266,7 +269,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => (Some(refusal::line(&error, &arguments)), 2),
     };
-    if let Some(line) = line {
+    if let Some(line) = line.as_ref().filter(|_| in_json) {
+        output::note(serde_json::json!({ "error": line, "exit_code": code }).to_string());
+    } else if let Some(line) = line {
         let red = refusal::red(colour);
         note_after(format!("{}ossnet:{} ", red.render(), red.render_reset()), line);
     }

@@ -2,8 +2,9 @@
 //! foretell, through a binary arithmetic coder whose probabilities learn how rough the scan is there.
 //!
 //! Values are first replaced by their ranks among those that occur, at most 256. A rank is foretold by the median of three
-//! planes through known neighbours, held within the nearest three. The difference is told bit by bit; a bit's probability is
-//! the mean of what two contexts learned: how wrong the neighbours were foretold, and how they differ.
+//! planes through known neighbours, held within the nearest three. The difference is told by whether it reaches 1, 2, 4, … and
+//! then by halves; the probability of each answer is the mean of what two contexts learned: how wrong the neighbours were
+//! foretold, and how they differ.
 //!
 //! One walk serves both directions. `build.rs` includes this file to write what the program reads.
 
@@ -163,26 +164,37 @@ impl Chance {
     }
 }
 
-/// What a context knows of a byte: first whether it is anything but zero, then of each bit by those above it.
+/// What a context knows of a byte: for each number from 1 on, whether the byte is at least that.
 type Byte = [Chance; 256];
 
 fn contexts(count: usize) -> Vec<Byte> {
     vec![[Chance(1 << 15, 0); 256]; count]
 }
 
-/// Tells a byte by the mean of two contexts.
+/// Tells a byte by the mean of two contexts: in doubling steps, small ones soonest, and then by halves.
 fn byte(bits: &mut impl Bits, one: &mut Byte, two: &mut Byte, value: u8) -> u8 {
-    let mut tell = |node: usize, bit: bool| {
-        let mean = (u32::from(one[node].0) + u32::from(two[node].0)) / 2;
-        let bit = bits.bit(mean.clamp(32, 0xffdf), bit);
-        one[node].learn(bit);
-        two[node].learn(bit);
+    let value = usize::from(value);
+    let mut reaches = |least: usize| {
+        let (one, two) = (&mut one[least], &mut two[least]);
+        let mean = (u32::from(one.0) + u32::from(two.0)) / 2;
+        let bit = bits.bit(mean.clamp(32, 0xffdf), value >= least);
+        one.learn(bit);
+        two.learn(bit);
         bit
     };
-    if !tell(0, value > 0) {
-        return 0;
+    let (mut low, mut high) = (0, 1);
+    while high < 256 && reaches(high) {
+        (low, high) = (high, 2 * high);
     }
-    (0..8).rev().fold(1, |node, place| node << 1 | usize::from(tell(node, value >> place & 1 == 1))) as u8
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if reaches(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low as u8
 }
 
 /// Tells bytes by the one before, and by whether there was one.
@@ -194,49 +206,63 @@ fn plain(bits: &mut impl Bits, bytes: &mut [u8]) {
     }
 }
 
-/// The most of each level of roughness but the last.
-const ROUGH: [i32; 15] = [0, 1, 2, 4, 6, 9, 13, 18, 25, 34, 46, 62, 84, 115, 160];
+/// Levels of roughness, of each up to 255.
+const LEVEL: [u8; 256] = {
+    // The most of each level but the last.
+    let most = [0, 1, 2, 4, 6, 9, 13, 18, 25, 34, 46, 62, 84, 115, 160];
+    let (mut levels, mut roughness) = ([0; 256], 0);
+    while roughness < 256 {
+        let mut level = 0;
+        while level < most.len() && most[level] < roughness {
+            level += 1;
+        }
+        levels[roughness] = level as u8;
+        roughness += 1;
+    }
+    levels
+};
 
 fn level(roughness: i32) -> usize {
-    ROUGH.partition_point(|&most| most < roughness)
+    LEVEL[roughness.min(255) as usize].into()
 }
 
 /// Nine classes of differences.
 fn side(difference: i32) -> usize {
-    let size = [0, 1, 4, 12].partition_point(|&most| most < difference.abs());
+    let size = [0, 1, 4, 12].map(|most| usize::from(difference.abs() > most)).iter().sum::<usize>();
     if difference < 0 { 4 - size } else { 4 + size }
 }
 
-fn sorted(mut three: [i32; 3]) -> [i32; 3] {
-    three.sort_unstable();
-    three
+fn median([a, b, c]: [i32; 3]) -> i32 {
+    a.min(b).max(a.max(b).min(c))
 }
 
 /// Tells ranks of this shape, the first axis the fastest; those that are read are written into `ranks`.
 fn walk(bits: &mut impl Bits, ranks: &mut [u8], [nx, ny, nz]: [usize; 3]) {
-    const LEVELS: usize = ROUGH.len() + 1;
+    const LEVELS: usize = LEVEL[255] as usize + 1;
     let (mut missed, mut rough) = (contexts(9 * LEVELS), contexts(27 * LEVELS));
     // A layer of zeros lies before each axis, so that every voxel has its neighbours: ranks, and how wrong they were foretold.
     let (row, slice) = (nx + 1, (nx + 1) * (ny + 1));
-    let mut told = vec![(0i16, 0i16); slice * (nz + 1)];
-    for (index, rank) in ranks.iter_mut().enumerate() {
-        let at = slice * (index / (nx * ny) + 1) + row * (index / nx % ny + 1) + index % nx + 1;
-        let of = |back: usize| i32::from(told[at - back].0);
-        let [x, y, z, xy, xz, yz] = [1, row, slice, 1 + row, 1 + slice, row + slice].map(of);
-        let ([least, _, most], [_, plane, _]) = (sorted([x, y, z]), sorted([x + y - xy, x + z - xz, y + z - yz]));
-        let foretold = plane.clamp(least, most);
-        let differ: i32 = [x - xy, y - xy, x - xz, z - xz, y - yz, z - yz].map(i32::abs).iter().sum();
-        let wrong: i32 = [1, row, slice].map(|back| i32::from(told[at - back].1)).iter().sum();
-        let equal = usize::from(x == y) + usize::from(x == z || y == z);
-        let (near, planes) = (x + y + z - 3 * foretold, 2 * (x + y + z) - xy - xz - yz - 3 * foretold);
-        let one = &mut missed[9 * level(2 * wrong + differ / 2) + side(planes)];
-        let two = &mut rough[9 * (LEVELS * equal + level(differ)) + side(near)];
-        // Differences count modulo 256, above and below in turn, so that small ones are small bytes.
-        let signed = i32::from(rank.wrapping_sub(foretold as u8) as i8);
-        let folded = byte(bits, one, two, (signed << 1 ^ signed >> 7) as u8);
-        let difference = folded >> 1 ^ (folded & 1).wrapping_neg();
-        *rank = (foretold as u8).wrapping_add(difference);
-        told[at] = ((*rank).into(), (difference as i8).unsigned_abs().into());
+    let mut told = vec![(0u8, 0u8); slice * (nz + 1)];
+    for (line, ranks) in ranks.chunks_exact_mut(nx.max(1)).enumerate() {
+        let start = slice * (line / ny + 1) + row * (line % ny + 1) + 1;
+        for (at, rank) in (start..).zip(ranks) {
+            let of = |back: usize| i32::from(told[at - back].0);
+            let [x, y, z, xy, xz, yz] = [1, row, slice, 1 + row, 1 + slice, row + slice].map(of);
+            let plane = median([x + y - xy, x + z - xz, y + z - yz]);
+            let foretold = plane.clamp(x.min(y).min(z), x.max(y).max(z));
+            let differ: i32 = [x - xy, y - xy, x - xz, z - xz, y - yz, z - yz].map(i32::abs).iter().sum();
+            let wrong: i32 = [1, row, slice].map(|back| i32::from(told[at - back].1)).iter().sum();
+            let equal = usize::from(x == y) + usize::from(x == z || y == z);
+            let (near, planes) = (x + y + z - 3 * foretold, 2 * (x + y + z) - xy - xz - yz - 3 * foretold);
+            let one = &mut missed[9 * level(2 * wrong + differ / 2) + side(planes)];
+            let two = &mut rough[9 * (LEVELS * equal + level(differ)) + side(near)];
+            // Differences count modulo 256, above and below in turn, so that small ones are small bytes.
+            let signed = i32::from(rank.wrapping_sub(foretold as u8) as i8);
+            let folded = byte(bits, one, two, (signed << 1 ^ signed >> 7) as u8);
+            let difference = folded >> 1 ^ (folded & 1).wrapping_neg();
+            *rank = (foretold as u8).wrapping_add(difference);
+            told[at] = (*rank, (difference as i8).unsigned_abs());
+        }
     }
 }
 

@@ -106,6 +106,10 @@ fn progress_as_json_lines() {
         assert!(done <= of && step["seconds"].as_f64().unwrap() >= 0.0, "{step}");
     }
     assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("resident at most"))));
+    let told = place.shell(&format!("OSSNET_PROGRESS=json $ossnet {STEP} -v")).err;
+    assert!(!told.is_empty() && told.lines().all(|line| json(line).is_object()), "{told}");
+    let error = place.run("train -m unet3d -d gone --progress json").err;
+    assert!(json(&error)["error"].as_str().unwrap().contains("gone") && json(&error)["exit_code"] == 1, "{error}");
     let quiet = place.run(&format!("{STEP} --progress json -q"));
     assert_eq!(quiet.err, "");
 }

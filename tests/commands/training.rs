@@ -69,6 +69,9 @@ fn a_run_that_goes_on_for_longer() {
         let refused = place.run(&format!("train --quiet --threads 1 --resume a-run {flags}"));
         refused.refused(1, &["o-net-small.safetensors", part]);
     }
+    let other = place.run("train --quiet --threads 1 --resume a-run --model unet3d");
+    other.refused(2, &["--resume a-run goes on with o-net-small, not with unet3d", "--out"]);
+    assert!(!place.at("a-run/unet3d.safetensors").exists());
 }
 
 #[test]

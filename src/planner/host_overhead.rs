@@ -13,6 +13,9 @@ use crate::train::dry_run::StepKind;
 /// and bookkeeping. Rounded up: the kernel counts resident pages in batches.
 const PROGRAM: u64 = 24 << 20;
 
+/// The text of all CUDA kernels, unpacked when the first is loaded (`device/cuda/modules.rs`, where a test holds it).
+pub(crate) const KERNELS: u64 = 15 << 20;
+
 /// What a thread holds beside the GEMM crate's slab: its stack and its share of the allocator. With a cache of 2 MiB,
 /// 2.8 to 3.6 MiB a thread were measured in all, from 1 to 16 threads.
 const A_THREAD: u64 = 7 << 18;
@@ -61,7 +64,7 @@ impl HostOverhead {
         aside.staging = aside.staging.checked_add(target.staging_bytes()).ok_or_else(too_large)?;
         aside.overhead = match target {
             Target::Cpu { threads, .. } => PROGRAM + a_thread().saturating_mul(threads as u64),
-            Target::Cuda(_) => PROGRAM + CONTEXT,
+            Target::Cuda(_) => PROGRAM + KERNELS + CONTEXT,
         };
         Ok(aside)
     }

@@ -51,13 +51,14 @@ pub struct Code {
 // `FILES`, and `PTX`: the kernels of all files one behind the other, each encoded as `ptx_codec.rs` says, packed as LZMA.
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// [`PTX`] unpacked, when a kernel is first asked for: a tenth of a second, and 15 MB that stay, for a kernel may be asked for
-/// at any time. `None` if it is damaged.
+/// [`PTX`] unpacked, when a kernel is first asked for: a tenth of a second, and memory that stays, for a kernel may be asked for
+/// at any time (plans count it, `planner::host_overhead`). `None` if it is damaged.
 static UNPACKED: LazyLock<Option<String>> = LazyLock::new(|| String::from_utf8(unpacked(PTX)?).ok());
 
-/// What `build.rs` packed.
+/// What `build.rs` packed, with its length in front as LZMA's own files have it.
 fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let length = u64::from_le_bytes(packed.get(5..13)?.try_into().ok()?);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).ok()?);
     LzmaReader::new_mem_limit(packed, u32::MAX, None).ok()?.read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
@@ -388,6 +389,8 @@ mod tests {
         assert_eq!(text.matches(".visible .entry").count(), 1);
         assert!(text.contains(".visible .entry conv3d_pack(") && text.ends_with("}\n"));
         assert!(find("no_such_kernel").is_err());
+        let bytes = UNPACKED.as_ref().unwrap().capacity() as u64;
+        assert!(bytes <= crate::planner::host_overhead::KERNELS, "{bytes} bytes of kernels' text");
     }
 
     #[test]

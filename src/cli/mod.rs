@@ -245,6 +245,7 @@ fn command_line() -> clap::Command {
 /// Runs the program with these arguments, its own name first; prints the one error that there may be. Returns the exit status.
 /// Help and the version end the process at once.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    crate::memory::return_large_blocks();
     let arguments = named(arguments.into_iter().collect());
     let colour = refusal::colour(&arguments);
     let parsed = command_line().color(colour).try_get_matches_from(&arguments);

@@ -32,6 +32,16 @@ pub fn resident_peak() -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
 }
 
+/// Has the allocator give freed blocks of a MiB and more back to the system. glibc else raises this bound to the size of the
+/// largest block that was freed, and keeps smaller ones: the process would hold megabytes that no plan knows of.
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: sets a number of the allocator. That it may refuse changes no result.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// `bytes` with a binary unit and three to four significant digits: `512 B`, `1.5 KiB`, `650.2 MiB`.
 pub fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -16,7 +16,7 @@ pub mod size;
 mod step_log;
 
 pub use arena::{Arena, Block, GRANULE};
-pub use budget::{default_cpu_budget, format_bytes, resident_peak};
+pub use budget::{default_cpu_budget, format_bytes, resident_peak, return_large_blocks};
 pub use ledger::{EntryId, Event, EventKind, Ledger, Peak};
 pub use op_cost::{OpCost, OpCostLog};
 pub use out_of_memory::{OutOfMemory, Remedy};

@@ -319,7 +319,7 @@ fn schedules_are_measured_where_steps_run() {
     let told = json(&place, step);
     let all = |key: &str| told["schedules"][key].as_array().unwrap().clone();
     let (points, levels) = (all("points"), all("levels"));
-    assert!(points.len() > 1 && levels.len() == 4, "{told}");
+    assert!(points.len() > 1 && levels.len() == 3, "{told}");
     assert!(points.iter().chain(&levels).all(|point| point["measured_seconds"].as_f64().unwrap() > 0.0), "{told}");
     let page = place.run(&format!("memory --threads 2 {step} --html page.html")).succeeded();
     assert!(page.contains("of the fastest"), "{page}");

@@ -49,7 +49,7 @@ fn ignored_voxels_are_left_out_everywhere() {
             format!("infer --quiet --threads 1 --load-model {weights} --input data/imagesTr --out {model}/found");
         place.run(&infer).succeeded();
         for name in ["a", "b", "c"] {
-            let path = place.at(&format!("{model}/found/{name}_0000.nii.gz"));
+            let path = place.at(&format!("{model}/found/{name}.nii.gz"));
             let found = Labels::read(&Source::File(path), Axes::Stored).unwrap();
             assert!(found.voxels.iter().all(|&value| value < 2), "{model} predicts what is ignored");
         }

@@ -12,7 +12,7 @@ mod lists;
 mod weights;
 
 use crate::support::Nifti;
-use ossnet::data::{Axes, Case, Scan, Source};
+use ossnet::data::{Axes, Case, Scan, Source, validate};
 
 /// An image and a label in a folder of their own, read.
 fn read_pair(image: &Nifti, label: &Nifti) -> ossnet::Result<Scan> {
@@ -28,5 +28,5 @@ fn read_pair(image: &Nifti, label: &Nifti) -> ossnet::Result<Scan> {
 
 /// Everything that is odd about a scan, in one line.
 fn warnings(scan: &Scan) -> String {
-    scan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+    validate::grouped(scan.warnings.clone()).iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
 }

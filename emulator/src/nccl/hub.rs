@@ -125,7 +125,8 @@ fn rounds(members: &[Member]) -> io::Result<()> {
         }
         let contents = || calls.iter().map(|(_, content)| content.as_slice());
         let made = match first.kind {
-            Kind::Leave => return members.iter().try_for_each(|member| answer(&member.stream, 0, &[])),
+            // Rank 0 last: its process, which this thread is of, may end as soon as it has left.
+            Kind::Leave => return members.iter().rev().try_for_each(|member| answer(&member.stream, 0, &[])),
             Kind::AllReduce => sum(contents().rev()),
             Kind::AllGather => contents().collect::<Vec<_>>().concat(),
         };

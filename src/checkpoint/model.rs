@@ -16,7 +16,6 @@ use crate::models::{Architecture, Network, NetworkConfig};
 use crate::nn::Parameters;
 use crate::rng::Rng;
 use crate::task::Task;
-use crate::tensor::Tensor;
 
 /// What precedes the name of a weight's moving average; it takes the weight's place in inference.
 pub const AVERAGE: &str = "average.";
@@ -45,11 +44,14 @@ pub struct Model {
 
 /// Weights and running statistics under their official names.
 pub fn weights(parameters: &Parameters) -> Vec<Entry<'_>> {
-    let mut all: Vec<Entry<'_>> =
-        parameters.iter().map(|parameter| whole(parameter.name().into(), parameter.value())).collect();
+    let weights = parameters.iter().map(|parameter| {
+        let value = parameter.value();
+        Entry::f32(parameter.name().into(), value.shape().to_vec(), move || value.on_host())
+    });
+    let mut all: Vec<Entry<'_>> = weights.collect();
     for (name, value, updates) in parameters.buffers() {
         let Some(layer) = name.strip_suffix("running") else {
-            all.push(whole(name.into(), value));
+            all.push(Entry::f32(name.into(), value.shape().to_vec(), move || value.on_host()));
             continue;
         };
         let groups = value.len() / 2;
@@ -63,11 +65,6 @@ pub fn weights(parameters: &Parameters) -> Vec<Entry<'_>> {
         all.push(Entry::f32(format!("{layer}num_batches_tracked"), Vec::new(), count));
     }
     all
-}
-
-/// A tensor of f32 under a name.
-pub fn whole(name: String, tensor: &Tensor) -> Entry<'_> {
-    Entry::f32(name, tensor.shape().to_vec(), || tensor.on_host())
 }
 
 /// Advice for weights that are not the network's.

@@ -9,11 +9,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::model::{AVERAGE, config_of, entry, fill, network_json, to_json, weights, whole};
-use crate::checkpoint::{self, Metadata, safetensors};
+use crate::checkpoint::model::{AVERAGE, config_of, entry, fill, network_json, to_json, weights};
+use crate::checkpoint::safetensors::{self, Entry};
+use crate::checkpoint::{self, Metadata};
 use crate::error::{Error, Result};
 use crate::models::Architecture;
 use crate::task::Task;
+use crate::tensor::Tensor;
 use crate::train::costs::Costs;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{History, Trainer};
@@ -38,6 +40,11 @@ pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
     entries.extend(averages.map(|(average, parameter)| whole(format!("{AVERAGE}{}", parameter.name()), average)));
     safetensors::write_entries(path, &entries, &metadata)?;
     trainer.costs().save(path)
+}
+
+/// A tensor of f32 under a name.
+fn whole(name: String, tensor: &Tensor) -> Entry<'_> {
+    Entry::f32(name, tensor.shape().to_vec(), || tensor.on_host())
 }
 
 /// The first entry in which two objects differ: `optimizer.rate 0.003, not 0.001`.

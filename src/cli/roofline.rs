@@ -231,14 +231,15 @@ fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measu
 fn sums(workload: &Workload) -> Result<String> {
     let bytes = GRADIENT_BYTES * workload.parameters()? as u64;
     let heads = RANKS.map(|ranks| format!("ms on {ranks} GPUs"));
-    let mut grid = TextTable::new(["the sum of gradients over"].map(String::from).into_iter().chain(heads));
+    let mut grid =
+        TextTable::new(["the sum of gradients over", "µs a round"].map(String::from).into_iter().chain(heads));
     for link in LINKS {
         let cells = RANKS.map(|ranks| milliseconds(link.seconds(bytes, ranks)));
-        grid.push([link.name.to_string()].into_iter().chain(cells));
+        grid.push([link.name.to_string(), format!("{:.0}", 1e6 * link.latency)].into_iter().chain(cells));
     }
     Ok(format!(
-        "\n{}\nNCCL's ring (train --cuda-devices), once a step, {} MiB: 2(n − 1)/n of the bytes at the link's full rate, and 2(n − 1) rounds of\n\
-         3 µs (NVLink), 5 µs (PCIe) or 30 µs (Ethernet); assumed, not measured.\n",
+        "\n{}\nNCCL's ring (train --cuda-devices), once a step, {} MiB: 2(n − 1)/n of the bytes at the link's full rate, and 2(n − 1)\n\
+         rounds; assumed, not measured.\n",
         grid.render(),
         crate::report::mib(bytes),
     ))

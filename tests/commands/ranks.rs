@@ -3,10 +3,10 @@
 //! What needs MPI runs where the program was built with `--features mpi` and mpirun is there, and says so where not.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use crate::support::cli::{Outcome, PROGRAM, Place, data_set, json};
+use crate::support::processes::{self, errors};
 
 /// Four cases a step, one a pass; two steps an epoch.
 const RUN: &str = "train --preset sample --data data --model o-net-small --points 64 --batch-size 1 --accumulate 4 \
@@ -51,11 +51,6 @@ fn on_ranks(place: &Place, ranks: usize, arguments: &str) -> Outcome {
     mpirun(place, ranks, arguments).output().unwrap().into()
 }
 
-/// The lines that the program, not its launcher, has said of an error.
-fn errors(err: &str) -> Vec<&str> {
-    err.lines().filter(|line| line.starts_with("ossnet: ")).collect()
-}
-
 /// Checkpoints, of the end and the best, are the same bytes.
 fn assert_same(place: &Place, run: &str, other: &str) {
     for file in ["o-net-small.safetensors", "o-net-small.best.safetensors"] {
@@ -93,37 +88,11 @@ fn checkpoints_do_not_depend_on_the_number_of_processes() {
     assert_eq!(json(&outcome.succeeded())["steps"], 10);
 }
 
-/// The process with the number `rank` below `launcher`.
-fn process(launcher: &Child, rank: usize) -> Option<i32> {
-    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
-    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let status = fs::read_to_string(entry.path().join("status")).ok()?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim();
-        let variables = fs::read(entry.path().join("environ")).ok()?;
-        let is_it = parent == launcher.id().to_string()
-            && variables.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes());
-        is_it.then_some(pid)
-    })
-}
-
-/// Starts a run in `run` on two processes, waits for its first checkpoint, and sends `signal` to the second process. How all
-/// ends, and seconds from the signal on.
+/// Starts a run in `run` on two processes and sends `signal` to the second one.
 fn signalled(place: &Place, signal: i32, run: &str) -> (Outcome, f64) {
     let mut command = mpirun(place, 2, &format!("{RUN} {LONG} --quiet --out {run}"));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let began = Instant::now();
-    while !place.at(&format!("{run}/o-net-small.safetensors")).exists() {
-        assert!(began.elapsed() < Duration::from_secs(300), "no checkpoint");
-        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let second = process(&child, 1).expect("the second process");
-    let began = Instant::now();
-    // SAFETY: a signal to a process that this test has started.
-    assert_eq!(unsafe { libc::kill(second, signal) }, 0);
-    let outcome = child.wait_with_output().unwrap();
-    (outcome.into(), began.elapsed().as_secs_f64())
+    let begun = place.at(&format!("{run}/o-net-small.safetensors"));
+    processes::signalled(&mut command, &begun, signal, Some("OMPI_COMM_WORLD_RANK=1"))
 }
 
 /// A process that is killed takes all with it within ten seconds, and its number is named. One that is asked to stop stops all
@@ -145,7 +114,7 @@ fn processes_end_together_and_others_go_on() {
 
     let (stopped, seconds) = signalled(&place, libc::SIGUSR1, "stopped");
     assert!(stopped.code == Some(130) && seconds < 10.0, "{:?} after {seconds} s: {}", stopped.code, stopped.err);
-    let said = errors(&stopped.err);
+    let said = errors(&stopped);
     assert!(said.len() == 1 && said[0].contains("saved; go on with: ossnet train --resume"), "{}", stopped.err);
     place.run("train --quiet --threads 1 --resume stopped").succeeded();
     assert_same(&place, "one", "stopped");
@@ -167,7 +136,7 @@ fn several_processes_say_one_line() {
         (2, format!("{RUN} --folds 2 --out run").replace("data data", "data sample:heads"), 2, "--fold 1/2"),
     ] {
         let outcome = on_ranks(&place, ranks, &arguments);
-        let said = errors(&outcome.err);
+        let said = errors(&outcome);
         assert_eq!((outcome.code, said.len()), (Some(code), 1), "{arguments}: {}", outcome.err);
         assert!(said[0].contains(part) && outcome.out.is_empty(), "{arguments}: {}", outcome.err);
         assert_eq!(place.files(), files, "{arguments} left something behind");

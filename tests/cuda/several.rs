@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::cli::{Outcome, Place, data_set, json};
+use crate::support::processes::{self, errors};
 
 /// Four cases a step, one a pass; two steps an epoch.
 const RUN: &str = "train --preset sample --data data --model o-net-small --points 64 --batch-size 1 --accumulate 4 \
@@ -68,11 +68,6 @@ fn losses(place: &Place, run: &str) -> Vec<f64> {
     log.lines().filter_map(|line| json(line)["loss"].as_f64()).collect()
 }
 
-/// The lines that the program, not the emulator, has said of an error.
-fn errors(outcome: &Outcome) -> Vec<&str> {
-    outcome.err.lines().filter(|line| line.starts_with("ossnet: ")).collect()
-}
-
 /// One device that accumulates the cases, two and four that divide them: checkpoints are equal to the last byte. Gradients never
 /// leave the devices: each pass of a turn is gathered in pieces of 256 KiB on one stream, in the same order on all ranks.
 #[test]
@@ -123,37 +118,12 @@ fn one_sum_a_step() {
     assert!((one[1] - two[1]).abs() <= 1e-3 * one[1], "{one:?} {two:?}");
 }
 
-/// The process with the number `rank` below `launcher`.
-fn process(launcher: &Child, rank: usize) -> Option<i32> {
-    let wanted = format!("RANK={rank}");
-    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let status = fs::read_to_string(entry.path().join("status")).ok()?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim();
-        let variables = fs::read(entry.path().join("environ")).ok()?;
-        let is_it = parent == launcher.id().to_string()
-            && variables.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes());
-        is_it.then_some(pid)
-    })
-}
-
-/// Starts a run on two devices, waits for its first checkpoint, and sends `signal` to the process of `rank`, or to the one that was
-/// started. How all ends, and seconds from the signal on.
+/// Starts a run on two devices and sends `signal` to the process of `rank`, or to the one that was started.
 fn signalled(place: &Place, rank: Option<usize>, signal: i32, run: &str) -> (Outcome, f64) {
     let mut command = command(place, &format!("{RUN} {LONG} --quiet --cuda-devices 0,1 --out {run}"));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let began = Instant::now();
-    while !place.at(&format!("{run}/o-net-small.safetensors")).exists() {
-        assert!(began.elapsed() < Duration::from_secs(300), "no checkpoint");
-        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let target = rank.map_or(child.id() as i32, |rank| process(&child, rank).expect("the process of that rank"));
-    let began = Instant::now();
-    // SAFETY: a signal to a process that this test has started.
-    assert_eq!(unsafe { libc::kill(target, signal) }, 0);
-    let outcome = child.wait_with_output().unwrap();
-    (outcome.into(), began.elapsed().as_secs_f64())
+    let begun = place.at(&format!("{run}/o-net-small.safetensors"));
+    let variable = rank.map(|rank| format!("RANK={rank}"));
+    processes::signalled(&mut command, &begun, signal, variable.as_deref())
 }
 
 /// A process that is killed takes all with it within ten seconds, though NCCL would wait for it; one line names it. A signal to

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod cohort;
+pub mod processes;
 
 use std::io::Write;
 use std::path::Path;

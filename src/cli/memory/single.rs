@@ -186,7 +186,8 @@ fn schedule_text(answer: &StepCost, curve: &Curve) -> String {
     let text = format!("{}\n\n{}", answer.setting(), schedule_grid(curve, true).render());
     let letters = "A letter for each unit of the network in the order of the forward pass: k keeps its values, r recomputes them, p runs in pieces\n\
                    (slabs, chunks of points), l recomputes in pieces. `--recompute` takes such a word; `--recompute auto` takes the first row that\n\
-                   fits --memory-budget. Estimated times are those of the planned operations and bytes at assumed rates; `--device` measures.";
+                   fits --memory-budget. Estimated times are those of the planned operations and bytes at assumed rates;\n\
+                   `--device cpu` runs each schedule and shows what it took.";
     format!("{text}\n{letters}\n")
 }
 

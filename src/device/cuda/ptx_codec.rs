@@ -32,6 +32,18 @@ fn number(text: &str) -> Option<(usize, &str)> {
     Some((text[..end].parse().ok()?, &text[end..]))
 }
 
+/// The class and the numbers of the register or label that `named` begins with, and the rest. A label has two.
+fn numbered(named: &str) -> Option<(usize, (usize, usize), &str)> {
+    if let Some(label) = named.strip_prefix(LABELS) {
+        let (file, label) = number(label)?;
+        let (label, rest) = number(label.strip_prefix('_')?)?;
+        return Some((LABEL, (file, label), rest));
+    }
+    let (class, rest) = class(named.strip_prefix('%')?)?;
+    let (number, rest) = number(rest)?;
+    Some((class, (0, number), rest))
+}
+
 /// `text` with whatever `replace` makes of what begins with a `%` or `$`: the replacement and what follows it.
 fn rewrite<'a>(text: &'a str, mut replace: impl FnMut(&'a str) -> Option<(String, &'a str)>) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
@@ -50,18 +62,7 @@ pub fn encode(ptx: &str, name: &str) -> String {
     let ptx = ptx.replace(&format!("{name}_param_"), "#_").replace(&format!(" {name}("), " #(");
     let (mut numbers, mut last) = (HashMap::new(), [0usize; CLASSES.len()]);
     rewrite(&ptx, |named| {
-        let (class, old, rest) = match named.strip_prefix(LABELS) {
-            Some(label) => {
-                let (file, label) = number(label)?;
-                let (label, rest) = number(label.strip_prefix('_')?)?;
-                (LABEL, (file, label), rest)
-            }
-            None => {
-                let (class, rest) = class(named.strip_prefix('%')?)?;
-                let (old, rest) = number(rest)?;
-                (class, (0, old), rest)
-            }
-        };
+        let (class, old, rest) = numbered(named)?;
         let count = &mut last[class];
         let told = match numbers.get(&(class, old)) {
             Some(new) => format!("-{}", *count - new),
@@ -107,18 +108,7 @@ mod tests {
     fn parts(text: &str) -> (String, Vec<(usize, usize, usize)>) {
         let mut found = Vec::new();
         let between = rewrite(text, |named| {
-            let (class, (file, number), rest) = match named.strip_prefix(LABELS) {
-                Some(label) => {
-                    let (file, label) = number(label)?;
-                    let (label, rest) = number(label.strip_prefix('_')?)?;
-                    (LABEL, (file, label), rest)
-                }
-                None => {
-                    let (class, rest) = class(named.strip_prefix('%')?)?;
-                    let (number, rest) = number(rest)?;
-                    (class, (0, number), rest)
-                }
-            };
+            let (class, (file, number), rest) = numbered(named)?;
             found.push((class, file, number));
             Some((CLASSES[class].to_uppercase(), rest))
         });

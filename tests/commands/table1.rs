@@ -34,9 +34,9 @@ fn script(place: &Place, arguments: &str) -> Option<Command> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/table1.py");
     let mut command = Command::new("python3");
     command.arg("-B").arg(path).args(["--program", PROGRAM, "--threads", "1"]);
-    command.args(arguments.split_whitespace()).current_dir(place.path()).stdin(Stdio::null());
     // Small steps: published networks, few points.
     command.args(["--rules", "own", "--train-flags", "--batch-size 2 --points 16 --slices 4 --save-every 1"]);
+    command.args(arguments.split_whitespace()).current_dir(place.path()).stdin(Stdio::null());
     Some(command)
 }
 
@@ -118,6 +118,28 @@ fn table1_ends_beside_the_published_figures_and_goes_on_after_a_stop() {
         "{}",
         refused.err
     );
+}
+
+/// Rows as `ossnet plan` sets them up for the data, which train for a time and not for a number of epochs.
+#[test]
+fn table1_trains_rows_by_the_data_for_a_time() {
+    let place = Place::new();
+    subjects(&place.at("data"));
+    let flags =
+        "--dataset brats --data data --rows unet2d --rules data --minutes 0.05 --validate-every 0 --weights last";
+    let Some(mut whole) = script(&place, &format!("{flags} --out whole")) else { return };
+    let page = Outcome::from(whole.output().unwrap()).succeeded();
+    assert!(page.contains("0.05 minutes of training for each row") && page.contains("`ossnet plan`"), "{page}");
+    let row = &table(&place, "whole")["rows"][0];
+    assert_eq!(row["finished"], true, "{row}");
+    for figure in ["steps", "points_a_second", "training_processor_seconds", "inference_processor_seconds"] {
+        assert!(row[figure].as_f64().unwrap() > 0.0, "{figure}: {row}");
+    }
+    let config = fs::read_to_string(place.at("whole/rows/unet2d/run/config.toml")).unwrap();
+    assert!(config.contains("preset = \"auto\"") && config.contains("merge_classes = true"), "{config}");
+    let refused =
+        Outcome::from(script(&place, "--dataset brats --data data --minutes 1 --out other").unwrap().output().unwrap());
+    assert!(refused.code == Some(2) && refused.err.contains("--rules data"), "{}", refused.err);
 }
 
 #[test]

@@ -241,7 +241,9 @@ pub fn update(settings: &OptimizerSettings, parameters: usize) -> OpCost {
     }
 }
 
-/// The model of a step that does `work` in `launches` launches, or at least one for each pass.
+/// The model of a step that does `work` in `launches` launches as this engine does it, or one for each pass. A pass of an op is
+/// more than one launch where weights are packed or splits summed; so it is op by op, where each part of a pass that is fused here
+/// is another one.
 pub fn roofline(
     work: &[OpCost],
     speed: &Speed,
@@ -251,10 +253,11 @@ pub fn roofline(
     launch: f64,
 ) -> Roofline {
     let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
-    let mut passes = 0;
+    let (mut passes, mut apart) = (0, 0);
     for OpCost { op, phase, flops, bytes, .. } in work.iter().filter(|work| !COMPOSITES.contains(&work.op)) {
         let (times, of_pass) = if kernels == Kernels::Unfused { unfused(op) } else { (1.0, 1) };
-        passes += of_pass;
+        passes += 1;
+        apart += of_pass - 1;
         let (bytes, flops) = (*bytes as f64 * times, *flops as f64);
         let (memory, compute) = (bytes / speed.bandwidth, flops / peak(op, speed, precision));
         let issue = instructions(op, precision, flops, bytes).unwrap_or(0.0) / speed.issue;
@@ -287,7 +290,7 @@ pub fn roofline(
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
     order::by_key_descending(&mut rows, |row| order::of_number(row.seconds));
-    let launches = launches.map_or(passes, |counted| counted.max(passes));
+    let launches = launches.map_or(passes, |counted| counted.max(passes)) + apart;
     Roofline { rows, launches, launch_seconds: launches as f64 * launch }
 }
 
@@ -306,7 +309,7 @@ pub fn models(workload: &Workload, speed: &Speed, launch: f64) -> Result<[Roofli
         launches = counted_launches(&workload.network.title(), workload.sizes.precision);
     }
     let of = |kernels, launches| roofline(&work, speed, workload.sizes.precision, kernels, launches, launch);
-    Ok([of(Kernels::Fused, launches), of(Kernels::Unfused, None)])
+    Ok([of(Kernels::Fused, launches), of(Kernels::Unfused, launches)])
 }
 
 /// Launches of a training step of `network` as `kernels/launches.tsv` has them, counted at 64³, which a test holds to
@@ -354,6 +357,9 @@ mod tests {
         let norm = [work("norm_act", 0, 3_000_000_000)];
         let peer = roofline(&norm, &speed, Precision::F32, Kernels::Unfused, None, 0.0);
         assert!((peer.seconds() - 7.0).abs() < 1e-9 && peer.launches == 3);
+        // Launches that a pass has beside its kernel are in both lines.
+        let counted = |kernels| roofline(&norm, &speed, Precision::F32, kernels, Some(5), 0.0).launches;
+        assert_eq!([counted(Kernels::Fused), counted(Kernels::Unfused)], [5, 7]);
     }
 
     #[test]

@@ -54,8 +54,11 @@ struct AllRunning {
     Running entries[MOST_RUNNING];
 };
 
-// running ← running + momentum·(new − running), a block a normalisation. 24 bytes a group.
-extern "C" __global__ void __launch_bounds__(THREADS) update_running(const __grid_constant__ AllRunning all) {
+// running ← running + momentum·(new − running), a block a normalisation. 24 bytes a group. Nothing is done unless `guard` (null,
+// or [1]) is finite.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    update_running(const __grid_constant__ AllRunning all, const float* guard) {
+    if (guard != nullptr && !isfinite(*guard)) return;
     const Running& of = all.entries[blockIdx.x];
     for (uint32_t i = threadIdx.x; i < 2 * of.groups; i += THREADS) {
         const float now = i < of.groups ? of.statistics[i] : of.statistics[i] * of.unbiased;
@@ -76,6 +79,25 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     // The bytes of a last word that is not whole are one thread's.
     if (i == whole)
         for (uint32_t k = 0; k < count % 4; k++) ((uint8_t*)(target + i))[k] = (uint8_t)(from.words[i] >> 8 * k);
+}
+
+// guard [1] ← NaN if loss [1] is not finite; else it stays.
+extern "C" __global__ void __launch_bounds__(WARP) guard_loss(const float* loss, float* guard) {
+    if (threadIdx.x == 0 && !isfinite(*loss)) *guard = NAN;
+}
+
+constexpr uint8_t IGNORED = 255; // `Labels::IGNORED` in src/data/volume.rs
+
+__device__ inline float label(uint8_t byte) { return byte == IGNORED ? -1.0f : (float)byte; }
+
+// Classes as losses take them of bytes [n]: −1 where nobody has looked. Four a thread; 5 bytes each.
+extern "C" __global__ void __launch_bounds__(THREADS) widen_labels(const uint8_t* from, float* to, uint64_t n) {
+    for_elements(i, n / 4) {
+        const uchar4 four = ((const uchar4*)from)[i];
+        ((float4*)to)[i] = make_float4(label(four.x), label(four.y), label(four.z), label(four.w));
+    }
+    const uint64_t rest = n / 4 * 4 + threadIdx.x;
+    if (blockIdx.x == 0 && rest < n) to[rest] = label(from[rest]);
 }
 #endif
 

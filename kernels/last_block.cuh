@@ -17,7 +17,11 @@ __device__ inline bool last_to_arrive(uint32_t* ticket, uint32_t count) {
     __shared__ bool last;
     __threadfence();
     __syncthreads(); // every thread's part is written
-    if (threadIdx.x == 0) last = atomicInc(ticket, count - 1) == count - 1;
+    if (threadIdx.x == 0) {
+        // What the barrier brought to this thread goes before its number: the PTX memory model asks for a fence here.
+        __threadfence();
+        last = atomicInc(ticket, count - 1) == count - 1;
+    }
     __syncthreads();
     if (last) __threadfence();
     return last;

@@ -22,6 +22,7 @@ struct Entry {
 
 struct Table {
     Entry entries[TENSORS];
+    const float* guard; // null, or [1]: unless it is finite nothing is done
     uint32_t count;
     uint32_t rule;      // 0 SGD, 1 Adam, 2 RAdam
     uint32_t slots;     // numbers a weight remembers
@@ -38,6 +39,7 @@ struct Table {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) optimizer_step(const __grid_constant__ Table table) {
+    if (table.guard != nullptr && !isfinite(*table.guard)) return;
     const Entry& entry = table.entries[own_tensor(table.entries, table.count)];
     const float size = table.size[entry.group], shrink = table.shrink[entry.group];
     const float correction = table.correction[entry.group];

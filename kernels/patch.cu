@@ -14,6 +14,8 @@
 
 #include "patch.cuh"
 
+constexpr int PATCH_THREADS = 352; // of a block, in warps, for the 343 voxels of a patch: `PATCH_THREADS` in src/ops/patch_sample/cuda.rs
+
 // patches [points, C or 2·C, 343]
 template <int N>
 __device__ void forward(const float* volumes, const float* coordinates, float* patches, const Volumes& v, uint64_t points) {
@@ -37,12 +39,12 @@ __device__ void forward(const float* volumes, const float* coordinates, float* p
     }
 }
 
-extern "C" __global__ void patch_sample_1(
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS, 1) patch_sample_1(
     const float* volumes, const float* coordinates, float* patches, Volumes v, uint64_t points) {
     forward<1>(volumes, coordinates, patches, v, points);
 }
 
-extern "C" __global__ void patch_sample_4(
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS, 1) patch_sample_4(
     const float* volumes, const float* coordinates, float* patches, Volumes v, uint64_t points) {
     forward<4>(volumes, coordinates, patches, v, points);
 }
@@ -82,7 +84,7 @@ __device__ void add_slope(
 }
 
 // dc[point, axis] (+)= Σ gradient·∂patch/∂c. A block a point.
-extern "C" __global__ void patch_coordinate_gradient(
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS, 1) patch_coordinate_gradient(
     const float* volumes, const float* coordinates, const float* gradients, float* target, Volumes v, uint64_t points,
     uint32_t accumulate) {
     const uint64_t size = (uint64_t)v.depth * v.height * v.width * v.channels;
@@ -149,7 +151,7 @@ __device__ bool overlaps(const Position& p, int first, int size, const int* corn
 }
 
 // dV (+)= Σ over the points. Grid: blocks of voxels, channels, volumes; a thread owns voxels of one channel.
-extern "C" __global__ void patch_volume_gradient(
+extern "C" __global__ void __launch_bounds__(THREADS) patch_volume_gradient(
     const float* volumes, const float* coordinates, const float* gradients, float* target, Volumes v,
     uint32_t accumulate) {
     const uint64_t size = (uint64_t)v.depth * v.height * v.width * v.channels;

@@ -16,6 +16,7 @@ struct Entry {
 
 struct Tensors {
     Entry entries[TENSORS];
+    const float* guard; // of averages: null, or [1]; unless it is finite nothing is done
     uint32_t count;
     float factor;
 
@@ -32,6 +33,7 @@ template <class Body> __device__ inline void for_chunk(const Entry entry, Body b
 
 // data ← data + factor·(other − data)
 extern "C" __global__ void __launch_bounds__(THREADS) tensors_average(const __grid_constant__ Tensors tensors) {
+    if (tensors.guard != nullptr && !isfinite(*tensors.guard)) return;
     const Entry own = tensors.own();
     const float factor = tensors.factor;
     for_chunk(own, [=](uint64_t at, uint32_t count) {

@@ -4,6 +4,7 @@ use std::ffi::{CString, c_void};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::calls::Call;
 use crate::check::config::Config;
 use crate::check::finding::Finding;
 use crate::counters::{HostCounters, KernelCounters};
@@ -16,6 +17,8 @@ pub struct Emulator {
     config: unsafe extern "C" fn(*mut Config) -> i32,
     findings: Text,
     counters: Text,
+    calls: Text,
+    keep_calls: unsafe extern "C" fn(i32) -> i32,
     host: unsafe extern "C" fn(i32, *mut HostCounters) -> i32,
     reset: unsafe extern "C" fn(i32) -> i32,
     memory: unsafe extern "C" fn(i32, *mut u64, *mut u64) -> i32,
@@ -126,6 +129,8 @@ fn load() -> Result<Emulator, String> {
             config: transmute::<*mut c_void, unsafe extern "C" fn(*mut Config) -> i32>(symbol("cuemu_config")?),
             findings: transmute::<*mut c_void, Text>(symbol("cuemu_findings")?),
             counters: transmute::<*mut c_void, Text>(symbol("cuemu_counters")?),
+            calls: transmute::<*mut c_void, Text>(symbol("cuemu_calls")?),
+            keep_calls: transmute::<*mut c_void, unsafe extern "C" fn(i32) -> i32>(symbol("cuemu_keep_calls")?),
             host: transmute::<*mut c_void, unsafe extern "C" fn(i32, *mut HostCounters) -> i32>(symbol(
                 "cuemu_host_counters",
             )?),
@@ -212,6 +217,20 @@ impl Emulator {
         let mut total = KernelCounters::default();
         self.counters().iter().for_each(|c| total.add(c));
         total
+    }
+
+    /// From now on keeps this thread's calls; those kept before are forgotten.
+    pub fn keep_calls(&self) {
+        // SAFETY: see above.
+        unsafe { (self.keep_calls)(1) };
+    }
+
+    /// This thread's calls since [`Emulator::keep_calls`], oldest first; none are kept any more.
+    pub fn take_calls(&self) -> Vec<Call> {
+        let calls = self.text(self.calls, false).lines().filter_map(Call::parse).collect();
+        // SAFETY: see above.
+        unsafe { (self.keep_calls)(0) };
+        calls
     }
 
     /// What this thread asked of the driver: launches, synchronisations, bytes copied.

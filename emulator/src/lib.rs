@@ -7,12 +7,13 @@
 //! - [`ptx`]: text to syntax tree;
 //! - [`decode`]: syntax tree to executable form; [`ops`]: the instructions;
 //! - [`exec`]: warps, blocks, launches; [`memory`]: device memory;
-//! - [`check`]: the checkers; [`counters`]: what kernels did;
+//! - [`check`]: the checkers; [`counters`]: what kernels did; [`calls`]: what streams were asked for;
 //! - [`driver`]: the exported functions; [`nccl`]: those of NCCL; [`control`]: how a test configures and reads the emulator.
 
 // Loops over lanes index several arrays by the same lane; that is what they mean.
 #![allow(clippy::needless_range_loop)]
 
+pub mod calls;
 pub mod check;
 pub mod control;
 pub mod counters;
@@ -28,6 +29,7 @@ pub mod nccl;
 pub mod ops;
 pub mod ptx;
 
+pub use calls::{Call, CallKind};
 pub use check::config::Config;
 pub use check::finding::{Finding, FindingKind};
 pub use control::{Emulator, Exclusive, exclusive, gpu_present, library, preload};

@@ -219,3 +219,52 @@ fn a_graph_does_again_what_was_captured() {
     assert_eq!(ended, Err(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)));
     stream.synchronize().unwrap();
 }
+
+/// What a thread asks of streams is kept in its order, with the stream, and the event or the address.
+#[test]
+fn calls_are_kept_in_their_order() {
+    use cuemu::CallKind::{
+        Graph, HostWaitsForEvent, HostWaitsForStream, Launch, Record, StreamWaits, ToDevice, ToHost,
+    };
+    let s = two_devices(Config::default());
+    let gpu = Gpu::new(BUGS);
+    let (one, two) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+    let (from, to) = (gpu.undefined(32), gpu.undefined(32));
+    let (from, to) = (from.device_ptr(&gpu.stream).0, to.device_ptr(&gpu.stream).0);
+    let (kernel, mut host) = (gpu.kernel("copy"), numbers(32, 1));
+    let launch = || two.launch_builder(&kernel).arg(&from).arg(&to).run(threads(32, 32)).unwrap();
+    s.keep_calls();
+    // SAFETY: the host's memory lives on; the emulator copies at once.
+    unsafe { cudarc::driver::result::memcpy_htod_async(from, &host, one.cu_stream()) }.unwrap();
+    let event = one.record_event(None).unwrap();
+    two.wait(&event).unwrap();
+    launch();
+    event.synchronize().unwrap();
+    // SAFETY: as above.
+    unsafe { cudarc::driver::result::memcpy_dtoh_async(&mut host, to, two.cu_stream()) }.unwrap();
+    two.synchronize().unwrap();
+    two.begin_capture(cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();
+    launch();
+    let flags = cudarc::driver::sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    two.end_capture(flags).unwrap().unwrap().launch().unwrap();
+    let calls = s.take_calls();
+    let (first, second) = (one.cu_stream() as u64, two.cu_stream() as u64);
+    let told: Vec<_> = calls.iter().map(|call| (call.kind, call.stream, call.bytes)).collect();
+    let expected = [
+        (ToDevice, first, 128),
+        (Record, first, 0),
+        (StreamWaits, second, 0),
+        (Launch, second, 0),
+        (HostWaitsForEvent, 0, 0),
+        (ToHost, second, 128),
+        (HostWaitsForStream, second, 0),
+        (Launch, second, 0),
+        (Graph, second, 0),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((calls[0].of, calls[5].of, calls[3].kernel.as_str()), (from, to, "copy"));
+    assert!(calls[1].of == calls[2].of && calls[2].of == calls[4].of && calls[1].of != 0);
+    // Kept no more.
+    two.synchronize().unwrap();
+    assert!(s.take_calls().is_empty());
+}

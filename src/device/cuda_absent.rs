@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use bytemuck::Pod;
 
@@ -44,6 +45,16 @@ impl Graph {
 
 /// Bytes on their way to the host: here a type without values.
 pub struct Fetch(Infallible);
+
+/// Page-locked memory: here a type without values.
+pub struct Cargo(Infallible);
+
+/// A point of a stream: here a type without values.
+#[derive(Clone)]
+pub struct Passed(Infallible);
+
+/// A copy on its way: here a type without values.
+pub struct Sent(Infallible);
 
 /// A kernel launch: here a type without values.
 pub struct Kernel<'a>(Infallible, PhantomData<&'a Cuda>);
@@ -185,6 +196,30 @@ impl Cuda {
 
     pub(super) fn upload(&self, _: u64, _: &[u8]) -> Result<()> {
         match self.0 {}
+    }
+
+    pub fn pack(&self, _: usize, _: impl FnOnce(&mut [u8])) -> Result<Cargo> {
+        match self.0 {}
+    }
+
+    pub fn passed(&self) -> Result<Passed> {
+        match self.0 {}
+    }
+
+    pub fn send(&self, cargo: Cargo, _: &[(u64, Range<usize>)], _: &Passed) -> Result<Sent> {
+        match cargo.0 {}
+    }
+
+    pub fn receive(&self, sent: &Sent) -> Result<()> {
+        match sent.0 {}
+    }
+
+    pub fn unload(&self, sent: &mut Sent) -> Result<()> {
+        match sent.0 {}
+    }
+
+    pub fn waited(&self, passed: &Passed, _: &Sent) -> Result<f64> {
+        match passed.0 {}
     }
 
     pub(super) fn fetch(&self, _: u64, _: usize) -> Result<Fetch> {

@@ -29,6 +29,7 @@ struct Entry {
 #[repr(C)]
 struct Tensors {
     entries: [Entry; TENSORS],
+    guard: u64,
     count: u32,
     factor: f32,
 }
@@ -57,11 +58,16 @@ fn joined(halves: &[f32]) -> f64 {
     f64::from_bits(halves.iter().rev().fold(0, |bits, half| bits << 32 | u64::from(half.to_bits())))
 }
 
-/// `a ← a + factor·(b − a)` for each pair.
+/// `a ← a + factor·(b − a)` for each pair, on CUDA unless the number of `guard` is not finite.
 ///
 /// # Errors
 /// What the device's driver says.
-pub(crate) fn average(device: &Device, factor: f32, pairs: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
+pub(crate) fn average(
+    device: &Device,
+    factor: f32,
+    pairs: &mut [(&mut Tensor, &Tensor)],
+    guard: Option<&Tensor>,
+) -> Result<()> {
     match device.backend() {
         Backend::Cpu { pool, .. } => pairs.iter_mut().for_each(|(tensor, other)| {
             let other = other.data();
@@ -73,6 +79,7 @@ pub(crate) fn average(device: &Device, factor: f32, pairs: &mut [(&mut Tensor, &
             for pairs in pairs.chunks(TENSORS) {
                 let (table, blocks) =
                     Tensors::new(factor, pairs.iter().map(|(tensor, other)| (&**tensor, Some(*other))));
+                let table = Tensors { guard: guard.map_or(0, Tensor::address), ..table };
                 cuda.kernel("tensors_average").value(table).launch(LaunchConfig::new(blocks, THREADS))?;
             }
         }

@@ -61,7 +61,12 @@ impl HostOverhead {
     pub fn of(workload: &Workload, target: Target) -> Result<Self> {
         let too_large = || Error::shape("host memory", format!("{:?} is too large", workload.sizes.volume));
         let mut aside = Self::data(workload).ok_or_else(too_large)?;
-        aside.staging = aside.staging.checked_add(target.staging_bytes()).ok_or_else(too_large)?;
+        let packed = match (target, workload.sizes.step) {
+            (Target::Cuda(_), StepKind::Train) => Self::packed(workload).ok_or_else(too_large)?,
+            _ => 0,
+        };
+        let staging = aside.staging.checked_add(packed).and_then(|bytes| bytes.checked_add(target.staging_bytes()));
+        aside.staging = staging.ok_or_else(too_large)?;
         aside.overhead = match target {
             Target::Cpu { threads, .. } => PROGRAM + a_thread().saturating_mul(threads as u64),
             Target::Cuda(_) => PROGRAM + KERNELS + CONTEXT,
@@ -76,6 +81,21 @@ impl HostOverhead {
             Target::Cpu { .. } => self,
             Target::Cuda(_) => Self { overhead: self.overhead + COMMUNICATOR, communicator: COMMUNICATOR, ..self },
         }
+    }
+
+    /// Bytes of the batch that is on its way to a CUDA device: in page-locked memory, classes as bytes. `None` if they do not fit
+    /// 64 bits.
+    fn packed(workload: &Workload) -> Option<u64> {
+        let sizes = workload.sizes;
+        let voxels = sizes.volume.iter().try_fold(1u64, |product, &side| product.checked_mul(side as u64))?;
+        let volume = voxels.checked_mul(4 * workload.network.image_channels() as u64)?;
+        let (points, classes) = match workload.network.supervision() {
+            Supervision::Points { label_volumes, .. } => (sizes.points as u64, label_volumes),
+            _ => (0, true),
+        };
+        let a_case =
+            volume.checked_add(if classes { voxels } else { 0 })?.checked_add(points.checked_mul(3 * 4 + 1)?)?;
+        a_case.checked_mul(sizes.batch as u64)
     }
 
     /// Host bytes of data; `None` if they do not fit 64 bits.

@@ -48,6 +48,11 @@ struct Entry {
 impl Parameters {
     /// Applies the updates, in their order.
     pub(crate) fn update_running(&mut self, updates: &[RunningUpdate]) -> Result<()> {
+        self.update_running_if(updates, None)
+    }
+
+    /// The same, but a CUDA device leaves all as it is unless the number of `guard` is finite.
+    pub(crate) fn update_running_if(&mut self, updates: &[RunningUpdate], guard: Option<&Tensor>) -> Result<()> {
         let device = self.device().clone();
         match device.backend() {
             Backend::Cpu { .. } => updates.iter().for_each(|update| self.update_on_cpu(update)),
@@ -58,7 +63,7 @@ impl Parameters {
                     let repeats = |i: &usize| rest[..*i].iter().any(|earlier| earlier.buffer == rest[*i].buffer);
                     let (now, later) =
                         rest.split_at((1..rest.len().min(MOST)).find(repeats).unwrap_or(rest.len().min(MOST)));
-                    self.update_on_cuda(cuda, now)?;
+                    self.update_on_cuda(cuda, now, guard)?;
                     rest = later;
                 }
             }
@@ -93,7 +98,7 @@ impl Parameters {
     }
 
     /// One launch; no buffer occurs twice.
-    fn update_on_cuda(&mut self, cuda: &Cuda, updates: &[RunningUpdate]) -> Result<()> {
+    fn update_on_cuda(&mut self, cuda: &Cuda, updates: &[RunningUpdate], guard: Option<&Tensor>) -> Result<()> {
         let mut entries = [Entry::default(); MOST];
         for (entry, update) in entries.iter_mut().zip(updates) {
             let running = self.buffer_mut(update.buffer);
@@ -106,7 +111,8 @@ impl Parameters {
                 unused: 0,
             };
         }
-        cuda.kernel("update_running").value(entries).launch(LaunchConfig::new(updates.len(), THREADS))
+        let kernel = cuda.kernel("update_running").value(entries).optional(guard);
+        kernel.launch(LaunchConfig::new(updates.len(), THREADS))
     }
 }
 

@@ -3,19 +3,24 @@
 //! Every random choice depends on the seed and the pass's number alone, so that a resumed run goes on exactly as an
 //! uninterrupted one would, and any thread may draw any batch ahead of its time.
 
+use std::ops::Range;
+
 use crate::data::augment::Change;
 use crate::data::point_sampling::Reach;
 use crate::data::{BorderPoints, Labels, Padding, PlaneLayout, Volume};
-use crate::device::Device;
+use crate::device::{Backend, Device, LaunchConfig};
 use crate::error::{Error, Result};
 use crate::memory::{Role, size};
 use crate::models::Supervision;
 use crate::models::loss::{Batch, IGNORED, Targets};
 use crate::rng::Rng;
 use crate::task::PreparedCase;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::text::plural;
 use crate::train::settings::TrainSettings;
+
+/// Bytes that the arrays of a packed batch begin at multiples of.
+const ALIGNMENT: usize = 16;
 
 /// The order of the training cases in an epoch.
 pub fn order(cases: usize, seed: u64, epoch: u64) -> Vec<usize> {
@@ -87,26 +92,73 @@ impl HostBatch {
         Ok(Batch { volumes: self.volumes.upload(device)?, targets, known: self.known })
     }
 
+    /// Its arrays: volumes, coordinates (of points), labels, label volumes; and whether each holds classes.
+    pub fn arrays(&self) -> impl Iterator<Item = (&HostArray, bool)> {
+        let targets = match &self.targets {
+            HostTargets::Points(coordinates, labels, volumes) => {
+                [Some((coordinates, false)), Some((labels, true)), volumes.as_ref().map(|labels| (labels, true))]
+            }
+            HostTargets::Dense(labels) => [Some((labels, true)), None, None],
+        };
+        [Some((&self.volumes, false))].into_iter().chain(targets).flatten()
+    }
+
     /// The shapes of its arrays, and whether some voxels are ignored: what the memory of a step depends on.
     pub fn shapes(&self) -> (Vec<&[usize]>, bool) {
-        let targets = match &self.targets {
-            HostTargets::Points(coordinates, labels, volumes) => [Some(coordinates), Some(labels), volumes.as_ref()],
-            HostTargets::Dense(labels) => [Some(labels), None, None],
-        };
-        let arrays = targets.into_iter().flatten().chain([&self.volumes]);
-        (arrays.map(|array| array.shape.as_slice()).collect(), self.known.is_some())
+        (self.arrays().map(|(array, _)| array.shape.as_slice()).collect(), self.known.is_some())
     }
 
     /// Bytes on the host.
     pub fn bytes(&self) -> u64 {
-        let targets = match &self.targets {
-            HostTargets::Points(coordinates, labels, volumes) => {
-                coordinates.bytes() + labels.bytes() + volumes.as_ref().map_or(0, HostArray::bytes)
-            }
-            HostTargets::Dense(labels) => labels.bytes(),
-        };
-        self.volumes.bytes() + targets
+        self.arrays().map(|(array, _)| array.bytes()).sum()
     }
+
+    /// Where [`HostBatch::pack`] puts each array.
+    pub fn parts(&self) -> Vec<Range<usize>> {
+        let mut end = 0usize;
+        let part = |(array, is_class): (&HostArray, bool)| {
+            let (begin, elements) = (end.next_multiple_of(ALIGNMENT), array.shape.iter().product::<usize>());
+            end = begin + elements * if is_class { 1 } else { size_of::<f32>() };
+            begin..end
+        };
+        self.arrays().map(part).collect()
+    }
+
+    /// Writes the arrays to `bytes`, classes as bytes each: [`Labels::IGNORED`] where nobody has looked.
+    pub fn pack(&self, bytes: &mut [u8]) {
+        for ((array, is_class), part) in self.arrays().zip(self.parts()) {
+            let to = &mut bytes[part];
+            match is_class {
+                false => to.copy_from_slice(bytemuck::cast_slice(&array.values)),
+                true => to.iter_mut().zip(&array.values).for_each(|(byte, &class)| *byte = packed(class)),
+            }
+        }
+    }
+
+    /// The batch without its numbers.
+    #[must_use]
+    pub fn emptied(mut self) -> Self {
+        let targets = match &mut self.targets {
+            HostTargets::Points(coordinates, labels, volumes) => [Some(coordinates), Some(labels), volumes.as_mut()],
+            HostTargets::Dense(labels) => [Some(labels), None, None],
+        };
+        targets.into_iter().flatten().chain([&mut self.volumes]).for_each(|array| array.values = Vec::new());
+        self
+    }
+}
+
+/// Classes as losses take them, of the bytes that [`HostBatch::pack`] made of them, on a CUDA device or its plan.
+///
+/// # Errors
+/// No memory, or what the driver says.
+pub fn widened(bytes: &Tensor) -> Result<Tensor> {
+    let (device, count) = (bytes.device(), bytes.len());
+    let mut classes = Tensor::empty(device, bytes.shape(), DType::F32, Role::Data)?;
+    if let Backend::Cuda(cuda) = device.backend() {
+        let kernel = cuda.kernel("widen_labels").input(bytes).output(&mut classes).value(count as u64);
+        kernel.launch(LaunchConfig::cover(count.div_ceil(4)))?;
+    }
+    Ok(classes)
 }
 
 /// The batch of training pass `pass` (from 0; [`TrainSettings::accumulate`] passes make a step) from `cases`.
@@ -210,6 +262,11 @@ fn volume_array<B>(items: &[Item<B>]) -> HostArray {
 /// A class as losses take it; [`IGNORED`] where nobody has looked.
 fn target(class: u8) -> f32 {
     if class == Labels::IGNORED { IGNORED } else { f32::from(class) }
+}
+
+/// The byte that [`target`] makes this of.
+fn packed(class: f32) -> u8 {
+    if class == IGNORED { Labels::IGNORED } else { class as u8 }
 }
 
 fn label_array<B>(items: &[Item<B>]) -> HostArray {

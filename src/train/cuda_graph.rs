@@ -16,11 +16,15 @@ use crate::tensor::Tensor;
 /// Passes of a process before one is captured: modules are then loaded, and what lives across steps exists.
 const WARM: u64 = 2;
 
-/// A captured pass, once there is one.
+/// Captured passes that are kept: batches come to two places by turns (`trainer/feed.rs`).
+const KEPT: usize = 2;
+
+/// Captured passes, once there are some.
 #[derive(Default)]
 pub struct StepGraph {
     passes: u64,
-    captured: Option<Captured>,
+    /// The newest last.
+    captured: Vec<Captured>,
 }
 
 struct Captured {
@@ -51,7 +55,7 @@ impl StepGraph {
             _ => return pass(parameters, loss),
         };
         let place = place(parameters, batch, loss);
-        if let Some(captured) = self.captured.as_ref().filter(|captured| captured.place == place) {
+        if let Some(captured) = self.captured.iter().find(|captured| captured.place == place) {
             // SAFETY: the pass would ask for the same addresses, for its place is the same.
             unsafe { captured.graph.launch()? };
             let counts = parameters.buffers_mut().zip(&captured.updates);
@@ -63,7 +67,10 @@ impl StepGraph {
         let updates = parameters.buffers().zip(before).map(|((_, _, count), before)| count - before).collect();
         // SAFETY: the buffers of the pass are where they were a moment ago; what it freed is still the arena's.
         unsafe { graph.launch()? };
-        self.captured = Some(Captured { graph, place, updates });
+        if self.captured.len() == KEPT {
+            self.captured.remove(0);
+        }
+        self.captured.push(Captured { graph, place, updates });
         Ok(())
     }
 }

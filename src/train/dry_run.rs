@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::memory::{Event, OpCost, Peak, Phase, Role};
 use crate::models::loss::{Batch, LossSettings, Targets};
@@ -12,7 +12,7 @@ use crate::nn::optim::{Optimizer, OptimizerSettings};
 use crate::ops;
 use crate::rng::Rng;
 use crate::tape::{Mode, Precision, Tape};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// What is rehearsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub struct SyntheticStep {
     /// Of training steps.
     optimizer: Option<Optimizer>,
     batch: Batch,
+    /// What a trainer holds beside it on a CUDA device (`trainer/feed.rs`): classes as bytes, and the next batch.
+    _fed: Vec<Tensor>,
     sizes: StepSizes,
     steps: usize,
 }
@@ -119,7 +121,10 @@ impl SyntheticStep {
             StepKind::Evaluate | StepKind::Infer => None,
         };
         let batch = device.in_phase(Phase::Data, || device.in_op("batch", || made_up(device, architecture, sizes)))?;
-        Ok(Self { device: device.clone(), parameters, network, optimizer, batch, sizes, steps: 0 })
+        let trains = matches!((device.target(), sizes.step), (Target::Cuda(_), StepKind::Train));
+        let fed = || if trains { beside(&batch) } else { Ok(Vec::new()) };
+        let _fed = device.in_phase(Phase::Data, || device.in_op("batch", fed))?;
+        Ok(Self { device: device.clone(), parameters, network, optimizer, batch, _fed, sizes, steps: 0 })
     }
 
     /// Trainable scalars.
@@ -274,6 +279,19 @@ fn since(before: &[(&'static str, u64)], now: Vec<(&'static str, u64)>) -> Vec<(
     let earlier = |name| before.iter().find(|(known, _)| *known == name).map_or(0, |(_, launches)| *launches);
     let more = now.into_iter().map(|(name, launches)| (name, launches - earlier(name)));
     more.filter(|(_, launches)| *launches > 0).collect()
+}
+
+/// The two places that batches like `batch` come to on a CUDA device, without the numbers of the present one.
+fn beside(batch: &Batch) -> Result<Vec<Tensor>> {
+    let (classes, numbers) = match &batch.targets {
+        Targets::Points { coordinates, labels, label_volumes } => {
+            (vec![Some(labels), label_volumes.as_ref()], vec![&batch.volumes, coordinates])
+        }
+        Targets::Dense(labels) => (vec![Some(labels)], vec![&batch.volumes]),
+    };
+    let classes = classes.into_iter().flatten().flat_map(|labels| [(labels, DType::U8); 2]);
+    let all = numbers.into_iter().map(|numbers| (numbers, DType::F32)).chain(classes);
+    all.map(|(like, kind)| Tensor::empty(like.device(), like.shape(), kind, Role::Data)).collect()
 }
 
 /// What inference computes: of an occupancy network the encoding and one chunk of points.

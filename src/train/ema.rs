@@ -29,10 +29,15 @@ impl Ema {
     /// # Errors
     /// What the device's driver says.
     pub fn update(&mut self, parameters: &Parameters, step: u64) -> Result<()> {
+        self.guarded_update(parameters, step, None)
+    }
+
+    /// The same; see [`Optimizer::guarded_step`](crate::nn::optim::Optimizer::guarded_step).
+    pub(crate) fn guarded_update(&mut self, parameters: &Parameters, step: u64, guard: Option<&Tensor>) -> Result<()> {
         let decay = self.decay.min((1.0 + step as f32) / (10.0 + step as f32));
         let weights = parameters.iter().map(|parameter| parameter.value());
         let mut pairs: Vec<_> = self.weights.iter_mut().zip(weights).collect();
-        multi_tensor::average(parameters.device(), 1.0 - decay, &mut pairs)
+        multi_tensor::average(parameters.device(), 1.0 - decay, &mut pairs, guard)
     }
 
     /// Exchanges the averages and the parameters' weights; a second call undoes it.

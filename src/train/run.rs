@@ -68,17 +68,21 @@ impl Run<'_> {
         let mut result = self.validate_if_due(trainer, watch).map(drop);
         while result.is_ok() {
             result = trainer.train(training, |trainer| {
-                self.open_journal(trainer, trainer.optimizer().steps() - 1)?;
-                if let Some(journal) = &mut self.journal {
-                    journal.step(trainer, training.len())?;
+                let save = saved.elapsed() >= self.save_every;
+                // What is shown, scored and kept is of steps whose losses are known.
+                if save || trainer.losses().is_empty() || self.is_due(trainer) {
+                    trainer.catch_up()?;
                 }
+                self.open_journal(trainer, trainer.optimizer().steps() - 1)?;
+                self.tell(trainer)?;
                 watch.stepped(trainer);
-                if self.validate_if_due(trainer, watch)? || saved.elapsed() >= self.save_every {
+                if self.validate_if_due(trainer, watch)? || save {
                     self.save(trainer)?;
                     saved = Instant::now();
                 }
                 Ok(())
             });
+            self.tell(trainer)?;
             match result {
                 Err(error) => result = self.relieve(trainer, error),
                 Ok(()) => break,
@@ -137,17 +141,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Validates if an epoch has just ended after which that is wanted, unless it was done before an interruption.
-    fn validate_if_due(&mut self, trainer: &mut Trainer, watch: &mut dyn RunObserver) -> Result<bool> {
+    /// Tells the journal of the steps whose losses are known.
+    fn tell(&mut self, trainer: &Trainer) -> Result<()> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.steps(trainer, self.training.len()))
+    }
+
+    /// True if an epoch has just ended after which a validation is wanted, unless it was done before an interruption.
+    fn is_due(&self, trainer: &Trainer) -> bool {
         let (steps, per_epoch) = (trainer.optimizer().steps(), trainer.steps_per_epoch(self.training.len()));
         let (epoch, every) = (steps / per_epoch, trainer.settings().validate_every);
         let wanted = every > 0 && !self.validation.is_empty();
         let ended = steps > 0 && steps.is_multiple_of(per_epoch);
         let due = every > 0 && (epoch.is_multiple_of(every) || epoch == trainer.settings().epochs);
         let done = trainer.history().validations.last().is_some_and(|last| last.step == steps);
-        if !(wanted && ended && due) || done {
+        wanted && ended && due && !done
+    }
+
+    /// Validates if that is due.
+    fn validate_if_due(&mut self, trainer: &mut Trainer, watch: &mut dyn RunObserver) -> Result<bool> {
+        if !self.is_due(trainer) {
             return Ok(false);
         }
+        let steps = trainer.optimizer().steps();
+        let epoch = steps / trainer.steps_per_epoch(self.training.len());
         let found = self.validated(trainer, epoch)?;
         let best = validation::best(&trainer.history().validations).is_none_or(|best| found.iou > best.iou);
         trainer.note_validation(found.clone());

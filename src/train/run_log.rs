@@ -24,6 +24,8 @@ pub struct RunLog {
     path: PathBuf,
     log: File,
     events: Events,
+    /// Steps that it tells of.
+    told: u64,
 }
 
 impl RunLog {
@@ -39,7 +41,7 @@ impl RunLog {
             write_atomic(&path, &up_to(&text, step))?;
         }
         let log = OpenOptions::new().create(true).append(true).open(&path).map_err(named)?;
-        Ok(Self { events: Events::create(folder, step)?, log, path })
+        Ok(Self { events: Events::create(folder, step)?, log, path, told: step })
     }
 
     /// A line that tells with what the process begins or ends.
@@ -52,15 +54,23 @@ impl RunLog {
         self.line(&facts)
     }
 
-    /// The step that `trainer` has just made over `cases` cases.
+    /// The steps that `trainer` has made over `cases` cases and whose losses are known, from the first that was not told of.
     ///
     /// # Errors
     /// [`Error::File`] on a full disk.
-    pub fn step(&mut self, trainer: &Trainer, cases: usize) -> Result<()> {
-        let step = trainer.optimizer().steps();
-        let loss = trainer.losses().last().copied().unwrap_or(f32::NAN);
-        let seconds = trainer.costs().step_seconds.last().copied().unwrap_or(f32::NAN);
-        let (rate, epoch) = (trainer.last_rate(cases), (step - 1) / trainer.steps_per_epoch(cases) + 1);
+    pub fn steps(&mut self, trainer: &Trainer, cases: usize) -> Result<()> {
+        let losses = trainer.losses();
+        for step in self.told + 1..=losses.len() as u64 {
+            self.step(trainer, step, losses[step as usize - 1], cases)?;
+            self.told = step;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, trainer: &Trainer, step: u64, loss: f32, cases: usize) -> Result<()> {
+        let since = trainer.optimizer().steps().saturating_sub(step) as usize;
+        let seconds = trainer.costs().step_seconds.iter().rev().nth(since).copied().unwrap_or(f32::NAN);
+        let (rate, epoch) = (trainer.rate(step, cases), (step - 1) / trainer.steps_per_epoch(cases) + 1);
         let facts = json!({ "epoch": epoch, "loss": loss, "rate": rate, "seconds": seconds });
         self.note("step", step, facts)?;
         let scalars = [("loss/train", loss), ("rate", rate), ("seconds/step", seconds)];

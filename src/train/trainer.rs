@@ -1,15 +1,16 @@
 //! The training loop.
 
+mod feed;
+mod late;
 mod passes;
 mod reduction;
 mod window;
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::data::prefetch::{self, PrefetchLimits, Queue};
-use crate::device::{Device, Foreseen, Target};
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::{Event, Phase, Role};
@@ -19,7 +20,6 @@ use crate::nn::optim::Optimizer;
 use crate::ops::first_not_finite;
 use crate::rng::Rng;
 use crate::tensor::Tensor;
-use crate::train::batch::HostBatch;
 use crate::train::case_source::CaseSource;
 use crate::train::costs::Costs;
 use crate::train::cuda_graph::StepGraph;
@@ -28,15 +28,14 @@ use crate::train::micro_batches::MicroBatches;
 use crate::train::ranks::Ranks;
 use crate::train::settings::TrainSettings;
 use crate::train::validation::Validation;
+use feed::{Drawn, Feed, Given};
+use late::Late;
 pub use window::PREFETCH;
 use window::WHEN_NEEDED;
 
 /// The memory events of one step are kept, the first from this one (from 0) on: everything that lives across steps then
 /// exists.
 const RECORDED_STEP: u64 = 1;
-
-/// Steps of a process after which all are alike.
-const DIFFERENT_STEPS: usize = 2;
 
 /// Steps of a process before batches are drawn ahead.
 const MEASURED_STEPS: u64 = 2;
@@ -66,14 +65,19 @@ pub struct Trainer {
     events: Vec<Event>,
     prefetch_bytes: u64,
     waited: Duration,
+    /// Time of this process's steps.
+    spent: Duration,
     graph: Option<InGraph>,
+    feed: Feed,
+    /// Of a trainer that reads losses late.
+    late: Option<Late>,
     ranks: Ranks,
     /// A rank was asked to stop.
     stopping: bool,
 }
 
-/// Where a trainer's batches come from.
-type NextBatch<'f, 'a> = dyn FnMut(&mut Trainer) -> Result<Cow<'a, HostBatch>> + 'f;
+/// Where a trainer's batches come from; none after the last.
+type NextBatch<'f, 'a> = dyn FnMut(&mut Trainer) -> Option<Result<Given<'a>>> + 'f;
 
 /// What a trainer holds whose passes are launched as CUDA graphs.
 struct InGraph {
@@ -99,6 +103,7 @@ impl Trainer {
         }
         let optimizer = Optimizer::new(settings.optimizer, &parameters)?;
         let average = settings.average_decay.map(|decay| Ema::new(decay, &parameters)).transpose()?;
+        let late = Late::of(device, &settings)?;
         device.ledger(|ledger| ledger.reset_peak());
         Ok(Self {
             device: device.clone(),
@@ -113,7 +118,10 @@ impl Trainer {
             events: Vec::new(),
             prefetch_bytes: 0,
             waited: Duration::ZERO,
+            spent: Duration::ZERO,
             graph: None,
+            feed: Feed::default(),
+            late,
             ranks: Ranks::alone(),
             stopping: false,
         })
@@ -238,11 +246,6 @@ impl Trainer {
         Ok(())
     }
 
-    /// How long this process's steps waited for their batches.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
     /// Loss of each step so far.
     pub fn losses(&self) -> &[f32] {
         &self.history.losses
@@ -330,8 +333,9 @@ impl Trainer {
         after: &mut impl FnMut(&mut Self) -> Result<()>,
     ) -> Result<()> {
         let (numbers, total) = (passes.of_steps(steps.clone()), self.total_steps(passes.cases.len()));
-        let draw = |pass| passes.draw_own(pass);
-        prefetch::ahead(numbers, window, draw, |queue| {
+        let device = self.device.clone();
+        let draw = |pass| passes.draw_own(pass).and_then(|host| Drawn::new(&device, host));
+        let made = prefetch::ahead(numbers, window, draw, |queue| {
             while self.optimizer.steps() < steps.end {
                 let told = || format!("{} of {total} steps are done", self.optimizer.steps());
                 match self.ranks.are_several() {
@@ -347,7 +351,10 @@ impl Trainer {
                 after(self)?;
             }
             Ok(())
-        })
+        });
+        self.feed.forget();
+        self.catch_up()?;
+        made
     }
 
     /// The passes over `cases`, whatever step they are of.
@@ -369,7 +376,9 @@ impl Trainer {
     /// As [`Trainer::train`].
     pub fn dry_run(&mut self, cases: &dyn CaseSource, steps: u64) -> Result<()> {
         let (passes, per_epoch) = (self.passes(cases), self.steps_per_epoch(cases.len()));
-        let (done, draw) = (self.optimizer.steps(), |pass| passes.draw_own(pass));
+        let device = self.device.clone();
+        let draw = |pass| passes.draw_own(pass).and_then(|host| Drawn::new(&device, host));
+        let done = self.optimizer.steps();
         prefetch::ahead(passes.of_steps(done..done + steps), WHEN_NEEDED, draw, |queue| {
             (0..steps).try_for_each(|_| self.step(queue, per_epoch, steps))
         })
@@ -395,7 +404,7 @@ impl Trainer {
         }
     }
 
-    fn step(&mut self, queue: &mut Queue<'_, Result<HostBatch>>, per_epoch: u64, total: u64) -> Result<()> {
+    fn step(&mut self, queue: &mut Queue<'_, Result<Drawn>>, per_epoch: u64, total: u64) -> Result<()> {
         let started = Instant::now();
         let step = self.optimizer.steps();
         let recorded = step >= RECORDED_STEP && self.events.is_empty();
@@ -403,16 +412,12 @@ impl Trainer {
             self.device.ledger(|ledger| ledger.record(true));
         }
         let factor = self.rate_factor(step, per_epoch, total);
-        let made = match self.next_batch(queue) {
+        let made = match self.first_batch(queue) {
             Err(error) => self.take_no_part(error),
-            Ok(first) => {
-                let foreseen = self.foresee(&first);
-                let (device, number, mut first) = (self.device.clone(), self.costs.step_seconds.len(), Some(first));
+            Ok(foreseen) => {
+                let (device, number) = (self.device.clone(), self.costs.step_seconds.len());
                 device.place_ahead(&foreseen, number, || {
-                    self.take(factor, &mut |trainer| match first.take() {
-                        Some(first) => Ok(Cow::Owned(first)),
-                        None => trainer.next_batch(queue).map(Cow::Owned),
-                    })
+                    self.take(factor, &mut |trainer| Some(trainer.next_batch(queue)?.map(Given::Own)))
                 })
             }
         };
@@ -423,9 +428,20 @@ impl Trainer {
                 events
             })
         });
-        let loss = made.inspect_err(|_| self.forget_gradients())?;
+        let loss = match made {
+            Ok(loss) => loss,
+            Err(error) => {
+                self.forget_step();
+                // Of the step before.
+                self.catch_up()?;
+                return Err(error);
+            }
+        };
         self.events = events.unwrap_or_else(|| std::mem::take(&mut self.events));
-        self.history.losses.push(loss);
+        if self.late.is_none() {
+            self.history.losses.push(loss);
+        }
+        self.spent += started.elapsed();
         self.costs.step_seconds.push(started.elapsed().as_secs_f32());
         let (peak, activations) = self.device.ledger(|ledger| (ledger.peak(), ledger.peak_activations()));
         self.costs.note_peak(&peak, activations);
@@ -433,24 +449,7 @@ impl Trainer {
         self.device.read_profile()
     }
 
-    /// Where the buffers of steps on batches like `first` will lie.
-    fn foresee(&self, first: &HostBatch) -> Foreseen {
-        let (architecture, settings, graph) = (self.network.architecture(), &self.settings, self.graph.is_some());
-        let of = format!("{architecture:?} {settings:?} {graph} {:?}", first.shapes());
-        self.device.foresee(("training step", of), |plan| {
-            let mut same = Self::new(plan, architecture, settings.clone())?;
-            if graph {
-                same.use_graphs()?;
-            }
-            (0..DIFFERENT_STEPS).try_for_each(|number| {
-                plan.place_ahead(&Foreseen::default(), number, || {
-                    same.take(1.0, &mut |_| Ok(Cow::Borrowed(first))).map(drop)
-                })
-            })
-        })
-    }
-
-    /// A step on the batches that `next` gives; the loss.
+    /// A step on the batches that `next` gives; the loss, unless that is read late.
     fn take<'a>(&mut self, factor: f32, next: &mut NextBatch<'_, 'a>) -> Result<f32> {
         let loss = self.gradients(next)?;
         self.update(factor)?;
@@ -459,19 +458,23 @@ impl Trainer {
 
     /// Moves the weights, for which no memory is asked any more.
     fn update(&mut self, factor: f32) -> Result<()> {
-        self.optimizer.step(&mut self.parameters, factor)?;
+        let guard = self.late.as_ref().map(|late| &late.guard);
+        self.optimizer.guarded_step(&mut self.parameters, factor, guard)?;
         let step = self.optimizer.steps();
         self.device.in_phase(Phase::Optimizer, || {
             if self.graph.is_none() {
                 self.parameters.clear_gradients();
             }
-            self.average.as_mut().map_or(Ok(()), |average| average.update(&self.parameters, step))
+            let average = self.average.as_mut();
+            average.map_or(Ok(()), |average| average.guarded_update(&self.parameters, step, guard))
         })
     }
 
-    /// After a step that failed: what it has left of its gradients goes, and its peak does not count.
-    fn forget_gradients(&mut self) {
+    /// After a step that failed: what it has left of its gradients and its batches goes, and its peak does not count.
+    fn forget_step(&mut self) {
         self.parameters.clear_gradients();
+        self.feed.forget();
+        self.forget_losses();
         if let Some(graph) = &mut self.graph {
             graph.replay = StepGraph::default();
         }
@@ -483,17 +486,9 @@ impl Trainer {
         self.settings.schedule.factor(step / per_epoch, step as f32 / total.max(1) as f32)
     }
 
-    /// The learning rate of the weights in the last step over `cases` cases.
-    pub fn last_rate(&self, cases: usize) -> f32 {
-        let step = self.optimizer.steps().saturating_sub(1);
+    /// The learning rate of the weights in step `step` (from 1) over `cases` cases.
+    pub fn rate(&self, step: u64, cases: usize) -> f32 {
+        let step = step.saturating_sub(1);
         self.settings.optimizer.rate * self.rate_factor(step, self.steps_per_epoch(cases), self.total_steps(cases))
-    }
-
-    /// The next batch, on the host.
-    fn next_batch(&mut self, queue: &mut Queue<'_, Result<HostBatch>>) -> Result<HostBatch> {
-        let before = queue.waited();
-        let batch = self.device.in_phase(Phase::Data, || queue.next());
-        self.waited += queue.waited() - before;
-        batch.ok_or_else(passes::out_of_batches)?
     }
 }

@@ -25,6 +25,10 @@ use crate::train::trainer::{History, Trainer};
 /// # Errors
 /// A full disk or a folder that refuses; an older checkpoint of that name then survives.
 pub fn save(trainer: &Trainer, task: &Task, path: &Path) -> Result<()> {
+    if !trainer.is_caught_up() {
+        let why = "the loss of the last step was not read, and a checkpoint of it is not to be kept";
+        return Err(Error::Model(format!("{why}; call Trainer::catch_up first")));
+    }
     let mut metadata = Metadata::new();
     metadata.insert("network".into(), network_json(trainer.network(), path)?);
     metadata.insert("task".into(), to_json("task", task, path)?);

@@ -91,7 +91,7 @@ fn an_occupancy_network() {
 fn a_u_net() {
     let network = UNetConfig { channels: vec![4, 8, 16], strides: vec![2, 2], ..UNetConfig::standard(3, 1, 1) };
     let network = NetworkConfig::UNet(network);
-    let settings = TrainSettings { batch_size: 2, ..presets::sample(&network, 4, 1) };
+    let settings = TrainSettings { batch_size: 2, ..presets::sample(&network, 6, 1) };
     check(&network, &settings);
 }
 

@@ -7,6 +7,7 @@ mod common;
 mod support;
 
 mod counts;
+mod feed;
 mod graphs;
 mod inference;
 mod program;

@@ -58,6 +58,18 @@ api! {
         give(out, record::collect(all != 0).host)
     }
 
+    /// From now on keeps this thread's calls, or no more (`keep` zero); those kept before are forgotten.
+    fn cuemu_keep_calls(keep: i32) {
+        record::with(|r| r.calls = (keep != 0).then(Vec::new));
+        Ok(())
+    }
+
+    /// This thread's calls, one a line.
+    fn cuemu_calls(_all: i32, buffer: *mut u8, capacity: usize, length: *mut usize) {
+        let lines = record::with(|r| r.calls.iter().flatten().map(|call| call.to_line()).collect::<Vec<_>>().join("\n"));
+        hand_over(&lines, buffer, capacity, length)
+    }
+
     /// Forgets findings and counters.
     fn cuemu_reset(all: i32) {
         record::reset(all != 0);

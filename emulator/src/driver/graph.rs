@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::state::{current_state, fresh, handles};
 use super::{Outcome, Status, api, give, record};
+use crate::calls::CallKind;
 
 /// One thing to do.
 pub type Node = Box<dyn Fn() -> Outcome + Send + Sync>;
@@ -109,6 +110,7 @@ api! {
         not_captured(stream)?;
         let nodes = handles().executables.get(&(executable as usize)).map(Arc::clone).ok_or(Status::InvalidHandle)?;
         record::with(|r| r.host.launches += 1);
+        record::call(CallKind::Graph, stream, 0, 0);
         nodes.iter().try_for_each(|node| node())
     }
 

@@ -128,6 +128,7 @@ api! {
         if !captures(stream) {
             record::with(|r| r.host.launches += 1);
         }
+        record::launched(&kernel.name, stream);
         let stream_handle = stream as usize;
         submit(stream, move || run(&function, &geometry, stream_handle))
     }

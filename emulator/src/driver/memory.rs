@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use super::graph::{not_captured, submit};
 use super::state::{current_state, device_of, fresh, handles, lock};
 use super::{Outcome, Status, api, give, record};
+use crate::calls::CallKind;
 use crate::check::finding::{Finding, FindingKind};
 
 fn allocate(out: *mut u64, bytes: usize) -> Outcome {
@@ -246,6 +247,7 @@ api! {
     /// Copies to the device.
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, stream: *mut c_void) {
         let from = from as usize;
+        record::call(CallKind::ToDevice, stream, to, bytes as u64);
         submit(stream, move || to_device(to, from as *const u8, bytes))
     }
 
@@ -258,6 +260,7 @@ api! {
     /// Copies to the host.
     fn cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, stream: *mut c_void) {
         let to = to as usize;
+        record::call(CallKind::ToHost, stream, from, bytes as u64);
         submit(stream, move || to_host(to as *mut u8, from, bytes))
     }
 

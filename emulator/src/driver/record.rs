@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::state::lock;
+use crate::calls::{Call, CallKind};
 use crate::check::config::Config;
 use crate::check::finding::Finding;
 use crate::counters::{HostCounters, KernelCounters};
@@ -19,6 +21,8 @@ pub struct Record {
     pub kernels: BTreeMap<String, KernelCounters>,
     /// What the thread asked of the driver.
     pub host: HostCounters,
+    /// Its calls, oldest first, while they are kept.
+    pub calls: Option<Vec<Call>>,
 }
 
 /// Findings kept a thread; more are of no use to anyone.
@@ -45,6 +49,24 @@ fn records() -> &'static Mutex<HashMap<u64, Record>> {
 /// Changes the calling thread's record.
 pub fn with<T>(change: impl FnOnce(&mut Record) -> T) -> T {
     change(lock(records()).entry(thread()).or_default())
+}
+
+/// Keeps a call of the calling thread, if its calls are kept.
+pub fn call(kind: CallKind, stream: *mut c_void, of: u64, bytes: u64) {
+    keep(|| Call::new(kind, stream as u64, of, bytes));
+}
+
+/// The same for a launch.
+pub fn launched(kernel: &str, stream: *mut c_void) {
+    keep(|| Call { kernel: kernel.into(), ..Call::new(CallKind::Launch, stream as u64, 0, 0) });
+}
+
+fn keep(call: impl FnOnce() -> Call) {
+    with(|r| {
+        if let Some(calls) = &mut r.calls {
+            calls.push(call());
+        }
+    });
 }
 
 /// The records of the calling thread, or of all together.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::graph::not_captured;
 use super::state::{Event, current_state, fresh, handles};
 use super::{Outcome, Status, api, give, record};
+use crate::calls::CallKind;
 
 /// Whether there is such a stream: handles 0 to 2 are the default streams.
 pub fn known(stream: *mut c_void) -> Outcome {
@@ -27,7 +28,11 @@ fn event(handle: *mut c_void) -> Result<Event, Status> {
     handles().events.get(&(handle as usize)).copied().ok_or(Status::InvalidHandle)
 }
 
-fn synchronise() -> Outcome {
+fn synchronise(kind: CallKind, of: *mut c_void) -> Outcome {
+    match kind {
+        CallKind::HostWaitsForEvent => record::call(kind, std::ptr::null_mut(), of as u64, 0),
+        _ => record::call(kind, of, 0, 0),
+    }
     record::with(|r| r.host.synchronisations += 1);
     current_state().map(|_| ())
 }
@@ -54,7 +59,7 @@ api! {
     fn cuStreamSynchronize(stream: *mut c_void) {
         known(stream)?;
         not_captured(stream)?;
-        synchronise()
+        synchronise(CallKind::HostWaitsForStream, stream)
     }
 
     /// Done.
@@ -68,7 +73,9 @@ api! {
     fn cuStreamWaitEvent(stream: *mut c_void, handle: *mut c_void, _flags: u32) {
         known(stream)?;
         not_captured(stream)?;
-        event(handle).map(|_| ())
+        event(handle)?;
+        record::call(CallKind::StreamWaits, stream, handle as u64, 0);
+        Ok(())
     }
 
     /// Means nothing here.
@@ -92,6 +99,7 @@ api! {
     fn cuEventRecord(handle: *mut c_void, stream: *mut c_void) {
         known(stream)?;
         not_captured(stream)?;
+        record::call(CallKind::Record, stream, handle as u64, 0);
         let mut handles = handles();
         let event = handles.events.get_mut(&(handle as usize)).ok_or(Status::InvalidHandle)?;
         event.recorded = Some(Instant::now());
@@ -106,7 +114,7 @@ api! {
     /// It has happened.
     fn cuEventSynchronize(handle: *mut c_void) {
         event(handle)?;
-        synchronise()
+        synchronise(CallKind::HostWaitsForEvent, handle)
     }
 
     /// Milliseconds the emulator took between two events: nothing about a GPU.

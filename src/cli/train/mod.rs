@@ -469,6 +469,7 @@ fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Train
         "step_seconds": costs.median_step_seconds(),
         "ahead_bytes": costs.ahead_bytes,
         "data_wait_seconds": trainer.waited().as_secs_f64(),
+        "data_wait_share": trainer.waiting_share(),
         "peak_bytes": costs.peak_bytes,
         "changed_to_fit": changes,
         "dice": dice,
@@ -493,11 +494,12 @@ fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Train
     });
     let page = if cfg!(feature = "report") { "report.html" } else { SUMMARY };
     let text = format!(
-        "{}: {scores}, peak {}, {:.3} s a step ({:.1} s in all waiting for data)\ncheckpoint: {}{best}\nreport: {}",
+        "{}: {scores}, peak {}, {:.3} s a step ({:.1} s in all, {:.1} %, waiting for data)\ncheckpoint: {}{best}\nreport: {}",
         network.title(),
         crate::memory::format_bytes(costs.peak_bytes),
         costs.median_step_seconds(),
         trainer.waited().as_secs_f64(),
+        100.0 * trainer.waiting_share(),
         checkpoint.display(),
         folder.join(page).display()
     );

@@ -44,6 +44,7 @@ pub fn write(
         ("Steps", trainer.optimizer().steps().to_string()),
         ("Seconds a step (median)", format!("{:.3}", costs.median_step_seconds())),
         ("Seconds of all steps", format!("{:.1}", costs.training_seconds())),
+        ("Waiting for data", format!("{:.1} % of the time of steps", 100.0 * trainer.waiting_share())),
         ("Most bytes held", crate::memory::format_bytes(costs.peak_bytes)),
         ("Made by", costs.peak_op.clone()),
         ("Seed", trainer.settings().seed.to_string()),

@@ -6,6 +6,7 @@
 //!
 //! Without the feature `cuda` the same names exist, and no device is ever found.
 
+mod cargo;
 mod clock;
 #[cfg(feature = "cudnn")]
 mod cudnn;
@@ -33,13 +34,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, is_culib_present};
-use cudarc::driver::{CudaContext, CudaStream, result};
+use cudarc::driver::{CudaContext, CudaStream, PinnedHostSlice, result};
 
 use super::device_info::{DeviceInfo, KernelInfo, LEAST_DRIVER, Observer};
 use super::launch_config::{LaunchConfig, THREADS};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
+pub use cargo::{Cargo, Passed, Sent};
 use clock::Clock;
 pub use cudnn::Cudnn;
 pub use fetch::Fetch;
@@ -67,6 +69,10 @@ pub struct Cuda {
     slots: Mutex<Vec<Slot>>,
     range: Mutex<Range>,
     stream: Arc<CudaStream>,
+    /// What copies to the device that run beside its kernels go by.
+    copies: Arc<CudaStream>,
+    /// Page-locked memory that was used and is free.
+    spare: Mutex<Vec<PinnedHostSlice<u8>>>,
     context: Arc<CudaContext>,
     target: CudaTarget,
     budget: u64,
@@ -101,7 +107,8 @@ impl Cuda {
             0 => default_budget(&context)?,
             given => given,
         };
-        let stream = context.new_stream().map_err(|e| driver::failed("making a stream", e))?;
+        let new_stream = || context.new_stream().map_err(|e| driver::failed("making a stream", e));
+        let (stream, copies) = (new_stream()?, new_stream()?);
         Ok(Self {
             cudnn: Cudnn::open(&stream)?,
             modules: Modules::new(context.clone(), (major, minor)),
@@ -111,6 +118,8 @@ impl Cuda {
             slots: Mutex::default(),
             range: Mutex::new(Range::reserve(&context, budget, observer.as_deref())?),
             stream,
+            copies,
+            spare: Mutex::default(),
             target: CudaTarget { capability: (major, minor), shared_memory },
             launches: Mutex::default(),
             clock: Clock::default(),
@@ -286,7 +295,9 @@ impl Drop for Cuda {
         self.queue.clear();
         self.modules.stop();
         let _ = self.bind();
+        let _ = self.copies.synchronize();
         let _ = self.stream.synchronize();
+        self.spare.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         self.slots.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         self.staging.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).release();
         self.range.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).release();

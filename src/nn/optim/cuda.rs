@@ -6,6 +6,7 @@ use super::{Lookahead, OptimizerSettings, Part, UpdateRule};
 use crate::device::{Cuda, LaunchConfig, THREADS};
 use crate::error::Result;
 use crate::nn::multi_tensor::{CHUNK, TENSORS};
+use crate::tensor::Tensor;
 
 /// The twin of `Entry` in the kernel's file.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -24,6 +25,7 @@ struct Entry {
 #[repr(C)]
 struct Table {
     entries: [Entry; TENSORS],
+    guard: u64,
     count: u32,
     rule: u32,
     slots: u32,
@@ -79,15 +81,16 @@ impl Table {
     }
 }
 
-/// Step `step` (from 1) of all `parts`.
+/// Step `step` (from 1) of all `parts`, unless `guard` is not finite.
 pub(super) fn step(
     cuda: &Cuda,
     settings: &OptimizerSettings,
     step: u64,
     rates: [f32; 2],
     parts: &mut [Part<'_>],
+    guard: Option<&Tensor>,
 ) -> Result<()> {
-    let mut table = Table::new(settings, step, rates);
+    let mut table = Table { guard: guard.map_or(0, Tensor::address), ..Table::new(settings, step, rates) };
     for parts in parts.chunks_mut(TENSORS) {
         let mut blocks = 0;
         for (entry, part) in table.entries.iter_mut().zip(parts.iter_mut()) {

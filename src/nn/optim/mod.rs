@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use rule::UpdateRule;
 pub use schedule::Schedule;
 
-use crate::device::Backend;
 use crate::device::cpu::{Pool, SharedMut};
+use crate::device::{Backend, LaunchConfig};
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::nn::{ParameterKind, Parameters};
@@ -97,6 +97,11 @@ impl Optimizer {
         self.steps
     }
 
+    /// Steps after this one were guarded, and have changed nothing.
+    pub(crate) fn forget_steps_after(&mut self, step: u64) {
+        self.steps = self.steps.min(step);
+    }
+
     /// State of each parameter `[slots, length]`, in the parameters' order.
     pub fn state(&self) -> &[Tensor] {
         &self.state
@@ -123,6 +128,14 @@ impl Optimizer {
     /// # Errors
     /// What the device's driver says.
     pub fn step(&mut self, parameters: &mut Parameters, factor: f32) -> Result<()> {
+        self.guarded_step(parameters, factor, None)
+    }
+
+    /// The same, but a CUDA device leaves all as it is unless the one number of `guard`, if it is given, is finite.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn guarded_step(&mut self, parameters: &mut Parameters, factor: f32, guard: Option<&Tensor>) -> Result<()> {
         self.steps += 1;
         let device = parameters.device().clone();
         let common = self.settings.rate;
@@ -141,9 +154,20 @@ impl Optimizer {
                 });
                 Ok(())
             }
-            Backend::Cuda(cuda) => cuda::step(cuda, &self.settings, self.steps, rates, &mut parts),
+            Backend::Cuda(cuda) => cuda::step(cuda, &self.settings, self.steps, rates, &mut parts, guard),
             Backend::Plan { .. } => Ok(()),
         })
+    }
+}
+
+/// Has a CUDA device note whether `loss`, of one element, is finite: `guard`, of one element, becomes NaN if not, and stays if so.
+///
+/// # Errors
+/// What the driver says.
+pub fn note_loss(loss: &Tensor, guard: &mut Tensor) -> Result<()> {
+    match loss.device().backend() {
+        Backend::Cuda(cuda) => cuda.kernel("guard_loss").input(loss).output(guard).launch(LaunchConfig::new(1, 32)),
+        Backend::Cpu { .. } | Backend::Plan { .. } => Ok(()),
     }
 }
 

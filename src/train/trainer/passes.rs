@@ -1,13 +1,13 @@
 //! The forward and backward passes of a training step.
 
-use std::borrow::Cow;
-
+use super::feed::Given;
 use super::{InGraph, NextBatch, Trainer};
-use crate::device::Foreseen;
+use crate::device::{Foreseen, Later};
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
 use crate::models::Network;
 use crate::models::loss::{Batch, Targets};
+use crate::nn::optim::note_loss;
 use crate::nn::{Parameter, Parameters};
 use crate::ops;
 use crate::rng::Rng;
@@ -35,9 +35,11 @@ impl Trainer {
     pub fn rehearse(&mut self, batches: &[HostBatch], steps: u64) -> Result<()> {
         let (device, mut rest) = (self.device.clone(), batches.iter());
         for number in 0..steps as usize {
+            if let Some(first) = rest.as_slice().first() {
+                self.prepare(first)?;
+            }
             device.place_ahead(&Foreseen::default(), number, || {
-                let mut next = |_: &mut Self| rest.next().map(Cow::Borrowed).ok_or_else(out_of_batches);
-                self.take(1.0, &mut next).map(drop)
+                self.take(1.0, &mut |_| rest.next().map(|host| Ok(Given::Lent(host)))).map(drop)
             })?;
         }
         Ok(())
@@ -55,21 +57,36 @@ impl Trainer {
             for _ in 0..own {
                 loss += self.pass(next, &mut updates)?;
             }
+            self.end_of_step();
         }
         if let Some(limit) = self.settings.clip_norm {
-            let step = self.optimizer.steps() + 1;
-            self.device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))?;
+            let (step, device) = (self.optimizer.steps() + 1, self.device.clone());
+            if let Err(error) = device.in_phase(Phase::Optimizer, || grad_clip::clip(&mut self.parameters, limit, step))
+            {
+                // A loss that is not finite says more than the gradients that it has made so.
+                self.catch_up()?;
+                return Err(error);
+            }
         }
         self.update_running(&mut updates, own)?;
         Ok(loss)
     }
 
-    /// One pass of this rank: see [`Trainer::forward_and_backward`].
+    /// One pass of this rank: see [`Trainer::forward_and_backward`]. Its share of the loss, or 0 where that is read late.
     pub(super) fn pass<'a>(&mut self, next: &mut NextBatch<'_, 'a>, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
-        let batch = next(self)?;
-        let upload = |host: Cow<'_, HostBatch>| host.upload(&self.device);
-        let batch = self.device.in_phase(Phase::Data, || self.device.in_op("batch", || upload(batch)))?;
-        self.forward_and_backward(&batch, updates)
+        let batch = self.arrive(next)?;
+        let loss = self.forward_and_backward(&batch, updates)?;
+        if self.late.is_some() {
+            drop(batch);
+            self.catch_up()?;
+            self.expect_loss(loss, self.optimizer.steps() + 1);
+            self.look_ahead(next)?;
+            return Ok(0.0);
+        }
+        self.look_ahead(next)?;
+        let value = loss.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
+        self.waited += self.feed.waited(&self.device)?;
+        if value.is_finite() { Ok(value) } else { Err(self.find_non_finite(&batch)) }
     }
 
     /// Gradients that the step's passes may be added to: none yet, or zeros where they keep their memory.
@@ -81,23 +98,23 @@ impl Trainer {
         self.parameters.iter_mut().filter_map(Parameter::gradient_mut).try_for_each(Tensor::zero)
     }
 
-    /// The share of the step's loss that `batch` makes; its gradients are added to those in the parameters. The running
-    /// statistics that it updates are added to `updates`; in a graph it does so itself.
-    fn forward_and_backward(&mut self, batch: &Batch, updates: &mut Vec<RunningUpdate>) -> Result<f32> {
+    /// Launches what makes the share of the step's loss of `batch`, which comes later; its gradients are added to those in the
+    /// parameters. The running statistics that it updates are added to `updates`; in a graph it does so itself.
+    fn forward_and_backward(&mut self, batch: &Batch, updates: &mut Vec<RunningUpdate>) -> Result<Later> {
         let tape = self.tape();
-        let Self { network, parameters, settings, graph, .. } = self;
-        let value = match graph {
+        let Self { network, parameters, settings, graph, late, .. } = self;
+        let loss = match graph {
             None => {
                 let loss = share_of_loss(&tape, parameters, &**network, batch, settings)?;
-                // Looked at when the backward pass is on its way, so that a GPU has work while the host waits: for the
-                // forward pass only. Nothing of a pass whose loss is not finite is used.
-                let value = loss.tensor().fetch()?;
-                let updated = tape.take_buffer_updates();
-                tape.backward(loss, parameters)?;
-                let value = value.wait::<f32>()?.first().copied().unwrap_or(f32::NAN);
-                if value.is_finite() {
-                    updates.extend(updated);
+                let value = loss.tensor();
+                updates.extend(tape.take_buffer_updates());
+                if late.is_none() {
+                    // Known when the forward pass is done.
+                    let value = value.fetch()?;
+                    tape.backward(loss, parameters)?;
+                    return Ok(value);
                 }
+                tape.backward(loss, parameters)?;
                 value
             }
             // Nothing that the host would wait for may lie between the two.
@@ -111,10 +128,13 @@ impl Trainer {
                     loss.copy_from(&share.tensor())?;
                     tape.backward(share, parameters)
                 })?;
-                loss.to_vec()?[0]
+                loss.clone()
             }
         };
-        if value.is_finite() { Ok(value) } else { Err(self.find_non_finite(batch)) }
+        if let Some(late) = late {
+            note_loss(&loss, &mut late.guard)?;
+        }
+        loss.fetch()
     }
 
     fn tape(&self) -> Tape {
@@ -123,7 +143,7 @@ impl Trainer {
     }
 
     /// Runs the forward pass again, looking at every op, to name the first whose output is not finite.
-    fn find_non_finite(&self, batch: &Batch) -> Error {
+    pub(super) fn find_non_finite(&self, batch: &Batch) -> Error {
         let tape = self.tape();
         tape.check_finite();
         let again = self.network.loss(&tape, &self.parameters, batch, self.settings.loss);

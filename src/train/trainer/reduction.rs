@@ -138,7 +138,7 @@ impl Trainer {
     /// passes of this one.
     pub(super) fn update_running(&mut self, updates: &mut [RunningUpdate], own: usize) -> Result<()> {
         if self.device.is_plan() || !self.ranks.are_several() || updates.is_empty() {
-            return self.parameters.update_running(updates);
+            return self.parameters.update_running_if(updates, self.late.as_ref().map(|late| &late.guard));
         }
         let told = updates.iter().map(RunningUpdate::to_bytes).collect::<Result<Vec<_>>>()?.concat();
         let mut all = vec![0; self.ranks.size() * told.len()];

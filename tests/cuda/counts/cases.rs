@@ -1,8 +1,9 @@
 //! The ops of training, each at a size large enough for its kernels to run as they do in earnest.
 
 use ossnet::error::Result;
+use ossnet::memory::Role;
 use ossnet::models::Recompute;
-use ossnet::nn::optim::{Optimizer, OptimizerSettings};
+use ossnet::nn::optim::{Optimizer, OptimizerSettings, note_loss};
 use ossnet::nn::{ParameterKind, Parameters};
 use ossnet::ops::conv3d::ConvGeometry;
 use ossnet::ops::patch_conv::PatchSource;
@@ -12,6 +13,8 @@ use ossnet::ops::{
 };
 use ossnet::planner::Workload;
 use ossnet::tape::{Mode, Tape, Var};
+use ossnet::tensor::{DType, Tensor};
+use ossnet::train::batch::widened;
 use ossnet::train::dry_run::{StepSizes, SyntheticStep};
 use ossnet::train::ema::Ema;
 use ossnet::train::grad_clip::clip;
@@ -26,7 +29,7 @@ const fn case(name: &'static str, run: fn(&Bench) -> Result<()>) -> Case {
 const VOLUME: [usize; 5] = [2, 16, 16, 16, 16];
 
 /// The ops of training.
-pub const CASES: [Case; 70] = [
+pub const CASES: [Case; 72] = [
     case("activation 131072 identity", |b| normalised(b, Activation::Identity)),
     case("activation 131072 leaky", |b| activation(b, Activation::LeakyRelu(0.1))),
     case("activation 131072 prelu", |b| activation(b, Activation::PRelu)),
@@ -112,6 +115,16 @@ pub const CASES: [Case; 70] = [
     case("optimizer 200 × 4096, lookahead", |b| optimizer(b, 200, 4096)),
     case("optimizer 8 × 65536, lookahead", |b| optimizer(b, 8, 65536)),
     case("update_running 16 channels", update_running),
+    case("labels 131072 of bytes", |b| {
+        let bytes = Tensor::zeros_of(&b.device, &[131_072], DType::U8, Role::Data)?;
+        b.start();
+        widened(&bytes).map(|_| ())
+    }),
+    case("guard of a loss", |b| {
+        let (loss, mut guard) = (b.tensor(&[1])?, b.tensor(&[1])?);
+        b.start();
+        note_loss(&loss, &mut guard)
+    }),
     case("64 numbers from the host", numbers_from_the_host),
     case("clip and average 200 × 4096", clip_and_average),
     Case {

@@ -20,7 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = os.environ.get("CARGO_BUILD_TARGET", "")
 PROGRAM = ROOT / "target" / TARGET / "release/ossnet"
-BUILDS = [(["--no-default-features", "--features", "infer"], 7_000_000), ([], 12_100_000)]
+BUILDS = [(["--no-default-features", "--features", "infer"], 7_000_000), ([], 12_000_000)]
 OLDEST = (2, 28)
 # glibc in its parts, the dynamic linker, what the kernel itself maps, and the unwinder.
 LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt|libgcc_s|linux-vdso|ld-linux[-\w]*)\.so(\.\d+)?")

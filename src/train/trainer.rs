@@ -417,7 +417,9 @@ impl Trainer {
             Ok(foreseen) => {
                 let (device, number) = (self.device.clone(), self.costs.step_seconds.len());
                 device.place_ahead(&foreseen, number, || {
-                    self.take(factor, &mut |trainer| Some(trainer.next_batch(queue)?.map(Given::Own)))
+                    self.take(factor, &mut |trainer| {
+                        Some(trainer.next_batch(queue)?.map(|drawn| Given::Own(Box::new(drawn))))
+                    })
                 })
             }
         };

@@ -47,7 +47,7 @@ impl Drawn {
 
 /// A batch for a pass: drawn for it, or one of a plan, which has many uses.
 pub(super) enum Given<'a> {
-    Own(Drawn),
+    Own(Box<Drawn>),
     Lent(&'a HostBatch),
 }
 
@@ -215,7 +215,7 @@ impl Trainer {
     /// The batch of the pass that begins, on the device.
     pub(super) fn arrive<'a>(&mut self, next: &mut NextBatch<'_, 'a>) -> Result<Batch> {
         let given = match self.feed.coming.take() {
-            Some(drawn) => Given::Own(drawn?),
+            Some(drawn) => Given::Own(Box::new(drawn?)),
             None => next(self).ok_or_else(out_of_batches)??,
         };
         self.prepare(given.borrow())?;
@@ -242,7 +242,7 @@ impl Trainer {
                 if self.feed.fits(&drawn.host) {
                     self.feed.send(&device, &mut drawn)?;
                 }
-                Ok(drawn)
+                Ok(*drawn)
             }
             Given::Lent(host) => Drawn::new(&device, host.clone()),
         });

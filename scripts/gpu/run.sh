@@ -32,7 +32,7 @@ export OSSNET_REQUIRE_GPU=1
 if [ -n "${REHEARSE:-}" ]; then
     unset OSSNET_REQUIRE_GPU
     export LD_PRELOAD=$REHEARSE CUEMU_LIB=$REHEARSE CUEMU_ALWAYS=1 CUEMU_THREADS=2
-    models=${MODELS:-o-net} precisions=${PRECISIONS:-f32 bf16} volumes=${VOLUMES:-32x32x32}
+    models=${MODELS:-o-net-small} precisions=${PRECISIONS:-f32 bf16} volumes=${VOLUMES:-32x32x32}
     points=16 epochs=1 bench_epochs=1 bench_points=16
     device+=(--memory-budget 1GiB)
     DATA=${DATA:-$here/phantom}
@@ -174,7 +174,7 @@ sanitize() {
     for tool in memcheck racecheck synccheck; do
         rm -rf "$OUT/$tool"
         step "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-            "$ossnet" memory --model o-net --volume 16x16x16 --points 16 --steps 1 "${device[@]}"
+            "$ossnet" memory --model o-net-small --volume 16x16x16 --points 16 --steps 1 "${device[@]}"
     done
 }
 

@@ -16,6 +16,7 @@ mod op;
 mod parameters;
 mod precision;
 mod running_stats;
+mod together;
 mod var;
 
 use std::cell::{Cell, RefCell};
@@ -33,6 +34,7 @@ pub use op::{Cost, Needs, Op, OutputSpec};
 pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
 pub use precision::Precision;
 pub(crate) use running_stats::RunningUpdate;
+pub use together::Together;
 pub use var::Var;
 use var::{Handle, Slot};
 
@@ -74,6 +76,7 @@ pub struct Tape {
     precision: Cell<Precision>,
     /// Seed of the tape's random ops, and how many were handed out.
     seeds: Cell<(u64, u64)>,
+    together: Option<Rc<dyn Together>>,
 }
 
 impl Tape {
@@ -90,6 +93,7 @@ impl Tape {
             recompute_all: Cell::new(false),
             precision: Cell::default(),
             seeds: Cell::new((0, 0)),
+            together: None,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::tape::Precision;
 #[cfg(feature = "train")]
 use crate::train::{
     config::{OptimizerName, Preset, ScheduleName},
-    settings::Augment,
+    settings::{Augment, SyncNorm},
 };
 
 macro_rules! flag_values {
@@ -60,4 +60,11 @@ flag_values!(Augment {
     Reference: "reference", "The official three: flips, brightness, noise";
     Sample: "sample", "For the embedded heads: left-right flips, shifts, brightness, noise";
     Strong: "strong", "nnU-Net's, with elastic deformation and bias fields besides";
+});
+
+#[cfg(feature = "train")]
+flag_values!(SyncNorm {
+    Auto: "auto", "Where each of several processes makes one pass a step, of fewer than four cases";
+    On: "on", "The statistics of all cases of a step, which are then in memory at once";
+    Off: "off", "The statistics of a pass, as PyTorch's DataParallel does";
 });

@@ -2,6 +2,7 @@
 //!
 //! A layer holds ids; the weights live in [`Parameters`]. Initial values follow PyTorch's defaults.
 
+mod exact;
 mod norm_act;
 
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! What an op's backward pass works with: the gradients of its outputs, the values it asked for, the gradients to write.
 
-use super::{Node, Tape};
+use super::{Node, Tape, Together};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
@@ -23,6 +23,11 @@ impl Backward<'_> {
     /// The device to run on.
     pub fn device(&self) -> &Device {
         &self.tape.device
+    }
+
+    /// The other passes of the step, if statistics are those of all.
+    pub fn together(&self) -> Option<&dyn Together> {
+        self.tape.together()
     }
 
     /// The gradient of an op's only output.

@@ -25,7 +25,7 @@ use crate::models::{Architecture, Family, NetworkConfig, OssNetConfig, Recompute
 use crate::nn::optim::{Lookahead, OptimizerSettings, Schedule, UpdateRule};
 use crate::ops::Activation;
 use crate::tape::Precision;
-use crate::train::settings::{Augment, TrainSettings};
+use crate::train::settings::{Augment, SyncNorm, TrainSettings};
 
 /// Everything that a training run can be told. Names of the official options are the official ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +90,9 @@ pub struct RunConfig {
     pub precision: Precision,
     /// Add the gradients of a step's passes in the passes' order: the same bits from any number of processes.
     pub deterministic_reduce: bool,
+    /// Whether batch norms take the statistics of all cases of a step: auto, on or off.
+    #[serde(default)]
+    pub sync_norm: SyncNorm,
     /// Which cross entropy.
     pub loss: EntropyTerms,
     /// How a step moves the weights.
@@ -331,6 +334,7 @@ impl RunConfig {
             validate_every: self.validate_every,
             seed: self.seed,
             deterministic_reduce: self.deterministic_reduce,
+            sync_norm: self.sync_norm,
             ranks: 1,
         }
     }

@@ -27,3 +27,5 @@ mod cuda_bf16_tests;
 mod cuda_tests;
 #[cfg(test)]
 mod ranks_tests;
+#[cfg(test)]
+mod sync_norm_tests;

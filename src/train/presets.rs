@@ -5,7 +5,7 @@ use crate::models::loss::LossSettings;
 use crate::models::{Architecture, Recompute};
 use crate::nn::optim::{OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
-use crate::train::settings::TrainSettings;
+use crate::train::settings::{SyncNorm, TrainSettings};
 
 /// Epochs of the comparison on the embedded sample.
 pub const SAMPLE_EPOCHS: u64 = 150;
@@ -43,6 +43,7 @@ pub fn sample(network: &dyn Architecture, epochs: u64, seed: u64) -> TrainSettin
         validate_every: 0,
         seed,
         deterministic_reduce: false,
+        sync_norm: SyncNorm::Auto,
         ranks: 1,
     }
 }
@@ -71,6 +72,7 @@ pub fn official(epochs: u64, seed: u64) -> TrainSettings {
         validate_every: 0,
         seed,
         deterministic_reduce: false,
+        sync_norm: SyncNorm::Auto,
         ranks: 1,
     }
 }

@@ -41,11 +41,11 @@ fn case(number: u64) -> PreparedCase {
     }
 }
 
-fn cases() -> Vec<PreparedCase> {
+pub(super) fn cases() -> Vec<PreparedCase> {
     (0..9).map(case).collect()
 }
 
-fn networks() -> [(NetworkConfig, TrainSettings); 2] {
+pub(super) fn networks() -> [(NetworkConfig, TrainSettings); 2] {
     let oss = OssNetConfig { width: 16, blocks: 2, ..OssNetConfig::sample("oss-net-c", 1, SHAPE).unwrap() };
     let unet = UNetConfig { channels: vec![4, 8], strides: vec![2], ..UNetConfig::standard(3, 1, 1) };
     [NetworkConfig::OssNet(oss), NetworkConfig::UNet(unet)].map(|network| {
@@ -62,7 +62,7 @@ fn networks() -> [(NetworkConfig, TrainSettings); 2] {
 }
 
 /// Losses, and the bits of weights, averages, running statistics with their updates, and the optimiser.
-type State = (Vec<f32>, Vec<Vec<u32>>, Vec<u64>);
+pub(super) type State = (Vec<f32>, Vec<Vec<u32>>, Vec<u64>);
 
 fn state(trainer: &Trainer) -> State {
     let parameters = trainer.parameters();
@@ -75,7 +75,7 @@ fn state(trainer: &Trainer) -> State {
 }
 
 /// Trains on `ranks` threads of one each; how each ends.
-fn train(
+pub(super) fn train(
     ranks: usize,
     network: &NetworkConfig,
     settings: &TrainSettings,
@@ -126,7 +126,7 @@ fn the_transports_order_changes_the_last_bits_only() {
 }
 
 /// A source one of whose cases cannot be read by whoever draws it.
-struct Unreadable(Vec<PreparedCase>, usize);
+pub(super) struct Unreadable(pub(super) Vec<PreparedCase>, pub(super) usize);
 
 impl CaseSource for Unreadable {
     fn len(&self) -> usize {

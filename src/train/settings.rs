@@ -62,6 +62,9 @@ pub struct TrainSettings {
     /// the same bits for any number of processes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deterministic_reduce: bool,
+    /// Whether batch norms take the statistics of all cases of a step.
+    #[serde(default, skip_serializing_if = "SyncNorm::is_auto")]
+    pub sync_norm: SyncNorm,
     /// Processes that a step's passes are divided among; where they are several, `accumulate` is a multiple of it.
     #[serde(skip, default = "one")]
     pub ranks: usize,
@@ -71,10 +74,45 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+/// Fewer cases than this give a batch norm poor statistics.
+pub const FEW_CASES: usize = 4;
+
+/// Whose statistics batch norms take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncNorm {
+    /// Those of a step where several processes make one pass each of fewer than four cases, else those of a pass
+    #[default]
+    Auto,
+    /// Those of all cases of a step, whoever computes them
+    On,
+    /// Those of a pass
+    Off,
+}
+
+impl SyncNorm {
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
 impl TrainSettings {
     /// Cases that a step over `cases` cases takes.
     pub fn scans_per_step(&self, cases: usize) -> u64 {
         (self.batch_size.clamp(1, cases.max(1)) * self.accumulate.max(1)) as u64
+    }
+
+    /// True if batch norms take the statistics of all passes of a step, in settings that were [`TrainSettings::divided`].
+    pub fn joins_statistics(&self) -> bool {
+        match self.sync_norm {
+            SyncNorm::On => self.accumulate > 1,
+            SyncNorm::Off => false,
+            // What is to be the same bits for any number of processes cannot depend on it.
+            SyncNorm::Auto => {
+                let one_each = self.ranks > 1 && self.accumulate == self.ranks;
+                one_each && self.batch_size < FEW_CASES && !self.deterministic_reduce
+            }
+        }
     }
 
     /// What a run was asked that goes by these settings: `asked`, which was `divided`, and what has changed since.

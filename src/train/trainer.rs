@@ -4,6 +4,7 @@ mod feed;
 mod late;
 mod passes;
 mod reduction;
+mod together;
 mod window;
 
 use std::ops::Range;
@@ -232,9 +233,8 @@ impl Trainer {
         if !matches!(self.device.target(), Target::Cuda(_)) {
             return Err(Error::Usage("--graph needs a CUDA device; omit it on the CPU".into()));
         }
-        if self.settings.ranks > 1 || self.settings.deterministic_reduce {
-            let why =
-                "gradients that several processes or --deterministic-reduce add need places of their own in every pass";
+        if self.settings.ranks > 1 || self.settings.deterministic_reduce || self.joins_statistics() {
+            let why = "gradients and running statistics of several passes are put together outside of graphs, in order";
             return Err(Error::Usage(format!("--graph: {why}; omit it")));
         }
         if self.network.architecture().dropout() > 0.0 {

@@ -88,9 +88,38 @@ fn checkpoints_do_not_depend_on_the_number_of_processes() {
     assert_eq!(json(&outcome.succeeded())["steps"], 10);
 }
 
+/// With `--sync-norm` batch norms take the statistics of all four cases of a step: one process that makes their passes side by side,
+/// two with two each and four with one end with the same bytes, and so does a run of two that four go on with.
+#[test]
+fn exact_statistics_do_not_depend_on_the_number_of_processes() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    let run = format!("{RUN} --sync-norm");
+    place.run(&format!("{run} {SHORT} --quiet --out one")).succeeded();
+    place.run(&format!("{RUN} {SHORT} --quiet --out apart")).succeeded();
+    let read = |run: &str| fs::read(place.at(&format!("{run}/o-net-small.safetensors"))).unwrap();
+    assert!(read("one") != read("apart"), "statistics of all cases are those of one");
+    for ranks in [2, 4] {
+        let outcome = on_ranks(&place, ranks, &format!("{run} {SHORT} --out run-{ranks}"));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+        assert_eq!(outcome.err.matches("batch norms take the statistics of all 4 cases").count(), 1, "{}", outcome.err);
+        assert_same(&place, "one", &format!("run-{ranks}"));
+        let planned = place.run(&format!("memory --threads 1 --json --run run-{ranks} --ranks {ranks}")).succeeded();
+        let costs = fs::read_to_string(place.at(&format!("run-{ranks}/o-net-small.costs.json"))).unwrap();
+        assert_eq!(json(&planned)["peak_bytes"], json(&costs)["peak_bytes"]);
+    }
+    place.run(&format!("{run} {LONG} --quiet --out long")).succeeded();
+    let (stopped, _) = signalled(&place, libc::SIGUSR1, "--sync-norm", "stopped");
+    assert_eq!(stopped.code, Some(130), "{}", stopped.err);
+    on_ranks(&place, 4, "train --quiet --threads 1 --resume stopped").succeeded();
+    assert_same(&place, "long", "stopped");
+}
+
 /// Starts a run in `run` on two processes and sends `signal` to the second one.
-fn signalled(place: &Place, signal: i32, run: &str) -> (Outcome, f64) {
-    let mut command = mpirun(place, 2, &format!("{RUN} {LONG} --quiet --out {run}"));
+fn signalled(place: &Place, signal: i32, flag: &str, run: &str) -> (Outcome, f64) {
+    let mut command = mpirun(place, 2, &format!("{RUN} {flag} {LONG} --quiet --out {run}"));
     let begun = place.at(&format!("{run}/o-net-small.safetensors"));
     processes::signalled(&mut command, &begun, signal, Some("OMPI_COMM_WORLD_RANK=1"))
 }
@@ -106,13 +135,13 @@ fn processes_end_together_and_others_go_on() {
     let place = place();
     place.run(&format!("{RUN} {LONG} --quiet --out one")).succeeded();
 
-    let (killed, seconds) = signalled(&place, libc::SIGKILL, "killed");
+    let (killed, seconds) = signalled(&place, libc::SIGKILL, "", "killed");
     assert!(killed.code != Some(0) && seconds < 10.0, "{:?} after {seconds} s: {}", killed.code, killed.err);
     assert!(killed.err.contains("rank 1"), "{}", killed.err);
     on_ranks(&place, 4, "train --quiet --threads 1 --resume killed").succeeded();
     assert_same(&place, "one", "killed");
 
-    let (stopped, seconds) = signalled(&place, libc::SIGUSR1, "stopped");
+    let (stopped, seconds) = signalled(&place, libc::SIGUSR1, "", "stopped");
     assert!(stopped.code == Some(130) && seconds < 10.0, "{:?} after {seconds} s: {}", stopped.code, stopped.err);
     let said = errors(&stopped);
     assert!(said.len() == 1 && said[0].contains("saved; go on with: ossnet train --resume"), "{}", stopped.err);

@@ -97,6 +97,35 @@ fn checkpoints_do_not_depend_on_the_number_of_devices() {
     }
 }
 
+/// With `--sync-norm` batch norms take the statistics of all four cases of a step: one device that makes their passes side by side,
+/// two and four end with the same bytes. What passes bring to each norm is gathered on the stream of all else.
+#[test]
+fn exact_statistics_do_not_depend_on_the_number_of_devices() {
+    let Some(place) = place() else { return };
+    let run_of = |flags: &str| format!("{RUN} {SHORT} --deterministic-reduce {flags}");
+    run(&place, &run_of("--sync-norm --quiet --device cuda --out one")).succeeded();
+    run(&place, &run_of("--quiet --device cuda --out apart")).succeeded();
+    assert!(checkpoint(&place, "one") != checkpoint(&place, "apart"), "statistics of all cases are those of one");
+    let mut gathered = Vec::new();
+    for (ranks, list) in [(2, "0,1"), (4, "0,1,2,3")] {
+        let out = format!("run-{ranks}");
+        let outcome = run(&place, &run_of(&format!("--sync-norm --cuda-devices {list} --out {out}")));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+        assert_eq!(outcome.err.matches("batch norms take the statistics of all 4 cases").count(), 1, "{}", outcome.err);
+        assert!(checkpoint(&place, "one") == checkpoint(&place, &out), "{ranks} devices");
+        let calls = calls(&place, ranks, &outcome);
+        let is_a_gather =
+            |call: &String| call.starts_with("ncclAllGather of ") && call.ends_with(" of type 1 on a stream");
+        assert!(calls.iter().all(is_a_gather) && calls.len().is_multiple_of(4), "{calls:?}");
+        gathered.push(calls.len());
+        let planned = place.run(&format!("memory --json --run {out} --ranks {ranks} --plan-for sm_80")).succeeded();
+        let costs = fs::read_to_string(place.at(&format!("{out}/o-net-small.costs.json"))).unwrap();
+        assert_eq!(json(&planned)["peak_bytes"], json(&costs)["peak_bytes"]);
+    }
+    // Passes that a rank makes side by side meet once: the meetings are as many, and two gathers of gradients a step fewer.
+    assert!(gathered[1] > 4 * 10 && gathered[0] > gathered[1], "{gathered:?}");
+}
+
 /// Without the flag there is one sum a step, of all gradients at once. Of two terms it has no order: the bits are those of one
 /// device. Of four the second step's loss feels it, by a relative error of 1e-6 in the first's gradients at most.
 #[test]

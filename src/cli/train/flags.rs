@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::quantities::Three;
 use crate::tape::Precision;
 use crate::train::config::{OptimizerName, Preset, ScheduleName};
-use crate::train::settings::Augment;
+use crate::train::settings::{Augment, SyncNorm};
 
 /// Values of a run's configuration. Everything else of it can be said in a file.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -127,6 +127,10 @@ pub struct Flags {
     #[serde(skip_serializing_if = "is_false")]
     #[arg(help_heading = "Training")]
     deterministic_reduce: bool,
+    /// Batch norms take the statistics of all cases of a step, exact over all processes and passes [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_missing_value = "on", require_equals = true)]
+    #[arg(help_heading = "Training")]
+    sync_norm: Option<SyncNorm>,
     /// Longest gradient; longer ones are shortened to it (0: off) [default: 0]
     #[arg(long, value_name = "NORM")]
     #[arg(help_heading = "Training")]

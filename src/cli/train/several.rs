@@ -9,10 +9,8 @@ use crate::data::Dataset;
 use crate::device::collective::Launch;
 use crate::device::{Target, cuda};
 use crate::error::{Error, Result};
+use crate::train::settings::FEW_CASES;
 use crate::train::trainer::Trainer;
-
-/// A pass of fewer cases gives a batch norm poor statistics.
-const FEW_CASES: usize = 4;
 
 impl TrainArgs {
     /// The devices of `--cuda-devices`; none without it.
@@ -111,10 +109,15 @@ pub(super) fn tell(trainer: &Trainer, verbosity: Verbosity) {
         Target::Cuda(_) => "a CUDA device each".into(),
     };
     verbosity.say(format!("{size} processes of {of} divide each step: {passes} passes of batch {batch}"));
-    if trainer.parameters().buffers().next().is_some() && batch < FEW_CASES {
-        verbosity.say(format!(
-            "batch norms take the statistics of each pass alone ({}); statistics over all processes are not supported yet",
+    if trainer.parameters().buffers().next().is_none() {
+        return;
+    }
+    match settings.joins_statistics() {
+        true => verbosity.say(format!("batch norms take the statistics of all {}", plural(batch * passes, "case"))),
+        false if batch < FEW_CASES => verbosity.say(format!(
+            "batch norms take the statistics of each pass alone ({}); --sync-norm takes those of all",
             plural(batch, "case")
-        ));
+        )),
+        false => {}
     }
 }

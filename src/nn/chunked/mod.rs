@@ -22,12 +22,12 @@ use crate::error::Result;
 use crate::memory::{Role, RoleBytes};
 use crate::nn::layers::EPSILON;
 use crate::ops::Grouping;
-use crate::ops::norm_act::{NormActArgs, ResidualPlace, norm_act};
-use crate::tape::{Mode, Tape, Var};
+use crate::ops::norm_act::{self, NormActArgs, ResidualPlace, norm_act};
+use crate::tape::{Mode, Tape, Together, Var};
 use crate::tensor::{DType, Tensor};
 
 /// The terms of a normalisation's gradient that flow through its statistics.
-struct StatsGradient {
+pub(in crate::nn) struct StatsGradient {
     statistics: Tensor,
     grouping: Grouping,
     /// `−s·mean(γ·g·x̂)` of each channel's group: what `x̂` is multiplied by.
@@ -38,8 +38,48 @@ struct StatsGradient {
 
 impl StatsGradient {
     /// From the scale `gamma` `[C]` or `[items, C]`, the sums `Σ g·x̂` and `Σ g` of its shape, and the number of elements
-    /// behind each statistic. Groups are channels, or all elements.
+    /// behind each statistic. Groups are channels, or all elements. What is `together` has statistics of all passes: `count`
+    /// is of one.
     fn new(
+        device: &Device,
+        statistics: (&Tensor, Grouping),
+        gamma: &Tensor,
+        sums: [&Tensor; 2],
+        count: usize,
+        together: Option<&dyn Together>,
+    ) -> Result<Self> {
+        let mut own =
+            Self::of_one(device, statistics, gamma, sums, count * together.map_or(1, |others| others.passes()))?;
+        let Some(others) = together else { return Ok(own) };
+        let bytes = own.slope.buffer().len();
+        let mut both = Tensor::empty(device, &[2, gamma.channels()], DType::F32, Role::Transient)?;
+        both.unshared().copy_part(0, own.slope.buffer(), 0..bytes)?;
+        both.unshared().copy_part(bytes, own.offset.buffer(), 0..bytes)?;
+        let all = others.sum(both)?;
+        own.slope.unshared().copy_part(0, all.buffer(), 0..bytes)?;
+        own.offset.unshared().copy_part(0, all.buffer(), bytes..2 * bytes)?;
+        Ok(own)
+    }
+
+    /// The same for `direct`, the gradient of all of `x` with the statistics as constants.
+    pub(in crate::nn) fn of_direct(
+        x: &Tensor,
+        direct: &Tensor,
+        statistics: (&Tensor, Grouping),
+        count: usize,
+        together: Option<&dyn Together>,
+    ) -> Result<Self> {
+        let (device, groups) = (x.device(), statistics.1.groups(x.channels()));
+        let [products, sums] = norm_act::gradient_sums(x, statistics, EPSILON, direct)?;
+        // `s·γ` is in `direct` already: here both are 1.
+        let unit = [vec![0.0; groups], vec![1.0 - EPSILON; groups]].concat();
+        let unit = Tensor::from_slice(device, &[2, groups], Role::Transient, &unit)?;
+        let gamma = Tensor::from_slice(device, &[x.channels()], Role::Transient, &vec![1.0; x.channels()])?;
+        let own = Self::new(device, (&unit, statistics.1), &gamma, [&products, &sums], count, together)?;
+        Ok(Self { statistics: statistics.0.clone(), ..own })
+    }
+
+    fn of_one(
         device: &Device,
         (statistics, grouping): (&Tensor, Grouping),
         gamma: &Tensor,
@@ -85,7 +125,7 @@ impl StatsGradient {
     }
 
     /// `direct + slope·x̂ + offset` of a piece.
-    fn add(&self, x: Tensor, direct: Tensor) -> Result<Tensor> {
+    pub(in crate::nn) fn add(&self, x: Tensor, direct: Tensor) -> Result<Tensor> {
         let tape = Tape::new(x.device(), Mode::Eval);
         let [x, direct, statistics, slope, offset] =
             [x, direct, self.statistics.clone(), self.slope.clone(), self.offset.clone()]

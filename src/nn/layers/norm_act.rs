@@ -1,6 +1,6 @@
 //! Normalisations with what follows them, in one op.
 
-use super::{Act, Builder, EPSILON, Linear, MOMENTUM};
+use super::{Act, Builder, EPSILON, Linear, MOMENTUM, exact};
 use crate::error::Result;
 use crate::nn::{BufferId, ParamId, ParameterKind, Parameters};
 use crate::ops;
@@ -8,7 +8,7 @@ use crate::ops::activation::Activation;
 use crate::ops::linear::WithStats;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
-use crate::tape::{Precision, Tape, Var};
+use crate::tape::{Precision, Tape, Together, Var};
 use crate::tensor::Tensor;
 
 /// Where a normalisation's scale and shift come from.
@@ -83,13 +83,18 @@ impl NormAct {
         }
     }
 
+    /// The passes whose statistics are one, if those of this norm are.
+    fn together<'a>(&self, tape: &'a Tape) -> Option<&'a dyn Together> {
+        tape.together().filter(|_| self.running.is_some() && tape.is_training())
+    }
+
     /// True if the statistics are those of the input itself, and gradients flow through them.
     pub(in crate::nn) fn is_through(&self, tape: &Tape) -> bool {
         tape.is_training() || self.running.is_none()
     }
 
-    /// The running statistics, or those that `make` takes of the input; in training the running ones are to follow them.
-    /// `count` elements are behind each.
+    /// The running statistics, or those that `make` takes of the input, exact over all passes; in training the running ones are to
+    /// follow them. `count` elements of this pass are behind each.
     pub(in crate::nn) fn statistics(
         &self,
         tape: &Tape,
@@ -101,10 +106,24 @@ impl NormAct {
             (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
             _ => make()?,
         };
-        if let (Some(running), true) = (self.running, tape.is_training()) {
-            tape.update_buffer(running, &statistics, count, MOMENTUM);
-        }
+        let statistics = match self.together(tape) {
+            Some(others) => tape.constant(others.moments(statistics.tensor())?),
+            None => statistics,
+        };
+        self.note(tape, &statistics, count);
         Ok(statistics)
+    }
+
+    /// Lets the running statistics follow those of all passes, once a process.
+    pub(in crate::nn) fn note(&self, tape: &Tape, statistics: &Var, count: usize) {
+        let Some(running) = self.running.filter(|_| tape.is_training()) else { return };
+        match self.together(tape) {
+            None => tape.update_buffer(running, statistics, count, MOMENTUM),
+            Some(others) if others.keeps() => {
+                tape.update_buffer(running, statistics, count * others.passes(), MOMENTUM);
+            }
+            Some(_) => {}
+        }
     }
 
     /// The running statistics `[2, groups]`.
@@ -159,8 +178,8 @@ impl NormAct {
         act: Option<&Act>,
     ) -> Result<Var> {
         let x = x.into();
-        self.with_parts(tape, parameters, &x, condition, act, |parts| {
-            ops::norm_act(tape, &x.value, &norm_act::NormActArgs { residual, ..*parts })
+        self.with_parts(tape, parameters, &x, condition, act, |x, parts| {
+            ops::norm_act(tape, x, &norm_act::NormActArgs { residual, ..*parts })
         })
     }
 
@@ -176,7 +195,7 @@ impl NormAct {
         act: &Act,
     ) -> Result<Var> {
         let x = x.into();
-        self.with_parts(tape, parameters, &x, None, Some(act), |parts| ops::norm_act_pool(tape, &x.value, parts))
+        self.with_parts(tape, parameters, &x, None, Some(act), |x, parts| ops::norm_act_pool(tape, x, parts))
     }
 
     /// The layer `next` of `act(norm(x))`, and in training the statistics of its result.
@@ -193,12 +212,12 @@ impl NormAct {
         next: &Linear,
     ) -> Result<WithStats> {
         let (x, layer) = (x.into(), next.weight_and_bias(tape, parameters, None)?);
-        self.with_parts(tape, parameters, &x, condition, Some(act), |parts| {
-            ops::norm_act_linear(tape, &x.value, parts, layer.each_ref(), tape.is_training())
+        self.with_parts(tape, parameters, &x, condition, Some(act), |x, parts| {
+            ops::norm_act_linear(tape, x, parts, layer.each_ref(), tape.is_training())
         })
     }
 
-    /// Runs `body` with what the op needs, but for a residual.
+    /// Runs `body` with the op's input and what else it needs, but for a residual.
     fn with_parts<T>(
         &self,
         tape: &Tape,
@@ -206,7 +225,7 @@ impl NormAct {
         x: &WithStats,
         condition: Option<&Var>,
         act: Option<&Act>,
-        body: impl FnOnce(&norm_act::NormActArgs<'_>) -> Result<T>,
+        body: impl FnOnce(&Var, &norm_act::NormActArgs<'_>) -> Result<T>,
     ) -> Result<T> {
         let WithStats { value: x, statistics } = x;
         let grouping = self.grouping(x);
@@ -214,6 +233,11 @@ impl NormAct {
         let count = x.shape().iter().product::<usize>() / groups.max(1);
         let measure = || statistics.clone().map_or_else(|| ops::moments(tape, x, grouping), Ok);
         let statistics = self.statistics(tape, parameters, count, measure)?;
+        let together = self.together(tape).is_some();
+        let x = match together {
+            true => &exact::in_front(tape, x, &statistics, grouping)?,
+            false => x,
+        };
         let (scale, shift) = match (&self.affine, condition) {
             (Affine::None, _) => (None, None),
             (Affine::Channel { scale, shift }, _) => {
@@ -228,16 +252,17 @@ impl NormAct {
             }
         };
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
-        body(&norm_act::NormActArgs {
+        let parts = norm_act::NormActArgs {
             statistics: Some((&statistics, grouping)),
-            through_statistics: self.is_through(tape),
+            through_statistics: self.is_through(tape) && !together,
             epsilon: EPSILON,
             gamma: scale.as_ref(),
             beta: shift.as_ref(),
             residual: None,
             activation: act.map_or(Activation::Identity, |act| act.activation),
             parameters: &coefficients.iter().collect::<Vec<_>>(),
-        })
+        };
+        body(x, &parts)
     }
 }
 

@@ -30,11 +30,12 @@ use std::iter::once;
 
 use crate::device::{Backend, Device, Target};
 use crate::error::{Error, Result};
+use crate::memory::Role;
 use crate::ops::activation::{Activation, BoundActivation};
 use crate::ops::moments::Grouping;
 use crate::ops::tiling_cpu::CpuTiling;
 use crate::ops::{Cost, Needs, Op, workspace};
-use crate::tape::{Backward, Tape, Var};
+use crate::tape::{Backward, Mode, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
 /// Where the residual is added.
@@ -87,6 +88,42 @@ impl Default for NormActArgs<'_> {
 /// # Errors
 /// Shapes that do not fit, or no memory.
 pub fn norm_act(tape: &Tape, x: &Var, parts: &NormActArgs<'_>) -> Result<Var> {
+    let (op, inputs) = op_of(x, parts);
+    tape.apply(op, &inputs)
+}
+
+/// `Σ dy·x̂` and `Σ dy` of each channel of `x`, for given `statistics`.
+///
+/// # Errors
+/// Shapes that do not fit, or no memory.
+pub(crate) fn gradient_sums(
+    x: &Tensor,
+    (statistics, grouping): (&Tensor, Grouping),
+    epsilon: f32,
+    dy: &Tensor,
+) -> Result<[Tensor; 2]> {
+    let (device, channels) = (x.device(), [x.channels()]);
+    let tape = Tape::new(device, Mode::EvalWithGradients);
+    let [x, statistics] = [x, statistics].map(|tensor| tape.constant(tensor.clone()));
+    let zeros = || Tensor::zeros(device, &channels, Role::Transient);
+    let [gamma, beta] = [tape.input(zeros()?), tape.input(zeros()?)];
+    let parts = NormActArgs {
+        statistics: Some((&statistics, grouping)),
+        epsilon,
+        gamma: Some(&gamma),
+        beta: Some(&beta),
+        ..NormActArgs::default()
+    };
+    let (op, inputs) = op_of(&x, &parts);
+    // Its backward pass reads no output: what stands for it is never looked at.
+    let y = tape.apply_made(op, &inputs, dy.clone())?;
+    tape.pull(vec![(y, dy.clone())])?;
+    let sum = |leaf: &Var| tape.take_gradient(leaf).ok_or_else(|| Error::shape("norm_act", "a norm without sums"));
+    Ok([sum(&gamma)?, sum(&beta)?])
+}
+
+/// The op, and its inputs.
+fn op_of<'a>(x: &'a Var, parts: &NormActArgs<'a>) -> (Fused, Vec<&'a Var>) {
     let statistics = parts.statistics.map(|(var, _)| var);
     let residual = parts.residual.map(|(var, _)| var);
     let optional = [statistics, parts.gamma, parts.beta, residual];
@@ -111,7 +148,7 @@ pub fn norm_act(tape: &Tape, x: &Var, parts: &NormActArgs<'_>) -> Result<Var> {
         before: parts.residual.is_some_and(|(_, place)| place == ResidualPlace::BeforeActivation),
         activation: parts.activation,
     };
-    tape.apply(op, &inputs)
+    (op, inputs)
 }
 
 /// The op: which input is what, and the constants.

@@ -13,7 +13,7 @@ use crate::nn::optim::{OptimizerSettings, Schedule, UpdateRule};
 use crate::tape::Precision;
 use crate::train::presets;
 use crate::train::run::SAVE_EVERY;
-use crate::train::settings::{Augment, TrainSettings};
+use crate::train::settings::{Augment, SyncNorm, TrainSettings};
 
 /// Where defaults come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +130,7 @@ impl Preset {
             recompute: settings.recompute.to_string(),
             precision: Precision::F32,
             deterministic_reduce: false,
+            sync_norm: SyncNorm::Auto,
             loss: settings.loss.entropy,
             optimizer: OptimizerConfig::of(&settings.optimizer),
             schedule: ScheduleConfig::of(&settings.schedule),

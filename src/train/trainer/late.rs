@@ -34,7 +34,7 @@ struct Pending {
 impl Late {
     /// What a trainer with `settings` on `device` needs, if it reads losses late.
     pub(super) fn of(device: &Device, settings: &TrainSettings) -> Result<Option<Self>> {
-        let at_once = settings.ranks > 1 || settings.deterministic_reduce;
+        let at_once = settings.ranks > 1 || settings.deterministic_reduce || settings.joins_statistics();
         if at_once || matches!(device.target(), Target::Cpu { .. }) {
             return Ok(None);
         }

@@ -51,7 +51,7 @@ impl Trainer {
         self.begin_gradients()?;
         let own = self.accumulate() / self.settings.ranks.max(1);
         let (mut loss, mut updates) = (0.0, Vec::new());
-        if self.settings.ranks > 1 || self.settings.deterministic_reduce {
+        if self.settings.ranks > 1 || self.settings.deterministic_reduce || self.joins_statistics() {
             loss = self.reduced_gradients(own, next, &mut updates)?;
         } else {
             for _ in 0..own {
@@ -137,7 +137,7 @@ impl Trainer {
         loss.fetch()
     }
 
-    fn tape(&self) -> Tape {
+    pub(super) fn tape(&self) -> Tape {
         Tape::new(&self.device, Mode::Train)
             .with_seed(Rng::named(self.settings.seed, "dropout").split(self.optimizer.steps()).next_u64())
     }
@@ -160,7 +160,7 @@ pub(super) fn out_of_batches() -> Error {
 }
 
 /// The loss of `batch` over the number of passes that make a step.
-fn share_of_loss(
+pub(super) fn share_of_loss(
     tape: &Tape,
     parameters: &Parameters,
     network: &dyn Network,

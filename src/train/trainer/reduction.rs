@@ -7,8 +7,10 @@
 //!
 //! The loss and the running statistics follow the order of the passes in either case.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::together::Made;
 use super::{NextBatch, Trainer};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -34,9 +36,10 @@ impl Trainer {
         let in_order = self.settings.deterministic_reduce;
         let passes = self.passes_a_turn();
         let turns = own / passes;
+        let mut ahead = self.made_together(own, next, updates)?;
         let (mut loss, mut step) = (0.0, None);
         for _ in 0..turns {
-            let made = self.turn(passes, next, updates);
+            let made = self.turn(passes, &mut ahead, next, updates);
             let (mut flat, shares) = self.settle(made, passes)?;
             shares.iter().for_each(|share| loss += share);
             let device = self.device.clone();
@@ -81,15 +84,20 @@ impl Trainer {
         Err(error)
     }
 
-    /// Some passes of this rank: their gradients in a flat buffer, and their shares of the loss.
+    /// Some passes of this rank, of which some may have been made `ahead`: their gradients in a flat buffer, and their shares of the loss.
     fn turn<'a>(
         &mut self,
         passes: usize,
+        ahead: &mut VecDeque<Made>,
         next: &mut NextBatch<'_, 'a>,
         updates: &mut Vec<RunningUpdate>,
     ) -> Result<(Tensor, Vec<f32>)> {
         self.parameters.clear_gradients();
-        let shares = (0..passes).map(|_| self.pass(next, updates)).collect::<Result<_>>()?;
+        let mut pass = |_| match ahead.pop_front() {
+            Some(made) => self.take_in(made),
+            None => self.pass(next, updates),
+        };
+        let shares = (0..passes).map(&mut pass).collect::<Result<_>>()?;
         let device = self.device.clone();
         let flat = || device.in_op("all_reduce", || flattened(&device, &self.parameters));
         Ok((device.in_phase(Phase::Optimizer, flat)?, shares))
@@ -101,6 +109,8 @@ impl Trainer {
         if self.device.is_plan() {
             return made;
         }
+        // Others may be waiting at a norm, where all begin with this.
+        let made = if self.joins_statistics() { Ok(self.ranks.all(made)?) } else { made };
         let with_facts = |(flat, shares): (Tensor, Vec<f32>)| {
             let stop = [f32::from(u8::from(interrupt::is_asked_for()))];
             let facts = bytemuck::cast_slice(&[&stop[..], &shares].concat()).to_vec();
@@ -137,7 +147,8 @@ impl Trainer {
     /// Lets the running statistics follow those of the passes of all ranks, in the passes' order; `updates` are of the `own`
     /// passes of this one.
     pub(super) fn update_running(&mut self, updates: &mut [RunningUpdate], own: usize) -> Result<()> {
-        if self.device.is_plan() || !self.ranks.are_several() || updates.is_empty() {
+        let alike = self.device.is_plan() || !self.ranks.are_several() || self.joins_statistics();
+        if alike || updates.is_empty() {
             return self.parameters.update_running_if(updates, self.late.as_ref().map(|late| &late.guard));
         }
         let told = updates.iter().map(RunningUpdate::to_bytes).collect::<Result<Vec<_>>>()?.concat();

@@ -7,7 +7,7 @@ use crate::nn::chunked::StatsGradient;
 use crate::nn::layers::EPSILON;
 use crate::ops::norm_act::{self, norm_act};
 use crate::ops::{self, Grouping, copy_range};
-use crate::tape::{Backward, Mode, Tape, Var};
+use crate::tape::{Backward, Mode, Tape, Together, Var};
 use crate::tensor::Tensor;
 
 /// See the page of the block.
@@ -17,8 +17,8 @@ pub(super) fn backward(op: &ChunkedBlock, backward: &mut Backward<'_>) -> Result
     let all = (0..at + 2).map(|i| backward.value(i)).collect::<Result<Vec<_>>>()?;
     let statistics = [&all[at], &all[at + 1]];
     let values = op.values(&device, &all);
-    let mut totals = Totals { values: &values, sums: vec![None; at] };
     let mut gradient = backward.take_gradient()?;
+    let mut totals = Totals { values: &values, sums: vec![None; at], together: backward.together() };
     let mut h = Tensor::empty(&device, gradient.shape(), gradient.dtype(), Role::Transient)?;
     for chunk in values.chunks() {
         let tape = op.tape(&device, Mode::Eval);
@@ -47,6 +47,8 @@ pub(super) fn backward(op: &ChunkedBlock, backward: &mut Backward<'_>) -> Result
 struct Totals<'a> {
     values: &'a Values<'a>,
     sums: Vec<Option<Tensor>>,
+    /// The other passes, whose statistics are the same.
+    together: Option<&'a dyn Together>,
 }
 
 impl Totals<'_> {
@@ -83,7 +85,7 @@ impl Totals<'_> {
         match (&self.sums[norm], &self.sums[norm + 1]) {
             (Some(products), Some(sums)) => {
                 let (gamma, statistics) = (&self.values.all[norm], (statistics, Grouping::Scalar));
-                StatsGradient::new(self.values.device, statistics, gamma, [products, sums], count)
+                StatsGradient::new(self.values.device, statistics, gamma, [products, sums], count, self.together)
             }
             _ => Err(Error::shape(NAME, "there are no points")),
         }

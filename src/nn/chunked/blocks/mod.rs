@@ -92,13 +92,14 @@ pub fn chunked_block(
     let (output, statistics) = device.in_op(NAME, || {
         let shape = [x.shape()[0], second[0].shape()[0]];
         let mut output = Tensor::empty(device, &shape, op.precision.storage(), Role::Transient)?;
-        let statistics = op.run(&op.values(device, &values), None, &mut output)?;
+        let exact = |own: Tensor| tape.together().map_or(Ok(own.clone()), |others| others.moments(own));
+        let statistics = op.run(&op.values(device, &values), Statistics::Taken(&exact), &mut output)?;
         Ok::<_, Error>((output, statistics))
     })?;
     let statistics = statistics.map(|statistics| tape.constant(statistics));
     let count = output.len();
     for (norm, statistics) in [layers.first_norm, layers.second_norm].into_iter().zip(&statistics) {
-        norm.statistics(tape, parameters, count, || Ok(statistics.clone()))?;
+        norm.note(tape, statistics, count);
     }
     inputs.extend(&statistics);
     tape.apply_made(op, &inputs, output)
@@ -202,7 +203,7 @@ impl ChunkedBlock {
     }
 
     /// Fills `output` layer by layer; the statistics are taken on the way unless they are given.
-    fn run(&self, values: &Values<'_>, given: Option<[Tensor; 2]>, output: &mut Tensor) -> Result<[Tensor; 2]> {
+    fn run(&self, values: &Values<'_>, statistics: Statistics<'_>, output: &mut Tensor) -> Result<[Tensor; 2]> {
         let device = values.device;
         for chunk in values.chunks() {
             let tape = self.tape(device, Mode::Eval);
@@ -210,7 +211,7 @@ impl ChunkedBlock {
             let h = values.product(&tape, FIRST, &chunk, &x)?.tensor();
             values.put(output, &chunk, &h)?;
         }
-        let first = given.as_ref().map_or_else(|| scalar_statistics(output), |given| Ok(given[0].clone()))?;
+        let first = statistics.of(0, output)?;
         for chunk in values.chunks() {
             let tape = self.tape(device, Mode::Eval);
             let h = tape.constant(values.rows_of(output, &chunk)?);
@@ -219,7 +220,7 @@ impl ChunkedBlock {
             drop(h);
             values.put(output, &chunk, &k)?;
         }
-        let second = given.map_or_else(|| scalar_statistics(output), |[_, given]| Ok(given))?;
+        let second = statistics.of(1, output)?;
         for chunk in values.chunks() {
             let tape = self.tape(device, Mode::Eval);
             let k = tape.constant(values.rows_of(output, &chunk)?);
@@ -234,6 +235,24 @@ impl ChunkedBlock {
     fn residual_of(&self, tape: &Tape, values: &Values<'_>, chunk: &Chunk) -> Result<Var> {
         let x = tape.constant(values.rows(X, chunk)?);
         if self.residual { values.product(tape, OPTIONAL, chunk, &x) } else { Ok(x) }
+    }
+}
+
+/// Where the norms' statistics come from.
+enum Statistics<'a> {
+    /// A pass that has been made before.
+    Given([Tensor; 2]),
+    /// The norms' inputs, and what makes those of all passes of them.
+    Taken(&'a dyn Fn(Tensor) -> Result<Tensor>),
+}
+
+impl Statistics<'_> {
+    /// Of the first (0) or second (1) norm, whose input `whole` is.
+    fn of(&self, which: usize, whole: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Given(all) => Ok(all[which].clone()),
+            Self::Taken(exact) => exact(scalar_statistics(whole)?),
+        }
     }
 }
 
@@ -344,7 +363,7 @@ impl Op for ChunkedBlock {
         let all: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
         let statistics = self.coefficients()[1].end;
         let given = [all[statistics].clone(), all[statistics + 1].clone()];
-        self.run(&self.values(device, &all), Some(given), output)?;
+        self.run(&self.values(device, &all), Statistics::Given(given), output)?;
         Ok(())
     }
 

@@ -6,33 +6,35 @@ use std::time::Instant;
 use clap::Args;
 
 use super::RunArgs;
+use super::compare_baselines::baselines;
 use super::compare_command;
 use super::compare_plan::{self, Plans};
+use super::cuda_devices;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::fold_files;
 use super::oom::{Fitting, OomArgs};
 use super::output::{plural, print};
 use super::progress::Verbosity;
 use super::provenance::stamped_with;
-use super::ranks;
+use super::train::check_alike;
 use super::training::{
     Progress, check_trainable, checkpoint_path, common_multiples, load_cases, open_feeds, open_folder, output_folder,
     score_cases, train_to_end,
 };
-use crate::data::{Dataset, Fold, Folds, Labels, Volume, folds};
+use crate::data::{Dataset, Fold, Folds, Labels, folds};
 use crate::device::{Device, UNLIMITED};
 use crate::error::{Error, Result};
-use crate::evaluate::metrics::{Confusion, ScoreRule};
+use crate::files::name::{path_of, text_of};
 use crate::files::{read_text, write_atomic};
 use crate::memory::Event;
 use crate::models::{Architecture, Family, NetworkConfig, RecomputeChoice};
 use crate::planner::training::TrainingPlan;
-use crate::report::{self, BaselineResult, CaseScore, ModelResult, Results};
+use crate::report::{self, CaseScore, ModelResult, Results};
 use crate::task::{PadTo, PreparedCase, Task};
-use crate::train::baseline::{MeanMask, Threshold};
 use crate::train::case_source::CaseSource;
 use crate::train::config::Preset;
 use crate::train::presets;
+use crate::train::ranks::Ranks;
 use crate::train::settings::TrainSettings;
 use crate::train::setup::Setup;
 use crate::train::trainer::{PREFETCH, Trainer};
@@ -82,9 +84,9 @@ pub struct CompareArgs {
     /// [default: 0; auto for your own data]
     #[arg(long, value_name = "LEVEL")]
     pub(super) recompute: Option<RecomputeChoice>,
-    /// Refused with a line that says what takes it
-    #[arg(long, value_name = "LIST", hide = true)]
-    cuda_devices: Option<String>,
+    /// CUDA devices to train each network on, a process on each, for example "0,1"
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    pub(super) cuda_devices: Option<String>,
     #[command(flatten)]
     oom: OomArgs,
     #[command(flatten)]
@@ -117,31 +119,31 @@ pub(super) struct Compared {
 ///
 /// # Errors
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
-pub fn run(args: CompareArgs) -> Result<()> {
+pub fn run(mut args: CompareArgs) -> Result<()> {
     interrupt::listen();
-    ranks::refuse_several("compare", "train each network with ossnet train, or start one process")?;
-    if let Some(list) = &args.cuda_devices {
-        let problem = format!("--cuda-devices {list}: compare trains its networks one after the other on one device");
-        let remedy = "give --device cuda:0, or train each with ossnet train --cuda-devices";
-        return Err(Error::Usage(format!("{problem}; {remedy}")));
-    }
-    let device = args.device.open(&args.run)?;
-    args.precision.on(&device)?;
-    let planned = compare_plan::is_wanted(&args)?;
-    let mut dataset = open_folder(args.data.as_deref(), args.seed)?;
+    let ranks = cuda_devices::join(args.cuda_devices.as_deref(), &mut args.device, &mut args.run)?;
+    let device = ranks.all(args.device.open(&args.run))?;
+    ranks.join(&device)?;
+    ranks.all(args.precision.on(&device))?;
+    let planned = ranks.all(compare_plan::is_wanted(&args))?;
+    let mut dataset = ranks.all(open_folder(args.data.as_deref(), args.seed))?;
     // Unknown names are an error before anything is read or written.
-    let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
+    let probe = ranks.all(networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3]))?;
     let count = args.fold.map(|fold| fold.count).or(args.folds.map(|count| count as usize));
-    let folds = count.map(|count| Folds::of(&dataset, count, args.seed)).transpose()?;
-    let folder = output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe))?;
-    let folder = folder.path();
+    let folds = ranks.all(count.map(|count| Folds::of(&dataset, count, args.seed)).transpose())?;
+    let claim = || output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe));
+    // Held to the end, by the first rank.
+    let mut claimed = None;
+    let folder = ranks.from(0, || Ok(text_of(claimed.insert(claim()?).path())))?;
+    let folder = &*path_of(Path::new(""), &folder);
     let again = compare_command::again(&args, folder);
     let whole = dataset.clone();
     if let Some(folds) = &folds {
         // Where every fold validates in turn, the first one's training cases make the settings of all.
         folds.apply(&mut dataset, args.fold.map_or(1, |fold| fold.number));
     }
-    let plans = planned.then(|| compare_plan::of(&args, &probe, &dataset, &device, folder)).transpose()?;
+    let plan = || compare_plan::of_all(&ranks, &args, &probe, &dataset, &device, folder);
+    let plans = planned.then(plan).transpose()?;
     let plans = plans.as_ref();
     let begin = || plans.map_or(Ok(()), Plans::write);
     let results = match (&folds, args.fold) {
@@ -150,14 +152,21 @@ pub fn run(args: CompareArgs) -> Result<()> {
             (&device, plans),
             &whole,
             folds,
-            &Place { folder, again: &again, begin: &begin },
+            &Place { folder, again: &again, begin: &begin, ranks: &ranks },
         )?,
         (Some(folds), Some(fold)) => {
             let begin = || begin().and_then(|()| fold_files::write(folder, folds, fold.number, &dataset));
-            compare_in(&args, (&device, plans), &dataset, &Place { folder, again: &again, begin: &begin })?
+            let place = Place { folder, again: &again, begin: &begin, ranks: &ranks };
+            compare_in(&args, (&device, plans), &dataset, &place)?
         }
-        (None, _) => compare_in(&args, (&device, plans), &dataset, &Place { folder, again: &again, begin: &begin })?,
+        (None, _) => {
+            let place = Place { folder, again: &again, begin: &begin, ranks: &ranks };
+            compare_in(&args, (&device, plans), &dataset, &place)?
+        }
     };
+    if !ranks.is_first() {
+        return Ok(());
+    }
     match args.run.json {
         true => print(read_text(folder.join(RESULTS), MOST_RESULTS)?),
         false => {
@@ -174,6 +183,15 @@ pub(super) struct Place<'a> {
     pub again: &'a str,
     /// Done before the first file is written.
     pub begin: &'a dyn Fn() -> Result<()>,
+    /// The processes that train each network together; the first of them does all else.
+    pub ranks: &'a Ranks,
+}
+
+impl Place<'_> {
+    /// What comes before the first network, of which the others hear if it fails.
+    fn begin(&self) -> Result<()> {
+        self.ranks.all(if self.ranks.is_first() { (self.begin)() } else { Ok(()) })
+    }
 }
 
 /// The results as they are written and printed.
@@ -186,15 +204,17 @@ pub(super) fn stamped_results(results: &Results, dataset: &Dataset) -> Result<St
     Ok(format!("{:#}\n", stamped_with(serde_json::Value::Object(all), "models", Some(dataset))?))
 }
 
-/// Compares on one division of a data set, in one folder.
-pub(super) fn compare_in(
-    args: &CompareArgs,
-    (device, plans): (&Device, Option<&Plans>),
-    dataset: &Dataset,
-    place: &Place<'_>,
-) -> Result<Results> {
-    let Place { folder, .. } = *place;
-    let (verbosity, precision) = (args.run.verbosity(), args.precision.on(device)?);
+/// What a comparison on one division of a data set begins with.
+struct Prepared {
+    /// Of each network, where the data make the settings.
+    planned: Option<Vec<Setup>>,
+    task: Task,
+    training: Vec<PreparedCase>,
+    validation: Vec<PreparedCase>,
+    networks: Vec<NetworkConfig>,
+}
+
+fn prepare(args: &CompareArgs, plans: Option<&Plans>, dataset: &Dataset, verbosity: Verbosity) -> Result<Prepared> {
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let of_plan = |config| Setup::of(config, dataset, false);
     let planned = plans.map(|plans| plans.configs.iter().map(of_plan).collect::<Result<Vec<_>>>()).transpose()?;
@@ -204,7 +224,7 @@ pub(super) fn compare_in(
         None => Task::of(dataset, [1; 3]).measured(dataset)?,
     };
     task.preprocessing.multiple = common_multiples(&probe);
-    let (mut training, validation) = load_cases(dataset, &task, PadTo::Largest, verbosity)?;
+    let (training, validation) = load_cases(dataset, &task, PadTo::Largest, verbosity)?;
     check_trainable(dataset, &task, &training, verbosity)?;
     if validation.is_empty() {
         return Err(Error::data(&dataset.path, "has no validation case", "give two labelled cases or more"));
@@ -216,6 +236,20 @@ pub(super) fn compare_in(
         None => networks(&args.models, dataset.channels.len(), task.outputs(), shape)?,
     };
     networks.iter().try_for_each(NetworkConfig::check)?;
+    Ok(Prepared { planned, task, training, validation, networks })
+}
+
+/// Compares on one division of a data set, in one folder. Only the first rank has scores.
+pub(super) fn compare_in(
+    args: &CompareArgs,
+    (device, plans): (&Device, Option<&Plans>),
+    dataset: &Dataset,
+    place: &Place<'_>,
+) -> Result<Results> {
+    let Place { folder, ranks, .. } = *place;
+    let (verbosity, precision) = (args.run.verbosity(), args.precision.on(device)?);
+    let Prepared { planned, task, mut training, validation, networks } =
+        ranks.all(prepare(args, plans, dataset, verbosity))?;
     let said = format!(
         "comparing {} on {} ({} training, {}) with {}; results go to {}",
         networks.iter().map(NetworkConfig::title).collect::<Vec<_>>().join(", "),
@@ -225,25 +259,28 @@ pub(super) fn compare_in(
         plural(device.threads(), "thread"),
         folder.display()
     );
-    let baselines = baselines(&task, &training, &validation)?;
+    let baselines = if ranks.is_first() { baselines(&task, &training, &validation)? } else { Vec::new() };
     let mut compared = Vec::new();
     match &planned {
         None => {
             // What does not fit is an error before the first network is trained.
             let settled = networks.iter().map(|network| {
                 let settings = TrainSettings { precision, ..presets::sample(network, args.sample_epochs(), args.seed) };
-                let run = TrainingPlan { network, settings, cases: &training, flags: false, graph: false };
-                args.oom.settle(run.at(args.recompute.unwrap_or_default(), device)?, device, verbosity)
+                let divided = shared_out(&settings, ranks, training.len());
+                let run =
+                    TrainingPlan { network, settings: divided.clone(), cases: &training, flags: false, graph: false };
+                let run = run.at(args.recompute.unwrap_or_default(), device)?;
+                Ok((args.oom.settle(run, device, verbosity)?, [settings, divided]))
             });
-            let fittings = settled.collect::<Result<Vec<_>>>()?;
+            let fittings = ranks.all(settled.collect::<Result<Vec<_>>>())?;
             verbosity.say(said);
-            (place.begin)()?;
-            for (network, fitting) in networks.iter().zip(fittings) {
-                compared.push(compare_one(
+            place.begin()?;
+            for (network, (fitting, settings)) in networks.iter().zip(fittings) {
+                compared.extend(compare_one(
                     args,
                     device,
-                    (network, fitting, false),
-                    &task,
+                    (network, fitting, settings, false),
+                    (dataset, &task),
                     [&training, &validation],
                     place,
                 )?);
@@ -254,28 +291,36 @@ pub(super) fn compare_in(
             verbosity.say(format!("equal budgets: {}", compare_plan::budget(args, device, true)));
             // Each network has its own grid; of these cases only the baselines needed voxels.
             training.iter_mut().for_each(forget_voxels);
-            (place.begin)()?;
+            place.begin()?;
             for (setup, config) in setups.iter().zip(plans.iter().flat_map(|plans| &plans.configs)) {
                 let Setup { network, settings, task, grid, .. } = setup;
-                let (training, validation) = open_feeds(dataset, task, *grid, device.budget() / 2, Verbosity::Quiet)?;
+                let feeds = open_feeds(dataset, task, *grid, device.budget() / 2, Verbosity::Quiet);
+                let (training, validation) = ranks.all(feeds)?;
+                let divided = shared_out(settings, ranks, training.len());
                 let run =
-                    TrainingPlan { network, settings: settings.clone(), cases: &*training, flags: false, graph: false };
-                let fitting = args.oom.settle(run.at(config.recompute(), device)?, device, verbosity)?;
-                compared.push(compare_one(
+                    TrainingPlan { network, settings: divided.clone(), cases: &*training, flags: false, graph: false };
+                let run = ranks.all(run.at(config.recompute(), device))?;
+                let fitting = ranks.all(args.oom.settle(run, device, verbosity))?;
+                let settings = [settings.clone(), divided];
+                compared.extend(compare_one(
                     args,
                     device,
-                    (network, fitting, true),
-                    task,
+                    (network, fitting, settings, true),
+                    (dataset, task),
                     [&*training, &*validation],
                     place,
                 )?);
             }
         }
     }
+    if !ranks.is_first() {
+        return Ok(Results::default());
+    }
+    let processes = if ranks.are_several() { format!("{} processes, each on ", ranks.size()) } else { String::new() };
     let results = Results {
         models: compared.iter().map(|model| model.result.clone()).collect(),
         baselines,
-        device: format!("{} ({:?})", device.name(), device.simd()).to_lowercase(),
+        device: format!("{processes}{} ({:?})", device.name(), device.simd()).to_lowercase(),
         threads: device.threads(),
         seed: args.seed,
         budget: compare_plan::budget(args, device, planned.is_some()),
@@ -285,6 +330,11 @@ pub(super) fn compare_in(
     #[cfg(feature = "report")]
     super::compare_report::write(folder, args, dataset, (&task, [&training, &validation]), &results, &compared)?;
     Ok(results)
+}
+
+/// The settings of each of `ranks` that train a network together; those of one process, where its steps do not divide among them.
+fn shared_out(settings: &TrainSettings, ranks: &Ranks, cases: usize) -> TrainSettings {
+    settings.divided(ranks.size(), cases).unwrap_or_else(|_| settings.clone())
 }
 
 /// Drops what takes memory; name, shape and spacing stay.
@@ -342,29 +392,44 @@ pub(super) fn is_unfinished(folder: &Path, networks: &[NetworkConfig]) -> bool {
         && !folder.join(LAST).exists()
 }
 
-/// Trains (or resumes) and scores one model.
+/// Trains (or resumes) one model, and scores it on the first rank.
 fn compare_one(
     args: &CompareArgs,
     device: &Device,
-    (network, mut fitting, planned): (&NetworkConfig, Fitting<'_>, bool),
-    task: &Task,
+    (network, mut fitting, [asked, divided], planned): (&NetworkConfig, Fitting<'_>, [TrainSettings; 2], bool),
+    (dataset, task): (&Dataset, &Task),
     [training, validation]: [&dyn CaseSource; 2],
     place: &Place<'_>,
-) -> Result<Compared> {
-    let (verbosity, Place { folder, again, .. }) = (args.run.verbosity(), place);
+) -> Result<Option<Compared>> {
+    let (verbosity, Place { folder, again, ranks, .. }) = (args.run.verbosity(), place);
+    let ranks = if divided.ranks == ranks.size() { (*ranks).clone() } else { Ranks::alone() };
+    if place.ranks.are_several() && !ranks.are_several() {
+        let (title, cases) = (network.title(), plural(asked.scans_per_step(training.len()) as usize, "case"));
+        let size = place.ranks.size();
+        verbosity
+            .say(format!("{title}: its steps of {cases} do not divide among {size} processes; one trains it alone"));
+        if !place.ranks.is_first() {
+            return Ok(None);
+        }
+    }
     let trainer = Trainer::new(device, network, fitting.settings().clone());
-    let mut trainer = trainer.map_err(|error| fitting.explain(error))?;
+    let mut trainer = ranks.all(trainer.map_err(|error| fitting.explain(error)))?;
+    trainer.join(&ranks, fitting.settings().undivided(&divided, &asked));
     trainer.set_prefetch(PREFETCH);
     let path = checkpoint_path(folder, network);
-    if path.exists() {
-        training_state::resume(&mut trainer, task, &path)?;
+    if ranks.from(0, || Ok(path.exists().to_string()))? == true.to_string() {
+        ranks.all(training_state::resume(&mut trainer, task, &path))?;
     }
+    check_alike(&trainer, dataset, training.len())?;
     let oom_handler = Box::new(|trainer: &Trainer, error| fitting.relieve(trainer, error));
     let mut progress = Progress::new(verbosity, &trainer, training.len());
     if planned {
         progress.estimate_end();
     }
     train_to_end(&mut trainer, training, task, &path, oom_handler, progress, again)?;
+    if !ranks.is_first() {
+        return Ok(None);
+    }
     let started = Instant::now();
     let scored = score_cases(trainer.network(), trainer.parameters(), task, validation, false, verbosity, again)?;
     let (cases, predictions): (Vec<CaseScore>, Vec<Labels>) = scored.into_iter().unzip();
@@ -390,13 +455,13 @@ fn compare_one(
         steps: trainer.optimizer().steps(),
         final_loss: trainer.recent_loss(trainer.steps_per_epoch(training.len())),
     };
-    Ok(Compared {
+    Ok(Some(Compared {
         changes: fitting.changes,
         losses: trainer.losses().to_vec(),
         events: trainer.events().to_vec(),
         result,
         predictions,
-    })
+    }))
 }
 
 /// The peak of a training step of one scan, planned as the run was.
@@ -410,61 +475,4 @@ fn peak_of_scan(
     let mut plan = Trainer::new(&Device::plan_for(device.target(), UNLIMITED), network, settings)?;
     plan.dry_run(training, 2)?;
     Ok(plan.costs().peak_bytes)
-}
-
-/// Trivial methods, fitted on the training cases and scored as the models are: the mean mask of each class, and the best
-/// single threshold where there is one class.
-fn baselines(task: &Task, training: &[PreparedCase], validation: &[PreparedCase]) -> Result<Vec<BaselineResult>> {
-    let mut rows = vec![mean_masks(task, training, validation)?];
-    if task.outputs() == 1 {
-        let fit = training.iter().map(unpadded).collect::<Result<Vec<_>>>()?;
-        let threshold = Threshold::fit(fit.iter().map(|(volume, labels)| (volume, labels)))?;
-        rows.push(baseline("best single threshold", validation, |volume, labels| {
-            Ok(vec![("".into(), threshold.score(volume, labels)?)])
-        })?);
-    }
-    Ok(rows)
-}
-
-/// The mean masks of the classes, each for itself.
-fn mean_masks(task: &Task, training: &[PreparedCase], validation: &[PreparedCase]) -> Result<BaselineResult> {
-    let classes: Vec<(u8, &String)> = (0u8..).zip(&task.class_names).skip(1).collect();
-    let alone = |labels: &Labels, class: u8| {
-        labels.mapped(&std::array::from_fn(|value| match value as u8 {
-            Labels::IGNORED => Labels::IGNORED,
-            value => u8::from(if classes.len() == 1 { value > 0 } else { value == class }),
-        }))
-    };
-    let mut masks = Vec::new();
-    for (class, _) in &classes {
-        let of_class: Vec<Labels> =
-            training.iter().filter_map(|case| Some(alone(case.labels.as_ref()?, *class))).collect();
-        masks.push(MeanMask::fit(&of_class)?);
-    }
-    baseline("mean of the training masks", validation, |_, labels| {
-        let met = masks.iter().zip(&classes);
-        Ok(met.map(|(mask, (class, name))| (name.to_string(), mask.score(&alone(labels, *class)))).collect())
-    })
-}
-
-/// Image and labels of a case without what was added around them.
-fn unpadded(case: &PreparedCase) -> Result<(Volume, Labels)> {
-    let labels = case.labels.as_ref();
-    let labels = labels.ok_or_else(|| Error::Model(format!("case {} has no labels to compare with", case.name)))?;
-    Ok((case.volume.crop(&case.way.padding)?, labels.crop(&case.way.padding)?))
-}
-
-/// The scores of one trivial method.
-fn baseline(
-    name: &str,
-    validation: &[PreparedCase],
-    meet: impl Fn(&Volume, &Labels) -> Result<Vec<(String, Confusion)>>,
-) -> Result<BaselineResult> {
-    let mut cases = Vec::new();
-    for case in validation {
-        let (volume, labels) = unpadded(case)?;
-        cases.push(evaluate::case_score(&case.name, meet(&volume, &labels)?, ScoreRule::DEFAULT));
-    }
-    let (dice, iou) = evaluate::means(&cases);
-    Ok(BaselineResult { name: name.into(), dice, iou, cases })
 }

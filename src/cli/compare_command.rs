@@ -30,9 +30,10 @@ pub(super) fn of(args: &CompareArgs) -> String {
     say("epochs", (!planned || args.epochs.is_some()).then(|| args.sample_epochs().to_string()));
     say("seed", Some(args.seed.to_string()));
     say("threads", Some(args.run.threads.to_string()));
-    match args.device.device {
-        DeviceChoice::Cpu => {}
-        DeviceChoice::Cuda(number) => say("device", Some(format!("cuda:{number}"))),
+    match (args.device.device, &args.cuda_devices) {
+        (_, Some(list)) => say("cuda-devices", Some(list.clone())),
+        (DeviceChoice::Cpu, None) => {}
+        (DeviceChoice::Cuda(number), None) => say("device", Some(format!("cuda:{number}"))),
     }
     say("memory-budget", args.run.memory_budget.map(|bytes| bytes.to_string()));
     command

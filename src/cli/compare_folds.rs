@@ -27,15 +27,18 @@ pub(super) fn run(
     folds: &Folds,
     place: &Place<'_>,
 ) -> Result<Results> {
-    let Place { folder, again, .. } = *place;
-    fold_files::check(folder, folds)?;
+    let Place { folder, again, ranks, .. } = *place;
+    ranks.all(if ranks.is_first() { fold_files::check(folder, folds) } else { Ok(()) })?;
     let (verbosity, count) = (args.run.verbosity(), folds.folds.len());
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let begin = || (place.begin)().and_then(|()| fold_files::write(folder, folds, 0, dataset));
     let mut all = Vec::new();
     for number in 1..=count {
         let path = fold_files::folder_of(folder, number);
-        if path.join(LAST).exists() {
+        if ranks.from(0, || Ok(path.join(LAST).exists().to_string()))? == true.to_string() {
+            if !ranks.is_first() {
+                continue;
+            }
             let found = path.join(RESULTS);
             let results = Results::from_json(&found, &read_text(&found, MOST_RESULTS)?)?;
             check_finished(&results, (args, plans), &probe, &path)?;
@@ -44,11 +47,17 @@ pub(super) fn run(
             continue;
         }
         verbosity.say(format!("fold {number}/{count}"));
-        let claimed = RunFolder::claim(&path, |folder| is_unfinished(folder, &probe))?;
+        // Held while it is trained, by the first rank.
+        let claim = || RunFolder::claim(&path, |folder| is_unfinished(folder, &probe));
+        let _claimed = ranks.all(if ranks.is_first() { claim().map(Some) } else { Ok(None) })?;
         let mut part = dataset.clone();
         folds.apply(&mut part, number);
-        let begin = || begin().and_then(|()| fold_files::write(claimed.path(), folds, number, &part));
-        all.push(compare_in(args, (device, plans), &part, &Place { folder: claimed.path(), again, begin: &begin })?);
+        let begin = || begin().and_then(|()| fold_files::write(&path, folds, number, &part));
+        let place = Place { folder: &path, again, begin: &begin, ranks };
+        all.push(compare_in(args, (device, plans), &part, &place)?);
+    }
+    if !ranks.is_first() {
+        return Ok(Results::default());
     }
     let results = together(&all, folder)?;
     write_atomic(folder.join(RESULTS), stamped_results(&results, dataset)?.as_bytes())?;

@@ -13,6 +13,7 @@ use crate::files::{read_text, write_atomic};
 use crate::models::{Architecture, NetworkConfig};
 use crate::plan::{Budget, Request, duration};
 use crate::train::config::{DataSource, Preset, RunConfig, SAMPLE};
+use crate::train::ranks::Ranks;
 use toml::{Table, Value};
 
 /// The runs, in the order of `--models`.
@@ -47,6 +48,36 @@ pub(super) fn is_wanted(args: &CompareArgs) -> Result<bool> {
 /// The file of a network's run in a comparison's folder.
 pub(super) fn file_of(folder: &Path, network: &NetworkConfig) -> PathBuf {
     folder.join(format!("{}.toml", network.slug()))
+}
+
+/// Between two runs where the first rank tells them the others: a separator that no file holds.
+const SEPARATOR: char = '\u{1e}';
+
+/// See [`of`]: as the first rank finds them, on all.
+///
+/// # Errors
+/// As there.
+pub(super) fn of_all(
+    ranks: &Ranks,
+    args: &CompareArgs,
+    networks: &[NetworkConfig],
+    dataset: &Dataset,
+    device: &Device,
+    folder: &Path,
+) -> Result<Plans> {
+    let mut own = None;
+    let told = ranks.from(0, || {
+        let plans = own.insert(of(args, networks, dataset, device, folder)?);
+        let texts = plans.configs.iter().map(RunConfig::to_toml).collect::<Result<Vec<_>>>()?;
+        Ok(texts.join(&SEPARATOR.to_string()))
+    })?;
+    if let Some(plans) = own {
+        return Ok(plans);
+    }
+    let file = Path::new("the first rank's plan");
+    let configs = told.split(SEPARATOR).map(|text| RunConfig::resolve(Some((file, text)), Table::new(), false));
+    let files = networks.iter().map(|network| file_of(folder, network)).collect();
+    Ok(Plans { configs: configs.collect::<Result<_>>()?, files })
 }
 
 /// The runs of these networks on `dataset`: those stored in `folder`, or new ones, which are printed.

@@ -8,6 +8,8 @@ mod children;
 #[cfg(feature = "train")]
 mod compare;
 #[cfg(feature = "train")]
+mod compare_baselines;
+#[cfg(feature = "train")]
 mod compare_command;
 #[cfg(feature = "train")]
 mod compare_folds;
@@ -17,6 +19,8 @@ mod compare_plan;
 mod compare_report;
 mod completions;
 mod convert;
+#[cfg(feature = "train")]
+mod cuda_devices;
 mod device_args;
 mod devices;
 #[cfg(feature = "train")]

@@ -32,21 +32,6 @@ pub fn join(launch: Option<&Launch>, gpus: bool) -> Result<Ranks> {
     Ok(ranks)
 }
 
-/// Refuses to do one command's work several times over.
-///
-/// # Errors
-/// [`Error::Usage`] if a launcher has started several processes.
-pub fn refuse_several(command: &str, remedy: &str) -> Result<()> {
-    match Launch::from_environment()? {
-        Some(launch) if launch.size > 1 => {
-            keep_silent(Some(&launch));
-            let problem = format!("{} started {} processes of ossnet {command}", launch.launcher, launch.size);
-            Err(Error::Usage(format!("{problem}, which is one process; {remedy}")))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// What all processes find alike is said by the first.
 fn keep_silent(launch: Option<&Launch>) {
     SILENT.set(launch.is_some_and(|launch| launch.rank > 0));

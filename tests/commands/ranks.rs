@@ -149,6 +149,49 @@ fn processes_end_together_and_others_go_on() {
     assert_same(&place, "one", "stopped");
 }
 
+/// A comparison trains each network on all processes and is written by the first: the networks are those of one process where gradients
+/// have the same order, two being summed.
+#[test]
+fn comparisons_are_made_by_all_processes() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    let compare = "compare --data data --preset sample --models o-net-small,unet3d --epochs 2 --threads 1";
+    let outcome = on_ranks(&place, 2, &format!("{compare} --folds 2 --out two"));
+    assert_eq!((outcome.code, outcome.out.matches("results: ").count()), (Some(0), 0), "{}", outcome.err);
+    assert_eq!(outcome.out.matches("report: ").count(), 1, "{}", outcome.out);
+    let results = json(&fs::read_to_string(place.at("two/results.json")).unwrap());
+    let models = results["models"].as_array().unwrap();
+    assert_eq!(models.len(), 2);
+    // Each of the ten cases is validated once, by one of the folds.
+    assert!(models.iter().all(|model| model["cases"].as_array().unwrap().len() == 10), "{models:?}");
+    assert!(results["device"].as_str().unwrap().starts_with("2 processes, each on "), "{}", results["device"]);
+    // Finished folds are known to all; a comparison that is there is not made again.
+    fs::remove_file(place.at("two/report.html")).unwrap();
+    let again = on_ranks(&place, 2, &format!("{compare} --folds 2 --out two"));
+    assert_eq!((again.code, again.err.matches("was finished before").count()), (Some(0), 2), "{}", again.err);
+}
+
+/// Folds are trained one after the other by all processes together; the first summarises them.
+#[test]
+fn folds_are_trained_by_all_processes() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    place.run(&format!("{RUN} --epochs 2 --folds 2 --quiet --out one")).succeeded();
+    let outcome = on_ranks(&place, 2, &format!("{RUN} --epochs 2 --folds 2 --out two"));
+    assert_eq!((outcome.code, outcome.out.matches("summary: ").count()), (Some(0), 1), "{}", outcome.err);
+    for fold in ["fold-1", "fold-2"] {
+        let read = |run: &str| fs::read(place.at(&format!("{run}/{fold}/o-net-small.safetensors"))).unwrap();
+        assert!(read("one") == read("two"), "{fold}");
+    }
+    fs::remove_file(place.at("two/summary.json")).unwrap();
+    let again = on_ranks(&place, 2, "train --threads 1 --resume two");
+    assert_eq!((again.code, again.err.matches("was finished before").count()), (Some(0), 2), "{}", again.err);
+}
+
 /// What no process can do is said once.
 #[test]
 fn several_processes_say_one_line() {
@@ -162,7 +205,8 @@ fn several_processes_say_one_line() {
         (2, format!("{RUN} --out run"), 1, "c.nii.gz"),
         (3, RUN.replace("data data", "data sample:heads"), 2, "do not divide among 3 processes; give --accumulate 6"),
         (2, format!("{RUN} --graph --out run"), 2, "--graph"),
-        (2, format!("{RUN} --folds 2 --out run").replace("data data", "data sample:heads"), 2, "--fold 1/2"),
+        (2, "compare --models o-net-small,no-such --epochs 1 --out run".into(), 2, "no-such"),
+        (2, "compare --models o-net-small --data data --epochs 1 --out run".into(), 1, "c.nii.gz"),
     ] {
         let outcome = on_ranks(&place, ranks, &arguments);
         let said = errors(&outcome);
@@ -190,8 +234,8 @@ fn processes_without_a_transport_are_refused() {
     };
     let torchrun = [("WORLD_SIZE", "2"), ("RANK", "rank"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
     refused(&torchrun, RUN, &["torchrun", "process 0 of 2", "mpirun or srun", "--device cuda"]);
-    refused(&torchrun, "compare --epochs 1", &["2 processes of ossnet compare", "start one process"]);
-    place.refuses("compare --cuda-devices 0,1", 2, &["one device", "ossnet train --cuda-devices"]);
+    refused(&torchrun, "compare --epochs 1", &["torchrun", "process 0 of 2", "mpirun or srun"]);
+    place.refuses("compare --cuda-devices 0,0", 2, &["device 0 twice"]);
     if cfg!(not(feature = "mpi")) {
         let mpirun = [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "rank")];
         refused(&mpirun, RUN, &["mpirun started this as process 0 of 2", "--features mpi"]);

@@ -246,6 +246,20 @@ fn launchers_are_understood() {
     assert!(checkpoint(&place, "one") == checkpoint(&place, "by-mpi"));
 }
 
+/// A comparison trains each network on all devices, as one process would, and the first writes it.
+#[test]
+fn comparisons_are_made_by_all_devices() {
+    let Some(place) = place() else { return };
+    let compare = "compare --data data --preset sample --models o-net-small --epochs 1 --memory-budget 256MiB";
+    let outcome = run(&place, &format!("{compare} --cuda-devices 0,1 --out two"));
+    assert_eq!((outcome.code, outcome.out.matches("report: ").count()), (Some(0), 1), "{}", outcome.err);
+    let made = calls(&place, 2, &outcome);
+    assert!(!made.is_empty(), "no gradients were summed");
+    let results = json(&fs::read_to_string(place.at("two/results.json")).unwrap());
+    assert_eq!(results["models"][0]["cases"].as_array().unwrap().len(), 1);
+    assert!(results["models"][0]["steps"].as_u64() > Some(0));
+}
+
 /// What is missing or does not fit is one line, whatever the number of processes; nothing is left behind.
 #[test]
 fn what_cannot_be_is_said_once() {

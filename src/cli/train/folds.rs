@@ -18,18 +18,31 @@ use crate::report::CaseScore;
 use crate::train::config::RunConfig;
 use crate::train::ranks::Ranks;
 
+/// What the first rank tells the others of a fold that needs no training.
+const FINISHED: &str = "finished";
+
+/// What it tells them of one that is gone on with.
+const RESUMING: &str = "resuming";
+
 /// Most bytes of a summary.
 const MOST_SUMMARY: u64 = 1 << 28;
 
-/// Trains every fold that is not finished and summarises them.
+/// Trains every fold that is not finished, by all `ranks` together, and summarises them: the first rank does.
 ///
 /// # Errors
 /// As for a single run.
-pub(super) fn run(args: &TrainArgs, config: &RunConfig, device: &Device, folder: &Path, again: &str) -> Result<()> {
+pub(super) fn run(
+    args: &TrainArgs,
+    config: &RunConfig,
+    device: &Device,
+    folder: &Path,
+    again: &str,
+    ranks: &Ranks,
+) -> Result<()> {
     let verbosity = args.run.verbosity();
-    let dataset = open_dataset(&config.data(), config.seed)?;
-    let folds = Folds::of(&dataset, config.folds, config.seed)?;
-    fold_files::check(folder, &folds)?;
+    let dataset = ranks.all(open_dataset(&config.data(), config.seed))?;
+    let folds = ranks.all(Folds::of(&dataset, config.folds, config.seed))?;
+    ranks.all(if ranks.is_first() { fold_files::check(folder, &folds) } else { Ok(()) })?;
     let begin = || {
         fold_files::write(folder, &folds, 0, &dataset)?;
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())
@@ -38,17 +51,32 @@ pub(super) fn run(args: &TrainArgs, config: &RunConfig, device: &Device, folder:
     for number in 1..=config.folds {
         let own = RunConfig { fold: number, ..config.clone() };
         let path = fold_files::folder_of(folder, number);
-        if let Some(summary) = finished(&path, &own)? {
+        let mut before = None;
+        let told = ranks.from(0, || {
+            before = finished(&path, &own)?;
+            Ok(before.as_ref().map_or("", |_| FINISHED).into())
+        })?;
+        if told == FINISHED {
             verbosity.say(format!("fold {number}/{}: was finished before", config.folds));
-            summaries.push(summary);
+            summaries.extend(before);
             continue;
         }
         verbosity.say(format!("fold {number}/{}", config.folds));
-        let claimed = RunFolder::claim(&path, |_| true)?;
-        let resuming = path.join(CONFIG).exists();
-        let place = Place { folder: claimed.path(), resuming, again, begin: &begin, ranks: &Ranks::alone() };
+        // Held while it is trained, by the first rank.
+        let mut claimed = None;
+        let resuming = ranks.from(0, || {
+            claimed = Some(RunFolder::claim(&path, |_| true)?);
+            Ok(if path.join(CONFIG).exists() { RESUMING } else { "" }.into())
+        })?;
+        let place = Place { folder: &path, resuming: resuming == RESUMING, again, begin: &begin, ranks };
         let trained = train_in(args, &own, device, &place)?;
+        if !ranks.is_first() {
+            continue;
+        }
         summaries.push(parsed(&path, &trained.json)?);
+    }
+    if !ranks.is_first() {
+        return Ok(());
     }
     // Where all folds came from elsewhere, nothing has begun here yet.
     begin()?;

@@ -13,15 +13,14 @@ use clap::Args;
 use toml::Table;
 
 use super::RunArgs;
-use super::children;
-use super::device_args::{DeviceArgs, DeviceChoice};
+use super::cuda_devices;
+use super::device_args::DeviceArgs;
 use super::fold_files;
 use super::oom::OomArgs;
 use super::output::{plural, print, refuse_existing};
 use super::plan;
 use super::profile::ProfileArgs;
 use super::provenance::stamped_with;
-use super::ranks;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
     score_cases,
@@ -29,7 +28,6 @@ use super::training::{
 use crate::checkpoint::model;
 use crate::data::{Dataset, Folds};
 use crate::device::Device;
-use crate::device::collective::Launch;
 use crate::error::{Error, Result};
 use crate::files::name::{path_of, text_of};
 use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
@@ -50,6 +48,7 @@ use crate::train::setup::Setup;
 use crate::train::trainer::{PREFETCH, Trainer};
 use crate::train::{training_state, validation};
 use flags::Flags;
+pub(super) use several::check as check_alike;
 
 /// The configuration in a run's folder.
 pub(super) const CONFIG: &str = "config.toml";
@@ -125,16 +124,7 @@ struct Prepared {
 /// Unusable data or flags, an interrupt (progress is saved), a full disk.
 pub fn run(mut args: TrainArgs) -> Result<()> {
     interrupt::listen();
-    let launch = Launch::from_environment()?;
-    let devices = args.listed_devices()?;
-    if launch.as_ref().is_none_or(|launch| launch.size <= 1) && devices.len() > 1 {
-        // Each of them comes here again, as one that was launched.
-        std::process::exit(children::run_on(&devices)?.into());
-    }
-    let gpus = !devices.is_empty() || args.device.device != DeviceChoice::Cpu;
-    let ranks = ranks::join(launch.as_ref(), gpus)?;
-    ranks.all(args.settle_on_device(&devices, launch.as_ref()))?;
-    ranks::share_machine(&mut args.run, &ranks, gpus)?;
+    let ranks = cuda_devices::join(args.cuda_devices.as_deref(), &mut args.device, &mut args.run)?;
     let config = match ranks.are_several() {
         false => settled(&args)?,
         true => {
@@ -163,14 +153,7 @@ pub fn run(mut args: TrainArgs) -> Result<()> {
     let folder = path_of(Path::new(""), &folder);
     let again = format!("go on with: ossnet train --resume {}", for_a_shell(&folder));
     if config.folds > 0 && config.fold == 0 {
-        let problem = "the folds of a cross-validation are trained one after the other, each by one process";
-        let several =
-            || Err(Error::Usage(format!("{problem}; give several processes one fold (--fold 1/{})", config.folds)));
-        return ranks.all(if ranks.are_several() {
-            several()
-        } else {
-            folds::run(&args, &config, &device, &folder, &again)
-        });
+        return folds::run(&args, &config, &device, &folder, &again, &ranks);
     }
     let finished = || args.resume.as_ref().map_or(Ok(None), |_| folds::finished(&folder, &config));
     let finished = ranks.from(0, || Ok(finished()?.map_or(String::new(), |summary| summary.to_string())))?;

@@ -281,6 +281,14 @@ fn what_cannot_be_is_said_once() {
     let fails: Outcome = command(&place, &two).env("CUEMU_FAIL", "ncclCommInitRank=2").output().unwrap().into();
     refused(&fails, 1, &["NCCL says unhandled system error", "NCCL_DEBUG"]);
 
+    // A communicator that fails beside its calls ends all, though what waits for it would wait for ever.
+    let fails: Outcome = command(&place, &two).env("CUEMU_FAIL", "ncclCommGetAsyncError=6").output().unwrap().into();
+    let said = errors(&fails);
+    let expected = "NCCL says remote process exited or there was a network error (6)";
+    assert!(fails.code == Some(1) && said.len() == 1 && said[0].contains(expected), "{}", fails.err);
+    // Whoever finds it ends all at once: the first process, which holds the folder, has no time to leave it.
+    fs::remove_dir_all(place.at("run")).unwrap();
+
     // Both on one device: NCCL refuses that.
     let at = format!("127.0.0.1:{}", free_port());
     let variables = [("WORLD_SIZE", "2"), ("RANK", "rank"), ("LOCAL_RANK", "0"), ("OSSNET_RENDEZVOUS", at.as_str())];

@@ -189,6 +189,23 @@ pub unsafe extern "C" fn ncclCommDestroy(communicator: *mut c_void) -> i32 {
     })
 }
 
+/// What has gone wrong beside the calls: nothing, unless `CUEMU_FAIL` gives this function a code, which it then tells.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommGetAsyncError(communicator: *mut c_void, found: *mut i32) -> i32 {
+    let told = fault::asked("ncclCommGetAsyncError").unwrap_or(0);
+    find(communicator).and_then(|_| give(found, told)).map_or_else(|code| code as i32, |()| 0)
+}
+
+/// Ends this rank's part, whatever the others do.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommAbort(communicator: *mut c_void) -> i32 {
+    run("ncclCommAbort", || {
+        find(communicator)?;
+        communicators().remove(&(communicator as usize));
+        Ok(())
+    })
+}
+
 /// Sums of f32, the only type and operation that the emulator knows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclAllReduce(

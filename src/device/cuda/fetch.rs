@@ -55,11 +55,14 @@ impl Cuda {
     /// # Errors
     /// What the driver says, of this copy or of a kernel before it.
     pub(in crate::device) fn arrived(&self, mut fetch: Fetch) -> Result<Vec<u8>> {
-        let failed = |e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e);
+        let failed = |e| driver::failed("copying from the device", e);
         let Some(slot) = fetch.slot.take() else { return Ok(Vec::new()) };
-        let arrived = slot.copied.synchronize().and_then(|()| Ok(slot.memory.as_slice()?[..fetch.bytes].to_vec()));
+        let arrived = self.wait_for(&slot.copied).and_then(|()| {
+            let memory = slot.memory.as_slice().map_err(failed)?;
+            Ok(memory[..fetch.bytes].to_vec())
+        });
         self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(slot);
-        arrived.map_err(failed)
+        arrived
     }
 
     fn slot(&self) -> Result<Slot, DriverError> {

@@ -50,6 +50,7 @@ pub use graph::Graph;
 pub use kernel::Kernel;
 use memory::Range;
 use modules::Modules;
+use nccl::Watch;
 pub use nccl::{Communicator, load_nccl, nccl_id};
 use queue::{Queue, Task};
 use staging::Staging;
@@ -68,6 +69,7 @@ pub struct Cuda {
     /// What fetches left behind.
     slots: Mutex<Vec<Slot>>,
     range: Mutex<Range>,
+    watch: Arc<Watch>,
     stream: Arc<CudaStream>,
     /// What copies to the device that run beside its kernels go by.
     copies: Arc<CudaStream>,
@@ -116,6 +118,7 @@ impl Cuda {
             budget,
             staging: Mutex::default(),
             slots: Mutex::default(),
+            watch: Arc::default(),
             range: Mutex::new(Range::reserve(&context, budget, observer.as_deref())?),
             stream,
             copies,
@@ -194,9 +197,11 @@ impl Cuda {
     /// [`Error::Device`] if a kernel failed.
     pub fn synchronize(&self) -> Result<()> {
         self.settle()?;
-        self.stream
-            .synchronize()
-            .map_err(|e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e))
+        let failed = |e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e);
+        match self.watch.is_on() {
+            true => self.wait_for(&self.stream.record_event(None).map_err(failed)?),
+            false => self.stream.synchronize().map_err(failed),
+        }
     }
 
     /// Device address of an offset in the arena.
@@ -259,6 +264,9 @@ impl Cuda {
         self.not_captured("a copy to the host")?;
         self.settle()?;
         self.bind()?;
+        if self.watch.is_on() {
+            self.synchronize()?;
+        }
         let mut staging = self.staging.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         staging
             .download(&self.context, &self.stream, address, bytes)

@@ -1,14 +1,16 @@
 //! NCCL: sums and gathers between GPUs, on the engine's stream; looked for at run time, as the driver is.
 //!
 //! cudarc's own loader asks for `libnccl.so` only, which neither Debian's libnccl2 nor PyTorch's nvidia-nccl has: theirs is
-//! called `libnccl.so.2`. So its seven functions are looked up here.
+//! called `libnccl.so.2`. So its nine functions are looked up here.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
+use cudarc::driver::CudaEvent;
 use libloading::Library;
 
-use super::Cuda;
+use super::{Cuda, driver};
 use crate::device::device_info::NCCL_ID;
 use crate::error::{Error, Result};
 
@@ -20,6 +22,12 @@ const BYTES: c_int = 1;
 const FLOATS: c_int = 7;
 const SUM: c_int = 0;
 
+/// `ncclInProgress`: no failure.
+const IN_PROGRESS: c_int = 7;
+
+/// Between two looks at an event that is waited for.
+const PAUSE: Duration = Duration::from_micros(20);
+
 /// `ncclUniqueId`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -28,13 +36,15 @@ struct UniqueId([u8; NCCL_ID]);
 type Handle = *mut c_void;
 type Stream = *mut c_void;
 
-/// Its functions: signatures of `nccl.h`, the same since NCCL 2.0.
+/// Its functions: signatures of `nccl.h`, the same since NCCL 2.4.
 struct Nccl {
     unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
     init: unsafe extern "C" fn(*mut Handle, c_int, UniqueId, c_int) -> c_int,
     destroy: unsafe extern "C" fn(Handle) -> c_int,
     all_reduce: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, Handle, Stream) -> c_int,
     all_gather: unsafe extern "C" fn(u64, u64, usize, c_int, Handle, Stream) -> c_int,
+    async_error: unsafe extern "C" fn(Handle, *mut c_int) -> c_int,
+    abort: unsafe extern "C" fn(Handle) -> c_int,
     text: unsafe extern "C" fn(c_int) -> *const c_char,
     /// Since NCCL 2.13.
     last_error: Option<unsafe extern "C" fn(Handle) -> *const c_char>,
@@ -55,6 +65,8 @@ impl Nccl {
                     destroy: *library.get(b"ncclCommDestroy").ok()?,
                     all_reduce: *library.get(b"ncclAllReduce").ok()?,
                     all_gather: *library.get(b"ncclAllGather").ok()?,
+                    async_error: *library.get(b"ncclCommGetAsyncError").ok()?,
+                    abort: *library.get(b"ncclCommAbort").ok()?,
                     text: *library.get(b"ncclGetErrorString").ok()?,
                     last_error: library.get(b"ncclGetLastError").ok().map(|symbol| *symbol),
                 })
@@ -113,11 +125,48 @@ pub fn nccl_id() -> Result<[u8; NCCL_ID]> {
 pub struct Communicator {
     nccl: &'static Nccl,
     handle: Handle,
+    watch: Arc<Watch>,
+}
+
+/// The communicator whose work a wait may be for, while it is alive: the library and the handle.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<Option<(&'static Nccl, usize)>>);
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Option<(&'static Nccl, usize)>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// True if there is one.
+    pub(super) fn is_on(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Ends a communicator that has failed beside its calls: kernels of it would wait for ever.
+    fn check(&self) -> Result<()> {
+        let mut watched = self.lock();
+        let Some((nccl, handle)) = *watched else { return Ok(()) };
+        let mut found = 0;
+        // SAFETY: a live communicator, and an out pointer.
+        let code = unsafe { (nccl.async_error)(handle as Handle, &mut found) };
+        let code = if code == 0 { found } else { code };
+        if code == 0 || code == IN_PROGRESS {
+            return Ok(());
+        }
+        let told = nccl.check("exchanging with the other GPUs", code);
+        *watched = None;
+        // SAFETY: a live communicator, which nobody uses from here on. What has failed already may fail in this too.
+        let _ = unsafe { (nccl.abort)(handle as Handle) };
+        told
+    }
 }
 
 impl Communicator {
     /// Leaves it, as all ranks do. Whoever ends in another way just goes.
     pub(in crate::device) fn leave(self) {
+        if self.watch.lock().take().is_none() {
+            return;
+        }
         // SAFETY: a live communicator, which nobody has any more. There is nobody left to tell of a failure.
         let _ = unsafe { (self.nccl.destroy)(self.handle) };
     }
@@ -132,7 +181,21 @@ impl Cuda {
         // SAFETY: an out pointer, and a current context.
         let code = unsafe { (nccl.init)(&mut handle, size as c_int, UniqueId(id), rank as c_int) };
         nccl.check("joining the other GPUs", code)?;
-        Ok(Communicator { nccl, handle })
+        *self.watch.lock() = Some((nccl, handle as usize));
+        Ok(Communicator { nccl, handle, watch: self.watch.clone() })
+    }
+
+    /// Waits until `event` has happened. What waits for a communicator that fails ends with what NCCL says.
+    pub(super) fn wait_for(&self, event: &CudaEvent) -> Result<()> {
+        let failed = |e| driver::failed("waiting for the device (OSSNET_CUDA_WAIT=1 names the kernel)", e);
+        if self.watch.is_on() {
+            while !event.try_is_complete().map_err(failed)? {
+                self.watch.check()?;
+                std::thread::sleep(PAUSE);
+            }
+            self.watch.check()?;
+        }
+        event.synchronize().map_err(failed)
     }
 
     /// Replaces `count` f32 at `address` by their sums over all ranks.
@@ -156,6 +219,9 @@ impl Cuda {
     /// The stream, with all that waits for a kernel on it.
     fn for_nccl(&self, what: &str) -> Result<Stream> {
         self.not_captured(what)?;
+        if !self.watch.is_on() {
+            return Err(Error::Device(format!("{what}: the communicator has ended")));
+        }
         self.settle()?;
         self.bind()?;
         Ok(self.stream.cu_stream().cast())

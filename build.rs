@@ -33,6 +33,17 @@ mod sample;
 #[path = "src/data/scan_codec.rs"]
 mod scan_codec;
 
+/// What is packed for `src/packed.rs`.
+const TEXTS: [&str; 7] = [
+    "assets/brats_2020_split.txt",
+    "kernels/counts.tsv",
+    "kernels/resources.tsv",
+    "src/report/meshes.css",
+    "src/report/meshes.js",
+    "src/report/style.css",
+    "src/report/viewer.js",
+];
+
 fn main() {
     for path in ["assets/sample", "kernels", "build"] {
         println!("cargo:rerun-if-changed={path}");
@@ -44,7 +55,9 @@ fn main() {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
-    let made = out().and_then(|out| sample::write(&out)).and_then(|()| if cuda { kernels() } else { Ok(()) });
+    let made = out()
+        .and_then(|out| sample::write(&out).and_then(|()| texts(&out)))
+        .and_then(|()| if cuda { kernels() } else { Ok(()) });
     if let Err(problem) = made {
         println!("cargo:error={problem}");
         std::process::exit(1);
@@ -63,6 +76,19 @@ fn kernels() -> Result<(), String> {
     let code = machine_code::make(&ptx, &out);
     let table = out.join("kernels.rs");
     fs::write(&table, listing(&ptx, &code, &out)?).map_err(|e| format!("{}: {e}", table.display()))
+}
+
+/// Packs texts that the program seldom reads (`src/packed.rs`); of the counts it reads the lines of whole ops.
+fn texts(out: &Path) -> Result<(), String> {
+    for path in TEXTS {
+        println!("cargo:rerun-if-changed={path}");
+        let mut text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+        if path.ends_with("counts.tsv") {
+            text = text.lines().filter(|line| line.contains("\t(op)\t")).map(|line| format!("{line}\n")).collect();
+        }
+        pack(text.as_bytes(), &out.join(path.replace('/', "-") + ".lzma"))?;
+    }
+    Ok(())
 }
 
 /// Names and contents of the sources and headers.

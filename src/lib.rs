@@ -91,6 +91,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 mod order;
+mod packed;
 #[cfg(feature = "train")]
 pub mod plan;
 #[cfg(feature = "train")]

@@ -11,6 +11,7 @@ use crate::device::{Backend, Device, KernelInfo};
 use crate::error::{Error, Result};
 use crate::memory::format_bytes;
 use crate::order;
+use crate::packed::packed;
 use crate::report::TextTable;
 
 /// Address space that loading needs: none but the engine's own.
@@ -21,13 +22,14 @@ const SHOWN: usize = 10;
 
 /// Registers by kernel, as ptxas of the pinned toolkit gives them for the architecture of this capability.
 fn expected(capability: (u32, u32)) -> impl Fn(&str) -> Option<u32> {
-    let table = include_str!("../../kernels/resources.tsv");
+    let table = packed!("kernels-resources.tsv");
     let mut lines = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let heads = lines.next().unwrap_or_default();
     let wanted = format!("registers sm_{}{}", capability.0, capability.1);
     let column = heads.iter().position(|head| *head == wanted);
-    let rows: Vec<Vec<&str>> = lines.collect();
-    move |kernel| rows.iter().find(|row| row.get(1) == Some(&kernel))?.get(column?)?.parse().ok()
+    let rows = lines.filter_map(|row| Some((row.get(1)?.to_string(), row.get(column?)?.parse().ok()?)));
+    let rows: Vec<(String, u32)> = rows.collect();
+    move |kernel| rows.iter().find(|row| row.0 == kernel).map(|row| row.1)
 }
 
 /// Loads all kernels on device `ordinal` and prints what came of it.

@@ -13,6 +13,7 @@ use super::source::{Folder, Source};
 use super::validate::Warning;
 use crate::files::name::{file_name, path_of};
 use crate::order;
+use crate::packed::packed;
 use crate::{Error, Result};
 
 /// Modalities in channel order; until 2021 the file names end in `_` and these.
@@ -28,7 +29,9 @@ const CLASSES: [(u8, &str); 4] = [(0, "background"), (1, "necrotic core"), (2, "
 const LATER_ENHANCING: u8 = 3;
 
 /// The authors' training and validation subjects.
-const SPLIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/brats_2020_split.txt"));
+fn split() -> String {
+    packed!("assets-brats_2020_split.txt")
+}
 
 /// How the names of a modality's files end, in lower case, in any year; `_NAME` for anything but BraTS's modalities.
 pub fn endings(modality: &str) -> Vec<String> {
@@ -158,7 +161,8 @@ fn subjects(folder: &Folder) -> Result<Vec<String>> {
 
 /// The authors' division, if it gives both sides a case; subjects that it does not name train.
 fn divide(cases: Vec<Case>, seed: u64) -> (Vec<Case>, Vec<Case>, Split) {
-    let (_, validation) = SPLIT.split_once("Validation:").unwrap_or((SPLIT, ""));
+    let split = split();
+    let (_, validation) = split.split_once("Validation:").unwrap_or((&split, ""));
     let named: BTreeSet<&str> = order::set(validation.split_whitespace());
     let count = cases.iter().filter(|case| named.contains(case.name.as_str())).count();
     if count == 0 || count == cases.len() {
@@ -179,10 +183,11 @@ mod tests {
 
     #[test]
     fn the_authors_division_is_built_in() {
-        let (training, validation) = SPLIT.split_once("Validation:").unwrap();
-        let names = |part: &'static str| part.split_whitespace().filter(|word| word.starts_with("BraTS20_Training_"));
-        let (training, validation): (BTreeSet<_>, BTreeSet<_>) =
-            (names(training).collect(), names(validation).collect());
+        let split = split();
+        let (training, validation) = split.split_once("Validation:").unwrap();
+        let [training, validation] = [training, validation].map(|part| {
+            part.split_whitespace().filter(|word| word.starts_with("BraTS20_Training_")).collect::<BTreeSet<_>>()
+        });
         assert_eq!((training.len(), validation.len()), (324, 45));
         assert!(training.is_disjoint(&validation));
         let all: Vec<&str> = training.iter().chain(&validation).copied().collect();
@@ -193,7 +198,8 @@ mod tests {
 
     #[test]
     fn other_subjects_train_and_a_division_without_one_side_is_drawn() {
-        let first = SPLIT.split_once("Validation:").unwrap().1.split_whitespace().next().unwrap();
+        let split = split();
+        let first = split.split_once("Validation:").unwrap().1.split_whitespace().next().unwrap();
         let (training, validation, split) = divide(cases(&[first, "BraTS20_Training_031", "mine"]), 0);
         assert_eq!((training.len(), validation[0].name.as_str(), split), (2, first, Split::Official));
         for names in [&["BraTS20_Training_031", "BraTS20_Training_049"][..], &[first]] {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::packed::packed;
 use crate::tape::Precision;
 
 /// Sums over the counted cases of an op in a number format.
@@ -19,8 +20,7 @@ struct Counted {
 /// Ops whose instructions grow with their operations; those of others grow with their bytes.
 const BY_FLOPS: [&str; 4] = ["conv3d", "conv_transpose3d", "linear", "norm_act_linear"];
 
-static COUNTS: LazyLock<HashMap<(&str, &str), Counted>> =
-    LazyLock::new(|| read(include_str!("../../kernels/counts.tsv")));
+static COUNTS: LazyLock<HashMap<(&str, &str), Counted>> = LazyLock::new(|| read(packed!("kernels-counts.tsv").leak()));
 
 /// Lines of whole ops, whose first word is the op's name; `bf16: ` or `tf32: ` may stand before it.
 fn read(table: &'static str) -> HashMap<(&'static str, &'static str), Counted> {

@@ -14,6 +14,7 @@ use super::text_table::TextTable;
 use super::{conclusion, palette, resolution, roles, slices, statistics_table};
 use crate::Result;
 use crate::memory::format_bytes;
+use crate::packed::packed;
 
 /// Most bytes that the slices of several cases may take, so that the page stays under 4 MB and easy to send.
 const SLICES_BYTES: usize = 5 << 19;
@@ -357,13 +358,13 @@ pub(super) fn document(title: &str, conclusion: &str, run: &str, sections: &str)
 
 /// The same with more rules of style.
 pub(super) fn styled_document(more: &str, title: &str, conclusion: &str, run: &str, sections: &str) -> String {
-    let style = [include_str!("style.css"), more].map(str::trim_end).join("\n");
+    let style = [packed!("src-report-style.css").as_str(), more].map(str::trim_end).join("\n");
     let values = [
         ("title", Escaped(title).to_string()),
         ("style", style.trim_end().into()),
         ("conclusion", Escaped(conclusion).to_string()),
         ("run", Escaped(run).to_string()),
-        ("sections", format!("{}<script>\n{}</script>\n", sections, include_str!("viewer.js"))),
+        ("sections", format!("{}<script>\n{}</script>\n", sections, packed!("src-report-viewer.js"))),
     ];
     filled(include_str!("template.html"), &values)
 }

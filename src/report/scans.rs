@@ -11,6 +11,7 @@ use super::report_data::{CaseSlices, Slice};
 use crate::Result;
 use crate::label_table::COLOURS;
 use crate::mesh::Mesh;
+use crate::packed::packed;
 
 /// One segmented scan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,8 +63,8 @@ pub fn scans_page(scans: &[SegmentedScan], conclusion: &str, run: &str) -> Resul
         left -= if scrolls { bytes } else { 0 };
         sections.push_str(&card(scan, number, [scrolls, true])?);
     }
-    let _ = writeln!(sections, "<script>\n{}</script>", include_str!("meshes.js"));
-    Ok(styled_document(include_str!("meshes.css"), &title, conclusion, run, &sections))
+    let _ = writeln!(sections, "<script>\n{}</script>", packed!("src-report-meshes.js"));
+    Ok(styled_document(&packed!("src-report-meshes.css"), &title, conclusion, run, &sections))
 }
 
 /// The page of labelled scans as they are: slices with outlines, without meshes.
@@ -73,7 +74,7 @@ pub fn scans_page(scans: &[SegmentedScan], conclusion: &str, run: &str) -> Resul
 pub fn inspection_page(title: &str, scans: &[SegmentedScan], conclusion: &str, run: &str) -> Result<String> {
     let cards = scans.iter().enumerate().map(|(number, scan)| card(scan, number, [true, false]));
     let sections = format!("{INTRODUCTION}{}", cards.collect::<Result<String>>()?);
-    Ok(styled_document(include_str!("meshes.css"), title, conclusion, run, &sections))
+    Ok(styled_document(&packed!("src-report-meshes.css"), title, conclusion, run, &sections))
 }
 
 /// What the slices are.

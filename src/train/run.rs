@@ -42,7 +42,8 @@ pub struct Run<'a> {
     pub checkpoint: &'a Path,
     /// Time between two checkpoints.
     pub save_every: Duration,
-    /// Opens the journal at a step, once the process has made its first: a run that fails before leaves nothing behind.
+    /// Opens the journal at a step, once the process has made its first or is interrupted: a run that fails before leaves
+    /// nothing behind.
     pub begin: Option<OpenRunLog<'a>>,
     /// The journal, once it is open.
     pub journal: Option<RunLog>,
@@ -89,7 +90,12 @@ impl Run<'_> {
             }
         }
         match result {
-            Ok(()) | Err(Error::Interrupted(_)) => self.save(trainer)?,
+            Ok(()) => self.save(trainer)?,
+            Err(Error::Interrupted(_)) => {
+                // Before its first step too: nobody goes on with a checkpoint without the configuration.
+                self.open_journal(trainer, trainer.optimizer().steps())?;
+                self.save(trainer)?;
+            }
             // Weights may be half changed or not finite: the last checkpoint is what is good.
             Err(_) => return result,
         }
@@ -217,4 +223,69 @@ fn measures(settings: &TrainSettings) -> Value {
 /// Where the best weights by validation lie beside a checkpoint: `o-net.best.safetensors` for `o-net.safetensors`.
 pub fn best_path(checkpoint: &Path) -> PathBuf {
     checkpoint.with_extension("best.safetensors")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::data::embedded;
+    use crate::device::Device;
+    use crate::models::{Architecture, NetworkConfig};
+    use crate::task::PreparedCase;
+    use crate::train::presets;
+
+    /// A case whose reading is interrupted.
+    struct Interrupted;
+
+    impl CaseSource for Interrupted {
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn case(&self, _: usize) -> Result<Cow<'_, PreparedCase>> {
+            Err(Error::Interrupted("nothing is done".into()))
+        }
+
+        fn case_bytes(&self) -> u64 {
+            0
+        }
+
+        fn reading_bytes(&self) -> u64 {
+            0
+        }
+    }
+
+    impl RunObserver for () {
+        fn stepped(&mut self, _: &Trainer) {}
+        fn validated(&mut self, _: &Validation) {}
+    }
+
+    #[test]
+    fn an_interrupt_before_the_first_step_leaves_what_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let (checkpoint, configuration) = (folder.path().join("o.safetensors"), folder.path().join("config.toml"));
+        let data = embedded::open("heads").unwrap();
+        let network = NetworkConfig::sample("o-net", 1, 1, [64, 80, 64]).unwrap();
+        let task = Task::of(&data, network.multiples());
+        let settings = presets::sample(&network, 1, 0);
+        let mut trainer = Trainer::new(&Device::cpu(1, 1 << 30).unwrap(), &network, settings).unwrap();
+        let mut run = Run {
+            training: &Interrupted,
+            validation: &Interrupted,
+            task: &task,
+            checkpoint: &checkpoint,
+            save_every: SAVE_EVERY,
+            begin: Some(Box::new(|step| {
+                std::fs::write(&configuration, "").unwrap();
+                RunLog::open(folder.path(), step)
+            })),
+            journal: None,
+            oom_handler: Box::new(|_, error| Err(error)),
+        };
+        assert!(matches!(run.to_end(&mut trainer, &mut ()), Err(Error::Interrupted(_))));
+        drop(run);
+        assert!(checkpoint.exists() && configuration.exists());
+    }
 }

@@ -147,12 +147,20 @@ impl ProgressTask {
         }
     }
 
-    /// To be called after each piece of a step that takes long, `name`, so that it is seen to move: tells how many there were.
-    pub fn within<'a>(&'a mut self, name: &'a str) -> impl FnMut() + 'a {
-        let mut pieces = 0u64;
+    /// To be called after each piece of a step that takes long, `name`, so that it is seen to move: tells how many there were,
+    /// and of `all`, if that is known (not 0), how long the rest takes.
+    pub fn within<'a>(&'a mut self, name: &'a str, all: u64) -> impl FnMut() + 'a {
+        let (mut pieces, begin) = (0u64, Instant::now());
         move || {
             pieces += 1;
-            let message = format!("{name}, {pieces} passes");
+            let message = match all {
+                // The first waits for the encoder.
+                _ if pieces > 1 && pieces <= all => {
+                    let left = begin.elapsed().mul_f64((all - pieces) as f64 / pieces as f64).as_secs_f64();
+                    format!("{pieces}/{all} passes (left {left:.0} s), {name}")
+                }
+                _ => format!("{name}, {pieces} pass{}", if pieces == 1 { "" } else { "es" }),
+            };
             self.bar.set_message(visible_line(&message).into_owned());
             self.bar.tick();
             let spoken = matches!(self.verbosity, Verbosity::Lines | Verbosity::Json);
@@ -209,9 +217,15 @@ mod tests {
         let mut task = Verbosity::Quiet.task("evaluating", 3);
         task.advance("case_0");
         {
-            let mut pulse = task.within("case_1");
+            let mut pulse = task.within("case_1", 0);
             (0..2).for_each(|_| pulse());
         }
         assert_eq!((task.position, task.bar.position(), task.bar.message().as_str()), (1, 1, "case_1, 2 passes"));
+        for (calls, told) in [(1, "case_1, 1 pass"), (4, "4/4 passes (left 0 s), case_1"), (5, "case_1, 5 passes")] {
+            let mut pulse = task.within("case_1", 4);
+            (0..calls).for_each(|_| pulse());
+            drop(pulse);
+            assert_eq!(task.bar.message(), told);
+        }
     }
 }

@@ -349,7 +349,7 @@ pub fn score_cases(
         interrupt::check(told)?;
         let case = cases.case(index)?;
         let predicted = {
-            let mut pulse = bar.within(&case.name);
+            let mut pulse = bar.within(&case.name, 0);
             let mut tick = || {
                 pulse();
                 interrupt::check(told)

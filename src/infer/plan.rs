@@ -17,7 +17,8 @@ pub struct InferencePlan {
     pub shape: [usize; 3],
     /// Voxels that the network sees, padding included.
     pub network_shape: [usize; 3],
-    /// Times that a U-Net is asked; 0 for an occupancy network.
+    /// Times that a U-Net is asked, or an occupancy network for all points where the memory is ample; 0 for a search, whose
+    /// points depend on what is found.
     pub passes: u64,
     /// Strips of rows that a U-Net's answer is made in, so that it fits the budget; in one strip there are fewest passes.
     pub strips: usize,
@@ -58,6 +59,10 @@ impl Segmenter<'_> {
         let network_shape = way.padding.outer(resampled);
         let strips = self.strips(network_shape, geometry, &way)?;
         let passes = match self.network.occupancy() {
+            Some(_) if self.options.search.is_dense() => {
+                let at_once = [self.options.most_points, MOST_POINTS].into_iter().find(|points| *points > 0);
+                self.grid(network_shape, &way).len().div_ceil(at_once.unwrap_or(MOST_POINTS)) as u64
+            }
             Some(_) => 0,
             None => {
                 let destination = self.destination(&way, strips);

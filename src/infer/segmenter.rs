@@ -268,7 +268,7 @@ impl<'a> Segmenter<'a> {
 
     /// The points that an occupancy network answers for: those of the scan's box. The official lattices begin at the padded
     /// volume's first voxel.
-    fn grid(&self, shape: Shape, way: &GridTransform) -> QueryGrid {
+    pub(super) fn grid(&self, shape: Shape, way: &GridTransform) -> QueryGrid {
         match self.on_padded_grid() {
             true => QueryGrid::voxels(shape),
             false => QueryGrid::over(way, self.options.shape.unwrap_or(way.shape)),

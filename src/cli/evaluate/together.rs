@@ -41,7 +41,7 @@ pub(super) fn score(
             stored.ok_or_else(|| Error::Model(format!("case {} is not in the data set; report this", case.name)))?;
         let image = dataset.read(stored, task.preprocessing.axes)?.image;
         let predicted = {
-            let mut pulse = bar.within(&case.name);
+            let mut pulse = bar.within(&case.name, 0);
             let mut tick = || {
                 pulse();
                 interrupt::check(told)

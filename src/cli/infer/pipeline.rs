@@ -17,7 +17,7 @@ use super::summary::{Summary, line};
 use super::{Batch, is_of_case};
 use crate::cli::failures::Failures;
 use crate::cli::output::{plural, print};
-use crate::cli::progress::ProgressTask;
+use crate::cli::progress::{ProgressTask, Verbosity};
 use crate::data::prefetch::{self, PrefetchLimits};
 use crate::data::{Case, Warning};
 use crate::device::Target;
@@ -139,7 +139,8 @@ impl Batch {
         broken: &mut Vec<String>,
     ) -> Result<()> {
         let verbosity = self.args.run.verbosity();
-        let beside = self.beside(pending);
+        let plans = self.plans(pending, verbosity);
+        let beside = self.beside(&plans);
         let (ahead, behind) = (count(&beside, |beside| beside.next), count(&beside, |beside| beside.last));
         if self.args.run.verbose() {
             let scans = plural(pending.len(), "scan");
@@ -169,7 +170,7 @@ impl Batch {
                     }
                     let read = queue.next().flatten().unwrap_or_else(|| case::read(task, case));
                     let mut warnings = Vec::new();
-                    let mut passed = course.bar.within(&case.name);
+                    let mut passed = course.bar.within(&case.name, plans[index].as_ref().map_or(0, |plan| plan.passes));
                     let mut tick = || {
                         passed();
                         interrupt::check_now(String::new)
@@ -196,14 +197,22 @@ impl Batch {
     }
 
     /// What may happen beside each case.
-    fn beside(&self, pending: &[Pending<'_>]) -> Vec<Beside> {
+    fn beside(&self, plans: &[Option<InferencePlan>]) -> Vec<Beside> {
         // A single case has nothing beside it.
-        if pending.len() < 2 {
-            return vec![Beside { next: false, last: false }; pending.len()];
+        if plans.len() < 2 {
+            return vec![Beside { next: false, last: false }; plans.len()];
         }
         let on_host = matches!(self.networks.model().parameters.device().target(), Target::Cpu { .. });
+        weigh(plans, host_budget(), on_host)
+    }
+
+    /// What each case takes, where that can be known; of a single case of which nothing is told it is not asked.
+    fn plans(&self, pending: &[Pending<'_>], verbosity: Verbosity) -> Vec<Option<InferencePlan>> {
+        if pending.len() < 2 && verbosity == Verbosity::Quiet {
+            return vec![None; pending.len()];
+        }
         let mut known: Vec<(_, Option<InferencePlan>)> = Vec::new();
-        let plans: Vec<_> = pending
+        pending
             .iter()
             .map(|(case, _)| {
                 let key = case
@@ -217,8 +226,7 @@ impl Batch {
                 known.push((key, plan.clone()));
                 plan
             })
-            .collect();
-        weigh(&plans, host_budget(), on_host)
+            .collect()
     }
 }
 

@@ -31,6 +31,8 @@ fn one_configuration_is_explained_and_the_sums_agree() {
         assert_eq!(answer["device_bytes"], answer["reserved_bytes"], "{arguments}");
         let gpu = json(&place, &format!("{arguments} --plan-for sm_90"));
         assert_eq!(bytes(&gpu["device_bytes"]), bytes(&gpu["reserved_bytes"]) + (512 << 20), "{arguments}");
+        let by_name = json(&place, &format!("{arguments} --plan-for H100"));
+        assert_eq!(by_name["by_role"], gpu["by_role"], "{arguments}");
         assert!(gpu["total_bytes"].is_null() && sum("host") > bytes(&answer["host"]["cases"]), "{arguments}");
         let text = place.run(&format!("memory {arguments} --plan-for sm_90")).succeeded();
         let mib = |head: &str| {
@@ -226,7 +228,7 @@ fn a_budget_of_the_reserved_bytes_is_enough() {
 #[test]
 fn unusable_questions_are_refused() {
     let place = Place::new();
-    let refusals: [(&str, &[&str]); 16] = [
+    let refusals: [(&str, &[&str]); 17] = [
         ("--model unet3d --volume 32x32x32 --recompute kkr", &["3 units", "the network has 9"]),
         ("--model unet3d --volume 32x32x32 --recompute kkr!", &["kkr!", "0, 1, 2, 3 or auto"]),
         ("--schedules --step infer", &["--schedules", "omit --step"]),
@@ -241,6 +243,7 @@ fn unusable_questions_are_refused() {
         ("--fit 8GiB --device cpu", &["--device", "--fit"]),
         ("--device abacus", &["abacus", "plan, cpu, cuda"]),
         ("--plan-for sm_10", &["sm_10", "sm_90"]),
+        ("--plan-for h10", &["'h10'", "did you mean 'h100'?"]),
         ("--precision bf16", &["--precision bf16", "--plan-for cuda"]),
         ("--precision tf32 --device cpu", &["--precision tf32", "--device cuda"]),
     ];

@@ -25,6 +25,7 @@ use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::models::RecomputeChoice;
 use crate::nn::optim::{Lookahead, OptimizerSettings, UpdateRule};
+use crate::planner::gpus::{SPEEDS, Speed};
 use crate::planner::{Workload, remedies, schedules, this_cpu};
 use crate::quantities::parse_shape;
 use crate::tape::Precision;
@@ -71,10 +72,14 @@ impl FromStr for PlanFor {
         match text {
             "cpu" => Ok(PlanFor::Cpu),
             "cuda" => Ok(PlanFor::CUDA),
-            name => CudaTarget::named(name).map(PlanFor::Cuda).ok_or_else(|| {
-                let known = ["cpu", "cuda"].into_iter().chain(CudaTarget::KNOWN.iter().map(|(name, _)| *name));
-                format!("'{text}' is nothing to plan for; {}", crate::suggest::remedy(text, known))
-            }),
+            name => {
+                let gpu = CudaTarget::named(name).or_else(|| Some(Speed::named(name).ok()?.target));
+                gpu.map(PlanFor::Cuda).ok_or_else(|| {
+                    let gpus = SPEEDS.iter().map(|speed| speed.name);
+                    let known = ["cpu", "cuda"].into_iter().chain(CudaTarget::KNOWN.iter().map(|(name, _)| *name));
+                    format!("'{text}' is nothing to plan for; {}", crate::suggest::remedy(text, known.chain(gpus)))
+                })
+            }
         }
     }
 }
@@ -178,7 +183,7 @@ pub struct MemoryArgs {
     /// Plan the step, or run it
     #[arg(long, default_value = "plan", value_name = "plan|cpu|cuda", help_heading = "Where")]
     device: Where,
-    /// The device that a plan is made for: cpu, cuda, or an architecture such as sm_90 [default: cpu; cuda for --fit gpus]
+    /// The device that a plan is made for: cpu, cuda, an architecture (sm_90) or a GPU (h100) [default: cpu; cuda for --fit gpus]
     #[arg(long, value_name = "TARGET", help_heading = "Where")]
     plan_for: Option<PlanFor>,
     /// Steps to run; the last one is shown

@@ -6,6 +6,7 @@ use crate::data::preprocess::{GridTransform, Preprocessing};
 use crate::data::{Axes, BorderPoints, Dataset, Labels, Padding, Scan, Volume, brats, validate};
 use crate::error::{Error, Result};
 use crate::models::Architecture;
+use crate::text::plural;
 
 /// What a network is asked to do, stored in every checkpoint: how scans are prepared, and what its classes are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,7 +209,7 @@ impl Task {
                 Some(format!("calls its classes {}, not {}", other.class_names.join(", "), self.class_names.join(", ")))
             }
             () if self.outputs() != other.outputs() => {
-                Some(format!("has {} output(s), not {}", other.outputs(), self.outputs()))
+                Some(format!("has {}, not {}", plural(other.outputs(), "output"), self.outputs()))
             }
             () if own.channels != its.channels => {
                 Some(format!("takes the channels {}, not {}", its.channels.join(", "), own.channels.join(", ")))
@@ -275,8 +276,9 @@ impl Task {
             return Ok(());
         }
         Err(Error::Model(format!(
-            "case {name} has {count} image channel(s), the network takes {} ({}); give one file with all of them along the \
-             fourth axis, or one file a channel in this order",
+            "case {name} has {}, the network takes {} ({}); give one file with all of them along the fourth axis, or one file \
+             a channel in this order",
+            plural(count, "image channel"),
             channels.len(),
             channels.join(", ")
         )))

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::GRANULE;
 use crate::nn::Parameters;
 use crate::ops::lattice::class_of;
+use crate::text::plural;
 
 /// Voxels that occupancy networks are asked about a second time at once: they bound what is held of them.
 const TOGETHER: usize = 1 << 20;
@@ -44,7 +45,8 @@ impl<'a> Ensemble<'a> {
             }
             let outputs = [first, other].map(|member| member.network.architecture().classes());
             if outputs[0] != outputs[1] {
-                let problem = format!("network {number} has {} output(s), the first {}", outputs[1], outputs[0]);
+                let problem =
+                    format!("network {number} has {}, the first {}", plural(outputs[1], "output"), outputs[0]);
                 return Err(Error::Usage(format!("{problem}; average networks of one task")));
             }
             if (other.options.threshold, other.options.shape) != (first.options.threshold, first.options.shape) {

@@ -343,7 +343,7 @@ fn scans_that_do_not_fit() {
     let table: [(&str, i32, &[&str]); 5] = [
         ("nan.nii.gz", 1, &["nan.nii.gz", "NaN"]),
         ("scan.nii.gz,short.nii.gz", 1, &["short.nii.gz", "[16, 16, 4]", "scan.nii.gz"]),
-        ("scan.nii.gz,scan.nii.gz", 1, &["2 image channel(s)", "takes 1"]),
+        ("scan.nii.gz,scan.nii.gz", 1, &["2 image channels", "takes 1"]),
         ("empty", 1, &["empty", "no .nii"]),
         ("gone.nii.gz,scan.nii.gz", 1, &["gone.nii.gz", "No such file"]),
     ];

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::infer::{Search, SearchRule, SegmenterOptions, SlidingWindow};
 use crate::models::Architecture;
 use crate::quantities::{parse_shape, parse_spacing};
+use crate::text::plural;
 
 /// What is written.
 #[derive(Args, Clone, Debug)]
@@ -133,7 +134,7 @@ impl InferArgs {
             let given: Vec<&str> = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect();
             if !given.is_empty() {
                 let (file, outputs) = (self.weights().display(), config.classes());
-                let network = format!("{file} holds {} with {outputs} output(s)", config.title());
+                let network = format!("{file} holds {} with {}", config.title(), plural(outputs, "output"));
                 let problem = format!("only {whose} know {}, and {network}", given.join(" and "));
                 return Err(Error::Usage(format!("{problem}; omit the flag")));
             }

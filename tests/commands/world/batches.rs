@@ -76,7 +76,7 @@ fn a_bad_scan_does_not_stop_the_others() {
     for part in [
         "b.nii.gz: is empty",
         "c.nii.gz: is damaged",
-        "case e has 2 image channel(s)",
+        "case e has 2 image channels",
         "3 of 5 cases could not be segmented (b, e, c)",
     ] {
         assert!(outcome.err.contains(part), "'{part}' is missing: {}", outcome.err);
@@ -132,7 +132,7 @@ fn only_complete_cases_are_segmented() {
         ("gap", ["p_0000.nii.gz", "p_0002.nii.gz"], "lacks p_0001"),
         ("from-one", ["p_0001.nii.gz", "p_0002.nii.gz"], "lacks p_0000"),
         ("twice", ["p_0000.nii.gz", "p_0000.nii"], "both channel 0 of p"),
-        ("patients", ["amos_0001.nii.gz", "amos_0507.nii.gz"], "case amos_0507 has 1 image channel(s)"),
+        ("patients", ["amos_0001.nii.gz", "amos_0507.nii.gz"], "case amos_0507 has 1 image channel,"),
     ] {
         for (file, scan) in files.iter().zip(&scans) {
             scan.write(&place.at(&format!("{folder}/{file}")));

@@ -58,6 +58,11 @@
 
 #![warn(missing_docs)]
 
+// The Rust of README is compiled and run from README itself.
+#[cfg(all(doctest, feature = "train"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 // Tests share helpers with the integration tests, to which the crate has its public name.
 #[cfg(test)]
 extern crate self as ossnet;

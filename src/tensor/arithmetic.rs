@@ -31,6 +31,7 @@ impl Tensor {
     }
 
     /// Adds `length` f32 of `other` from its number `from` on to those from number `at` on.
+    #[cfg(feature = "train")]
     pub(crate) fn add_part(&mut self, at: usize, other: &Tensor, from: usize, length: usize) -> Result<()> {
         let device = self.device().clone();
         match device.backend() {

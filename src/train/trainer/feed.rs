@@ -218,6 +218,11 @@ impl Trainer {
             Some(drawn) => Given::Own(Box::new(drawn?)),
             None => next(self).ok_or_else(out_of_batches)??,
         };
+        let given = match (given, self.device.backend()) {
+            // A batch that is lent to a real device travels as any other.
+            (Given::Lent(host), Backend::Cuda(_)) => Given::Own(Box::new(Drawn::new(&self.device, host.clone())?)),
+            (given, _) => given,
+        };
         self.prepare(given.borrow())?;
         let (device, feed) = (self.device.clone(), &mut self.feed);
         device.in_phase(Phase::Data, || {

@@ -7,15 +7,15 @@ const DEFAULT_SHARE: f64 = 0.9;
 ///
 /// Where neither can be read (other systems than Linux), 8 GiB.
 pub fn default_cpu_budget() -> u64 {
+    budget_of(|path| std::fs::read_to_string(path).ok())
+}
+
+fn budget_of(read: impl Fn(&str) -> Option<String>) -> u64 {
     let physical = read("/proc/meminfo").as_deref().and_then(physical_memory);
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let group = limits.iter().find_map(|path| read(path)?.trim().parse::<u64>().ok());
     let smaller = physical.into_iter().chain(group).min().unwrap_or(8 << 30);
     (smaller as f64 * DEFAULT_SHARE) as u64
-}
-
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok()
 }
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.
@@ -50,7 +50,7 @@ pub fn format_bytes(bytes: u64) -> String {
     }
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
+    while value >= 1024.0 {
         value /= 1024.0;
         unit += 1;
     }
@@ -66,6 +66,32 @@ mod tests {
         assert_eq!(format_bytes(1023), "1023 B");
         assert_eq!(format_bytes(1 << 20), "1.0 MiB");
         assert_eq!(format_bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn the_smaller_of_machine_and_container_counts() {
+        let of = |files: &[(&str, &str)]| {
+            budget_of(|path| files.iter().find(|(name, _)| *name == path).map(|(_, text)| text.to_string()))
+        };
+        let (machine, container) = (("/proc/meminfo", "MemTotal: 4000 kB\n"), "/sys/fs/cgroup/memory.max");
+        assert_eq!(of(&[machine]), 3_686_400);
+        assert_eq!(of(&[machine, (container, "1000000\n")]), 900_000);
+        assert_eq!(of(&[machine, (container, "max\n")]), 3_686_400);
+        assert_eq!(of(&[machine, ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1000")]), 900);
+        assert_eq!(of(&[]), 7_730_941_132);
+        // Of this machine it is something that a machine has.
+        assert!(cfg!(not(target_os = "linux")) || (1 << 20..1 << 50).contains(&default_cpu_budget()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_resident_peak_grows_with_what_is_touched() {
+        let before = resident_peak();
+        let touched = std::hint::black_box(vec![1u8; 64 << 20]);
+        let grown = resident_peak() - before;
+        // Other tests run meanwhile; what they free was not counted again.
+        assert!(before > 1 << 20 && grown <= 4 << 30, "{before} {grown}");
+        assert!(resident_peak() >= touched.len() as u64);
     }
 
     #[test]

@@ -233,6 +233,29 @@ mod tests {
         assert_eq!(place(&[]).1.min(1), 0);
     }
 
+    /// Plans, runs and the figures of the docs agree because the same lifetimes have the same offsets on every machine and in
+    /// every version: a search that looks elsewhere changes them all.
+    #[test]
+    fn the_same_steps_have_the_same_offsets_as_ever() {
+        let mut rng = Rng::new(7);
+        let steps = [(12, 9, 9), (60, 40, 1 << 12), (400, 800, 1 << 20), (900, 60, 1 << 8), (3000, 100, 1 << 20)];
+        // The least height, the height, and a hash of the offsets.
+        let digests = steps.map(|(buffers, events, most)| {
+            let buffers = draw(&mut rng, buffers, events, most);
+            let (offsets, height) = place(&buffers);
+            let mix = |hash: u64, offset: &u64| (hash ^ offset).wrapping_mul(0x100_0000_01b3);
+            (live_peak(&buffers), height, offsets.iter().fold(0xcbf2_9ce4_8422_2325, mix))
+        });
+        let expected = [
+            (32, 32, 0x1cb7_cb0f_54db_d982),
+            (43_824, 46_062, 0x3ab0_c157_3a62_0bb0),
+            (84_413_624, 88_044_999, 0xe36e_8129_a267_ad6f),
+            (43_846, 44_832, 0xdc41_fb4c_ba32_6fa3),
+            (570_443_065, 586_585_268, 0x5427_c57a_509a_056b),
+        ];
+        assert_eq!(digests, expected);
+    }
+
     #[test]
     fn absurd_sizes_are_placed_where_nothing_is() {
         let buffer = |from| Lifetime { bytes: u64::MAX - 1000, from, until: 9 };

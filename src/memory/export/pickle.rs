@@ -134,3 +134,21 @@ pub(super) fn read(bytes: &[u8]) -> serde_json::Value {
     assert!(at == bytes.len() && marks.is_empty() && stack.len() == 1);
     stack.pop().unwrap()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Read by Python as by the reader above, and in as few bytes as there are.
+    #[test]
+    fn numbers_take_the_bytes_that_they_need() {
+        let lengths = [0, 0xff, 0x100, 0x7fff_ffff, 0x8000_0000, 1 << 62].map(|number| {
+            let mut pickle = Pickle::new();
+            pickle.number(number);
+            let bytes = pickle.finish();
+            assert_eq!(read(&bytes), number);
+            bytes.len() - 3
+        });
+        assert_eq!(lengths, [2, 2, 5, 5, 10, 10]);
+    }
+}

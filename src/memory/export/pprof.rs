@@ -134,6 +134,19 @@ mod tests {
     use crate::memory::{Block, Ledger, Phase, Role};
 
     #[test]
+    fn nothing_stands_for_no_layer_and_for_no_bytes() {
+        assert_eq!(frames(&["saved", "add"], "", "forward"), ["saved", "add", "forward"]);
+        assert_eq!(frames(&["saved"], "a.b", "forward"), ["saved", "a.b", "a", "forward"]);
+        let mut ledger = Ledger::default();
+        ledger.record(true);
+        ledger.set_layer("encoder".into());
+        ledger.allocate(Role::Saved, 256, Block { offset: 0, bytes: 256 });
+        let (peak, events) = (ledger.peak(), ledger.take_events());
+        // All is from the step: nothing was held before.
+        assert_eq!(samples(&events, &peak).len(), 1);
+    }
+
+    #[test]
     fn stacks_hold_what_was_allocated_and_what_was_live_at_the_peak() {
         let mut ledger = Ledger::default();
         let block = |offset, bytes| Block { offset, bytes };

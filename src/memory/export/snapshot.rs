@@ -18,17 +18,13 @@ pub fn snapshot(events: &[Event]) -> Vec<u8> {
     let mut writer = Writer { pickle: Pickle::new(), stacks: HashMap::new() };
     let end = events.iter().map(|event| event.offset + event.granted).max().unwrap_or(0);
     let start = events.iter().map(|event| event.offset).min().unwrap_or(0);
-    // What lives at the end, of what the step made; and what it freed that it had not made.
-    let (mut live, mut freed) = (BTreeMap::new(), BTreeMap::<Role, u64>::new());
+    // What lives at the end, of what the step made.
+    let mut live = BTreeMap::new();
     for event in events {
         match event.kind {
-            EventKind::Allocate => {
-                live.insert(event.offset, event);
-            }
-            EventKind::Free if live.remove(&event.offset).is_none() => {
-                *freed.entry(event.role).or_default() += event.granted;
-            }
-            EventKind::Free | EventKind::Retag(_) => {}
+            EventKind::Allocate => drop(live.insert(event.offset, event)),
+            EventKind::Free => drop(live.remove(&event.offset)),
+            EventKind::Retag(_) => {}
         }
     }
     writer.pickle.dict();

@@ -142,8 +142,8 @@ pub fn run(mut args: CompareArgs) -> Result<()> {
         // Where every fold validates in turn, the first one's training cases make the settings of all.
         folds.apply(&mut dataset, args.fold.map_or(1, |fold| fold.number));
     }
-    let plan = || compare_plan::of_all(&ranks, &args, &probe, &dataset, &device, folder);
-    let plans = planned.then(plan).transpose()?;
+    let plan = || compare_plan::of(&args, &probe, &dataset, &device, folder);
+    let plans = planned.then(|| compare_plan::shared(&ranks, &probe, folder, plan)).transpose()?;
     let plans = plans.as_ref();
     let begin = || plans.map_or(Ok(()), Plans::write);
     let results = match (&folds, args.fold) {
@@ -190,7 +190,7 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// What comes before the first network, of which the others hear if it fails.
     fn begin(&self) -> Result<()> {
-        self.ranks.all(if self.ranks.is_first() { (self.begin)() } else { Ok(()) })
+        self.ranks.first(self.begin).map(drop)
     }
 }
 
@@ -259,7 +259,7 @@ pub(super) fn compare_in(
         plural(device.threads(), "thread"),
         folder.display()
     );
-    let baselines = if ranks.is_first() { baselines(&task, &training, &validation)? } else { Vec::new() };
+    let baselines = ranks.first(|| baselines(&task, &training, &validation))?.unwrap_or_default();
     let mut compared = Vec::new();
     match &planned {
         None => {
@@ -417,7 +417,7 @@ fn compare_one(
     trainer.join(&ranks, fitting.settings().undivided(&divided, &asked));
     trainer.set_prefetch(PREFETCH);
     let path = checkpoint_path(folder, network);
-    if ranks.from(0, || Ok(path.exists().to_string()))? == true.to_string() {
+    if ranks.first_finds(|| Ok(path.exists()))? {
         ranks.all(training_state::resume(&mut trainer, task, &path))?;
     }
     check_alike(&trainer, dataset, training.len())?;

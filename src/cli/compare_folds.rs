@@ -28,14 +28,14 @@ pub(super) fn run(
     place: &Place<'_>,
 ) -> Result<Results> {
     let Place { folder, again, ranks, .. } = *place;
-    ranks.all(if ranks.is_first() { fold_files::check(folder, folds) } else { Ok(()) })?;
+    ranks.first(|| fold_files::check(folder, folds))?;
     let (verbosity, count) = (args.run.verbosity(), folds.folds.len());
     let probe = networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3])?;
     let begin = || (place.begin)().and_then(|()| fold_files::write(folder, folds, 0, dataset));
     let mut all = Vec::new();
     for number in 1..=count {
         let path = fold_files::folder_of(folder, number);
-        if ranks.from(0, || Ok(path.join(LAST).exists().to_string()))? == true.to_string() {
+        if ranks.first_finds(|| Ok(path.join(LAST).exists()))? {
             if !ranks.is_first() {
                 continue;
             }
@@ -48,8 +48,7 @@ pub(super) fn run(
         }
         verbosity.say(format!("fold {number}/{count}"));
         // Held while it is trained, by the first rank.
-        let claim = || RunFolder::claim(&path, |folder| is_unfinished(folder, &probe));
-        let _claimed = ranks.all(if ranks.is_first() { claim().map(Some) } else { Ok(None) })?;
+        let _claimed = ranks.first(|| RunFolder::claim(&path, |folder| is_unfinished(folder, &probe)))?;
         let mut part = dataset.clone();
         folds.apply(&mut part, number);
         let begin = || begin().and_then(|()| fold_files::write(&path, folds, number, &part));

@@ -13,7 +13,7 @@ use crate::files::{read_text, write_atomic};
 use crate::models::{Architecture, NetworkConfig};
 use crate::plan::{Budget, Request, duration};
 use crate::train::config::{DataSource, Preset, RunConfig, SAMPLE};
-use crate::train::ranks::Ranks;
+use crate::train::ranks::{Ranks, SEPARATOR};
 use toml::{Table, Value};
 
 /// The runs, in the order of `--models`.
@@ -50,26 +50,20 @@ pub(super) fn file_of(folder: &Path, network: &NetworkConfig) -> PathBuf {
     folder.join(format!("{}.toml", network.slug()))
 }
 
-/// Between two runs where the first rank tells them the others: a separator that no file holds.
-const SEPARATOR: char = '\u{1e}';
-
-/// See [`of`]: as the first rank finds them, on all.
+/// The runs of these networks as the first rank makes them, on every rank.
 ///
 /// # Errors
-/// As there.
-pub(super) fn of_all(
+/// Those of `make`.
+pub(super) fn shared(
     ranks: &Ranks,
-    args: &CompareArgs,
     networks: &[NetworkConfig],
-    dataset: &Dataset,
-    device: &Device,
     folder: &Path,
+    make: impl FnOnce() -> Result<Plans>,
 ) -> Result<Plans> {
     let mut own = None;
     let told = ranks.from(0, || {
-        let plans = own.insert(of(args, networks, dataset, device, folder)?);
-        let texts = plans.configs.iter().map(RunConfig::to_toml).collect::<Result<Vec<_>>>()?;
-        Ok(texts.join(&SEPARATOR.to_string()))
+        let texts = own.insert(make()?).configs.iter().map(RunConfig::to_toml).collect::<Result<Vec<_>>>()?;
+        Ok(texts.join(SEPARATOR))
     })?;
     if let Some(plans) = own {
         return Ok(plans);

@@ -153,13 +153,12 @@ impl ProgressTask {
         let (mut pieces, begin) = (0u64, Instant::now());
         move || {
             pieces += 1;
-            let message = match all {
-                // The first waits for the encoder.
-                _ if pieces > 1 && pieces <= all => {
-                    let left = begin.elapsed().mul_f64((all - pieces) as f64 / pieces as f64).as_secs_f64();
-                    format!("{pieces}/{all} passes (left {left:.0} s), {name}")
-                }
-                _ => format!("{name}, {pieces} pass{}", if pieces == 1 { "" } else { "es" }),
+            // The first waits for the encoder: it says nothing of the others.
+            let message = if (2..=all).contains(&pieces) {
+                let left = begin.elapsed().mul_f64((all - pieces) as f64 / pieces as f64).as_secs_f64();
+                format!("{pieces}/{all} passes (left {left:.0} s), {name}")
+            } else {
+                format!("{name}, {pieces} pass{}", if pieces == 1 { "" } else { "es" })
             };
             self.bar.set_message(visible_line(&message).into_owned());
             self.bar.tick();

@@ -60,8 +60,11 @@ impl Segmenter<'_> {
         let strips = self.strips(network_shape, geometry, &way)?;
         let passes = match self.network.occupancy() {
             Some(_) if self.options.search.is_dense() => {
-                let at_once = [self.options.most_points, MOST_POINTS].into_iter().find(|points| *points > 0);
-                self.grid(network_shape, &way).len().div_ceil(at_once.unwrap_or(MOST_POINTS)) as u64
+                let at_once = match self.options.most_points {
+                    0 => MOST_POINTS,
+                    points => points,
+                };
+                self.grid(network_shape, &way).len().div_ceil(at_once) as u64
             }
             Some(_) => 0,
             None => {

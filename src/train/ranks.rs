@@ -23,6 +23,9 @@ pub struct Ranks {
 /// Whether a rank can go on: its first byte in an exchange.
 const CAN_GO_ON: u8 = 0;
 
+/// Between texts that are told as one: no fact and no configuration holds it.
+pub const SEPARATOR: &str = "\u{1e}";
+
 /// Bytes before the facts of a rank: exit status, and whether memory was refused.
 const STATUS: usize = 2;
 
@@ -163,6 +166,24 @@ impl Ranks {
         Ok(self.texts(&own)?.swap_remove(root))
     }
 
+    /// What the first rank does alone, of which the others hear if it fails; they get nothing else of it.
+    ///
+    /// # Errors
+    /// That of `act`, on every rank.
+    pub fn first<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        self.all(if self.is_first() { act().map(Some) } else { Ok(None) })
+    }
+
+    /// Whether the first rank finds it so, on every rank.
+    ///
+    /// # Errors
+    /// That of `look`, on every rank.
+    pub fn first_finds(&self, look: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let own = if self.is_first() { look() } else { Ok(false) };
+        let ((), facts) = self.exchange(own.map(|found| ((), vec![u8::from(found)])), 1)?;
+        Ok(facts[0] > 0)
+    }
+
     /// Refuses ranks whose named `facts` differ from those of the first.
     ///
     /// # Errors
@@ -171,10 +192,9 @@ impl Ranks {
         if !self.are_several() {
             return Ok(());
         }
-        // A separator that no fact holds.
-        let own = facts.iter().map(|(_, fact)| fact.as_str()).collect::<Vec<_>>().join("\u{1e}");
+        let own = facts.iter().map(|(_, fact)| fact.as_str()).collect::<Vec<_>>().join(SEPARATOR);
         let told = self.texts(&own)?;
-        let split = |text: &str| text.split('\u{1e}').map(str::to_owned).collect::<Vec<_>>();
+        let split = |text: &str| text.split(SEPARATOR).map(str::to_owned).collect::<Vec<_>>();
         let first = split(&told[0]);
         for (rank, text) in told.iter().enumerate().skip(1) {
             let differs = split(text).into_iter().zip(&first).zip(facts).find(|((own, first), _)| own != *first);

@@ -11,6 +11,7 @@ use crate::data::{BorderPoints, GridTransform, Labels, Padding, Volume};
 use crate::device::Device;
 use crate::device::collective::threads;
 use crate::error::{Error, Result};
+use crate::memory::Event;
 use crate::models::{Architecture, NetworkConfig, OssNetConfig, UNetConfig};
 use crate::rng::Rng;
 use crate::task::PreparedCase;
@@ -126,7 +127,7 @@ fn the_transports_order_changes_the_last_bits_only() {
 }
 
 /// A source one of whose cases cannot be read by whoever draws it.
-pub(super) struct Unreadable(pub(super) Vec<PreparedCase>, pub(super) usize);
+struct Unreadable(Vec<PreparedCase>, usize);
 
 impl CaseSource for Unreadable {
     fn len(&self) -> usize {
@@ -149,42 +150,48 @@ impl CaseSource for Unreadable {
     }
 }
 
-/// A case that one rank cannot read ends all of them at once, with an error that says whose it is.
-#[test]
-fn what_one_rank_cannot_do_ends_all() {
-    let (network, settings) = networks().into_iter().next().unwrap();
-    let cases = Unreadable(cases(), 3);
-    for deterministic_reduce in [false, true] {
-        let settings = TrainSettings { deterministic_reduce, ..settings.clone() };
-        let ended = train(4, &network, &settings, &cases);
-        let errors: Vec<String> = ended.into_iter().map(|ended| ended.unwrap_err().to_string()).collect();
-        let own = errors.iter().position(|error| error.starts_with("scan.nii.gz: is gone")).expect("one rank's own");
-        for (rank, error) in errors.iter().enumerate().filter(|(rank, _)| *rank != own) {
-            assert!(error.starts_with(&format!("rank {own}: scan.nii.gz: is gone")), "rank {rank}: {error}");
-        }
+/// A case that one of `ranks` cannot read ends all of them, with an error that says whose it is.
+pub(super) fn assert_one_ends_all(ranks: usize, network: &NetworkConfig, settings: &TrainSettings) {
+    let ended = train(ranks, network, settings, &Unreadable(cases(), 3));
+    let errors: Vec<String> = ended.into_iter().map(|ended| ended.unwrap_err().to_string()).collect();
+    let own = errors.iter().position(|error| error.starts_with("scan.nii.gz: is gone")).expect("one rank's own");
+    for (rank, error) in errors.iter().enumerate().filter(|(rank, _)| *rank != own) {
+        assert!(error.starts_with(&format!("rank {own}: scan.nii.gz: is gone")), "rank {rank}: {error}");
     }
 }
 
-/// A plan of a rank's steps asks for what the rank does, flat buffers included, event by event.
+#[test]
+fn what_one_rank_cannot_do_ends_all() {
+    let (network, settings) = networks().into_iter().next().unwrap();
+    for deterministic_reduce in [false, true] {
+        assert_one_ends_all(4, &network, &TrainSettings { deterministic_reduce, ..settings.clone() });
+    }
+}
+
+/// A plan of a rank's steps asks for what each of `ranks` does, event by event; the events.
+pub(super) fn assert_planned(ranks: usize, network: &NetworkConfig, settings: &TrainSettings) -> Vec<Event> {
+    let (cases, divided) = (cases(), settings.divided(ranks, cases().len()).unwrap());
+    let told = threads::run(ranks, |collective| {
+        let device = Device::cpu(1, 1 << 30).unwrap();
+        let mut trainer = Trainer::new(&device, network, divided.clone()).unwrap();
+        trainer.join(&Ranks::of(collective), settings.clone());
+        trainer.train(&cases, |_| Ok(())).unwrap();
+        trainer.events().to_vec()
+    });
+    let plan = Device::cpu(1, 1 << 30).unwrap().planned();
+    let mut planned = Trainer::new(&plan, network, divided).unwrap();
+    planned.dry_run(&cases, 2).unwrap();
+    assert!(!planned.events().is_empty());
+    told.iter().for_each(|events| assert!(events == planned.events(), "{}, {ranks} ranks", network.title()));
+    planned.events().to_vec()
+}
+
+/// Flat buffers included.
 #[test]
 fn plans_know_what_a_rank_allocates() {
-    let cases = cases();
     for (network, settings) in networks() {
         for deterministic_reduce in [false, true] {
-            let settings = TrainSettings { deterministic_reduce, ..settings.clone() };
-            let divided = settings.divided(2, cases.len()).unwrap();
-            let told = threads::run(2, |collective| {
-                let device = Device::cpu(1, 1 << 30).unwrap();
-                let mut trainer = Trainer::new(&device, &network, divided.clone()).unwrap();
-                trainer.join(&Ranks::of(collective), settings.clone());
-                trainer.train(&cases, |_| Ok(())).unwrap();
-                trainer.events().to_vec()
-            });
-            let plan = Device::cpu(1, 1 << 30).unwrap().planned();
-            let mut planned = Trainer::new(&plan, &network, divided).unwrap();
-            planned.dry_run(&cases, 2).unwrap();
-            assert!(!planned.events().is_empty());
-            told.iter().for_each(|events| assert!(events == planned.events(), "{}", network.title()));
+            assert_planned(2, &network, &TrainSettings { deterministic_reduce, ..settings.clone() });
         }
     }
 }

@@ -18,12 +18,6 @@ use crate::report::CaseScore;
 use crate::train::config::RunConfig;
 use crate::train::ranks::Ranks;
 
-/// What the first rank tells the others of a fold that needs no training.
-const FINISHED: &str = "finished";
-
-/// What it tells them of one that is gone on with.
-const RESUMING: &str = "resuming";
-
 /// Most bytes of a summary.
 const MOST_SUMMARY: u64 = 1 << 28;
 
@@ -42,7 +36,7 @@ pub(super) fn run(
     let verbosity = args.run.verbosity();
     let dataset = ranks.all(open_dataset(&config.data(), config.seed))?;
     let folds = ranks.all(Folds::of(&dataset, config.folds, config.seed))?;
-    ranks.all(if ranks.is_first() { fold_files::check(folder, &folds) } else { Ok(()) })?;
+    ranks.first(|| fold_files::check(folder, &folds))?;
     let begin = || {
         fold_files::write(folder, &folds, 0, &dataset)?;
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())
@@ -52,23 +46,20 @@ pub(super) fn run(
         let own = RunConfig { fold: number, ..config.clone() };
         let path = fold_files::folder_of(folder, number);
         let mut before = None;
-        let told = ranks.from(0, || {
+        let is_finished = ranks.first_finds(|| {
             before = finished(&path, &own)?;
-            Ok(before.as_ref().map_or("", |_| FINISHED).into())
+            Ok(before.is_some())
         })?;
-        if told == FINISHED {
+        if is_finished {
             verbosity.say(format!("fold {number}/{}: was finished before", config.folds));
             summaries.extend(before);
             continue;
         }
         verbosity.say(format!("fold {number}/{}", config.folds));
         // Held while it is trained, by the first rank.
-        let mut claimed = None;
-        let resuming = ranks.from(0, || {
-            claimed = Some(RunFolder::claim(&path, |_| true)?);
-            Ok(if path.join(CONFIG).exists() { RESUMING } else { "" }.into())
-        })?;
-        let place = Place { folder: &path, resuming: resuming == RESUMING, again, begin: &begin, ranks };
+        let _claimed = ranks.first(|| RunFolder::claim(&path, |_| true))?;
+        let resuming = ranks.first_finds(|| Ok(path.join(CONFIG).exists()))?;
+        let place = Place { folder: &path, resuming, again, begin: &begin, ranks };
         let trained = train_in(args, &own, device, &place)?;
         if !ranks.is_first() {
             continue;

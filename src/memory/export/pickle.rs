@@ -139,7 +139,7 @@ pub(super) fn read(bytes: &[u8]) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    /// Read by Python as by the reader above, and in as few bytes as there are.
+    /// The shortest opcode that holds a number.
     #[test]
     fn numbers_take_the_bytes_that_they_need() {
         let lengths = [0, 0xff, 0x100, 0x7fff_ffff, 0x8000_0000, 1 << 62].map(|number| {

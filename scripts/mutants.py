@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mutation tests: changes one expression after the other, and asks whether any test that runs it notices.
 
-    scripts/mutants.py build                  # once for a commit, half an hour: all mutants in one set of test programs
+    scripts/mutants.py build                  # once for a commit: all mutants in one set of test programs
     scripts/mutants.py cover                  # which test runs which mutant, and how long it takes
     scripts/mutants.py run [--part 3/10] [--only FILE] [--seconds 30]
     scripts/mutants.py report                 # counts, and the survivors that mutants/explained.txt does not explain

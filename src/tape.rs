@@ -16,7 +16,7 @@ mod op;
 mod parameters;
 mod precision;
 mod running_stats;
-mod together;
+mod sync_group;
 mod var;
 
 use std::cell::{Cell, RefCell};
@@ -34,7 +34,7 @@ pub use op::{Cost, Needs, Op, OutputSpec};
 pub use parameters::{BufferId, ParamId, Parameter, ParameterKind, Parameters};
 pub use precision::Precision;
 pub(crate) use running_stats::RunningUpdate;
-pub use together::Together;
+pub use sync_group::SyncGroup;
 pub use var::Var;
 use var::{Handle, Slot};
 
@@ -76,7 +76,7 @@ pub struct Tape {
     precision: Cell<Precision>,
     /// Seed of the tape's random ops, and how many were handed out.
     seeds: Cell<(u64, u64)>,
-    together: Option<Rc<dyn Together>>,
+    sync_group: Option<Rc<dyn SyncGroup>>,
 }
 
 impl Tape {
@@ -93,7 +93,7 @@ impl Tape {
             recompute_all: Cell::new(false),
             precision: Cell::default(),
             seeds: Cell::new((0, 0)),
-            together: None,
+            sync_group: None,
         }
     }
 

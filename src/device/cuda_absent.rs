@@ -47,14 +47,14 @@ impl Graph {
 pub struct Fetch(Infallible);
 
 /// Page-locked memory: here a type without values.
-pub struct Cargo(Infallible);
+pub struct Pinned(Infallible);
 
 /// A point of a stream: here a type without values.
 #[derive(Clone)]
-pub struct Passed(Infallible);
+pub struct StreamEvent(Infallible);
 
 /// A copy on its way: here a type without values.
-pub struct Sent(Infallible);
+pub struct Upload(Infallible);
 
 /// A kernel launch: here a type without values.
 pub struct Kernel<'a>(Infallible, PhantomData<&'a Cuda>);
@@ -198,27 +198,27 @@ impl Cuda {
         match self.0 {}
     }
 
-    pub fn pack(&self, _: usize, _: impl FnOnce(&mut [u8])) -> Result<Cargo> {
+    pub fn pin(&self, _: usize, _: impl FnOnce(&mut [u8])) -> Result<Pinned> {
         match self.0 {}
     }
 
-    pub fn passed(&self) -> Result<Passed> {
+    pub fn record_event(&self) -> Result<StreamEvent> {
         match self.0 {}
     }
 
-    pub fn send(&self, cargo: Cargo, _: &[(u64, Range<usize>)], _: &Passed) -> Result<Sent> {
-        match cargo.0 {}
+    pub fn begin_upload(&self, pinned: Pinned, _: &[(u64, Range<usize>)], _: &StreamEvent) -> Result<Upload> {
+        match pinned.0 {}
     }
 
-    pub fn receive(&self, sent: &Sent) -> Result<()> {
+    pub fn wait_in_stream(&self, sent: &Upload) -> Result<()> {
         match sent.0 {}
     }
 
-    pub fn unload(&self, sent: &mut Sent) -> Result<()> {
+    pub fn reclaim(&self, sent: &mut Upload) -> Result<()> {
         match sent.0 {}
     }
 
-    pub fn waited(&self, passed: &Passed, _: &Sent) -> Result<f64> {
+    pub fn stall(&self, passed: &StreamEvent, _: &Upload) -> Result<f64> {
         match passed.0 {}
     }
 

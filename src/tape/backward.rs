@@ -1,6 +1,6 @@
 //! What an op's backward pass works with: the gradients of its outputs, the values it asked for, the gradients to write.
 
-use super::{Node, Tape, Together};
+use super::{Node, SyncGroup, Tape};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::Role;
@@ -26,8 +26,8 @@ impl Backward<'_> {
     }
 
     /// The other passes of the step, if statistics are those of all.
-    pub fn together(&self) -> Option<&dyn Together> {
-        self.tape.together()
+    pub fn sync_group(&self) -> Option<&dyn SyncGroup> {
+        self.tape.sync_group()
     }
 
     /// The gradient of an op's only output.

@@ -4,7 +4,7 @@ mod feed;
 mod late;
 mod passes;
 mod reduction;
-mod together;
+mod sync_norm;
 mod window;
 
 use std::ops::Range;

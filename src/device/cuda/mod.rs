@@ -6,7 +6,6 @@
 //!
 //! Without the feature `cuda` the same names exist, and no device is ever found.
 
-mod cargo;
 mod clock;
 #[cfg(feature = "cudnn")]
 mod cudnn;
@@ -26,6 +25,7 @@ mod nccl;
 mod ptx_codec;
 mod queue;
 mod staging;
+mod uploads;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -41,7 +41,6 @@ use super::launch_config::{LaunchConfig, THREADS};
 use super::target::{CudaTarget, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
-pub use cargo::{Cargo, Passed, Sent};
 use clock::Clock;
 pub use cudnn::Cudnn;
 pub use fetch::Fetch;
@@ -54,6 +53,7 @@ use nccl::Watch;
 pub use nccl::{Communicator, load_nccl, nccl_id};
 use queue::{Queue, Task};
 use staging::Staging;
+pub use uploads::{Pinned, StreamEvent, Upload};
 
 /// Bytes that travel to the device in a kernel's arguments, which needs no buffer on the host that must wait for them.
 const SMALL: usize = 256;

@@ -23,7 +23,7 @@ use crate::memory::{Role, RoleBytes};
 use crate::nn::layers::EPSILON;
 use crate::ops::Grouping;
 use crate::ops::norm_act::{self, NormActArgs, ResidualPlace, norm_act};
-use crate::tape::{Mode, Tape, Together, Var};
+use crate::tape::{Mode, SyncGroup, Tape, Var};
 use crate::tensor::{DType, Tensor};
 
 /// The terms of a normalisation's gradient that flow through its statistics.
@@ -38,19 +38,19 @@ pub(in crate::nn) struct StatsGradient {
 
 impl StatsGradient {
     /// From the scale `gamma` `[C]` or `[items, C]`, the sums `Σ g·x̂` and `Σ g` of its shape, and the number of elements
-    /// behind each statistic. Groups are channels, or all elements. What is `together` has statistics of all passes: `count`
-    /// is of one.
+    /// behind each statistic. Groups are channels, or all elements. In a `sync_group` the statistics are those of all
+    /// passes, and `count` is of one.
     fn new(
         device: &Device,
         statistics: (&Tensor, Grouping),
         gamma: &Tensor,
         sums: [&Tensor; 2],
         count: usize,
-        together: Option<&dyn Together>,
+        sync_group: Option<&dyn SyncGroup>,
     ) -> Result<Self> {
         let mut own =
-            Self::of_one(device, statistics, gamma, sums, count * together.map_or(1, |others| others.passes()))?;
-        let Some(others) = together else { return Ok(own) };
+            Self::of_one(device, statistics, gamma, sums, count * sync_group.map_or(1, |others| others.passes()))?;
+        let Some(others) = sync_group else { return Ok(own) };
         let bytes = own.slope.buffer().len();
         let mut both = Tensor::empty(device, &[2, gamma.channels()], DType::F32, Role::Transient)?;
         both.unshared().copy_part(0, own.slope.buffer(), 0..bytes)?;
@@ -67,7 +67,7 @@ impl StatsGradient {
         direct: &Tensor,
         statistics: (&Tensor, Grouping),
         count: usize,
-        together: Option<&dyn Together>,
+        sync_group: Option<&dyn SyncGroup>,
     ) -> Result<Self> {
         let (device, groups) = (x.device(), statistics.1.groups(x.channels()));
         let [products, sums] = norm_act::gradient_sums(x, statistics, EPSILON, direct)?;
@@ -75,7 +75,7 @@ impl StatsGradient {
         let unit = [vec![0.0; groups], vec![1.0 - EPSILON; groups]].concat();
         let unit = Tensor::from_slice(device, &[2, groups], Role::Transient, &unit)?;
         let gamma = Tensor::from_slice(device, &[x.channels()], Role::Transient, &vec![1.0; x.channels()])?;
-        let own = Self::new(device, (&unit, statistics.1), &gamma, [&products, &sums], count, together)?;
+        let own = Self::new(device, (&unit, statistics.1), &gamma, [&products, &sums], count, sync_group)?;
         Ok(Self { statistics: statistics.0.clone(), ..own })
     }
 

@@ -269,7 +269,7 @@ impl Op for Slabs {
             (true, Some(products), Some(sums)) => {
                 let count = pass.convolved[..4].iter().product();
                 let statistics = (&rest[0], Grouping::Channel);
-                Some(StatsGradient::new(&device, statistics, &rest[1], [products, sums], count, backward.together())?)
+                Some(StatsGradient::new(&device, statistics, &rest[1], [products, sums], count, backward.sync_group())?)
             }
             _ => None,
         };

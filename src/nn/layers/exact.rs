@@ -40,7 +40,8 @@ impl Op for InFront {
     fn backward(&self, backward: &mut Backward<'_>) -> Result<()> {
         let (x, statistics, direct) = (backward.value(0)?, backward.value(1)?, backward.take_gradient()?);
         let count = x.len() / self.grouping.groups(x.channels());
-        let through = StatsGradient::of_direct(&x, &direct, (&statistics, self.grouping), count, backward.together())?;
+        let through =
+            StatsGradient::of_direct(&x, &direct, (&statistics, self.grouping), count, backward.sync_group())?;
         let dx = through.add(x, direct)?;
         backward.accumulate(0, dx)
     }

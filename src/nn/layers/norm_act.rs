@@ -8,7 +8,7 @@ use crate::ops::activation::Activation;
 use crate::ops::linear::WithStats;
 use crate::ops::moments::Grouping;
 use crate::ops::norm_act::{self, ResidualPlace};
-use crate::tape::{Precision, Tape, Together, Var};
+use crate::tape::{Precision, SyncGroup, Tape, Var};
 use crate::tensor::Tensor;
 
 /// Where a normalisation's scale and shift come from.
@@ -84,8 +84,8 @@ impl NormAct {
     }
 
     /// The passes whose statistics are one, if those of this norm are.
-    fn together<'a>(&self, tape: &'a Tape) -> Option<&'a dyn Together> {
-        tape.together().filter(|_| self.running.is_some() && tape.is_training())
+    fn sync_group<'a>(&self, tape: &'a Tape) -> Option<&'a dyn SyncGroup> {
+        tape.sync_group().filter(|_| self.running.is_some() && tape.is_training())
     }
 
     /// True if the statistics are those of the input itself, and gradients flow through them.
@@ -106,7 +106,7 @@ impl NormAct {
             (Some(running), false) => tape.constant(parameters.buffer(running).clone()),
             _ => make()?,
         };
-        let statistics = match self.together(tape) {
+        let statistics = match self.sync_group(tape) {
             Some(others) => tape.constant(others.moments(statistics.tensor())?),
             None => statistics,
         };
@@ -117,9 +117,9 @@ impl NormAct {
     /// Lets the running statistics follow those of all passes, once a process.
     pub(in crate::nn) fn note(&self, tape: &Tape, statistics: &Var, count: usize) {
         let Some(running) = self.running.filter(|_| tape.is_training()) else { return };
-        match self.together(tape) {
+        match self.sync_group(tape) {
             None => tape.update_buffer(running, statistics, count, MOMENTUM),
-            Some(others) if others.keeps() => {
+            Some(others) if others.is_leader() => {
                 tape.update_buffer(running, statistics, count * others.passes(), MOMENTUM);
             }
             Some(_) => {}
@@ -233,8 +233,8 @@ impl NormAct {
         let count = x.shape().iter().product::<usize>() / groups.max(1);
         let measure = || statistics.clone().map_or_else(|| ops::moments(tape, x, grouping), Ok);
         let statistics = self.statistics(tape, parameters, count, measure)?;
-        let together = self.together(tape).is_some();
-        let x = match together {
+        let synced = self.sync_group(tape).is_some();
+        let x = match synced {
             true => &exact::in_front(tape, x, &statistics, grouping)?,
             false => x,
         };
@@ -254,7 +254,7 @@ impl NormAct {
         let coefficients = act.map(|act| act.vars(tape, parameters)).unwrap_or_default();
         let parts = norm_act::NormActArgs {
             statistics: Some((&statistics, grouping)),
-            through_statistics: self.is_through(tape) && !together,
+            through_statistics: self.is_through(tape) && !synced,
             epsilon: EPSILON,
             gamma: scale.as_ref(),
             beta: shift.as_ref(),

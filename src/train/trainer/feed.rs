@@ -1,7 +1,7 @@
-//! Batches on their way to a CUDA device while it works on the one before.
+//! Double-buffered batches: the next one is uploaded while a CUDA device works on the one before.
 //!
-//! The thread that draws a batch also packs it into page-locked memory, classes as bytes. When a pass is launched the next batch
-//! is sent to one of two places on the device, beside the pass, and what is launched behind waits for it there. A place is
+//! The thread that draws a batch also packs it into page-locked memory, labels as bytes. When a pass has been launched, the next
+//! batch is uploaded beside it into the other of two buffers (places) on the device, and the next pass waits for it there. A place is
 //! written again when the pass that reads it is done. On other devices a batch is uploaded when its pass begins.
 
 use std::borrow::Borrow;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::passes::out_of_batches;
 use super::{NextBatch, Trainer};
 use crate::data::prefetch::Queue;
-use crate::device::cuda::{Cargo, Passed, Sent};
+use crate::device::cuda::{Pinned, StreamEvent, Upload};
 use crate::device::{Backend, Device, Foreseen, Target};
 use crate::error::{Error, Result};
 use crate::memory::{Phase, Role};
@@ -26,8 +26,8 @@ const DIFFERENT_STEPS: usize = 2;
 pub(super) struct Drawn {
     /// Without its numbers, if they are packed.
     host: HostBatch,
-    cargo: Option<Cargo>,
-    sent: Option<Sent>,
+    pinned: Option<Pinned>,
+    sent: Option<Upload>,
 }
 
 impl Drawn {
@@ -38,10 +38,10 @@ impl Drawn {
 
     /// Packs `host` for `device`; any thread may.
     pub(super) fn new(device: &Device, host: HostBatch) -> Result<Self> {
-        let Backend::Cuda(cuda) = device.backend() else { return Ok(Self { host, cargo: None, sent: None }) };
+        let Backend::Cuda(cuda) = device.backend() else { return Ok(Self { host, pinned: None, sent: None }) };
         let parts = host.parts();
-        let cargo = cuda.pack(parts.last().map_or(0, |part| part.end), |bytes| host.pack(bytes))?;
-        Ok(Self { host: host.emptied(), cargo: Some(cargo), sent: None })
+        let pinned = cuda.pin(parts.last().map_or(0, |part| part.end), |bytes| host.pack(bytes))?;
+        Ok(Self { host: host.emptied(), pinned: Some(pinned), sent: None })
     }
 }
 
@@ -65,7 +65,7 @@ struct Place {
     /// As [`HostBatch::arrays`] has them, classes as bytes.
     arrays: Vec<Tensor>,
     /// From here on nothing reads them.
-    passed: Option<Passed>,
+    passed: Option<StreamEvent>,
 }
 
 /// What is between the host's batches and the device.
@@ -78,7 +78,7 @@ pub(super) struct Feed {
     /// The next pass's batch, or why there is none.
     coming: Option<Result<Drawn>>,
     /// The copies of the batches of the last two passes, the older one first, each with the end of the pass before it.
-    copies: [Option<(Passed, Sent)>; 2],
+    copies: [Option<(StreamEvent, Upload)>; 2],
     /// [`Batch::known`] of the batches that lie in the places.
     known: [Option<f32>; 2],
 }
@@ -124,20 +124,20 @@ impl Feed {
     /// Nothing that is launched from now on reads place `which`.
     fn pass(&mut self, device: &Device, which: usize) -> Result<()> {
         if let (Backend::Cuda(cuda), Some(place)) = (device.backend(), self.places.get_mut(which)) {
-            place.passed = Some(cuda.passed()?);
+            place.passed = Some(cuda.record_event()?);
         }
         Ok(())
     }
 
     /// Sends `drawn` to the place of the next pass, which fits.
     fn send(&self, device: &Device, drawn: &mut Drawn) -> Result<()> {
-        if let (Backend::Cuda(cuda), Some(cargo)) = (device.backend(), drawn.cargo.take()) {
+        if let (Backend::Cuda(cuda), Some(pinned)) = (device.backend(), drawn.pinned.take()) {
             let place = &self.places[self.turn];
             let parts: Vec<(u64, Range<usize>)> =
                 place.arrays.iter().map(Tensor::address).zip(drawn.host.parts()).collect();
             let passed =
                 place.passed.as_ref().ok_or_else(|| Error::Device("a place without an event; report this".into()))?;
-            drawn.sent = Some(cuda.send(cargo, &parts, passed)?);
+            drawn.sent = Some(cuda.begin_upload(pinned, &parts, passed)?);
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Feed {
             // A pass that follows another begins when that one has passed.
             let before = self.places[1 - self.turn].passed.clone();
             if let (Some(sent), Some(before)) = (drawn.sent, before) {
-                cuda.receive(&sent)?;
+                cuda.wait_in_stream(&sent)?;
                 self.copies.swap(0, 1);
                 self.copies[1] = Some((before, sent));
             }
@@ -163,7 +163,7 @@ impl Feed {
     pub(super) fn waited(&mut self, device: &Device) -> Result<Duration> {
         let copy = self.copies[0].take().or_else(|| self.copies[1].take());
         match (device.backend(), copy) {
-            (Backend::Cuda(cuda), Some((before, sent))) => Ok(Duration::from_secs_f64(cuda.waited(&before, &sent)?)),
+            (Backend::Cuda(cuda), Some((before, sent))) => Ok(Duration::from_secs_f64(cuda.stall(&before, &sent)?)),
             _ => Ok(Duration::ZERO),
         }
     }
@@ -240,7 +240,7 @@ impl Trainer {
         self.feed.pass(&device, 1 - self.feed.turn)?;
         // Page-locked memory goes back before another batch is asked for: no more exist than were counted.
         for (_, sent) in self.feed.copies.iter_mut().flatten() {
-            cuda.unload(sent)?;
+            cuda.reclaim(sent)?;
         }
         self.feed.coming = next(self).map(|given| match given? {
             Given::Own(mut drawn) => {

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::together::Made;
+use super::sync_norm::Made;
 use super::{NextBatch, Trainer};
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@ use crate::nn::chunked::StatsGradient;
 use crate::nn::layers::EPSILON;
 use crate::ops::norm_act::{self, norm_act};
 use crate::ops::{self, Grouping, copy_range};
-use crate::tape::{Backward, Mode, Tape, Together, Var};
+use crate::tape::{Backward, Mode, SyncGroup, Tape, Var};
 use crate::tensor::Tensor;
 
 /// See the page of the block.
@@ -18,7 +18,7 @@ pub(super) fn backward(op: &ChunkedBlock, backward: &mut Backward<'_>) -> Result
     let statistics = [&all[at], &all[at + 1]];
     let values = op.values(&device, &all);
     let mut gradient = backward.take_gradient()?;
-    let mut totals = Totals { values: &values, sums: vec![None; at], together: backward.together() };
+    let mut totals = Totals { values: &values, sums: vec![None; at], sync_group: backward.sync_group() };
     let mut h = Tensor::empty(&device, gradient.shape(), gradient.dtype(), Role::Transient)?;
     for chunk in values.chunks() {
         let tape = op.tape(&device, Mode::Eval);
@@ -48,7 +48,7 @@ struct Totals<'a> {
     values: &'a Values<'a>,
     sums: Vec<Option<Tensor>>,
     /// The other passes, whose statistics are the same.
-    together: Option<&'a dyn Together>,
+    sync_group: Option<&'a dyn SyncGroup>,
 }
 
 impl Totals<'_> {
@@ -85,7 +85,7 @@ impl Totals<'_> {
         match (&self.sums[norm], &self.sums[norm + 1]) {
             (Some(products), Some(sums)) => {
                 let (gamma, statistics) = (&self.values.all[norm], (statistics, Grouping::Scalar));
-                StatsGradient::new(self.values.device, statistics, gamma, [products, sums], count, self.together)
+                StatsGradient::new(self.values.device, statistics, gamma, [products, sums], count, self.sync_group)
             }
             _ => Err(Error::shape(NAME, "there are no points")),
         }

@@ -92,7 +92,7 @@ pub fn chunked_block(
     let (output, statistics) = device.in_op(NAME, || {
         let shape = [x.shape()[0], second[0].shape()[0]];
         let mut output = Tensor::empty(device, &shape, op.precision.storage(), Role::Transient)?;
-        let exact = |own: Tensor| tape.together().map_or(Ok(own.clone()), |others| others.moments(own));
+        let exact = |own: Tensor| tape.sync_group().map_or(Ok(own.clone()), |others| others.moments(own));
         let statistics = op.run(&op.values(device, &values), Statistics::Taken(&exact), &mut output)?;
         Ok::<_, Error>((output, statistics))
     })?;

@@ -1,7 +1,7 @@
-//! Data that travel to the device while it computes: out of page-locked memory, on a stream of their own.
+//! Uploads that overlap with kernels: from page-locked (pinned) memory, on a stream of their own.
 //!
 //! Events keep two orders, and the host waits for neither: a copy begins when the kernels that read its target before are done
-//! ([`Cuda::passed`]), and kernels that are launched behind [`Cuda::receive`] begin when the copy is done.
+//! [`Cuda::record_event`], and kernels that are launched behind [`Cuda::wait_in_stream`] begin when the copy is done.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
@@ -12,20 +12,20 @@ use cudarc::driver::{CudaEvent, DriverError, PinnedHostSlice, result};
 use super::{Cuda, driver};
 use crate::error::Result;
 
-/// Page-locked memory, full of what is to travel.
-pub struct Cargo {
+/// Page-locked memory that holds what is to be uploaded.
+pub struct Pinned {
     memory: PinnedHostSlice<u8>,
     bytes: usize,
 }
 
 /// A point of the stream that kernels run on.
 #[derive(Clone)]
-pub struct Passed(Arc<CudaEvent>);
+pub struct StreamEvent(Arc<CudaEvent>);
 
-/// A copy on its way.
-pub struct Sent {
+/// A copy to the device that was begun.
+pub struct Upload {
     /// `None` once the memory was handed back.
-    cargo: Option<Cargo>,
+    pinned: Option<Pinned>,
     arrived: CudaEvent,
 }
 
@@ -38,7 +38,7 @@ impl Cuda {
     ///
     /// # Errors
     /// The host has no memory to lock.
-    pub fn pack(&self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<Cargo> {
+    pub fn pin(&self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<Pinned> {
         let locking = |e| driver::failed(&format!("locking {bytes} bytes of the host's memory (lower --prefetch)"), e);
         self.bind()?;
         let mut memory = match self.spare(bytes) {
@@ -47,7 +47,7 @@ impl Cuda {
             None => unsafe { self.context.alloc_pinned_with_flags(bytes.max(1), 0) }.map_err(locking)?,
         };
         fill(&mut memory.as_mut_slice().map_err(locking)?[..bytes]);
-        Ok(Cargo { memory, bytes })
+        Ok(Pinned { memory, bytes })
     }
 
     /// Memory that went back, of this length: batches of a run are of one.
@@ -64,23 +64,23 @@ impl Cuda {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn passed(&self) -> Result<Passed> {
+    pub fn record_event(&self) -> Result<StreamEvent> {
         self.not_captured("a mark for copies")?;
         self.settle()?;
-        self.stream.record_event(Some(CU_EVENT_DEFAULT)).map(|event| Passed(Arc::new(event))).map_err(failed)
+        self.stream.record_event(Some(CU_EVENT_DEFAULT)).map(|event| StreamEvent(Arc::new(event))).map_err(failed)
     }
 
-    /// Begins to copy ranges of `cargo` to addresses, when all before `after` is done.
+    /// Begins to copy ranges of `pinned` to addresses, when all before `after` is done.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn send(&self, cargo: Cargo, parts: &[(u64, Range<usize>)], after: &Passed) -> Result<Sent> {
+    pub fn begin_upload(&self, pinned: Pinned, parts: &[(u64, Range<usize>)], after: &StreamEvent) -> Result<Upload> {
         self.bind()?;
         let start = || -> Result<CudaEvent, DriverError> {
             self.copies.wait(&after.0)?;
-            let bytes = &cargo.memory.as_slice()?[..cargo.bytes];
+            let bytes = &pinned.memory.as_slice()?[..pinned.bytes];
             for (to, part) in parts {
-                // SAFETY: the target is a live buffer, which nobody reads before `receive`; the source stays as it is until
+                // SAFETY: the target is a live buffer, which nobody reads before `wait_in_stream`; the source stays as it is until
                 // the event says that it was copied.
                 unsafe { result::memcpy_htod_async(*to, &bytes[part.clone()], self.copies.cu_stream()) }?;
             }
@@ -91,14 +91,14 @@ impl Cuda {
             // Whatever was begun: the memory must not go before.
             let _ = self.copies.synchronize();
         }
-        Ok(Sent { arrived: arrived.map_err(failed)?, cargo: Some(cargo) })
+        Ok(Upload { arrived: arrived.map_err(failed)?, pinned: Some(pinned) })
     }
 
     /// What is launched from now on finds `sent` in its place.
     ///
     /// # Errors
     /// [`crate::Error::Device`] while a graph is captured, or what the driver says.
-    pub fn receive(&self, sent: &Sent) -> Result<()> {
+    pub fn wait_in_stream(&self, sent: &Upload) -> Result<()> {
         self.not_captured("a copy to the device")?;
         self.settle()?;
         self.stream.wait(&sent.arrived).map_err(failed)
@@ -108,10 +108,10 @@ impl Cuda {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn unload(&self, sent: &mut Sent) -> Result<()> {
-        let Some(cargo) = sent.cargo.take() else { return Ok(()) };
+    pub fn reclaim(&self, sent: &mut Upload) -> Result<()> {
+        let Some(pinned) = sent.pinned.take() else { return Ok(()) };
         sent.arrived.synchronize().map_err(failed)?;
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(cargo.memory);
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(pinned.memory);
         Ok(())
     }
 
@@ -119,15 +119,15 @@ impl Cuda {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn waited(&self, passed: &Passed, sent: &Sent) -> Result<f64> {
+    pub fn stall(&self, passed: &StreamEvent, sent: &Upload) -> Result<f64> {
         Ok((f64::from(passed.0.elapsed_ms(&sent.arrived).map_err(failed)?) / 1e3).max(0.0))
     }
 }
 
-impl Drop for Sent {
+impl Drop for Upload {
     /// Neither the memory nor its target may go before the copy is done.
     fn drop(&mut self) {
-        if self.cargo.is_some() {
+        if self.pinned.is_some() {
             let _ = self.arrived.synchronize();
         }
     }

@@ -23,7 +23,7 @@ use crate::memory::{Phase, Role};
 use crate::models::loss::{Batch, Targets};
 use crate::ops::moments::Merged;
 use crate::ops::workspace;
-use crate::tape::{ParamId, RunningUpdate, Together};
+use crate::tape::{ParamId, RunningUpdate, SyncGroup};
 use crate::tensor::{DType, Tensor};
 use crate::train::ranks::Ranks;
 
@@ -133,12 +133,12 @@ impl Total {
 }
 
 /// The only pass of its rank.
-impl Together for Meetings {
+impl SyncGroup for Meetings {
     fn passes(&self) -> usize {
         self.own * self.size
     }
 
-    fn keeps(&self) -> bool {
+    fn is_leader(&self) -> bool {
         true
     }
 
@@ -171,12 +171,12 @@ impl OneOfSeveral {
     }
 }
 
-impl Together for OneOfSeveral {
+impl SyncGroup for OneOfSeveral {
     fn passes(&self) -> usize {
         self.passes
     }
 
-    fn keeps(&self) -> bool {
+    fn is_leader(&self) -> bool {
         self.first
     }
 
@@ -330,8 +330,8 @@ impl Trainer {
     }
 
     /// One pass among the others.
-    fn pass_among(&self, batch: &Batch, others: Rc<dyn Together>) -> Result<Made> {
-        let tape = self.tape().with_others(others);
+    fn pass_among(&self, batch: &Batch, others: Rc<dyn SyncGroup>) -> Result<Made> {
+        let tape = self.tape().in_sync_group(others);
         let loss = share_of_loss(&tape, &self.parameters, &*self.network, batch, &self.settings)?;
         let value = loss.tensor().fetch()?;
         let updates = tape.take_buffer_updates();

@@ -1,4 +1,4 @@
-//! Tapes whose batch statistics are those of all of them: the passes of one step, in one process or in several.
+//! Synchronised batch statistics: the passes of a step, in one process or in several, that share means and variances.
 
 use std::rc::Rc;
 
@@ -7,13 +7,13 @@ use crate::error::Result;
 use crate::memory::{Phase, Role};
 use crate::tensor::Tensor;
 
-/// What joins the passes of a step. Each of them records the same ops, and so all meet at the same places in the same order.
-pub trait Together {
+/// The passes of a step that share batch statistics. Each records the same ops, so that all reach the same exchanges in the same order.
+pub trait SyncGroup {
     /// How many passes there are.
     fn passes(&self) -> usize;
 
-    /// True for one pass of each process: what all find alike, it keeps.
-    fn keeps(&self) -> bool;
+    /// True for one pass of each process, which alone updates the running statistics.
+    fn is_leader(&self) -> bool;
 
     /// Means and biased variances of the elements of all passes, from those of this one's `[2, groups]`, which are as many.
     ///
@@ -29,15 +29,15 @@ pub trait Together {
 }
 
 impl Tape {
-    /// The same tape as one of several passes.
-    pub fn with_others(mut self, together: Rc<dyn Together>) -> Self {
-        self.together = Some(together);
+    /// The same tape, as that of a pass of `sync_group`.
+    pub fn in_sync_group(mut self, sync_group: Rc<dyn SyncGroup>) -> Self {
+        self.sync_group = Some(sync_group);
         self
     }
 
     /// The other passes of the step, if statistics are those of all.
-    pub fn together(&self) -> Option<&dyn Together> {
-        self.together.as_deref()
+    pub fn sync_group(&self) -> Option<&dyn SyncGroup> {
+        self.sync_group.as_deref()
     }
 
     /// Plays the tape backwards from `loss` (one element); the gradients of the parameters, which are left as they are.

@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// `1 case`, `2 cases`.
+/// `1 case`, `2 cases`, `2 passes`.
 pub fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    let ending = if what.ends_with('s') { "es" } else { "s" };
+    format!("{count} {what}{}", if count == 1 { "" } else { ending })
 }
 
 /// A text of several lines for a terminal: every other control character, and those that turn the direction of writing, are
@@ -79,6 +80,12 @@ mod tests {
         // JSON stays JSON, and means the same.
         let json = serde_json::to_string(&evil).unwrap();
         assert_eq!(serde_json::from_str::<String>(&visible(&json)).unwrap(), evil);
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let told = [plural(1, "case"), plural(0, "case"), plural(1, "pass"), plural(40, "pass")];
+        assert_eq!(told, ["1 case", "0 cases", "1 pass", "40 passes"]);
     }
 
     #[test]

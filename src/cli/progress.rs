@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::output::note;
 use crate::data::Warning;
-use crate::text::visible_line;
+use crate::text::{plural, visible_line};
 
 /// Seconds between plain lines in a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -158,7 +158,7 @@ impl ProgressTask {
                 let left = begin.elapsed().mul_f64((all - pieces) as f64 / pieces as f64).as_secs_f64();
                 format!("{pieces}/{all} passes (left {left:.0} s), {name}")
             } else {
-                format!("{name}, {pieces} pass{}", if pieces == 1 { "" } else { "es" })
+                format!("{name}, {}", plural(pieces as usize, "pass"))
             };
             self.bar.set_message(visible_line(&message).into_owned());
             self.bar.tick();

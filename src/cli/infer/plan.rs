@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::infer::InferencePlan;
 use crate::memory::format_bytes;
 use crate::memory::size::host_budget;
-use crate::text::visible_line;
+use crate::text::{plural, visible_line};
 
 /// Prints a line for each case.
 ///
@@ -68,7 +68,7 @@ fn line(name: &str, plan: &InferencePlan) -> String {
     let sides = |[x, y, z]: [usize; 3]| format!("{x}x{y}x{z}");
     let mut line = format!("{name}: {} voxels, {} for the network", sides(plan.shape), sides(plan.network_shape));
     if plan.passes > 0 {
-        line += &format!(", {} passes", plan.passes);
+        line += &format!(", {}", plural(plan.passes as usize, "pass"));
     }
     if plan.strips > 1 {
         line += &format!(" in {} strips", plan.strips);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mutation tests: changes one expression after the other, and asks whether any test that runs it notices.
 
-    scripts/mutants.py build                  # once for a commit: all mutants in one set of test programs
+    scripts/mutants.py build [--lib]          # once for a commit: all mutants in one set of test programs (--lib: the library's)
     scripts/mutants.py cover                  # which test runs which mutant, and how long it takes
     scripts/mutants.py run [--part 3/10] [--only FILE] [--seconds 30]
     scripts/mutants.py report                 # counts, and the survivors that mutants/explained.txt does not explain
@@ -29,7 +29,7 @@ AREAS = ["memory", "data", "evaluate", "train", "planner"]
 # What is about kernels runs the arena for minutes and asks nothing of it that others do not.
 LEFT_OUT = ("ops::", "mesh::", "tape::")
 CARGO = ["--config", "profile.dev.package.ossnet.opt-level=1"]
-TARGETS = ["--lib", "--test", "commands", "--test", "engine"]
+LIBRARY, TARGETS = ["--lib"], ["--lib", "--test", "commands", "--test", "engine"]
 
 
 def lines(path):
@@ -80,17 +80,17 @@ def not_compiling(messages):
     return found
 
 
-def cargo(command, *arguments):
-    run = ["cargo", command, *TARGETS, "--message-format=json", *CARGO, *arguments]
+def cargo(command, targets, *arguments):
+    run = ["cargo", command, *targets, "--message-format=json", *CARGO, *arguments]
     result = subprocess.run(run, cwd=TREE, stdout=subprocess.PIPE, text=True)
     return result.returncode, [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
 
-def build():
+def build(targets):
     subprocess.run(["cargo", "build", "--quiet", "--manifest-path", ROOT / "mutants" / "Cargo.toml"], check=True)
     while True:
         rewrite()
-        status, messages = cargo("check")
+        status, messages = cargo("check", targets, "--profile", "test")
         errors = [m["message"] for m in messages if m["reason"] == "compiler-message" and m["message"]["level"] == "error"]
         if not errors:
             break
@@ -98,7 +98,7 @@ def build():
         print(f"{len(skipped)} do not compile", flush=True)
         with (HERE / "skipped.txt").open("a") as file:
             file.writelines(f"{number}\n" for number in sorted(skipped))
-    status, messages = cargo("test", "--no-run")
+    status, messages = cargo("test", targets, "--no-run")
     if status != 0:
         sys.exit("error: the tests do not compile")
     programs = {m["target"]["name"]: m["executable"] for m in messages if m.get("executable") and m["profile"]["test"]}
@@ -209,6 +209,7 @@ def report():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["build", "cover", "run", "report"])
+    parser.add_argument("--lib", action="store_true", help="build the library's tests alone")
     parser.add_argument("--part", default="0/1", help="K/N: every Nth mutant")
     parser.add_argument("--only", default="", help="files whose name holds this")
     parser.add_argument("--seconds", type=float, default=30, help="of processor time for a mutant")
@@ -216,7 +217,9 @@ def main():
     HERE.mkdir(parents=True, exist_ok=True)
     if options.command == "run":
         return run(options.part, options.only, options.seconds)
-    return {"build": build, "cover": cover, "report": report}[options.command]()
+    if options.command == "build":
+        return build(LIBRARY if options.lib else TARGETS)
+    return {"cover": cover, "report": report}[options.command]()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Builds the wheel, checks it, installs it offline into a fresh environment, and runs its tests and the notebook there.
 #
-#     scripts/wheel.sh [--profile NAME]   # release by default; dev builds fast and makes a larger wheel
+#     scripts/wheel.sh [--profile NAME]   # wheel by default; dev builds fast and makes a larger wheel
 #
 # PyPI gives the tools: maturin builds, zig links (scripts/portable.sh), auditwheel confirms the tag. The wheel lands in
 # target/python/dist.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=release
+profile=wheel
 [ "${1:-}" != --profile ] || profile=${2:?a profile, for example dev}
 most=12000000 # bytes
 home=target/python
@@ -25,7 +25,7 @@ wheel=$(echo "$dist"/ossnet-*.whl)
     { echo "auditwheel refuses $wheel" >&2; "$tools/bin/auditwheel" show "$wheel" >&2; exit 1; }
 bytes=$(stat --format %s "$wheel")
 echo "$wheel: $bytes bytes of at most $most"
-[ "$profile" != release ] || [ "$bytes" -le "$most" ] || exit 1
+[ "$profile" != wheel ] || [ "$bytes" -le "$most" ] || exit 1
 
 # What the tests need is fetched once; the installation itself sees no network.
 "$tools/bin/pip" download --quiet --dest "$wheels" numpy pytest nibabel SimpleITK nbclient ipykernel matplotlib

@@ -25,12 +25,12 @@ impl Step {
         Self { loss, gradients }
     }
 
-    /// Of the loss, and of the gradient as a vector relative to its length.
+    /// Of the loss relative to it, and of the gradient as a vector relative to its length.
     fn errors(&self, exact: &Self) -> [f64; 2] {
         let squares = |terms: &mut dyn Iterator<Item = f32>| terms.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
         let distance = squares(&mut self.gradients.iter().zip(&exact.gradients).map(|(a, b)| a - b));
         let length = squares(&mut exact.gradients.iter().copied());
-        [f64::from((self.loss - exact.loss).abs()), (distance / length).sqrt()]
+        [f64::from(((self.loss - exact.loss) / exact.loss).abs()), (distance / length).sqrt()]
     }
 }
 
@@ -62,13 +62,17 @@ fn check(config: &NetworkConfig, sizes: StepSizes) -> Option<[[f64; 2]; 2]> {
     Some(errors)
 }
 
-/// Checks all steps. The largest error of a loss is at most twice the reference's, and the errors of the gradients are at most
-/// twice the reference's in the geometric mean: a single one may be right or wrong by chance, for a few roundings before the last
-/// batch norms, which see as many values as there are volumes, decide about all that follows.
+/// One rounding to bf16, relative to what is rounded.
+const ROUNDING: f64 = 1.0 / 512.0;
+
+/// Checks all steps. The largest error of a loss is at most twice the reference's, or one rounding, which the reference may stay
+/// below by chance where networks are few. The errors of the gradients are at most twice the reference's in the geometric mean: a
+/// single one may be right or wrong by chance, for a few roundings before the last batch norms, which see as many values as there
+/// are volumes, decide about all that follows.
 fn check_all(steps: impl IntoIterator<Item = (NetworkConfig, StepSizes)>) {
     let errors: Vec<_> = steps.into_iter().filter_map(|(config, sizes)| check(&config, sizes)).collect();
     let largest = |which: usize| errors.iter().map(|errors| errors[which][0]).fold(0.0, f64::max);
-    assert!(largest(0) <= 2.0 * largest(1), "losses off by {:.1e}, {:.1e}", largest(0), largest(1));
+    assert!(largest(0) <= ROUNDING.max(2.0 * largest(1)), "losses off by {:.1e}, {:.1e}", largest(0), largest(1));
     let logarithms: f64 = errors.iter().map(|[[_, ours], [_, theirs]]| (ours / theirs).ln()).sum();
     let ratio = (logarithms / errors.len().max(1) as f64).exp();
     assert!(ratio <= 2.0, "gradients off by {ratio:.2} times what the reference's are");

@@ -170,9 +170,10 @@ impl Run<'_> {
         }
         let steps = trainer.optimizer().steps();
         let epoch = steps / trainer.steps_per_epoch(self.training.len());
+        let started = Instant::now();
         let found = self.validated(trainer, epoch)?;
         let best = validation::best(&trainer.history().validations).is_none_or(|best| found.iou > best.iou);
-        trainer.note_validation(found.clone());
+        trainer.note_validation(found.clone(), started.elapsed());
         if best && trainer.ranks().is_first() {
             trainer.check_weights()?;
             let (task, path) = (self.task, best_path(self.checkpoint));

@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod course;
 mod feed;
 mod late;
 mod passes;
@@ -28,7 +29,7 @@ use crate::train::ema::Ema;
 use crate::train::micro_batches::MicroBatches;
 use crate::train::ranks::Ranks;
 use crate::train::settings::TrainSettings;
-use crate::train::validation::Validation;
+pub use course::History;
 use feed::{Drawn, Feed, Given};
 use late::Late;
 pub use window::PREFETCH;
@@ -40,15 +41,6 @@ const RECORDED_STEP: u64 = 1;
 
 /// Steps of a process before batches are drawn ahead.
 const MEASURED_STEPS: u64 = 2;
-
-/// How a run went so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct History {
-    /// Loss of each step.
-    pub losses: Vec<f32>,
-    /// What the validations found.
-    pub validations: Vec<Validation>,
-}
 
 /// A network in training.
 pub struct Trainer {
@@ -68,6 +60,8 @@ pub struct Trainer {
     waited: Duration,
     /// Time of this process's steps.
     spent: Duration,
+    /// Time of its validations.
+    validating: Duration,
     graph: Option<InGraph>,
     feed: Feed,
     /// Of a trainer that reads losses late.
@@ -120,6 +114,7 @@ impl Trainer {
             prefetch_bytes: 0,
             waited: Duration::ZERO,
             spent: Duration::ZERO,
+            validating: Duration::ZERO,
             graph: None,
             feed: Feed::default(),
             late,
@@ -244,41 +239,6 @@ impl Trainer {
         let loss = self.device.in_op("loss", || Tensor::zeros(&self.device, &[1], Role::Output))?;
         self.graph = Some(InGraph { replay: StepGraph::default(), loss });
         Ok(())
-    }
-
-    /// Loss of each step so far.
-    pub fn losses(&self) -> &[f32] {
-        &self.history.losses
-    }
-
-    /// How the run went so far.
-    pub fn history(&self) -> &History {
-        &self.history
-    }
-
-    /// Takes note of a validation.
-    pub fn note_validation(&mut self, validation: Validation) {
-        self.history.validations.push(validation);
-    }
-
-    /// Mean loss of the last `steps` steps; NaN before the first.
-    pub fn recent_loss(&self, steps: u64) -> f64 {
-        let losses = self.losses();
-        let recent = &losses[losses.len().saturating_sub(steps.max(1) as usize)..];
-        match recent.is_empty() {
-            true => f64::NAN,
-            false => recent.iter().map(|&loss| f64::from(loss)).sum::<f64>() / recent.len() as f64,
-        }
-    }
-
-    /// What it cost so far.
-    pub fn costs(&self) -> &Costs {
-        &self.costs
-    }
-
-    /// Goes on from a stored course.
-    pub fn set_history(&mut self, history: History, costs: Costs) {
-        (self.history, self.costs) = (history, costs);
     }
 
     /// Memory events of one training step, once that step has been made in this process.

@@ -48,6 +48,9 @@ fn no_validations_where_none_are_wanted() {
         let summary: serde_json::Value =
             serde_json::from_slice(&bytes(&place.at(&format!("run-{every}/summary.json")))).unwrap();
         assert_eq!(summary["best"].is_null(), count == 0, "{summary}");
+        // The validation cases are scored at the end in both.
+        let share = summary["validation_share"].as_f64().unwrap();
+        assert!(summary["validation_seconds"].as_f64().unwrap() > 0.0 && share > 0.0 && share < 1.0, "{summary}");
     }
 }
 
@@ -68,6 +71,11 @@ fn a_run_that_goes_on_for_longer() {
     {
         let refused = place.run(&format!("train --quiet --threads 1 --resume a-run {flags}"));
         refused.refused(1, &["o-net-small.safetensors", part]);
+    }
+    fs::create_dir(place.at("no-run")).unwrap();
+    for folder in ["nowhere", "no-run"] {
+        let refused = place.run(&format!("train --quiet --threads 1 --resume {folder}"));
+        refused.refused(1, &[folder, "no run to go on with, config.toml is missing", "--out"]);
     }
     let other = place.run("train --quiet --threads 1 --resume a-run --model unet3d");
     other.refused(2, &["--resume a-run goes on with o-net-small, not with unet3d", "--out"]);

@@ -1,5 +1,6 @@
 //! `ossnet train`: one network on one data set, resumable at any moment.
 
+mod ended;
 mod flags;
 mod folds;
 #[cfg(feature = "report")]
@@ -7,7 +8,7 @@ mod report;
 mod several;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use toml::Table;
@@ -20,7 +21,6 @@ use super::oom::OomArgs;
 use super::output::{plural, print, refuse_existing};
 use super::plan;
 use super::profile::ProfileArgs;
-use super::provenance::stamped_with;
 use super::training::{
     self, Progress, check_trainable, checkpoint_path, open_dataset, open_divided, open_feeds, output_folder,
     score_cases,
@@ -41,12 +41,13 @@ use crate::text::for_a_shell;
 use crate::train::case_source::CaseSource;
 use crate::train::config::{DataSource, Preset, RunConfig};
 use crate::train::ranks::Ranks;
-use crate::train::run::{Run, best_path};
+use crate::train::run::Run;
 use crate::train::run_log::RunLog;
 use crate::train::settings::TrainSettings;
 use crate::train::setup::Setup;
 use crate::train::trainer::{PREFETCH, Trainer};
-use crate::train::{training_state, validation};
+use crate::train::training_state;
+use ended::{Ended, SUMMARY, Trained};
 use flags::Flags;
 pub(super) use several::check as check_alike;
 
@@ -55,9 +56,6 @@ pub(super) const CONFIG: &str = "config.toml";
 
 /// Most bytes of one.
 pub(super) const MOST_CONFIG: u64 = 1 << 20;
-
-/// What a run writes last.
-const SUMMARY: &str = "summary.json";
 
 /// Flags of `ossnet train`.
 #[derive(Args, Clone, Debug)]
@@ -225,14 +223,6 @@ struct Place<'a> {
     ranks: &'a Ranks,
 }
 
-/// What a run found.
-struct Trained {
-    /// Its `summary.json`.
-    json: String,
-    /// The same for people.
-    text: String,
-}
-
 /// Trains in one folder to the end.
 fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place<'_>) -> Result<Trained> {
     let Place { folder, again, ranks, .. } = *place;
@@ -302,9 +292,11 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         return Ok(Trained { json: String::new(), text: String::new() });
     }
     args.profile.finish(device, &args.run)?;
+    let started = Instant::now();
     let scored = trainer.with_best_weights(|trainer| {
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
+    let scoring = started.elapsed();
     #[cfg(feature = "report")]
     let pictures = super::pictures::of_scored(&network.title(), &task, &*validation, &scored)?;
     let cases: Vec<CaseScore> = scored.into_iter().map(|(score, _)| score).collect();
@@ -314,11 +306,12 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         folder,
         checkpoint: &path,
         cases,
+        scoring,
         changes: fitting.changes,
         #[cfg(feature = "report")]
         pictures,
     };
-    finish(config, ended, training.len())
+    ended.finish(config, training.len())
 }
 
 /// Gives a trainer what it begins from: a checkpoint's whole state, or weights alone.
@@ -341,6 +334,13 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
     let text = text.transpose()?;
     let file = path.as_deref().zip(text.as_deref());
     let config = RunConfig::resolve(file, args.flags.table()?, args.flags.are_official())?;
+    if let (Some(folder), None) = (&args.resume, file) {
+        // Runs of before configurations were written go on with the flags that they began with.
+        if !checkpoint_path(folder, &config.network(1, 1, [256; 3])?).exists() {
+            let remedy = "name a folder that ossnet train wrote, or begin a run with --out";
+            return Err(Error::data(folder, format!("no run to go on with, {CONFIG} is missing"), remedy));
+        }
+    }
     if let (Some(folder), Some(_)) = (&args.resume, file) {
         let checkpoint =
             |config: &RunConfig| config.network(1, 1, [256; 3]).map(|network| checkpoint_path(folder, &network));
@@ -420,71 +420,4 @@ fn check_reference(config: &RunConfig) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// A run that came to its end.
-struct Ended<'a> {
-    trainer: &'a Trainer,
-    dataset: &'a Dataset,
-    folder: &'a Path,
-    checkpoint: &'a Path,
-    /// Scores of the validation cases.
-    cases: Vec<CaseScore>,
-    /// What was changed to fit the memory.
-    changes: Vec<String>,
-    /// Cases to look at.
-    #[cfg(feature = "report")]
-    pictures: Vec<crate::report::PicturedCase>,
-}
-
-/// Writes the page and, last of all, the summary, and says where the results are.
-fn finish(config: &RunConfig, ended: Ended<'_>, training: usize) -> Result<Trained> {
-    let Ended { trainer, dataset, folder, checkpoint, cases, changes, .. } = ended;
-    let (dice, iou) = crate::evaluate::means(&cases);
-    let (costs, network) = (trainer.costs(), trainer.network().architecture());
-    let best = validation::best(&trainer.history().validations);
-    let summary = serde_json::json!({
-        "model": network.title(),
-        "checkpoint": checkpoint.display().to_string(),
-        "parameters": trainer.parameters().count(),
-        "steps": trainer.optimizer().steps(),
-        "final_loss": trainer.recent_loss(trainer.steps_per_epoch(training)),
-        "step_seconds": costs.median_step_seconds(),
-        "ahead_bytes": costs.ahead_bytes,
-        "data_wait_seconds": trainer.waited().as_secs_f64(),
-        "data_wait_share": trainer.waiting_share(),
-        "peak_bytes": costs.peak_bytes,
-        "changed_to_fit": changes,
-        "dice": dice,
-        "iou": iou,
-        "cases": cases,
-        "best": best,
-        "validations": trainer.history().validations,
-    });
-    let json = format!("{:#}\n", stamped_with(summary, "runs", Some(dataset))?);
-    #[cfg(feature = "report")]
-    report::write(folder, config, trainer, &cases, ended.pictures)?;
-    #[cfg(not(feature = "report"))]
-    let _ = config;
-    write_atomic(folder.join(SUMMARY), json.as_bytes())?;
-    let scores = match cases.len() {
-        0 => "no validation cases".into(),
-        count => format!("mean Dice {dice:.4} on {}", plural(count, "validation case")),
-    };
-    let best = best.map_or(String::new(), |best| {
-        let path = best_path(checkpoint);
-        format!("\nbest: {} (epoch {}, Dice {:.4}, IoU {:.4})", path.display(), best.epoch, best.dice, best.iou)
-    });
-    let page = if cfg!(feature = "report") { "report.html" } else { SUMMARY };
-    let text = format!(
-        "{}: {scores}, peak {}, {:.3} s a step ({:.1} s in all, {:.1} %, waiting for data)\ncheckpoint: {}{best}\nreport: {}",
-        network.title(),
-        crate::memory::format_bytes(costs.peak_bytes),
-        costs.median_step_seconds(),
-        trainer.waited().as_secs_f64(),
-        100.0 * trainer.waiting_share(),
-        checkpoint.display(),
-        folder.join(page).display()
-    );
-    Ok(Trained { json, text })
 }

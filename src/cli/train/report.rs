@@ -1,6 +1,7 @@
 //! The page of a training run: what it leaves, as the report wants it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::files::write_atomic;
@@ -19,6 +20,7 @@ pub fn write(
     config: &RunConfig,
     trainer: &Trainer,
     cases: &[CaseScore],
+    scoring: Duration,
     pictures: Vec<PicturedCase>,
 ) -> Result<()> {
     let (dice, iou) = crate::evaluate::means(cases);
@@ -45,6 +47,7 @@ pub fn write(
         ("Seconds a step (median)", format!("{:.3}", costs.median_step_seconds())),
         ("Seconds of all steps", format!("{:.1}", costs.training_seconds())),
         ("Waiting for data", format!("{:.1} % of the time of steps", 100.0 * trainer.waiting_share())),
+        ("Validating", format!("{:.1} % of the run", 100.0 * trainer.validating_share(scoring))),
         ("Most bytes held", crate::memory::format_bytes(costs.peak_bytes)),
         ("Made by", costs.peak_op.clone()),
         ("Seed", trainer.settings().seed.to_string()),

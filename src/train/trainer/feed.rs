@@ -191,17 +191,6 @@ impl Feed {
 }
 
 impl Trainer {
-    /// How long this process's steps waited for their batches: the device, where it has its own clock, else the host.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// The share of the time of this process's steps that was such waiting; 0 before the first.
-    pub fn waiting_share(&self) -> f64 {
-        let spent = self.spent.as_secs_f64();
-        if spent > 0.0 { (self.waited.as_secs_f64() / spent).min(1.0) } else { 0.0 }
-    }
-
     /// Makes places for batches like `host`, if those that are there do not fit. The pass before must not need them any more.
     pub(super) fn prepare(&mut self, host: &HostBatch) -> Result<()> {
         let device = self.device.clone();

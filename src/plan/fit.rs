@@ -1,5 +1,7 @@
 //! The largest sizes whose planned bytes fit, and the epochs that a time budget holds after a few real steps.
 
+use std::time::Instant;
+
 use super::forecast::{self, RunForecast, fits, settled, some_cases};
 use super::rules::{Draft, Reasons, sides, smaller};
 use crate::data::Dataset;
@@ -10,6 +12,7 @@ use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::planner::median;
 use crate::task::PreparedCase;
 use crate::train::config::RunConfig;
+use crate::train::settings::TrainSettings;
 use crate::train::setup::Setup;
 use crate::train::trainer::Trainer;
 
@@ -35,8 +38,11 @@ pub struct Fitted {
     pub step_seconds: Option<f64>,
 }
 
-/// Real steps of a rehearsal; the first touches every page and is not counted.
-const REHEARSED: u64 = 4;
+/// Real steps of a rehearsal, the fewest and the most; the first touches every page and is not counted.
+const REHEARSED: [u64; 2] = [2, 5];
+
+/// Part of the time budget after which a rehearsal takes no more than the fewest.
+const FOR_REHEARSAL: f64 = 0.02;
 
 /// Part of the time budget that steps may take: the rest is for reading, saving and the validation at the end.
 const FOR_STEPS: f64 = 0.85;
@@ -105,14 +111,16 @@ pub fn fit(
     match budget.epochs {
         Some(epochs) => config.epochs = epochs,
         None => {
-            let mut seconds = rehearsed(&setup, &settings, &cases, device)?;
+            let measure = |points| {
+                let settings = TrainSettings { points, ..settings.clone() };
+                rehearsed(&setup, &settings, &cases, device, FOR_REHEARSAL * budget.seconds)
+            };
             let free = matches!(setup.network, NetworkConfig::OssNet(_)) && !is_given("training_samples");
-            while free && budget.seconds * FOR_STEPS / seconds < FEW_STEPS && settings.points / 2 >= LEAST_POINTS {
-                settings.points /= 2;
-                config.training_samples = settings.points;
+            let least = if free { LEAST_POINTS } else { usize::MAX };
+            let (points, seconds) = halved_points(settings.points, least, budget.seconds * FOR_STEPS, measure)?;
+            if points < settings.points {
+                (settings.points, setup.settings.points, config.training_samples) = (points, points, points);
                 reasons.insert("training_samples", format!("halved until the time budget holds {FEW_STEPS} steps"));
-                setup.settings.points = settings.points;
-                seconds = rehearsed(&setup, &settings, &cases, device)?;
             }
             let an_epoch = seconds * steps_per_epoch(&config, dataset) as f64;
             let epochs = (budget.seconds * FOR_STEPS / an_epoch).floor();
@@ -159,16 +167,43 @@ fn next_smaller(sizes: Sizes, setup: &Setup, largest: [usize; 3], is_given: &imp
     }
 }
 
-/// Seconds of a step on `device`: the median of a few real ones.
+/// The points of a step, halved but to no fewer than `least` until [`FEW_STEPS`] fit into `seconds`, and what such a step takes.
+/// There is a fixed part in that and one for each point, so that two rehearsals tell all.
+fn halved_points(
+    points: usize,
+    least: usize,
+    seconds: f64,
+    rehearse: impl Fn(usize) -> Result<f64>,
+) -> Result<(usize, f64)> {
+    let whole = rehearse(points)?;
+    let suffices = |a_step: f64| seconds / a_step >= FEW_STEPS;
+    let halved = std::iter::successors(Some(points), |points| Some(points / 2));
+    let halved: Vec<usize> = halved.take_while(|&points| points >= least).collect();
+    let fewest = *halved.last().unwrap_or(&points);
+    if suffices(whole) || fewest == points {
+        return Ok((points, whole));
+    }
+    let fixed = rehearse(fewest)?.min(whole);
+    let of = |some: usize| fixed + (whole - fixed) * (some - fewest) as f64 / (points - fewest) as f64;
+    let chosen = halved.into_iter().find(|&some| suffices(of(some))).unwrap_or(fewest);
+    Ok((chosen, of(chosen)))
+}
+
+/// Seconds of a step on `device`: the median of a few real ones, of fewer after `most` seconds.
 fn rehearsed(
     setup: &Setup,
-    settings: &crate::train::settings::TrainSettings,
+    settings: &TrainSettings,
     cases: &[PreparedCase],
     device: &Device,
+    most: f64,
 ) -> Result<f64> {
-    let mut trainer = Trainer::new(device, &setup.network, settings.clone())?;
-    trainer.dry_run(&cases, REHEARSED)?;
-    let seconds: Vec<f64> = trainer.costs().step_seconds.iter().map(|&seconds| f64::from(seconds)).collect();
+    let (mut trainer, begun, [fewest, all]) =
+        (Trainer::new(device, &setup.network, settings.clone())?, Instant::now(), REHEARSED);
+    trainer.dry_run(&cases, fewest)?;
+    while trainer.optimizer().steps() < all && begun.elapsed().as_secs_f64() < most {
+        trainer.dry_run(&cases, 1)?;
+    }
+    let seconds: Vec<f64> = trainer.costs().step_seconds.iter().skip(1).map(|&seconds| f64::from(seconds)).collect();
     Ok(median(&seconds).max(1e-6))
 }
 
@@ -178,5 +213,33 @@ pub fn duration(seconds: f64) -> String {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn points_are_halved_by_two_rehearsals() {
+        // Two seconds a step, and one for 4,096 points.
+        let asked = RefCell::new(Vec::new());
+        let rehearse = |points: usize| {
+            asked.borrow_mut().push(points);
+            Ok(2.0 + points as f64 / 4096.0)
+        };
+        let found = |seconds, least| {
+            asked.borrow_mut().clear();
+            (halved_points(16384, least, seconds, rehearse).unwrap(), asked.borrow().clone())
+        };
+        // 400 steps of 6 s, of 3 s, of 2.125 s, and too little for any.
+        assert_eq!(found(2400.0, LEAST_POINTS), ((16384, 6.0), vec![16384]));
+        assert_eq!(found(1201.0, LEAST_POINTS), ((4096, 3.0), vec![16384, 512]));
+        assert_eq!(found(850.0, LEAST_POINTS), ((512, 2.125), vec![16384, 512]));
+        assert_eq!(found(10.0, LEAST_POINTS), ((512, 2.125), vec![16384, 512]));
+        assert_eq!(found(10.0, 10_000), ((16384, 6.0), vec![16384]), "no halves of so many");
+        assert_eq!(found(10.0, usize::MAX), ((16384, 6.0), vec![16384]), "given");
     }
 }

@@ -245,7 +245,11 @@ fn folders_that_cannot_be_written_to() {
     for command in [format!("{TRAIN} --data data"), compare.into()] {
         place.refuses(&format!("{command} --out full"), 1, &["full", "not empty", "--out"]);
     }
-    place.refuses(&format!("{TRAIN} --data data --resume nowhere"), 1, &["nowhere", "o-net-small.safetensors"]);
+    place.refuses(
+        &format!("{TRAIN} --data data --resume nowhere"),
+        1,
+        &["nowhere", "no run to go on with, config.toml is missing"],
+    );
     fs::write(place.at("runs"), "").unwrap();
     place.refuses(&format!("{TRAIN} --data data"), 1, &["runs"]);
 }

@@ -2,12 +2,13 @@
 """Five folds over the Decathlon's hippocampi: O-Net, OSS-Net C and the 3D U-Net of `ossnet`, and MONAI's U-Net beside them.
 
     scripts/evidence_hippocampus.py run DATA OUT [--epochs N] [--threads N] [--ossnet PROGRAM] [--python PYTHON]
-    scripts/evidence_hippocampus.py write OUT [PAGE] [--names OLD=NEW,...]
+    scripts/evidence_hippocampus.py keep OUT [RECORD]
+    scripts/evidence_hippocampus.py write [RECORD] [PAGE] [--names OLD=NEW,...]
 
 `run` goes fold by fold, so that a stop leaves whole folds; called again it goes on. Every network sees the same number of scans.
-PYTHON is one that has torch, monai and nibabel; without it MONAI is left out. `write` makes docs/evidence.md of the folds that are
-finished; nothing in that page is written by hand but OUT/notes.md, which it quotes. Statistics are computed here, apart from those
-of `ossnet compare`.
+PYTHON is one that has torch, monai and nibabel; without it MONAI is left out. `keep` copies what finished folds say of each case, and
+what they cost, to benches/record/hippocampus, and `write` makes docs/evidence.md of that; nothing in that page is written by hand but
+RECORD/notes.md, which it quotes. Statistics are computed here, apart from those of `ossnet compare`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import time
 
@@ -25,6 +27,11 @@ MODELS = "o-net-small,oss-net-c-small,unet3d"
 FOLDS = 5
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEER = os.path.join(HERE, "..", "benches", "peers", "hippocampus_monai.py")
+RECORD = os.path.join(HERE, "..", "benches", "record", "hippocampus")
+PAGE = os.path.join(HERE, "..", "docs", "evidence.md")
+# What is kept of a run's results, and of each of its rows.
+KEPT = ("schema_version", "models", "baselines", "threads", "seed", "made_by")
+KEPT_OF_A_ROW = ("name", "parameters", "cases", "peak_bytes", "total_seconds", "epochs", "steps")
 # The aims of the evaluation, beside what was reached.
 AIM_DICE, AIM_DIFFERENCE = 0.885, 0.01
 
@@ -54,6 +61,33 @@ def run(args):
             folds = os.path.join(folder, "folds.json")
             command = [args.python, PEER, args.data, folds, str(fold), str(args.epochs), found, str(args.threads)]
             timed(command, os.path.join(args.out, f"monai-{fold}.log"))
+
+
+def keep(args):
+    """Copies finished folds, without what `write` does not read."""
+    finished = sorted(glob.glob(os.path.join(args.out, "ossnet-*.seconds")))
+    others = glob.glob(os.path.join(args.out, "monai", "fold-*.json")) + glob.glob(os.path.join(args.out, "load.log"))
+    for path in finished + others + glob.glob(os.path.join(args.out, "notes.md")):
+        kept = os.path.join(args.record, os.path.relpath(path, args.out))
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        shutil.copyfile(path, kept)
+    for path in finished:
+        name = f"fold-{re.search(r'-([0-9]+).seconds$', path)[1]}"
+        of, to = os.path.join(args.out, "ossnet", name), os.path.join(args.record, "ossnet", name)
+        os.makedirs(to, exist_ok=True)
+        for model in MODELS.split(","):
+            with open(os.path.join(of, model + ".toml")) as file:
+                planned = re.sub(r"^dataset_path = .*", 'dataset_path = "DATA"', file.read(), flags=re.M)
+            with open(os.path.join(to, model + ".toml"), "w") as file:
+                file.write(planned)
+        with open(os.path.join(of, "results.json")) as file:
+            results = json.load(file)
+        results = {key: results[key] for key in KEPT}
+        for rows in ("models", "baselines"):
+            results[rows] = [{key: row[key] for key in KEPT_OF_A_ROW if key in row} for row in results[rows]]
+        with open(os.path.join(to, "results.json"), "w") as file:
+            json.dump(results, file, separators=(",", ":"))
+            file.write("\n")
 
 
 def percentile(ordered, share):
@@ -90,11 +124,11 @@ def gather(out, names):
     """Each method's cases by name, and what it cost; and what the runs say of themselves."""
     methods, about = {}, {"folds": [], "monai_folds": [], "seconds": []}
     for path in sorted(glob.glob(os.path.join(out, "ossnet", "fold-*", "results.json"))):
-        if not os.path.exists(os.path.join(os.path.dirname(path), "report.html")):
+        fold = int(os.path.basename(os.path.dirname(path)).split("-")[1])
+        if not os.path.exists(os.path.join(out, f"ossnet-{fold}.seconds")):
             continue
         with open(path) as file:
             results = json.load(file)
-        fold = int(os.path.basename(os.path.dirname(path)).split("-")[1])
         about["folds"].append(fold)
         about.update(made_by=results["made_by"], threads=max(results["threads"], about.get("threads", 1)), seed=results["seed"])
         about["baselines"] = [row["name"] for row in results["baselines"]]
@@ -201,7 +235,8 @@ def write(args):
         "Written by `scripts/evidence_hippocampus.py write`; to repeat it:",
         "```sh\nscripts/evidence_hippocampus.py run DATA OUT "
         f"--epochs {epochs} --threads {about['threads']} --python PYTHON\n"
-        "scripts/evidence_hippocampus.py write OUT docs/evidence.md\n```",
+        "scripts/evidence_hippocampus.py keep OUT   # each case, in benches/record/hippocampus\n"
+        "scripts/evidence_hippocampus.py write      # this page of it\n```",
         "## Scores",
         table(head, [row for row, _ in rows.values()]),
         "Dice on the scans' own grids over all voxels, the mean of both classes; each case once, by the network that did not see it. "
@@ -259,9 +294,13 @@ def main():
     running.add_argument("--ossnet", default="target/release/ossnet")
     running.add_argument("--python")
     running.set_defaults(do=run)
+    keeping = commands.add_parser("keep")
+    keeping.add_argument("out")
+    keeping.add_argument("record", nargs="?", default=RECORD)
+    keeping.set_defaults(do=keep)
     writing = commands.add_parser("write")
-    writing.add_argument("out")
-    writing.add_argument("page", nargs="?", default=os.path.join(HERE, "..", "docs", "evidence.md"))
+    writing.add_argument("out", nargs="?", default=RECORD)
+    writing.add_argument("page", nargs="?", default=PAGE)
     writing.add_argument("--names", help="other names for networks, as OLD=NEW,OLD=NEW")
     writing.set_defaults(do=write)
     args = parser.parse_args()

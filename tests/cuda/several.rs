@@ -287,8 +287,10 @@ fn what_cannot_be_is_said_once() {
     let said = errors(&fails);
     let expected = "NCCL says remote process exited or there was a network error (6)";
     assert!(fails.code == Some(1) && said.len() == 1 && said[0].contains(expected), "{}", fails.err);
-    // Whoever finds it ends all at once: the first process, which holds the folder, has no time to leave it.
-    fs::remove_dir_all(place.at("run")).unwrap();
+    // Whoever finds it ends all at once: the first process, which holds the folder, may have no time to remove it.
+    if place.at("run").exists() {
+        fs::remove_dir_all(place.at("run")).unwrap();
+    }
 
     // Both on one device: NCCL refuses that.
     let at = format!("127.0.0.1:{}", free_port());

@@ -60,17 +60,9 @@ impl MicroBatches<'_> {
     }
 
     /// The most bytes that a batch and its making take: the changed cases, the batch that is put together from them, what
-    /// one change needs for a moment, and cases that are read for it. Where points are asked, each case is changed on its
-    /// way into the batch.
+    /// one change needs for a moment, and cases that are read for it.
     pub fn bytes(&self) -> u64 {
         let (size, case) = (self.size as u64, self.cases.case_bytes());
-        let on_the_way = match self.supervision {
-            Supervision::Points { label_volumes: false, .. } => 1,
-            _ => size,
-        };
-        (size + on_the_way) * case
-            + 2 * case
-            + size * self.cases.reading_bytes()
-            + size * 16 * self.settings.points as u64
+        2 * size * case + 2 * case + size * self.cases.reading_bytes() + size * 16 * self.settings.points as u64
     }
 }

@@ -116,7 +116,7 @@ pub fn fit(
                 rehearsed(&setup, &settings, &cases, device, FOR_REHEARSAL * budget.seconds)
             };
             let free = matches!(setup.network, NetworkConfig::OssNet(_)) && !is_given("training_samples");
-            let least = if free { LEAST_POINTS } else { usize::MAX };
+            let least = if free { LEAST_POINTS } else { settings.points };
             let (points, seconds) = halved_points(settings.points, least, budget.seconds * FOR_STEPS, measure)?;
             if points < settings.points {
                 (settings.points, setup.settings.points, config.training_samples) = (points, points, points);
@@ -240,6 +240,6 @@ mod tests {
         assert_eq!(found(850.0, LEAST_POINTS), ((512, 2.125), vec![16384, 512]));
         assert_eq!(found(10.0, LEAST_POINTS), ((512, 2.125), vec![16384, 512]));
         assert_eq!(found(10.0, 10_000), ((16384, 6.0), vec![16384]), "no halves of so many");
-        assert_eq!(found(10.0, usize::MAX), ((16384, 6.0), vec![16384]), "given");
+        assert_eq!(found(10.0, 16384), ((16384, 6.0), vec![16384]), "given");
     }
 }

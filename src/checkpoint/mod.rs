@@ -14,6 +14,7 @@ use crate::files::open;
 use crate::{Error, Result};
 
 pub mod convert;
+pub mod folder;
 pub mod model;
 mod pickle;
 pub mod prefix;

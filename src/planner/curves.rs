@@ -1,5 +1,7 @@
 //! Memory against resolution, and where the curves of two models cross.
 
+use std::ops::RangeInclusive;
+
 use super::workload::Workload;
 use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
@@ -45,27 +47,54 @@ pub fn sides(low: usize, high: usize) -> Vec<usize> {
     sides
 }
 
+/// Sides of a sweep.
+const ADMITTED: RangeInclusive<usize> = 16..=4096;
+
+/// Reads the sides of a sweep: a range, `32..1024`, of which [`sides`] makes a list, or a list, `64,96,224`. What is found rises,
+/// each side once.
+///
+/// # Errors
+/// The reason, without the flag's name.
+pub fn parse_sides(text: &str) -> Result<Vec<usize>, String> {
+    let side = |text: &str| text.trim().parse().ok().filter(|side| ADMITTED.contains(side));
+    let range = text.split_once("..").and_then(|(low, high)| Some((side(low)?, side(high)?)));
+    let found = match range {
+        Some((low, high)) => (low <= high).then(|| sides(low, high)),
+        None => text.split(',').map(side).collect(),
+    };
+    let mut found: Vec<usize> = found
+        .ok_or_else(|| format!("'{text}' are no sides from 16 to 4096; write for example 32..1024, or 64,96,224"))?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
 /// The curve of a workload over cubes of these sides; those that the network does not admit are left out.
 ///
 /// # Errors
 /// Sizes that do not fit 64 bits.
 pub fn curve(name: &str, workload: &Workload, target: Target, sides: &[usize]) -> Result<MemoryCurve> {
-    let mut points = Vec::new();
-    for &side in sides {
-        let workload = workload.with_volume([side; 3]);
-        if workload.check().is_err() {
-            continue;
-        }
-        let cost = workload.dry_run(&Device::plan_for(target, UNLIMITED), 2)?;
-        points.push(CurvePoint {
-            side,
-            peak_activations: cost.peak_activations,
-            peak_bytes: cost.peak.by_role.total(),
-            reserved: cost.reserved,
-            parameters: cost.parameters as u64,
-        });
+    let admitted = |&side: &usize| point(&workload.with_volume([side; 3]), target).transpose();
+    Ok(MemoryCurve { name: name.into(), points: sides.iter().filter_map(admitted).collect::<Result<_>>()? })
+}
+
+/// What one volume costs, whatever its shape; `None` if the network does not admit it. The point's side is the first of its
+/// sides.
+///
+/// # Errors
+/// Sizes that do not fit 64 bits.
+pub fn point(workload: &Workload, target: Target) -> Result<Option<CurvePoint>> {
+    if workload.check().is_err() {
+        return Ok(None);
     }
-    Ok(MemoryCurve { name: name.into(), points })
+    let cost = workload.dry_run(&Device::plan_for(target, UNLIMITED), 2)?;
+    Ok(Some(CurvePoint {
+        side: workload.sizes.volume[0],
+        peak_activations: cost.peak_activations,
+        peak_bytes: cost.peak.by_role.total(),
+        reserved: cost.reserved,
+        parameters: cost.parameters as u64,
+    }))
 }
 
 /// Where two curves meet.
@@ -136,6 +165,16 @@ mod tests {
         assert!((25..=41).contains(&sides.len()), "{sides:?}");
         assert_eq!(super::sides(64, 64), [64]);
         assert_eq!(super::sides(40, 40), [48]);
+    }
+
+    #[test]
+    fn sides_are_written_as_a_range_or_a_list() {
+        assert_eq!(parse_sides("32..1024"), Ok(sides(32, 1024)));
+        assert_eq!(parse_sides("224, 64,96,64"), Ok(vec![64, 96, 224]));
+        assert_eq!(parse_sides("64"), Ok(vec![64]));
+        for bad in ["", "64..", "128..64", "8..64", "64,x", "8", "64..5000", "64..128:2"] {
+            assert!(parse_sides(bad).unwrap_err().contains("32..1024, or 64,96,224"), "{bad}");
+        }
     }
 
     #[test]

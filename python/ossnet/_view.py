@@ -56,13 +56,19 @@ def _level(level: dict[str, Any]) -> str:
         name = curve.get("model") or f"{curve['name']} (recorded)"
         points = curve["points"]
         if points:
-            curves.append((name, list(zip(map(float, points["side"]), map(float, points["peak_activation_bytes"])))))
+            sides = points["side"] if "side" in points else _sides(points["volume"])
+            curves.append((name, list(zip(map(float, sides), map(float, points["peak_activation_bytes"])))))
     crossings = [
         (cross["leaner_above"], cross["other"], f"{cross['side']:.0f}³") for cross in level["crossings"]
     ]
     table = _table(["needs less", "than", "above"], crossings) if crossings else ""
     title = f"Recompute level {level['recompute']}: peak activations against the volume's side"
     return f"<p><b>{escape(title)}</b></p>{_chart(curves, 'side in voxels', log=True)}{table}"
+
+
+def _sides(volumes: Any) -> list[float]:
+    """The sides of the cubes that hold as many voxels as these volumes."""
+    return [math.prod(map(float, volume)) ** (1 / 3) for volume in volumes]
 
 
 def _fits(found: dict[str, Any]) -> str:

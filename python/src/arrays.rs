@@ -9,6 +9,9 @@ use pyo3::prelude::*;
 use crate::running::usage;
 
 /// A 4×4 affine's upper three rows.
+///
+/// # Errors
+/// Another shape, a last row other than `0 0 0 1`, axes that do not span space, or numbers that are not finite.
 pub fn affine(matrix: &PyReadonlyArray2<'_, f64>) -> PyResult<Affine> {
     let matrix = matrix.as_array();
     if matrix.shape() != [4, 4] {
@@ -16,8 +19,11 @@ pub fn affine(matrix: &PyReadonlyArray2<'_, f64>) -> PyResult<Affine> {
     }
     let affine = Affine([0, 1, 2].map(|r| [0, 1, 2, 3].map(|c| matrix[[r, c]])));
     match affine.is_valid() {
-        true => Ok(affine),
         false => Err(usage(format!("the affine {affine} does not span space; give the one of the image"))),
+        true if [0, 1, 2, 3].map(|column| matrix[[3, column]]) != [0.0, 0.0, 0.0, 1.0] => {
+            Err(usage("the affine's last row is not 0 0 0 1; transpose it if its translation stands there"))
+        }
+        true => Ok(affine),
     }
 }
 
@@ -26,7 +32,7 @@ pub fn geometry(affine: Affine, shape: [usize; 3], canonical: bool) -> Geometry 
     Geometry::new(StoredGrid::from_affine(affine, shape), canonical)
 }
 
-/// Voxels along the first three axes, and channels along the fourth, if there is one and `channels` are admitted.
+/// Voxels along the first three axes, of which none is without a voxel, and channels along the fourth, if there is one and `channels` are admitted.
 pub fn shape<T: Element>(
     array: &PyReadonlyArrayDyn<'_, T>,
     what: &str,

@@ -7,9 +7,11 @@ mod plans;
 mod running;
 mod scores;
 mod segmenter;
+mod words;
 
 use std::ffi::OsString;
 
+use ossnet::planner::curves;
 use ossnet::quantities;
 use pyo3::prelude::*;
 
@@ -39,6 +41,18 @@ fn read_bytes(text: &str) -> PyResult<u64> {
     quantities::parse_bytes(text).map_err(usage)
 }
 
+/// The sides of a sweep as the command line takes them: `32..1024`, `64,96,224`.
+#[pyfunction]
+fn read_sides(text: &str) -> PyResult<Vec<usize>> {
+    curves::parse_sides(text).map_err(usage)
+}
+
+/// A message of the engine in Python's terms, as exceptions have it.
+#[pyfunction]
+fn in_python(message: &str) -> String {
+    words::in_python(message)
+}
+
 #[pymodule]
 fn _ossnet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", ossnet::cli::VERSION)?;
@@ -46,8 +60,11 @@ fn _ossnet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_shape, module)?)?;
     module.add_function(wrap_pyfunction!(read_spacing, module)?)?;
     module.add_function(wrap_pyfunction!(read_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(read_sides, module)?)?;
+    module.add_function(wrap_pyfunction!(in_python, module)?)?;
     module.add_function(wrap_pyfunction!(plans::plan, module)?)?;
     module.add_function(wrap_pyfunction!(plans::sweep, module)?)?;
+    module.add_function(wrap_pyfunction!(plans::sweep_shapes, module)?)?;
     module.add_function(wrap_pyfunction!(plans::fit, module)?)?;
     module.add_function(wrap_pyfunction!(plans::roofline, module)?)?;
     module.add_function(wrap_pyfunction!(scores::evaluate, module)?)?;

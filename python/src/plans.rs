@@ -1,24 +1,25 @@
 //! What steps cost: the planner's questions.
 
 use numpy::{PyArray1, ToPyArray};
-use ossnet::Result;
 use ossnet::device::{CudaTarget, Device, Target, UNLIMITED};
 use ossnet::memory::format_bytes;
-use ossnet::models::Recompute;
-use ossnet::planner::curves::sides;
+use ossnet::models::{Recompute, RecomputeChoice};
+use ossnet::planner::curves::point;
 use ossnet::planner::fit::{answers, best_answers};
 use ossnet::planner::gpus::{GPUS, Speed};
 use ossnet::planner::roofline::{LAUNCH, models};
+use ossnet::planner::schedules::fastest;
 use ossnet::planner::{StepCost, Workload, json, remedies, sweep as sweeps, this_cpu};
 use ossnet::quantities::parse_bytes;
 use ossnet::tape::Precision;
 use ossnet::train::dry_run::{StepKind, StepSizes};
+use ossnet::{Error, Result};
 use pyo3::prelude::*;
 use pythonize::pythonize;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::running::{run, usage};
+use crate::running::{exception, run, usage};
 
 /// What is done in a step, with the names that the Python package gives it.
 #[derive(Deserialize)]
@@ -26,8 +27,10 @@ pub struct Step {
     volume: [usize; 3],
     points: Option<usize>,
     batch: usize,
+    channels: usize,
+    outputs: usize,
     step: String,
-    precision: Precision,
+    precision: String,
     device: String,
     threads: usize,
 }
@@ -36,7 +39,12 @@ impl Step {
     fn read(step: &Bound<'_, PyAny>) -> PyResult<Self> {
         let read: Self = pythonize::depythonize(step).map_err(|error| usage(error.to_string()))?;
         let sides = read.volume.iter().all(|side| (1..=1 << 16).contains(side));
-        let numbers = [("points", read.points.unwrap_or(1), 1 << 32), ("batch", read.batch, 1 << 16)];
+        let numbers = [
+            ("points", read.points.unwrap_or(1), 1 << 32),
+            ("batch", read.batch, 1 << 16),
+            ("channels", read.channels, 1 << 10),
+            ("outputs", read.outputs, 1 << 8),
+        ];
         match numbers.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
             _ if !sides => Err(usage(format!("volume {:?} must have sides from 1 to 65536", read.volume))),
             Some((name, value, most)) => Err(usage(format!("{name} {value} must be from 1 to {most}"))),
@@ -56,9 +64,26 @@ impl Step {
     fn workload(&self, model: &str) -> PyResult<Workload> {
         let step = self.kind()?;
         let points = self.points.unwrap_or(if step == StepKind::Train { 16384 } else { 0 });
-        let sizes = StepSizes { step, precision: self.precision, ..StepSizes::new(self.volume, self.batch, points) };
-        self.precision.check(self.target()?.0, "device='cuda'").map_err(crate::running::exception)?;
-        Workload::official(model, sizes).map_err(crate::running::exception)
+        let precision = precision(&self.precision)?;
+        let sizes = StepSizes { step, precision, ..StepSizes::new(self.volume, self.batch, points) };
+        precision.check(self.target()?.0, "device='cuda'").map_err(exception)?;
+        Ok(Workload::official(model, sizes).map_err(exception)?.with_data(self.channels, self.outputs))
+    }
+
+    /// The workloads of some models, each named once.
+    fn workloads(&self, models: &[String]) -> PyResult<Vec<Workload>> {
+        let mut all: Vec<Workload> = Vec::new();
+        for name in models {
+            let next = self.workload(name)?;
+            if all.iter().any(|known| known.network.slug() == next.network.slug()) {
+                return Err(usage(format!("models names {name} twice; name each model once")));
+            }
+            all.push(next);
+        }
+        match all.is_empty() {
+            true => Err(usage("models names no model; give for example ['oss-net-c', 'unet3d']")),
+            false => Ok(all),
+        }
     }
 
     /// What is planned for, and the GPU if it is one that is known by name.
@@ -78,15 +103,24 @@ impl Step {
     }
 }
 
-fn level(recompute: u8) -> PyResult<Recompute> {
-    Recompute::try_from(recompute).map_err(crate::running::exception)
+/// A number format by its name.
+pub fn precision(name: &str) -> PyResult<Precision> {
+    let known = [Precision::F32, Precision::Tf32, Precision::Bf16];
+    let found = known.into_iter().find(|precision| precision.to_string() == name);
+    found.ok_or_else(|| usage(format!("precision '{name}' is none of f32, tf32 and bf16")))
+}
+
+fn choice(recompute: &str) -> PyResult<RecomputeChoice> {
+    recompute.parse().map_err(usage)
 }
 
 /// The levels that are asked for; all that `workloads` have if none is named.
-fn levels(recompute: Option<u8>, workloads: &[Workload]) -> PyResult<Vec<Recompute>> {
-    match recompute {
-        Some(number) => Ok(vec![level(number)?]),
-        None => Ok(workloads.iter().map(Workload::levels).max_by_key(Vec::len).unwrap_or_default()),
+fn levels(choice: Option<RecomputeChoice>, workloads: &[Workload]) -> Vec<Recompute> {
+    match choice {
+        Some(RecomputeChoice::Level(level)) => vec![level],
+        Some(RecomputeChoice::Auto) | None => {
+            workloads.iter().map(Workload::levels).max_by_key(Vec::len).unwrap_or_default()
+        }
     }
 }
 
@@ -100,15 +134,22 @@ pub fn plan<'py>(
     py: Python<'py>,
     model: &str,
     step: &Bound<'py, PyAny>,
-    recompute: u8,
+    recompute: &str,
     budget: Option<u64>,
 ) -> PyResult<Planned<'py>> {
     let step = Step::read(step)?;
-    let workload = step.workload(model)?.with_recompute(level(recompute)?);
+    let (mut workload, choice) = (step.workload(model)?, choice(recompute)?);
     let (target, speed) = step.target()?;
     let budget = budget.unwrap_or(UNLIMITED);
     let (value, live, seconds) = run(py, |_| {
         workload.check()?;
+        workload = match choice {
+            RecomputeChoice::Level(level) => workload.with_recompute(level),
+            RecomputeChoice::Auto if workload.sizes.step == StepKind::Train => {
+                fastest(&workload, target, budget, || workload.schedules(target))?
+            }
+            RecomputeChoice::Auto => workload,
+        };
         let seconds = match speed {
             Some(speed) => Some(models(&workload, &speed, LAUNCH)?[0].seconds()),
             None => None,
@@ -122,34 +163,96 @@ pub fn plan<'py>(
     Ok((pythonize(py, &value)?, live.to_pyarray(py), seconds))
 }
 
-/// Curves over cubes.
+/// Curves over cubes of these sides.
 #[pyfunction]
 pub fn sweep<'py>(
     py: Python<'py>,
-    names: Vec<String>,
-    range: (usize, usize),
+    models: Vec<String>,
+    sides: Vec<usize>,
     step: &Bound<'py, PyAny>,
-    recompute: Option<u8>,
+    recompute: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let (low, high) = range;
-    if !(16 <= low && low <= high && high <= 4096) {
-        return Err(usage(format!("sides ({low}, {high}) are no range from 16 to 4096")));
-    }
-    let step = Step::read(step)?;
-    let workloads = names.iter().map(|name| step.workload(name)).collect::<PyResult<Vec<_>>>()?;
-    if workloads.is_empty() {
-        return Err(usage("models names no model; give for example ['oss-net-c', 'unet3d']"));
-    }
-    let (target, levels) = (step.target()?.0, levels(recompute, &workloads)?);
+    let (workloads, target, levels) = of_sweep(&models, step, recompute)?;
     let value = run(py, |tick| {
         let mut found = Vec::new();
         for level in levels {
             tick()?;
-            found.push(sweeps::sweep(&workloads, level, target, &sides(low, high))?);
+            found.push(sweeps::sweep(&workloads, level, target, &sides)?);
         }
+        let without = found.iter().flat_map(|sweep| &sweep.curves).find(|curve| curve.points.is_empty());
+        without.map_or(Ok(()), |curve| Err(nothing_admitted(&curve.name)))?;
         json::sweep(&workloads, &found, target)
     })?;
     Ok(pythonize(py, &value)?)
+}
+
+/// What volumes of these shapes cost, in the form of a sweep. Nothing was recorded of such volumes, and no curves cross.
+#[pyfunction]
+pub fn sweep_shapes<'py>(
+    py: Python<'py>,
+    models: Vec<String>,
+    shapes: Vec<[usize; 3]>,
+    step: &Bound<'py, PyAny>,
+    recompute: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (workloads, target, levels) = of_sweep(&models, step, recompute)?;
+    let value = run(py, |tick| {
+        let mut found = Vec::new();
+        for &level in &levels {
+            let mut curves = Vec::new();
+            for workload in &workloads {
+                let (name, mut points) = (workload.network.title(), Vec::new());
+                for &shape in &shapes {
+                    tick()?;
+                    let workload = workload.with_recompute(level).with_volume(shape);
+                    points.extend(point(&workload, target)?.map(|point| {
+                        json!({
+                            "volume": shape,
+                            "peak_activation_bytes": point.peak_activations,
+                            "peak_bytes": point.peak_bytes,
+                            "reserved_bytes": point.reserved,
+                            "parameters": point.parameters,
+                        })
+                    }));
+                }
+                if points.is_empty() {
+                    return Err(nothing_admitted(&name));
+                }
+                curves.push(json!({ "model": name, "points": points }));
+            }
+            found.push(json!({ "recompute": level, "curves": curves, "recorded": [], "crossings": [] }));
+        }
+        let slopes_at = levels.into_iter().map(|recompute| sweeps::Sweep {
+            recompute,
+            curves: Vec::new(),
+            recorded: Vec::new(),
+            meetings: Vec::new(),
+        });
+        let mut value = json::sweep(&workloads, &slopes_at.collect::<Vec<_>>(), target)?;
+        value["levels"] = found.into();
+        Ok(value)
+    })?;
+    Ok(pythonize(py, &value)?)
+}
+
+/// What a sweep is of, for what, and at which levels.
+fn of_sweep(
+    models: &[String],
+    step: &Bound<'_, PyAny>,
+    recompute: Option<&str>,
+) -> PyResult<(Vec<Workload>, Target, Vec<Recompute>)> {
+    let (step, choice) = (Step::read(step)?, recompute.map(choice).transpose()?);
+    if choice == Some(RecomputeChoice::Auto) {
+        let problem = "recompute='auto' needs a budget, which a sweep has not";
+        return Err(usage(format!("{problem}; name a level, or None for all")));
+    }
+    let workloads = step.workloads(models)?;
+    let (target, levels) = (step.target()?.0, levels(choice, &workloads));
+    Ok((workloads, target, levels))
+}
+
+fn nothing_admitted(model: &str) -> Error {
+    Error::Usage(format!("sides has nothing that {model} admits; take larger ones, multiples of 16 (or 32)"))
 }
 
 /// The largest that fits so many bytes (`8GiB`), or each of the well-known GPUs (`gpus`).
@@ -159,13 +262,14 @@ pub fn fit<'py>(
     model: &str,
     room: &str,
     step: &Bound<'py, PyAny>,
-    recompute: Option<u8>,
+    recompute: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let step = Step::read(step)?;
     let workload = step.workload(model)?;
-    let levels = levels(recompute, std::slice::from_ref(&workload))?;
-    let (target, bytes) =
-        (step.target()?.0, if room == "gpus" { None } else { Some(parse_bytes(room).map_err(usage)?) });
+    // The fastest that fits is what `best` says of all levels.
+    let levels = levels(recompute.map(choice).transpose()?, std::slice::from_ref(&workload));
+    let bytes = |text: &str| parse_bytes(text).map_err(|problem| usage(format!("room: {problem}, or gpus")));
+    let (target, bytes) = (step.target()?.0, if room == "gpus" { None } else { Some(bytes(room)?) });
     let value = run(py, |_| {
         let fits = match bytes {
             Some(bytes) => vec![json::fit(&format_bytes(bytes), bytes, &answers(&workload, &levels, target, bytes)?)],
@@ -174,7 +278,7 @@ pub fn fit<'py>(
                 GPUS.iter().zip(found).map(|(gpu, found)| json::fit(&gpu.title(), gpu.usable(), &found)).collect()
             }
         };
-        Ok::<Value, ossnet::Error>(serde_json::json!({ "model": workload.network.title(), "fits": fits }))
+        Ok::<Value, ossnet::Error>(json!({ "model": workload.network.title(), "fits": fits }))
     })?;
     Ok(pythonize(py, &value)?)
 }

@@ -9,9 +9,11 @@ use pyo3::exceptions::{
 };
 use pyo3::prelude::*;
 
-/// The exception of an error, with its line.
+use crate::words::in_python;
+
+/// The exception of an error, with its line in Python's terms.
 pub fn exception(error: Error) -> PyErr {
-    let line = error.to_string();
+    let line = in_python(&error.to_string());
     match error {
         Error::File { source, .. } => match source.kind() {
             ErrorKind::NotFound => PyFileNotFoundError::new_err(line),
@@ -29,6 +31,15 @@ pub fn exception(error: Error) -> PyErr {
 /// A usage error as an exception.
 pub fn usage(line: impl Into<String>) -> PyErr {
     exception(Error::Usage(line.into()))
+}
+
+/// Refuses more threads than any machine has a use for, as the command does.
+pub fn check_threads(threads: usize) -> PyResult<()> {
+    let most = std::thread::available_parallelism().map_or(1, usize::from) * 64;
+    match threads > most {
+        true => Err(usage(format!("threads {threads} is more than this machine can use ({most})"))),
+        false => Ok(()),
+    }
 }
 
 /// Runs `work` while other Python threads go on. What it is given is to be called between pieces of work: it runs Python's

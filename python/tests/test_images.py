@@ -12,6 +12,9 @@ import SimpleITK
 
 import ossnet
 
+# Voxels as those that the checkpoints were trained on.
+SPACED = np.diag([2.75, 2.75, 2.75, 1])
+
 
 def test_a_segmentation_is_the_commands(command, checkpoint, scan, tmp_path):
     path, image, _ = scan
@@ -52,16 +55,60 @@ def test_other_programs_know_what_the_file_is(command, checkpoint, scan, tmp_pat
     assert set(map(str, statistics.GetLabels())) <= {line[0] for line in slicer[1:]}
 
 
-def test_the_readmes_lines_run(checkpoint, scan, tmp_path, monkeypatch, capsys):
-    text = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("readme", ["README.md", "python/README.md"])
+def test_the_readmes_lines_run(checkpoint, scan, tmp_path, monkeypatch, capsys, readme):
+    text = (pathlib.Path(__file__).parents[2] / readme).read_text(encoding="utf-8")
     lines = text.split("```python\n")[1].split("```")[0]
     shutil.copy(checkpoint, tmp_path / "model.safetensors")
     shutil.copy(scan[0], tmp_path / "scan.nii.gz")
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(lines, "README.md", "exec"), names)
-    assert len(lines.splitlines()) == 5 and "'saved'" in capsys.readouterr().out
+    exec(compile(lines, readme, "exec"), names)
+    if readme == "README.md":
+        assert len(lines.splitlines()) == 5 and "'saved'" in capsys.readouterr().out
+    else:
+        assert names["step"]["recompute"] == 3 and names["scores"]["dice"] == 1
     assert len(names["faces"]) > 100 and np.isfinite(names["vertices"]).all()
+
+
+def test_a_runs_folder_stands_for_its_checkpoint(command, checkpoint, scan, tmp_path):
+    path, image, _ = scan
+    folder = checkpoint.parent
+    command("infer", "-l", folder, "-i", path, "-o", tmp_path / "seg.nii.gz", "-q")
+    segmenter = ossnet.Segmenter(folder)
+    # The best of the run, if validations chose one.
+    best = folder / checkpoint.name.replace(".safetensors", ".best.safetensors")
+    assert segmenter.files == [str(best if best.exists() else checkpoint)]
+    told = np.asarray(nibabel.load(tmp_path / "seg.nii.gz").dataobj)
+    assert np.array_equal(segmenter.segment(image.get_fdata(), image.affine).labels, told) and told.any()
+    assert ossnet.Segmenter(str(folder)).files == segmenter.files
+
+
+def test_several_checkpoints_are_averaged_as_the_command_does(command, checkpoint, scan, tmp_path):
+    path, image, _ = scan
+    shutil.copy(checkpoint, tmp_path / "again.safetensors")
+    files = [*sorted(checkpoint.parent.glob("*.safetensors")), tmp_path / "again.safetensors"]
+    command("infer", "-l", *files, "-i", path, "-o", tmp_path / "seg.nii.gz", "-q")
+    segmenter = ossnet.Segmenter(files)
+    found = segmenter.segment(image.get_fdata(), image.affine)
+    assert np.array_equal(found.labels, np.asarray(nibabel.load(tmp_path / "seg.nii.gz").dataobj))
+    assert f"mean of {len(files)} checkpoints" in segmenter.model and segmenter.files == [str(file) for file in files]
+
+
+def test_arguments_that_say_nothing_to_a_network(checkpoint):
+    segmenter, array = ossnet.Segmenter(checkpoint), np.zeros((32, 32, 32))
+    known = {"points_at_once": 4096} if "o-net" in checkpoint.name else {"window": "32x32x32", "mirror": True}
+    other = {"window": 32} if "o-net" in checkpoint.name else {"points_at_once": 4096}
+    assert segmenter.segment(array, SPACED, **known).labels.shape == array.shape
+    for asked, problem in [
+        (other, f"know {next(iter(other))}.*omit it"),
+        ({"threshold": 1.5}, "threshold 1.5"),
+        ({"window": (32, 32)}, "window .*three sides"),
+        ({"points_at_once": -1}, "points_at_once -1"),
+    ]:
+        with pytest.raises(ValueError, match=problem) as raised:
+            segmenter.segment(array, np.eye(4), **asked)
+        assert "--" not in str(raised.value)
 
 
 def test_any_order_of_the_axes_is_the_same_scan(checkpoint, scan):
@@ -152,12 +199,42 @@ def test_files_and_arrays_that_do_not_fit(checkpoint, tmp_path):
     (tmp_path / "bad.safetensors").write_text(json.dumps({}))
     with pytest.raises(ValueError, match="bad.safetensors"):
         ossnet.Segmenter(tmp_path / "bad.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: holds no checkpoint"):
+        ossnet.Segmenter(tmp_path / "empty")
+    (tmp_path / "worse.safetensors").touch()
+    with pytest.raises(ValueError, match=r"several networks \(bad, worse\)"):
+        ossnet.Segmenter(tmp_path)
+    for asked, kind, problem in [
+        ({"device": "gpu"}, ValueError, "cpu, cuda or cuda:1"),
+        ({"precision": "bf16"}, ValueError, "precision='bf16' needs .*device='cuda'"),
+        ({"threads": 1 << 20}, ValueError, "threads"),
+        ({"memory_budget": "1MiB"}, MemoryError, "choose a smaller network, or raise memory_budget"),
+        ({"memory_budget": 1 << 62}, ValueError, "lower memory_budget"),
+    ]:
+        with pytest.raises(kind, match=problem) as raised:
+            ossnet.Segmenter(checkpoint, **asked)
+        assert "--" not in str(raised.value)
+    for nothing in [[], 3]:
+        with pytest.raises((TypeError, ValueError), match="checkpoint"):
+            ossnet.Segmenter(nothing)
     segmenter = ossnet.Segmenter(checkpoint)
     with pytest.raises(ValueError, match="three axes"):
         segmenter.segment(np.zeros((8, 8)), np.eye(4))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="no voxel"):
+        segmenter.segment(np.zeros((8, 8, 0)), np.eye(4))
+    with pytest.raises(ValueError, match=r"array holds nan at \(0, 0, 0\).*not finite"):
         segmenter.segment(np.full((16, 16, 16), np.nan), np.eye(4))
     with pytest.raises(ValueError, match="4×4"):
         segmenter.segment(np.zeros((16, 16, 16)), np.eye(3))
-    with pytest.raises(ValueError, match="T1"):
+    with pytest.raises(TypeError, match="give numbers"):
+        segmenter.segment(np.zeros((16, 16, 16), complex), np.eye(4))
+    with pytest.raises(ValueError, match=r"the array has 2 image channels, .*\(T1\); give all of them along its fourth axis"):
         segmenter.segment(np.zeros((16, 16, 16, 2)), np.eye(4))
+
+
+def test_a_scan_that_does_not_fit(checkpoint):
+    segmenter = ossnet.Segmenter(checkpoint, memory_budget="6MiB" if "o-net" in checkpoint.name else "24MiB")
+    with pytest.raises(MemoryError, match=r"(raise memory_budget to \d+MiB|it needs memory_budget='\d+MiB')$") as raised:
+        segmenter.segment(np.zeros((128, 128, 96)), SPACED, probabilities=True)
+    assert "--" not in str(raised.value)

@@ -12,6 +12,10 @@ Bytes = Union[int, str]
 T = TypeVar("T")
 
 
+# The largest number that the engine is given.
+_MOST = (1 << 63) - 1
+
+
 def text(name: str, value: Any) -> str:
     """A text."""
     if not isinstance(value, str):
@@ -27,7 +31,7 @@ def _read(name: str, reader: Callable[[str], T], value: str) -> T:
         raise ValueError(f"{name}: {error}") from None
 
 
-def whole(name: str, value: Any, least: int = 0) -> int:
+def whole(name: str, value: Any, least: int = 0, most: int = _MOST) -> int:
     """A whole number of any type, numpy's among them."""
     try:
         number = operator.index(value)
@@ -35,7 +39,14 @@ def whole(name: str, value: Any, least: int = 0) -> int:
         raise TypeError(f"{name} {value!r} must be a whole number") from None
     if number < least:
         raise ValueError(f"{name} {number} must " + ("not be negative" if least == 0 else f"be {least} or more"))
+    if number > most:
+        raise ValueError(f"{name} {number} is out of range; give at most {most}")
     return number
+
+
+def label(name: str, value: Any) -> int:
+    """A value of a label map, of whatever type its whole numbers are."""
+    return whole(name, value, -(1 << 63), (1 << 64) - 1)
 
 
 def number(name: str, value: Any) -> float:

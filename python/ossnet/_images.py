@@ -174,10 +174,6 @@ class Segmenter:
         return Segmentation(labels, chances, facts)
 
 
-# The least label of any type.
-_LEAST = -(1 << 63)
-
-
 def _present(*maps: Any) -> list[int]:
     """The values of label maps but 0, rising."""
     import numpy as np
@@ -252,7 +248,7 @@ def evaluate(
         wanted = _present(*maps)
     else:
         given = [classes] if _arguments.is_whole(classes) else classes
-        wanted = [_arguments.whole("classes", value, _LEAST) for value in given]  # type: ignore[union-attr]
+        wanted = [_arguments.label("classes", value) for value in given]  # type: ignore[union-attr]
     scores = {}
     for value in wanted:
         predicted, true = ((array == value).view(np.uint8) for array in maps)
@@ -359,7 +355,7 @@ def _field(array: Any, threshold: Optional[float], label: Optional[int]) -> tupl
             raise ValueError(f"array holds values from {low:g} to {high:g} that are {kinds}; give threshold, the surface's value")
         return np.require(array, np.float32, "A"), 0.5
     if label is not None:
-        label = _arguments.whole("label", label, _LEAST)
+        label = _arguments.label("label", label)
         inside = classes == label
         if not inside.any():
             present = _present(classes)

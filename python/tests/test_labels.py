@@ -46,6 +46,10 @@ def test_values_beyond_floats_are_told_apart():
     vertices, _ = ossnet.marching_cubes(labels, np.eye(4), label=2**60 + 1)
     assert vertices.min() == 2.5 and vertices.max() == 4.5
     assert [*ossnet.evaluate(labels, labels, 1)] == [2**60, 2**60 + 1]
+    largest = np.where(labels > 0, np.uint64(2**64 - 1), np.uint64(0))
+    assert ossnet.evaluate(largest, largest, 1, classes=2**64 - 1)[2**64 - 1]["dice"] == 1
+    with pytest.raises(ValueError, match="label 18446744073709551616 is out of range"):
+        ossnet.marching_cubes(largest, np.eye(4), label=2**64)
 
 
 @pytest.mark.parametrize("kind", TYPES)

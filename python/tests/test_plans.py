@@ -151,6 +151,8 @@ def test_the_line_is_the_commands(command):
         ({"volume": 64, "recompute": None}, "recompute None"),
         ({"volume": 64, "precision": "f16"}, "f32, tf32 and bf16"),
         ({"volume": 64, "memory_budget": 0}, "memory_budget 0"),
+        ({"volume": 64, "memory_budget": 1 << 64}, "memory_budget 18446744073709551616 is out of range"),
+        ({"volume": 64, "batch": 1 << 64}, "batch 18446744073709551616 is out of range"),
         ({"volume": (64, 64)}, "three sides"),
         ({"volume": -1}, "negative"),
         ({"volume": 0}, "65536"),

@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a file.
-    #[error("{}: {source}{}", path.display(), hint(source))]
+    #[error("{}: {}{}", path.display(), told(source), hint(source))]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -132,14 +132,23 @@ impl From<OutOfMemory> for Error {
     }
 }
 
+/// What the system says, without the number that it has for it.
+fn told(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(code) => text.trim_end_matches(&format!(" (os error {code})")).into(),
+        None => text,
+    }
+}
+
 /// The remedy for the operating system's commonest refusals.
 fn hint(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match error.kind() {
-        NotFound => " (check the path)",
-        PermissionDenied => " (check the permissions, or choose another folder)",
-        StorageFull => " (free some space, or choose another folder)",
-        AlreadyExists => " (choose another name)",
+        NotFound => "; check the path",
+        PermissionDenied => "; check the permissions, or choose another folder",
+        StorageFull => "; free some space, or choose another folder",
+        AlreadyExists => "; choose another name",
         _ => "",
     }
 }

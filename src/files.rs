@@ -217,6 +217,27 @@ impl RunFolder {
         Self::create(folder.as_ref())
     }
 
+    /// The folder of a file that is to be written, created when missing; others may write to it meanwhile. A file is made in it
+    /// and removed, to see that it can be.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the folder cannot be created or takes no files, [`Error::Data`] when `file` is a folder, a pipe or a
+    /// device.
+    pub fn of_file(file: &Path) -> Result<Self> {
+        if file.is_dir() {
+            return Err(Error::data(file, "is a folder", "name a file"));
+        }
+        if let Some(error) = not_regular(file) {
+            return Err(error);
+        }
+        let folder = Self::create(folder_of(file))?;
+        let named = |source| Error::file(file, source);
+        let probe = temporary::beside(file).map_err(named)?;
+        OpenOptions::new().write(true).create_new(true).open(&probe).map_err(named)?;
+        fs::remove_file(&probe).map_err(named)?;
+        Ok(folder)
+    }
+
     fn create(path: &Path) -> Result<Self> {
         let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
         // Made first: if only some of the folders can be created, dropping it removes those.
@@ -342,6 +363,20 @@ mod tests {
         RunFolder::claim(&out, |out| out.join("checkpoint.safetensors").exists()).unwrap();
         let error = RunFolder::claim(&out, |_| false).unwrap_err().to_string();
         assert!(error.contains("not empty") && error.contains("--out"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_known_to_be_writable_beforehand() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/page.html");
+        let made = RunFolder::of_file(&path).unwrap();
+        assert!(names(made.path()).is_empty(), "the probe is gone");
+        drop(made);
+        assert!(names(folder.path()).is_empty());
+        fs::write(folder.path().join("file"), b"").unwrap();
+        for bad in [folder.path().into(), folder.path().join("file/page.html"), "/proc/none/page.html".into()] {
+            assert!(RunFolder::of_file(&bad).is_err(), "{}", bad.display());
+        }
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What other programs show segmentations with: names and colours of label values, as 3D Slicer and ITK-SNAP read them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use crate::error::Result;
-use crate::files::write_atomic;
+use crate::files::name::file_name;
+use crate::files::{read_text, write_atomic};
 use crate::task::Task;
 
 /// Colours of classes everywhere, in their order: light shades of Okabe and Ito, told apart with any colour vision and seen on
@@ -84,6 +88,63 @@ fn label_descriptions(labels: &[Label]) -> String {
     text
 }
 
+/// Most bytes of a file of names.
+const MOST: u64 = 1 << 20;
+
+/// What the values of a segmentation are called, as far as a file tells: ITK-SNAP's label descriptions beside it, under its own
+/// name or that of the folder (`labels.label`), else the `dataset.json` of its folder or of the one above. Names are a courtesy:
+/// a file that cannot be read tells none.
+pub fn names_beside(segmentation: &Path) -> BTreeMap<i64, String> {
+    let folder = segmentation.parent().unwrap_or(Path::new(""));
+    let name = file_name(segmentation);
+    let stem = name.trim_end_matches(".gz").trim_end_matches(".nii");
+    let described = [stem, FOLDER].map(|stem| folder.join(format!("{stem}.label")));
+    let described = described.iter().filter_map(|path| Some(from_descriptions(&read_text(path, MOST).ok()?)));
+    let listed = [folder.join("dataset.json"), folder.join("..").join("dataset.json")];
+    let listed = listed.into_iter().filter_map(|path| Some(from_dataset(&read_text(path, MOST).ok()?)));
+    described.chain(listed).find(|names| !names.is_empty()).unwrap_or_default()
+}
+
+/// What the tables of a folder of segmentations are called.
+pub const FOLDER: &str = "labels";
+
+/// Values and names of [`label_descriptions`].
+fn from_descriptions(text: &str) -> BTreeMap<i64, String> {
+    let line = |line: &str| {
+        let (numbers, name) = line.split_once('"')?;
+        let value = numbers.split_whitespace().next()?.parse().ok()?;
+        Some((value, name.trim_end().trim_end_matches('"').to_string()))
+    };
+    text.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(line).collect()
+}
+
+/// Values and names of a Decathlon `dataset.json` (value → name) or nnU-Net's (name → value).
+fn from_dataset(text: &str) -> BTreeMap<i64, String> {
+    let json: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
+    let none = Map::new();
+    let labels = json["labels"].as_object().unwrap_or(&none);
+    let entry = |(key, value): (&String, &Value)| match (key.parse(), value.as_i64(), value.as_str()) {
+        (Ok(number), _, Some(name)) => Some((number, name.to_string())),
+        (_, Some(number), _) => Some((number, key.clone())),
+        _ => None,
+    };
+    labels.iter().filter_map(entry).collect()
+}
+
+/// What each of some classes (value, name) is called in names of files: its name where that tells it from all others, else its
+/// value.
+pub fn file_names(classes: &[(i64, Option<&str>)]) -> Vec<String> {
+    let slug = |name: &str| -> String {
+        let plain: String =
+            name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+    };
+    let slugs: Vec<String> = classes.iter().map(|(_, name)| slug(name.unwrap_or_default())).collect();
+    let told = |own: &String| !own.is_empty() && slugs.iter().filter(|other| *other == own).count() == 1;
+    let pairs = slugs.iter().zip(classes);
+    pairs.map(|(own, (value, _))| if told(own) { own.clone() } else { value.to_string() }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +164,37 @@ mod tests {
         assert!(rows.iter().all(|row| row.len() == 6), "{table}");
         assert_eq!(rows[1], ["1", "left_lung", "86", "180", "233", "255"]);
         assert_eq!(rows[2][0], "7");
+    }
+
+    #[test]
+    fn names_are_found_beside_a_segmentation() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let names = |path: &Path| names_beside(path).into_iter().collect::<Vec<_>>();
+        assert_eq!(names(&at("a.nii.gz")), []);
+        std::fs::create_dir(at("labelsTr")).unwrap();
+        std::fs::write(at("dataset.json"), r#"{"labels": {"background": 0, "liver": 1, "tumour": [1, 2]}}"#).unwrap();
+        let liver = [(0, "background".to_string()), (1, "liver".into())];
+        for path in ["a.nii.gz", "labelsTr/a.nii"] {
+            assert_eq!(names(&at(path)), liver, "{path}");
+        }
+        std::fs::write(at("dataset.json"), "\u{feff}{\"labels\": {\"0\": \"background\", \"1\": \"liver\"}}").unwrap();
+        assert_eq!(names(&at("a.nii.gz")), liver);
+        write(folder.path(), "labels", &two()).unwrap();
+        let [lung, aorta] = [(1, "left lung".to_string()), (7, "the 'aorta'".into())].map(Some);
+        let clear = Some((0, "Clear Label".to_string()));
+        assert_eq!(names(&at("a.nii.gz")), [clear.clone(), lung, aorta].map(Option::unwrap));
+        std::fs::write(at("a.label"), "# x\nnothing\n 2035 1 2 3 1 1 1 \"insula\"\n").unwrap();
+        assert_eq!(names(&at("a.nii.gz")), [(2035, "insula".to_string())]);
+        std::fs::write(at("a.label"), [0xff, 0xfe]).unwrap();
+        assert_eq!(names(&at("a.nii.gz")).len(), 3, "the folder's, where the own is no text");
+    }
+
+    #[test]
+    fn files_are_named_by_what_tells_classes_apart() {
+        let classes =
+            [(1, Some("Left lung")), (2, Some("left  lung")), (3, Some("Aorta ")), (4, None), (-5, Some("?"))];
+        assert_eq!(file_names(&classes), ["1", "2", "aorta", "4", "-5"]);
     }
 
     /// ITK-SNAP reads seven numbers and a name in quotes.

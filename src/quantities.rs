@@ -1,7 +1,8 @@
 //! How sizes, spacings and bytes are written, everywhere: on the command line, in configuration files, in Python.
 //!
 //! Three numbers are joined by `x`, `×` or commas: `256x256x160`, `256×256×160`, `256,256,160`. Bytes are a number and a unit:
-//! `8GB` are 8·10⁹ and `8GiB` 8·2³⁰; a bare `K`, `M`, `G`, `T` is binary, as in job schedulers.
+//! `8GB` are 8·10⁹ and `8GiB` 8·2³⁰; a bare `K`, `M`, `G`, `T` is binary, as in job schedulers. A number without a unit is one of bytes,
+//! unless it is so small that a unit was forgotten.
 
 use std::fmt;
 use std::str::FromStr;
@@ -70,6 +71,9 @@ impl<T: fmt::Display> fmt::Display for Three<T> {
     }
 }
 
+/// A number below this, without a unit, lacks one.
+const FORGOTTEN: f64 = 4096.0;
+
 /// Reads `8GiB`, `8GB`, `512 MiB`, `1.5G`, `4096`.
 ///
 /// # Errors
@@ -79,6 +83,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let value: f64 = number.parse().map_err(|_| format!("'{text}' is not a size; write for example 8GiB"))?;
+    if unit.trim().is_empty() && value < FORGOTTEN && value > 0.0 {
+        return Err(format!("'{text}' has no unit; write {text}GiB, or {text}B if bytes are meant"));
+    }
     let unit = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "kb" => 1e3,
@@ -134,13 +141,13 @@ mod tests {
             (" 1.5 k ", 1536),
             ("2TB", 2_000_000_000_000),
             ("3 MiB", 3 << 20),
-            ("77", 77),
+            ("4096", 4096),
             ("77B", 77),
         ];
         for (text, bytes) in read {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
-        for bad in ["", "GiB", "-1", "1.2.3", "5 parsecs", "0", "99999999999999999999T"] {
+        for bad in ["", "8", "77", "GiB", "-1", "1.2.3", "5 parsecs", "0", "99999999999999999999T"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

@@ -41,6 +41,51 @@ fn escaped(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A text for a terminal of so many columns: lines of prose that are wider go on below, behind the label that they begin with if
+/// they have one (`cuda    none: …`). Rows of tables, which have several gaps of two spaces, stay as they are.
+pub fn wrapped(text: &str, columns: usize) -> Cow<'_, str> {
+    if text.lines().all(|line| line.chars().count() <= columns) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        wrap_line(line, columns, &mut out);
+        out.push_str(end);
+    }
+    Cow::Owned(out)
+}
+
+fn wrap_line(line: &str, columns: usize, out: &mut String) {
+    let indent = line.len() - line.trim_start().len();
+    let mut gaps = line[indent..].match_indices("  ").filter(|(at, _)| !line[indent + at + 2..].starts_with(' '));
+    let (label, others) = (gaps.next().map(|(at, _)| indent + at + 2), gaps.next());
+    if line.chars().count() <= columns || others.is_some() {
+        return out.push_str(line);
+    }
+    // A label of more than a third of the line is a cell.
+    let hang = match label.map(|end| line[..end].chars().count()) {
+        Some(hang) if hang <= columns / 3 => hang,
+        Some(_) => return out.push_str(line),
+        None => indent,
+    };
+    let (head, rest) = line.split_at(label.unwrap_or(indent));
+    out.push_str(head);
+    let (mut at, mut first) = (hang, true);
+    for word in rest.split(' ') {
+        let wide = word.chars().count();
+        if !first && at + 1 + wide > columns {
+            let _ = write!(out, "\n{:hang$}", "");
+            at = hang;
+        } else if !first {
+            out.push(' ');
+            at += 1;
+        }
+        out.push_str(word);
+        (at, first) = (at + wide, false);
+    }
+}
+
 /// A cell of a CSV file (RFC 4180): quoted if it holds what would end it. What a spreadsheet would take for a formula gets
 /// an apostrophe in front, at which it takes a text.
 pub fn csv_cell(text: &str) -> Cow<'_, str> {
@@ -86,6 +131,17 @@ mod tests {
     fn one_is_no_plural() {
         let told = [plural(1, "case"), plural(0, "case"), plural(1, "pass"), plural(40, "pass")];
         assert_eq!(told, ["1 case", "0 cases", "1 pass", "40 passes"]);
+    }
+
+    #[test]
+    fn prose_is_wrapped_and_tables_are_not() {
+        assert_eq!(wrapped("one two\nthree\n", 7), "one two\nthree\n");
+        assert_eq!(wrapped("one two three\n\nfour", 8), "one two\nthree\n\nfour");
+        assert_eq!(wrapped("  µµ µµ µµ", 7), "  µµ µµ\n  µµ");
+        assert_eq!(wrapped("cuda   none at all on this one", 24), "cuda   none at all on\n       this one");
+        let row = "oss-net-c   12.5 MiB   level 3   and so on";
+        assert_eq!(wrapped(row, 20), row);
+        assert_eq!(wrapped("/a/path/that/is/long yes", 8), "/a/path/that/is/long\nyes");
     }
 
     #[test]

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::RunArgs;
 use super::official::{self, OfficialArgs};
-use super::output::{print, refuse_existing};
+use super::output::{new_files, print};
 use super::provenance::print_json;
 use crate::checkpoint::{self, Checkpoint, CheckpointFormat, convert, model::Model, safetensors, sound, torch};
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::memory::default_cpu_budget;
 
 /// Flags of `ossnet convert`.
 #[derive(Args, Clone, Debug)]
@@ -24,9 +23,8 @@ pub struct ConvertArgs {
     overwrite: bool,
     #[command(flatten)]
     official: OfficialArgs,
-    /// Print the result as JSON on standard output, and nothing else there
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
 }
 
 /// Converts.
@@ -34,12 +32,12 @@ pub struct ConvertArgs {
 /// # Errors
 /// An unreadable input, weights that are not finite, an output that exists or has another ending, a full disk.
 pub fn run(args: ConvertArgs) -> Result<()> {
-    let ConvertArgs { input, output, official, overwrite, json } = &args;
-    refuse_existing([output], *overwrite)?;
+    let ConvertArgs { input, output, official, overwrite, run } = &args;
+    let _folders = new_files([output], *overwrite)?;
     let ending = output.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     match (ending, official.is_given()) {
         ("safetensors", true) => {
-            let device = Device::cpu(1, default_cpu_budget())?;
+            let device = run.device()?;
             let model = official::load(&device, input, official, None)?;
             Model::save(&*model.network, &model.parameters, &model.task, output)?;
         }
@@ -55,7 +53,7 @@ pub fn run(args: ConvertArgs) -> Result<()> {
             )));
         }
     }
-    match json {
+    match run.json {
         true => {
             let [from, to] = [input, output].map(|path| path.display().to_string());
             print_json(serde_json::json!({ "input": from, "output": to }), "files")

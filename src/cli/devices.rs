@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::kernels;
 use super::output::{plural, print};
 use super::provenance::{cpu, print_json};
+use super::{RunArgs, kernels};
 use crate::device::cpu::SimdLevel;
 use crate::device::{self, DeviceInfo, LEAST_CUDA, LEAST_DRIVER};
 use crate::error::Result;
@@ -13,12 +13,11 @@ use crate::memory::{default_cpu_budget, format_bytes};
 /// Flags of `ossnet devices`.
 #[derive(Args, Clone, Debug)]
 pub struct DevicesArgs {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     /// Load every kernel on a CUDA device instead, and print how long each took and what became of it
     #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "0")]
     kernels: Option<usize>,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
 }
 
 /// Lists the CPU and the CUDA devices, or why there are none.
@@ -27,12 +26,13 @@ pub struct DevicesArgs {
 /// Standard output that cannot be written; with `--kernels`, what the driver says.
 pub fn run(args: DevicesArgs) -> Result<()> {
     if let Some(ordinal) = args.kernels {
-        return kernels::run(ordinal, args.json);
+        return kernels::run(ordinal, args.run.json);
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (simd, budget) = (SimdLevel::detect(), default_cpu_budget());
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if args.run.threads > 0 { args.run.threads } else { all };
+    let (simd, budget) = (SimdLevel::detect(), args.run.memory_budget.unwrap_or_else(default_cpu_budget));
     let cuda = device::cuda::devices();
-    if args.json {
+    if args.run.json {
         let found = cuda.as_deref().unwrap_or_default();
         return print_json(
             serde_json::json!({

@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::device_args::is_set;
-use super::output::{plural, print, refuse_existing};
-use super::progress::Verbosity;
+use super::RunArgs;
+use super::output::{NAME_A_FOLDER, check_folder_name, plural, print, refuse_existing};
 use super::provenance::stamped_text;
 use crate::data::Dataset;
 use crate::data::inspect::{CaseInspection, InspectOptions, Inspection, inspect, millimetres};
 use crate::error::Result;
 use crate::evaluate::statistics::quantile;
 use crate::files::{RunFolder, write_atomic};
+use crate::memory::size;
 use crate::order;
 use crate::text::visible_line;
 
@@ -49,12 +49,8 @@ pub struct InspectArgs {
     /// End with status 1 if there is a problem; otherwise problems are results, and the status is 0
     #[arg(long)]
     check: bool,
-    /// Print errors and results only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print the result as JSON on standard output, and nothing else there
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
 }
 
 /// Inspects.
@@ -62,8 +58,10 @@ pub struct InspectArgs {
 /// # Errors
 /// A path that is no data set and no image, an output folder that cannot be written. Faults of single cases are results.
 pub fn run(args: InspectArgs) -> Result<()> {
-    let verbosity = Verbosity::detect(args.quiet || is_set("OSSNET_QUIET"));
+    let verbosity = args.run.verbosity();
+    args.run.memory_budget.into_iter().for_each(size::set_host_budget);
     refuse_existing(args.out.iter().map(|out| out.join(INSPECTION)), args.overwrite)?;
+    args.out.iter().try_for_each(|out| check_folder_name(out, NAME_A_FOLDER))?;
     let folder = args.out.as_ref().map(|out| RunFolder::claim(out, |_| true)).transpose()?;
     let options = InspectOptions { full: args.full, ignore_geometry: args.ignore_geometry, seed: args.seed };
     let started = Instant::now();
@@ -92,7 +90,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
         }
         false => Ok(()),
     };
-    if args.json {
+    if args.run.json {
         print(json)?;
         return outcome;
     }
@@ -278,9 +276,10 @@ fn volumes(found: &Inspection, text: &mut String) {
         let median = quantile(&volumes, 0.5);
         let _ = writeln!(
             text,
-            "{:<13}{value} {name}: in {} of {labelled} cases, {:.1} ml (median), {:.1} to {:.1}",
+            "{:<13}{value} {name}: in {} of {}, {:.1} ml (median), {:.1} to {:.1}",
             "label",
             volumes.len(),
+            plural(labelled, "case"),
             median,
             volumes[0],
             volumes[volumes.len() - 1]

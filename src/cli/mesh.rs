@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
 use super::RunArgs;
 use super::device_args::DeviceArgs;
-use super::output::{note, plural, print, refuse_existing};
-use super::provenance::print_json;
-use crate::data::{Axes, Labels, Source, Volume, nifti, validate};
+use super::output::{new_files, note, plural, print, refuse_existing};
+use super::provenance::{data_hash, print_json};
+use crate::data::{Axes, Case, Labels, Source, Volume, nifti, validate};
 use crate::error::{Error, Result};
-use crate::files::RunFolder;
 use crate::files::name::text_of;
-use crate::label_table::COLOURS;
+use crate::label_table::{self, COLOURS};
 use crate::mesh::{self, Dropped, Mesh, MeshFormat, MeshOptions, Part, Space};
 
 /// Most iterations of smoothing. One lets the longest waves of a mesh grow by up to 0.066 % (`mesh::smooth`: `(1 − k/2)(1 + k/1.9)`
@@ -25,7 +25,8 @@ const MOST_SMOOTHING: u64 = 100;
 pub struct MeshArgs {
     /// A segmentation or a probability map (.nii, .nii.gz)
     input: PathBuf,
-    /// The mesh: .obj, .ply, .stl, .glb or .pt; of several classes, one file each (NAME_CLASS.ply), or one .glb
+    /// The mesh: .obj, .ply, .stl, .glb or .pt; of several classes, one file each (NAME_CLASS.ply), or one .glb. Classes are called
+    /// as the .label file or the dataset.json beside the segmentation says
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// Replace meshes that exist
@@ -107,14 +108,11 @@ impl ShapeArgs {
 /// An unusable file, a class that does not occur, an unknown extension, an output that exists, no memory, a full disk.
 pub fn run(args: MeshArgs) -> Result<()> {
     let format = MeshFormat::of(&args.out)?;
-    refuse_existing(format.files(&args.out), args.overwrite)?;
+    let _folders = new_files(format.files(&args.out), args.overwrite)?;
     if let Some(threshold) = args.threshold.filter(|threshold| !threshold.is_finite()) {
         return Err(Error::Usage(format!("--threshold {threshold} is no threshold; give a number, for example 0.5")));
     }
     let device = args.device.open(&args.run)?;
-    // What was made for the meshes is removed again if none comes of it.
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let _folder = folder.map(|folder| RunFolder::claim(folder, |_| true)).transpose()?;
     let source = Source::File(args.input.clone());
     let (volume, tolerance) = Volume::read_with_tolerance(&source, Axes::Canonical)?;
     if volume.channels != 1 {
@@ -140,22 +138,28 @@ pub fn run(args: MeshArgs) -> Result<()> {
         return report(&args, vec![write(&args, &args.out, "", &mesh, dropped)?]);
     };
     let classes = found.chosen(&args.input, args.label)?;
+    let names = label_table::names_beside(&args.input);
+    let called: Vec<String> =
+        classes.iter().map(|class| names.get(class).cloned().unwrap_or_else(|| format!("class {class}"))).collect();
     let mut labels = Labels { shape: volume.shape, voxels: Vec::new(), geometry: volume.geometry };
     if format == MeshFormat::Glb {
         let meshes = classes.iter().map(|&class| {
             labels.voxels = found.mask(&volume.voxels, class);
             mesh::of_labels(&device, &labels, 1, &options)
         });
-        return report(&args, together(&args, &meshes.collect::<Result<Vec<_>>>()?, &classes)?);
+        return report(&args, together(&args, &meshes.collect::<Result<Vec<_>>>()?, &called)?);
     }
-    let path = |class: i64| if classes.len() == 1 { args.out.clone() } else { of_class(&args.out, class) };
-    refuse_existing(classes.iter().flat_map(|&class| format.files(&path(class))), args.overwrite)?;
+    let named: Vec<_> = classes.iter().map(|class| (*class, names.get(class).map(String::as_str))).collect();
+    let paths: Vec<PathBuf> = match classes.len() {
+        1 => vec![args.out.clone()],
+        _ => label_table::file_names(&named).iter().map(|class| of_class(&args.out, class)).collect(),
+    };
+    refuse_existing(paths.iter().flat_map(|path| format.files(path)), args.overwrite)?;
     let mut written = Vec::new();
-    for &class in &classes {
+    for ((&class, path), called) in classes.iter().zip(&paths).zip(&called) {
         labels.voxels = found.mask(&volume.voxels, class);
         let (mesh, dropped) = mesh::of_labels(&device, &labels, 1, &options)?;
-        let path = path(class);
-        written.push(write(&args, &path, &format!("class {class}: "), &mesh, dropped)?);
+        written.push(write(&args, path, &format!("{called}: "), &mesh, dropped)?);
     }
     report(&args, written)
 }
@@ -279,9 +283,8 @@ impl Classes {
 }
 
 /// Writes the meshes of all classes into one GLB, each under its name and in its colour.
-fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], classes: &[i64]) -> Result<Vec<serde_json::Value>> {
-    let names: Vec<String> = classes.iter().map(|class| format!("class {class}")).collect();
-    let parts = meshes.iter().zip(&names).zip(COLOURS.iter().cycle());
+fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], names: &[String]) -> Result<Vec<serde_json::Value>> {
+    let parts = meshes.iter().zip(names).zip(COLOURS.iter().cycle());
     let parts = parts.map(|(((mesh, _), name), &colour)| Part { name, colour, mesh });
     let files = mesh::write_parts(&args.out, &parts.collect::<Vec<_>>(), args.shape.space())?;
     let said = names
@@ -291,8 +294,8 @@ fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], classes: &[i64]) -> Res
     said.collect()
 }
 
-/// `liver.ply` of class 2 → `liver_2.ply`.
-fn of_class(path: &Path, class: i64) -> PathBuf {
+/// `organs.ply` of the class `liver` → `organs_liver.ply`.
+fn of_class(path: &Path, class: &str) -> PathBuf {
     let [stem, extension] = [path.file_stem(), path.extension()].map(|part| text_of(part.unwrap_or_default()));
     path.with_file_name(format!("{stem}_{class}.{extension}"))
 }
@@ -319,7 +322,7 @@ fn said(args: &MeshArgs, files: &[PathBuf], what: &str, mesh: &Mesh, dropped: Dr
             "{names}: {what}{triangles} triangles, {vertices} vertices, {volume:.1} ml, {area:.1} cm²{dropped}"
         ))?;
     }
-    Ok(serde_json::json!({
+    Ok(json!({
         "files": names,
         "triangles": mesh.triangles.len(),
         "vertices": mesh.vertices.len(),
@@ -332,8 +335,11 @@ fn said(args: &MeshArgs, files: &[PathBuf], what: &str, mesh: &Mesh, dropped: Dr
 }
 
 fn report(args: &MeshArgs, written: Vec<serde_json::Value>) -> Result<()> {
-    match args.run.json {
-        true => print_json(written.into(), "meshes"),
-        false => Ok(()),
+    if !args.run.json {
+        return Ok(());
     }
+    let image = Source::File(args.input.clone());
+    let read = Case { name: String::new(), images: vec![image], label: None };
+    let hash = data_hash(std::iter::once(&read))?;
+    print_json(json!({ "input": args.input.display().to_string(), "input_hash": hash, "meshes": written }), "meshes")
 }

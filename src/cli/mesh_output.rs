@@ -84,6 +84,7 @@ impl MeshOutputArgs {
         mut refined: impl FnMut(Mesh, &Refinement) -> Result<(Mesh, Vec<f64>)>,
     ) -> Result<Vec<serde_json::Value>> {
         let options = self.shape.options();
+        let table = label_table::labels(task);
         let (mut written, mut together) = (Vec::new(), Vec::new());
         for (class, path) in self.meshes(folder, name, task) {
             let (mut mesh, dropped) = match probabilities.filter(|(volume, _)| volume.channels == 1) {
@@ -98,7 +99,9 @@ impl MeshOutputArgs {
                 (mesh, losses) = refined(mesh, &Refinement { steps: self.refine as usize, ..Refinement::default() })?;
             }
             let files = MeshFormat::of(&path)?.files(&path);
-            self.shape.warn(&format!("{}: ", files[0].display()), &mesh, dropped);
+            let known = table.iter().find(|label| label.value == class);
+            let called = known.map_or_else(|| format!("class {class}"), |label| label.name.clone());
+            self.shape.warn(&format!("{}: {called}: ", files[0].display()), &mesh, dropped);
             let mut entry = described(&files, class, &mesh, dropped);
             if let [first, .., last] = losses[..] {
                 entry["refinement_loss"] = serde_json::json!([first, last]);
@@ -109,7 +112,6 @@ impl MeshOutputArgs {
                 _ => drop(mesh::write(&path, &mesh, self.shape.space())?),
             }
         }
-        let table = label_table::labels(task);
         let parts: Vec<Part<'_>> = together
             .iter()
             .filter_map(|(_, class, mesh)| {
@@ -124,19 +126,11 @@ impl MeshOutputArgs {
     }
 }
 
-/// What each class but background is called in names of files: its name where that tells it from all others, else its value.
+/// What each class but background is called in names of files.
 fn file_names(task: &Task) -> Vec<String> {
-    let slug = |name: &String| -> String {
-        let plain = name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
-        plain.collect::<String>().split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
-    };
-    let slugs: Vec<String> = task.class_names.iter().skip(1).map(slug).collect();
-    let told = |class: usize| {
-        let own = slugs.get(class).filter(|own| !own.is_empty())?;
-        (slugs.iter().filter(|other| *other == own).count() == 1).then(|| own.clone())
-    };
-    let values = task.preprocessing.classes.iter().skip(1).enumerate();
-    values.map(|(class, value)| told(class).unwrap_or_else(|| value.to_string())).collect()
+    let values = task.preprocessing.classes.iter().enumerate().skip(1);
+    let classes = values.map(|(class, &value)| (i64::from(value), task.class_names.get(class).map(String::as_str)));
+    label_table::file_names(&classes.collect::<Vec<_>>())
 }
 
 /// What is said of a mesh in a summary.

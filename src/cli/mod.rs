@@ -189,7 +189,7 @@ fn path_text() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(name::text_of)
 }
 
-/// Flags of every command that computes.
+/// Flags of every command that reads files or computes.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
@@ -216,7 +216,7 @@ pub struct RunArgs {
 }
 
 impl Command {
-    /// The flags of a command that computes.
+    /// The flags that most commands have.
     fn run_args(&self) -> Option<&RunArgs> {
         match self {
             #[cfg(feature = "train")]
@@ -233,7 +233,14 @@ impl Command {
             Command::Memory(args) => Some(&args.run),
             Command::Mesh(args) => Some(&args.run),
             Command::Borders(args) => Some(&args.run),
-            _ => None,
+            Command::Inspect(args) => Some(&args.run),
+            Command::Convert(args) => Some(&args.run),
+            Command::Devices(args) => Some(&args.run),
+            #[cfg(feature = "train")]
+            Command::Roofline(args) => Some(&args.run),
+            #[cfg(feature = "train")]
+            Command::Licences(_) => None,
+            Command::Completions(_) | Command::Man(_) => None,
         }
     }
 }

@@ -21,6 +21,18 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at the clock of a bar.
 const TICK: Duration = Duration::from_millis(500);
 
+/// The bar that is on the terminal, if one is: whatever else is written comes above it.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Runs `write`, which writes whole lines to the terminal, while no bar is on it.
+pub fn above_bars<R>(write: impl FnOnce() -> R) -> R {
+    let shown = SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    match shown {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
@@ -109,6 +121,7 @@ impl Verbosity {
         bar.set_prefix(visible_line(name).into_owned());
         if self == Self::Bars {
             bar.enable_steady_tick(TICK);
+            *SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(bar.clone());
         }
         ProgressTask {
             verbosity: self,
@@ -176,11 +189,6 @@ impl ProgressTask {
         self.bar.set_length(length);
     }
 
-    /// Runs `work` that writes lines of its own.
-    pub fn suspend(&self, work: impl FnOnce()) {
-        self.bar.suspend(work);
-    }
-
     /// Starts at `position`, as a resumed run does.
     pub fn set_position(&mut self, position: u64) {
         self.position = position;
@@ -190,9 +198,16 @@ impl ProgressTask {
 
     /// The last word.
     pub fn finish(self, message: &str) {
-        self.bar.finish_and_clear();
+        self.clear();
         if self.verbosity != Verbosity::Quiet {
             self.line(message);
+        }
+    }
+
+    fn clear(&self) {
+        if self.verbosity == Verbosity::Bars {
+            *SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+            self.bar.finish_and_clear();
         }
     }
 
@@ -204,6 +219,13 @@ impl ProgressTask {
             return note(line.to_string());
         }
         note(format!("{}: {}/{} after {seconds:.0} s, {message}", self.name, self.position, self.length));
+    }
+}
+
+/// An error, too, is written below what was done, not upon it.
+impl Drop for ProgressTask {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -26,7 +26,25 @@ pub fn line(error: &clap::Error, arguments: &[OsString]) -> String {
     let known = super::Cli::command();
     let mut named = arguments.iter().skip(1).filter_map(|argument| known.find_subcommand(argument.to_str()?));
     let command = named.next().map_or(String::new(), |command| format!("{} ", command.get_name()));
-    format!("{problem}{tips} (see ossnet {command}--help)")
+    format!("{}{tips} (see ossnet {command}--help)", of_variable(problem, arguments))
+}
+
+/// Flags that variables stand for.
+const OF_VARIABLES: [&str; 5] = ["--threads", "--memory-budget", "--device", "--progress", "--color"];
+
+/// A problem with a flag that nobody gave is one with the variable that stands for it.
+fn of_variable(problem: String, arguments: &[OsString]) -> String {
+    let named = OF_VARIABLES.iter().find_map(|flag| {
+        let begin = problem.find(&format!("'{flag} <"))?;
+        let end = begin + 1 + problem[begin + 1..].find('\'')?;
+        let mut words = arguments.iter().filter_map(|argument| argument.to_str());
+        let given = words.any(|word| word.starts_with(flag) || *flag == "--threads" && word.starts_with("-j"));
+        (!given).then(|| (begin..end + 1, format!("OSSNET_{}", flag[2..].replace('-', "_").to_uppercase())))
+    });
+    match named {
+        Some((place, variable)) => problem.replacen(&problem[place], &variable, 1),
+        None => problem,
+    }
 }
 
 /// What `--color` or its variable says, before anything is parsed.
@@ -81,6 +99,20 @@ mod tests {
         assert!(said("ossnet mesh a --out b -j x").contains(": write a whole number (see"));
         assert!(said("ossnet mesh a --out b --threshold x").contains(": write a number, for example 0.5 (see"));
         assert!(said("ossnet mesh").ends_with("(see ossnet mesh --help)"), "{}", said("ossnet mesh"));
+    }
+
+    #[test]
+    fn a_variable_is_named_where_no_flag_is_given() {
+        let told = |arguments: &str| {
+            let words: Vec<OsString> = arguments.split_whitespace().map(OsString::from).collect();
+            of_variable("invalid value 'x' for '--threads <N>': write a whole number".into(), &words)
+        };
+        assert_eq!(told("ossnet memory"), "invalid value 'x' for OSSNET_THREADS: write a whole number");
+        for given in ["ossnet memory --threads x", "ossnet memory -j x", "ossnet memory --threads=x"] {
+            assert!(told(given).contains("'--threads <N>'"), "{given}");
+        }
+        let other = "invalid value 'x' for '--points <N>'";
+        assert_eq!(of_variable(other.into(), &[]), other);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::RunArgs;
 use super::memory::DataArgs;
-use super::output::print;
 #[cfg(feature = "report")]
-use super::output::refuse_existing;
+use super::output::new_files;
+use super::output::print;
 use super::provenance::print_json;
 use crate::device::Device;
 use crate::device::cuda::devices;
@@ -21,9 +22,9 @@ use crate::planner::gpus::Speed;
 use crate::planner::json;
 use crate::planner::roofline::{self, EFFICIENCY, LAUNCH, Measured, Roofline};
 use crate::quantities::parse_shape;
-use crate::report::TextTable;
 #[cfg(feature = "report")]
 use crate::report::{RooflineMark, RooflinePage, roofline_page};
+use crate::report::{TextTable, counted};
 use crate::tape::Precision;
 use crate::train::dry_run::{StepKind, StepSizes, dry_run_timed};
 
@@ -76,9 +77,8 @@ pub struct RooflineArgs {
     #[cfg(feature = "report")]
     #[arg(long, requires = "html")]
     overwrite: bool,
-    /// Print the model as JSON on standard output, and nothing else there
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
 }
 
 fn microseconds(text: &str) -> Result<f64, String> {
@@ -92,7 +92,7 @@ fn microseconds(text: &str) -> Result<f64, String> {
 /// An unknown model, a volume that it does not admit, a page that exists or cannot be written.
 pub fn run(args: &RooflineArgs) -> Result<()> {
     #[cfg(feature = "report")]
-    refuse_existing(&args.html, args.overwrite)?;
+    let _folders = new_files(&args.html, args.overwrite)?;
     let step = match args.step {
         StepName::Train => StepKind::Train,
         StepName::Infer => StepKind::Infer,
@@ -111,7 +111,7 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
     if let Some(path) = &args.html {
         write_atomic(path, page(args, &title, &ours, measured.as_ref()).as_bytes())?;
     }
-    match args.json {
+    match args.run.json {
         true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref())?, "steps"),
         false => {
             let sums = if step == StepKind::Train { sums(&workload)? } else { String::new() };
@@ -134,7 +134,7 @@ fn take(workload: &Workload) -> Result<Measured> {
 /// What is modelled: network, sizes, precision.
 fn setting(args: &RooflineArgs, title: &str) -> String {
     let volume = args.volume.map(|side| side.to_string()).join("×");
-    format!("{title}, {volume}, batch {}, {} points, {}", args.batch, args.points, args.precision)
+    format!("{title}, {volume}, batch {}, {}, {}", args.batch, counted(args.points, "point"), args.precision)
 }
 
 /// The page with the plot: rates that are expected, and measured ones beside them.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::output::{NAME_A_FOLDER, check_folder_name};
 use super::progress::{self, Verbosity};
 use crate::checkpoint::model;
 use crate::data::{Dataset, Folds, Labels, Scanned, Warning, embedded, validate};
@@ -64,7 +65,10 @@ pub fn output_folder(
     is_unfinished: impl FnOnce(&Path) -> bool,
 ) -> Result<RunFolder> {
     match out {
-        Some(folder) => RunFolder::claim(folder, is_unfinished),
+        Some(folder) => {
+            check_folder_name(folder, NAME_A_FOLDER)?;
+            RunFolder::claim(folder, is_unfinished)
+        }
         None => RunFolder::numbered("runs", command),
     }
 }
@@ -303,7 +307,7 @@ impl Progress {
         let (done, all) = (trainer.optimizer().steps(), self.epochs.saturating_mul(self.per_epoch));
         let left = duration(each * all.saturating_sub(done) as f64);
         let line = format!("expected end  in {left}: {each:.3} s a step, {done} of {} done", count(all));
-        self.bar.suspend(|| self.verbosity.say(line));
+        self.verbosity.say(line);
         self.estimating = None;
     }
 
@@ -322,7 +326,7 @@ impl RunObserver for Progress {
     fn validated(&mut self, found: &Validation) {
         let Validation { epoch, dice, iou, .. } = found;
         let line = format!("epoch {epoch}/{}: validation Dice {dice:.4}, IoU {iou:.4}", self.epochs);
-        self.bar.suspend(|| self.verbosity.say(line));
+        self.verbosity.say(line);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::device::{Device, Target, UNLIMITED};
 use crate::error::Result;
 use crate::infer::sliding_window::SLICES;
 use crate::memory::Role;
-use crate::models::{Architecture, RecomputeChoice};
+use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::planner::adjust::Adjustable;
 use crate::planner::training::TrainingPlan;
 use crate::planner::{HostOverhead, Workload};
@@ -33,6 +33,8 @@ const CASES: usize = 4;
 pub struct RunForecast {
     /// The network's title.
     pub network: String,
+    /// Whether it is trained on points.
+    pub has_points: bool,
     /// Its trainable scalars.
     pub parameters: usize,
     /// How it is trained, the level of recomputation settled.
@@ -170,6 +172,7 @@ pub fn forecast(
     };
     Ok(RunForecast {
         network: setup.network.title(),
+        has_points: matches!(setup.network, NetworkConfig::OssNet(_)),
         parameters: trainer.parameters().count(),
         shape: setup.shape,
         costs: trainer.costs().clone(),

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::files::name::text_of;
 use crate::memory::format_bytes;
 use crate::models::NetworkConfig;
-use crate::report::count;
+use crate::report::{count, counted};
 use crate::train::config::DataSource;
 
 /// Seconds of training a network if none are asked for: ten minutes on the CPU, an hour on CUDA.
@@ -94,7 +94,7 @@ impl Fitted {
         let (shape, settings) = (rules::sides(forecast.shape), &forecast.settings);
         let what = if config.patch.is_empty() { "whole volumes" } else { "patches" };
         let points = match config.network(1, 1, forecast.shape) {
-            Ok(NetworkConfig::OssNet(_)) => format!(", {} points each", count(settings.points as u64)),
+            Ok(NetworkConfig::OssNet(_)) => format!(", {} each", counted(settings.points as u64, "point")),
             Ok(NetworkConfig::UNet(unet)) if unet.dimensions == 2 => format!(", {} slices in all", settings.slices),
             _ => String::new(),
         };

@@ -16,7 +16,7 @@ use super::{StepCost, Workload};
 use crate::device::Target;
 use crate::error::Result;
 use crate::memory::{Role, resident_peak};
-use crate::report::count;
+use crate::report::counted;
 use crate::train::dry_run::StepKind;
 
 /// A step's costs. Seconds and resident bytes are there only if it was run.
@@ -192,10 +192,10 @@ pub fn setting(workload: &Workload) -> String {
     let sizes = workload.sizes;
     match (sizes.step, sizes.points as u64) {
         (StepKind::Train, points) => {
-            format!("One training step, batch {}, {} points a volume, f32", sizes.batch, count(points))
+            format!("One training step, batch {}, {} a volume, f32", sizes.batch, counted(points, "point"))
         }
         (_, 0) => "Inference of one volume, f32".into(),
-        (_, points) => format!("Inference of one volume, {} points at once, f32", count(points)),
+        (_, points) => format!("Inference of one volume, {} at once, f32", counted(points, "point")),
     }
 }
 

@@ -76,7 +76,7 @@ pub use image::{ImageVolume, case_slices};
 pub use memory::{MemoryPage, memory_page};
 #[cfg(feature = "report")]
 pub use montage::montage;
-pub use number_format::{count, mib};
+pub use number_format::{count, counted, mib};
 #[cfg(feature = "report")]
 pub use report_data::{
     CaseFacts, CaseSlices, HEADS_CAVEATS, LossCurve, MemoryEvent, ModelMasks, Plane, ReportData, RunFacts, Slice,

@@ -72,6 +72,11 @@ pub(super) fn score(value: f64) -> String {
     if value.is_finite() { format!("{value:.3}") } else { MISSING.into() }
 }
 
+/// `1 point`, `16,384 points`.
+pub fn counted(value: u64, what: &str) -> String {
+    format!("{} {what}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
 /// A count with commas between groups of three digits.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();

@@ -32,7 +32,9 @@ fn flags_overrule_their_variables() {
     assert!(said(&format!("OSSNET_THREADS=1 $ossnet {STEP}")).1.contains("with 1 thread\n"));
     assert!(said(&format!("OSSNET_THREADS=1 $ossnet {STEP} -j 2")).1.contains("with 2 threads\n"));
     place.refuses(&format!("{STEP} -q -v"), 2, &["--quiet", "--verbose"]);
-    place.shell(&format!("OSSNET_THREADS=many $ossnet {STEP}")).refused(2, &["'many'", "a whole number"]);
+    place
+        .shell(&format!("OSSNET_THREADS=many $ossnet {STEP}"))
+        .refused(2, &["'many' for OSSNET_THREADS:", "a whole number"]);
 }
 
 /// Whatever is printed with `--json` tells its layout and what made it.
@@ -179,6 +181,60 @@ fn files_for_other_programs_are_kept_too() {
     assert!(!fs::metadata(place.at("pipe")).unwrap().is_file());
 }
 
+/// The folder of a file is made, and one that cannot be is told before the work, not after it.
+#[test]
+fn folders_of_files_are_made_before_the_work() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
+    ball(16, 0)[1].write(&place.at("seg.nii.gz"));
+    let train = "train -q -j 1 -m o-net-small --points 64 -e 1 -d data -o run";
+    let step = "memory -q -m o-net-small --volume 16x16x16 --points 64 --channels 1";
+    for (command, file) in [
+        (format!("{step} --csv"), "log.csv"),
+        (format!("{train} --profile"), "run.json"),
+        ("roofline -q -m o-net --volume 32x32x32 --html".into(), "roofline.html"),
+        ("mesh -q seg.nii.gz --smallest 0 -o".into(), "organ.ply"),
+        ("convert -q run/o-net-small.safetensors".into(), "net.pt"),
+    ] {
+        place.refuses(&format!("{command} seg.nii.gz/{file}"), 1, &["seg.nii.gz"]);
+        fs::create_dir_all(place.at(&format!("taken/{file}"))).unwrap();
+        place.refuses(&format!("{command} taken/{file} --overwrite"), 1, &[file, "is a folder"]);
+        place.run(&format!("{command} new/{file}")).succeeded();
+        assert!(place.at(&format!("new/{file}")).is_file(), "{command}");
+        fs::remove_dir_all(place.at("new")).unwrap();
+    }
+    assert!(!place.at("runs").exists());
+    // A name that ends as a file's does is no folder.
+    for command in ["inspect -q data", "train -q -m unet3d -e 1 -d data", "plan -q -e 1 -d data", "compare -q -d data"]
+    {
+        place.refuses(&format!("{command} -o page.html"), 2, &["--out page.html", "name a folder"]);
+    }
+    place.refuses("infer -l run/o-net-small.safetensors -i seg.nii.gz -o seg.nrrd", 2, &["seg.nrrd", ".nii.gz"]);
+    assert!(!place.at("page.html").exists() && !place.at("seg.nrrd").exists());
+}
+
+/// A run is replaced if that is asked for, with nothing of the old one left.
+#[test]
+fn a_run_in_the_place_of_another() {
+    let place = Place::new();
+    data_set(&place.at("data"), 16, &["a", "b"], &["v"]);
+    let train = |model: &str| format!("train -q -j 1 -m {model} --preset sample --points 64 -e 1 -d data -o run");
+    place.run(&train("o-net-small")).succeeded();
+    fs::write(place.at("run/notes.txt"), "mine").unwrap();
+    place.refuses(&train("unet2d"), 1, &["run", "holds a run already", "--resume run", "--overwrite"]);
+    assert!(place.at("run/o-net-small.safetensors").exists());
+    let scored = json(&place.run(&format!("{} --overwrite --no-scoring --json", train("unet2d"))).succeeded());
+    assert_eq!(scored["cases"], Value::Array(Vec::new()));
+    let mut left: Vec<String> =
+        fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.retain(|name| !name.starts_with("events.") && name != "report.html");
+    left.sort();
+    let run = ["config.toml", "log.jsonl", "notes.txt", "summary.json", "unet2d.costs.json", "unet2d.safetensors"];
+    assert_eq!(left, run);
+    let events = fs::read_dir(place.at("run")).unwrap().flatten();
+    assert_eq!(events.filter(|entry| entry.file_name().to_string_lossy().starts_with("events.")).count(), 1);
+}
+
 /// Every command is in every shell's completions, and has a page in the manual.
 #[test]
 fn completions_and_manual_pages() {
@@ -189,14 +245,19 @@ fn completions_and_manual_pages() {
     ];
     for command in commands.iter().chain(&["devices", "licences", "completions", "man"]) {
         let page = fs::read_to_string(place.at(&format!("pages/ossnet-{command}.1"))).unwrap();
-        for part in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", "Exit status"] {
+        for part in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH EXAMPLES\n.nf\n", ".SH \"EXIT STATUS\"\n.nf\n"] {
             assert!(page.contains(part), "{command}: {part}");
         }
     }
+    let page = fs::read_to_string(place.at("pages/ossnet.1")).unwrap();
+    for part in [".SH ENVIRONMENT\n.nf\n", "OSSNET_SIMD", "Not a medical device"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("features:") && !page.contains(".SH EXTRA"), "{page}");
     assert!(place.at("pages/ossnet.1").exists() && printed.starts_with("16 pages"), "{printed}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = place.run(&format!("completions {shell}")).succeeded();
-        for part in commands.iter().chain(&["memory-budget"]) {
+        for part in commands.iter().chain(&["memory-budget", "oss-net-c-small", "rtx4090"]) {
             assert!(script.contains(part), "{shell}: {part}");
         }
         fs::write(place.at(shell), script).unwrap();

@@ -202,7 +202,11 @@ fn probabilities_and_occupancy_grids() {
     place.run(&format!("{OCCUPANCY} scan.nii.gz --out all --threshold 0 --dense")).succeeded();
     assert!(labels(&place.at("all/scan.nii.gz")).voxels.iter().all(|&value| value == BALL));
     let nothing = place.run(&format!("{OCCUPANCY} scan.nii.gz --out none --threshold 1 --mesh pt"));
-    assert!(nothing.err.contains("none/scan_vertices.pt: the mesh is empty; no voxel is inside"), "{}", nothing.err);
+    assert!(
+        nothing.err.contains("none/scan_vertices.pt: ball: the mesh is empty; no voxel is inside"),
+        "{}",
+        nothing.err
+    );
     nothing.succeeded();
 }
 
@@ -363,7 +367,13 @@ fn scans_that_do_not_fit() {
 fn one_scan_into_one_file() {
     let place = place();
     place.run(&format!("{UNET} scan.nii.gz -o new/seg.nii.gz --mesh glb --smallest 0")).succeeded();
-    assert_eq!(names(&place.at("new")), ["seg.ctbl", "seg.glb", "seg.label", "seg.nii.gz"]);
+    assert_eq!(names(&place.at("new")), ["seg.ctbl", "seg.glb", "seg.json", "seg.label", "seg.nii.gz"]);
+    let told: Value = serde_json::from_str(&fs::read_to_string(place.at("new/seg.json")).unwrap()).unwrap();
+    let [entry] = &told["cases"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert!(told["made_by"]["version"].is_string() && entry["case"] == "scan", "{told}");
+    for (key, head) in [("weights", "crc32:"), ("input_hash", "sha256-64k:"), ("output", "new/seg.nii.gz")] {
+        assert!(entry[key].as_str().unwrap().starts_with(head), "{key}: {told}");
+    }
     let [header, table] = ["seg.nii.gz", "seg.label"].map(|name| fs::read(place.at("new").join(name)).unwrap());
     assert!(String::from_utf8(table).unwrap().contains(&format!("{BALL}")));
     let mut plain = Vec::new();
@@ -376,6 +386,13 @@ fn one_scan_into_one_file() {
     place.run(&format!("{again} --overwrite")).succeeded();
     assert_eq!(fs::read(place.at("new/seg.nii.gz")).unwrap(), header);
     ball(SIDE, 3)[0].write(&place.at("other.nii.gz"));
+    // What is told of another scan goes with its segmentation; what is not ours stays.
+    place.run(&format!("{UNET} other.nii.gz --out new/seg.nii.gz --overwrite")).succeeded();
+    let told = fs::read_to_string(place.at("new/seg.json")).unwrap();
+    assert!(told.contains("other.nii.gz") && !told.contains("scan.nii.gz"), "{told}");
+    fs::write(place.at("new/mine.json"), "[{\"EchoTime\": 0.1}, 7]x").unwrap();
+    place.refuses(&format!("{UNET} scan.nii.gz --out new/mine.nii.gz"), 1, &["new/mine.json", "--out"]);
+    assert!(!place.at("new/mine.nii.gz").exists());
     place.refuses(&format!("{UNET} scan.nii.gz other.nii.gz --out one.nii"), 2, &["one.nii", "2 scans", "folder"]);
     place.refuses(&format!("{again} --report --overwrite"), 2, &["--report", "folder"]);
 }

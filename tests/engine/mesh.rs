@@ -399,6 +399,25 @@ fn the_command() {
     assert!(text.starts_with("both.obj: ") && place.at("both.obj").exists(), "{text}");
 }
 
+/// Classes have the names that the file beside the segmentation gives them.
+#[test]
+fn classes_are_called_as_the_folder_says() {
+    let place = Place::new();
+    two_cubes(&place);
+    let names = r#"{"labels": {"background": 0, "Left lung": 1, "tumour": [1, 2], "aorta": 3}}"#;
+    std::fs::write(place.at("dataset.json"), names).unwrap();
+    let out = place.run("mesh seg.nii.gz --out organs.ply --smallest 0 --json").succeeded();
+    let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(all["input_hash"].as_str().unwrap().starts_with("sha256-64k:"), "{all}");
+    for (mesh, name) in all["meshes"].as_array().unwrap().iter().zip(["organs_left-lung.ply", "organs_aorta.ply"]) {
+        assert_eq!(mesh["files"], serde_json::json!([name]));
+        assert!(place.at(name).exists());
+    }
+    std::fs::write(place.at("seg.label"), "3 1 2 3 1 1 1 \"spleen\"\n").unwrap();
+    let text = place.run("mesh seg.nii.gz --out one.stl --label 3 --smallest 0").succeeded();
+    assert!(text.starts_with("one.stl: spleen: "), "{text}");
+}
+
 /// All classes in one file, each under its name and in a colour of its own; a folder that is missing is made.
 #[test]
 fn a_glb_holds_all_classes() {

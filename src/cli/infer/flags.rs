@@ -62,7 +62,7 @@ pub(super) struct SpaceArgs {
     #[arg(long, value_name = "XxYxZ", value_parser = parse_shape, conflicts_with = "spacing")]
     resolution: Option<[usize; 3]>,
     /// Spacing of the answer in mm along the scan's axes, one number or three
-    #[arg(long, value_name = "MM[xMMxMM]", value_parser = parse_spacing)]
+    #[arg(long, value_name = "MM[xMMxMM]", value_parser = parse_spacing, allow_hyphen_values = true)]
     spacing: Option<[f64; 3]>,
     /// Points decoded at once [default: as many as the memory budget admits, up to 8192]
     #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]

@@ -22,9 +22,9 @@ use super::checkpoints;
 use super::device_args::{DeviceArgs, PrecisionArgs};
 use super::failures::{Failures, file_of, is_of_case};
 use super::mesh_output::MeshOutputArgs;
-use super::output::note;
 #[cfg(feature = "train")]
-use super::output::refuse_existing;
+use super::output::new_files;
+use super::output::note;
 #[cfg(feature = "train")]
 use super::profile::ProfileArgs;
 use super::provenance::print_json;
@@ -133,7 +133,7 @@ pub fn run(args: InferArgs) -> Result<()> {
     }
     interrupt::listen();
     #[cfg(feature = "train")]
-    refuse_existing(&args.profile.profile, args.overwrite)?;
+    let _folders = new_files(&args.profile.profile, args.overwrite)?;
     let shard = args.shards.get()?;
     #[cfg(feature = "report")]
     if shard.is_some() && args.seen.report {
@@ -184,9 +184,9 @@ pub fn run(args: InferArgs) -> Result<()> {
         (None, Some(shard)) => RunFolder::claim_part(&target.folder, &shard.tag())?,
         (None, None) => RunFolder::claim(&target.folder, |_| true)?,
     };
-    let mut summary = match target.file {
-        Some(_) => Summary::unwritten(),
-        None => Summary::open(folder.path(), shard.map(|shard| (shard, planned)))?,
+    let mut summary = match (target.sidecar(), &sound[..]) {
+        (Some(path), [case]) => Summary::beside(path, &case.name)?,
+        _ => Summary::open(folder.path(), shard.map(|shard| (shard, planned)))?,
     };
     unsound.into_iter().for_each(|(name, problem)| summary.fail(&name, problem));
     let weights = files.iter().map(|path| fingerprint(path)).collect::<Result<Vec<_>>>()?.join("+");

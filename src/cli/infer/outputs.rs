@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::InferArgs;
 use crate::checkpoint::{Array, Data, torch};
+use crate::cli::output::check_folder_name;
 use crate::data::{Labels, Source, nifti};
 use crate::error::{Error, Result};
 use crate::files::name::file_name;
+use crate::label_table;
 use crate::task::Task;
 
 /// Where segmentations go.
@@ -22,6 +24,7 @@ impl Target {
         let out = args.out();
         let name = file_name(out);
         if !(name.ends_with(".nii") || name.ends_with(".nii.gz")) || out.is_dir() {
+            check_folder_name(out, "segmentations are .nii or .nii.gz; end the name so, or name a folder")?;
             return Ok(Self { folder: out.into(), file: None });
         }
         if cases != 1 || sharded {
@@ -38,6 +41,11 @@ impl Target {
         Ok(Self { folder: folder.into(), file: Some(out.into()) })
     }
 
+    /// The file beside a single segmentation that tells how it was made: `seg.json` of `seg.nii.gz`.
+    pub(super) fn sidecar(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| file.with_file_name(format!("{}.json", self.stem(""))))
+    }
+
     /// What a case's files are called.
     fn stem(&self, name: &str) -> String {
         let Some(file) = &self.file else { return name.into() };
@@ -45,9 +53,6 @@ impl Target {
         file.trim_end_matches(".gz").trim_end_matches(".nii").into()
     }
 }
-
-/// What the label tables of a folder are called.
-const TABLE: &str = "labels";
 
 /// The files of one case.
 pub(super) struct Outputs {
@@ -68,7 +73,7 @@ impl Outputs {
         Self {
             name: name.into(),
             meshes: args.seen.files(folder, name, task),
-            table: if target.file.is_some() { name.into() } else { TABLE.into() },
+            table: if target.file.is_some() { name.into() } else { label_table::FOLDER.into() },
             labels: target.file.clone().unwrap_or_else(|| folder.join(format!("{name}.nii.gz"))),
             probabilities: args.asked.probabilities.then(|| folder.join(format!("{name}_probabilities.nii.gz"))),
             occupancy: args.asked.occupancy_grid.then(|| folder.join(format!("{name}_occupancy.pt"))),

@@ -180,7 +180,7 @@ impl Batch {
                     drop(passed);
                     // The last case ends before this one is heard of.
                     course.settle(&mut behind)?;
-                    course.bar.suspend(|| warnings.iter().for_each(|warning| verbosity.warn(warning)));
+                    warnings.iter().for_each(|warning| verbosity.warn(warning));
                     match answer {
                         Ok(answer) => {
                             let written = written(scope, task, outputs, answer);

@@ -172,8 +172,9 @@ pub(super) fn shard_of(name: &str) -> Option<Shard> {
 
 /// `inference.json`, or that of a shard: what was found of each case in a folder, and what it cost.
 pub(super) struct Summary {
-    /// None is written beside a single file.
-    path: Option<PathBuf>,
+    path: PathBuf,
+    /// The name of the only scan, if its segmentation is one file.
+    only: Option<String>,
     pub(super) entries: Vec<Value>,
     failed: Vec<Failed>,
     shard: Option<(Shard, Vec<String>)>,
@@ -182,17 +183,22 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// One that is only printed.
-    pub(super) fn unwritten() -> Self {
-        Self { path: None, entries: Vec::new(), failed: Vec::new(), shard: None, written: None, changed: false }
-    }
-
     /// That of earlier runs into the folder, if there is one. Of a shard with the names of its cases.
     pub(super) fn open(folder: &Path, shard: Option<(Shard, Vec<String>)>) -> Result<Self> {
         let path = folder.join(shard.as_ref().map_or(WHOLE.into(), |(shard, _)| name_of(*shard)));
-        let told = if path.exists() { Told::read(&path)? } else { Told::default() };
+        Self::read(path, None, shard)
+    }
+
+    /// That of a single segmentation, of the scan `name`, in the file `path` beside it.
+    pub(super) fn beside(path: PathBuf, name: &str) -> Result<Self> {
+        Self::read(path, Some(name.into()), None)
+    }
+
+    fn read(path: PathBuf, only: Option<String>, shard: Option<(Shard, Vec<String>)>) -> Result<Self> {
+        let mut told = if path.exists() { Told::read(&path)? } else { Told::default() };
+        told.cases.retain(|entry| only.as_ref().is_none_or(|only| entry["case"] == **only));
         let changed = shard.is_some();
-        Ok(Self { path: Some(path), entries: told.cases, shard, changed, ..Self::unwritten() })
+        Ok(Self { path, only, entries: told.cases, failed: Vec::new(), shard, written: None, changed })
     }
 
     /// What it says of a case.
@@ -219,13 +225,16 @@ impl Summary {
 
     /// Brings the file up to date.
     pub(super) fn flush(&mut self) -> Result<()> {
-        let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return Ok(()) };
+        // A single segmentation that was not made is told by the exit status.
+        if !self.changed || self.only.is_some() && self.entries.is_empty() {
+            return Ok(());
+        }
         let mut all = json!({ "cases": self.entries, "failed": self.failed });
         if let Some((shard, planned)) = &self.shard {
             all["shard"] = shard.to_string().into();
             all["planned"] = planned.clone().into();
         }
-        write(path, all)?;
+        write(&self.path, all)?;
         (self.written, self.changed) = (Some(Instant::now()), false);
         Ok(())
     }

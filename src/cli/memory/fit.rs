@@ -14,7 +14,7 @@ use crate::planner::gpus::{GPUS, USABLE};
 use crate::planner::json::{self, target_text};
 use crate::planner::{HostOverhead, Workload};
 use crate::quantities::parse_bytes;
-use crate::report::{TextTable, count};
+use crate::report::{TextTable, count, counted};
 
 /// What must hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn run(args: &MemoryArgs, room: MemoryLimit) -> Result<()> {
 fn others(workload: &Workload, quantity: Quantity) -> String {
     let sizes = workload.sizes;
     let volume = super::shape_text(sizes.volume);
-    let points = workload.has_points().then(|| format!("{} points", count(sizes.points as u64)));
+    let points = workload.has_points().then(|| counted(sizes.points as u64, "point"));
     let batch = format!("batch {}", sizes.batch);
     let parts = match quantity {
         Quantity::Side => [None, points, Some(batch)],

@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 use super::RunArgs;
 use super::device_args::DeviceChoice;
 use super::oom::OnOom;
-use super::output::refuse_existing;
+use super::output::new_files;
 use super::profile::ProfileArgs;
 use crate::device::{CudaTarget, Device, Target, UNLIMITED};
 use crate::error::{Error, Result};
@@ -249,7 +249,7 @@ pub struct MemoryArgs {
 /// # Errors
 /// An unknown model, a volume that it does not admit, no memory, a file that exists or cannot be written.
 pub fn run(args: MemoryArgs) -> Result<()> {
-    refuse_existing(args.files(), args.overwrite)?;
+    let _folders = new_files(args.files(), args.overwrite)?;
     match args.device {
         Where::Plan => args.precision.check(args.target(), "--plan-for cuda")?,
         Where::On(DeviceChoice::Cpu) => args.precision.check(this_cpu(args.run.threads), "--device cuda")?,
@@ -260,6 +260,10 @@ pub fn run(args: MemoryArgs) -> Result<()> {
         return Err(Error::Usage(
             "--profile takes the time of one step that runs; add --device cpu or --device cuda".into(),
         ));
+    }
+    if single || args.fit.is_some() || args.compare_to.is_some() {
+        let without = args.points.is_some() && !args.workload(&args.model)?.has_points();
+        refuse(without, "--points", &format!("--model {}, which is trained on voxels", args.model))?;
     }
     args.own.check()?;
     if args.own.is_given() {

@@ -21,7 +21,7 @@ use crate::plan::phases::largest;
 use crate::plan::{Budget, Request};
 use crate::planner::HostOverhead;
 use crate::planner::json::target_text;
-use crate::report::{TextTable, count, mib, role_name};
+use crate::report::{TextTable, count, counted, mib, role_name};
 use crate::train::config::{Preset, RunConfig};
 use crate::train::costs::Costs;
 use crate::train::setup::Setup;
@@ -183,14 +183,15 @@ fn planned(args: &MemoryArgs, config: &RunConfig, checkpoint: Option<&Path>) -> 
 
 fn text(answer: &RunForecast) -> String {
     let settings = &answer.settings;
+    let points =
+        if answer.has_points { format!(", {}", counted(settings.points as u64, "point")) } else { String::new() };
     let mut text = format!(
-        "{}: a run of {} {}, {} voxels, batch {}, {} points, recompute {}, planned for {}\n{} parameters\n\n",
+        "{}: a run of {}, {} voxels, batch {}{}, recompute {}, planned for {}\n{} parameters\n\n",
         answer.network,
-        count(answer.steps()),
-        if answer.steps() == 1 { "step" } else { "steps" },
+        counted(answer.steps(), "step"),
         super::shape_text(answer.shape),
         settings.batch_size,
-        count(settings.points as u64),
+        points,
         settings.recompute,
         target_text(answer.target),
         count(answer.parameters as u64)

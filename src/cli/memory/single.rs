@@ -12,7 +12,7 @@ use crate::planner::schedules::{Curve, Point};
 use crate::planner::slopes::Slope;
 use crate::planner::timeline::Segment;
 use crate::planner::{StepCost, Workload, median};
-use crate::report::{TextTable, count, mib, role_name};
+use crate::report::{TextTable, count, counted, mib, role_name};
 use crate::train::dry_run::{StepKind, StepProfile};
 
 /// Layers that the table lists; the rest are summed.
@@ -83,7 +83,7 @@ impl Said for StepCost {
             parts.push(format!("batch {}", sizes.batch));
         }
         if self.workload.has_points() && sizes.points > 0 {
-            parts.push(format!("{} points", count(sizes.points as u64)));
+            parts.push(counted(sizes.points as u64, "point"));
         }
         if sizes.step == StepKind::Train {
             parts.push(format!("recompute {}", sizes.recompute));

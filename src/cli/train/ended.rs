@@ -76,7 +76,7 @@ impl Ended<'_> {
         let _ = config;
         write_atomic(folder.join(SUMMARY), json.as_bytes())?;
         let scores = match cases.len() {
-            0 => "no validation cases".into(),
+            0 => "no validation case was scored".into(),
             count => format!("mean Dice {dice:.4} on {}", plural(count, "validation case")),
         };
         let best = best.map_or(String::new(), |best| {

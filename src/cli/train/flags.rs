@@ -197,7 +197,7 @@ pub struct Flags {
     #[arg(help_heading = "Data")]
     clip: Option<CtWindow>,
     /// Spacing in mm that scans are resampled to, one number or three, for example 1x1x3
-    #[arg(long, value_name = "MM[xMMxMM]")]
+    #[arg(long, value_name = "MM[xMMxMM]", allow_hyphen_values = true)]
     #[arg(help_heading = "Data")]
     spacing: Option<Three<f64>>,
     /// Make every class but background one

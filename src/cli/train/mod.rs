@@ -3,6 +3,7 @@
 mod ended;
 mod flags;
 mod folds;
+mod overwrite;
 #[cfg(feature = "report")]
 mod report;
 mod several;
@@ -18,7 +19,7 @@ use super::cuda_devices;
 use super::device_args::DeviceArgs;
 use super::fold_files;
 use super::oom::OomArgs;
-use super::output::{plural, print, refuse_existing};
+use super::output::{new_files, plural, print};
 use super::plan;
 use super::profile::ProfileArgs;
 use super::training::{
@@ -83,6 +84,9 @@ pub struct TrainArgs {
     /// Training time that the number of epochs is chosen for, with your own data [default: 10m on the CPU, 1h on CUDA]
     #[arg(long, value_name = "TIME", value_parser = plan::parse_time, conflicts_with = "epochs", help_heading = "Training")]
     time_budget: Option<f64>,
+    /// Do not score the validation cases at the end; `ossnet evaluate` does so at any time
+    #[arg(long, help_heading = "Run")]
+    no_scoring: bool,
     /// Launch each forward and backward pass as one CUDA graph; gradients then keep their memory between steps
     #[arg(long, conflicts_with = "profile", help_heading = "Run")]
     graph: bool,
@@ -92,8 +96,8 @@ pub struct TrainArgs {
     oom: OomArgs,
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Replace the file of --profile if it exists
-    #[arg(long, requires = "profile", help_heading = "Files")]
+    /// Replace a run in --out, and a file of --profile
+    #[arg(long, help_heading = "Files")]
     overwrite: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -123,6 +127,7 @@ struct Prepared {
 pub fn run(mut args: TrainArgs) -> Result<()> {
     interrupt::listen();
     let ranks = cuda_devices::join(args.cuda_devices.as_deref(), &mut args.device, &mut args.run)?;
+    let _folders = ranks.all(new_files(&args.profile.profile, args.overwrite))?;
     let config = match ranks.are_several() {
         false => settled(&args)?,
         true => {
@@ -142,7 +147,8 @@ pub fn run(mut args: TrainArgs) -> Result<()> {
         Some(folder) => RunFolder::claim(folder, |_| true),
         None => output_folder(args.out.as_deref(), "train", |folder| {
             // Folds that were trained one by one, perhaps on several machines, are gathered.
-            config.folds > 0 && config.fold == 0 && fold_files::are_in(folder)
+            let folds = config.folds > 0 && config.fold == 0 && fold_files::are_in(folder);
+            folds || args.overwrite && folder.join(CONFIG).exists()
         }),
     };
     // Held to the end, by the first rank.
@@ -166,8 +172,8 @@ pub fn run(mut args: TrainArgs) -> Result<()> {
 
 /// The whole configuration of the run; nothing if there is no more to do than to print it.
 fn settled(args: &TrainArgs) -> Result<Option<RunConfig>> {
-    refuse_existing(&args.profile.profile, args.overwrite)?;
     let mut config = configuration(args)?;
+    args.check_out(&config)?;
     // A run that was stopped before its configuration was written begins anew.
     let resumed = args.resume.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());
     let of_the_data = config.preset == Preset::Auto && args.flags.config.is_none() && !resumed;
@@ -262,6 +268,9 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     several::tell(&trainer, verbosity);
     let begin = |step: u64| {
         (place.begin)()?;
+        if args.overwrite && !place.resuming {
+            overwrite::remove_run(folder)?;
+        }
         if let Some(folds) = &folds {
             fold_files::write(folder, folds, config.fold, &dataset)?;
         }
@@ -294,6 +303,9 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     args.profile.finish(device, &args.run)?;
     let started = Instant::now();
     let scored = trainer.with_best_weights(|trainer| {
+        if args.no_scoring {
+            return Ok(Vec::new());
+        }
         score_cases(trainer.network(), trainer.parameters(), &task, &*validation, false, verbosity, again)
     })?;
     let scoring = started.elapsed();
@@ -356,9 +368,8 @@ fn configuration(args: &TrainArgs) -> Result<RunConfig> {
 
 /// The configuration of the folds in `--out`, which continue as they were planned: a new rehearsal would measure other seconds.
 fn planned_before(args: &TrainArgs) -> Result<Option<RunConfig>> {
-    let Some(path) = args.out.as_ref().map(|folder| folder.join(CONFIG)).filter(|path| path.exists()) else {
-        return Ok(None);
-    };
+    let stored = args.out.as_ref().map(|folder| folder.join(CONFIG));
+    let Some(path) = stored.filter(|path| path.exists() && !args.overwrite) else { return Ok(None) };
     let config = RunConfig::resolve(Some((&path, &read_text(&path, MOST_CONFIG)?)), Table::new(), false)?;
     let mut flags = args.flags.table()?;
     if let Some(toml::Value::String(path)) = flags.get_mut("dataset_path") {

@@ -55,7 +55,7 @@ pub fn write(
     let run = TrainingRun {
         title: format!("{title} on {}", config.dataset_path.rsplit(['/', '\\']).next().unwrap_or_default()),
         conclusion: match cases.len() {
-            0 => "There were no validation cases.".into(),
+            0 => "No validation case was scored.".into(),
             count => format!(
                 "Mean Dice {dice:.4} and IoU {iou:.4} on {}, over all voxels.",
                 crate::cli::output::plural(count, "validation case")

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::models::{Recompute, RecomputeChoice};
 use crate::planner::Workload;
-use crate::planner::curves::sides;
+use crate::planner::curves::{parse_sides, sides};
 use crate::planner::json;
 use crate::planner::pytorch_baseline;
 use crate::planner::slopes::slopes;
@@ -27,18 +27,7 @@ impl FromStr for Sides {
 
     /// Reads `32..1024`, or sides: `64,96,224`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let side = |text: &str| text.trim().parse().ok().filter(|side| (16..=4096).contains(side));
-        let range = text.split_once("..").and_then(|(low, high)| Some((side(low)?, side(high)?)));
-        let found = match range {
-            Some((low, high)) => (low <= high).then(|| sides(low, high)),
-            None => text.split(',').map(side).collect(),
-        };
-        let mut found: Vec<usize> = found.ok_or_else(|| {
-            format!("'{text}' are no sides from 16 to 4096; write for example 32..1024, or 64,96,224")
-        })?;
-        found.sort_unstable();
-        found.dedup();
-        Ok(Self(found))
+        parse_sides(text).map(Self)
     }
 }
 

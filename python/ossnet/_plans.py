@@ -35,7 +35,8 @@ def plan(
     volume
         Voxels of the full-resolution volume along its axes, ``(256, 256, 160)`` or ``"256x256x160"``, or one number for a cube.
     points
-        Points a volume of a training step (16,384 if not given), or decoded at once in inference. U-Nets have none.
+        Points a volume of a training step (16,384 if not given), or decoded at once in inference. U-Nets have none; in a
+        :func:`sweep` of several networks theirs are passed over.
     batch
         Volumes a step.
     channels

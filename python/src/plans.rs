@@ -70,6 +70,15 @@ impl Step {
         Ok(Workload::official(model, sizes).map_err(exception)?.with_data(self.channels, self.outputs))
     }
 
+    /// As [`Step::workload`], of a network that has points if any are asked for.
+    fn of_one(&self, model: &str) -> PyResult<Workload> {
+        let workload = self.workload(model)?;
+        match self.points.is_some() && !workload.has_points() {
+            true => Err(usage(format!("points says nothing to {model}, which is trained on voxels; omit it"))),
+            false => Ok(workload),
+        }
+    }
+
     /// The workloads of some models, each named once.
     fn workloads(&self, models: &[String]) -> PyResult<Vec<Workload>> {
         let mut all: Vec<Workload> = Vec::new();
@@ -138,7 +147,7 @@ pub fn plan<'py>(
     budget: Option<u64>,
 ) -> PyResult<Planned<'py>> {
     let step = Step::read(step)?;
-    let (mut workload, choice) = (step.workload(model)?, choice(recompute)?);
+    let (mut workload, choice) = (step.of_one(model)?, choice(recompute)?);
     let (target, speed) = step.target()?;
     let budget = budget.unwrap_or(UNLIMITED);
     let (value, live, seconds) = run(py, |_| {
@@ -265,7 +274,7 @@ pub fn fit<'py>(
     recompute: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let step = Step::read(step)?;
-    let workload = step.workload(model)?;
+    let workload = step.of_one(model)?;
     // The fastest that fits is what `best` says of all levels.
     let levels = levels(recompute.map(choice).transpose()?, std::slice::from_ref(&workload));
     let bytes = |text: &str| parse_bytes(text).map_err(|problem| usage(format!("room: {problem}, or gpus")));

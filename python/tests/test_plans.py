@@ -36,9 +36,12 @@ def test_a_plan_is_the_commands(command, device):
 def test_channels_and_outputs_are_the_commands(command, model):
     flags = ["--model", model, *SMALL, "--channels", "1", "--outputs", "3"]
     asked = {**ASKED, "channels": 1, "outputs": 3}
+    if model == "unet3d":
+        del asked["points"], flags[4:6]
+    usual = {name: asked[name] for name in asked if name not in ("channels", "outputs")}
     plan = ossnet.plan(model, **asked)
     assert {key: plan[key] for key in plan if key not in ("live_bytes", "seconds")} == command("memory", *flags, "--json")
-    assert plan["peak_bytes"] != ossnet.plan(model, **ASKED)["peak_bytes"]
+    assert plan["peak_bytes"] != ossnet.plan(model, **usual)["peak_bytes"]
     assert ossnet.roofline(model, **asked) == command("roofline", *flags, "--json")
     assert ossnet.fit(model, "1GiB", **asked) == command("memory", "--fit", "1GiB", *flags, "--json")
     told = command("memory", "--sweep", "64,96", "--models", model, *flags[4:], "--json")
@@ -69,7 +72,7 @@ def test_recompute_auto_is_the_commands(command):
 
 def test_a_plan_for_a_gpu_by_name_has_the_rooflines_seconds(command):
     told = command("roofline", "--model", "unet3d", *SMALL, "--device", "a100", "--json")
-    assert ossnet.plan("unet3d", device="a100", **ASKED)["seconds"] == told["step"]["seconds"]
+    assert ossnet.plan("unet3d", (64, 64, 48), batch=2, device="a100")["seconds"] == told["step"]["seconds"]
     assert ossnet.roofline("unet3d", device="a100", **ASKED) == told
 
 
@@ -148,6 +151,7 @@ def test_the_line_is_the_commands(command):
         ({"volume": 64, "channels": 0}, "channels 0"),
         ({"volume": 64, "outputs": 257}, "outputs 257"),
         ({"volume": 64, "recompute": "krl"}, "recompute='krl'"),
+        ({"volume": 64, "points": 512}, "points says nothing to unet3d"),
         ({"volume": 64, "recompute": None}, "recompute None"),
         ({"volume": 64, "precision": "f16"}, "f32, tf32 and bf16"),
         ({"volume": 64, "memory_budget": 0}, "memory_budget 0"),
@@ -201,6 +205,8 @@ def test_bad_sweeps(models, sides, word):
     assert "--" not in str(raised.value)
     with pytest.raises(ValueError, match="recompute='auto' needs a budget"):
         ossnet.sweep("unet3d", [64], recompute="auto")
+    with pytest.raises(ValueError, match="points says nothing to unet3d"):
+        ossnet.fit("unet3d", "1GiB", 64, points=512)
     with pytest.raises(ValueError, match="room: .*8GiB, or gpus"):
         ossnet.fit("unet3d", "much", 64)
 

@@ -192,7 +192,7 @@ impl RunFolder {
             Some(Err(source)) => Err(named(source)),
             Some(Ok(_)) if !admits(&folder.path) => Err(Error::data(
                 &folder.path,
-                "the output folder is not empty and holds no run to resume",
+                "the output folder is not empty and holds nothing of this command to go on with",
                 "name an empty or new folder with --out, or omit --out; an interrupted `train` goes on with --resume",
             )),
             _ => Ok(folder),

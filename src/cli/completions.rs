@@ -8,6 +8,7 @@ use clap::{Arg, Args, Command, ValueHint};
 use clap_complete::Shell;
 use clap_mangen::roff::{Roff, roman};
 
+use super::help::TOP;
 use super::output::print;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -51,6 +52,12 @@ fn hinted(command: &str, arg: Arg) -> Arg {
         (_, "model" | "models") => arg.value_parser(PossibleValuesParser::new(network::names())),
         #[cfg(feature = "train")]
         ("roofline", "device") => arg.value_parser(PossibleValuesParser::new(SPEEDS.map(|speed| speed.name))),
+        #[cfg(feature = "train")]
+        (_, "plan_for") => {
+            let places = ["cpu", "cuda"].into_iter().chain(SPEEDS.map(|speed| speed.name));
+            arg.value_parser(PossibleValuesParser::new(places))
+        }
+        (_, "mesh") => arg.value_parser(["obj", "ply", "stl", "glb", "pt"]),
         (_, "device") => arg.value_parser(["cpu", "cuda"]),
         (_, "data" | "dataset_path") => arg.value_hint(ValueHint::DirPath),
         (_, "input") => arg.value_hint(ValueHint::AnyPath),
@@ -81,7 +88,12 @@ pub fn man(args: &ManArgs, command: Command) -> Result<()> {
 
 /// A page: what the flags say, then what help says behind them, a section each, in the lines that it is written in.
 fn rendered(page: &Command, name: String) -> io::Result<Vec<u8>> {
-    let after = page.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut after = page.get_after_help().map(ToString::to_string).unwrap_or_default();
+    // Help of a command leaves the variables to that of the program.
+    let variables = TOP.split("\n\n").find(|part| part.starts_with("Variables:\n"));
+    if let Some(variables) = variables.filter(|variables| !after.contains(variables)) {
+        after = format!("{after}\n\n{variables}");
+    }
     // A version of one line, as the section is: the features of a build are `ossnet --version`'s to tell.
     let page = page.clone().after_help(None::<&str>).after_long_help(None::<&str>).long_version(None::<&str>);
     let (has_commands, has_version) = (page.has_subcommands(), page.get_version().is_some());

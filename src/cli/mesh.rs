@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::RunArgs;
 use super::device_args::DeviceArgs;
@@ -135,7 +135,7 @@ pub fn run(args: MeshArgs) -> Result<()> {
         let options = MeshOptions { threshold, ..options };
         let affine = volume.geometry.affine;
         let (mesh, dropped) = mesh::of_field(&device, volume.voxels, volume.shape, &affine, &options)?;
-        return report(&args, vec![write(&args, &args.out, "", &mesh, dropped)?]);
+        return report(&args, vec![write(&args, &args.out, None, &mesh, dropped)?]);
     };
     let classes = found.chosen(&args.input, args.label)?;
     let names = label_table::names_beside(&args.input);
@@ -147,7 +147,7 @@ pub fn run(args: MeshArgs) -> Result<()> {
             labels.voxels = found.mask(&volume.voxels, class);
             mesh::of_labels(&device, &labels, 1, &options)
         });
-        return report(&args, together(&args, &meshes.collect::<Result<Vec<_>>>()?, &called)?);
+        return report(&args, together(&args, &meshes.collect::<Result<Vec<_>>>()?, &classes, &called)?);
     }
     let named: Vec<_> = classes.iter().map(|class| (*class, names.get(class).map(String::as_str))).collect();
     let paths: Vec<PathBuf> = match classes.len() {
@@ -159,7 +159,7 @@ pub fn run(args: MeshArgs) -> Result<()> {
     for ((&class, path), called) in classes.iter().zip(&paths).zip(&called) {
         labels.voxels = found.mask(&volume.voxels, class);
         let (mesh, dropped) = mesh::of_labels(&device, &labels, 1, &options)?;
-        written.push(write(&args, path, &format!("{called}: "), &mesh, dropped)?);
+        written.push(write(&args, path, Some((class, called.as_str())), &mesh, dropped)?);
     }
     report(&args, written)
 }
@@ -198,6 +198,9 @@ const FEW_CLASSES: usize = 32;
 /// From here on 32-bit floats do not hold every whole number.
 const EXACT: f32 = 16_777_216.0;
 
+/// From here on 64-bit floats do not.
+const EXACT_WIDE: f64 = 9_007_199_254_740_992.0;
+
 impl Classes {
     /// The classes of a file all of whose voxels are whole numbers, to `tolerance`; `None` for any other file. Those beyond
     /// [`MOST_CLASSES`] are left out.
@@ -207,6 +210,11 @@ impl Classes {
             let geometry = &volume.geometry;
             geometry.orientation.unpack(&stored, geometry.stored.shape, 1)
         });
+        // Beyond these 64-bit floats do not either.
+        if wide.iter().flatten().any(|value| value.abs() >= EXACT_WIDE) {
+            let problem = "holds whole numbers of 2^53 and more, which are not told apart";
+            return Err(Error::data(source.path(), problem, "number its classes anew"));
+        }
         let mut values = BTreeSet::new();
         let mut last = None;
         let mut all_whole = true;
@@ -282,16 +290,16 @@ impl Classes {
     }
 }
 
+/// A class: its value and its name.
+type Called<'a> = (i64, &'a str);
+
 /// Writes the meshes of all classes into one GLB, each under its name and in its colour.
-fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], names: &[String]) -> Result<Vec<serde_json::Value>> {
+fn together(args: &MeshArgs, meshes: &[(Mesh, Dropped)], classes: &[i64], names: &[String]) -> Result<Vec<Value>> {
     let parts = meshes.iter().zip(names).zip(COLOURS.iter().cycle());
     let parts = parts.map(|(((mesh, _), name), &colour)| Part { name, colour, mesh });
     let files = mesh::write_parts(&args.out, &parts.collect::<Vec<_>>(), args.shape.space())?;
-    let said = names
-        .iter()
-        .zip(meshes)
-        .map(|(name, (mesh, dropped))| said(args, &files, &format!("{name}: "), mesh, *dropped));
-    said.collect()
+    let called = classes.iter().copied().zip(names.iter().map(String::as_str));
+    called.zip(meshes).map(|(called, (mesh, dropped))| said(args, &files, Some(called), mesh, *dropped)).collect()
 }
 
 /// `organs.ply` of the class `liver` → `organs_liver.ply`.
@@ -301,14 +309,21 @@ fn of_class(path: &Path, class: &str) -> PathBuf {
 }
 
 /// Writes a mesh and says so.
-fn write(args: &MeshArgs, path: &Path, what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
+fn write(args: &MeshArgs, path: &Path, called: Option<Called<'_>>, mesh: &Mesh, dropped: Dropped) -> Result<Value> {
     let files = mesh::write(path, mesh, args.shape.space())?;
-    said(args, &files, what, mesh, dropped)
+    said(args, &files, called, mesh, dropped)
 }
 
 /// Says what was written.
-fn said(args: &MeshArgs, files: &[PathBuf], what: &str, mesh: &Mesh, dropped: Dropped) -> Result<serde_json::Value> {
-    args.shape.warn(what, mesh, dropped);
+fn said(
+    args: &MeshArgs,
+    files: &[PathBuf],
+    called: Option<Called<'_>>,
+    mesh: &Mesh,
+    dropped: Dropped,
+) -> Result<Value> {
+    let what = called.map_or(String::new(), |(_, name)| format!("{name}: "));
+    args.shape.warn(&what, mesh, dropped);
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let (volume, area) = (mesh.volume() / 1000.0, mesh.area() / 100.0);
     if !args.run.json {
@@ -323,6 +338,8 @@ fn said(args: &MeshArgs, files: &[PathBuf], what: &str, mesh: &Mesh, dropped: Dr
         ))?;
     }
     Ok(json!({
+        "class": called.map(|(value, _)| value),
+        "name": called.map(|(_, name)| name),
         "files": names,
         "triangles": mesh.triangles.len(),
         "vertices": mesh.vertices.len(),
@@ -334,7 +351,7 @@ fn said(args: &MeshArgs, files: &[PathBuf], what: &str, mesh: &Mesh, dropped: Dr
     }))
 }
 
-fn report(args: &MeshArgs, written: Vec<serde_json::Value>) -> Result<()> {
+fn report(args: &MeshArgs, written: Vec<Value>) -> Result<()> {
     if !args.run.json {
         return Ok(());
     }

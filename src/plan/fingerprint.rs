@@ -10,6 +10,7 @@ use crate::data::geometry::Orientation;
 use crate::data::{Axes, Case, Dataset, Warning, ct_window, in_parallel, nifti};
 use crate::error::{Error, Result};
 use crate::evaluate::statistics::quantile;
+use crate::interrupt;
 
 /// Version of the form below.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -113,6 +114,7 @@ impl Fingerprint {
             return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
         }
         let read = in_parallel(cases.len(), 0, |index| {
+            interrupt::check(|| "not all cases are looked at".into())?;
             let (facts, values, warnings) = look(dataset, &cases[index])?;
             progress(&cases[index].name, warnings);
             Ok((facts, values))

@@ -7,6 +7,7 @@ use super::rules::{Draft, Reasons, sides, smaller};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::format_bytes;
 use crate::models::{Architecture, NetworkConfig, RecomputeChoice};
 use crate::planner::median;
@@ -199,8 +200,13 @@ fn rehearsed(
 ) -> Result<f64> {
     let (mut trainer, begun, [fewest, all]) =
         (Trainer::new(device, &setup.network, settings.clone())?, Instant::now(), REHEARSED);
-    trainer.dry_run(&cases, fewest)?;
+    let unfinished = || "nothing is planned yet".into();
+    for _ in 0..fewest {
+        interrupt::check(unfinished)?;
+        trainer.dry_run(&cases, 1)?;
+    }
     while trainer.optimizer().steps() < all && begun.elapsed().as_secs_f64() < most {
+        interrupt::check(unfinished)?;
         trainer.dry_run(&cases, 1)?;
     }
     let seconds: Vec<f64> = trainer.costs().step_seconds.iter().skip(1).map(|&seconds| f64::from(seconds)).collect();

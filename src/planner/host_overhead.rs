@@ -43,7 +43,7 @@ const BORDER_BYTES_A_VOXEL: u64 = 3;
 pub struct HostOverhead {
     /// Volumes and labels of the cases in memory, on the host.
     pub cases: u64,
-    /// The batch on its way to the device: augmented copies and their concatenation, page-locked memory for CUDA.
+    /// The batch on its way to the device: its arrays and what is changed for them, page-locked memory for CUDA.
     pub staging: u64,
     /// Results on the host: probabilities and labels.
     pub results: u64,
@@ -110,18 +110,22 @@ impl HostOverhead {
         let supervision = workload.network.supervision();
         let aside = match sizes.step {
             StepKind::Train => {
-                // An augmented copy of volume, labels and, where points are drawn, border positions; beside all of them all
-                // volumes, and all labels that the network learns from, in a row.
-                let borders = if supervision.at_points() { BORDER_BYTES_A_VOXEL } else { 0 };
-                let copies = floats.checked_add(voxels.checked_mul(1 + borders)?)?;
+                // All volumes in a row, and all labels that the network learns from.
                 let dense = match supervision {
                     Supervision::Points { label_volumes: false, .. } => 0,
                     _ => voxels.checked_mul(4)?,
                 };
                 let answers = if workload.has_points() { points.checked_mul(4 * 4)? } else { 0 };
-                let a_case = copies.checked_add(floats)?.checked_add(dense)?.checked_add(answers)?;
-                // Slices of a 2D network come from as many cases.
-                Self { cases: labelled.checked_mul(batch)?, staging: a_case.checked_mul(batch)?, ..Self::default() }
+                let all = floats.checked_add(dense)?.checked_add(answers)?.checked_mul(batch)?;
+                // Beside them the case that is changed on its way there: its volume, then its labels and, where points are drawn,
+                // border positions. Slices of a 2D network come from as many cases, which are all changed first.
+                let borders = if supervision.at_points() { BORDER_BYTES_A_VOXEL } else { 0 };
+                let changed = match supervision {
+                    Supervision::Slices { .. } => floats.checked_add(voxels)?.checked_mul(batch)?,
+                    _ => floats.max(voxels.checked_mul(1 + borders)?),
+                };
+                let staging = all.checked_add(changed)?;
+                Self { cases: labelled.checked_mul(batch)?, staging, ..Self::default() }
             }
             step => {
                 // Classes on the network's grid and labels on the scan's; a dense answer comes as probabilities.

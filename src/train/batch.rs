@@ -172,8 +172,82 @@ pub fn draw(
     pass: u64,
 ) -> Result<HostBatch> {
     afford(settings, cases)?;
-    let mut items = Vec::new();
-    for (i, case) in cases.iter().enumerate() {
+    let cut = settings.patch.filter(|_| supervision == Supervision::Voxels);
+    let shape = cases[0].volume.shape;
+    if let Some(odd) = cases.iter().find(|case| cut.is_none() && case.volume.shape != shape) {
+        return Err(Error::Model(format!(
+            "cases of shapes {shape:?} and {:?} cannot share a batch; use --batch-size 1 or resample {}",
+            odd.volume.shape, odd.name
+        )));
+    }
+    let changed = cases.iter().copied().enumerate().map(|(i, case)| Changed::of(settings, case, pass, i));
+    let changed = changed.collect::<Result<Vec<_>>>()?;
+    let ignoring = cases.iter().any(|case| case.ignore.is_some());
+    let mut rng = Rng::named(settings.seed, "points").split(pass);
+    match supervision {
+        Supervision::Points { label_volumes, last_index } => {
+            let mut sampling = settings.sampling.sampling(settings.points, settings.border_share);
+            if !last_index {
+                sampling.reach = Reach::Reference;
+            }
+            let mut all = Gathered::new(cases, shape, label_volumes);
+            let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
+            for case in &changed {
+                all.push_volume(&case.change, case.volume);
+                let labels = case.change.apply_labels(case.labels);
+                let border = case.change.apply_border(case.border, &labels);
+                let points = sampling.draw(shape, Some(&border), Some(&labels), &mut rng);
+                classes.extend(labels.at(&points).into_iter().map(f32::from));
+                coordinates.extend(points.into_iter().flatten().map(|index| index as f32));
+                if label_volumes {
+                    all.push_labels(&labels);
+                }
+            }
+            let count = settings.points * cases.len();
+            let (volumes, labels) = all.arrays();
+            let targets = HostTargets::Points(
+                HostArray { shape: vec![count, 3], values: coordinates },
+                HostArray { shape: vec![count, 1], values: classes },
+                label_volumes.then_some(labels),
+            );
+            Ok(HostBatch { volumes, targets, known: ignoring.then_some(1.0) })
+        }
+        Supervision::Slices { axis } => {
+            let items =
+                changed.iter().map(|case| (case.change.apply(case.volume), case.change.apply_labels(case.labels)));
+            Ok(slices(axis, settings.slices, &items.collect::<Vec<_>>(), ignoring, &mut rng))
+        }
+        Supervision::Voxels => {
+            let mut all = Gathered::new(cases, cut.unwrap_or(shape), true);
+            for (i, case) in changed.iter().enumerate() {
+                let Some(patch) = cut else {
+                    all.push_volume(&case.change, case.volume);
+                    all.push_labels(&case.change.apply_labels(case.labels));
+                    continue;
+                };
+                let mut rng = Rng::named(settings.seed, "patches").split(pass).split(i as u64);
+                let share = settings.foreground_share;
+                let (volume, labels) = changed_patch(&case.change, (case.volume, case.labels), patch, share, &mut rng);
+                all.push_volume(&Change::default(), &volume);
+                all.push_labels(&labels);
+            }
+            let (volumes, labels) = all.arrays();
+            Ok(HostBatch::dense(volumes, labels, ignoring))
+        }
+    }
+}
+
+/// A case, and what happens to it in one pass.
+struct Changed<'a> {
+    volume: &'a Volume,
+    labels: &'a Labels,
+    border: &'a BorderPoints,
+    change: Change,
+}
+
+impl<'a> Changed<'a> {
+    /// `case` as the case `i` of pass `pass`.
+    fn of(settings: &TrainSettings, case: &'a PreparedCase, pass: u64, i: usize) -> Result<Self> {
         let mut rng = Rng::named(settings.seed, "augment").split(pass).split(i as u64);
         let change = settings.augmentation.draw(&mut rng);
         let (Some(labels), Some(border)) = (&case.labels, &case.border) else {
@@ -183,54 +257,45 @@ pub fn draw(
             let problem = format!("case {} has no voxel that somebody has looked at", case.name);
             return Err(Error::Model(format!("{problem}; leave it out, or annotate a part of it")));
         }
-        items.push(match (supervision, settings.patch) {
-            (Supervision::Voxels, Some(patch)) => {
-                let mut rng = Rng::named(settings.seed, "patches").split(pass).split(i as u64);
-                changed_patch(&change, (&case.volume, labels), patch, settings.foreground_share, &mut rng)
-            }
-            // Nothing is asked near borders.
-            (Supervision::Voxels | Supervision::Slices { .. }, _) => {
-                let nowhere = BorderPoints { shape: labels.shape, voxels: Vec::new() };
-                (change.apply(&case.volume), change.apply_labels(labels), nowhere)
-            }
-            (Supervision::Points { .. }, _) => {
-                let (volume, labels) = (change.apply(&case.volume), change.apply_labels(labels));
-                let border = change.apply_border(border, &labels);
-                (volume, labels, border)
-            }
-        });
+        Ok(Self { volume: &case.volume, labels, border, change })
     }
-    let shape = items[0].0.shape;
-    if let Some(odd) = items.iter().position(|item| item.0.shape != shape) {
-        return Err(Error::Model(format!(
-            "cases of shapes {shape:?} and {:?} cannot share a batch; use --batch-size 1 or resample {}",
-            items[odd].0.shape, cases[odd].name
-        )));
+}
+
+/// Volumes and labels of a batch, put together case by case, so that one case at most is held beside them.
+struct Gathered {
+    /// Of both arrays but for the last axis.
+    shape: [usize; 4],
+    channels: usize,
+    voxels: Vec<f32>,
+    classes: Vec<f32>,
+}
+
+impl Gathered {
+    /// Room for `cases` of `shape`, for their labels too if those are learned from.
+    fn new(cases: &[&PreparedCase], shape: [usize; 3], with_labels: bool) -> Self {
+        let ([d, h, w], channels) = (shape, cases[0].volume.channels);
+        let room = cases.len() * d * h * w;
+        let (voxels, classes) =
+            (Vec::with_capacity(room * channels), Vec::with_capacity(if with_labels { room } else { 0 }));
+        Self { shape: [cases.len(), d, h, w], channels, voxels, classes }
     }
-    let ignoring = cases.iter().any(|case| case.ignore.is_some());
-    let mut rng = Rng::named(settings.seed, "points").split(pass);
-    match supervision {
-        Supervision::Points { label_volumes, last_index } => {
-            let mut sampling = settings.sampling.sampling(settings.points, settings.border_share);
-            if !last_index {
-                sampling.reach = Reach::Reference;
-            }
-            let (mut coordinates, mut classes) = (Vec::new(), Vec::new());
-            for (_, labels, border) in &items {
-                let points = sampling.draw(shape, Some(border), Some(labels), &mut rng);
-                classes.extend(labels.at(&points).into_iter().map(f32::from));
-                coordinates.extend(points.into_iter().flatten().map(|index| index as f32));
-            }
-            let count = settings.points * items.len();
-            let targets = HostTargets::Points(
-                HostArray { shape: vec![count, 3], values: coordinates },
-                HostArray { shape: vec![count, 1], values: classes },
-                label_volumes.then(|| label_array(&items)),
-            );
-            Ok(HostBatch { volumes: volume_array(&items), targets, known: ignoring.then_some(1.0) })
-        }
-        Supervision::Slices { axis } => Ok(slices(axis, settings.slices, &items, ignoring, &mut rng)),
-        Supervision::Voxels => Ok(HostBatch::dense(volume_array(&items), label_array(&items), ignoring)),
+
+    /// The next volume, changed on its way to its place.
+    fn push_volume(&mut self, change: &Change, volume: &Volume) {
+        let begin = self.voxels.len();
+        self.voxels.resize(begin + volume.voxels.len(), 0.0);
+        change.apply_to(volume, &mut self.voxels[begin..]);
+    }
+
+    fn push_labels(&mut self, labels: &Labels) {
+        self.classes.extend(labels.voxels.iter().map(|&class| target(class)));
+    }
+
+    /// `[batch, D, H, W, channels]` and `[batch, D, H, W, 1]`.
+    fn arrays(self) -> (HostArray, HostArray) {
+        let with = |last: usize| [&self.shape[..], &[last]].concat();
+        let labels = HostArray { shape: with(1), values: self.classes };
+        (HostArray { shape: with(self.channels), values: self.voxels }, labels)
     }
 }
 
@@ -249,15 +314,8 @@ fn afford(settings: &TrainSettings, cases: &[&PreparedCase]) -> Result<()> {
     })
 }
 
-/// An augmented case: image, labels, and what is near their border.
-type Item<B> = (Volume, Labels, B);
-
-fn volume_array<B>(items: &[Item<B>]) -> HostArray {
-    let ([d, h, w], channels) = (items[0].0.shape, items[0].0.channels);
-    let mut values = Vec::with_capacity(items.len() * d * h * w * channels);
-    items.iter().for_each(|item| values.extend_from_slice(&item.0.voxels));
-    HostArray { shape: vec![items.len(), d, h, w, channels], values }
-}
+/// An augmented case, or a part of it: image and labels.
+type Item = (Volume, Labels);
 
 /// A class as losses take it; [`IGNORED`] where nobody has looked.
 fn target(class: u8) -> f32 {
@@ -269,13 +327,6 @@ fn packed(class: f32) -> u8 {
     if class == IGNORED { Labels::IGNORED } else { class as u8 }
 }
 
-fn label_array<B>(items: &[Item<B>]) -> HostArray {
-    let [d, h, w] = items[0].1.shape;
-    let mut values = Vec::with_capacity(items.len() * d * h * w);
-    items.iter().for_each(|item| values.extend(item.1.voxels.iter().map(|&class| target(class))));
-    HostArray { shape: vec![items.len(), d, h, w, 1], values }
-}
-
 /// A random patch with `change`. What turns, scales and bends is done to the whole volume, since a patch comes from places
 /// around it; then the patch is cut, and the rest is done to that alone: a flipped patch is a patch of a flipped volume, and a
 /// shifted one is another patch, which is drawn anyway.
@@ -285,7 +336,7 @@ fn changed_patch(
     patch: [usize; 3],
     foreground_share: f32,
     rng: &mut Rng,
-) -> Item<BorderPoints> {
+) -> Item {
     let (volume, labels) = match change.spatial {
         None => cut_patch(volume, labels, patch, foreground_share, rng),
         spatial => {
@@ -294,8 +345,7 @@ fn changed_patch(
         }
     };
     let rest = Change { spatial: None, shift: [0; 3], ..*change };
-    let nowhere = BorderPoints { shape: patch, voxels: Vec::new() };
-    (rest.apply(&volume), rest.apply_labels(&labels), nowhere)
+    (rest.apply(&volume), rest.apply_labels(&labels))
 }
 
 /// A random patch of `patch` voxels; a share of them is centred on foreground, as far as the volume's faces allow.
@@ -335,17 +385,17 @@ fn cut_patch(
 
 /// Random slices of random items across `axis`, as a batch of volumes with one plane; if some voxels are ignored, slices
 /// of which some are not.
-fn slices<B>(axis: usize, count: usize, items: &[Item<B>], ignoring: bool, rng: &mut Rng) -> HostBatch {
+fn slices(axis: usize, count: usize, items: &[Item], ignoring: bool, rng: &mut Rng) -> HostBatch {
     let (shape, channels) = (items[0].0.shape, items[0].0.channels);
     let plane = PlaneLayout::new(shape, axis);
     let is_known =
         |labels: &Labels, slice: &usize| plane.cut(&labels.voxels, 1, *slice).iter().any(|&v| v != Labels::IGNORED);
-    let known = |item: &Item<B>| (0..shape[axis]).filter(|slice| is_known(&item.1, slice)).collect::<Vec<usize>>();
+    let known = |item: &Item| (0..shape[axis]).filter(|slice| is_known(&item.1, slice)).collect::<Vec<usize>>();
     let known: Vec<Vec<usize>> = if ignoring { items.iter().map(known).collect() } else { Vec::new() };
     let (mut voxels, mut classes) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let item = rng.below(items.len() as u64) as usize;
-        let (volume, labels, _) = &items[item];
+        let (volume, labels) = &items[item];
         let slice = match known.get(item).filter(|known| !known.is_empty()) {
             Some(known) => known[rng.below(known.len() as u64) as usize],
             None => rng.below(shape[axis] as u64) as usize,
@@ -394,7 +444,7 @@ mod tests {
         for seed in 0..20 {
             let patch = [4, 3, 6];
             let (plain, classes) = cut_patch(&volume, &labels, patch, 0.5, &mut Rng::new(seed));
-            let (found, answer, _) = changed_patch(&change, (&volume, &labels), patch, 0.5, &mut Rng::new(seed));
+            let (found, answer) = changed_patch(&change, (&volume, &labels), patch, 0.5, &mut Rng::new(seed));
             for (at, value) in found.voxels.iter().enumerate() {
                 let [x, y, z] = [at / 18, at / 6 % 3, at % 6];
                 let from = ((3 - x) * 3 + y) * 6 + 5 - z;

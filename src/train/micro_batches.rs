@@ -60,9 +60,11 @@ impl MicroBatches<'_> {
     }
 
     /// The most bytes that a batch and its making take: the changed cases, the batch that is put together from them, what
-    /// one change needs for a moment, and cases that are read for it.
+    /// one change needs for a moment, and cases that are read for it. Slices are drawn of cases that are all there; others are
+    /// changed on their way into the batch.
     pub fn bytes(&self) -> u64 {
         let (size, case) = (self.size as u64, self.cases.case_bytes());
-        2 * size * case + 2 * case + size * self.cases.reading_bytes() + size * 16 * self.settings.points as u64
+        let changed = if matches!(self.supervision, Supervision::Slices { .. }) { size } else { 0 };
+        (size + changed + 2) * case + size * self.cases.reading_bytes() + size * 16 * self.settings.points as u64
     }
 }

@@ -245,7 +245,14 @@ fn completions_and_manual_pages() {
     ];
     for command in commands.iter().chain(&["devices", "licences", "completions", "man"]) {
         let page = fs::read_to_string(place.at(&format!("pages/ossnet-{command}.1"))).unwrap();
-        for part in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH EXAMPLES\n.nf\n", ".SH \"EXIT STATUS\"\n.nf\n"] {
+        for part in [
+            ".SH NAME",
+            ".SH SYNOPSIS",
+            ".SH OPTIONS",
+            ".SH EXAMPLES\n.nf\n",
+            ".SH \"EXIT STATUS\"\n.nf\n",
+            ".SH ENVIRONMENT\n",
+        ] {
             assert!(page.contains(part), "{command}: {part}");
         }
     }
@@ -257,7 +264,7 @@ fn completions_and_manual_pages() {
     assert!(place.at("pages/ossnet.1").exists() && printed.starts_with("16 pages"), "{printed}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = place.run(&format!("completions {shell}")).succeeded();
-        for part in commands.iter().chain(&["memory-budget", "oss-net-c-small", "rtx4090"]) {
+        for part in commands.iter().chain(&["memory-budget", "oss-net-c-small", "rtx4090", "glb"]) {
             assert!(script.contains(part), "{shell}: {part}");
         }
         fs::write(place.at(shell), script).unwrap();

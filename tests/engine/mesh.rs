@@ -413,6 +413,7 @@ fn classes_are_called_as_the_folder_says() {
         assert_eq!(mesh["files"], serde_json::json!([name]));
         assert!(place.at(name).exists());
     }
+    assert_eq!((&all["meshes"][1]["class"], &all["meshes"][1]["name"]), (&3.into(), &"aorta".into()));
     std::fs::write(place.at("seg.label"), "3 1 2 3 1 1 1 \"spleen\"\n").unwrap();
     let text = place.run("mesh seg.nii.gz --out one.stl --label 3 --smallest 0").succeeded();
     assert!(text.starts_with("one.stl: spleen: "), "{text}");

@@ -28,7 +28,7 @@ use crate::{evaluate, interrupt};
 pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
     let verbosity = args.run.verbosity();
     let files = label_files(folder)?;
-    let Scanned { mut dataset, problems } = match (&args.labels, &args.data) {
+    let Scanned { mut dataset, mut problems } = match (&args.labels, &args.data) {
         (Some(labels), _) => of_labels(labels)?,
         (None, Some(data)) => scan_folder(Some(data), args.seed.unwrap_or(0))?,
         (None, None) => {
@@ -45,7 +45,9 @@ pub(super) fn run(args: &EvaluateArgs, folder: &Path) -> Result<()> {
     let mut names = BTreeSet::new();
     cases.retain(|case| names.insert(case.name.clone()));
     if cases.is_empty() {
-        return Err(Error::data(&dataset.path, "has no such case", "choose another --part"));
+        // Of files none of which is a case the first says why.
+        let told = problems.drain(..).next();
+        return Err(told.unwrap_or_else(|| Error::data(&dataset.path, "has no such case", "choose another --part")));
     }
     let all: Vec<Case> = dataset.training.iter().chain(&dataset.validation).cloned().collect();
     let others: BTreeSet<&str> = order::set(

@@ -65,7 +65,7 @@ pub(super) fn of_case(args: &InferArgs, networks: &Networks, case: &Case) -> Res
 }
 
 fn line(name: &str, plan: &InferencePlan) -> String {
-    let sides = |[x, y, z]: [usize; 3]| format!("{x}x{y}x{z}");
+    let sides = |[x, y, z]: [usize; 3]| format!("{x}×{y}×{z}");
     let mut line = format!("{name}: {} voxels, {} for the network", sides(plan.shape), sides(plan.network_shape));
     if plan.passes > 0 {
         line += &format!(", {}", plural(plan.passes as usize, "pass"));

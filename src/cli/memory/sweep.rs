@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::models::{Recompute, RecomputeChoice};
 use crate::planner::Workload;
-use crate::planner::curves::{parse_sides, sides};
+use crate::planner::curves::parse_sides;
 use crate::planner::json;
 use crate::planner::pytorch_baseline;
 use crate::planner::slopes::slopes;
@@ -225,13 +225,13 @@ fn csv(sweeps: &[Sweep]) -> String {
 #[cfg(feature = "report")]
 pub(in crate::cli) fn resolution_of(names: &[String], threads: usize) -> Result<Vec<crate::report::Resolution>> {
     use crate::train::dry_run::StepSizes;
-    let target = crate::planner::this_cpu(threads);
+    let (target, sides) = (crate::planner::this_cpu(threads), crate::planner::curves::sides(32, 512));
     let workloads = workloads(names, |name| Workload::official(name, StepSizes::new([256; 3], 1, 16384)))?;
     let levels = workloads.iter().map(Workload::levels).max_by_key(Vec::len).unwrap_or_default();
     let ends = [levels.first(), levels.last()].into_iter().flatten();
     let what = "One training step of the networks at their published sizes (four channels, batch 1, 16,384 points a volume, \
                 f32), planned";
-    let sweeps = ends.map(|&level| sweep(&workloads, level, target, &sides(32, 512))).collect::<Result<Vec<_>>>()?;
+    let sweeps = ends.map(|&level| sweep(&workloads, level, target, &sides)).collect::<Result<Vec<_>>>()?;
     Ok(sweeps.iter().flat_map(|sweep| page::resolutions(sweep, what)).collect())
 }
 

@@ -155,7 +155,8 @@ pub fn run(mut args: TrainArgs) -> Result<()> {
     let mut claimed = None;
     let folder = ranks.from(0, || Ok(text_of(claimed.insert(claim()?).path())))?;
     let folder = path_of(Path::new(""), &folder);
-    let again = format!("go on with: ossnet train --resume {}", for_a_shell(&folder));
+    let flag = if args.no_scoring { " --no-scoring" } else { "" };
+    let again = format!("go on with: ossnet train --resume {}{flag}", for_a_shell(&folder));
     if config.folds > 0 && config.fold == 0 {
         return folds::run(&args, &config, &device, &folder, &again, &ranks);
     }

@@ -6,7 +6,9 @@ use std::path::Path;
 use super::ended::SUMMARY;
 use super::{CONFIG, TrainArgs};
 use crate::cli::fold_files;
+use crate::cli::output::{NAME_A_FOLDER, check_folder_name};
 use crate::error::{Error, Result};
+use crate::files::RunFolder;
 use crate::text::for_a_shell;
 use crate::train::config::RunConfig;
 use crate::train::run_log::LOG;
@@ -15,9 +17,15 @@ impl TrainArgs {
     /// Refuses to begin in a folder that holds a run already, unless `--overwrite` says to replace it.
     ///
     /// # Errors
-    /// [`Error::Data`] that names the ways out; [`Error::Usage`] for `--overwrite` of a whole cross-validation.
+    /// [`Error::File`] where it cannot be written; [`Error::Data`] that names the ways out; [`Error::Usage`] for `--overwrite` of a whole cross-validation.
     pub(super) fn check_out(&self, config: &RunConfig) -> Result<()> {
-        let Some(folder) = self.out.as_ref().filter(|folder| folder.join(CONFIG).exists()) else { return Ok(()) };
+        let Some(folder) = &self.out else { return Ok(()) };
+        check_folder_name(folder, NAME_A_FOLDER)?;
+        // Before cases are read and steps rehearsed.
+        drop(RunFolder::of_file(&folder.join(CONFIG))?);
+        if !folder.join(CONFIG).exists() {
+            return Ok(());
+        }
         let all_folds = config.folds > 0 && config.fold == 0;
         match (all_folds, self.overwrite) {
             (true, true) => {

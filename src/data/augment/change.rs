@@ -1,5 +1,7 @@
 //! What happens to one case, applied to its image, labels and border.
 
+use std::borrow::Cow;
+
 use super::super::border::BorderPoints;
 use super::super::point_sampling::{ravel, unravel};
 use super::super::volume::{Labels, Volume};
@@ -33,6 +35,29 @@ pub struct Change {
 impl Change {
     /// The image after the change. Its geometry is kept: a change invents a case, it does not move the patient.
     pub fn apply(&self, volume: &Volume) -> Volume {
+        let (shape, channels, geometry) = (volume.shape, volume.channels, volume.geometry);
+        let voxels = match self.values(volume) {
+            // Last, so that what moves in is 0 as padding is.
+            values if self.moves() => self.rearranged(&values, shape, channels),
+            values => values.into_owned(),
+        };
+        Volume { voxels, shape, channels, geometry }
+    }
+
+    /// Writes the voxels of the image after the change to `out`, which holds zeros.
+    pub fn apply_to(&self, volume: &Volume, out: &mut [f32]) {
+        match self.values(volume) {
+            values if self.moves() => self.rearrange(&values, volume.shape, volume.channels, out),
+            values => out.copy_from_slice(&values),
+        }
+    }
+
+    /// The voxels before they move; those of `volume` where nothing else happens to them.
+    fn values<'a>(&self, volume: &'a Volume) -> Cow<'a, [f32]> {
+        let still = Self { flips: [false; 3], shift: [0; 3], ..*self };
+        if still == Self::default() {
+            return Cow::Borrowed(&volume.voxels);
+        }
         let mut out = volume.clone();
         if let Some(spatial) = &self.spatial {
             out.voxels = Warp::new(spatial, volume.shape, &volume.geometry).linear(&volume.voxels, volume.channels);
@@ -59,11 +84,7 @@ impl Change {
                 pair.iter_mut().zip(rng.normal_pair()).for_each(|(v, z)| *v += sigma * z);
             }
         }
-        // Last, so that what moves in is 0 as padding is.
-        if self.moves() {
-            out.voxels = self.rearrange(&out.voxels, volume.shape, volume.channels);
-        }
-        out
+        Cow::Owned(out.voxels)
     }
 
     /// The labels after the change; background moves in.
@@ -73,7 +94,7 @@ impl Change {
             None => labels.voxels.clone(),
         };
         if self.moves() {
-            voxels = self.rearrange(&voxels, labels.shape, 1);
+            voxels = self.rearranged(&voxels, labels.shape, 1);
         }
         Labels { voxels, ..*labels }
     }
@@ -93,7 +114,10 @@ impl Change {
             }
             Some(ravel(moved, shape) as u32)
         };
-        BorderPoints { shape, voxels: border.voxels.iter().filter_map(target).collect() }
+        // Room for all of them at once: a list that grows holds twice as many for a moment.
+        let mut voxels = Vec::with_capacity(border.voxels.len());
+        voxels.extend(border.voxels.iter().filter_map(target));
+        BorderPoints { shape, voxels }
     }
 
     fn moves(&self) -> bool {
@@ -106,15 +130,29 @@ impl Change {
         flipped.checked_add_signed(self.shift[axis]).filter(|&i| i < n)
     }
 
-    fn rearrange<T: Copy + Default>(&self, voxels: &[T], shape: [usize; 3], channels: usize) -> Vec<T> {
+    fn rearranged<T: Copy + Default>(&self, voxels: &[T], shape: [usize; 3], channels: usize) -> Vec<T> {
         let mut out = vec![T::default(); voxels.len()];
+        self.rearrange(voxels, shape, channels, &mut out);
+        out
+    }
+
+    /// Moves voxels to where they go in `out`; others stay what they are there.
+    fn rearrange<T: Copy>(&self, voxels: &[T], shape: [usize; 3], channels: usize, out: &mut [T]) {
         let [tx, ty, tz] = [0, 1, 2].map(|k| (0..shape[k]).map(|i| self.target(i, shape[k], k)).collect::<Vec<_>>());
         let row = shape[2] * channels;
+        // What stays of a row that is not turned is in one piece: where it begins and ends, and where it goes.
+        let begin = tz.iter().position(Option::is_some).unwrap_or(shape[2]);
+        let piece = begin * channels..(begin + tz.iter().flatten().count()) * channels;
+        let place = tz.get(begin).copied().flatten().unwrap_or(0) * channels;
         for (i, x) in tx.iter().enumerate() {
             for (j, y) in ty.iter().enumerate() {
                 let (Some(x), Some(y)) = (x, y) else { continue };
                 let from = &voxels[(i * shape[1] + j) * row..][..row];
                 let to = &mut out[(x * shape[1] + y) * row..][..row];
+                if !self.flips[2] {
+                    to[place..][..piece.len()].copy_from_slice(&from[piece.clone()]);
+                    continue;
+                }
                 for (voxel, z) in from.chunks_exact(channels).zip(&tz) {
                     if let Some(z) = z {
                         to[z * channels..][..channels].copy_from_slice(voxel);
@@ -122,6 +160,5 @@ impl Change {
                 }
             }
         }
-        out
     }
 }

@@ -302,6 +302,37 @@ mod tests {
         assert_eq!(moved.voxels[ravel([2, 1, 0], labels.shape)], labels.voxels[ravel([1, 3, 4], labels.shape)]);
     }
 
+    /// Each voxel goes where its flip and its shift take it, zeros move in, and a place in a batch gets what a new image gets.
+    #[test]
+    fn voxels_go_where_they_should() {
+        let (volume, _) = case();
+        let [d, h, w] = volume.shape;
+        for which in 0..8 {
+            for shift in [[0, 0, 0], [1, -2, 3], [-1, 2, -4], [0, 0, 5], [3, 0, 0]] {
+                let flips = [0, 1, 2].map(|axis| which >> axis & 1 == 1);
+                let change = Change { flips, shift, contrast: (which > 3).then_some(2.0), ..Change::default() };
+                let factor = change.contrast.unwrap_or(1.0);
+                let mut expected = vec![0.0; 120];
+                for (from, value) in volume.voxels.iter().enumerate() {
+                    let (voxel, channel) = (from / 2, from % 2);
+                    let at = [voxel / (h * w), voxel / w % h, voxel % w];
+                    let to = [0, 1, 2].map(|axis| {
+                        let turned = if flips[axis] { volume.shape[axis] - 1 - at[axis] } else { at[axis] };
+                        turned as isize + shift[axis]
+                    });
+                    if (0..3).all(|axis| (0..[d, h, w][axis] as isize).contains(&to[axis])) {
+                        let [x, y, z] = to.map(|index| index as usize);
+                        expected[((x * h + y) * w + z) * 2 + channel] = factor * value;
+                    }
+                }
+                assert_eq!(change.apply(&volume).voxels, expected, "{change:?}");
+                let mut place = vec![0.0; 120];
+                change.apply_to(&volume, &mut place);
+                assert_eq!(place, expected, "{change:?}");
+            }
+        }
+    }
+
     #[test]
     fn intensity_changes() {
         let (volume, _) = case();

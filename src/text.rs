@@ -42,7 +42,7 @@ fn escaped(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// A text for a terminal of so many columns: lines of prose that are wider go on below, behind the label that they begin with if
-/// they have one (`cuda    none: …`). Rows of tables, which have several gaps of two spaces, stay as they are.
+/// they have one (`cuda    none: …`). Rows of tables, whose gaps of two spaces reach into the second half of a line, stay as they are.
 pub fn wrapped(text: &str, columns: usize) -> Cow<'_, str> {
     if text.lines().all(|line| line.chars().count() <= columns) {
         return Cow::Borrowed(text);
@@ -58,14 +58,13 @@ pub fn wrapped(text: &str, columns: usize) -> Cow<'_, str> {
 
 fn wrap_line(line: &str, columns: usize, out: &mut String) {
     let indent = line.len() - line.trim_start().len();
-    let mut gaps = line[indent..].match_indices("  ").filter(|(at, _)| !line[indent + at + 2..].starts_with(' '));
-    let (label, others) = (gaps.next().map(|(at, _)| indent + at + 2), gaps.next());
-    if line.chars().count() <= columns || others.is_some() {
+    let gaps = line[indent..].match_indices("  ").filter(|(at, _)| !line[indent + at + 2..].starts_with(' '));
+    let label = gaps.last().map(|(at, _)| indent + at + 2);
+    if line.chars().count() <= columns {
         return out.push_str(line);
     }
-    // A label of more than a third of the line is a cell.
     let hang = match label.map(|end| line[..end].chars().count()) {
-        Some(hang) if hang <= columns / 3 => hang,
+        Some(hang) if hang <= columns / 2 => hang,
         Some(_) => return out.push_str(line),
         None => indent,
     };
@@ -139,6 +138,7 @@ mod tests {
         assert_eq!(wrapped("one two three\n\nfour", 8), "one two\nthree\n\nfour");
         assert_eq!(wrapped("  µµ µµ µµ", 7), "  µµ µµ\n  µµ");
         assert_eq!(wrapped("cuda   none at all on this one", 24), "cuda   none at all on\n       this one");
+        assert_eq!(wrapped("a   b   one two three four", 18), "a   b   one two\n        three four");
         let row = "oss-net-c   12.5 MiB   level 3   and so on";
         assert_eq!(wrapped(row, 20), row);
         assert_eq!(wrapped("/a/path/that/is/long yes", 8), "/a/path/that/is/long\nyes");

@@ -16,7 +16,7 @@ use super::oom::{Fitting, OomArgs};
 use super::output::{plural, print};
 use super::progress::Verbosity;
 use super::provenance::stamped_with;
-use super::train::check_alike;
+use super::train::{check_alike, overwrite};
 use super::training::{
     Progress, check_trainable, checkpoint_path, common_multiples, load_cases, open_feeds, open_folder, output_folder,
     score_cases, train_to_end,
@@ -25,7 +25,7 @@ use crate::data::{Dataset, Fold, Folds, Labels, folds};
 use crate::device::{Device, UNLIMITED};
 use crate::error::{Error, Result};
 use crate::files::name::{path_of, text_of};
-use crate::files::{read_text, write_atomic};
+use crate::files::{RunFolder, read_text, remove_if_there, write_atomic};
 use crate::memory::Event;
 use crate::models::{Architecture, Family, NetworkConfig, RecomputeChoice};
 use crate::planner::training::TrainingPlan;
@@ -76,6 +76,9 @@ pub struct CompareArgs {
     /// Output folder; an interrupted comparison there is resumed [default: a new folder in runs/]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace the comparison that --out holds
+    #[arg(long, conflicts_with = "folds")]
+    overwrite: bool,
     #[command(flatten)]
     pub(super) device: DeviceArgs,
     #[command(flatten)]
@@ -131,11 +134,25 @@ pub fn run(mut args: CompareArgs) -> Result<()> {
     let probe = ranks.all(networks(&args.models, dataset.channels.len(), dataset.classes.len(), [64; 3]))?;
     let count = args.fold.map(|fold| fold.count).or(args.folds.map(|count| count as usize));
     let folds = ranks.all(count.map(|count| Folds::of(&dataset, count, args.seed)).transpose())?;
-    let claim = || output_folder(args.out.as_deref(), "compare", |folder| is_unfinished(folder, &probe));
+    let claim = || {
+        let finished = args.out.as_ref().filter(|folder| folder.join(LAST).exists());
+        if let Some(folder) = finished.filter(|_| !args.overwrite) {
+            drop(RunFolder::claim(folder, |_| true)?);
+            let remedy = "replace it with --overwrite, or name another --out";
+            return Err(Error::data(folder, "holds a finished comparison", remedy));
+        }
+        output_folder(args.out.as_deref(), "compare", |folder| {
+            let replaced = args.overwrite && folder.join(RESULTS).exists() && !fold_files::are_in(folder);
+            replaced || is_unfinished(folder, &probe)
+        })
+    };
     // Held to the end, by the first rank.
     let mut claimed = None;
     let folder = ranks.from(0, || Ok(text_of(claimed.insert(claim()?).path())))?;
     let folder = &*path_of(Path::new(""), &folder);
+    if args.overwrite {
+        ranks.first(|| replace(folder, &probe))?;
+    }
     let again = compare_command::again(&args, folder);
     let whole = dataset.clone();
     if let Some(folds) = &folds {
@@ -376,6 +393,13 @@ pub(super) const MOST_RESULTS: u64 = 1 << 28;
 
 /// What a comparison writes last.
 pub(super) const LAST: &str = if cfg!(feature = "report") { "report.html" } else { RESULTS };
+
+/// Removes what an earlier comparison left in `folder`, of which this one would take up a part; files of others stay.
+fn replace(folder: &Path, networks: &[NetworkConfig]) -> Result<()> {
+    overwrite::remove_run(folder)?;
+    remove_if_there(&folder.join(RESULTS))?;
+    networks.iter().try_for_each(|network| remove_if_there(&compare_plan::file_of(folder, network)))
+}
 
 /// Whether a folder holds what a comparison of these networks leaves that was stopped at any moment: checkpoints and costs
 /// of some of them and of no others (or a cross-validation's folds), results perhaps, and not yet what comes last.

@@ -302,16 +302,14 @@ fn volumes(found: &Inspection, text: &mut String) {
 fn list(found: &Inspection, text: &mut String) {
     let width = found.cases.iter().take(LISTED).map(|case| case.name.chars().count()).max().unwrap_or(0);
     for case in found.cases.iter().take(LISTED) {
-        let mut line = format!("  {:<width$}  {:<10}", case.name, case.part);
+        let mark = if case.problems.is_empty() { ' ' } else { '!' };
+        let mut line = format!("{mark} {:<width$}  {:<10}", case.name, case.part);
         if case.channels > 0 {
             let shape = case.shape.map(|n| n.to_string()).join(" × ");
             let _ = write!(line, "  {shape}, {} mm, {}", millimetres(case.spacing), case.orientation);
         }
         for label in case.labels.iter().filter(|label| label.value > 0) {
             let _ = write!(line, ", {}: {:.1} ml", label.value, label.millilitres);
-        }
-        if !case.problems.is_empty() {
-            line.push_str("  !");
         }
         let _ = writeln!(text, "{}", visible_line(line.trim_end()));
     }

@@ -64,7 +64,7 @@ fn the_second_process_is_refused_and_the_first_goes_on() {
     first.wait().unwrap();
     // Whoever comes next takes the lock over, and removes what the dead left.
     assert_eq!(hidden(&place.at("run")).len(), 2);
-    place.run(&format!("{TRAIN} --quiet --epochs 1 --out run")).refused(1, &["not empty"]);
+    place.run(&format!("{TRAIN} --quiet --epochs 1 --out run")).refused(1, &["holds a run already"]);
     assert!(hidden(&place.at("run")).is_empty(), "{:?}", hidden(&place.at("run")));
 }
 
@@ -160,7 +160,11 @@ fn a_comparison_is_taken_up_at_any_moment() {
         assert_eq!(dice(&folder), dice("whole"), "{folder}");
         assert!(place.at(&folder).join("report.html").exists() && hidden(&place.at(&folder)).is_empty());
     }
-    place.run(&format!("{compare} --out whole")).refused(1, &["not empty"]);
+    place.run(&format!("{compare} --out whole")).refused(1, &["holds a finished comparison", "--overwrite"]);
+    fs::write(place.at("whole/notes.txt"), "mine").unwrap();
+    place.run(&format!("{compare} --out whole --overwrite")).succeeded();
+    assert_eq!(dice("left0"), dice("whole"));
+    assert!(place.at("whole/notes.txt").exists());
 }
 
 /// A full disk is told in one line.

@@ -3,7 +3,7 @@
 mod ended;
 mod flags;
 mod folds;
-mod overwrite;
+pub(super) mod overwrite;
 #[cfg(feature = "report")]
 mod report;
 mod several;

@@ -35,6 +35,8 @@ impl TrainArgs {
             // Folds that are there are gone on with.
             (true, false) | (false, true) => Ok(()),
             (false, false) => {
+                // Of a run that is going on that is said.
+                drop(RunFolder::claim(folder, |_| true)?);
                 let remedy = format!(
                     "go on with it (ossnet train --resume {}), replace it with --overwrite, or name another --out",
                     for_a_shell(folder)
@@ -49,7 +51,7 @@ impl TrainArgs {
 ///
 /// # Errors
 /// [`Error::File`] for the first that cannot be removed.
-pub(super) fn remove_run(folder: &Path) -> Result<()> {
+pub fn remove_run(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(|error| Error::file(folder, error))?;
     for entry in entries {
         let entry = entry.map_err(|error| Error::file(folder, error))?;

@@ -145,10 +145,13 @@ fn told(error: &std::io::Error) -> String {
 fn hint(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match error.kind() {
-        NotFound => "; check the path",
+        NotFound | NotADirectory => "; check the path",
+        IsADirectory => "; name a file",
         PermissionDenied => "; check the permissions, or choose another folder",
-        StorageFull => "; free some space, or choose another folder",
+        FileTooLarge => "; choose another folder, or raise the limit on the size of files",
+        ReadOnlyFilesystem => "; choose another folder",
+        StorageFull | QuotaExceeded => "; free some space, or choose another folder",
         AlreadyExists => "; choose another name",
-        _ => "",
+        _ => "; check the path and the disk",
     }
 }

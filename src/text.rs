@@ -58,8 +58,9 @@ pub fn wrapped(text: &str, columns: usize) -> Cow<'_, str> {
 
 fn wrap_line(line: &str, columns: usize, out: &mut String) {
     let indent = line.len() - line.trim_start().len();
-    let gaps = line[indent..].match_indices("  ").filter(|(at, _)| !line[indent + at + 2..].starts_with(' '));
-    let label = gaps.last().map(|(at, _)| indent + at + 2);
+    let bytes = line.as_bytes();
+    // Behind the last gap.
+    let label = (indent + 2..bytes.len()).rfind(|&at| bytes[at] != b' ' && bytes[at - 2..at] == *b"  ");
     if line.chars().count() <= columns {
         return out.push_str(line);
     }

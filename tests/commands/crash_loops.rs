@@ -48,6 +48,7 @@ fn killed_until_done(
     draw: &mut Draw,
     command: &dyn Fn() -> String,
     between: &dyn Fn(),
+    done: &dyn Fn() -> bool,
 ) -> usize {
     for kills in 0.. {
         let mut child = place.command(&command()).spawn().unwrap();
@@ -67,6 +68,11 @@ fn killed_until_done(
         child.kill().unwrap();
         child.wait().unwrap();
         between();
+        // Killed behind its last file it is done: the next one says so, and removes what the dead left.
+        if done() {
+            place.run(&command()).refused(1, &["finished"]);
+            return kills + 1;
+        }
     }
     unreachable!()
 }
@@ -112,7 +118,7 @@ fn trainings() {
                 ossnet::checkpoint::load(place.at(&out).join(name)).unwrap();
             }
         };
-        kills += killed_until_done(&place, whole, &mut draw, &command, &sound);
+        kills += killed_until_done(&place, whole, &mut draw, &command, &sound, &|| false);
         assert!(weights(&out) == expected, "other weights after {kills} kills");
         assert_eq!(steps(&out), logged, "steps are lost or told twice");
         no_leftovers(&place.at(&out));
@@ -143,7 +149,8 @@ fn inferences() {
     while kills < KILLS {
         let out = format!("out{runs}");
         let whole_files = || found(&out).iter().for_each(|(name, bytes)| assert!(expected[name] == *bytes, "{name}"));
-        kills += killed_until_done(&place, whole, &mut draw, &|| format!("{infer} --out {out}"), &whole_files);
+        kills +=
+            killed_until_done(&place, whole, &mut draw, &|| format!("{infer} --out {out}"), &whole_files, &|| false);
         assert!(found(&out) == expected, "other files after {kills} kills");
         assert_eq!(summary(&out), summary("whole"));
         no_leftovers(&place.at(&out));
@@ -172,7 +179,9 @@ fn comparisons() {
                 ossnet::checkpoint::load(place.at(&out).join(name)).unwrap();
             }
         };
-        kills += killed_until_done(&place, whole, &mut draw, &|| format!("{compare} --out {out}"), &sound);
+        kills += killed_until_done(&place, whole, &mut draw, &|| format!("{compare} --out {out}"), &sound, &|| {
+            place.at(&out).join("report.html").exists()
+        });
         assert!(weights(&out) == expected && dice(&out) == dice("whole"), "other results after {kills} kills");
         no_leftovers(&place.at(&out));
         runs += 1;

@@ -80,7 +80,7 @@ fn strips_that_fit_the_budget_change_nothing() {
     assert!(number(&narrow, "passes") > number(&whole, "passes"), "{narrow}");
     assert!(number(&narrow, "peak_bytes") <= number(&whole, "peak_bytes") * 2 / 3, "{narrow}");
     let told = place.run(&format!("{INFER} --quiet --plan{budget}")).succeeded();
-    assert!(told.contains("42x28x30 voxels, 28x19x20 for the network") && told.contains(" strips; engine "), "{told}");
+    assert!(told.contains("42×28×30 voxels, 28×19×20 for the network") && told.contains(" strips; engine "), "{told}");
     place.run(&format!("{INFER} --quiet --out narrow{budget}")).succeeded();
     for (folder, plan) in [("whole", &whole), ("narrow", &narrow)] {
         let found = summary(&place.at(folder)).remove(0);

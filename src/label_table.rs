@@ -131,8 +131,8 @@ fn from_dataset(text: &str) -> BTreeMap<i64, String> {
     labels.iter().filter_map(entry).collect()
 }
 
-/// What each of some classes (value, name) is called in names of files: its name where that tells it from all others, else its
-/// value.
+/// What each of some classes (value, name) is called in names of files: its name where that tells it from all others and is no
+/// number, as their values are; else its value.
 pub fn file_names(classes: &[(i64, Option<&str>)]) -> Vec<String> {
     let slug = |name: &str| -> String {
         let plain: String =
@@ -140,7 +140,9 @@ pub fn file_names(classes: &[(i64, Option<&str>)]) -> Vec<String> {
         plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
     };
     let slugs: Vec<String> = classes.iter().map(|(_, name)| slug(name.unwrap_or_default())).collect();
-    let told = |own: &String| !own.is_empty() && slugs.iter().filter(|other| *other == own).count() == 1;
+    let is_number = |own: &String| own.parse::<i64>().is_ok();
+    let told =
+        |own: &String| !own.is_empty() && !is_number(own) && slugs.iter().filter(|other| *other == own).count() == 1;
     let pairs = slugs.iter().zip(classes);
     pairs.map(|(own, (value, _))| if told(own) { own.clone() } else { value.to_string() }).collect()
 }
@@ -195,6 +197,8 @@ mod tests {
         let classes =
             [(1, Some("Left lung")), (2, Some("left  lung")), (3, Some("Aorta ")), (4, None), (-5, Some("?"))];
         assert_eq!(file_names(&classes), ["1", "2", "aorta", "4", "-5"]);
+        // A file of class 3 in the place of that of class 1.
+        assert_eq!(file_names(&[(1, Some("3")), (3, None)]), ["1", "3"]);
     }
 
     /// ITK-SNAP reads seven numbers and a name in quotes.

@@ -1,8 +1,8 @@
 //! How sizes, spacings and bytes are written, everywhere: on the command line, in configuration files, in Python.
 //!
 //! Three numbers are joined by `x`, `×` or commas: `256x256x160`, `256×256×160`, `256,256,160`. Bytes are a number and a unit:
-//! `8GB` are 8·10⁹ and `8GiB` 8·2³⁰; a bare `K`, `M`, `G`, `T` is binary, as in job schedulers. A number without a unit is one of bytes,
-//! unless it is so small that a unit was forgotten.
+//! `8GB` are 8·10⁹ and `8GiB` 8·2³⁰; a bare `K`, `M`, `G`, `T` is binary, as in job schedulers. A number
+//! without a unit is one of bytes, unless it is so small that a unit was forgotten.
 
 use std::fmt;
 use std::str::FromStr;

@@ -42,7 +42,8 @@ fn escaped(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// A text for a terminal of so many columns: lines of prose that are wider go on below, behind the label that they begin with if
-/// they have one (`cuda    none: …`). Rows of tables, whose gaps of two spaces reach into the second half of a line, stay as they are.
+/// they have one (`cuda    none: …`). Rows of tables, whose gaps of two spaces reach into the second half of a line, stay as they
+/// are.
 pub fn wrapped(text: &str, columns: usize) -> Cow<'_, str> {
     if text.lines().all(|line| line.chars().count() <= columns) {
         return Cow::Borrowed(text);

@@ -210,10 +210,10 @@ impl Classes {
             let geometry = &volume.geometry;
             geometry.orientation.unpack(&stored, geometry.stored.shape, 1)
         });
-        // Beyond these 64-bit floats do not either.
+        // A merged class would be a wrong mesh.
         if wide.iter().flatten().any(|value| value.abs() >= EXACT_WIDE) {
-            let problem = "holds whole numbers of 2^53 and more, which are not told apart";
-            return Err(Error::data(source.path(), problem, "number its classes anew"));
+            let problem = "holds whole numbers of 2^53 and more, which 64-bit floats do not tell apart";
+            return Err(Error::data(source.path(), problem, "renumber its classes"));
         }
         let mut values = BTreeSet::new();
         let mut last = None;

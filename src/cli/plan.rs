@@ -92,7 +92,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
         planned.push((name, planned_run(&fingerprint, &dataset, &device, &request, verbosity)?));
     }
     // Nothing is written before all of it is known.
-    interrupt::check(|| "nothing is written".into())?;
+    interrupt::check(|| "nothing was written".into())?;
     let written = folder.path().join(FINGERPRINT);
     write_atomic(&written, fingerprint.to_json()?.as_bytes())?;
     let (mut text, mut answers) = (String::new(), Vec::new());

@@ -114,7 +114,7 @@ impl Fingerprint {
             return Err(Error::data(&dataset.path, "has no training case", "give a data set with labelled cases"));
         }
         let read = in_parallel(cases.len(), 0, |index| {
-            interrupt::check(|| "not all cases are looked at".into())?;
+            interrupt::check(|| "not all cases were read".into())?;
             let (facts, values, warnings) = look(dataset, &cases[index])?;
             progress(&cases[index].name, warnings);
             Ok((facts, values))

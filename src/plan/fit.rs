@@ -200,7 +200,7 @@ fn rehearsed(
 ) -> Result<f64> {
     let (mut trainer, begun, [fewest, all]) =
         (Trainer::new(device, &setup.network, settings.clone())?, Instant::now(), REHEARSED);
-    let unfinished = || "nothing is planned yet".into();
+    let unfinished = || "no plan was made".into();
     for _ in 0..fewest {
         interrupt::check(unfinished)?;
         trainer.dry_run(&cases, 1)?;

@@ -2,6 +2,8 @@
 #![cfg(feature = "train")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -14,6 +16,23 @@ const TRAINING: usize = 5;
 /// What `costs.json` and a forecast both say of bytes.
 fn bytes(costs: &Value) -> Vec<Value> {
     ["peak_bytes", "peak_activations", "peak_by_role", "peak_op"].map(|key| costs[key].clone()).to_vec()
+}
+
+/// Ctrl-C while steps are rehearsed: nothing is written, as nothing is known.
+#[test]
+fn an_interrupted_plan_leaves_nothing() {
+    let place = cohort::place(TRAINING);
+    // The published networks' steps take long enough.
+    let plan = "plan --threads 1 --data data --model oss-net-c,oss-net-d,unet3d --out plans";
+    let mut child = place.command(plan).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.starts_with("planning oss-net-c")).expect("planning starts");
+    // SAFETY: sends a signal to a child that has not been waited for, so that the number is still its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let said: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    assert!(said.last().unwrap().starts_with("ossnet: interrupted; "), "{said:?}");
+    assert!(!place.at("plans").exists());
 }
 
 /// The files of a plan: a fingerprint of the cohort as it was drawn, and configurations that train as they are.

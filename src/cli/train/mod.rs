@@ -96,7 +96,7 @@ pub struct TrainArgs {
     oom: OomArgs,
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Replace a run in --out, and a file of --profile
+    /// Replace the run in --out and the file of --profile
     #[arg(long, help_heading = "Files")]
     overwrite: bool,
     #[command(flatten)]

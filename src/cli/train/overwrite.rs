@@ -17,7 +17,8 @@ impl TrainArgs {
     /// Refuses to begin in a folder that holds a run already, unless `--overwrite` says to replace it.
     ///
     /// # Errors
-    /// [`Error::File`] where it cannot be written; [`Error::Data`] that names the ways out; [`Error::Usage`] for `--overwrite` of a whole cross-validation.
+    /// [`Error::File`] where it cannot be written; [`Error::Data`] that names the ways out; [`Error::Usage`] for `--overwrite` of a
+    /// whole cross-validation.
     pub(super) fn check_out(&self, config: &RunConfig) -> Result<()> {
         let Some(folder) = &self.out else { return Ok(()) };
         check_folder_name(folder, NAME_A_FOLDER)?;

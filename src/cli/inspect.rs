@@ -131,11 +131,11 @@ fn picture(dataset: &Dataset, found: &Inspection, folder: &RunFolder) -> Result<
             let [sagittal, coronal, axial] = cut.slices.clone();
             if channel == 0 {
                 slices.extend([sagittal, coronal]);
-                let millilitres = image.geometry.affine.determinant().abs() / 1000.0;
+                let affine = &image.geometry.affine;
                 let class = |class: &&crate::data::Class| SegmentedClass {
                     value: class.value,
                     name: class.name.clone(),
-                    volume: label.iter().filter(|&&value| value == class.value).count() as f64 * millilitres,
+                    volume: affine.millilitres(label.iter().filter(|&&value| value == class.value).count() as u64),
                     mesh: Default::default(),
                 };
                 let facts = [

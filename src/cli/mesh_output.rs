@@ -248,11 +248,10 @@ pub(super) mod page {
             let image = scan.case.read(&[], Axes::Canonical)?.image;
             on_grid(&image, labels.shape)
         };
-        let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
         let counts = labels.histogram();
         let found = classes.iter().map(|class| {
             let (mesh, _) = mesh::of_labels(device, &labels, class.value, &options)?;
-            let volume = counts[usize::from(class.value)] as f64 * millilitres;
+            let volume = labels.geometry.affine.millilitres(counts[usize::from(class.value)]);
             Ok(SegmentedClass { value: class.value, name: class.name.clone(), volume, mesh })
         });
         let classes = found.collect::<Result<Vec<_>>>()?;

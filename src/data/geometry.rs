@@ -43,6 +43,11 @@ impl Affine {
         a[0] * (b[1] * c[2] - b[2] * c[1]) - b[0] * (a[1] * c[2] - a[2] * c[1]) + c[0] * (a[1] * b[2] - a[2] * b[1])
     }
 
+    /// Volume of so many voxels in millilitres: a whole number of mm³ is divided once, so 235 voxels of 1 mm³ are 0.235.
+    pub fn millilitres(&self, voxels: u64) -> f64 {
+        voxels as f64 * self.determinant().abs() / 1000.0
+    }
+
     /// Cosine of the angle between two axes of the grid.
     pub fn cosine(&self, a: usize, b: usize) -> f64 {
         let (u, v) = (self.column(a), self.column(b));

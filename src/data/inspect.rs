@@ -311,14 +311,13 @@ fn fill_in(facts: &mut CaseInspection, scan: &Scan, classes: &[Class]) {
 
 /// The values that labels hold, with their volumes.
 pub fn volumes(labels: &Labels, classes: &[Class]) -> Vec<LabelInspection> {
-    let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
     let counts = labels.histogram();
     let held = (0..=255u8).filter(|&value| counts[value as usize] > 0);
     held.map(|value| LabelInspection {
         value,
         name: classes.iter().find(|class| class.value == value).map(|class| class.name.clone()),
         voxels: counts[value as usize],
-        millilitres: counts[value as usize] as f64 * millilitres,
+        millilitres: labels.geometry.affine.millilitres(counts[value as usize]),
     })
     .collect()
 }

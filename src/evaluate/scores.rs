@@ -86,8 +86,8 @@ impl Measure {
         let masks = [truth, predicted].map(|labels| labels.iter().map(|&label| label == value).collect::<Vec<bool>>());
         let surfaces = Surfaces::between(&masks[0], &masks[1], self.shape, self.spacing);
         let confusion = Confusion::of_class(predicted, truth, value);
-        let voxel = self.spacing.iter().product::<f64>() / 1000.0;
-        let millilitres = masks.map(|mask| mask.iter().filter(|&&inside| inside).count() as f64 * voxel);
+        let voxel = self.spacing.iter().product::<f64>();
+        let millilitres = masks.map(|mask| mask.iter().filter(|&&inside| inside).count() as f64 * voxel / 1000.0);
         let error = millilitres[1] - millilitres[0];
         let rule = &self.rule;
         // A distance needs two surfaces, and nothing can be recalled where there is nothing.

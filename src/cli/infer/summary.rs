@@ -58,7 +58,7 @@ pub(super) fn entry(
 /// A scan that cannot be read any more.
 pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &Labels) -> Result<Value> {
     let values = &task.preprocessing.classes;
-    let millilitres = labels.geometry.affine.determinant().abs() / 1000.0;
+    let affine = &labels.geometry.affine;
     let counts = labels.histogram();
     let background = values.first().copied().unwrap_or(0);
     let by_class: serde_json::Map<String, Value> = values
@@ -67,7 +67,7 @@ pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &La
         .skip(1)
         .map(|(class, &value)| {
             let name = task.class_names.get(class).cloned().unwrap_or_else(|| format!("class {value}"));
-            (name, (counts[usize::from(value)] as f64 * millilitres).into())
+            (name, affine.millilitres(counts[usize::from(value)]).into())
         })
         .collect();
     let foreground = labels.len() as u64 - counts[usize::from(background)];
@@ -78,7 +78,7 @@ pub(super) fn of_labels(task: &Task, case: &Case, outputs: &Outputs, labels: &La
         "input_hash": data_hash(std::iter::once(case))?,
         "output": outputs.labels.display().to_string(),
         "shape": labels.geometry.stored.shape,
-        "foreground_ml": foreground as f64 * millilitres,
+        "foreground_ml": affine.millilitres(foreground),
         "ml_by_class": by_class,
     }))
 }

@@ -12,9 +12,8 @@ fn prefixes_of_weights_are_taken_off() {
     let own = checkpoint::load(place.at("run/unet3d.safetensors")).unwrap();
     let plain = convert::to_torch(own);
     let scores = |file: &str| {
-        let command = format!(
-            "evaluate --quiet --threads 1 --json --load-model {file} --model unet3d --data data --out scores-{file}"
-        );
+        let command =
+            format!("evaluate --quiet --threads 1 --json --load-model {file} --model unet3d --data data --out scores");
         let scores: serde_json::Value = serde_json::from_str(&place.run(&command).succeeded()).unwrap();
         scores["dice"].as_f64().unwrap()
     };
@@ -30,7 +29,7 @@ fn prefixes_of_weights_are_taken_off() {
         safetensors::write(place.at("w.safetensors"), &views, &Metadata::new()).unwrap();
         checkpoint::torch::write(place.at("w.pt"), &views).unwrap();
         for file in ["w.safetensors", "w.pt"] {
-            let _ = std::fs::remove_dir_all(place.at(&format!("scores-{file}")));
+            let _ = std::fs::remove_dir_all(place.at("scores"));
             let dice = scores(file);
             assert_eq!(*expected.get_or_insert(dice), dice, "{prefix} in {file}");
         }

@@ -1,6 +1,7 @@
 //! Several processes of one command: what joins them, what each takes of its machine, and how they end.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use super::RunArgs;
 use super::output::note_after;
@@ -71,6 +72,9 @@ fn kernel_says(path: &str, key: &str) -> String {
     text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim().to_string()
 }
 
+/// How long the first process may take to speak for all of an error that all meet by themselves.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What this process says of the error that it ends with; nothing if another does.
 pub fn last_word(error: &Error) -> Option<String> {
     let rank = JOINED.with_borrow(|ranks| {
@@ -80,7 +84,11 @@ pub fn last_word(error: &Error) -> Option<String> {
     match rank {
         _ if SILENT.get() => None,
         Some((_, true)) => None,
-        Some((rank, false)) => Some(format!("rank {rank}: {error}")),
+        Some((rank, false)) => {
+            // The first process may have met the same error (NCCL tells all of a lost one); then it ends this one meanwhile.
+            std::thread::sleep(GRACE);
+            Some(format!("rank {rank}: {error}"))
+        }
         None => Some(error.to_string()),
     }
 }

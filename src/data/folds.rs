@@ -37,7 +37,7 @@ impl FromStr for Fold {
             Some(Self { number: number.trim().parse().ok()?, count: count.trim().parse().ok()? })
         });
         fold.filter(|fold| (2..=MOST).contains(&fold.count) && (1..=fold.count).contains(&fold.number))
-            .ok_or_else(|| format!("'{text}' is no fold of 2 to {MOST}; write for example 2/5 for the second of five"))
+            .ok_or_else(|| format!("'{text}' names no fold, the K of 1 to N in K/N, with N of 2 to {MOST}; write for example 2/5 for the second of five"))
     }
 }
 

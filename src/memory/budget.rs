@@ -1,9 +1,11 @@
 //! How many bytes a device may use, and how bytes are written for people.
 
+use super::control_group::memory_limit;
+
 /// Share of the available memory that the engine may use by default; the rest is for the operating system.
 const DEFAULT_SHARE: f64 = 0.9;
 
-/// The CPU's default budget in bytes: 0.9 × the smaller of the control group's limit and the physical memory.
+/// The CPU's default budget in bytes: 0.9 × the smallest of the control groups' limits and the physical memory.
 ///
 /// Where neither can be read (other systems than Linux), 8 GiB.
 pub fn default_cpu_budget() -> u64 {
@@ -12,9 +14,7 @@ pub fn default_cpu_budget() -> u64 {
 
 fn budget_of(read: impl Fn(&str) -> Option<String>) -> u64 {
     let physical = read("/proc/meminfo").as_deref().and_then(physical_memory);
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let group = limits.iter().find_map(|path| read(path)?.trim().parse::<u64>().ok());
-    let smaller = physical.into_iter().chain(group).min().unwrap_or(8 << 30);
+    let smaller = physical.into_iter().chain(memory_limit(read)).min().unwrap_or(8 << 30);
     (smaller as f64 * DEFAULT_SHARE) as u64
 }
 
@@ -77,7 +77,6 @@ mod tests {
         assert_eq!(of(&[machine]), 3_686_400);
         assert_eq!(of(&[machine, (container, "1000000\n")]), 900_000);
         assert_eq!(of(&[machine, (container, "max\n")]), 3_686_400);
-        assert_eq!(of(&[machine, ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1000")]), 900);
         assert_eq!(of(&[]), 7_730_941_132);
         // Of this machine it is something that a machine has.
         assert!(cfg!(not(target_os = "linux")) || (1 << 20..1 << 50).contains(&default_cpu_budget()));

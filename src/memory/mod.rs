@@ -6,6 +6,7 @@
 
 mod arena;
 mod budget;
+mod control_group;
 pub mod export;
 pub mod layout;
 mod ledger;

@@ -33,18 +33,17 @@ pub struct MemoryCurve {
 /// Every side of a sweep is a multiple of this, which all published networks admit from 32 on.
 const MULTIPLE: usize = 16;
 
-/// Sides of an octave.
-const AN_OCTAVE: f64 = 8.0;
+/// Sides from a power of two to the next; fewer below 128, where [`MULTIPLE`] is wider than an eighth.
+const AN_OCTAVE: usize = 8;
 
-/// Sides from `low` to `high` at equal ratios, rounded to multiples of 16.
+/// Sides from `low` to `high`, both rounded to multiples of 16, and between them eighths of the powers of two: 128, 144, … 256,
+/// 288, 320, … 512, 576, …, the sides that people use.
 pub fn sides(low: usize, high: usize) -> Vec<usize> {
-    let octaves = (high as f64 / low as f64).log2().max(0.0);
-    let count = (octaves * AN_OCTAVE).ceil() as usize;
-    let side = |i: usize| low as f64 * (octaves * i as f64 / count.max(1) as f64).exp2();
-    let rounded = |side: f64| ((side / MULTIPLE as f64).round() as usize).max(1) * MULTIPLE;
-    let mut sides: Vec<usize> = (0..=count).map(|i| rounded(side(i))).collect();
-    sides.dedup();
-    sides
+    let [low, high] = [low, high].map(|side| ((side + MULTIPLE / 2) / MULTIPLE).max(1) * MULTIPLE);
+    let step = |side: usize| ((1 << side.ilog2()) / AN_OCTAVE).max(MULTIPLE);
+    let next = |&side: &usize| Some(side / step(side) * step(side) + step(side));
+    let below = std::iter::successors(Some(low), next).take_while(|&side| side < high);
+    below.chain([high.max(low)]).collect()
 }
 
 /// Sides of a sweep.
@@ -163,8 +162,12 @@ mod tests {
         assert_eq!((sides[0], sides[sides.len() - 1]), (32, 1024));
         assert!(sides.windows(2).all(|pair| pair[0] < pair[1]) && sides.iter().all(|side| side % 16 == 0));
         assert!((25..=41).contains(&sides.len()), "{sides:?}");
+        let common =
+            [64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 320, 352, 384, 416, 448, 480, 512, 640, 768, 1024];
+        assert!(common.iter().all(|side| sides.contains(side)), "{sides:?}");
         assert_eq!(super::sides(64, 64), [64]);
         assert_eq!(super::sides(40, 40), [48]);
+        assert_eq!(super::sides(300, 500), [304, 320, 352, 384, 416, 448, 480, 496]);
     }
 
     #[test]

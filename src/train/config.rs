@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use file::{check_keys, one_line, over, overlay, renamed, unexpected};
+use file::{check_keys, key_of_flag, one_line, over, overlay, renamed, unexpected};
 pub use preset::Preset;
 pub use sections::{OptimizerConfig, OptimizerName, PreprocessingConfig, ScheduleConfig, ScheduleName, SizesConfig};
 
@@ -113,8 +113,20 @@ impl RunConfig {
     /// (BraTS) for a caller who speaks in `official` options; `auto` for a folder of data and no file; else the sample's.
     ///
     /// # Errors
-    /// [`Error::Data`] naming the file and the key at fault, [`Error::Usage`] for values that cannot be.
+    /// [`Error::Data`] naming the file and the key at fault, [`Error::Usage`] for values of flags that cannot be.
     pub fn resolve(file: Option<(&Path, &str)>, flags: Table, official: bool) -> Result<Self> {
+        Self::resolved(file, flags, official).map_err(|error| {
+            match (file, Self::resolved(file, Table::new(), official)) {
+                // Without the flags it shows whose fault it is.
+                (Some((path, _)), Err(Error::Usage(problem))) => {
+                    Error::data(path, key_of_flag(&problem), "see `ossnet train --dump-config`")
+                }
+                _ => error,
+            }
+        })
+    }
+
+    fn resolved(file: Option<(&Path, &str)>, flags: Table, official: bool) -> Result<Self> {
         let mut given = Table::new();
         if let Some((path, text)) = file {
             let bad = |error: toml::de::Error| Error::data(path, one_line(&error), "see `ossnet train --dump-config`");

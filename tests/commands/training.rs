@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::cli::{Outcome, Place, data_set, earlier_version};
+use crate::support::cli::{Outcome, Place, ball, data_set, earlier_version};
 
 /// Side of the cubes.
 const SIDE: i64 = 16;
@@ -80,6 +80,24 @@ fn a_run_that_goes_on_for_longer() {
     let other = place.run("train --quiet --threads 1 --resume a-run --model unet3d");
     other.refused(2, &["--resume a-run goes on with o-net-small, not with unet3d", "--out"]);
     assert!(!place.at("a-run/unet3d.safetensors").exists());
+}
+
+/// A run tells which scans it was begun with: others are told of, the same in another folder are not.
+#[test]
+fn a_run_that_goes_on_with_other_scans() {
+    let place = place();
+    let train = "train --preset sample --threads 1 --model o-net-small --points 64 --batch-size 1 --data data";
+    place.run(&format!("{train} --epochs 1 --out run")).succeeded();
+    let told = |epochs: usize| {
+        let outcome = place.run(&format!("train --threads 1 --resume run --epochs {epochs}"));
+        let told = outcome.err.contains("data.json: tells of other scans than");
+        outcome.succeeded();
+        told
+    };
+    assert!(!told(2));
+    ball(SIDE, 7)[0].write(&place.at("data/imagesTr/a.nii.gz"));
+    assert!(told(3), "a scan has changed");
+    assert!(!told(4), "it was told once");
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(super) fn run(args: &MemoryArgs, Sides(sides): &Sides) -> Result<()> {
     }
     match args.run.json {
         true => print_json(json::sweep(&workloads, &sweeps, target)?, "sweeps"),
-        false => print(text(&workloads, &sweeps, target)?),
+        false => print(text(&workloads, &sweeps, target)? + &left_out(&sweeps[0], sides)),
     }
 }
 
@@ -112,6 +112,16 @@ fn text(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Stri
         let _ = write!(text, "\n{}; see docs/memory.md.\n", recorded_text());
     }
     Ok(text)
+}
+
+/// Says which sides were asked for and are not planned, because a network does not admit them.
+fn left_out(sweep: &Sweep, sides: &[usize]) -> String {
+    let lines = sweep.curves.iter().filter_map(|curve| {
+        let left_out = |side: &&usize| !curve.points.iter().any(|point| point.side == **side);
+        let missing: Vec<String> = sides.iter().filter(left_out).map(|side| format!("{side}³")).collect();
+        (!missing.is_empty()).then(|| format!("\n{} does not admit {}.\n", curve.name, missing.join(", ")))
+    });
+    lines.collect()
 }
 
 /// The sides that some curve has.

@@ -1,5 +1,6 @@
 //! `ossnet train`: one network on one data set, resumable at any moment.
 
+mod data_file;
 mod ended;
 mod flags;
 mod folds;
@@ -239,6 +240,10 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
     let resumed = place.resuming && (path.exists() || !folder.join(CONFIG).exists());
     let Prepared { dataset, task, training, validation, network, settings, folds } =
         ranks.all(prepare(args, config, device, resumed.then_some(path.as_path())))?;
+    let facts = ranks.all(data_file::facts(&dataset))?;
+    if place.resuming && ranks.is_first() {
+        data_file::warn_of_others(folder, &facts, verbosity);
+    }
     let divided = ranks.all(settings.divided(ranks.size(), training.len()))?;
     let run = TrainingPlan {
         network: &network,
@@ -275,6 +280,7 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         if let Some(folds) = &folds {
             fold_files::write(folder, folds, config.fold, &dataset)?;
         }
+        data_file::write(folder, &facts)?;
         // What a shorter run left is no summary of this one.
         remove_if_there(&folder.join(SUMMARY))?;
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::ended::SUMMARY;
-use super::{CONFIG, TrainArgs};
+use super::{CONFIG, TrainArgs, data_file};
 use crate::cli::fold_files;
 use crate::cli::output::{NAME_A_FOLDER, check_folder_name};
 use crate::error::{Error, Result};
@@ -66,7 +66,7 @@ pub fn remove_run(folder: &Path) -> Result<()> {
 
 /// Whether `ossnet train` writes files of that name.
 fn is_of_a_run(name: &str) -> bool {
-    [CONFIG, SUMMARY, LOG, fold_files::NAME, "report.html"].contains(&name)
+    [CONFIG, SUMMARY, LOG, fold_files::NAME, data_file::NAME, "report.html"].contains(&name)
         || name.ends_with(".safetensors")
         || name.ends_with(".costs.json")
         || name.starts_with("events.out.tfevents.")

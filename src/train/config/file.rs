@@ -62,6 +62,14 @@ pub(super) fn check_keys(file: &Table, path: &Path) -> Result<()> {
     }
 }
 
+/// What is said of a flag, `--batch-size must be …`, of the key of a file: `batch_size must be …`.
+pub(super) fn key_of_flag(problem: &str) -> String {
+    match problem.strip_prefix("--").and_then(|rest| rest.split_once(' ')) {
+        Some((flag, rest)) => format!("{} {rest}", flag.replace('-', "_")),
+        None => problem.into(),
+    }
+}
+
 /// A parser's message without its line breaks.
 pub(super) fn one_line(error: &toml::de::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")

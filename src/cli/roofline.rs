@@ -106,16 +106,15 @@ pub fn run(args: &RooflineArgs) -> Result<()> {
     workload.check()?;
     let measured = if args.measure { Some(take(&workload)?) } else { None };
     let [ours, peer] = roofline::models(&workload, &args.device, args.launch / 1e6)?;
-    let title = workload.network.title();
     #[cfg(feature = "report")]
     if let Some(path) = &args.html {
-        write_atomic(path, page(args, &title, &ours, measured.as_ref()).as_bytes())?;
+        write_atomic(path, page(args, &workload, &ours, measured.as_ref()).as_bytes())?;
     }
     match args.run.json {
         true => print_json(json::roofline(&workload, &args.device, [&ours, &peer], measured.as_ref())?, "steps"),
         false => {
             let sums = if step == StepKind::Train { sums(&workload)? } else { String::new() };
-            print(as_text(args, &title, [&ours, &peer], measured.as_ref()) + &sums)
+            print(as_text(args, &workload, [&ours, &peer], measured.as_ref()) + &sums)
         }
     }
 }
@@ -132,14 +131,16 @@ fn take(workload: &Workload) -> Result<Measured> {
 }
 
 /// What is modelled: network, sizes, precision.
-fn setting(args: &RooflineArgs, title: &str) -> String {
-    let volume = args.volume.map(|side| side.to_string()).join("×");
-    format!("{title}, {volume}, batch {}, {}, {}", args.batch, counted(args.points, "point"), args.precision)
+fn setting(workload: &Workload) -> String {
+    let StepSizes { volume, batch, points, precision, .. } = workload.sizes;
+    let volume = volume.map(|side| side.to_string()).join("×");
+    let points = if workload.has_points() { format!(", {}", counted(points as u64, "point")) } else { String::new() };
+    format!("{}, {volume}, batch {batch}{points}, {precision}", workload.network.title())
 }
 
 /// The page with the plot: rates that are expected, and measured ones beside them.
 #[cfg(feature = "report")]
-fn page(args: &RooflineArgs, title: &str, ours: &Roofline, measured: Option<&Measured>) -> String {
+fn page(args: &RooflineArgs, workload: &Workload, ours: &Roofline, measured: Option<&Measured>) -> String {
     let Speed { source, bandwidth, f32, tf32, bf16, .. } = args.device;
     let tensor = match args.precision {
         Precision::F32 => None,
@@ -170,10 +171,10 @@ fn page(args: &RooflineArgs, title: &str, ours: &Roofline, measured: Option<&Mea
     }
     let assumed = "Expected times rest on assumed efficiencies, not on measurements.";
     roofline_page(&RooflinePage {
-        title: format!("Roofline of {title}"),
-        network: title.into(),
+        title: format!("Roofline of {}", workload.network.title()),
+        network: workload.network.title(),
         conclusion: conclusion + ".",
-        run: format!("{}; {source}. {assumed} ossnet {}", setting(args, title), super::VERSION),
+        run: format!("{}; {source}. {assumed} ossnet {}", setting(workload), super::VERSION),
         bandwidth,
         ceilings: tensor.into_iter().chain([("f32".to_string(), f32)]).collect(),
         series: ["expected"].into_iter().chain(measured.map(|_| "measured")).map(String::from).collect(),
@@ -182,12 +183,17 @@ fn page(args: &RooflineArgs, title: &str, ours: &Roofline, measured: Option<&Mea
     })
 }
 
-fn as_text(args: &RooflineArgs, title: &str, [ours, peer]: [&Roofline; 2], measured: Option<&Measured>) -> String {
+fn as_text(
+    args: &RooflineArgs,
+    workload: &Workload,
+    [ours, peer]: [&Roofline; 2],
+    measured: Option<&Measured>,
+) -> String {
     let Speed { source, bandwidth, f32, tf32, bf16, .. } = args.device;
     let mut text = format!(
         "{}\n{source}: {:.0} GB/s; TFLOP/s: {:.0} in f32, on tensor cores {:.0} in tf32, {:.0} in bf16\n\
          Below {:.0} FLOP/B (f32) an op is bound by memory. A model (roofline), not a measurement.\n\n",
-        setting(args, title),
+        setting(workload),
         bandwidth / 1e9,
         f32 / 1e12,
         tf32 / 1e12,

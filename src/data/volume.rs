@@ -230,7 +230,13 @@ impl Labels {
             let [_, b, c] = image.shape;
             let place = [index / (b * c), index / c % b, index % c];
             let problem = format!("has label value {value} at {place:?} where whole numbers of 0 to 255 are classes");
-            Error::data(path, problem, "convert probabilities or colours to class numbers")
+            let remedy = match value > 255.0 && value.fract() == 0.0 {
+                true => {
+                    "renumber the classes, at most 256; ossnet.evaluate of the Python module takes any whole numbers"
+                }
+                false => "convert probabilities or colours to class numbers",
+            };
+            Error::data(path, problem, remedy)
         })?;
         Ok(Self { shape: image.shape, voxels, geometry: image.geometry })
     }

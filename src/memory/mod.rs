@@ -7,6 +7,8 @@
 mod arena;
 mod budget;
 mod control_group;
+#[cfg(feature = "criterion")]
+pub mod criterion;
 pub mod export;
 pub mod layout;
 mod ledger;

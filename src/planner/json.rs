@@ -146,7 +146,7 @@ pub fn sweep(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result
         }
     }
     Ok(json!({
-        "setting": workloads.first().map(setting),
+        "setting": (!workloads.is_empty()).then(|| setting(workloads)),
         "planned_for": target_text(target),
         "levels": sweeps.iter().map(level).collect::<Vec<_>>(),
         "slopes": rises,
@@ -187,10 +187,15 @@ fn level(sweep: &Sweep) -> Value {
     })
 }
 
-/// What a sweep's curves are of, in a sentence.
-pub fn setting(workload: &Workload) -> String {
-    let sizes = workload.sizes;
-    match (sizes.step, sizes.points as u64) {
+/// What a sweep's curves are of, in a sentence; points are told if one of the networks has any.
+///
+/// # Panics
+/// If there is no workload.
+pub fn setting(workloads: &[Workload]) -> String {
+    let sizes = workloads[0].sizes;
+    let has_points = workloads.iter().any(Workload::has_points);
+    match (sizes.step, if has_points { sizes.points as u64 } else { 0 }) {
+        (StepKind::Train, 0) => format!("One training step, batch {}, f32", sizes.batch),
         (StepKind::Train, points) => {
             format!("One training step, batch {}, {} a volume, f32", sizes.batch, counted(points, "point"))
         }

@@ -458,13 +458,14 @@ mod tests {
             ("epoch = 3", "unknown key epoch"),
             ("[optimizer]\nlr = 1e-3", "unknown key optimizer.lr"),
             ("epochs = 'many'", "epochs"),
-            ("epochs = 0", "--epochs must be 1 to 1000000"),
-            ("[optimizer]\nrate = -1.0", "--rate must be a positive number"),
-            ("patch = [1, 2]", "--patch must be three sides"),
+            ("epochs = 0", "run.toml: epochs must be 1 to 1000000"),
+            ("[optimizer]\nrate = -1.0", "run.toml: rate must be a positive number"),
+            ("patch = [1, 2]", "run.toml: patch must be three sides"),
             ("dataset = 'ACDC'", "BraTS or LITS"),
             ("dataset = 'BraTS'\npreset = 'lits'", "dataset"),
             ("epochs = ", "run.toml"),
             ("model = ''", "oss-net-d"),
+            ("model = 'unet4d'", "run.toml: unknown model 'unet4d'; did you mean"),
             ("recompute = '9'", "0, 1, 2, 3 or auto"),
         ];
         for (text, part) in table {

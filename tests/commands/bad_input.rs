@@ -411,7 +411,7 @@ fn an_interrupt_in_the_middle_of_training() {
         fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names.retain(|name| !name.starts_with("events.out.tfevents."));
-    assert_eq!(names, ["config.toml", "log.jsonl", "o-net-small.costs.json", "o-net-small.safetensors"]);
+    assert_eq!(names, ["config.toml", "data.json", "log.jsonl", "o-net-small.costs.json", "o-net-small.safetensors"]);
     let (_, stored) = safetensors::read(place.at("run/o-net-small.safetensors")).unwrap();
     let steps: u64 = stored["steps"].parse().unwrap();
     assert!((1..2000).contains(&steps), "{steps}");

@@ -229,7 +229,15 @@ fn a_run_in_the_place_of_another() {
         fs::read_dir(place.at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.retain(|name| !name.starts_with("events.") && name != "report.html");
     left.sort();
-    let run = ["config.toml", "log.jsonl", "notes.txt", "summary.json", "unet2d.costs.json", "unet2d.safetensors"];
+    let run = [
+        "config.toml",
+        "data.json",
+        "log.jsonl",
+        "notes.txt",
+        "summary.json",
+        "unet2d.costs.json",
+        "unet2d.safetensors",
+    ];
     assert_eq!(left, run);
     let events = fs::read_dir(place.at("run")).unwrap().flatten();
     assert_eq!(events.filter(|entry| entry.file_name().to_string_lossy().starts_with("events.")).count(), 1);

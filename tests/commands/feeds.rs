@@ -107,7 +107,7 @@ fn the_configuration_says_what_is_drawn() {
     place.refuses("train --dump-config --sampling nearby", 2, &["uniform, border, class, reference"]);
     place.refuses("train --dump-config --clip belly", 2, &["abdomen"]);
     std::fs::write(place.at("bad.toml"), "[augmentation]\nrotation = 1.5\n").unwrap();
-    place.refuses("train --dump-config --config bad.toml", 2, &["rotation must be a probability"]);
+    place.refuses("train --dump-config --config bad.toml", 1, &["bad.toml", "rotation must be a probability"]);
     std::fs::write(place.at("bad.toml"), "[augmentation]\nrotatoin = 0.5\n").unwrap();
     place.refuses("train --dump-config --config bad.toml", 1, &["bad.toml", "rotatoin"]);
 }

@@ -52,7 +52,7 @@ pub(super) fn run(args: &MemoryArgs, Sides(sides): &Sides) -> Result<()> {
     #[cfg(feature = "report")]
     if let Some(path) = args.page() {
         let growth = slopes_grid(&workloads, &sweeps, target)?;
-        write_atomic(path, page::page(&json::setting(&workloads[0]), &sweeps, growth).as_bytes())?;
+        write_atomic(path, page::page(&json::setting(&workloads), &sweeps, growth).as_bytes())?;
     }
     match args.run.json {
         true => print_json(json::sweep(&workloads, &sweeps, target)?, "sweeps"),
@@ -94,7 +94,7 @@ fn text(workloads: &[Workload], sweeps: &[Sweep], target: Target) -> Result<Stri
     let (first, rest) = (&sweeps[0], if sweeps.len() > 1 { "; --json, --csv and --html have all levels" } else { "" });
     let mut text = format!(
         "{}, planned for {}.\n\nReserved in MiB (parameters, optimiser state and holes included) at recompute level {}{rest}\n",
-        json::setting(&workloads[0]),
+        json::setting(workloads),
         json::target_text(target),
         first.recompute
     );

@@ -280,10 +280,10 @@ fn train_in(args: &TrainArgs, config: &RunConfig, device: &Device, place: &Place
         if let Some(folds) = &folds {
             fold_files::write(folder, folds, config.fold, &dataset)?;
         }
-        data_file::write(folder, &facts)?;
         // What a shorter run left is no summary of this one.
         remove_if_there(&folder.join(SUMMARY))?;
         write_atomic(folder.join(CONFIG), config.to_toml()?.as_bytes())?;
+        data_file::write(folder, &facts)?;
         RunLog::open(folder, step)
     };
     let mut run = Run {

@@ -270,6 +270,21 @@ class Row:
             _, cost = self.program.run("infer", "--load-model", self.weights(), "--input", scan, "--out", pathlib.Path(work) / "out")
         write(path, json.dumps({"case": case["name"], **cost}, indent=1))
 
+    def levels(self):
+        """What the same run would hold at each level of recomputation, by its plan; the weights would be the same but for rounding."""
+        path = self.folder / "levels.json"
+        if path.exists() or (self.given.device or "cpu") != "cpu":
+            return
+        found, text = {}, (self.run / "config.toml").read_text()
+        with tempfile.TemporaryDirectory(dir=self.folder) as work:
+            config = pathlib.Path(work) / "config.toml"
+            for level in range(4):
+                write(config, re.sub(r"^recompute = .*$", f'recompute = "{level}"', text, flags=re.MULTILINE))
+                threads = ["--threads", self.given.threads] if self.given.threads else []
+                planned, _ = self.program.call(["memory", "--config", config, "--json", *threads])
+                found[str(level)] = json.loads(planned)["peak_bytes"]
+        write(path, json.dumps(found, indent=1))
+
     def result(self, cases):
         """The row of the table, as far as it has come."""
         summary = read_json(self.run / "summary.json", {})
@@ -292,6 +307,7 @@ class Row:
             "training_seconds": sum(steps) if steps else None,
             "costs": costs,
             "inference": read_json(self.folder / "inference.json"),
+            "level_bytes": read_json(self.folder / "levels.json", {}),
             "cases": [score for score in scores if score],
         }
 
@@ -371,6 +387,7 @@ def whole(given, program, described):
                 print(f"{row.title}: scoring {number + 1}/{len(cases)}, {case['name']}", file=sys.stderr, flush=True)
                 row.score(case, described["layout"])
             row.infer(cases[0], described["layout"])
+            row.levels()
         except Fault as fault:
             failures[name] = str(fault)
             print(f"table1.py: {row.title}: {fault}", file=sys.stderr, flush=True)
@@ -381,7 +398,8 @@ def whole(given, program, described):
             result["points_a_step"] = points_of(row, shape)
         table = report.table(results, given, described, failures)
         for ending, text in table.items():
-            write(given.out / f"table1.{ending}", text)
+            if text:
+                write(given.out / f"table1.{ending}", text)
     print(table["md"])
     return bool(failures)
 

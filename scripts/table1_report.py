@@ -7,6 +7,8 @@ import platform
 import random
 import time
 
+import table1_picture
+
 # Dice and IoU of Table 1 in the README of the official implementation of Reich, Prangemeier, Cetin & Koeppl, "OSS-Net: Memory
 # Efficient High Resolution Semantic Segmentation of 3D Medical Data", BMVC 2021. It has no U-Nets.
 PUBLISHED_SOURCE = "Reich et al., OSS-Net, BMVC 2021: Table 1 in the README of the official implementation"
@@ -89,6 +91,7 @@ def figures(result, dataset):
         "subjects": len(result["cases"]),
         "parameters": result["parameters"],
         "device_peak_bytes": result["device_bytes"],
+        "level_bytes": result["level_bytes"],
         "host_peak_bytes": training.get("resident"),
         "steps": result["steps"],
         "step_seconds": step,
@@ -168,7 +171,9 @@ def comma_separated(rows):
     for row in rows:
         line = {}
         for key, value in row.items():
-            if isinstance(value, dict):
+            if key == "level_bytes":
+                line |= {f"level_{level}_bytes": value.get(level) for level in ("0", "1", "2", "3")}
+            elif isinstance(value, dict):
                 line |= {f"{key}{'' if part == 'mean' else '_' + part}": value[part] for part in ("mean", "low", "high", "count")}
             else:
                 line[key] = "; ".join(value) if isinstance(value, list) else value
@@ -181,13 +186,14 @@ def comma_separated(rows):
 
 
 def table(results, given, described, failures):
-    """The whole table as `md`, `csv` and `json`."""
+    """The whole table as `md`, `csv` and `json`, and its picture as `svg` once a row has scores."""
     rows = [figures(result, given.dataset) for result in results]
     whole = {
         "schema_version": 1, "dataset": given.dataset, "published": PUBLISHED_SOURCE, "reduced": reductions(given),
         "failures": failures, "rows": rows, "cases": {result["name"]: result["cases"] for result in results},
     }
     return {
+        "svg": table1_picture.picture(rows),
         "md": markdown(rows, given, described, failures),
         "csv": comma_separated(rows),
         "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",

@@ -68,7 +68,11 @@ fn table1_ends_beside_the_published_figures_and_goes_on_after_a_stop() {
     assert_eq!(fs::read_to_string(place.at("whole/table1.csv")).unwrap().lines().count(), 3);
     // A filled mark each, and hollow ones at the bytes of every level of recomputation.
     let picture = fs::read_to_string(place.at("whole/table1.svg")).unwrap();
-    assert_eq!((picture.matches("MiB</title>").count(), picture.matches("MiB planned</title>").count()), (2, 8), "{picture}");
+    assert_eq!(
+        (picture.matches("MiB</title>").count(), picture.matches("MiB planned</title>").count()),
+        (2, 8),
+        "{picture}"
+    );
     let complete = table(&place, "whole");
     for row in complete["rows"].as_array().unwrap() {
         assert_eq!(

@@ -4,6 +4,8 @@
 #
 #   PROCESSES=4 THREADS=8 [HOSTFILE=hosts] ./train-mpirun.sh DATA OUT [flags of ossnet train]
 #
+# What belongs to the machine and not to the run is said by variables, which every start reads, and not by flags, which only the
+# first one gets: OSSNET_MEMORY_BUDGET, say.
 # Also as a job: sbatch --ntasks=4 --cpus-per-task=8 train-mpirun.sh DATA OUT; mpirun then finds the nodes by itself.
 set -euo pipefail
 

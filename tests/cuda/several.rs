@@ -201,7 +201,7 @@ fn both(place: &Place, arguments: &str, variables: &[(&str, &str)]) -> [Outcome;
     ["0", "1"].map(|rank| launched(place, arguments, &with(rank))).map(|child| child.wait_with_output().unwrap().into())
 }
 
-/// What torchrun, and mpirun of a program without MPI, set is enough; the store that torchrun keeps at its port is left alone.
+/// What torchrun, srun, and mpirun of a program without MPI, set is enough; the store that torchrun keeps at its port is left alone.
 #[test]
 fn launchers_are_understood() {
     let Some(place) = place() else { return };
@@ -232,6 +232,20 @@ fn launchers_are_understood() {
     first.succeeded();
     second.succeeded();
     assert!(checkpoint(&place, "one") == checkpoint(&place, "mpirun"));
+
+    // srun that was not asked for MPI, whatever the program was built with: the port comes from the job's number.
+    let job = std::process::id().to_string();
+    let srun = [
+        ("SLURM_STEP_NUM_TASKS", "2"),
+        ("SLURM_PROCID", "rank"),
+        ("SLURM_LOCALID", "rank"),
+        ("SLURM_JOB_ID", job.as_str()),
+        ("SLURM_STEP_NODELIST", "localhost"),
+    ];
+    let [first, second] = both(&place, &format!("{arguments} srun"), &srun);
+    first.succeeded();
+    second.succeeded();
+    assert!(checkpoint(&place, "one") == checkpoint(&place, "srun"));
 
     // A program with MPI hands NCCL's id over by it, and needs no address.
     if !cfg!(feature = "mpi") || Command::new("mpirun").arg("--version").output().is_err() {

@@ -83,6 +83,16 @@ impl Launch {
         Ok(None)
     }
 
+    /// Whether the launcher has made these processes ranks of MPI, by what `variable` says: torchrun does not, and srun only where it
+    /// is asked to (`--mpi=pmix`; that of `--mpi=pmi2` is [`Launcher::Pmi`]). An MPI that is started all the same ends them.
+    pub fn has_mpi(&self, variable: impl Fn(&str) -> Option<String>) -> bool {
+        match self.launcher {
+            Launcher::OpenMpi | Launcher::Pmi => true,
+            Launcher::Slurm => variable("PMIX_RANK").is_some(),
+            Launcher::Environment => false,
+        }
+    }
+
     /// The variables by which launchers give the number of processes.
     pub fn sizes() -> impl Iterator<Item = &'static str> {
         VARIABLES.into_iter().map(|(_, size, ..)| size)
@@ -101,10 +111,15 @@ impl Launch {
 mod tests {
     use super::*;
 
-    /// The launch that `NAME=value` words make.
-    fn read(words: &str) -> Result<Option<Launch>> {
+    /// Looks up in `NAME=value` words.
+    fn look_up(words: &str) -> impl Fn(&str) -> Option<String> {
         let set: Vec<(&str, &str)> = words.split_whitespace().filter_map(|word| word.split_once('=')).collect();
-        Launch::read(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string()))
+        move |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
+    }
+
+    /// The launch that they make.
+    fn read(words: &str) -> Result<Option<Launch>> {
+        Launch::read(look_up(words))
     }
 
     #[test]
@@ -141,6 +156,41 @@ mod tests {
             let found = read(words).unwrap();
             let found = found.map(|launch| (launch.launcher, launch.rank, launch.size, launch.local));
             assert_eq!(found, expected, "{words}");
+        }
+    }
+
+    /// What launchers set, as `env` printed it: torchrun of PyTorch 2.15, srun and sbatch of Slurm 22.05, Open MPI 4.1's mpirun. MPI
+    /// joins those of mpirun, and of srun with `--mpi`.
+    #[test]
+    fn launchers_that_were_run_are_understood() {
+        use Launcher::{Environment, OpenMpi, Pmi, Slurm};
+        let torchrun = "OMP_NUM_THREADS=1 RANK=1 GROUP_RANK=0 ROLE_RANK=1 ROLE_NAME=default LOCAL_WORLD_SIZE=2 WORLD_SIZE=2 \
+                        GROUP_WORLD_SIZE=1 ROLE_WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=33843 LOCAL_RANK=1 \
+                        TORCHELASTIC_RESTART_COUNT=0 TORCHELASTIC_MAX_RESTARTS=0 TORCHELASTIC_USE_AGENT_STORE=True";
+        // An array's task of two tasks; what runs in it has these too.
+        let batch = "SLURM_ARRAY_JOB_ID=92 SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_MAX=4 \
+                     SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_STEP=1 SLURM_JOBID=93 SLURM_JOB_ID=93 SLURM_JOB_NODELIST=n1 \
+                     SLURM_NODELIST=n1 SLURM_NODEID=0 SLURM_NTASKS=2 SLURM_NPROCS=2 SLURM_TASKS_PER_NODE=2";
+        let first = format!("{batch} SLURM_LOCALID=0 SLURM_PROCID=0");
+        let step = "SLURM_GTIDS=0,1 SLURM_STEPID=0 SLURM_STEP_ID=0 SLURM_STEP_NODELIST=n1 SLURM_STEP_NUM_NODES=1 \
+                    SLURM_STEP_NUM_TASKS=2 SLURM_STEP_TASKS_PER_NODE=2 SLURM_LAUNCH_NODE_IPADDR=10.0.0.1";
+        let srun = format!("{batch} {step} SLURM_LOCALID=1 SLURM_PROCID=1");
+        let pmix =
+            "PMIX_RANK=1 PMIX_NAMESPACE=slurm.pmix.15.0 PMIX_VERSION=4.2.2rc2 SLURM_PMIX_MAPPING_SERV=(vector,(0,1,2))";
+        let pmi2 = "PMI_FD=13 PMI_JOBID=16.0 PMI_RANK=1 PMI_SIZE=2";
+        let mpirun = "OMPI_COMM_WORLD_LOCAL_RANK=1 OMPI_COMM_WORLD_LOCAL_SIZE=2 OMPI_COMM_WORLD_NODE_RANK=1 \
+                      OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 PMIX_RANK=1";
+        assert_eq!(read(&first).unwrap(), None);
+        for (words, launcher, mpi) in [
+            (torchrun.to_string(), Environment, false),
+            (srun.clone(), Slurm, false),
+            (format!("{srun} {pmix}"), Slurm, true),
+            (format!("{srun} {pmi2}"), Pmi, true),
+            (format!("{first} {mpirun}"), OpenMpi, true),
+        ] {
+            let launch = read(&words).unwrap().unwrap();
+            assert_eq!(launch, Launch { launcher, rank: 1, size: 2, local: Some(1) }, "{words}");
+            assert_eq!(launch.has_mpi(look_up(&words)), mpi, "{words}");
         }
     }
 

@@ -129,13 +129,14 @@ impl Collective for Alone {
 /// other processes than the launcher; [`Error::Device`] if they do not meet.
 pub fn join(launch: Option<&Launch>, gpus: bool, say: fn(String)) -> Result<Rc<dyn Collective>> {
     let Some(launch) = launch.filter(|launch| launch.size > 1) else { return Ok(Rc::new(Alone)) };
-    let Launch { launcher, rank, size, .. } = *launch;
-    let by_mpi = cfg!(feature = "mpi") && launcher != Launcher::Environment && std::env::var_os(RENDEZVOUS).is_none();
+    let Launch { rank, size, .. } = *launch;
+    let variable = |name: &str| std::env::var(name).ok();
+    let by_mpi = cfg!(feature = "mpi") && launch.has_mpi(variable) && variable(RENDEZVOUS).is_none();
     Ok(match (gpus, by_mpi) {
         (false, _) => by_mpi_alone(launch)?,
         (true, true) => Rc::new(Gpus::of(by_mpi_alone(launch)?)),
         (true, false) => {
-            let address = Address::read(launch, |name| std::env::var(name).ok())?;
+            let address = Address::read(launch, variable)?;
             Rc::new(Gpus::of(Rc::new(Star::meet(&address, rank, size, say)?)))
         }
     })

@@ -8,8 +8,7 @@ use super::{CaseScore, ClassScore};
 use crate::data::Sampling;
 use crate::data::point_sampling::{Reach, ravel};
 use crate::error::{Error, Result};
-use crate::infer::sliding_window::{self, Decision};
-use crate::infer::{Occupancy, SlidingWindow};
+use crate::infer::{Occupancy, Segmenter, SegmenterOptions};
 use crate::memory::Role;
 use crate::models::{Family, Network};
 use crate::nn::Parameters;
@@ -62,18 +61,13 @@ pub fn score(
             }
             predicted
         }
+        // In the windows that `infer` goes through it in: instance norms answer otherwise for a whole volume.
         None => {
-            let decision = Decision { threshold: 0.5, keep: false };
-            let found = sliding_window::predict(
-                network,
-                parameters,
-                &case.volume,
-                &SlidingWindow::default(),
-                decision,
-                &mut || Ok(()),
-            );
-            let found = found.map_err(|error| error.of_case(&case.name))?;
-            points.iter().map(|&point| found.classes[ravel(point, shape)]).collect()
+            let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(network.architecture()))?;
+            let found = segmenter.resampled_case(case, &mut || Ok(()))?.labels.pad(&case.way.padding);
+            let values = &task.preprocessing.classes;
+            let class = |value: u8| values.iter().position(|&known| known == value).unwrap_or(0) as u8;
+            points.iter().map(|&point| class(found.voxels[ravel(point, shape)])).collect()
         }
     };
     let classes: Vec<ClassScore> = (1..task.class_names.len())

@@ -200,15 +200,34 @@ impl<'a> Segmenter<'a> {
     /// # Errors
     /// As for [`Segmenter::segment`].
     pub fn case(&self, case: &PreparedCase, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+        self.case_towards(case, &case.way, tick)
+    }
+
+    /// As [`Segmenter::case`], on the grid that the scan was resampled to instead of its own.
+    ///
+    /// # Errors
+    /// As for [`Segmenter::segment`].
+    pub fn resampled_case(&self, case: &PreparedCase, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
+        let way = GridTransform { shape: case.way.resampled, ..case.way.clone() };
+        self.case_towards(case, &way, tick)
+    }
+
+    /// Segments a case for the grid that `way` leads to.
+    fn case_towards(
+        &self,
+        case: &PreparedCase,
+        way: &GridTransform,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Segmentation> {
         let padding = self.padding(case.way.resampled)?;
         let named = |error: Error| error.of_case(&case.name);
         if padding == case.way.padding {
-            return self.prepared(case.volume.clone(), &case.way, tick).map_err(named);
+            return self.prepared(case.volume.clone(), way, tick).map_err(named);
         }
         let shapes = [case.way.resampled, padding.outer(case.way.resampled)];
         preprocess::afford("padding", shapes, case.volume.channels, "crop the scan, or choose another network")?;
         let volume = case.volume.crop(&case.way.padding)?.pad(&padding, 0.0);
-        self.prepared(volume, &GridTransform { padding, ..case.way.clone() }, tick).map_err(named)
+        self.prepared(volume, &GridTransform { padding, ..way.clone() }, tick).map_err(named)
     }
 
     /// Segments an image as read. `name` is for messages; `tick` is called after each piece of work and may stop it.

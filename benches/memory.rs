@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use criterion::{AxisScale, BenchmarkId, Criterion, PlotConfiguration, SamplingMode, criterion_group, criterion_main};
 
+use ossnet::device::criterion::{PeakBytes, iter};
 use ossnet::device::{Device, UNLIMITED};
-use ossnet::memory::criterion::{PeakBytes, iter};
 use ossnet::planner::{Workload, this_cpu};
 use ossnet::train::dry_run::StepSizes;
 

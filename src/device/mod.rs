@@ -6,6 +6,8 @@
 mod buffer;
 pub mod collective;
 pub mod cpu;
+#[cfg(feature = "criterion")]
+pub mod criterion;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 #[cfg(not(feature = "cuda"))]

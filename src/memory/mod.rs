@@ -7,8 +7,6 @@
 mod arena;
 mod budget;
 mod control_group;
-#[cfg(feature = "criterion")]
-pub mod criterion;
 pub mod export;
 pub mod layout;
 mod ledger;

@@ -5,7 +5,7 @@
 //! use criterion::{Criterion, criterion_group, criterion_main};
 //! use ossnet::device::Device;
 //! use ossnet::memory::Role;
-//! use ossnet::memory::criterion::{PeakBytes, iter, peak_of};
+//! use ossnet::device::criterion::{PeakBytes, iter, peak_of};
 //!
 //! fn buffers(criterion: &mut Criterion<PeakBytes>) {
 //!     let device = Device::cpu(1, 1 << 30).unwrap();
@@ -21,7 +21,7 @@
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Bencher, Throughput};
 
-use crate::device::Device;
+use super::Device;
 
 /// Measures bytes. What is measured states its own: see [`iter`].
 pub struct PeakBytes;

@@ -35,15 +35,17 @@ fn mpi_is_there() -> bool {
     false
 }
 
+/// Containers may forbid one process to read another's memory, which Open MPI says in many words before it copies twice. Other tests run
+/// beside: who waits leaves them the cores.
+const MPI_VARIABLES: [(&str, &str); 2] =
+    [("OMPI_MCA_btl_vader_single_copy_mechanism", "none"), ("OMPI_MCA_mpi_yield_when_idle", "1")];
+
 /// The program on `ranks` processes.
 fn mpirun(place: &Place, ranks: usize, arguments: &str) -> Command {
     let mut command = Command::new("mpirun");
     command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string(), PROGRAM]);
     command.args(arguments.split_whitespace()).current_dir(place.path()).stdin(Stdio::null());
-    // Containers may forbid one process to read another's memory, which Open MPI says in many words before it copies twice.
-    command.env("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
-    // Other tests run beside: who waits leaves them the cores.
-    command.env("OMPI_MCA_mpi_yield_when_idle", "1");
+    command.envs(MPI_VARIABLES);
     command
 }
 
@@ -147,6 +149,33 @@ fn processes_end_together_and_others_go_on() {
     assert!(said.len() == 1 && said[0].contains("saved; go on with: ossnet train --resume"), "{}", stopped.err);
     place.run("train --quiet --threads 1 --resume stopped").succeeded();
     assert_same(&place, "one", "stopped");
+}
+
+/// Under srun, which leaves processes that wait in MPI to themselves, the others notice a death by connections of their own. mpirun
+/// stands for it: it sets what srun does, and is told to let the others live, whereupon its own exit status is 0.
+#[test]
+fn a_death_is_noticed_where_the_launcher_ends_nobody() {
+    if !mpi_is_there() {
+        return;
+    }
+    let place = place();
+    let as_srun = "export SLURM_STEP_NUM_TASKS=$OMPI_COMM_WORLD_SIZE SLURM_PROCID=$OMPI_COMM_WORLD_RANK \
+                   SLURM_LOCALID=$OMPI_COMM_WORLD_LOCAL_RANK SLURM_JOB_ID=7 SLURM_STEP_NODELIST=localhost; \
+                   unset ${!OMPI_COMM_WORLD_*}; exec \"$0\" \"$@\"";
+    for (rank, dead) in [(1, "rank 1"), (0, "rank 0")] {
+        let run = format!("killed-{rank}");
+        let mut command = Command::new("mpirun");
+        command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--enable-recovery", "-n", "2"]);
+        command.args(["bash", "-c", as_srun, PROGRAM]).args(RUN.split_whitespace()).args(LONG.split_whitespace());
+        command.args(["--quiet", "--out", &run]).current_dir(place.path()).stdin(Stdio::null());
+        command.envs(MPI_VARIABLES);
+        let begun = place.at(&format!("{run}/o-net-small.safetensors"));
+        let variable = format!("SLURM_PROCID={rank}");
+        let (killed, seconds) = processes::signalled(&mut command, &begun, libc::SIGKILL, Some(&variable));
+        let said = errors(&killed);
+        assert!(seconds < 10.0, "{seconds} s: {}", killed.err);
+        assert!(said.len() == 1 && said[0].contains(&format!("{dead} has died")), "{}", killed.err);
+    }
 }
 
 /// A comparison trains each network on all processes and is written by the first: the networks are those of one process where gradients

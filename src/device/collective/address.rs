@@ -59,6 +59,12 @@ impl Address {
         Err(Error::Usage(format!("{problem}; {remedy} (or MASTER_ADDR and MASTER_PORT)")))
     }
 
+    /// Another port of the same machine.
+    #[cfg(feature = "mpi")]
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
     /// What helps where processes do not meet.
     pub fn remedy(&self) -> String {
         format!("start all with the same {RENDEZVOUS}=HOST:PORT, a free port of the first one's machine")

@@ -2,8 +2,8 @@
 //!
 //! Every rank calls the same collectives in the same order; each call waits for all. Nothing here starts processes: launchers
 //! do ([`Launch`] reads what they say), and transports are those of clusters: MPI; NCCL for what lies on GPUs, beside MPI or
-//! connections to the first process; one process needs none. A rank that dies is noticed by MPI's launcher, or by
-//! those connections.
+//! connections to the first process; one process needs none. A rank that dies is noticed by mpirun, or by those
+//! connections.
 
 mod address;
 mod gpus;
@@ -13,6 +13,8 @@ mod mpi;
 mod star;
 #[cfg(test)]
 pub(crate) mod threads;
+#[cfg(feature = "mpi")]
+mod watched;
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -133,8 +135,8 @@ pub fn join(launch: Option<&Launch>, gpus: bool, say: fn(String)) -> Result<Rc<d
     let variable = |name: &str| std::env::var(name).ok();
     let by_mpi = cfg!(feature = "mpi") && launch.has_mpi(variable) && variable(RENDEZVOUS).is_none();
     Ok(match (gpus, by_mpi) {
-        (false, _) => by_mpi_alone(launch)?,
-        (true, true) => Rc::new(Gpus::of(by_mpi_alone(launch)?)),
+        (false, _) => by_mpi_alone(launch, say)?,
+        (true, true) => Rc::new(Gpus::of(by_mpi_alone(launch, say)?)),
         (true, false) => {
             let address = Address::read(launch, variable)?;
             Rc::new(Gpus::of(Rc::new(Star::meet(&address, rank, size, say)?)))
@@ -143,7 +145,7 @@ pub fn join(launch: Option<&Launch>, gpus: bool, say: fn(String)) -> Result<Rc<d
 }
 
 /// Processes that MPI joins.
-fn by_mpi_alone(launch: &Launch) -> Result<Rc<dyn Collective>> {
+fn by_mpi_alone(launch: &Launch, say: fn(String)) -> Result<Rc<dyn Collective>> {
     let Launch { launcher, rank, size, .. } = *launch;
     let told = format!("{launcher} started this as process {rank} of {size}");
     if launcher == Launcher::Environment {
@@ -155,6 +157,7 @@ fn by_mpi_alone(launch: &Launch) -> Result<Rc<dyn Collective>> {
     }
     #[cfg(not(feature = "mpi"))]
     {
+        _ = say;
         let problem = "and this program was built without MPI: each would train alone";
         Err(Error::Usage(format!(
             "{told}, {problem}; build it with --features mpi (docs/distributed.md), give --device cuda for GPUs, or start one process"
@@ -169,6 +172,10 @@ fn by_mpi_alone(launch: &Launch) -> Result<Rc<dyn Collective>> {
                 "{told}, but {found}; start it with the launcher of the MPI it was built with (srun: --mpi=pmix or pmi2)"
             )));
         }
-        Ok(Rc::new(world))
+        let world = Rc::new(world);
+        match launcher {
+            Launcher::OpenMpi => Ok(world),
+            _ => watched::watched(world, Address::read(launch, |name| std::env::var(name).ok()).ok(), say),
+        }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -57,9 +57,26 @@ impl Star {
     /// # Errors
     /// [`Error::Device`] if they do not come, or are not of one kind; an interrupt.
     pub fn meet(address: &Address, rank: usize, size: usize, say: fn(String)) -> Result<Self> {
-        let pairs = match rank {
-            0 => host(address, size)?,
-            _ => vec![reach(address, rank, size)?],
+        let listener = (rank == 0).then(|| address.listen()).transpose()?;
+        Self::meet_within(PATIENCE, address, listener, rank, size, say)
+    }
+
+    /// As [`Star::meet`], where the first process listens already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn meet_within(
+        patience: Duration,
+        address: &Address,
+        listener: Option<TcpListener>,
+        rank: usize,
+        size: usize,
+        say: fn(String),
+    ) -> Result<Self> {
+        let wait = Wait { address, began: Instant::now(), patience };
+        let pairs = match listener {
+            Some(listener) => host(&wait, listener, size)?,
+            None => vec![reach(&wait, rank, size)?],
         };
         let failed =
             |error: io::Error| Error::Device(format!("the connection to {address} broke ({error}); try again"));
@@ -193,26 +210,34 @@ fn keep_alive(_: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Fails when time is up or the user has enough.
-fn go_on_waiting(began: Instant, address: &Address, missing: impl FnOnce() -> String) -> Result<()> {
-    interrupt::check(|| "nothing was begun".into())?;
-    if began.elapsed() > PATIENCE {
-        let problem = format!("{} after {} s", missing(), PATIENCE.as_secs());
-        return Err(Error::Device(format!("{problem}; {}", address.remedy())));
+/// Waiting for processes that may not come.
+struct Wait<'a> {
+    address: &'a Address,
+    began: Instant,
+    patience: Duration,
+}
+
+impl Wait<'_> {
+    /// Fails when time is up or the user has enough.
+    fn go_on(&self, missing: impl FnOnce() -> String) -> Result<()> {
+        interrupt::check(|| "nothing was begun".into())?;
+        if self.began.elapsed() > self.patience {
+            let problem = format!("{} after {} s", missing(), self.patience.as_secs());
+            return Err(Error::Device(format!("{problem}; {}", self.address.remedy())));
+        }
+        std::thread::sleep(PAUSE);
+        Ok(())
     }
-    std::thread::sleep(PAUSE);
-    Ok(())
 }
 
 /// Waits for all the others; their connections, in the order of ranks.
-fn host(address: &Address, size: usize) -> Result<Vec<Pair>> {
-    let listener = address.listen()?;
-    let began = Instant::now();
+fn host(wait: &Wait<'_>, listener: TcpListener, size: usize) -> Result<Vec<Pair>> {
+    let address = wait.address;
     let mut come: Vec<[Option<TcpStream>; 2]> = (1..size).map(|_| [None, None]).collect();
     while come.iter().flatten().any(Option::is_none) {
         let Ok((mut stream, _)) = listener.accept() else {
             let there = come.iter().filter(|pair| pair.iter().all(Option::is_some)).count() + 1;
-            go_on_waiting(began, address, || format!("{there} of {size} processes have come to {address}"))?;
+            wait.go_on(|| format!("{there} of {size} processes have come to {address}"))?;
             continue;
         };
         // What is no process of ours is let go.
@@ -232,11 +257,11 @@ fn host(address: &Address, size: usize) -> Result<Vec<Pair>> {
 }
 
 /// Both connections to the first process.
-fn reach(address: &Address, rank: usize, size: usize) -> Result<Pair> {
-    let began = Instant::now();
+fn reach(wait: &Wait<'_>, rank: usize, size: usize) -> Result<Pair> {
+    let address = wait.address;
     let connect = |which: u64| loop {
         let Ok(mut stream) = address.connect() else {
-            go_on_waiting(began, address, || format!("nobody listens at {address}"))?;
+            wait.go_on(|| format!("nobody listens at {address}"))?;
             continue;
         };
         return match greet(&mut stream, [size as u64, rank as u64, which]) {

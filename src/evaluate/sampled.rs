@@ -8,7 +8,7 @@ use super::{CaseScore, ClassScore};
 use crate::data::Sampling;
 use crate::data::point_sampling::{Reach, ravel};
 use crate::error::{Error, Result};
-use crate::infer::{Occupancy, Segmenter, SegmenterOptions};
+use crate::infer::{Occupancy, segment_resampled};
 use crate::memory::Role;
 use crate::models::{Family, Network};
 use crate::nn::Parameters;
@@ -63,8 +63,7 @@ pub fn score(
         }
         // In the windows that `infer` goes through it in: instance norms answer otherwise for a whole volume.
         None => {
-            let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(network.architecture()))?;
-            let found = segmenter.resampled_case(case, &mut || Ok(()))?.labels.pad(&case.way.padding);
+            let found = segment_resampled(network, parameters, task, case, &mut || Ok(()))?.pad(&case.way.padding);
             let values = &task.preprocessing.classes;
             let class = |value: u8| values.iter().position(|&known| known == value).unwrap_or(0) as u8;
             points.iter().map(|&point| class(found.voxels[ravel(point, shape)])).collect()

@@ -26,5 +26,5 @@ pub use plan::InferencePlan;
 pub use query_grid::QueryGrid;
 pub use refine::Refinement;
 pub use search::{Search, SearchRule};
-pub use segmenter::{Segmentation, Segmenter, SegmenterOptions, Verification, segment};
+pub use segmenter::{Segmentation, Segmenter, SegmenterOptions, Verification, segment, segment_resampled};
 pub use sliding_window::SlidingWindow;

@@ -203,15 +203,6 @@ impl<'a> Segmenter<'a> {
         self.case_towards(case, &case.way, tick)
     }
 
-    /// As [`Segmenter::case`], on the grid that the scan was resampled to instead of its own.
-    ///
-    /// # Errors
-    /// As for [`Segmenter::segment`].
-    pub fn resampled_case(&self, case: &PreparedCase, tick: &mut dyn FnMut() -> Result<()>) -> Result<Segmentation> {
-        let way = GridTransform { shape: case.way.resampled, ..case.way.clone() };
-        self.case_towards(case, &way, tick)
-    }
-
     /// Segments a case for the grid that `way` leads to.
     fn case_towards(
         &self,
@@ -503,4 +494,20 @@ pub fn segment(
 ) -> Result<Labels> {
     let segmenter = Segmenter::new(network, parameters, task, options)?;
     Ok(Segmenter { flags: false, ..segmenter }.case(case, tick)?.labels)
+}
+
+/// As [`segment`] with the default options, on the grid that the scan was resampled to, before it was padded.
+///
+/// # Errors
+/// As there.
+pub fn segment_resampled(
+    network: &dyn Network,
+    parameters: &Parameters,
+    task: &Task,
+    case: &PreparedCase,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<Labels> {
+    let segmenter = Segmenter::new(network, parameters, task, SegmenterOptions::of(network.architecture()))?;
+    let way = GridTransform { shape: case.way.resampled, ..case.way.clone() };
+    Ok(Segmenter { flags: false, ..segmenter }.case_towards(case, &way, tick)?.labels)
 }

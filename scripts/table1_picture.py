@@ -2,13 +2,15 @@
 
 import html
 import math
+import pathlib
+import re
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 40, 56
-COLOURS = {
-    "o-net": "#b07aa1", "oss-net-a": "#76b7b2", "oss-net-b": "#59a14f", "oss-net-c": "#e8762c", "oss-net-d": "#9c755f",
-    "unet3d": "#3b6fb6", "unet2d": "#8cb4dc",
-}
+# The colours of the program's own pages (src/report/palette.rs): a network has one everywhere.
+NUMBERS = {"oss-net-c": 0, "unet3d": 1, "o-net": 2, "unet2d": 3, "oss-net-d": 4, "oss-net-a": 5, "oss-net-b": 6}
+STYLE = (pathlib.Path(__file__).resolve().parent.parent / "src/report/style.css").read_text()
+COLOURS = {row: re.search(rf"--m{number}: (#\w+);", STYLE)[1] for row, number in NUMBERS.items()}
 
 
 def bytes_name(count):
@@ -44,7 +46,7 @@ def picture(rows):
     for power in range(round(math.log2(low)), round(math.log2(high)) + 1):
         out.append(f'<path d="M{x(2**power):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#e4e4e4"/>' + text(x(2**power), HEIGHT - BOTTOM + 18, bytes_name(2**power)))
     for number, row in enumerate(rows):
-        colour, dice, trained = COLOURS.get(row["row"], "#555"), row["dice"], row["device_peak_bytes"]
+        colour, dice, trained = COLOURS[row["row"]], row["dice"], row["device_peak_bytes"]
         levels = [trained, *row["level_bytes"].values()]
         out.append(f'<path d="M{x(min(levels)):.1f} {y(dice["mean"]):.1f}H{x(max(levels)):.1f}" stroke="{colour}" stroke-dasharray="2 3"/>')
         if dice["low"] is not None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import platform
 import random
 import time
 
@@ -124,12 +123,24 @@ def reductions(given):
     return told
 
 
-def markdown(rows, given, described, failures):
+def differences(results):
+    """Dice over all voxels of each two rows on the same subjects: mean difference with its interval, and who is ahead how often."""
+    found = []
+    for i, first in enumerate(results):
+        for second in results[i + 1:]:
+            others = {case["name"]: case["dense"]["dice"] for case in second["cases"]}
+            values = [case["dense"]["dice"] - others[case["name"]] for case in first["cases"] if case["name"] in others]
+            if len(values) > 1:
+                found.append({"first": first["title"], "second": second["title"], "ahead": sum(value > 0 for value in values), **interval(values)})
+    return found
+
+
+def markdown(rows, given, described, failures, paired):
     training, validation = (sum(case["part"] == part for case in described["cases"]) for part in ("training", "validation"))
     title = {"brats": "BraTS 2020", "lits": "LiTS"}[given.dataset]
     out = [f"# Table 1 on {title}\n"]
     out.append(f"{training} subjects to train on, {validation} to validate on ({described['split']}); seed {given.seed}; "
-               f"{platform.node()}, device {given.device or 'cpu'}; {time.strftime('%Y-%m-%d', time.gmtime())}.\n")
+               f"device {given.device or 'cpu'}; {time.strftime('%Y-%m-%d', time.gmtime())}.\n")
     if reductions(given):
         out.append(f"**Reduced: {'; '.join(reductions(given))}.** These figures cannot be held against the published ones.\n")
     unfinished = [row["network"] for row in rows if not row["finished"]]
@@ -151,6 +162,10 @@ def markdown(rows, given, described, failures):
             number(row["points_a_second"], 0), time_text(row["inference_seconds"]), bytes_text(row["inference_host_bytes"]),
         ])
     out.append(lines(head, body))
+    if paired:
+        body = [[f"{pair['first']} − {pair['second']}", f"{pair['mean']:+.4f}", f"{pair['low']:+.4f} to {pair['high']:+.4f}", f"{pair['ahead']} of {pair['count']}"]
+                for pair in paired]
+        out.append(lines(["Dice over all voxels on the same subjects", "mean", "95 % interval", "first ahead on"], body))
     changed = [f"{row['network']}: {'; '.join(row['changed_to_fit'])}" for row in rows if row["changed_to_fit"]]
     out += [f"Changed to fit the memory: {text}.\n" for text in changed]
     out += [f"Failed: {name}: {text}\n" for name, text in failures.items()]
@@ -187,14 +202,14 @@ def comma_separated(rows):
 
 def table(results, given, described, failures):
     """The whole table as `md`, `csv` and `json`, and its picture as `svg` once a row has scores."""
-    rows = [figures(result, given.dataset) for result in results]
+    rows, paired = [figures(result, given.dataset) for result in results], differences(results)
     whole = {
         "schema_version": 1, "dataset": given.dataset, "published": PUBLISHED_SOURCE, "reduced": reductions(given),
-        "failures": failures, "rows": rows, "cases": {result["name"]: result["cases"] for result in results},
+        "failures": failures, "rows": rows, "differences": paired, "cases": {result["name"]: result["cases"] for result in results},
     }
     return {
         "svg": table1_picture.picture(rows),
-        "md": markdown(rows, given, described, failures),
+        "md": markdown(rows, given, described, failures, paired),
         "csv": comma_separated(rows),
         "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",
     }
